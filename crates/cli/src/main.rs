@@ -1,0 +1,3 @@
+//! The `tastemaker` program.
+
+fn main() {}

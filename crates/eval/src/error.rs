@@ -1,0 +1,80 @@
+//! What can go wrong while judging and reporting.
+
+use std::path::PathBuf;
+
+/// Everything `tastemaker-eval` can refuse.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A judge needs at least one real artwork.
+    #[error("gallery is empty: the judge compares against real artworks, so at least one is needed")]
+    EmptyGallery,
+    /// An artwork names a caption or a style outside the announced ranges.
+    #[error(
+        "artwork {artwork} has caption {caption} and style {style}, \
+         but the judge was told of {n_captions} captions and {n_styles} styles"
+    )]
+    ArtworkOutOfRange {
+        /// Position in the gallery.
+        artwork: usize,
+        /// Its caption index.
+        caption: usize,
+        /// Its style index.
+        style: usize,
+        /// Number of captions announced.
+        n_captions: usize,
+        /// Number of styles announced.
+        n_styles: usize,
+    },
+    /// A scorer that knows a fixed set of captions was asked about another one.
+    #[error("prompt {prompt:?} is not one of the {n_captions} captions this scorer knows")]
+    UnknownPrompt {
+        /// The prompt as given.
+        prompt: String,
+        /// Number of captions known.
+        n_captions: usize,
+    },
+    /// Scores to compare must be numbers.
+    #[error("score of prompt {prompt}, seed {seed} is not finite: {a} against {b}")]
+    ScoreNotFinite {
+        /// Prompt index of the comparison.
+        prompt: usize,
+        /// Seed of the comparison.
+        seed: u64,
+        /// First score.
+        a: f64,
+        /// Second score.
+        b: f64,
+    },
+    /// A win rate over nothing.
+    #[error("no comparisons in group {group}: a win rate needs at least one")]
+    NoComparisons {
+        /// Name of the empty group.
+        group: &'static str,
+    },
+    /// A picture grid with rows of different lengths or pictures of different sizes.
+    #[error("picture grid is ragged: {what}")]
+    RaggedGrid {
+        /// What was found and what was wanted.
+        what: String,
+    },
+    /// A report whose parts do not belong together.
+    #[error("report is inconsistent: {what}")]
+    InconsistentReport {
+        /// What was found and what was wanted.
+        what: String,
+    },
+    /// A picture could not be encoded or decoded.
+    #[error("picture could not be coded")]
+    Picture(#[from] image::ImageError),
+    /// A summary could not be written as JSON.
+    #[error("summary could not be written as JSON")]
+    Json(#[from] serde_json::Error),
+    /// A file could not be written.
+    #[error("could not write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+}

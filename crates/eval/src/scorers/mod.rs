@@ -1,0 +1,48 @@
+//! Scorers: what says how good a picture is for its prompt.
+
+pub mod features;
+pub mod nearest_art;
+pub mod self_check;
+
+use crate::EvalError;
+use image::RgbImage;
+
+pub use nearest_art::{Artwork, Judge, NearestArt, Reading};
+pub use self_check::{CheckRow, Disturbance, self_check};
+
+/// A picture together with the prompt it answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// The picture.
+    pub image: &'a RgbImage,
+    /// The prompt.
+    pub prompt: &'a str,
+}
+
+/// Something that scores pictures for prompts. Higher is better.
+pub trait Scorer {
+    /// Name of the entry in [`SCORERS`].
+    fn name(&self) -> &'static str;
+
+    /// One score per item, in the unit of the scorer's entry.
+    ///
+    /// # Errors
+    /// Whatever keeps the scorer from judging an item; no score is ever made up.
+    fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError>;
+}
+
+/// How a scorer introduces itself to help texts and reference pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScorerEntry {
+    /// Kebab-case name.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Unit of a score.
+    pub unit: &'static str,
+    /// Where the scorer comes from.
+    pub source: &'static str,
+}
+
+/// Every scorer this program knows.
+pub static SCORERS: &[ScorerEntry] = &[nearest_art::ENTRY];

@@ -1,0 +1,1 @@
+//! math (filled in by its first code).

@@ -1,0 +1,1 @@
+//! run (filled in by its first code).

@@ -1,0 +1,1 @@
+//! testkit (filled in by its first code).

@@ -1,0 +1,62 @@
+//! The one error type of this crate.
+
+use std::path::PathBuf;
+
+/// What can go wrong between files, memory and libtorch.
+#[derive(Debug, thiserror::Error)]
+pub enum TorchError {
+    /// A file could not be opened or is not well-formed.
+    #[error(transparent)]
+    Store(#[from] tastemaker_store::StoreError),
+
+    /// A tensor in a file has an element type that networks here do not use.
+    #[error("{path}: tensor `{name}` has element type {dtype}; wanted F32, F16, BF16, F64 or an integer type")]
+    ElementType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// What the file says.
+        dtype: String,
+    },
+
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Tch(#[from] tch::TchError),
+
+    /// libtorch panicked inside a guarded call: out of memory, or a bug of ours.
+    #[error("libtorch stopped while {doing}: {message}")]
+    Panic {
+        /// What was being run.
+        doing: String,
+        /// The panic's own words, first line.
+        message: String,
+    },
+}
+
+/// Runs `work`, turning a panic of libtorch's into an error that says what was being done.
+///
+/// # Errors
+/// [`TorchError::Panic`] with the first line of the panic message.
+pub fn guard<T>(doing: &str, work: impl FnOnce() -> T) -> Result<T, TorchError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|cause| {
+        let text = cause
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| cause.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        TorchError::Panic { doing: doing.to_owned(), message: text.lines().next().unwrap_or("").to_owned() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_mismatch_becomes_an_error_that_says_what_ran() {
+        let a = tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu));
+        let error = guard("adding a to its transpose", || &a + a.tr()).expect_err("shapes differ");
+        assert!(error.to_string().contains("adding a to its transpose"), "{error}");
+    }
+}

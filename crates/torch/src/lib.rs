@@ -1,0 +1,12 @@
+//! libtorch as this project uses it: device, precision, memory figures, and tensors from and to safetensors.
+//!
+//! This is not an abstraction over `tch`: networks and the training step use [`tch::Tensor`] directly. The crate holds
+//! what `tch` lacks and nothing else.
+
+pub mod error;
+pub mod memory;
+pub mod precision;
+pub mod tensors;
+
+pub use error::TorchError;
+pub use precision::Precision;

@@ -1,0 +1,89 @@
+//! Tensors from and to safetensors files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tastemaker_store::safetensors::{self as files, Dtype};
+use tch::{Device, Kind, Tensor};
+
+use crate::TorchError;
+
+/// Named tensors, sorted by name.
+pub type Named = BTreeMap<String, Tensor>;
+
+/// Reads every tensor of one safetensors file to the host, in the file's own element types.
+///
+/// # Errors
+/// The store's errors for a file that is missing or malformed; [`TorchError::ElementType`].
+pub fn read(path: &Path) -> Result<Named, TorchError> {
+    let file = files::SafeTensorsFile::open(path)?;
+    file.tensors()
+        .map(|view| {
+            let kind = kind_of(view.dtype).ok_or_else(|| TorchError::ElementType {
+                path: path.to_owned(),
+                name: view.name.to_owned(),
+                dtype: format!("{:?}", view.dtype),
+            })?;
+            let shape: Vec<i64> = view.shape.iter().map(|&n| n as i64).collect();
+            Ok((view.name.to_owned(), Tensor::f_from_data_size(view.bytes, &shape, kind)?))
+        })
+        .collect()
+}
+
+/// Writes tensors to one safetensors file, sorted by name, atomically.
+///
+/// Tensors are brought to the host and stored in their own element types; `metadata` goes into the header.
+///
+/// # Errors
+/// The store's errors for a place that cannot be written; [`TorchError::ElementType`].
+pub fn write(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) -> Result<(), TorchError> {
+    let mut stored = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let dtype = dtype_of(tensor.kind()).ok_or_else(|| TorchError::ElementType {
+            path: path.to_owned(),
+            name: name.clone(),
+            dtype: format!("{:?}", tensor.kind()),
+        })?;
+        let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+        let n_elements = tensor.numel();
+        let mut bytes = vec![0u8; n_elements * tensor.kind().elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut bytes, n_elements)?;
+        stored.push((name.as_str(), dtype, shape, bytes));
+    }
+    let views: Vec<_> =
+        stored.iter().map(|(name, dtype, shape, bytes)| (*name, *dtype, shape.as_slice(), bytes.as_slice())).collect();
+    Ok(files::write(path, &views, metadata)?)
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    Some(match kind {
+        Kind::Double => Dtype::F64,
+        Kind::Float => Dtype::F32,
+        Kind::Half => Dtype::F16,
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Int64 => Dtype::I64,
+        Kind::Int => Dtype::I32,
+        Kind::Int16 => Dtype::I16,
+        Kind::Int8 => Dtype::I8,
+        Kind::Uint8 => Dtype::U8,
+        Kind::Bool => Dtype::BOOL,
+        _ => return None,
+    })
+}
