@@ -1,1 +1,17 @@
-//! store (filled in by its first code).
+//! Files that matter: written atomically, checked when read.
+//!
+//! * [`atomic`] writes a file so that a reader sees the old bytes or the new ones, never half of either.
+//! * [`checksum`] names bytes by their SHA-256.
+//! * [`json`] reads and writes JSON with the path in every error.
+//! * [`safetensors`] reads weight files as named byte views and writes them deterministically.
+//!
+//! Everything read here may come from a stranger, so each reader checks before it trusts; nothing here prints, reads an
+//! environment variable or touches the network.
+
+pub mod atomic;
+pub mod checksum;
+mod error;
+pub mod json;
+pub mod safetensors;
+
+pub use error::StoreError;

@@ -1,0 +1,82 @@
+//! The one error type of this crate.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What went wrong with a file: which one, what was found, what was wanted.
+///
+/// The operating system's or the parser's own words are in [`source`](std::error::Error::source), so print the chain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A file or folder is not there.
+    #[error("{} does not exist; wanted {wanted}", .path.display())]
+    Missing {
+        /// The path that was looked for.
+        path: PathBuf,
+        /// What it should have been.
+        wanted: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// The verb: `read`, `write`, `create`, `rename`, `sync`.
+        action: &'static str,
+        /// The file or folder concerned.
+        path: PathBuf,
+        /// The reason it gave.
+        source: io::Error,
+    },
+    /// A text file holds bytes that are not UTF-8.
+    #[error("{} is not UTF-8 at byte {offset}; save it as UTF-8", .path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the first byte that does not fit.
+        offset: usize,
+    },
+    /// A JSON file does not parse, or does not have the expected fields.
+    #[error("{} does not hold the expected JSON", .path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's complaint, with line and column.
+        source: serde_json::Error,
+    },
+    /// A file is there and readable but does not say what its format must.
+    #[error("{} is malformed: found {found}; wanted {wanted}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What the format demands.
+        wanted: String,
+    },
+}
+
+impl StoreError {
+    /// Wraps an [`io::Error`], telling "not there" from the other reasons.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        if action == "read" && source.kind() == io::ErrorKind::NotFound {
+            return Self::Missing { path: path.to_path_buf(), wanted: "a readable file".into() };
+        }
+        Self::Io { action, path: path.to_path_buf(), source }
+    }
+
+    /// The file contradicts its format.
+    pub fn malformed(path: &Path, found: impl Into<String>, wanted: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_path_buf(), found: found.into(), wanted: wanted.into() }
+    }
+
+    /// The file or folder concerned.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Missing { path, .. }
+            | Self::Io { path, .. }
+            | Self::NotUtf8 { path, .. }
+            | Self::Json { path, .. }
+            | Self::Malformed { path, .. } => path,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! JSON and plain text files, with the path in every error.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{StoreError, atomic};
+
+/// Reads a whole UTF-8 text file; a leading byte-order mark is not part of the text.
+///
+/// # Errors
+/// [`StoreError::Missing`], [`StoreError::Io`] or [`StoreError::NotUtf8`].
+pub fn read_text(path: impl AsRef<Path>) -> Result<String, StoreError> {
+    let path = path.as_ref();
+    let bytes = fs::read(path).map_err(|e| StoreError::io("read", path, e))?;
+    let text = String::from_utf8(bytes).map_err(|e| StoreError::NotUtf8 {
+        path: path.to_path_buf(),
+        offset: e.utf8_error().valid_up_to(),
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
+}
+
+/// Reads a JSON file into a typed value.
+///
+/// # Errors
+/// As [`read_text`], and [`StoreError::Json`] with line and column.
+pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T, StoreError> {
+    let path = path.as_ref();
+    serde_json::from_str(&read_text(path)?)
+        .map_err(|source| StoreError::Json { path: path.to_path_buf(), source })
+}
+
+/// Writes a value as indented JSON with a final newline, atomically.
+///
+/// # Errors
+/// [`StoreError::Io`], or [`StoreError::Json`] if the value has no JSON form.
+pub fn write(path: impl AsRef<Path>, value: &impl Serialize) -> Result<(), StoreError> {
+    let path = path.as_ref();
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|source| StoreError::Json { path: path.to_path_buf(), source })?;
+    atomic::write(path, |out| writeln!(out, "{text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    fn file(contents: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, contents).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let (_folder, path) = file(b"");
+        let value = vec![("alpha".to_owned(), 0.25), ("beta".to_owned(), 5000.0)];
+        write(&path, &value).unwrap();
+        assert_eq!(read::<Vec<(String, f64)>>(&path).unwrap(), value);
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error_with_its_line() {
+        let (_folder, path) = file(b"{\n  \"layers\": [1, 2");
+        let error = read::<serde_json::Value>(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Json { .. }));
+        assert!(error.source().unwrap().to_string().contains("line 2"), "{error:?}");
+    }
+
+    #[test]
+    fn a_wrong_type_is_an_error() {
+        let (_folder, path) = file(b"\"three\"");
+        assert!(matches!(read::<u32>(&path), Err(StoreError::Json { .. })));
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_says_at_which_byte() {
+        let (_folder, path) = file(b"caf\xe9");
+        assert!(matches!(read_text(&path), Err(StoreError::NotUtf8 { offset: 3, .. })));
+    }
+
+    #[test]
+    fn a_missing_file_is_told_apart() {
+        let (_folder, path) = file(b"");
+        assert!(matches!(read_text(path.with_extension("yaml")), Err(StoreError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_text() {
+        let (_folder, path) = file(b"\xef\xbb\xbf7");
+        assert_eq!(read::<u32>(&path).unwrap(), 7);
+    }
+}

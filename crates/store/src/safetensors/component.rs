@@ -1,0 +1,140 @@
+//! The weights of one component of a model folder, in one file or in shards.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+
+use super::file::{SafeTensorsFile, TensorView};
+use crate::{StoreError, json};
+
+/// The tensors of one component, whatever files they came from.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    files: Vec<SafeTensorsFile>,
+    /// Tensor name to the file that holds it.
+    owner: BTreeMap<String, usize>,
+}
+
+impl Weights {
+    /// The files, in the order of their names.
+    pub fn files(&self) -> &[SafeTensorsFile] {
+        &self.files
+    }
+
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.owner.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.owner.is_empty()
+    }
+
+    /// Every tensor, in name order.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+        self.owner.iter().filter_map(|(name, &file)| self.files[file].get(name))
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        self.files[*self.owner.get(name)?].get(name)
+    }
+
+    /// The tensors of one file.
+    pub fn from_file(file: SafeTensorsFile) -> Self {
+        let owner = file.header().tensors.iter().map(|tensor| (tensor.name.clone(), 0)).collect();
+        Self { files: vec![file], owner }
+    }
+}
+
+/// Opens the weights of a component folder: `<stem>.safetensors`, its shards, or the `fp16` variant of either, the full
+/// precision first.
+///
+/// `stem` is `diffusion_pytorch_model` for UNets and VAEs, `model` for text encoders.
+///
+/// # Errors
+/// [`StoreError::Missing`] naming every file that would have served; [`StoreError::Malformed`] for a bad file, or an index that
+/// disagrees with its shards.
+pub fn open_component(dir: impl AsRef<Path>, stem: &str) -> Result<Weights, StoreError> {
+    open_component_with(dir, stem, |path| SafeTensorsFile::open(path))
+}
+
+/// [`open_component`] with the caller's way of opening one file, for instance through a memory map.
+///
+/// # Errors
+/// As [`open_component`].
+pub fn open_component_with(
+    dir: impl AsRef<Path>,
+    stem: &str,
+    open: impl Fn(&Path) -> Result<SafeTensorsFile, StoreError>,
+) -> Result<Weights, StoreError> {
+    let dir = dir.as_ref();
+    let candidates = [
+        format!("{stem}.safetensors"),
+        format!("{stem}.safetensors.index.json"),
+        format!("{stem}.fp16.safetensors"),
+        format!("{stem}.safetensors.index.fp16.json"),
+    ];
+    let Some(found) = candidates.iter().find(|name| dir.join(name).is_file()) else {
+        return Err(StoreError::Missing {
+            path: dir.join(&candidates[0]),
+            wanted: format!("it or one of {}", candidates[1..].join(", ")),
+        });
+    };
+    let path = dir.join(found);
+    if found.ends_with(".json") { open_shards(dir, &path, open) } else { open(&path).map(Weights::from_file) }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+fn open_shards(
+    dir: &Path,
+    index_path: &Path,
+    open: impl Fn(&Path) -> Result<SafeTensorsFile, StoreError>,
+) -> Result<Weights, StoreError> {
+    let index: Index = json::read(index_path)?;
+    let mut shards: Vec<&str> = index.weight_map.values().map(String::as_str).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    if let Some(name) = shards.iter().find(|name| !is_plain_name(name)) {
+        return Err(StoreError::malformed(
+            index_path,
+            format!("shard `{name}`"),
+            "the plain name of a file in the same folder",
+        ));
+    }
+    let files = shards.iter().map(|name| open(&dir.join(name))).collect::<Result<Vec<_>, _>>()?;
+
+    let mut owner = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (at, (file, shard)) in files.iter().zip(&shards).enumerate() {
+        for tensor in &file.header().tensors {
+            if index.weight_map.get(&tensor.name).is_some_and(|wanted| wanted == shard) {
+                owner.insert(tensor.name.clone(), at);
+            } else {
+                wrong.push(format!("`{}` in {shard} but not listed there", tensor.name));
+            }
+        }
+    }
+    let absent = index.weight_map.iter().filter(|(name, _)| !owner.contains_key(*name));
+    wrong.extend(absent.map(|(name, shard)| format!("`{name}` listed in {shard} but not there")));
+    if wrong.is_empty() {
+        Ok(Weights { files, owner })
+    } else {
+        Err(StoreError::malformed(
+            index_path,
+            wrong.join(", "),
+            "each tensor in exactly the shard the index names",
+        ))
+    }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) && !name.contains(['/', '\\'])
+}
