@@ -90,16 +90,16 @@ def measure(exact, rounded):
     return {"f32_output": max(outputs), **({"f32_gradient": max(worst)} if worst else {})}, sorted(skip)
 
 
-def save_tensors(path, tensors):
-    """Writes tensors in name order; f64 is rounded to f32 unless its name says that it is a scalar record."""
-    plain = {k: (v.float() if v.dtype == torch.float64 and not k.startswith("f64.") else v) for k, v in tensors.items()}
+def save_tensors(path, tensors, wide=()):
+    """Writes tensors in name order; f64 is rounded to f32 except under the names in `wide`."""
+    plain = {k: v.float() if v.dtype == torch.float64 and k not in wide else v for k, v in tensors.items()}
     save_file({k: plain[k].detach().contiguous() for k in sorted(plain)}, path, metadata={"format": "pt"})
 
 
-def save_meta(folder, what, seed, packages, tolerance, reason, measured=None, extra=None):
+def save_meta(folder, what, seed, packages, tolerance, reason, measured=None, extra=None, precision=PRECISION):
     """Writes `meta.toml`: what this is, how to record it again, how close is close enough and why."""
     quote = json.dumps
-    lines = [f"what = {quote(what)}", f"seed = {seed}", f"precision = {quote(PRECISION)}"]
+    lines = [f"what = {quote(what)}", f"seed = {seed}"] + ([f"precision = {quote(precision)}"] if precision else [])
     lines += [f"{k} = {quote(v)}" for k, v in (extra or {}).items()]
     lines += ["", "[tolerance]", *(f"{k} = {v}" for k, v in tolerance.items()), f"reason = {quote(reason)}"]
     if measured:

@@ -1,0 +1,70 @@
+"""Records token ids of awkward prompts, as diffusers pipelines ask transformers' CLIPTokenizer for them.
+
+`prompts.json` is written by hand. The vocabulary is OpenAI CLIP's own merge list, as open_clip ships it (see NOTICE),
+laid out as a published tokenizer folder. `tokenizer` pads with <|endoftext|> (SD1, SDXL's first), `tokenizer_2` with "!"
+(SDXL's second), which also makes every "!" in a prompt a special token.
+"""
+
+import gzip
+import json
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import open_clip
+import torch
+from common import GOLDEN, main, save_meta, save_tensors
+from open_clip.tokenizer import bytes_to_unicode
+from transformers import CLIPTokenizer
+
+FOLDERS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
+START, END, LENGTH = "<|startoftext|>", "<|endoftext|>", 77
+
+
+def vocabulary():
+    """The merges CLIP uses, and its tokens in id order: bytes, bytes ending a word, merges, specials."""
+    packed = pathlib.Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+    merges = gzip.decompress(packed.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    letters = list(bytes_to_unicode().values())
+    tokens = letters + [c + "</w>" for c in letters] + ["".join(m.split()) for m in merges] + [START, END]
+    return merges, {token: i for i, token in enumerate(tokens)}
+
+
+def write_folder(folder, pad):
+    """A tokenizer folder as Stable Diffusion repositories hold it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    merges, tokens = vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(tokens, ensure_ascii=False, separators=(",", ":")))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    plain = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    special = {"bos_token": {"content": START} | plain, "eos_token": {"content": END} | plain}
+    special |= {"pad_token": pad, "unk_token": {"content": END} | plain}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+    typed = {k: {"__type": "AddedToken"} | v if isinstance(v, dict) else v for k, v in special.items()}
+    config = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace", "model_max_length": LENGTH}
+    config |= {"tokenizer_class": "CLIPTokenizer"} | typed
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def record(root):
+    prompts = [p for group in json.loads((GOLDEN / "tokenizer" / "prompts.json").read_text()).values() for p in group]
+    ids = {}
+    for name, pad in FOLDERS.items():
+        write_folder(root / name, pad)
+        tokenizer = CLIPTokenizer.from_pretrained(root / name)
+        asked = dict(padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
+        ids[f"{name}.input_ids"] = torch.tensor([tokenizer(p, **asked).input_ids for p in prompts], dtype=torch.int32)
+    for shared in ("vocab.json", "merges.txt"):
+        (root / "tokenizer" / shared).replace(root / shared)
+        (root / "tokenizer_2" / shared).unlink()
+    save_tensors(root / "io.safetensors", ids)
+    bases = ", ".join(c.__name__ for c in CLIPTokenizer.__mro__[:2])
+    save_meta(
+        root, __doc__.splitlines()[0], 0, ("transformers", "tokenizers", "open_clip_torch"), {"output": 0.0},
+        "ids are exact", extra={"tokenizer_class": bases, "prompts": str(len(prompts))}, precision=None,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main("tokenizer", record)
