@@ -69,7 +69,8 @@ impl IconSet {
     }
 
     fn svg(&self, code: &str) -> Result<String> {
-        let name = self.name_of_code.get(code).with_context(|| format!("{} lacks {code}", self.style.name))?;
+        let name =
+            self.name_of_code.get(code).with_context(|| format!("{} lacks {code}", self.style.name))?;
         let icon = &self.icons["icons"][name];
         let body = icon["body"].as_str().with_context(|| format!("{name} has no body"))?;
         let size = |key: &str| icon[key].as_f64().or(self.icons[key].as_f64()).unwrap_or(16.0);
@@ -135,7 +136,8 @@ pub fn atlas(cells: &[RgbImage], columns: u32) -> Result<RgbImage> {
 /// # Errors
 /// When the encoder fails.
 pub fn png(sheet: &RgbImage) -> Result<Vec<u8>> {
-    let filters = [FilterType::NoFilter, FilterType::Sub, FilterType::Up, FilterType::Paeth, FilterType::Adaptive];
+    let filters =
+        [FilterType::NoFilter, FilterType::Sub, FilterType::Up, FilterType::Paeth, FilterType::Adaptive];
     let mut smallest: Option<Vec<u8>> = None;
     for filter in filters {
         let mut bytes = Vec::new();

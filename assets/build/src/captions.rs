@@ -45,11 +45,7 @@ pub struct Caption {
 ///
 /// The number compared with `share` is the same for every share, so a larger share holds out a superset.
 pub fn split_of(code: &str, share: f64) -> Split {
-    if unit_interval(code) < share {
-        Split::HeldOut
-    } else {
-        Split::Train
-    }
+    if unit_interval(code) < share { Split::HeldOut } else { Split::Train }
 }
 
 /// Normalises a code-point sequence: lower case, no `fe0f`.

@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod art;
+pub mod bpe;
 pub mod captions;
 pub mod hash;
+pub mod manifest;
+pub mod safety;
 pub mod sources;

@@ -109,10 +109,7 @@ impl Source {
             path.display(),
             self.sha256
         );
-        Ok(Tarball {
-            bytes,
-            package: self.package,
-        })
+        Ok(Tarball { bytes, package: self.package })
     }
 
     fn pack_into(&self, cache: &Path) -> Result<()> {
