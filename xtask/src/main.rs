@@ -1,3 +1,98 @@
-//! Contributor commands.
+//! `cargo xtask`: the one entry for those who work on the project.
 
-fn main() {}
+mod child;
+mod docs;
+mod golden;
+mod setup;
+mod tidy;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Set-up, demonstration, tests and checks of tastemaker. Commands that build run the set-up first.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install libtorch and point this checkout at it.
+    Setup(setup::Options),
+    /// Align the embedded model with each method and write a report: `tastemaker demo`.
+    Demo(Rest),
+    /// Run every test: `cargo test --workspace`.
+    Test(Rest),
+    /// Everything a change must pass: format, clippy, tests, tidy, generated docs.
+    Check,
+    /// Check the invariants of docs/architecture.md.
+    Tidy,
+    /// Record golden files again from the published packages, all areas or one.
+    Golden {
+        /// A folder of golden/.
+        area: Option<String>,
+    },
+    /// Write docs/reference from the built program.
+    Docs {
+        /// Only say whether the files are up to date.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+/// Arguments handed on as they are.
+#[derive(clap::Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<OsString>,
+}
+
+fn main() -> Result<()> {
+    let root = root()?;
+    match Arguments::parse().command {
+        Task::Setup(options) => setup::run(&root, options),
+        Task::Demo(Rest { rest }) => demo(&root, &rest),
+        Task::Test(Rest { rest }) => test(&root, &rest),
+        Task::Check => check(&root),
+        Task::Tidy => tidy::run(&root),
+        Task::Golden { area } => golden::run(&root, area.as_deref()),
+        Task::Docs { check } => {
+            setup::run(&root, setup::Options::default())?;
+            docs::run(&root, check)
+        }
+    }
+}
+
+fn demo(root: &Path, rest: &[OsString]) -> Result<()> {
+    setup::run(root, setup::Options::default())?;
+    let program = ["run", "--package", "tastemaker-cli", "--bin", "tastemaker", "--", "demo"];
+    // The paths among the arguments are meant from where the user stands.
+    let here = std::env::current_dir().context("the current folder is gone")?;
+    child::run(child::cargo(root).args(program).args(rest).current_dir(here))
+}
+
+fn test(root: &Path, rest: &[OsString]) -> Result<()> {
+    setup::run(root, setup::Options::default())?;
+    child::run(child::cargo(root).args(["test", "--workspace"]).args(rest))
+}
+
+fn check(root: &Path) -> Result<()> {
+    setup::run(root, setup::Options::default())?;
+    child::run(child::cargo(root).args(["fmt", "--all", "--check"]))?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    child::run(child::cargo(root).args(clippy))?;
+    test(root, &[])?;
+    tidy::run(root)?;
+    docs::run(root, true)
+}
+
+/// The checkout this program was built in.
+fn root() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    Ok(root.context("the xtask package is not inside a checkout")?.to_owned())
+}

@@ -1,0 +1,61 @@
+//! Programs that the commands start.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup;
+
+/// A cargo command in `root` that builds exactly as one typed there would.
+///
+/// The outer `cargo xtask` leaves variables behind that the inner build must not see: it would take them for changes and
+/// build again. A `LIBTORCH` of the user's stays when set-up adopted it.
+pub fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    if !setup::named_by_user(root).is_some_and(|named| setup::is_linked(root, &named)) {
+        command.env_remove("LIBTORCH");
+    }
+    command
+}
+
+/// Runs `command` and waits for it.
+///
+/// # Errors
+/// It cannot be started or does not succeed.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs `command` and returns what it printed.
+///
+/// # Errors
+/// It cannot be started, does not succeed, or prints something that is not UTF-8.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed ({}): {}", shown(command), output.status, why.trim());
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` printed text that is not UTF-8", shown(command)))
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words: Vec<_> = [program].into_iter().chain(command.get_args()).map(OsStr::to_string_lossy).collect();
+    words.join(" ")
+}

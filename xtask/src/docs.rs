@@ -1,0 +1,117 @@
+//! Reference pages written from the program's own help.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::child;
+
+const PAGE: &str = "docs/reference/cli.md";
+const HEAD: &str = "# Commands\n\nWritten by `cargo xtask docs` from the program's own help.\n";
+
+/// Help is wrapped for this many columns, whatever terminal the pages are written from.
+const COLUMNS: &str = "100";
+
+/// Builds the program and writes `docs/reference/cli.md`, or with `check` compares it.
+///
+/// # Errors
+/// The program does not build, its help cannot be read, or with `check` the page is out of date.
+pub fn run(root: &Path, check: bool) -> Result<()> {
+    let program = build(root)?;
+    let page = page(&|path| help(&program, path))?;
+    let place = root.join(PAGE);
+    let found = fs::read_to_string(&place).unwrap_or_default();
+    if found == page {
+        println!("docs: {PAGE} is up to date");
+        return Ok(());
+    }
+    if check {
+        bail!("{PAGE} is out of date: run `cargo xtask docs` and commit it");
+    }
+    fs::create_dir_all(place.parent().context("the page has no folder")?)?;
+    fs::write(&place, page).with_context(|| format!("cannot write {}", place.display()))?;
+    println!("docs: wrote {PAGE}");
+    Ok(())
+}
+
+fn build(root: &Path) -> Result<PathBuf> {
+    let build = ["build", "--package", "tastemaker-cli", "--bin", "tastemaker", "--message-format", "json"];
+    let messages = child::output(child::cargo(root).args(build).stderr(Stdio::inherit()))?;
+    let built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program = built.filter(|message| message["target"]["name"] == "tastemaker").last();
+    let program = program.as_ref().and_then(|message| message["executable"].as_str());
+    Ok(PathBuf::from(program.context("cargo did not say where the program is")?))
+}
+
+fn help(program: &Path, path: &[String]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(path).arg("--help").env("COLUMNS", COLUMNS).env("NO_COLOR", "1").stdin(Stdio::null());
+    child::output(&mut command)
+}
+
+/// One section per command, parents before children, in the order the help lists them.
+fn page(help: &dyn Fn(&[String]) -> Result<String>) -> Result<String> {
+    let mut page = String::from(HEAD);
+    let mut waiting = vec![Vec::new()];
+    while let Some(path) = waiting.pop() {
+        let text = help(&path)?;
+        let title = [&["tastemaker".to_owned()], path.as_slice()].concat().join(" ");
+        let level = if path.len() > 1 { "###" } else { "##" };
+        let text: Vec<&str> = text.lines().map(str::trim_end).collect();
+        page.push_str(&format!("\n{level} `{title}`\n\n```text\n{}\n```\n", text.join("\n").trim()));
+        for name in subcommands(&text).into_iter().rev() {
+            waiting.push([path.as_slice(), &[name.to_owned()]].concat());
+        }
+    }
+    Ok(page)
+}
+
+/// The names under the "Commands:" heading of a help text, without `help` itself.
+fn subcommands<'a>(help: &[&'a str]) -> Vec<&'a str> {
+    let listed = help.iter().skip_while(|line| **line != "Commands:").skip(1);
+    listed
+        .take_while(|line| line.starts_with(' ') || line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{page, subcommands};
+
+    const TOP: &str = "Aligns models\n\nUsage: tastemaker <COMMAND>\n\nCommands:\n  data  Prepare pairs\n        and more\n  \
+                       demo  Show it\n  help  Print help\n\nOptions:\n  -h, --help  Print help";
+
+    #[test]
+    fn commands_are_read_from_help_without_continuation_lines() {
+        let lines: Vec<&str> = TOP.lines().collect();
+        assert_eq!(subcommands(&lines), ["data", "demo"]);
+        assert!(subcommands(&["Options:", "  -h, --help"]).is_empty());
+    }
+
+    #[test]
+    fn sections_follow_the_tree_of_commands() {
+        let help = |path: &[String]| {
+            Ok(match path {
+                [] => TOP.to_owned(),
+                [one] if one == "data" => "Usage: x\n\nCommands:\n  check  Check pairs".to_owned(),
+                other => format!("help of {}", other.join(" ")),
+            })
+        };
+        let page = page(&help).expect("a page");
+        let titles: Vec<&str> = page.lines().filter(|line| line.starts_with("##")).collect();
+        assert_eq!(
+            titles,
+            [
+                "## `tastemaker`",
+                "## `tastemaker data`",
+                "### `tastemaker data check`",
+                "## `tastemaker demo`"
+            ]
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! The command `cargo xtask tidy`.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use super::tree::Tree;
+use super::{edges, links, metadata, style};
+
+/// Prints every finding about the checkout at `root`.
+///
+/// # Errors
+/// There are findings, or the checkout cannot be read.
+pub fn run(root: &Path) -> Result<()> {
+    let tree = Tree::read(root)?;
+    let members = metadata::members(root)?;
+    let mut found =
+        [edges::findings(&tree, &members), style::findings(&tree), links::findings(&tree)].concat();
+    found.sort();
+    found.dedup();
+    for finding in &found {
+        println!("{}: {}", finding.place, finding.message);
+    }
+    if !found.is_empty() {
+        bail!("tidy: {} findings", found.len());
+    }
+    println!("tidy: {} files and {} crates keep the invariants", tree.paths.len(), members.len());
+    Ok(())
+}
