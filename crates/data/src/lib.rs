@@ -1,1 +1,19 @@
-//! data (filled in by its first code).
+//! Preference pairs: two images of one caption, and which of them people like better.
+//!
+//! * [`PairSource`] is what training reads from; [`formats::open`] makes one from a folder, [`InMemoryPairs`] from images
+//!   that are there already.
+//! * [`split`] holds out captions, so that no held-out caption is ever trained on.
+//! * [`order`] says which pair is used when: a pure function, so there is no iterator state to save.
+//! * [`transform`] turns an image into the square the network sees, and back.
+
+mod error;
+pub mod formats;
+mod memory;
+pub mod order;
+mod pair;
+pub mod split;
+pub mod transform;
+
+pub use error::DataError;
+pub use memory::{InMemoryPairs, Ranking};
+pub use pair::{Pair, PairId, PairSource};

@@ -1,5 +1,7 @@
 //! Writing and reading agree with each other, with the reference crate, and across shards.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its files should stop")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

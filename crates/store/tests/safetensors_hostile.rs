@@ -1,5 +1,7 @@
 //! What a stranger's file may try, and the answer to each.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its files should stop")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,0 +1,74 @@
+//! What a pair is, and where pairs come from.
+
+use std::fmt;
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use crate::DataError;
+
+/// The name of a pair within its source, and the key of its random numbers.
+///
+/// It does not change when pairs are held out or ties are left out: it counts rows of the source as given, not of what is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PairId(pub u64);
+
+impl fmt::Display for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Two images of one caption, ranked by a human.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// Its name in its source.
+    pub id: PairId,
+    /// The image people like better.
+    pub winner: RgbImage,
+    /// The other one.
+    pub loser: RgbImage,
+    /// What both shall show.
+    pub caption: String,
+}
+
+/// A ranked set of pairs with random access.
+///
+/// Positions run over `0..len()`. Opening a source checks everything short of decoding the images; decoding may still fail in
+/// [`pair`](Self::pair).
+pub trait PairSource: Send + Sync {
+    /// How many pairs there are, ties left out. Never 0.
+    fn len(&self) -> usize;
+
+    /// Whether there are none; a source that opened never is.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Decodes the pair at a position.
+    ///
+    /// # Errors
+    /// [`DataError::Image`] naming the pair, its role and its file.
+    ///
+    /// # Panics
+    /// If `position` is not below [`len`](Self::len).
+    fn pair(&self, position: usize) -> Result<Pair, DataError>;
+
+    /// The caption at a position, without decoding.
+    fn caption(&self, position: usize) -> &str;
+
+    /// The id at a position, without decoding.
+    fn id(&self, position: usize) -> PairId;
+
+    /// SHA-256 over what the pairs are: whatever was computed from a source with another fingerprint is stale.
+    ///
+    /// For sources on disk it covers captions, rankings, file names and file sizes but not file contents, which may be hundreds of
+    /// gigabytes: an image edited in place to exactly its old size goes unnoticed.
+    fn fingerprint(&self) -> [u8; 32];
+
+    /// How many rows were left out because neither image won.
+    fn n_ties(&self) -> usize {
+        0
+    }
+}

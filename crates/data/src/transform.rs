@@ -1,0 +1,198 @@
+//! From an image of any size to the square of numbers the network sees, and back.
+
+use image::RgbImage;
+use image::imageops::{self, FilterType};
+
+use crate::DataError;
+
+/// Resizes so that the shorter side is `resolution`, then cuts the middle square. The aspect ratio is kept: winner and loser are never
+/// stretched to one another's shape.
+///
+/// The filter is the triangle whose width grows with the reduction (Pillow's antialiased bilinear); the longer side is rounded down and the
+/// crop offset rounded half to even.
+///
+/// Source: torchvision `Resize` and `CenterCrop`, as the DPO scripts apply them; Pillow resizes in 8 bits, so values differ by at most 1.
+///
+/// # Panics
+/// If the image is empty or `resolution` is 0.
+pub fn to_square(image: &RgbImage, resolution: u32) -> RgbImage {
+    let (width, height) = image.dimensions();
+    assert!(width > 0 && height > 0 && resolution > 0, "{width} x {height} to {resolution}");
+    let longer = |long: u32, short: u32| (u64::from(resolution) * u64::from(long) / u64::from(short)) as u32;
+    let (new_width, new_height) = if width <= height {
+        (resolution, longer(height, width))
+    } else {
+        (longer(width, height), resolution)
+    };
+    // Cut before resizing is not the same at the edges, so resize whole, but only if there is something to do.
+    let resized;
+    let resized = if (new_width, new_height) == (width, height) {
+        image
+    } else {
+        resized = imageops::resize(image, new_width, new_height, FilterType::Triangle);
+        &resized
+    };
+    let (left, top) = (half_to_even(new_width - resolution), half_to_even(new_height - resolution));
+    imageops::crop_imm(resized, left, top, resolution, resolution).to_image()
+}
+
+/// Mirrors left and right.
+pub fn flip(image: &RgbImage) -> RgbImage {
+    imageops::flip_horizontal(image)
+}
+
+/// Pixels as numbers.
+///
+/// # Shapes
+/// `[3, height, width]`, row-major.
+///
+/// # Units
+/// -1 is black, 1 is full intensity.
+pub fn to_chw(image: &RgbImage) -> Vec<f32> {
+    let pixels = image.as_raw();
+    (0..3)
+        .flat_map(|channel| pixels.iter().skip(channel).step_by(3))
+        .map(|&byte| f32::from(byte) / 127.5 - 1.0)
+        .collect()
+}
+
+/// Numbers as pixels: the inverse of [`to_chw`], clamped to what 8 bits can show and rounded to the nearest.
+///
+/// # Shapes
+/// `[3, height, width]`, row-major.
+///
+/// # Errors
+/// [`DataError::PixelCount`] if the values do not fill the shape, [`DataError::NonFinitePixel`] for NaN or infinity.
+pub fn to_rgb(chw: &[f32], width: u32, height: u32) -> Result<RgbImage, DataError> {
+    let area = width as usize * height as usize;
+    if chw.len() != 3 * area {
+        return Err(DataError::PixelCount { found: chw.len(), width, height });
+    }
+    if let Some(index) = chw.iter().position(|value| !value.is_finite()) {
+        return Err(DataError::NonFinitePixel { index, value: chw[index] });
+    }
+    let byte = |value: f32| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+    Ok(RgbImage::from_fn(width, height, |x, y| {
+        let at = (y * width + x) as usize;
+        image::Rgb([0, 1, 2].map(|channel| byte(chw[channel * area + at])))
+    }))
+}
+
+/// `n / 2`, the half rounded to the even neighbour.
+fn half_to_even(n: u32) -> u32 {
+    let half = n / 2;
+    half + (n % 2) * (half % 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_square_has_the_asked_size(width in 1u32..40, height in 1u32..40, resolution in 1u32..40) {
+            let square = to_square(&RgbImage::new(width, height), resolution);
+            prop_assert_eq!(square.dimensions(), (resolution, resolution));
+        }
+
+        #[test]
+        fn one_colour_stays_one_colour(width in 1u32..40, height in 1u32..40, resolution in 1u32..40, colour: [u8; 3]) {
+            let square = to_square(&RgbImage::from_pixel(width, height, image::Rgb(colour)), resolution);
+            prop_assert!(square.pixels().all(|pixel| pixel.0 == colour));
+        }
+
+        #[test]
+        fn pixels_survive_the_way_there_and_back(width in 1u32..9, height in 1u32..9, bytes in prop::collection::vec(any::<u8>(), 192)) {
+            let image = RgbImage::from_fn(width, height, |x, y| {
+                let at = 3 * (y * width + x) as usize;
+                image::Rgb([bytes[at], bytes[at + 1], bytes[at + 2]])
+            });
+            prop_assert_eq!(to_rgb(&to_chw(&image), width, height).unwrap(), image);
+        }
+    }
+
+    #[test]
+    fn black_is_minus_one_and_white_is_one() {
+        let image = RgbImage::from_raw(1, 1, vec![0, 255, 51]).unwrap();
+        assert_eq!(to_chw(&image)[..2], [-1.0, 1.0]);
+        assert!((to_chw(&image)[2] + 0.6).abs() < 1e-6);
+    }
+
+    #[test]
+    fn channels_come_first_and_rows_before_columns() {
+        let image = RgbImage::from_raw(2, 2, (0..12).collect()).unwrap();
+        let bytes: Vec<u8> =
+            to_chw(&image).iter().map(|value| ((value + 1.0) * 127.5).round() as u8).collect();
+        assert_eq!(bytes, [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]);
+    }
+
+    #[test]
+    fn a_square_of_the_right_size_is_untouched() {
+        let image = test_card();
+        let square = imageops::crop_imm(&image, 0, 0, 5, 5).to_image();
+        assert_eq!(to_square(&square, 5), square);
+    }
+
+    #[test]
+    fn the_crop_is_the_middle_with_halves_to_even() {
+        // 7 x 5: one column goes on each side
+        let square = to_square(&test_card(), 5);
+        assert_eq!(square.get_pixel(0, 0), test_card().get_pixel(1, 0));
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(half_to_even), [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn flipping_twice_is_nothing() {
+        let image = test_card();
+        assert_ne!(flip(&image), image);
+        assert_eq!(flip(&flip(&image)), image);
+        assert_eq!(flip(&image).get_pixel(0, 3), image.get_pixel(6, 3));
+    }
+
+    #[test]
+    fn values_beyond_the_range_are_clamped() {
+        let image = to_rgb(&[-3.0, 0.0, 3.0], 1, 1).unwrap();
+        assert_eq!(image.get_pixel(0, 0).0, [0, 128, 255]);
+    }
+
+    #[test]
+    fn nan_is_an_error_and_not_black() {
+        assert!(matches!(
+            to_rgb(&[0.0, f32::NAN, 0.0], 1, 1),
+            Err(DataError::NonFinitePixel { index: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn a_wrong_count_of_values_is_an_error() {
+        let error = to_rgb(&[0.0; 5], 1, 2).unwrap_err();
+        assert_eq!(error.to_string(), "5 values for an image of 1 x 2; wanted 6");
+    }
+
+    /// 7 x 5 pixels with a different gradient in each channel.
+    fn test_card() -> RgbImage {
+        RgbImage::from_fn(7, 5, |x, y| {
+            let (x, y) = (x as i32, y as i32);
+            image::Rgb(
+                [x * 37 + y * 11, x * x * 5 + y * 53, 255 - x * 20 - y * y * 3]
+                    .map(|v| v.rem_euclid(256) as u8),
+            )
+        })
+    }
+
+    /// The middle 3 x 3 of the test card reduced to 4 x 3: Pillow 12, `Image.resize((4, 3), BILINEAR)`.
+    const REDUCED: [u8; 27] = [
+        24, 26, 244, 82, 47, 212, 150, 102, 176, //
+        41, 109, 232, 99, 130, 200, 167, 174, 164, //
+        58, 192, 206, 116, 172, 174, 184, 100, 138,
+    ];
+
+    #[test]
+    fn reducing_agrees_with_pillow_within_one() {
+        let ours = to_square(&test_card(), 3);
+        for (i, (ours, theirs)) in ours.as_raw().iter().zip(REDUCED).enumerate() {
+            assert!(ours.abs_diff(theirs) <= 1, "value {i}: {ours} for {theirs}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Sets of pairs as people have them on disk, whole and broken.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its files should stop")]
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use image::{Rgb, RgbImage, Rgba, RgbaImage};
+use tastemaker_data::formats::{FORMATS, open, read_folders, read_jsonl};
+use tastemaker_data::{DataError, PairId, PairSource};
+use tastemaker_store::StoreError;
+use tempfile::TempDir;
+
+/// A one-colour picture whose shade tells which it is.
+fn picture(path: &Path, shade: u8) {
+    RgbImage::from_pixel(4, 3, Rgb([shade; 3])).save(path).unwrap();
+}
+
+fn row(image_0: &str, image_1: &str, prompt: &str, prefer: (bool, bool)) -> String {
+    let (prefer_0, prefer_1) = prefer;
+    let row = serde_json::json!({
+        "image_0": image_0, "image_1": image_1, "prompt": prompt, "prefer_0": prefer_0, "prefer_1": prefer_1,
+    });
+    row.to_string()
+}
+
+/// A folder with images 1.png to 3.png and a list.
+fn listed(list: impl AsRef<[u8]>) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for shade in 1..=3 {
+        picture(&folder.path().join(format!("{shade}.png")), shade);
+    }
+    fs::write(folder.path().join("metadata.jsonl"), list).unwrap();
+    folder
+}
+
+fn complaint(folder: &TempDir) -> (DataError, String) {
+    let error = open(folder.path()).err().expect("an error");
+    let text = error.to_string();
+    (error, text)
+}
+
+fn shades(source: &dyn PairSource, position: usize) -> (u8, u8) {
+    let pair = source.pair(position).unwrap();
+    (pair.winner.get_pixel(0, 0).0[0], pair.loser.get_pixel(0, 0).0[0])
+}
+
+mod jsonl {
+    use super::*;
+
+    #[test]
+    fn the_preferred_image_wins_whichever_column_it_is_in() {
+        let folder = listed(
+            [row("1.png", "2.png", "a fox", (true, false)), row("1.png", "2.png", "a cat", (false, true))]
+                .join("\n"),
+        );
+        let pairs = open(folder.path()).unwrap();
+        assert_eq!((shades(&*pairs, 0), shades(&*pairs, 1)), ((1, 2), (2, 1)));
+        assert_eq!((pairs.caption(0), pairs.caption(1)), ("a fox", "a cat"));
+        assert_eq!(pairs.pair(1).unwrap().caption, "a cat");
+    }
+
+    #[test]
+    fn ties_are_left_out_and_counted_and_move_no_id() {
+        let folder = listed(
+            [
+                row("1.png", "2.png", "both", (true, true)),
+                row("1.png", "2.png", "neither", (false, false)),
+                String::new(),
+                row("1.png", "3.png", "kept", (true, false)),
+            ]
+            .join("\r\n"),
+        );
+        let pairs = open(folder.path()).unwrap();
+        assert_eq!((pairs.len(), pairs.n_ties()), (1, 2));
+        assert_eq!((pairs.id(0), pairs.caption(0)), (PairId(2), "kept"));
+    }
+
+    #[test]
+    fn only_ties_is_an_error_that_says_so() {
+        let folder = listed(row("1.png", "2.png", "a", (true, true)));
+        let (error, text) = complaint(&folder);
+        assert!(matches!(error, DataError::Empty { .. }));
+        assert!(text.ends_with("all 1 of its rows are ties"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_list_is_an_error() {
+        assert!(matches!(complaint(&listed("\n")).0, DataError::Empty { .. }));
+    }
+
+    #[test]
+    fn a_bad_row_is_named_with_what_it_lacks() {
+        let good = row("1.png", "2.png", "a", (true, false));
+        for (bad, expected) in [
+            ("{\"image_0\": \"1.png\"}", "row 3: found missing field `image_1`"),
+            ("{\"image_0\": \"1.p", "row 3: found EOF while parsing a string"),
+            ("[1, 2]", "row 3: found"),
+            (
+                r#"{"image_0":"1.png","image_1":"2.png","prompt":7,"prefer_0":true,"prefer_1":false}"#,
+                "integer `7`",
+            ),
+            (
+                r#"{"image_0":"1.png","image_1":"2.png","prompt":"a","prefer_0":1,"prefer_1":0}"#,
+                "expected a boolean",
+            ),
+        ] {
+            let (error, text) = complaint(&listed(format!("{good}\n\n{bad}\n{good}")));
+            assert!(matches!(error, DataError::Row { row: 3, .. }), "{error:?}");
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_not_utf8_is_named() {
+        let mut list = row("1.png", "2.png", "a", (true, false)).into_bytes();
+        list.extend(b"\n{\"prompt\": \"caf\xe9\"}");
+        let (error, text) = complaint(&listed(list));
+        assert!(matches!(error, DataError::Row { row: 2, .. }), "{error:?}");
+        assert!(text.contains("not UTF-8 at column 16"), "{text}");
+    }
+
+    #[test]
+    fn all_missing_images_are_counted_and_named_by_row() {
+        let folder = listed(
+            [row("1.png", "7.png", "a", (true, false)), row("8.png", "9.png", "b", (true, false))].join("\n"),
+        );
+        let (error, text) = complaint(&folder);
+        let DataError::MissingImages { missing, .. } = error else { panic!("{error:?}") };
+        assert_eq!(
+            missing.iter().map(|(place, _)| place.as_str()).collect::<Vec<_>>(),
+            ["row 1", "row 2", "row 2"]
+        );
+        assert!(text.starts_with("3 of the images") && text.contains("9.png"), "{text}");
+    }
+
+    #[test]
+    fn an_image_that_does_not_decode_is_named_with_its_role_and_row() {
+        let folder = listed(row("1.png", "2.png", "a", (true, false)));
+        let whole = fs::read(folder.path().join("2.png")).unwrap();
+        fs::write(folder.path().join("2.png"), &whole[..whole.len() / 2]).unwrap();
+        let error = open(folder.path()).unwrap().pair(0).unwrap_err();
+        assert!(error.to_string().starts_with("the loser of row 1 does not decode"), "{error}");
+        assert!(error.source().is_some());
+    }
+
+    #[test]
+    fn a_decompression_bomb_is_refused() {
+        let folder = listed(row("1.png", "2.png", "a", (true, false)));
+        let path = folder.path().join("1.png");
+        let mut bytes = fs::read(&path).unwrap();
+        // A PNG states its width at byte 16; the chunk's checksum covers bytes 12..29.
+        bytes[16..20].copy_from_slice(&2_000_000_000_u32.to_be_bytes());
+        let crc = crc32(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+        fs::write(&path, bytes).unwrap();
+        let error = open(folder.path()).unwrap().pair(0).unwrap_err();
+        let reason = error.source().unwrap().to_string().to_lowercase();
+        assert!(reason.contains("limit") || reason.contains("dimension"), "{reason}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(u32::MAX, |crc, &byte| {
+            (0..8).fold(
+                crc ^ u32::from(byte),
+                |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+            )
+        })
+    }
+
+    #[test]
+    fn transparency_is_dropped_not_blended() {
+        let folder = listed(row("1.png", "2.png", "a", (true, false)));
+        RgbaImage::from_pixel(2, 2, Rgba([200, 100, 50, 0])).save(folder.path().join("1.png")).unwrap();
+        let pair = open(folder.path()).unwrap().pair(0).unwrap();
+        assert_eq!(pair.winner.get_pixel(0, 0).0, [200, 100, 50]);
+    }
+
+    #[test]
+    fn the_file_itself_opens_like_its_folder() {
+        let folder = listed(row("1.png", "2.png", "a", (true, false)));
+        let by_file = read_jsonl(folder.path().join("metadata.jsonl")).unwrap();
+        assert_eq!(by_file.fingerprint(), open(folder.path()).unwrap().fingerprint());
+    }
+
+    #[test]
+    fn the_fingerprint_follows_rankings_captions_and_files_but_not_the_folders_place() {
+        let list = |prefer, prompt| listed(row("1.png", "2.png", prompt, prefer));
+        let print = |folder: &TempDir| open(folder.path()).unwrap().fingerprint();
+        let folder = list((true, false), "a");
+        let original = print(&folder);
+        assert_eq!(original, print(&list((true, false), "a")));
+        assert_ne!(original, print(&list((false, true), "a")));
+        assert_ne!(original, print(&list((true, false), "b")));
+        RgbImage::from_fn(60, 50, |x, y| Rgb([x as u8, y as u8, 0]))
+            .save(folder.path().join("1.png"))
+            .unwrap();
+        assert_ne!(original, print(&folder));
+    }
+}
+
+mod folders {
+    use super::*;
+
+    fn pair(folder: &TempDir, name: &str, caption: Option<&[u8]>) {
+        for (side, shade) in [("w", 10), ("l", 20)] {
+            fs::create_dir_all(folder.path().join(side)).unwrap();
+            picture(&folder.path().join(side).join(format!("{name}.png")), shade);
+        }
+        if let Some(caption) = caption {
+            fs::write(folder.path().join("w").join(format!("{name}.txt")), caption).unwrap();
+        }
+    }
+
+    #[test]
+    fn names_pair_up_in_sorted_order() {
+        let folder = tempfile::tempdir().unwrap();
+        pair(&folder, "zebra", Some(b"a zebra\n"));
+        pair(&folder, "ant", Some(b"an ant"));
+        let pairs = open(folder.path()).unwrap();
+        assert_eq!((pairs.caption(0), pairs.caption(1)), ("an ant", "a zebra"));
+        assert_eq!((pairs.id(1), shades(&*pairs, 1)), (PairId(1), (10, 20)));
+    }
+
+    #[test]
+    fn the_losers_caption_serves_too_if_it_agrees() {
+        let folder = tempfile::tempdir().unwrap();
+        pair(&folder, "a", None);
+        fs::write(folder.path().join("l/a.txt"), "a fox").unwrap();
+        assert_eq!(read_folders(folder.path()).unwrap().caption(0), "a fox");
+        fs::write(folder.path().join("w/a.txt"), "a cat").unwrap();
+        assert!(complaint(&folder).1.contains("a has two different captions"));
+    }
+
+    #[test]
+    fn every_broken_pair_is_reported_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c", "d"] {
+            pair(&folder, name, (name != "c").then_some(b"x"));
+        }
+        fs::remove_file(folder.path().join("l/a.png")).unwrap();
+        fs::remove_file(folder.path().join("w/b.png")).unwrap();
+        let (error, text) = complaint(&folder);
+        assert!(matches!(&error, DataError::Unpaired { problems, .. } if problems.len() == 3), "{error:?}");
+        for problem in ["w/a has no counterpart in l/", "l/b has no counterpart in w/", "c has no caption"] {
+            assert!(text.contains(problem), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_caption_that_is_not_utf8_names_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        pair(&folder, "a", Some(b"caf\xe9"));
+        let (error, text) = complaint(&folder);
+        assert!(matches!(error, DataError::Store(StoreError::NotUtf8 { offset: 3, .. })), "{error:?}");
+        assert!(text.contains("a.txt is not UTF-8 at byte 3"), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_path_is_told_apart_from_an_unknown_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = open(folder.path().join("none")).err().unwrap();
+    assert!(matches!(missing, DataError::Store(StoreError::Missing { .. })));
+    let (error, text) = complaint(&folder);
+    assert!(matches!(error, DataError::UnknownFormat { .. }));
+    assert!(FORMATS.iter().all(|format| text.contains(format.marks)), "{text}");
+}
