@@ -1,22 +1,23 @@
 """Records every objective's loss and gradient on random errors, in float64 with PyTorch's autograd.
 
-Run from anywhere: python golden/objectives/make.py
-
 The formulas below are written from the papers and the released trainers, independently of the Rust code. Rows
 named `tiny` hold errors at which float64 loses digits in MaPO's score; those are computed with mpmath at 60 digits.
 """
 
 import json
 import math
-import platform
+import pathlib
 import random
-from pathlib import Path
+import sys
 
 import mpmath
 import torch
 import torch.nn.functional as F
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from common import main, save_meta  # noqa: E402
+
 SEED = 20240611
 ROWS = 48
 N_TRAIN = 1000
@@ -96,25 +97,24 @@ def tiny_mapo(draw, settings):
     return {"settings": settings, "tiny": True, "rows": rows}
 
 
-def write(name, cases, columns):
+def write(root, name, cases, columns):
     golden = {"objective": name, "n_train_timesteps": N_TRAIN, "columns": columns, "cases": cases}
     text = json.dumps(golden).replace('"rows": [[', '"rows": [\n[').replace("], [", "],\n[").replace("]]}", "]\n]}")
-    (HERE / f"{name}.json").write_text(text + "\n")
+    (root / f"{name}.json").write_text(text + "\n")
 
 
-def main():
-    torch.set_num_threads(1)
+def record(root):
     draw = random.Random(SEED)
     policy = ["winner", "loser"]
     relative = policy + ["reference_winner", "reference_loser"]
     outputs = ["loss", "d_winner", "d_loser"]
 
-    write("sft", [case(draw, {}, lambda w, l: w.clone(), 0)], policy + outputs)
+    write(root, "sft", [case(draw, {}, lambda w, l: w.clone(), 0)], policy + outputs)
     for name, betas in [("diffusion-dpo", [5000.0, 2000.0, 250.0]), ("ddim-inpo", [2000.0, 5000.0])]:
         cases = [
             case(draw, {"beta": beta}, lambda w, l, rw, rl, beta=beta: dpo(w, l, rw, rl, beta), 2) for beta in betas
         ]
-        write(name, cases, relative + outputs)
+        write(root, name, cases, relative + outputs)
 
     cases = []
     for beta, snr_value in [(0.1, 0.5), (1.0, 0.25)]:
@@ -125,25 +125,19 @@ def main():
         settings = {"form": "paper", "beta": beta}
         cases.append(case(draw, settings, lambda w, l, b=beta: mapo_paper(w, l, b), 0))
         cases.append(tiny_mapo(draw, settings))
-    write("mapo", cases, policy + outputs)
+    write(root, "mapo", cases, policy + outputs)
 
-    (HERE / "meta.toml").write_text(
-        f"""# Written by make.py.
-seed = {SEED}
-recorded_with = {{ python = "{platform.python_version()}", torch = "{torch.__version__.split('+')[0]}", mpmath = "{mpmath.__version__}" }}
-
-[tolerance]
-relative = 1e-9
-absolute = 1e-12
-reason = "the recorded MaPO slopes come from autograd through x / expm1(x), which cancels to about 1e-16 / error"
-
-[tolerance.tiny]
-relative = 1e-11
-absolute = 1e-15
-reason = "recorded at 60 digits; the score's rounding, 1e-16, is multiplied by up to 1000 in the logit"
-"""
+    save_meta(
+        root,
+        "loss and gradient of every objective at random errors, from policy and reference errors near each other and far apart",
+        SEED,
+        ("torch", "mpmath"),
+        {"relative": 1e-9, "absolute": 1e-12, "tiny_relative": 1e-11, "tiny_absolute": 1e-15},
+        "MaPO slopes come from autograd through x / expm1(x), which cancels to about 1e-16 over the error; rows named "
+        "tiny are recorded at 60 digits, and there the rounding of the score, 1e-16, meets a factor of 1000",
+        precision=None,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main("objectives", record)

@@ -1,21 +1,19 @@
 """Records noise schedules, sampling timesteps and DDIM step coefficients of diffusers.
 
-Run from anywhere: python golden/schedules/make.py
-
 Step coefficients are read off by feeding unit samples, unit model outputs and unit noise through the scheduler. Its
 table is widened to float64 first, so that they test the formula and not the table.
 """
 
 import json
-import platform
-from pathlib import Path
+import pathlib
+import sys
 
-import diffusers
-import numpy as np
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from common import main, save_meta  # noqa: E402
 
 SCHEDULES = [
     {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000},
@@ -117,35 +115,26 @@ def inversion_steps():
             }
 
 
-def write(name, entries):
-    lines = ",\n".join(json.dumps(entry) for entry in entries)
-    (HERE / f"{name}.json").write_text(f"[\n{lines}\n]\n")
+def write(path, entries):
+    path.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
 
 
-def main():
-    torch.set_num_threads(1)
-    write("alpha_bars", alpha_bars())
-    write("timesteps", sampling_timesteps())
-    write("sampling_steps", sampling_steps())
-    write("inversion_steps", inversion_steps())
-    versions = {"python": platform.python_version(), "diffusers": diffusers.__version__}
-    versions |= {"torch": torch.__version__.split("+")[0], "numpy": np.__version__}
-    (HERE / "meta.toml").write_text(
-        f"""# Written by make.py. Nothing here is random.
-recorded_with = {{ {", ".join(f'{name} = "{version}"' for name, version in versions.items())} }}
-
-[tolerance.alpha_bars]
-relative = 1e-4
-absolute = 1e-6
-reason = "diffusers accumulates its table in float32 over a thousand products, ours is float64"
-
-[tolerance.steps]
-relative = 1e-12
-absolute = 1e-12
-reason = "both sides are float64 from the same signal powers"
-"""
+def record(root):
+    write(root / "alpha_bars.json", alpha_bars())
+    write(root / "timesteps.json", sampling_timesteps())
+    write(root / "sampling_steps.json", sampling_steps())
+    write(root / "inversion_steps.json", inversion_steps())
+    save_meta(
+        root,
+        "noise tables, sampling timesteps of every spacing, and the coefficients of DDIM steps in both directions",
+        0,
+        ("torch", "diffusers", "numpy"),
+        {"table_relative": 3e-6, "table_absolute": 1e-6, "step_relative": 1e-12, "step_absolute": 1e-12},
+        "diffusers accumulates its table in f32 over a thousand products, ours is f64; step coefficients are f64 on both "
+        "sides, from the same signal powers. Nothing is random",
+        precision=None,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main("schedules", record)

@@ -1,1 +1,27 @@
-//! math (filled in by its first code).
+//! The mathematics of preference alignment, without tensors and without input or output.
+//!
+//! * [`schedule`]: noise levels, and how images, noise and regression targets mix at each of them;
+//! * [`ddim`]: one sampler step, towards the image or towards noise, as three scalars;
+//! * [`dual`]: numbers that carry their derivative with respect to the winner's and the loser's error;
+//! * [`objectives`]: the preference methods, one file each, and the list of them;
+//! * [`keyed`] and [`permutation`]: random numbers and orders that are pure functions of their key;
+//! * [`intervals`]: how sure a win rate, a mean or a median is;
+//! * [`nearest`]: what a misspelt name probably meant.
+//!
+//! Everything is `f64`. The engine measures one mean squared error per image, an [`objectives::Objective`]
+//! returns the loss and its derivative with respect to those errors, and the engine back-propagates the
+//! weighted sum of errors: exactly the gradient of the loss.
+
+pub mod ddim;
+pub mod dual;
+pub mod intervals;
+pub mod keyed;
+pub mod nearest;
+pub mod objectives;
+pub mod permutation;
+pub mod schedule;
+
+pub use dual::Dual;
+pub use keyed::{Keyed, Stream};
+pub use permutation::Permutation;
+pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleError};

@@ -1,0 +1,293 @@
+//! Forward-mode differentiation over the two numbers an objective depends on: the winner's and the loser's error.
+
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+/// A number with its derivatives.
+///
+/// A derivative that is 0 stays 0 whatever it is multiplied with, so a constant never turns into NaN at a pole.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dual {
+    /// The number itself.
+    pub value: f64,
+    /// Derivatives with respect to the winner's error and to the loser's error.
+    pub d: [f64; 2],
+}
+
+impl Dual {
+    /// A number that depends on neither error.
+    pub const fn constant(value: f64) -> Self {
+        Self { value, d: [0.0, 0.0] }
+    }
+
+    /// The winner's error itself.
+    pub const fn winner(value: f64) -> Self {
+        Self { value, d: [1.0, 0.0] }
+    }
+
+    /// The loser's error itself.
+    pub const fn loser(value: f64) -> Self {
+        Self { value, d: [0.0, 1.0] }
+    }
+
+    /// The chain rule: a function's value at `self` and its slope there.
+    pub fn chain(self, value: f64, slope: f64) -> Self {
+        Self { value, d: self.d.map(|d| if d == 0.0 { 0.0 } else { slope * d }) }
+    }
+
+    /// `exp(x)`.
+    pub fn exp(self) -> Self {
+        let exp = self.value.exp();
+        self.chain(exp, exp)
+    }
+
+    /// `exp(x) - 1`, exact near 0.
+    pub fn exp_m1(self) -> Self {
+        self.chain(self.value.exp_m1(), self.value.exp())
+    }
+
+    /// The natural logarithm.
+    pub fn ln(self) -> Self {
+        self.chain(self.value.ln(), self.value.recip())
+    }
+
+    /// `ln(1 + x)`, exact near 0.
+    pub fn ln_1p(self) -> Self {
+        self.chain(self.value.ln_1p(), (1.0 + self.value).recip())
+    }
+
+    /// `x^power` for a constant power.
+    pub fn powf(self, power: f64) -> Self {
+        self.chain(self.value.powf(power), power * self.value.powf(power - 1.0))
+    }
+
+    /// `x^power` for a constant whole power.
+    pub fn powi(self, power: i32) -> Self {
+        self.chain(self.value.powi(power), f64::from(power) * self.value.powi(power - 1))
+    }
+
+    /// `1 / x`.
+    pub fn recip(self) -> Self {
+        let recip = self.value.recip();
+        self.chain(recip, -recip * recip)
+    }
+
+    /// The square root.
+    pub fn sqrt(self) -> Self {
+        let sqrt = self.value.sqrt();
+        self.chain(sqrt, 0.5 / sqrt)
+    }
+
+    /// `1 / (1 + exp(-x))`, without overflow at either end.
+    pub fn sigmoid(self) -> Self {
+        self.chain(sigmoid(self.value), sigmoid(self.value) * sigmoid(-self.value))
+    }
+
+    /// `ln(1 / (1 + exp(-x)))`, without overflow or cancellation at either end.
+    pub fn log_sigmoid(self) -> Self {
+        self.chain(log_sigmoid(self.value), sigmoid(-self.value))
+    }
+
+    /// The absolute value; its slope at 0 is taken to be 0.
+    pub fn abs(self) -> Self {
+        let slope = if self.value == 0.0 { 0.0 } else { self.value.signum() };
+        self.chain(self.value.abs(), slope)
+    }
+
+    /// The larger of two numbers; `self` where they are equal. NaN wins, so that it cannot hide.
+    pub fn max(self, other: impl Into<Self>) -> Self {
+        let other = other.into();
+        if self.value >= other.value || self.value.is_nan() { self } else { other }
+    }
+
+    /// The smaller of two numbers; `self` where they are equal. NaN wins, so that it cannot hide.
+    pub fn min(self, other: impl Into<Self>) -> Self {
+        let other = other.into();
+        if self.value <= other.value || self.value.is_nan() { self } else { other }
+    }
+
+    /// Whether the value and both derivatives are finite.
+    pub fn is_finite(self) -> bool {
+        self.value.is_finite() && self.d.iter().all(|d| d.is_finite())
+    }
+}
+
+/// `1 / (1 + exp(-x))`, without overflow at either end.
+pub fn sigmoid(x: f64) -> f64 {
+    let small = (-x.abs()).exp();
+    if x >= 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) }
+}
+
+/// `ln(sigmoid(x))`, without overflow or cancellation at either end.
+pub fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
+
+impl From<f64> for Dual {
+    fn from(value: f64) -> Self {
+        Self::constant(value)
+    }
+}
+
+impl Neg for Dual {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Self { value: -self.value, d: self.d.map(|d| -d) }
+    }
+}
+
+impl Add for Dual {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { value: self.value + other.value, d: [self.d[0] + other.d[0], self.d[1] + other.d[1]] }
+    }
+}
+
+impl Sub for Dual {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self { value: self.value - other.value, d: [self.d[0] - other.d[0], self.d[1] - other.d[1]] }
+    }
+}
+
+impl Mul for Dual {
+    type Output = Self;
+    fn mul(self, other: Self) -> Self {
+        let value = self.value * other.value;
+        let (left, right) = (self.chain(value, other.value), other.chain(value, self.value));
+        Self { value, d: [left.d[0] + right.d[0], left.d[1] + right.d[1]] }
+    }
+}
+
+impl Div for Dual {
+    type Output = Self;
+    fn div(self, other: Self) -> Self {
+        let value = self.value / other.value;
+        let (above, below) =
+            (self.chain(value, other.value.recip()), other.chain(value, -value / other.value));
+        Self { value, d: [above.d[0] + below.d[0], above.d[1] + below.d[1]] }
+    }
+}
+
+/// Every operator also takes a plain number on either side, and has its assigning form.
+macro_rules! with_plain_numbers {
+    ($($operator:ident $method:ident $assigning:ident $assign:ident),*) => {$(
+        impl $operator<f64> for Dual {
+            type Output = Self;
+            fn $method(self, other: f64) -> Self {
+                $operator::$method(self, Self::constant(other))
+            }
+        }
+        impl $operator<Dual> for f64 {
+            type Output = Dual;
+            fn $method(self, other: Dual) -> Dual {
+                $operator::$method(Dual::constant(self), other)
+            }
+        }
+        impl<T> $assigning<T> for Dual
+        where
+            Self: $operator<T, Output = Self>,
+        {
+            fn $assign(&mut self, other: T) {
+                *self = $operator::$method(*self, other);
+            }
+        }
+    )*};
+}
+
+with_plain_numbers!(
+    Add add AddAssign add_assign,
+    Sub sub SubAssign sub_assign,
+    Mul mul MulAssign mul_assign,
+    Div div DivAssign div_assign
+);
+
+impl std::iter::Sum for Dual {
+    fn sum<I: Iterator<Item = Self>>(numbers: I) -> Self {
+        numbers.fold(Self::constant(0.0), Add::add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Every function of one number, with a domain it is smooth on.
+    type Case = (&'static str, fn(Dual) -> Dual, std::ops::Range<f64>);
+    const FUNCTIONS: &[Case] = &[
+        ("exp", Dual::exp, -5.0..5.0),
+        ("exp_m1", Dual::exp_m1, -5.0..5.0),
+        ("ln", Dual::ln, 0.1..9.0),
+        ("ln_1p", Dual::ln_1p, -0.9..9.0),
+        ("powf", |x| x.powf(2.7), 0.1..9.0),
+        ("powi", |x| x.powi(-3), 0.3..9.0),
+        ("recip", Dual::recip, 0.1..9.0),
+        ("sqrt", Dual::sqrt, 0.1..9.0),
+        ("sigmoid", Dual::sigmoid, -9.0..9.0),
+        ("log_sigmoid", Dual::log_sigmoid, -9.0..9.0),
+        ("abs", Dual::abs, 0.1..9.0),
+        ("neg abs", |x| (-x).abs(), 0.1..9.0),
+        ("max", |x| x.max(-1.0), 0.1..9.0),
+        ("min", |x| x.min(99.0), 0.1..9.0),
+        ("number first", |x| 3.0 - 2.0 / (1.5 + x * x), 0.1..9.0),
+        ("number second", |x| (x * x * 2.0 - 1.0) / 3.0 + 0.5, -9.0..9.0),
+    ];
+
+    proptest! {
+        #[test]
+        fn derivatives_equal_central_differences(u in 0.0..1.0_f64) {
+            for (name, function, domain) in FUNCTIONS {
+                let x = domain.start + 1e-4 + u * (domain.end - domain.start - 2e-4);
+                let h = 1e-5;
+                let at = |x: f64| function(Dual::constant(x)).value;
+                let slope = (at(x + h) - at(x - h)) / (2.0 * h);
+                let dual = function(Dual::winner(x));
+                prop_assert!((dual.d[0] - slope).abs() <= 1e-6 * (1.0 + slope.abs()), "{name} at {x}: {dual:?}, {slope}");
+                prop_assert_eq!(dual.d[1], 0.0);
+            }
+        }
+
+        #[test]
+        fn products_and_quotients_follow_the_rules(x in 0.1..5.0_f64, y in 0.1..5.0_f64) {
+            let (w, l) = (Dual::winner(x), Dual::loser(y));
+            prop_assert_eq!((w * l).d, [y, x]);
+            let quotient = (w / l).d;
+            prop_assert!((quotient[0] - 1.0 / y).abs() < 1e-12 && (quotient[1] + x / (y * y)).abs() < 1e-12 * x / (y * y) + 1e-12);
+            prop_assert_eq!((w - l).d, [1.0, -1.0]);
+            prop_assert_eq!((w + l).d, [1.0, 1.0]);
+        }
+    }
+
+    #[test]
+    fn log_sigmoid_is_finite_and_exact_at_both_ends() {
+        assert_eq!(Dual::winner(-1e6).log_sigmoid(), Dual { value: -1e6, d: [1.0, 0.0] });
+        assert_eq!(Dual::winner(1e6).log_sigmoid(), Dual { value: 0.0, d: [0.0, 0.0] });
+        assert_eq!(log_sigmoid(0.0), -std::f64::consts::LN_2);
+        assert!((log_sigmoid(40.0) + (-40.0_f64).exp()).abs() < 1e-30);
+    }
+
+    #[test]
+    fn a_constant_has_no_derivative_even_at_a_pole() {
+        let zero = Dual::constant(0.0);
+        assert_eq!([zero.sqrt().d, zero.ln().d, zero.recip().d, zero.powf(0.5).d], [[0.0; 2]; 4]);
+    }
+
+    #[test]
+    fn nan_is_never_hidden_by_max_or_min() {
+        let nan = Dual::constant(f64::NAN);
+        assert!(nan.max(0.0).value.is_nan() && nan.min(0.0).value.is_nan());
+        assert!(Dual::constant(0.0).max(nan).value.is_nan() && Dual::constant(0.0).min(nan).value.is_nan());
+    }
+
+    #[test]
+    fn assigning_operators_and_sums_agree_with_the_plain_ones() {
+        let (w, l) = (Dual::winner(2.0), Dual::loser(3.0));
+        let mut x = w;
+        x += l;
+        x *= 2.0;
+        x -= 1.0;
+        x /= l;
+        assert_eq!(x, ((w + l) * 2.0 - 1.0) / l);
+        assert_eq!([w, l, w].into_iter().sum::<Dual>(), Dual { value: 7.0, d: [2.0, 1.0] });
+    }
+}

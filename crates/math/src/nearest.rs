@@ -1,0 +1,71 @@
+//! What a misspelt name probably meant.
+
+/// The candidate closest to `word`, if one is close enough to be worth suggesting.
+///
+/// Close means few edits (insert, delete, replace, swap neighbours) for the length of the word: one edit per three
+/// characters, at least two for anything but the shortest words. Case and the difference between `-` and `_` do not count.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let fold = |text: &str| -> Vec<char> { text.to_lowercase().replace('-', "_").chars().collect() };
+    let word = fold(word);
+    let limit = (word.len() / 3).max(if word.len() > 2 { 2 } else { 1 });
+    candidates
+        .into_iter()
+        .map(|candidate| (edits(&word, &fold(candidate)), candidate))
+        .filter(|&(distance, _)| distance <= limit)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The suggestion as the end of an error message: `, did you mean "x"?` or nothing.
+pub fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!(", did you mean \"{name}\"?")).unwrap_or_default()
+}
+
+/// Optimal string alignment distance.
+fn edits(a: &[char], b: &[char]) -> usize {
+    let mut before = vec![0; b.len() + 1];
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        (before, above) = (above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typing_mistakes_find_the_name() {
+        let names = ["diffusion-dpo", "ddim-inpo", "mapo", "sft"];
+        for (typed, meant) in [
+            ("difusion-dpo", Some("diffusion-dpo")),
+            ("diffusion_dpo", Some("diffusion-dpo")),
+            ("ddim-ipno", Some("ddim-inpo")),
+            ("MaPO", Some("mapo")),
+            ("stf", Some("sft")),
+            ("textual-inversion", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, names), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn swapping_neighbours_is_one_edit() {
+        let distance =
+            |a: &str, b: &str| edits(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>());
+        assert_eq!(distance("beta", "btea"), 1);
+        assert_eq!(distance("beta", "beta"), 0);
+        assert_eq!(distance("", "beta"), 4);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

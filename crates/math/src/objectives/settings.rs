@@ -1,0 +1,108 @@
+//! Settings of an objective: strict parsing with errors that say what to type instead.
+
+use crate::nearest::{did_you_mean, nearest};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+/// An objective that cannot be built as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// No objective has this name.
+    #[error("unknown objective \"{name}\"{}; known are {}", did_you_mean(*.nearest), .known.join(", "))]
+    UnknownObjective {
+        /// The name as typed.
+        name: String,
+        /// What it probably meant.
+        nearest: Option<&'static str>,
+        /// All names.
+        known: Vec<&'static str>,
+    },
+    /// The settings are not a table.
+    #[error("settings of an objective are a table of keys and values, found {found}")]
+    NotATable {
+        /// The value as typed.
+        found: Value,
+    },
+    /// A key the objective does not have.
+    #[error("unknown setting \"{key}\"{}; known are {}", did_you_mean(.nearest.as_deref()), known_keys(.known))]
+    UnknownKey {
+        /// The key as typed.
+        key: String,
+        /// What it probably meant.
+        nearest: Option<String>,
+        /// All keys.
+        known: Vec<String>,
+    },
+    /// A value of the wrong type, or a word that is not one of the choices.
+    #[error("setting \"{key}\": {source}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What the parser made of the value.
+        source: serde_json::Error,
+    },
+    /// A value of the right type that cannot be.
+    #[error("setting \"{key}\" must be {wanted}, found {found}")]
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// What would do.
+        wanted: &'static str,
+        /// The value as typed.
+        found: String,
+    },
+}
+
+fn known_keys(known: &[String]) -> String {
+    if known.is_empty() { "none: this objective has no settings".into() } else { known.join(", ") }
+}
+
+/// Parses settings whose every key has a default; `null` means all defaults.
+///
+/// The known keys are those the default settings print.
+///
+/// # Errors
+/// [`SettingsError`], naming the key.
+pub fn parse<S: DeserializeOwned + Serialize + Default>(settings: &Value) -> Result<S, SettingsError> {
+    let typed = match settings {
+        Value::Null => return Ok(S::default()),
+        Value::Object(typed) => typed,
+        other => return Err(SettingsError::NotATable { found: other.clone() }),
+    };
+    let defaults = serde_json::to_value(S::default()).unwrap_or_default();
+    let known: Vec<&str> = defaults.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
+    for (key, value) in typed {
+        if !known.contains(&key.as_str()) {
+            return Err(SettingsError::UnknownKey {
+                key: key.clone(),
+                nearest: nearest(key, known.iter().copied()).map(Into::into),
+                known: known.iter().map(|&key| key.into()).collect(),
+            });
+        }
+        // Each key is tried alone, since the parser's own message does not name the key a value belongs to
+        let alone: Map<String, Value> = [(key.clone(), value.clone())].into_iter().collect();
+        serde_json::from_value::<S>(Value::Object(alone))
+            .map_err(|source| SettingsError::Value { key: key.clone(), source })?;
+    }
+    serde_json::from_value(settings.clone())
+        .map_err(|source| SettingsError::Value { key: "*".into(), source })
+}
+
+/// Settings as they are printed.
+///
+/// # Panics
+/// Never: settings are structs of numbers and words, and serialising those cannot fail.
+pub fn print<S: Serialize>(settings: &S) -> Value {
+    serde_json::to_value(settings).expect("a struct of numbers and words serialises")
+}
+
+/// Checks that a number is positive and finite.
+///
+/// # Errors
+/// [`SettingsError::OutOfRange`].
+pub fn positive(key: &'static str, value: f64) -> Result<(), SettingsError> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(SettingsError::OutOfRange { key, wanted: "a positive number", found: value.to_string() })
+}

@@ -1,0 +1,292 @@
+//! Noise schedules: how much image and how much noise a noisy latent holds at every timestep.
+//!
+//! Symbols: `z` the clean latent, `e` unit gaussian noise, `x_t` the noisy latent at timestep `t`,
+//! `alpha_bar` the signal power of a variance-preserving schedule, `s` the noise level of a flow.
+
+use serde::{Deserialize, Serialize};
+
+/// The formula behind a variance-preserving schedule, spelt as in diffusers' scheduler configs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BetaSchedule {
+    /// Square roots of beta evenly spaced: Stable Diffusion 1, 2 and XL.
+    ScaledLinear,
+    /// Beta evenly spaced: DDPM.
+    Linear,
+    /// `alpha_bar(u) = cos^2((u + 0.008) / 1.008 * pi / 2)`, each beta capped at 0.999; ignores the beta range.
+    SquaredcosCapV2,
+}
+
+/// What the network is trained to output, spelt as in diffusers' scheduler configs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prediction {
+    /// The noise `e`.
+    Epsilon,
+    /// The velocity `sqrt(alpha_bar) e - sqrt(1 - alpha_bar) z`.
+    VPrediction,
+    /// The flow velocity `e - z` on the straight path `x_s = (1 - s) z + s e`.
+    #[serde(rename = "flow_prediction")]
+    Flow,
+}
+
+/// A schedule or a step count that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ScheduleError {
+    /// Fewer than two timesteps.
+    #[error("a schedule needs at least 2 training timesteps, found {0}")]
+    TooShort(usize),
+    /// Betas outside `0 < start <= end < 1`.
+    #[error("betas must satisfy 0 < beta_start <= beta_end < 1, found {start} and {end}")]
+    BetaRange {
+        /// The first beta as given.
+        start: f64,
+        /// The last beta as given.
+        end: f64,
+    },
+    /// A flow model asked for a schedule of betas.
+    #[error("flow_prediction has no betas: its path is x = (1 - s) z + s e; build it as a flow schedule")]
+    FlowHasNoBetas,
+    /// A shift that is not a positive finite number.
+    #[error("the shift of a flow schedule must be positive and finite, found {0}")]
+    Shift(f64),
+    /// More sampling steps than training timesteps, or none.
+    #[error("the number of steps must lie between 1 and {n_train} (the training timesteps), found {n_steps}")]
+    StepCount {
+        /// Steps asked for.
+        n_steps: usize,
+        /// Training timesteps of the schedule.
+        n_train: usize,
+    },
+    /// A sampling timestep beyond the end of the schedule.
+    #[error(
+        "steps_offset {steps_offset} puts timestep {timestep} beyond the schedule's last, {last}: lower the offset or the step count"
+    )]
+    OffsetBeyondEnd {
+        /// The offset as given.
+        steps_offset: usize,
+        /// The first timestep that does not exist.
+        timestep: usize,
+        /// The last timestep that does.
+        last: usize,
+    },
+}
+
+/// `x_t = clean z + noise e`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forward {
+    /// Weight of the clean latent.
+    pub clean: f64,
+    /// Weight of the noise.
+    pub noise: f64,
+}
+
+impl Forward {
+    /// The variance-preserving mixture with signal power `alpha_bar`: `sqrt(alpha_bar) z + sqrt(1 - alpha_bar) e`.
+    pub fn variance_preserving(alpha_bar: f64) -> Self {
+        Self { clean: alpha_bar.sqrt(), noise: (1.0 - alpha_bar).sqrt() }
+    }
+
+    /// The straight path of flow models at noise level `s` in 0..=1: `(1 - s) z + s e`.
+    pub fn flow(s: f64) -> Self {
+        Self { clean: 1.0 - s, noise: s }
+    }
+
+    /// What a network with this prediction type is asked for at this mixture.
+    pub fn target(self, prediction: Prediction) -> Target {
+        match prediction {
+            Prediction::Epsilon => Target { clean: 0.0, noise: 1.0 },
+            Prediction::VPrediction => Target { clean: -self.noise, noise: self.clean },
+            Prediction::Flow => Target { clean: -1.0, noise: 1.0 },
+        }
+    }
+}
+
+/// The regression target, `clean z + noise e`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// Weight of the clean latent.
+    pub clean: f64,
+    /// Weight of the noise.
+    pub noise: f64,
+}
+
+/// The regression target written with the noisy latent instead of the noise, `noisy x_t + clean z`.
+///
+/// An inverted latent comes without a noise tensor; the noise it implies is `(x_t - a z) / b` with
+/// `x_t = a z + b e`, and this is the target of that noise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImpliedTarget {
+    /// Weight of the noisy latent.
+    pub noisy: f64,
+    /// Weight of the clean latent.
+    pub clean: f64,
+}
+
+/// A table of noise levels, one per training timestep, and what the network predicts on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NoiseSchedule {
+    levels: Levels,
+    prediction: Prediction,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Levels {
+    AlphaBars(Vec<f64>),
+    FlowNoise(Vec<f64>),
+}
+
+impl NoiseSchedule {
+    /// A variance-preserving schedule of `n_timesteps` levels.
+    ///
+    /// # Units
+    /// `beta_start` and `beta_end` are the noise variances added at the first and at the last timestep.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] for fewer than two timesteps, betas out of range, or [`Prediction::Flow`]
+    /// (use [`NoiseSchedule::flow`]).
+    ///
+    /// Source: DDPM (arXiv 2006.11239); Improved DDPM (arXiv 2102.09672) eq. 17 for the cosine.
+    pub fn new(
+        kind: BetaSchedule,
+        n_timesteps: usize,
+        beta_start: f64,
+        beta_end: f64,
+        prediction: Prediction,
+    ) -> Result<Self, ScheduleError> {
+        if n_timesteps < 2 {
+            return Err(ScheduleError::TooShort(n_timesteps));
+        }
+        if prediction == Prediction::Flow {
+            return Err(ScheduleError::FlowHasNoBetas);
+        }
+        let ranged = 0.0 < beta_start && beta_start <= beta_end && beta_end < 1.0;
+        if kind != BetaSchedule::SquaredcosCapV2 && !ranged {
+            return Err(ScheduleError::BetaRange { start: beta_start, end: beta_end });
+        }
+        let position = |t: usize| t as f64 / (n_timesteps - 1) as f64;
+        let between = |start: f64, end: f64, t: usize| start + (end - start) * position(t);
+        let beta = |t: usize| match kind {
+            BetaSchedule::Linear => between(beta_start, beta_end, t),
+            BetaSchedule::ScaledLinear => between(beta_start.sqrt(), beta_end.sqrt(), t).powi(2),
+            BetaSchedule::SquaredcosCapV2 => cosine_beta(t, n_timesteps),
+        };
+        let alpha_bars = (0..n_timesteps)
+            .scan(1.0, |alpha_bar, t| {
+                *alpha_bar *= 1.0 - beta(t);
+                Some(*alpha_bar)
+            })
+            .collect();
+        Ok(Self { levels: Levels::AlphaBars(alpha_bars), prediction })
+    }
+
+    /// The straight path of flow models, cut into `n_timesteps` levels.
+    ///
+    /// Timestep `t` has noise level `s = shift u / (1 + (shift - 1) u)` with `u = (t + 1) / n_timesteps`, so the
+    /// last level is pure noise and no level is quite clean. `shift` 1 is the unshifted path, 3 that of SD3.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] for fewer than two timesteps or a shift that is not positive and finite.
+    ///
+    /// Source: SD3 (arXiv 2403.03206) eq. 23.
+    pub fn flow(n_timesteps: usize, shift: f64) -> Result<Self, ScheduleError> {
+        if n_timesteps < 2 {
+            return Err(ScheduleError::TooShort(n_timesteps));
+        }
+        if !(shift > 0.0 && shift.is_finite()) {
+            return Err(ScheduleError::Shift(shift));
+        }
+        let level = |t: usize| {
+            let u = (t + 1) as f64 / n_timesteps as f64;
+            shift * u / (1.0 + (shift - 1.0) * u)
+        };
+        Ok(Self {
+            levels: Levels::FlowNoise((0..n_timesteps).map(level).collect()),
+            prediction: Prediction::Flow,
+        })
+    }
+
+    /// Shifts and scales `sqrt(alpha_bar)` so that the last level is pure noise and the first stays as it was.
+    ///
+    /// A flow already ends in pure noise and comes back unchanged. With epsilon-prediction training is well defined
+    /// (SDXL-Turbo does it), but no sampler step can start at the last level: see [`crate::ddim::step`].
+    ///
+    /// Source: arXiv 2305.08891, algorithm 1.
+    pub fn rescale_zero_terminal_snr(self) -> Self {
+        let Levels::AlphaBars(alpha_bars) = &self.levels else { return self };
+        let first = alpha_bars[0].sqrt();
+        let last = alpha_bars[alpha_bars.len() - 1].sqrt();
+        let rescale = |alpha_bar: &f64| ((alpha_bar.sqrt() - last) * (first / (first - last))).powi(2);
+        Self { levels: Levels::AlphaBars(alpha_bars.iter().map(rescale).collect()), ..self }
+    }
+
+    /// Signal power at timestep `t`.
+    ///
+    /// On a flow this is the `alpha_bar` of the variance-preserving mixture with the same signal-to-noise ratio,
+    /// `(1 - s)^2 / ((1 - s)^2 + s^2)`.
+    ///
+    /// # Panics
+    /// If `t` is not below [`NoiseSchedule::len`], as for every lookup by timestep.
+    pub fn alpha_bar(&self, t: usize) -> f64 {
+        match &self.levels {
+            Levels::AlphaBars(alpha_bars) => alpha_bars[t],
+            Levels::FlowNoise(levels) => {
+                let Forward { clean, noise } = Forward::flow(levels[t]);
+                clean * clean / (clean * clean + noise * noise)
+            }
+        }
+    }
+
+    /// Signal-to-noise ratio at timestep `t`: `alpha_bar / (1 - alpha_bar)`.
+    pub fn snr(&self, t: usize) -> f64 {
+        match &self.levels {
+            Levels::AlphaBars(alpha_bars) => alpha_bars[t] / (1.0 - alpha_bars[t]),
+            Levels::FlowNoise(levels) => ((1.0 - levels[t]) / levels[t]).powi(2),
+        }
+    }
+
+    /// Number of training timesteps.
+    #[expect(clippy::len_without_is_empty, reason = "a schedule has at least two levels, it is never empty")]
+    pub fn len(&self) -> usize {
+        match &self.levels {
+            Levels::AlphaBars(levels) | Levels::FlowNoise(levels) => levels.len(),
+        }
+    }
+
+    /// What the network predicts.
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
+    }
+
+    /// How the noisy latent at timestep `t` is mixed.
+    pub fn forward_coefficients(&self, t: usize) -> Forward {
+        match &self.levels {
+            Levels::AlphaBars(alpha_bars) => Forward::variance_preserving(alpha_bars[t]),
+            Levels::FlowNoise(levels) => Forward::flow(levels[t]),
+        }
+    }
+
+    /// What the network is asked for at timestep `t`, from the clean latent and the noise.
+    pub fn target_coefficients(&self, t: usize) -> Target {
+        self.forward_coefficients(t).target(self.prediction)
+    }
+
+    /// What the network is asked for at timestep `t`, from the clean latent and a noisy latent that came without
+    /// its noise (methods that invert).
+    ///
+    /// Source: the implied noise of DDIM-InPO, `tau = (x_t - sqrt(alpha_bar) z) / sqrt(1 - alpha_bar)`.
+    pub fn implied_target_coefficients(&self, t: usize) -> ImpliedTarget {
+        let forward = self.forward_coefficients(t);
+        let target = forward.target(self.prediction);
+        let noisy = target.noise / forward.noise;
+        ImpliedTarget { noisy, clean: target.clean - noisy * forward.clean }
+    }
+}
+
+fn cosine_beta(t: usize, n_timesteps: usize) -> f64 {
+    let alpha_bar = |t: usize| {
+        let u = t as f64 / n_timesteps as f64;
+        ((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
+    };
+    (1.0 - alpha_bar(t + 1) / alpha_bar(t)).min(0.999)
+}

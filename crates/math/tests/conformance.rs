@@ -1,0 +1,276 @@
+//! What every entry of `OBJECTIVES` owes, present and future ones alike.
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_math::objectives::{
+    Entry, OBJECTIVES, Objective, PairContext, PairErrors, SettingsError, evaluate, objective,
+};
+
+const CONTEXT: PairContext = PairContext { timestep: 500, n_train_timesteps: 1000, alpha_bar: 0.277 };
+
+/// The defaults of an objective and everything its golden was recorded with.
+fn variants(entry: &Entry) -> Vec<Box<dyn Objective>> {
+    let recorded = golden(entry);
+    let cases = recorded["cases"].as_array().expect("cases");
+    let settings = cases.iter().map(|case| case["settings"].clone()).chain([Value::Null]);
+    settings.map(|settings| (entry.build)(&settings).expect("recorded settings parse")).collect()
+}
+
+fn golden(entry: &Entry) -> Value {
+    let text = std::fs::read_to_string(repository().join(format!("golden/objectives/{}.json", entry.name)));
+    serde_json::from_str(&text.expect("every objective has a golden")).expect("a golden is JSON")
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// (winner, loser, reference winner, reference loser): everything from 1e-8 to 1e2, near each other and far apart.
+fn errors() -> impl Iterator<Item = [f64; 4]> {
+    let corners = [1e-8, 1e-4, 0.1, 1.0, 1e2];
+    let grid = corners.into_iter().flat_map(move |w| {
+        corners.into_iter().flat_map(move |l| [[w, l, w, l], [w, l, l, w], [w, l, 0.1, 0.1]])
+    });
+    let drawn = (0..300).map(|i| {
+        let mut keyed = Keyed::new(1, Stream::Data, i, 0);
+        let spread = 10.0_f64.powf(-6.0 * keyed.uniform());
+        let base = 10.0_f64.powf(10.0 * keyed.uniform() - 8.0);
+        [0; 4].map(|_| (base * (spread * keyed.normal()).exp()).clamp(1e-8, 1e2))
+    });
+    grid.chain(drawn)
+}
+
+fn at(objective: &dyn Objective, [w, l, rw, rl]: [f64; 4]) -> tastemaker_math::objectives::Outcome {
+    evaluate(objective, w, l, objective.needs_reference().then_some((rw, rl)), &CONTEXT)
+}
+
+fn for_every_objective(check: impl Fn(&Entry, &dyn Objective)) {
+    for entry in OBJECTIVES {
+        variants(entry).iter().for_each(|objective| check(entry, objective.as_ref()));
+    }
+}
+
+#[test]
+fn names_are_unique_and_kebab_case() {
+    let names: BTreeSet<&str> = OBJECTIVES.iter().map(|entry| entry.name).collect();
+    assert_eq!(names.len(), OBJECTIVES.len());
+    for name in names {
+        let words_are_plain = name.split('-').all(|word| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        });
+        assert!(words_are_plain, "{name}");
+    }
+    for_every_objective(|entry, objective| assert_eq!(objective.name(), entry.name));
+}
+
+#[test]
+fn summaries_and_sources_say_something() {
+    for entry in OBJECTIVES {
+        assert!(entry.summary.len() > 20 && !entry.summary.ends_with('.'), "{}", entry.name);
+        assert!(entry.source.len() > 10, "{}", entry.name);
+    }
+}
+
+#[test]
+fn settings_print_and_parse_back() {
+    for_every_objective(|entry, objective| {
+        let printed = objective.settings();
+        let parsed = (entry.build)(&printed).expect("printed settings parse");
+        assert_eq!(parsed.settings(), printed, "{}", entry.name);
+        assert_eq!(parsed.corruption(), objective.corruption());
+        let everywhere_equal = errors().all(|errors| at(parsed.as_ref(), errors) == at(objective, errors));
+        assert!(everywhere_equal, "{} {printed}", entry.name);
+    });
+}
+
+#[test]
+fn an_empty_table_means_the_defaults() {
+    for entry in OBJECTIVES {
+        let build = |settings: Value| (entry.build)(&settings).expect("defaults").settings();
+        assert_eq!(build(json!({})), build(Value::Null));
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_match() {
+    for entry in OBJECTIVES {
+        let defaults = (entry.build)(&Value::Null).expect("defaults").settings();
+        for key in defaults.as_object().expect("a table").keys() {
+            let misspelt = format!("{key}x");
+            let error = (entry.build)(&json!({ &misspelt: 1 })).expect_err("misspelt").to_string();
+            assert!(
+                error.contains(&format!("unknown setting \"{misspelt}\", did you mean \"{key}\"?")),
+                "{error}"
+            );
+        }
+        let error = (entry.build)(&json!({"nothing-like-it": 1})).expect_err("unknown").to_string();
+        assert!(error.starts_with("unknown setting \"nothing-like-it\"; known are "), "{error}");
+        let error = (entry.build)(&json!([1])).expect_err("a list is no table").to_string();
+        assert!(error.ends_with("found [1]"), "{error}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_refused_by_key() {
+    for (name, settings, message) in [
+        (
+            "diffusion-dpo",
+            json!({"beta": "big"}),
+            "setting \"beta\": invalid type: string \"big\", expected f64",
+        ),
+        ("diffusion-dpo", json!({"beta": 0}), "setting \"beta\" must be a positive number, found 0"),
+        ("mapo", json!({"beta": -1.5}), "setting \"beta\" must be a positive number, found -1.5"),
+        (
+            "mapo",
+            json!({"form": "code"}),
+            "setting \"form\": unknown variant `code`, expected `release` or `paper`",
+        ),
+        (
+            "mapo",
+            json!({"form": "paper", "snr_value": 0.5}),
+            "setting \"snr_value\" must be left out with form paper, whose score has no such scale, found 0.5",
+        ),
+    ] {
+        assert_eq!(objective(name, &settings).expect_err("bad settings").to_string(), message);
+    }
+}
+
+#[test]
+fn unknown_objectives_are_refused_with_the_nearest_match() {
+    let error = objective("difusion-dpo", &Value::Null).expect_err("misspelt");
+    assert!(matches!(error, SettingsError::UnknownObjective { nearest: Some("diffusion-dpo"), .. }));
+    assert_eq!(
+        error.to_string(),
+        "unknown objective \"difusion-dpo\", did you mean \"diffusion-dpo\"?; \
+         known are sft, diffusion-dpo, mapo, ddim-inpo"
+    );
+}
+
+#[test]
+fn everything_is_finite_for_errors_from_1e_minus_8_to_1e2() {
+    for_every_objective(|_, objective| {
+        for errors in errors() {
+            let outcome = at(objective, errors);
+            let numbers = [outcome.loss, outcome.d_winner, outcome.d_loser, outcome.logit.unwrap_or(0.0)];
+            assert!(numbers.iter().all(|x| x.is_finite()), "{objective:?} {errors:?} {outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn derivatives_equal_central_differences() {
+    const H: f64 = 1e-6;
+    for_every_objective(|_, objective| {
+        for errors in errors() {
+            let outcome = at(objective, errors);
+            let slope = |which: usize| {
+                let moved = |by: f64| {
+                    let mut errors = errors;
+                    errors[which] += by;
+                    at(objective, errors).loss
+                };
+                // Five points: the error is of fourth order in the step
+                (8.0 * (moved(H) - moved(-H)) - (moved(2.0 * H) - moved(-2.0 * H))) / (12.0 * H)
+            };
+            // Rounding of the loss, divided by the step, limits what differences can show
+            let tolerance = 1e-6 + 1e-15 * (1.0 + outcome.loss.abs()) / H + 1e-6 * outcome.d_winner.abs();
+            for (which, dual) in [(0, outcome.d_winner), (1, outcome.d_loser)] {
+                let slope = slope(which);
+                assert!(
+                    (slope - dual).abs() <= tolerance,
+                    "{objective:?} {errors:?} d[{which}]: {dual} or {slope}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_better_winner_or_a_worse_loser_never_raises_the_loss() {
+    for_every_objective(|entry, objective| {
+        if entry.not_monotone.is_some() {
+            return;
+        }
+        for errors in errors() {
+            let outcome = at(objective, errors);
+            assert!(
+                outcome.d_winner >= 0.0 && outcome.d_loser <= 0.0,
+                "{objective:?} {errors:?} {outcome:?}"
+            );
+            let loss = |winner_by: f64, loser_by: f64| {
+                at(objective, [errors[0] * winner_by, errors[1] * loser_by, errors[2], errors[3]]).loss
+            };
+            assert!(loss(0.9, 1.0) <= outcome.loss, "{objective:?} {errors:?}: winner");
+            assert!(loss(1.0, 1.1) <= outcome.loss, "{objective:?} {errors:?}: loser");
+        }
+    });
+}
+
+#[test]
+fn a_loser_that_is_not_needed_changes_nothing() {
+    for_every_objective(|_, objective| {
+        if objective.needs_loser() {
+            return;
+        }
+        for errors @ [w, l, rw, rl] in errors() {
+            assert_eq!(at(objective, errors), at(objective, [w, 2.0 * l + 1.0, rw, rl]));
+            assert_eq!(at(objective, errors).d_loser, 0.0);
+        }
+    });
+}
+
+#[test]
+fn the_logit_is_positive_exactly_where_the_model_sides_with_the_label() {
+    for_every_objective(|_, objective| {
+        for [w, l, rw, rl] in errors() {
+            let logit = |w: f64, l: f64, rw: f64, rl: f64| at(objective, [w, l, rw, rl]).logit;
+            let (Some(there), Some(swapped)) = (logit(w, l, rw, rl), logit(l, w, rl, rw)) else {
+                return;
+            };
+            assert_eq!(there, -swapped, "{objective:?}: swapping winner and loser turns the logit around");
+        }
+        let decided = at(objective, [0.1, 0.2, 0.15, 0.15]).logit;
+        assert!(decided.is_none_or(|logit| logit > 0.0), "{objective:?}");
+    });
+}
+
+#[test]
+fn golden_rows_match() {
+    for entry in OBJECTIVES {
+        let golden = golden(entry);
+        assert_eq!(golden["objective"], entry.name);
+        let n_train_timesteps = golden["n_train_timesteps"].as_u64().expect("a count") as usize;
+        let context = PairContext { n_train_timesteps, ..CONTEXT };
+        for case in golden["cases"].as_array().expect("cases") {
+            let objective = (entry.build)(&case["settings"]).expect("recorded settings parse");
+            let (relative, absolute) = if case["tiny"] == true { (1e-11, 1e-15) } else { (1e-9, 1e-12) };
+            let rows: Vec<Vec<f64>> = serde_json::from_value(case["rows"].clone()).expect("rows of numbers");
+            assert!(!rows.is_empty());
+            for row in rows {
+                let (errors, expected) = row.split_at(row.len() - 3);
+                let reference = objective.needs_reference().then(|| (errors[2], errors[3]));
+                let errors = PairErrors::new(errors[0], errors[1], reference);
+                let loss = objective.loss(&errors, &context);
+                for (ours, theirs) in [loss.value, loss.d[0], loss.d[1]].into_iter().zip(expected) {
+                    let tolerance = absolute + relative * theirs.abs();
+                    assert!((ours - theirs).abs() <= tolerance, "{objective:?} {row:?}: {ours}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_objective_has_a_page_that_names_its_settings() {
+    for entry in OBJECTIVES {
+        let path = repository().join(format!("docs/methods/{}.md", entry.name));
+        let page =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let defaults = (entry.build)(&Value::Null).expect("defaults").settings();
+        for key in defaults.as_object().expect("a table").keys() {
+            assert!(page.contains(&format!("`{key}`")), "{}: setting {key} is missing", path.display());
+        }
+    }
+}
