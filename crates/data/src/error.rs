@@ -68,7 +68,7 @@ pub enum DataError {
         /// The image file.
         path: PathBuf,
         /// The decoder's reason.
-        source: ImageError,
+        source: Box<ImageError>,
     },
     /// A ranking of an in-memory set points beyond its images.
     #[error("pair {pair} names image {index} of {n_images}")]

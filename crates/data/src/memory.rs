@@ -31,7 +31,8 @@ impl InMemoryPairs {
     /// Checks and wraps.
     ///
     /// # Errors
-    /// [`DataError::ImageIndex`] if a ranking points beyond the images, [`DataError::Empty`] without a single ranking.
+    /// [`DataError::ImageIndex`] if a ranking points beyond the images, [`DataError::Empty`] without a single
+    /// ranking.
     pub fn new(images: Vec<Arc<RgbImage>>, rankings: Vec<Ranking>) -> Result<Self, DataError> {
         if rankings.is_empty() {
             let path = PathBuf::from("the set in memory");

@@ -13,9 +13,10 @@ pub struct Use {
 
 /// The pair that slot `slot` of optimiser step `step` (both from 0) uses, of `n` pairs.
 ///
-/// A step has `pairs_per_step` slots: micro-batch size times accumulation times ranks. Uses are numbered through, every run of
-/// `n` of them is one epoch in a fresh order, and a step may straddle two epochs, so no pair is dropped to fill a batch. How a step is cut
-/// into micro-batches and ranks does not matter, and resuming at a step needs no state.
+/// A step has `pairs_per_step` slots: micro-batch size times accumulation times ranks. Uses are numbered
+/// through, every run of `n` of them is one epoch in a fresh order, and a step may straddle two epochs, so no
+/// pair is dropped to fill a batch. How a step is cut into micro-batches and ranks does not matter, and
+/// resuming at a step needs no state.
 ///
 /// # Panics
 /// If `n` is 0, or `slot` is not below `pairs_per_step`.

@@ -9,7 +9,8 @@ use crate::DataError;
 
 /// The name of a pair within its source, and the key of its random numbers.
 ///
-/// It does not change when pairs are held out or ties are left out: it counts rows of the source as given, not of what is used.
+/// It does not change when pairs are held out or ties are left out: it counts rows of the source as given,
+/// not of what is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PairId(pub u64);
@@ -35,8 +36,8 @@ pub struct Pair {
 
 /// A ranked set of pairs with random access.
 ///
-/// Positions run over `0..len()`. Opening a source checks everything short of decoding the images; decoding may still fail in
-/// [`pair`](Self::pair).
+/// Positions run over `0..len()`. Opening a source checks everything short of decoding the images; decoding
+/// may still fail in [`pair`](Self::pair).
 pub trait PairSource: Send + Sync {
     /// How many pairs there are, ties left out. Never 0.
     fn len(&self) -> usize;
@@ -61,10 +62,11 @@ pub trait PairSource: Send + Sync {
     /// The id at a position, without decoding.
     fn id(&self, position: usize) -> PairId;
 
-    /// SHA-256 over what the pairs are: whatever was computed from a source with another fingerprint is stale.
+    /// SHA-256 over what the pairs are: whatever was computed from a source with another fingerprint is
+    /// stale.
     ///
-    /// For sources on disk it covers captions, rankings, file names and file sizes but not file contents, which may be hundreds of
-    /// gigabytes: an image edited in place to exactly its old size goes unnoticed.
+    /// For sources on disk it covers captions, rankings, file names and file sizes but not file contents,
+    /// which may be hundreds of gigabytes: an image edited in place to exactly its old size goes unnoticed.
     fn fingerprint(&self) -> [u8; 32];
 
     /// How many rows were left out because neither image won.

@@ -16,9 +16,10 @@ pub struct Split {
 
 /// Whether a caption is held out, with probability `fraction` over captions.
 ///
-/// A pure function of its arguments: all pairs of one caption fall on the same side, and neither the order of a set, nor its
-/// size, nor what else is in it matters. Raising `fraction` only adds captions. Surrounding whitespace and case do not make another
-/// caption, so that a near copy of a held-out caption is not trained on.
+/// A pure function of its arguments: all pairs of one caption fall on the same side, and neither the order of
+/// a set, nor its size, nor what else is in it matters. Raising `fraction` only adds captions. Surrounding
+/// whitespace and case do not make another caption, so that a near copy of a held-out caption is not trained
+/// on.
 pub fn is_held_out(caption: &str, fraction: f64, seed: u64) -> bool {
     let digest = Sha256::digest(caption.trim().to_lowercase());
     let index = digest.iter().take(8).fold(0, |index, &byte| index << 8 | u64::from(byte));

@@ -5,13 +5,14 @@ use image::imageops::{self, FilterType};
 
 use crate::DataError;
 
-/// Resizes so that the shorter side is `resolution`, then cuts the middle square. The aspect ratio is kept: winner and loser are never
-/// stretched to one another's shape.
+/// Resizes so that the shorter side is `resolution`, then cuts the middle square. The aspect ratio is kept:
+/// winner and loser are never stretched to one another's shape.
 ///
-/// The filter is the triangle whose width grows with the reduction (Pillow's antialiased bilinear); the longer side is rounded down and the
-/// crop offset rounded half to even.
+/// The filter is the triangle whose width grows with the reduction (Pillow's antialiased bilinear); the
+/// longer side is rounded down and the crop offset rounded half to even.
 ///
-/// Source: torchvision `Resize` and `CenterCrop`, as the DPO scripts apply them; Pillow resizes in 8 bits, so values differ by at most 1.
+/// Source: torchvision `Resize` and `CenterCrop`, as the DPO scripts apply them. Pillow rounds to 8 bits between its
+/// two passes, so single values may differ by a rounding step.
 ///
 /// # Panics
 /// If the image is empty or `resolution` is 0.
@@ -62,7 +63,8 @@ pub fn to_chw(image: &RgbImage) -> Vec<f32> {
 /// `[3, height, width]`, row-major.
 ///
 /// # Errors
-/// [`DataError::PixelCount`] if the values do not fill the shape, [`DataError::NonFinitePixel`] for NaN or infinity.
+/// [`DataError::PixelCount`] if the values do not fill the shape, [`DataError::NonFinitePixel`] for NaN or
+/// infinity.
 pub fn to_rgb(chw: &[f32], width: u32, height: u32) -> Result<RgbImage, DataError> {
     let area = width as usize * height as usize;
     if chw.len() != 3 * area {

@@ -1,1 +1,31 @@
-//! run (filled in by its first code).
+//! A run, from what was typed to what was logged.
+//!
+//! * [`Recipe`] is what was typed, every key optional; [`resolve`] makes it a [`Plan`], complete and checked.
+//! * [`RunDir`] is the folder of a run; its [`EventLog`] holds one JSON line per [`Event`].
+//! * [`schedule`] says how fast to learn at each step, [`health`] whether what is learnt looks right.
+
+mod error;
+mod event;
+mod event_log;
+pub mod health;
+mod number;
+mod plan;
+mod plan_table;
+mod recipe;
+mod resolve;
+mod run_dir;
+pub mod schedule;
+
+pub use error::{Problem, RunError, Warning};
+pub use event::{Event, Finish, Outcome, Probe, Start, Step};
+pub use event_log::{EventLog, RecordedEvents, read_events};
+pub use plan::{
+    Adapter, DataPlan, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan, Plan, TrainPlan, ValidationPlan,
+};
+pub use recipe::{
+    AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OptimizerSection, Overrides,
+    Recipe, TrainSection, ValidationSection,
+};
+pub use resolve::resolve;
+pub use run_dir::RunDir;
+pub use schedule::{LrScheduler, Schedule, lr_at};

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use crate::StoreError;
 
-/// Writes `path` through `fill`: a temporary sibling, synced, renamed over the target, then the folder synced.
+/// Writes `path` through `fill`: a temporary sibling, synced, renamed over the target, then the folder
+/// synced.
 ///
 /// Whoever reads `path` meanwhile, or after a crash at any moment, finds the old contents or the new, whole.
 ///
 /// # Errors
-/// [`StoreError::Io`] if the folder is missing or not writable, the disk is full, or `fill` fails; `path` is then untouched.
+/// [`StoreError::Io`] if the folder is missing or not writable, the disk is full, or `fill` fails; `path` is
+/// then untouched.
 pub fn write(
     path: impl AsRef<Path>,
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
@@ -28,10 +30,10 @@ pub fn write(
     sync_folder(folder)
 }
 
-/// [`write`] for bytes already in memory.
+/// [`write()`] for bytes already in memory.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), StoreError> {
     write(path, |out| out.write_all(bytes))
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// What went wrong with a file: which one, what was found, what was wanted.
 ///
-/// The operating system's or the parser's own words are in [`source`](std::error::Error::source), so print the chain.
+/// The operating system's or the parser's own words are in [`source`](std::error::Error::source), so print
+/// the chain.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {

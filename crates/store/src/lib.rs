@@ -5,8 +5,8 @@
 //! * [`json`] reads and writes JSON with the path in every error.
 //! * [`safetensors`] reads weight files as named byte views and writes them deterministically.
 //!
-//! Everything read here may come from a stranger, so each reader checks before it trusts; nothing here prints, reads an
-//! environment variable or touches the network.
+//! Everything read here may come from a stranger, so each reader checks before it trusts; nothing here
+//! prints, reads an environment variable or touches the network.
 
 pub mod atomic;
 pub mod checksum;

@@ -34,12 +34,13 @@ impl FilePair {
             role,
             place: self.place.clone(),
             path: path.to_path_buf(),
-            source,
+            source: Box::new(source),
         })
     }
 }
 
-/// Decodes to RGB, whatever the file is called. An alpha channel is dropped, as Pillow's `convert("RGB")` does.
+/// Decodes to RGB, whatever the file is called. An alpha channel is dropped, as Pillow's `convert("RGB")`
+/// does.
 fn decode(path: &Path) -> Result<RgbImage, image::ImageError> {
     let mut reader = ImageReader::open(path)?.with_guessed_format()?;
     // A few kilobytes can claim to be a picture of many gigabytes; no training image is this large.

@@ -1,6 +1,7 @@
 //! Two folders of images with the same names.
 //!
-//! Source: the layout proposed in `kohya-ss/sd-scripts` #1427: `w/` holds winners, `l/` losers, captions beside them.
+//! Source: the layout proposed in `kohya-ss/sd-scripts` #1427: `w/` holds winners, `l/` losers, captions
+//! beside them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,12 +16,13 @@ const IMAGE_EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// Reads `w/` and `l/` of a folder.
 ///
-/// Images pair up by name without extension. A caption is the trimmed text of `<name>.txt` beside the winner or the loser; where both have
-/// one they must agree, for a pair is two images of one caption. A [`PairId`] is the place of the name in sorted order.
+/// Images pair up by name without extension. A caption is the trimmed text of `<name>.txt` beside the winner
+/// or the loser; where both have one they must agree, for a pair is two images of one caption. A [`PairId`]
+/// is the place of the name in sorted order.
 ///
 /// # Errors
-/// [`DataError::Unpaired`] naming every image without counterpart, caption, or with two; [`StoreError`] for a folder or caption
-/// that cannot be read or is not UTF-8; [`DataError::Empty`] if there is no pair.
+/// [`DataError::Unpaired`] naming every image without counterpart, caption, or with two; [`StoreError`] for a
+/// folder or caption that cannot be read or is not UTF-8; [`DataError::Empty`] if there is no pair.
 pub fn read_folders(folder: impl AsRef<Path>) -> Result<FilePairs, DataError> {
     let folder = folder.as_ref();
     let mut problems = Vec::new();

@@ -1,6 +1,7 @@
 //! A list of pairs, one JSON object a line.
 //!
-//! Source: `invoke-ai/invoke-training`, whose preference sets are a folder of images and such a `metadata.jsonl`.
+//! Source: `invoke-ai/invoke-training`, whose preference sets are a folder of images and such a
+//! `metadata.jsonl`.
 
 use std::fs;
 use std::path::Path;
@@ -23,12 +24,13 @@ struct Row {
 
 /// Reads a list of pairs; image paths are relative to the list's folder.
 ///
-/// Rows where both or neither image is preferred are ties: left out, and counted in [`n_ties`](crate::PairSource::n_ties).
-/// Blank lines are skipped. A [`PairId`] is the row's number, counted from 0 with ties and without blank lines.
+/// Rows where both or neither image is preferred are ties: left out, and counted in
+/// [`n_ties`](crate::PairSource::n_ties). Blank lines are skipped. A [`PairId`] is the row's number, counted
+/// from 0 with ties and without blank lines.
 ///
 /// # Errors
-/// [`StoreError`] if the list cannot be read; [`DataError::Row`] for a line that is not UTF-8, not JSON or lacks a column;
-/// [`DataError::MissingImages`] with all of them; [`DataError::Empty`] if no pair is left.
+/// [`StoreError`] if the list cannot be read; [`DataError::Row`] for a line that is not UTF-8, not JSON or
+/// lacks a column; [`DataError::MissingImages`] with all of them; [`DataError::Empty`] if no pair is left.
 pub fn read_jsonl(list: impl AsRef<Path>) -> Result<FilePairs, DataError> {
     let list = list.as_ref();
     let folder = list.parent().unwrap_or(Path::new(""));

@@ -41,7 +41,8 @@ pub static FORMATS: &[Format] = &[
 /// Opens pairs in whichever layout the path has.
 ///
 /// # Errors
-/// [`StoreError::Missing`] if nothing is there, [`DataError::UnknownFormat`] naming the layouts we read, and whatever the reader finds wrong.
+/// [`StoreError::Missing`] if nothing is there, [`DataError::UnknownFormat`] naming the layouts we read, and
+/// whatever the reader finds wrong.
 pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn PairSource>, DataError> {
     let path = path.as_ref();
     if !path.exists() {

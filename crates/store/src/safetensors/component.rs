@@ -49,14 +49,14 @@ impl Weights {
     }
 }
 
-/// Opens the weights of a component folder: `<stem>.safetensors`, its shards, or the `fp16` variant of either, the full
-/// precision first.
+/// Opens the weights of a component folder: `<stem>.safetensors`, its shards, or the `fp16` variant of
+/// either, the full precision first.
 ///
 /// `stem` is `diffusion_pytorch_model` for UNets and VAEs, `model` for text encoders.
 ///
 /// # Errors
-/// [`StoreError::Missing`] naming every file that would have served; [`StoreError::Malformed`] for a bad file, or an index that
-/// disagrees with its shards.
+/// [`StoreError::Missing`] naming every file that would have served; [`StoreError::Malformed`] for a bad
+/// file, or an index that disagrees with its shards.
 pub fn open_component(dir: impl AsRef<Path>, stem: &str) -> Result<Weights, StoreError> {
     open_component_with(dir, stem, |path| SafeTensorsFile::open(path))
 }

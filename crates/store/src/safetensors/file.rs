@@ -40,7 +40,8 @@ impl SafeTensorsFile {
     /// [`SafeTensorsFile::over`].
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Io`], or [`StoreError::Malformed`] for anything the format forbids.
+    /// [`StoreError::Missing`], [`StoreError::Io`], or [`StoreError::Malformed`] for anything the format
+    /// forbids.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         // The header first: a wrong file of many gigabytes is refused before it is read.

@@ -49,7 +49,8 @@ impl Header {
     /// Reads and checks the header alone; the weights stay on disk.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Io`], or [`StoreError::Malformed`] for anything the format forbids.
+    /// [`StoreError::Missing`], [`StoreError::Io`], or [`StoreError::Malformed`] for anything the format
+    /// forbids.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let fail = |e| StoreError::io("read", path, e);
@@ -160,7 +161,8 @@ pub(super) fn byte_len(shape: &[usize], dtype: Dtype) -> Option<usize> {
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
-/// Tensors must follow one another without overlap or gap, and fill the file: hidden bytes have no honest use.
+/// Tensors must follow one another without overlap or gap, and fill the file: hidden bytes have no honest
+/// use.
 fn check_tiling(path: &Path, tensors: &mut [TensorInfo], data_len: usize) -> Result<(), StoreError> {
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
     let mut end = 0;

@@ -1,8 +1,9 @@
 //! The safetensors weight format: eight bytes of header length, a JSON header, the tensors' bytes.
 //!
-//! The `safetensors` crate supplies the element types. Reading the header is ours because the crate drops a repeated
-//! name without a word and answers with errors that name neither the tensor nor the numbers; writing it is ours because
-//! the crate orders the free-form metadata differently in every process, and equal runs must give equal files.
+//! The `safetensors` crate supplies the element types. Reading the header is ours because the crate drops a
+//! repeated name without a word and answers with errors that name neither the tensor nor the numbers; writing
+//! it is ours because the crate orders the free-form metadata differently in every process, and equal runs
+//! must give equal files.
 //!
 //! Source: the format's description in `huggingface/safetensors`, README.md.
 

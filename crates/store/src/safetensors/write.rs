@@ -11,12 +11,12 @@ use crate::{StoreError, atomic};
 
 /// Writes tensors and metadata to `path`, atomically.
 ///
-/// Wider element types come first and names are in order within each, as the reference writer lays them out, so that
-/// every tensor is aligned to its element size.
+/// Wider element types come first and names are in order within each, as the reference writer lays them out,
+/// so that every tensor is aligned to its element size.
 ///
 /// # Errors
-/// [`StoreError::Malformed`] if a name appears twice, is `__metadata__`, or a tensor's bytes do not fit its shape and type;
-/// [`StoreError::Io`] if the file cannot be written.
+/// [`StoreError::Malformed`] if a name appears twice, is `__metadata__`, or a tensor's bytes do not fit its
+/// shape and type; [`StoreError::Io`] if the file cannot be written.
 pub fn write(
     path: impl AsRef<Path>,
     tensors: &[TensorView<'_>],

@@ -1,0 +1,129 @@
+//! What can be wrong with a recipe or a run folder, and what is merely suspicious.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use tastemaker_math::objectives::SettingsError;
+use tastemaker_store::StoreError;
+
+/// What went wrong; underlying reasons are in [`source`](std::error::Error::source), so print the chain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A recipe is not TOML, has a key we do not know, or a value of the wrong type.
+    #[error("{}, line {line}: {message}", .path.display())]
+    Recipe {
+        /// The recipe.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What was found, what was wanted.
+        message: String,
+    },
+    /// Values that cannot be, all of them.
+    #[error("the run cannot be planned: {}", join(.0))]
+    Invalid(Vec<Problem>),
+    /// The method does not exist or does not have these settings.
+    #[error("the settings of [method] are wrong")]
+    Method(#[from] SettingsError),
+    /// The output folder holds something that is not a run of ours.
+    #[error("{} is not empty and holds no run; choose another output_dir", .path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The output folder holds a run with another plan.
+    #[error("{} holds a run with another plan ({}); choose another output_dir", .path.display(), .differences.join("; "))]
+    OtherPlan {
+        /// The folder.
+        path: PathBuf,
+        /// Each key that differs, as `key: there -> here`.
+        differences: Vec<String>,
+    },
+    /// A file of a run was written by a version we do not read, or damaged.
+    #[error("{}, line {line}: found {found}; wanted {wanted}", .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What it says.
+        found: String,
+        /// What it should say.
+        wanted: String,
+    },
+}
+
+/// One value that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, with its section: `optimizer.learning_rate`.
+    pub key: &'static str,
+    /// The value as typed, or `nothing`.
+    pub found: String,
+    /// What would do.
+    pub wanted: &'static str,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, wanted {}", self.key, self.found, self.wanted)
+    }
+}
+
+fn join(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Something allowed that is probably mistaken. Nothing is changed because of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The method's own doubt about its settings.
+    Method(String),
+    /// A key was typed that changes nothing in this run.
+    NoEffect {
+        /// The key, with its section.
+        key: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Another method was asked for than the recipe's, so the recipe's settings were left out.
+    SettingsLeftOut {
+        /// The recipe's method.
+        recipe: String,
+        /// The method of this run.
+        asked: String,
+    },
+    /// Warm-up lasts as long as training: the learning rate never reaches its value.
+    WarmupNeverEnds {
+        /// Steps of warm-up.
+        warmup: u64,
+        /// Steps of training.
+        training: u64,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method(doubt) => f.write_str(doubt),
+            Self::NoEffect { key, reason } => write!(f, "{key} has no effect: {reason}"),
+            Self::SettingsLeftOut { recipe, asked } => {
+                write!(
+                    f,
+                    "the recipe's settings are for {recipe} and were left out, for the method asked for is {asked}"
+                )
+            }
+            Self::WarmupNeverEnds { warmup, training } => {
+                write!(
+                    f,
+                    "warm-up lasts {warmup} of {training} steps: the learning rate never reaches its value"
+                )
+            }
+        }
+    }
+}

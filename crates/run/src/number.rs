@@ -1,0 +1,47 @@
+//! Figures in JSON, which knows no NaN and no infinity: those become the words `NaN`, `inf`, `-inf`, so that
+//! a log never hides one.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Figure {
+    Number(f64),
+    Word(String),
+}
+
+impl From<f64> for Figure {
+    fn from(value: f64) -> Self {
+        if value.is_finite() { Self::Number(value) } else { Self::Word(value.to_string()) }
+    }
+}
+
+impl Figure {
+    fn value<E: de::Error>(self) -> Result<f64, E> {
+        match self {
+            Self::Number(value) => Ok(value),
+            Self::Word(word) => word.parse().map_err(|_| E::custom(format!("\"{word}\" is not a number"))),
+        }
+    }
+}
+
+pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    Figure::from(*value).serialize(serializer)
+}
+
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Figure::deserialize(deserializer)?.value()
+}
+
+/// The same for a figure that not every method has.
+pub mod optional {
+    use super::{Deserialize, Deserializer, Figure, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(Figure::from).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        Option::<Figure>::deserialize(deserializer)?.map(Figure::value).transpose()
+    }
+}

@@ -1,0 +1,245 @@
+//! What was typed: a TOML file and flags, every key optional, nothing filled in.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tastemaker_math::Prediction;
+use tastemaker_math::nearest::{did_you_mean, nearest};
+use tastemaker_store::json;
+
+use crate::RunError;
+use crate::plan::MixedPrecision;
+use crate::schedule::LrScheduler;
+
+/// A table of optional keys, and how one such table lies over another.
+macro_rules! section {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<$kind>,)*
+        }
+
+        impl $name {
+            fn over(self, below: Self) -> Self {
+                Self { $($field: self.$field.or(below.$field),)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// `[model]`: what is aligned.
+    ModelSection {
+        /// A folder in diffusers layout. Required.
+        pretrained_model_name_or_path: String,
+        /// What the network predicts, where its scheduler config is wrong or silent.
+        prediction_type: Prediction,
+    }
+}
+
+section! {
+    /// `[data]`: what it is aligned to.
+    DataSection {
+        /// A set of pairs in any layout we read. Required.
+        train_data_dir: PathBuf,
+        /// Side of the square images in pixels, a multiple of 8; 512.
+        resolution: u32,
+        /// Share of captions never trained on; 0.05.
+        held_out_fraction: f64,
+        /// Switches random mirroring off; false.
+        no_hflip: bool,
+        /// Share of pairs trained with the empty caption; 0.
+        proportion_empty_prompts: f64,
+    }
+}
+
+section! {
+    /// `[adapter]`: which weights learn.
+    AdapterSection {
+        /// `lora` or `full`; lora.
+        kind: AdapterKind,
+        /// Rank of the LoRA matrices; 8.
+        rank: u32,
+        /// LoRA's scale is alpha / rank; the rank, so that the scale is 1.
+        alpha: f64,
+        /// Name endings of the layers that get a LoRA; to_k, to_q, to_v, to_out.0.
+        target_modules: Vec<String>,
+    }
+}
+
+section! {
+    /// `[optimizer]`: AdamW and its learning rate.
+    OptimizerSection {
+        /// Highest learning rate; 1e-5.
+        learning_rate: f64,
+        /// Multiplies the learning rate by the pairs per step, as the published launchers do; false.
+        scale_lr: bool,
+        /// Decay of the first moment; 0.9.
+        adam_beta1: f64,
+        /// Decay of the second moment; 0.999.
+        adam_beta2: f64,
+        /// Decoupled weight decay; 0.01.
+        adam_weight_decay: f64,
+        /// Added to the root of the second moment; 1e-8.
+        adam_epsilon: f64,
+        /// Gradients longer than this are shortened to it; 1.
+        max_grad_norm: f64,
+        /// Shape of the learning rate over the run; constant.
+        lr_scheduler: LrScheduler,
+        /// Optimiser steps of linear warm-up; 0.
+        lr_warmup_steps: u64,
+        /// Times that `cosine_with_restarts` starts over; 1.
+        lr_num_cycles: u32,
+    }
+}
+
+section! {
+    /// `[train]`: how long, how many at once, in which precision.
+    TrainSection {
+        /// Optimiser steps. Required.
+        max_train_steps: u64,
+        /// Pairs per forward; 1.
+        train_batch_size: u32,
+        /// Forwards per optimiser step; 1.
+        gradient_accumulation_steps: u32,
+        /// Type of frozen weights and activations, `no` or `bf16`; what learns is always f32; no.
+        mixed_precision: MixedPrecision,
+        /// Seed of all randomness; 0.
+        seed: u64,
+    }
+}
+
+section! {
+    /// `[validation]`: looking at held-out pairs on the way.
+    ValidationSection {
+        /// Optimiser steps between looks; 0, never.
+        every: u64,
+        /// Held-out pairs looked at; 64.
+        n_pairs: u32,
+    }
+}
+
+/// Which weights learn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// Low-rank additions to named layers.
+    #[default]
+    Lora,
+    /// Every weight of the network.
+    Full,
+}
+
+/// `[method]`: the preference method and its own settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MethodSection {
+    /// A name of [`OBJECTIVES`](tastemaker_math::objectives::OBJECTIVES). Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Everything else in the table; the method checks it.
+    #[serde(flatten)]
+    pub settings: Map<String, Value>,
+}
+
+/// A recipe as typed.
+///
+/// Keys have the names the diffusers training scripts give them, so that published commands carry over.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Where results go. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_dir: Option<PathBuf>,
+    /// What is aligned.
+    pub model: ModelSection,
+    /// What it is aligned to.
+    pub data: DataSection,
+    /// By which method.
+    pub method: MethodSection,
+    /// Which weights learn.
+    pub adapter: AdapterSection,
+    /// AdamW and its learning rate.
+    pub optimizer: OptimizerSection,
+    /// How long, how many at once, in which precision.
+    pub train: TrainSection,
+    /// Looking at held-out pairs on the way.
+    pub validation: ValidationSection,
+}
+
+/// What flags say: a recipe that lies over the recipe.
+pub type Overrides = Recipe;
+
+impl Recipe {
+    /// Reads a recipe file.
+    ///
+    /// # Errors
+    /// [`RunError::Store`] for a missing, unreadable or non-UTF-8 file, else as [`Recipe::parse`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, RunError> {
+        let path = path.as_ref();
+        Self::parse(path, &json::read_text(path)?)
+    }
+
+    /// Parses a recipe; `path` is for errors.
+    ///
+    /// # Errors
+    /// [`RunError::Recipe`] with the line and, for an unknown key, the nearest one.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, RunError> {
+        toml::from_str(text).map_err(|e| RunError::Recipe {
+            path: path.to_path_buf(),
+            line: 1 + text[..e.span().map_or(0, |span| span.start.min(text.len()))].matches('\n').count(),
+            message: explain(e.message()),
+        })
+    }
+
+    /// This recipe where it says something, the one below where it does not.
+    ///
+    /// Settings belong to their method: if this recipe names another method than the one below, only its own
+    /// settings count.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            output_dir: self.output_dir.or(below.output_dir),
+            model: self.model.over(below.model),
+            data: self.data.over(below.data),
+            method: self.method.over(below.method),
+            adapter: self.adapter.over(below.adapter),
+            optimizer: self.optimizer.over(below.optimizer),
+            train: self.train.over(below.train),
+            validation: self.validation.over(below.validation),
+        }
+    }
+}
+
+impl MethodSection {
+    /// Whether this table asks for another method than the one below.
+    pub(crate) fn replaces(&self, below: &Self) -> bool {
+        matches!((&self.name, &below.name), (Some(asked), Some(below)) if asked != below)
+    }
+
+    fn over(self, below: Self) -> Self {
+        if self.replaces(&below) {
+            return self;
+        }
+        let mut settings = below.settings;
+        settings.extend(self.settings);
+        Self { name: self.name.or(below.name), settings }
+    }
+}
+
+/// Adds the nearest match to a parser's "unknown field `x`, expected one of `a`, `b`".
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match quoted.next() {
+        Some(word) if message.starts_with("unknown ") => {
+            let known: Vec<&str> = quoted.collect();
+            let kind = if message.starts_with("unknown field") { "key" } else { "value" };
+            let guess = did_you_mean(nearest(word, known.iter().copied()));
+            format!("unknown {kind} \"{word}\"{guess}; known are {}", known.join(", "))
+        }
+        _ => message.trim_end().replace('\n', ", "),
+    }
+}

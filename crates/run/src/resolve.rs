@@ -1,0 +1,223 @@
+//! From what was typed to what will be done.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tastemaker_math::objectives::objective;
+
+use crate::plan::{Adapter, DataPlan, MethodPlan, ModelPlan, OptimizerPlan, Plan, TrainPlan, ValidationPlan};
+use crate::recipe::{
+    AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OptimizerSection, Overrides,
+    Recipe, TrainSection, ValidationSection,
+};
+use crate::schedule::LrScheduler;
+use crate::{Problem, RunError, Warning};
+
+/// Lays flags over a recipe, fills in the defaults and checks every value.
+///
+/// # Errors
+/// [`RunError::Invalid`] with every missing or impossible value at once; [`RunError::Method`] if the method
+/// is unknown or refuses its settings.
+pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
+    let mut warnings = Vec::new();
+    if let (true, Some(recipe), Some(asked)) =
+        (overrides.method.replaces(&recipe.method), &recipe.method.name, &overrides.method.name)
+    {
+        warnings.push(Warning::SettingsLeftOut { recipe: recipe.clone(), asked: asked.clone() });
+    }
+    let typed = overrides.over(recipe);
+
+    let mut check = Check::default();
+    let name = check.required("method.name", typed.method.name.clone());
+    let output_dir = check.path("output_dir", typed.output_dir);
+    let model = model(&mut check, typed.model);
+    let data = data(&mut check, typed.data);
+    let adapter = adapter(&mut check, &mut warnings, typed.adapter);
+    let optimizer = optimizer(&mut check, &mut warnings, typed.optimizer);
+    let train = train(&mut check, typed.train);
+    let validation = validation(&mut check, typed.validation);
+    if !check.problems.is_empty() {
+        return Err(RunError::Invalid(check.problems));
+    }
+    let method = method(&mut warnings, name, typed.method)?;
+
+    let (warmup, training) = (optimizer.lr_warmup_steps, train.max_train_steps);
+    if optimizer.lr_scheduler != LrScheduler::Constant && warmup >= training {
+        warnings.push(Warning::WarmupNeverEnds { warmup, training });
+    }
+    Ok(Plan {
+        format: Plan::FORMAT,
+        model,
+        data,
+        method,
+        adapter,
+        optimizer,
+        train,
+        validation,
+        output_dir,
+        n_pairs: None,
+        warnings,
+    })
+}
+
+fn model(check: &mut Check, typed: ModelSection) -> ModelPlan {
+    ModelPlan {
+        pretrained_model_name_or_path: check
+            .required("model.pretrained_model_name_or_path", typed.pretrained_model_name_or_path),
+        prediction_type: typed.prediction_type,
+    }
+}
+
+fn data(check: &mut Check, typed: DataSection) -> DataPlan {
+    let resolution = typed.resolution.unwrap_or(512);
+    check.that(
+        "data.resolution",
+        resolution,
+        resolution > 0 && resolution.is_multiple_of(8),
+        "a multiple of 8",
+    );
+    let held_out_fraction = typed.held_out_fraction.unwrap_or(0.05);
+    let some_left = (0.0..1.0).contains(&held_out_fraction);
+    check.that("data.held_out_fraction", held_out_fraction, some_left, "at least 0 and below 1");
+    let proportion_empty_prompts = typed.proportion_empty_prompts.unwrap_or(0.0);
+    let is_share = (0.0..=1.0).contains(&proportion_empty_prompts);
+    check.that("data.proportion_empty_prompts", proportion_empty_prompts, is_share, "between 0 and 1");
+    DataPlan {
+        train_data_dir: check.path("data.train_data_dir", typed.train_data_dir),
+        resolution,
+        held_out_fraction,
+        no_hflip: typed.no_hflip.unwrap_or(false),
+        proportion_empty_prompts,
+    }
+}
+
+fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection) -> Adapter {
+    let AdapterSection { kind, rank, alpha, target_modules } = typed;
+    match kind.unwrap_or_default() {
+        AdapterKind::Full => {
+            let typed = [
+                ("adapter.rank", rank.is_some()),
+                ("adapter.alpha", alpha.is_some()),
+                ("adapter.target_modules", target_modules.is_some()),
+            ];
+            let reason = "every weight of the network learns (adapter.kind is full)";
+            let idle = typed.into_iter().filter(|(_, is_typed)| *is_typed);
+            warnings.extend(idle.map(|(key, _)| Warning::NoEffect { key, reason }));
+            Adapter::Full {}
+        }
+        AdapterKind::Lora => {
+            let rank = rank.unwrap_or(8);
+            check.that("adapter.rank", rank, rank > 0, "at least 1");
+            let alpha = alpha.unwrap_or(f64::from(rank));
+            check.positive("adapter.alpha", alpha);
+            let target_modules = target_modules
+                .unwrap_or_else(|| ["to_k", "to_q", "to_v", "to_out.0"].map(str::to_owned).to_vec());
+            let named = !target_modules.is_empty() && target_modules.iter().all(|name| !name.is_empty());
+            check.that(
+                "adapter.target_modules",
+                format!("{target_modules:?}"),
+                named,
+                "name endings of layers",
+            );
+            Adapter::Lora { rank, alpha, target_modules }
+        }
+    }
+}
+
+fn optimizer(check: &mut Check, warnings: &mut Vec<Warning>, typed: OptimizerSection) -> OptimizerPlan {
+    let plan = OptimizerPlan {
+        learning_rate: typed.learning_rate.unwrap_or(1e-5),
+        scale_lr: typed.scale_lr.unwrap_or(false),
+        adam_beta1: typed.adam_beta1.unwrap_or(0.9),
+        adam_beta2: typed.adam_beta2.unwrap_or(0.999),
+        adam_weight_decay: typed.adam_weight_decay.unwrap_or(1e-2),
+        adam_epsilon: typed.adam_epsilon.unwrap_or(1e-8),
+        max_grad_norm: typed.max_grad_norm.unwrap_or(1.0),
+        lr_scheduler: typed.lr_scheduler.unwrap_or_default(),
+        lr_warmup_steps: typed.lr_warmup_steps.unwrap_or(0),
+        lr_num_cycles: typed.lr_num_cycles.unwrap_or(1),
+    };
+    check.positive("optimizer.learning_rate", plan.learning_rate);
+    for (key, value) in [("optimizer.adam_beta1", plan.adam_beta1), ("optimizer.adam_beta2", plan.adam_beta2)]
+    {
+        check.that(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+    }
+    let decay = plan.adam_weight_decay;
+    check.that(
+        "optimizer.adam_weight_decay",
+        decay,
+        decay >= 0.0 && decay.is_finite(),
+        "0 or a positive number",
+    );
+    check.positive("optimizer.adam_epsilon", plan.adam_epsilon);
+    check.positive("optimizer.max_grad_norm", plan.max_grad_norm);
+    check.that("optimizer.lr_num_cycles", plan.lr_num_cycles, plan.lr_num_cycles > 0, "at least 1");
+
+    if plan.lr_scheduler == LrScheduler::Constant && plan.lr_warmup_steps > 0 {
+        let reason = "lr_scheduler is constant; for warm-up take constant_with_warmup";
+        warnings.push(Warning::NoEffect { key: "optimizer.lr_warmup_steps", reason });
+    }
+    if plan.lr_scheduler != LrScheduler::CosineWithRestarts && plan.lr_num_cycles > 1 {
+        let reason = "only lr_scheduler cosine_with_restarts starts over";
+        warnings.push(Warning::NoEffect { key: "optimizer.lr_num_cycles", reason });
+    }
+    plan
+}
+
+fn train(check: &mut Check, typed: TrainSection) -> TrainPlan {
+    let plan = TrainPlan {
+        max_train_steps: check.required("train.max_train_steps", typed.max_train_steps),
+        train_batch_size: typed.train_batch_size.unwrap_or(1),
+        gradient_accumulation_steps: typed.gradient_accumulation_steps.unwrap_or(1),
+        mixed_precision: typed.mixed_precision.unwrap_or_default(),
+        seed: typed.seed.unwrap_or(0),
+    };
+    let (batch, accumulation) = (plan.train_batch_size, plan.gradient_accumulation_steps);
+    // A missing count is complained about already.
+    check.that("train.max_train_steps", 0, typed.max_train_steps != Some(0), "at least 1");
+    check.that("train.train_batch_size", batch, batch > 0, "at least 1");
+    check.that("train.gradient_accumulation_steps", accumulation, accumulation > 0, "at least 1");
+    plan
+}
+
+fn validation(check: &mut Check, typed: ValidationSection) -> ValidationPlan {
+    let n_pairs = typed.n_pairs.unwrap_or(64);
+    check.that("validation.n_pairs", n_pairs, n_pairs > 0, "at least 1; to switch validation off, every = 0");
+    ValidationPlan { every: typed.every.unwrap_or(0), n_pairs }
+}
+
+fn method(warnings: &mut Vec<Warning>, name: String, typed: MethodSection) -> Result<MethodPlan, RunError> {
+    let objective = objective(&name, &Value::Object(typed.settings))?;
+    warnings.extend(objective.warnings().into_iter().map(Warning::Method));
+    Ok(MethodPlan { name, settings: objective.settings() })
+}
+
+/// Collects what is wrong, so that all of it is reported at once.
+#[derive(Default)]
+struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    fn that(&mut self, key: &'static str, found: impl ToString, holds: bool, wanted: &'static str) {
+        if !holds {
+            self.problems.push(Problem { key, found: found.to_string(), wanted });
+        }
+    }
+
+    fn positive(&mut self, key: &'static str, value: f64) {
+        self.that(key, value, value > 0.0 && value.is_finite(), "a positive number");
+    }
+
+    fn required<T: Default>(&mut self, key: &'static str, value: Option<T>) -> T {
+        self.that(key, "nothing", value.is_some(), "a value");
+        value.unwrap_or_default()
+    }
+
+    fn path(&mut self, key: &'static str, value: Option<PathBuf>) -> PathBuf {
+        let path = self.required(key, value);
+        // The plan is JSON, which has no other text.
+        self.that(key, path.display(), path.to_str().is_some(), "a path in UTF-8");
+        path
+    }
+}

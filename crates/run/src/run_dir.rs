@@ -1,0 +1,130 @@
+//! The folder of a run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tastemaker_store::{StoreError, atomic, json};
+
+use crate::{EventLog, Plan, RunError};
+
+/// The folder of a run: `plan.json`, `events.jsonl`, and the results beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes the folder of a run, or enters one that has the same plan already.
+    ///
+    /// Two plans are the same if they differ at most in `output_dir`: a run may be moved.
+    ///
+    /// # Errors
+    /// [`RunError::Store`] if it cannot be made or written, [`RunError::NotARun`] if it holds other things,
+    /// [`RunError::OtherPlan`] if it holds a run that differs.
+    pub fn create(path: impl AsRef<Path>, plan: &Plan) -> Result<Self, RunError> {
+        let dir = Self { path: path.as_ref().to_path_buf() };
+        atomic::create_folder(&dir.path)?;
+        if dir.plan_path().is_file() {
+            let differences =
+                differences(&flat(&json::read(dir.plan_path())?), &flat(&plan_value(&dir, plan)?));
+            return if differences.is_empty() {
+                Ok(dir)
+            } else {
+                Err(RunError::OtherPlan { path: dir.path, differences })
+            };
+        }
+        if !is_empty(&dir.path)? {
+            return Err(RunError::NotARun { path: dir.path });
+        }
+        json::write(dir.plan_path(), plan)?;
+        Ok(dir)
+    }
+
+    /// Opens the folder of an earlier run and reads its plan.
+    ///
+    /// # Errors
+    /// [`RunError::Store`] if there is no readable plan, [`RunError::Format`] if another version wrote it.
+    pub fn open(path: impl AsRef<Path>) -> Result<(Self, Plan), RunError> {
+        let dir = Self { path: path.as_ref().to_path_buf() };
+        let plan_path = dir.plan_path();
+        let value: Value = json::read(&plan_path)?;
+        let format = value.get("format").cloned().unwrap_or_default();
+        if format != Plan::FORMAT {
+            let (found, wanted) = (format!("plan format {format}"), format!("format {}", Plan::FORMAT));
+            return Err(RunError::Format { path: plan_path, line: 1, found, wanted });
+        }
+        let plan =
+            serde_json::from_value(value).map_err(|source| StoreError::Json { path: plan_path, source })?;
+        Ok((dir, plan))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The resolved plan.
+    pub fn plan_path(&self) -> PathBuf {
+        self.path.join("plan.json")
+    }
+
+    /// The event log.
+    pub fn events_path(&self) -> PathBuf {
+        self.path.join("events.jsonl")
+    }
+
+    /// Opens the event log for appending.
+    ///
+    /// # Errors
+    /// As [`EventLog::open`].
+    pub fn event_log(&self) -> Result<EventLog, RunError> {
+        EventLog::open(self.events_path())
+    }
+}
+
+/// Whether there is nothing but what an interrupted [`RunDir::create`] leaves.
+fn is_empty(path: &Path) -> Result<bool, StoreError> {
+    let fail = |e| StoreError::io("read", path, e);
+    for entry in fs::read_dir(path).map_err(fail)? {
+        if !entry.map_err(fail)?.file_name().to_string_lossy().starts_with(".tmp") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn plan_value(dir: &RunDir, plan: &Plan) -> Result<Value, StoreError> {
+    serde_json::to_value(plan).map_err(|source| StoreError::Json { path: dir.plan_path(), source })
+}
+
+/// Every leaf of a plan by its dotted key, but for where it is written to.
+fn flat(plan: &Value) -> BTreeMap<String, Value> {
+    fn walk(key: &str, value: &Value, leaves: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                    walk(&key, value, leaves);
+                }
+            }
+            leaf => drop(leaves.insert(key.to_owned(), leaf.clone())),
+        }
+    }
+    let mut leaves = BTreeMap::new();
+    walk("", plan, &mut leaves);
+    leaves.remove("output_dir");
+    leaves
+}
+
+fn differences(there: &BTreeMap<String, Value>, here: &BTreeMap<String, Value>) -> Vec<String> {
+    let mut keys: Vec<&String> = there.keys().chain(here.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+    keys.into_iter()
+        .filter(|key| there.get(*key) != here.get(*key))
+        .map(|key| format!("{key}: {} there, {} here", shown(there.get(key)), shown(here.get(key))))
+        .collect()
+}

@@ -1,0 +1,441 @@
+//! From TOML and flags to a plan: what is filled in, what is refused, in which words.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its recipe should stop")]
+
+use std::error::Error;
+use std::path::Path;
+
+use proptest::prelude::*;
+use tastemaker_math::Prediction;
+use tastemaker_run::{
+    Adapter, AdapterKind, AdapterSection, LrScheduler, MethodSection, MixedPrecision, OptimizerSection,
+    Overrides, Plan, Recipe, RunError, TrainSection, Warning, lr_at, resolve,
+};
+use tastemaker_store::StoreError;
+
+const SHORTEST: &str = r#"
+output_dir = "out"
+
+[model]
+pretrained_model_name_or_path = "models/tiny"
+
+[data]
+train_data_dir = "pairs"
+
+[method]
+name = "diffusion-dpo"
+
+[train]
+max_train_steps = 100
+"#;
+
+fn parse(text: &str) -> Result<Recipe, RunError> {
+    Recipe::parse(Path::new("dpo.toml"), text)
+}
+
+fn plan_of(text: &str) -> Plan {
+    resolve(parse(text).unwrap(), Overrides::default()).unwrap()
+}
+
+/// The shortest recipe with lines appended; TOML lets a dotted key add to a table only before its header, so
+/// sections are whole.
+fn shortest_with(more: &str) -> String {
+    format!("{SHORTEST}{more}")
+}
+
+fn refusal(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+mod parsing {
+    use super::*;
+
+    #[test]
+    fn every_key_is_understood() {
+        let recipe = parse(
+            r#"
+            output_dir = "out"
+            [model]
+            pretrained_model_name_or_path = "m"
+            prediction_type = "v_prediction"
+            [data]
+            train_data_dir = "d"
+            resolution = 64
+            held_out_fraction = 0.2
+            no_hflip = true
+            proportion_empty_prompts = 0.1
+            [method]
+            name = "ddim-inpo"
+            beta = 2000
+            grid = "release"
+            [adapter]
+            kind = "lora"
+            rank = 4
+            alpha = 8
+            target_modules = ["to_q"]
+            [optimizer]
+            learning_rate = 1e-4
+            scale_lr = true
+            adam_beta1 = 0.8
+            adam_beta2 = 0.99
+            adam_weight_decay = 0
+            adam_epsilon = 1e-6
+            max_grad_norm = 2
+            lr_scheduler = "cosine_with_restarts"
+            lr_warmup_steps = 5
+            lr_num_cycles = 3
+            [train]
+            max_train_steps = 50
+            train_batch_size = 2
+            gradient_accumulation_steps = 4
+            mixed_precision = "bf16"
+            seed = 7
+            [validation]
+            every = 10
+            n_pairs = 16
+            "#,
+        )
+        .unwrap();
+        let plan = resolve(recipe, Overrides::default()).unwrap();
+        assert_eq!(plan.model.prediction_type, Some(Prediction::VPrediction));
+        assert_eq!(plan.method.settings["beta"], 2000.0);
+        assert_eq!(plan.method.settings["grid"], "release");
+        assert_eq!(plan.adapter, Adapter::Lora { rank: 4, alpha: 8.0, target_modules: vec!["to_q".into()] });
+        assert_eq!(plan.optimizer.lr_scheduler, LrScheduler::CosineWithRestarts);
+        assert_eq!(plan.train.mixed_precision, MixedPrecision::Bf16);
+        assert_eq!((plan.effective_batch(), plan.train.seed, plan.validation.every), (8, 7, 10));
+        assert_eq!(plan.warnings, []);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_line_and_nearest_match() {
+        let text = "[optimizer]\nlearning_rate = 1e-5\nlr_warmup_step = 5\n";
+        let message = refusal(text);
+        assert!(
+            message.starts_with(
+                "dpo.toml, line 3: unknown key \"lr_warmup_step\", did you mean \"lr_warmup_steps\"?; known are learning_rate, "
+            ),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_section_is_refused_too() {
+        let message = refusal("output_dir = \"o\"\n\n[optimiser]\nlearning_rate = 1e-5\n");
+        assert!(
+            message.contains("line 3: unknown key \"optimiser\", did you mean \"optimizer\"?"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused_with_the_nearest() {
+        let message = refusal("[train]\nmixed_precision = \"fp16\"\n");
+        assert_eq!(
+            message,
+            "dpo.toml, line 2: unknown value \"fp16\", did you mean \"bf16\"?; known are no, bf16"
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused_with_its_line() {
+        for (line, complaint) in [
+            ("max_train_steps = \"many\"", "invalid type: string \"many\""),
+            ("max_train_steps = 1.5", "invalid type: floating point"),
+            ("train_batch_size = -1", "-1"),
+            ("seed = ", ""),
+            ("seed = 1\nseed = 2", "duplicate key"),
+        ] {
+            let message = refusal(&format!("\n[train]\n{line}\n"));
+            assert!(message.contains(", line ") && message.contains(complaint), "{message}");
+            assert!(!message.contains("line 1:") && !message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn missing_and_non_utf8_files_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dpo.toml");
+        assert!(matches!(Recipe::read(&path), Err(RunError::Store(StoreError::Missing { .. }))));
+        std::fs::write(&path, b"output_dir = \"caf\xe9\"").unwrap();
+        assert!(matches!(Recipe::read(&path), Err(RunError::Store(StoreError::NotUtf8 { offset: 17, .. }))));
+        std::fs::write(&path, SHORTEST).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap(), parse(SHORTEST).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[\\PC\\n\\[\\]=\"`]{0,60}") {
+            let _ = parse(&text);
+        }
+    }
+}
+
+mod resolving {
+    use super::*;
+
+    #[test]
+    fn what_is_not_typed_has_the_documented_default() {
+        let plan = plan_of(SHORTEST);
+        let modules = ["to_k", "to_q", "to_v", "to_out.0"].map(str::to_owned).to_vec();
+        assert_eq!(plan.adapter, Adapter::Lora { rank: 8, alpha: 8.0, target_modules: modules });
+        assert_eq!((plan.data.resolution, plan.data.held_out_fraction), (512, 0.05));
+        assert_eq!((plan.optimizer.learning_rate, plan.optimizer.adam_weight_decay), (1e-5, 0.01));
+        assert_eq!(plan.train.mixed_precision, MixedPrecision::No);
+        assert_eq!(plan.method.settings["beta"], 5000.0);
+        assert_eq!(plan.n_pairs, None);
+    }
+
+    #[test]
+    fn an_empty_recipe_is_told_everything_it_lacks_at_once() {
+        let error = resolve(Recipe::default(), Overrides::default()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the run cannot be planned: method.name is nothing, wanted a value; output_dir is nothing, wanted a value; \
+             model.pretrained_model_name_or_path is nothing, wanted a value; data.train_data_dir is nothing, wanted a value; \
+             train.max_train_steps is nothing, wanted a value"
+        );
+    }
+
+    #[test]
+    fn every_impossible_value_is_named() {
+        let recipe = parse(
+            r#"
+            output_dir = "o"
+            [model]
+            pretrained_model_name_or_path = "m"
+            [data]
+            train_data_dir = "d"
+            resolution = 500
+            held_out_fraction = 1
+            proportion_empty_prompts = -0.1
+            [method]
+            name = "mapo"
+            [adapter]
+            rank = 0
+            alpha = nan
+            target_modules = []
+            [optimizer]
+            learning_rate = 0
+            adam_beta1 = 1
+            adam_beta2 = -1
+            adam_weight_decay = -1
+            adam_epsilon = 0
+            max_grad_norm = inf
+            lr_num_cycles = 0
+            [train]
+            max_train_steps = 0
+            train_batch_size = 0
+            gradient_accumulation_steps = 0
+            [validation]
+            n_pairs = 0
+            "#,
+        )
+        .unwrap();
+        let RunError::Invalid(problems) = resolve(recipe, Overrides::default()).unwrap_err() else {
+            panic!()
+        };
+        let keys: Vec<&str> =
+            problems.iter().map(|problem| problem.key.split('.').next_back().unwrap()).collect();
+        assert_eq!(
+            keys,
+            [
+                "resolution",
+                "held_out_fraction",
+                "proportion_empty_prompts",
+                "rank",
+                "alpha",
+                "target_modules",
+                "learning_rate",
+                "adam_beta1",
+                "adam_beta2",
+                "adam_weight_decay",
+                "adam_epsilon",
+                "max_grad_norm",
+                "lr_num_cycles",
+                "max_train_steps",
+                "train_batch_size",
+                "gradient_accumulation_steps",
+                "n_pairs",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_method_or_setting_is_refused_with_the_nearest() {
+        for (text, complaint) in [
+            (SHORTEST.replace("diffusion-dpo", "difusion-dpo"), "did you mean \"diffusion-dpo\"?"),
+            (SHORTEST.replace("[train]", "betta = 1\n[train]"), "did you mean \"beta\"?"),
+            (SHORTEST.replace("[train]", "beta = -1\n[train]"), "\"beta\" must be a positive number"),
+        ] {
+            let error = resolve(parse(&text).unwrap(), Overrides::default()).unwrap_err();
+            assert!(matches!(error, RunError::Method(_)), "{error:?}");
+            assert!(error.source().unwrap().to_string().contains(complaint), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn flags_lie_over_the_recipe() {
+        let recipe = parse(&SHORTEST.replace("[train]", "beta = 2000\n[train]\nseed = 3")).unwrap();
+        let mut flags = Overrides {
+            optimizer: OptimizerSection { learning_rate: Some(2e-4), ..Default::default() },
+            train: TrainSection { seed: Some(9), ..Default::default() },
+            ..Default::default()
+        };
+        flags.method.settings.insert("beta".into(), 500.into());
+        let plan = resolve(recipe, flags).unwrap();
+        assert_eq!(
+            (plan.optimizer.learning_rate, plan.train.seed, plan.train.max_train_steps),
+            (2e-4, 9, 100)
+        );
+        assert_eq!(plan.method.settings["beta"], 500.0);
+    }
+
+    #[test]
+    fn another_method_does_not_inherit_the_recipes_settings() {
+        let recipe = parse(&SHORTEST.replace("[train]", "beta = 2000\n[train]")).unwrap();
+        let method = MethodSection { name: Some("mapo".into()), ..Default::default() };
+        let plan = resolve(recipe, Overrides { method, ..Default::default() }).unwrap();
+        assert_eq!(plan.method.name, "mapo");
+        assert_ne!(plan.method.settings["beta"], 2000.0);
+        assert_eq!(
+            plan.warnings[0].to_string(),
+            "the recipe's settings are for diffusion-dpo and were left out, for the method asked for is mapo"
+        );
+    }
+
+    #[test]
+    fn beta_outside_its_range_is_a_warning_and_not_changed() {
+        for (name, beta, warns) in [
+            ("diffusion-dpo", 1.0, true),
+            ("diffusion-dpo", 5000.0, false),
+            ("diffusion-dpo", 50000.0, true),
+            ("ddim-inpo", 1.0, true),
+            ("mapo", 0.1, false),
+        ] {
+            let text = SHORTEST.replace("\"diffusion-dpo\"", &format!("\"{name}\"\nbeta = {beta:.1}"));
+            let plan = plan_of(&text);
+            assert_eq!(plan.method.settings["beta"], beta);
+            assert_eq!(plan.warnings.iter().any(|w| matches!(w, Warning::Method(_))), warns, "{name} {beta}");
+        }
+    }
+
+    #[test]
+    fn keys_without_effect_are_said_to_have_none() {
+        let full = AdapterSection { kind: Some(AdapterKind::Full), rank: Some(4), ..Default::default() };
+        let optimizer =
+            OptimizerSection { lr_warmup_steps: Some(5), lr_num_cycles: Some(2), ..Default::default() };
+        let flags = Overrides { adapter: full, optimizer, ..Default::default() };
+        let plan = resolve(parse(SHORTEST).unwrap(), flags).unwrap();
+        let keys: Vec<&str> = plan
+            .warnings
+            .iter()
+            .map(|warning| match warning {
+                Warning::NoEffect { key, .. } => *key,
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(keys, ["adapter.rank", "optimizer.lr_warmup_steps", "optimizer.lr_num_cycles"]);
+        assert_eq!(plan.adapter, Adapter::Full {});
+    }
+
+    #[test]
+    fn warm_up_as_long_as_training_is_a_warning() {
+        let text = shortest_with("[optimizer]\nlr_scheduler = \"linear\"\nlr_warmup_steps = 100\n");
+        assert_eq!(plan_of(&text).warnings, [Warning::WarmupNeverEnds { warmup: 100, training: 100 }]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_that_is_not_utf8_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let output_dir = Some(std::ffi::OsStr::from_bytes(b"caf\xe9").into());
+        let error =
+            resolve(parse(SHORTEST).unwrap(), Overrides { output_dir, ..Default::default() }).unwrap_err();
+        assert!(error.to_string().ends_with("wanted a path in UTF-8"), "{error}");
+    }
+}
+
+mod plans {
+    use super::*;
+
+    const LAUNCHER: &str = "[optimizer]\nlearning_rate = 1e-8\nscale_lr = true\n";
+
+    fn launcher() -> Plan {
+        let text = shortest_with(LAUNCHER);
+        let train = TrainSection {
+            train_batch_size: Some(16),
+            gradient_accumulation_steps: Some(128),
+            ..Default::default()
+        };
+        resolve(parse(&text).unwrap(), Overrides { train, ..Default::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_published_launcher_means_two_e_minus_five() {
+        // 1e-8 scaled by 2048 pairs: methods of the DPO authors, whose paper states another number.
+        let plan = launcher();
+        assert_eq!(plan.effective_batch(), 2048);
+        assert!((plan.effective_learning_rate() - 2.048e-5).abs() < 1e-18);
+        assert_eq!(lr_at(0, &plan.schedule()), plan.effective_learning_rate());
+    }
+
+    #[test]
+    fn a_plan_survives_its_json() {
+        for plan in [launcher().with_data(51_200), plan_of(SHORTEST)] {
+            let text = serde_json::to_string(&plan).unwrap();
+            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        }
+        let full = Overrides {
+            adapter: AdapterSection { kind: Some(AdapterKind::Full), ..Default::default() },
+            ..Default::default()
+        };
+        let plan = resolve(parse(SHORTEST).unwrap(), full).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
+    }
+
+    #[test]
+    fn the_table_shows_every_value_and_what_follows_from_them() {
+        let table = launcher().with_data(51_200).to_string();
+        assert_eq!(
+            table,
+            "\
+model       pretrained_model_name_or_path  models/tiny
+            prediction_type                as the model says
+data        train_data_dir                 pairs
+            resolution                     512
+            held_out_fraction              0.05
+            no_hflip                       no
+            proportion_empty_prompts       0
+method      name                           diffusion-dpo
+            beta                           5000
+adapter     kind                           lora
+            rank                           8
+            alpha                          8
+            target_modules                 to_k, to_q, to_v, to_out.0
+optimizer   learning_rate                  1e-8
+            scale_lr                       yes
+            adam_beta1                     0.9
+            adam_beta2                     0.999
+            adam_weight_decay              0.01
+            adam_epsilon                   1e-8
+            max_grad_norm                  1
+            lr_scheduler                   constant
+            lr_warmup_steps                0
+            lr_num_cycles                  1
+train       max_train_steps                100
+            train_batch_size               16
+            gradient_accumulation_steps    128
+            mixed_precision                no
+            seed                           0
+validation  every                          0
+            n_pairs                        64
+output      output_dir                     out
+in effect   pairs per step                 2048 (16 x 128 accumulated)
+            learning rate                  2.048e-5
+            pairs to train on              51200
+            steps per epoch                25.0 (4.0 epochs in all)
+"
+        );
+    }
+}
