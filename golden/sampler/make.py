@@ -1,6 +1,5 @@
-"""Records DDIM trajectories, inversions, timestep grids and noise tables of diffusers' schedulers."""
+"""Records DDIM trajectories and inversions of diffusers' schedulers on the recorded networks."""
 
-import json
 import pathlib
 import sys
 
@@ -44,14 +43,6 @@ CASES = {
     ),
 }  # fmt: skip
 ETA = {"ddim-eta": 0.5}
-
-TABLES = {
-    "scaled_linear": SD,
-    "scaled_linear.zero_snr": SD | dict(rescale_betas_zero_snr=True),
-    "linear": dict(beta_schedule="linear"),
-    "squaredcos_cap_v2": dict(beta_schedule="squaredcos_cap_v2"),
-    "squaredcos_cap_v2.zero_snr": dict(beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True),
-}
 
 
 def inputs(config, steps, eta, seed):
@@ -129,24 +120,9 @@ def record_case(folder, seed, unet_case, scheduler, steps, guided, what):
     )  # fmt: skip
 
 
-def record_grids(root):
-    """Timesteps of each spacing for step counts that do and do not divide 1000, and the published noise tables."""
-    grids = {}
-    for spacing in ("leading", "trailing", "linspace"):
-        for offset in (0, 1) if spacing == "leading" else (0,):
-            scheduler = DDIMScheduler(**SD | dict(timestep_spacing=spacing, steps_offset=offset))
-            for steps in (1, 2, 7, 20, 30, 50, 64, 1000):
-                scheduler.set_timesteps(steps)
-                grids[f"{spacing} offset {offset} steps {steps}"] = scheduler.timesteps.tolist()
-    (root / "timesteps.json").write_text(json.dumps(grids, separators=(",", ":")).replace("],", "],\n") + "\n")
-    tables = {k: DDIMScheduler(**v).alphas_cumprod for k, v in TABLES.items()}
-    save_tensors(root / "alphas_cumprod.safetensors", tables)
-
-
 def record(root):
     for seed, (name, case) in enumerate(CASES.items(), start=501):
         record_case(root / name, seed, *case)
-    record_grids(root)
 
 
 if __name__ == "__main__":

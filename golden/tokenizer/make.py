@@ -2,7 +2,9 @@
 
 `prompts.json` is written by hand. The vocabulary is OpenAI CLIP's own merge list, as open_clip ships it (see NOTICE),
 laid out as a published tokenizer folder. `tokenizer` pads with <|endoftext|> (SD1, SDXL's first), `tokenizer_2` with "!"
-(SDXL's second), which also makes every "!" in a prompt a special token.
+(SDXL's second), which also makes every "!" in a prompt a special token. A special token given as an object is matched
+after lower-casing; one given as a bare string, as pad_token is, replaces an object of the same text and is matched as
+written: `<|STARTOFTEXT|>` is special in both folders, `<|ENDOFTEXT|>` only in the second. transformers 4 differs in that.
 """
 
 import gzip

@@ -1,1 +1,12 @@
-//! testkit (filled in by its first code).
+//! What tests of several crates share: recorded goldens, comparing tensors, and files damaged on purpose.
+//!
+//! Everything here panics with a full sentence instead of returning an error: its only callers are tests.
+
+mod close;
+mod golden;
+pub mod malformed;
+mod tokenizer;
+
+pub use close::{assert_close, assert_gradients, relative_error};
+pub use golden::{Golden, golden_dir};
+pub use tokenizer::{tokenizer_dir, tokenizer_prompts};
