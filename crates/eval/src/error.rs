@@ -1,7 +1,5 @@
 //! What can go wrong while judging and reporting.
 
-use std::path::PathBuf;
-
 /// Everything `tastemaker-eval` can refuse.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
@@ -69,12 +67,7 @@ pub enum EvalError {
     /// A summary could not be written as JSON.
     #[error("summary could not be written as JSON")]
     Json(#[from] serde_json::Error),
-    /// A file could not be written.
-    #[error("could not write {path}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: std::io::Error,
-    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Store(#[from] tastemaker_store::StoreError),
 }

@@ -1,1 +1,9 @@
-//! eval (filled in by its first code).
+//! Judging: scorers, win rates with intervals, and the report that shows both with pictures.
+
+pub mod contact_sheet;
+pub mod error;
+pub mod report;
+pub mod scorers;
+pub mod winrate;
+
+pub use error::EvalError;

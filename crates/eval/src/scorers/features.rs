@@ -19,18 +19,21 @@ pub const SIDE: usize = 64;
 /// Length of a feature vector.
 pub const FEATURES: usize = COLOUR_FEATURES + STROKE_FEATURES;
 
-const COLOUR_FEATURES: usize = 3 * (16 * 16 + 8 * 8 + 4 * 4);
+const COLOUR_FEATURES: usize = 3 * (16 * 16 + 8 * 8 + 4 * 4); // three planes, LEVELS levels
 const STROKE_FEATURES: usize = CELLS * CELLS * DIRECTIONS;
 const CELLS: usize = 8;
 const DIRECTIONS: usize = 8;
 
-/// Share of each family in the squared distance between two pictures.
+/// Number of colour levels: 16 x 16, 8 x 8 and 4 x 4.
+const LEVELS: usize = 3;
+
+/// Weight of every colour level in the squared distance, and of the opponent axes against lightness in each.
 ///
-/// The scale of each family is such that two unrelated artworks are about as far apart in one as in the other
-/// at equal weights.
-const COLOUR_WEIGHT: [f32; 3] = [1.0, 1.0, 1.0]; // 16 x 16, 8 x 8, 4 x 4
+/// Chosen among powers of two as the value that best names a caption drawn in one style from the art of the other
+/// three (0.66 of Noto, 0.63 of Twemoji, 0.69 of Fluent Flat), so that the judge looks at what is shown.
+/// Two unrelated artworks are then about 0.4 apart in colour and 0.8 in strokes.
+const COLOUR_WEIGHT: f32 = 2.0;
 const CHROMA_WEIGHT: f32 = 2.0;
-const STROKE_WEIGHT: f32 = 1.0;
 
 /// Describes a picture.
 ///
@@ -100,11 +103,11 @@ fn push_colour(planes: &[Vec<f32>; 3], features: &mut Vec<f32>) {
         let chroma = if channel == 0 { 1.0 } else { CHROMA_WEIGHT };
         let mut level = halve(&blur(plane, SIDE), SIDE); // [32 * 32]
         let mut side = SIDE / 2;
-        for weight in COLOUR_WEIGHT {
+        for _ in 0..LEVELS {
             level = halve(&blur(&level, side), side);
             side /= 2;
             // Dividing by the number of cells makes every level a mean over the picture.
-            let scale = (weight / (side * side) as f32).sqrt() * chroma;
+            let scale = (COLOUR_WEIGHT / (side * side) as f32).sqrt() * chroma;
             features.extend(level.iter().map(|value| value * scale));
         }
     }
@@ -144,7 +147,7 @@ fn push_strokes(lightness: &[f32], features: &mut Vec<f32>) {
     // The square root keeps one strong outline from drowning everything else (Hellinger distance), and the
     // unit length keeps a blurred picture comparable with a crisp one.
     let total: f32 = histogram.iter().sum();
-    let scale = if total > 0.0 { (STROKE_WEIGHT / total).sqrt() } else { 0.0 };
+    let scale = if total > 0.0 { total.sqrt().recip() } else { 0.0 };
     features.extend(histogram.iter().map(|value| value.sqrt() * scale));
 }
 
@@ -167,10 +170,10 @@ fn blur(plane: &[f32], side: usize) -> Vec<f32> {
     }
     let mut both = vec![0.0; side * side];
     for y in 0..side {
-        for tap in 0..5 {
+        for (tap, share) in TAPS.into_iter().enumerate() {
             let from = clamp(y, tap) * side;
             for x in 0..side {
-                both[y * side + x] += TAPS[tap] * across[from + x];
+                both[y * side + x] += share * across[from + x];
             }
         }
     }
@@ -188,4 +191,53 @@ fn halve(plane: &[f32], side: usize) -> Vec<f32> {
         }
     }
     means
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    fn disc(centre: (f32, f32), colour: [u8; 3]) -> RgbImage {
+        RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
+            let inside = (x as f32 - centre.0).hypot(y as f32 - centre.1) < 20.0;
+            Rgb(if inside { colour } else { [255; 3] })
+        })
+    }
+
+    #[test]
+    fn white_is_lightness_one_without_colour() {
+        let [lightness, a, b] = oklab_planes(&RgbImage::from_pixel(64, 64, Rgb([255; 3])));
+        assert!((lightness[0] - 1.0).abs() < 1e-4 && a[0].abs() < 1e-4 && b[0].abs() < 1e-4);
+    }
+
+    #[test]
+    fn red_has_the_published_oklab_coordinates() {
+        let [lightness, a, b] = oklab_planes(&RgbImage::from_pixel(64, 64, Rgb([255, 0, 0])));
+        for (found, wanted) in [(lightness[0], 0.627_96), (a[0], 0.224_86), (b[0], 0.125_85)] {
+            assert!((found - wanted).abs() < 1e-4, "{found} against {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_small_shift_moves_a_picture_less_than_a_new_colour_or_shape() {
+        let at_home = describe(&disc((32.0, 32.0), [220, 40, 40]));
+        let distance = |picture: &RgbImage| squared_distance(&at_home, &describe(picture));
+        let shifted = distance(&disc((33.0, 32.0), [220, 40, 40]));
+        assert!(4.0 * shifted < distance(&disc((32.0, 32.0), [40, 60, 220])));
+        assert!(4.0 * shifted < distance(&disc((40.0, 32.0), [220, 40, 40])));
+    }
+
+    #[test]
+    fn a_plain_picture_has_no_strokes() {
+        let features = describe(&RgbImage::from_pixel(64, 64, Rgb([90, 90, 90])));
+        assert_eq!(features.len(), FEATURES);
+        assert!(features[COLOUR_FEATURES..].iter().all(|&stroke| stroke == 0.0));
+    }
+
+    #[test]
+    fn distances_do_not_depend_on_the_lanes_they_are_summed_in() {
+        let (a, b): (Vec<f32>, Vec<f32>) = (0..21).map(|i| (i as f32, 2.0 * i as f32)).unzip();
+        assert_eq!(squared_distance(&a, &b), (0..21).map(|i| (i * i) as f32).sum::<f32>());
+    }
 }

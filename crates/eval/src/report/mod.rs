@@ -1,0 +1,35 @@
+//! The report: one self-contained page with pictures, and the same figures as JSON.
+
+mod charts;
+mod findings;
+mod model;
+mod page;
+mod pictures;
+mod summary;
+mod tables;
+mod text;
+
+pub use findings::{CAPTION_ACCURACY_TOLERANCE, Verdict, WINNER_DRIFT_LIMIT, findings};
+pub use model::{
+    Alarm, CurvePoint, Fact, Method, Outcome, Picture, PictureColumn, PictureGrid, PictureRow, Report,
+    Severity, Shares, TargetShare, Training,
+};
+pub use page::page;
+pub use summary::{SUMMARY_FORMAT, summary};
+
+use crate::EvalError;
+use std::path::{Path, PathBuf};
+
+/// Writes `report.html` and `summary.json` into a folder, which is created if need be. Returns the path of the page.
+///
+/// # Errors
+/// A report whose parts do not belong together, or a folder that cannot be written to.
+pub fn write(report: &Report, folder: impl AsRef<Path>) -> Result<PathBuf, EvalError> {
+    let (page, summary) = (page(report)?, summary(report)?);
+    let folder = folder.as_ref();
+    tastemaker_store::atomic::create_folder(folder)?;
+    tastemaker_store::atomic::write_bytes(folder.join("summary.json"), summary.as_bytes())?;
+    let path = folder.join("report.html");
+    tastemaker_store::atomic::write_bytes(&path, page.as_bytes())?;
+    Ok(path)
+}
