@@ -1,0 +1,9 @@
+//! `CLIPVisionModelWithProjection` of transformers: the image tower of CLIP.
+
+mod config;
+mod keys;
+mod model;
+
+pub use config::ClipVisionConfig;
+pub use keys::modern_names;
+pub use model::{ClipVision, ClipVisionOutput};

@@ -1,0 +1,44 @@
+//! The one error type of this crate.
+
+use std::path::PathBuf;
+
+use tastemaker_store::StoreError;
+use tastemaker_torch::TorchError;
+
+use crate::nn::WeightsReport;
+
+/// Why a network, a tokenizer or a whole model folder could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A configuration asks for something that is not supported, or makes no sense.
+    #[error("{}: {problems}", .path.display())]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// Every problem found, in one line.
+        problems: String,
+    },
+    /// A checkpoint does not hold the tensors that its configuration promises.
+    #[error("{} does not fit its configuration: {report}", .path.display())]
+    Weights {
+        /// The weights file, or the folder of a checkpoint in shards.
+        path: PathBuf,
+        /// Every tensor that is missing, unexpected or misshapen.
+        report: WeightsReport,
+    },
+    /// A tokenizer's file contradicts itself or another file of its folder.
+    #[error("{}: {message}", .path.display())]
+    Tokenizer {
+        /// The file at fault.
+        path: PathBuf,
+        /// What it says and what was wanted.
+        message: String,
+    },
+    /// libtorch, or a tensor that libtorch cannot take.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// A file could not be read or is not well-formed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

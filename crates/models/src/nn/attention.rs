@@ -1,0 +1,70 @@
+//! Scaled dot-product attention.
+
+use tch::{Kind, Tensor};
+
+/// softmax(q k^T / sqrt(e)) v; with `upcast`, scores and softmax are computed in f32.
+///
+/// # Shapes
+/// q `[b, H, n, e]`, k and v `[b, H, m, e]`, result `[b, H, n, e]`.
+pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, upcast: bool) -> Tensor {
+    attention(q, k, v, upcast, false)
+}
+
+/// As [`attend`], with every position seeing only itself and the ones before it.
+///
+/// # Shapes
+/// q, k, v and result `[b, H, n, e]`.
+pub(crate) fn attend_causally(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    attention(q, k, v, false, true)
+}
+
+/// The fused kernel is used for heads of at least 32: below that the plain product is faster on CPU in bf16
+/// (`docs/log.md`).
+fn attention(q: &Tensor, k: &Tensor, v: &Tensor, upcast: bool, causal: bool) -> Tensor {
+    let kind = q.kind();
+    let e = q.size()[3];
+    let mask = |scores: Tensor| {
+        if !causal {
+            return scores;
+        }
+        let n = scores.size()[3];
+        let future = Tensor::ones([n, n], (Kind::Bool, scores.device())).triu(1); // [n, n]
+        scores.masked_fill(&future, f64::NEG_INFINITY)
+    };
+    if upcast && kind != Kind::Float {
+        let scores = q.to_kind(Kind::Float).matmul(&k.to_kind(Kind::Float).transpose(-2, -1));
+        return mask(scores / (e as f64).sqrt()).softmax(-1, Kind::Float).to_kind(kind).matmul(v);
+    }
+    if kind == Kind::BFloat16 && e < 32 {
+        let scores = q.matmul(&k.transpose(-2, -1)) / (e as f64).sqrt();
+        return mask(scores).softmax(-1, Kind::Float).to_kind(kind).matmul(v);
+    }
+    Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, causal, None, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_causal_position_does_not_see_later_ones() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let x = Tensor::arange(2 * 5 * 4, (Kind::Float, tch::Device::Cpu))
+                .sin()
+                .view([1, 2, 5, 4])
+                .to_kind(kind);
+            let later = x.narrow(2, 3, 2) + 1.0;
+            let changed = Tensor::cat(&[x.narrow(2, 0, 3), later], 2);
+            let (y, z) = (attend_causally(&x, &x, &x), attend_causally(&changed, &changed, &changed));
+            assert!(y.narrow(2, 0, 3).equal(&z.narrow(2, 0, 3)), "{kind:?}");
+            assert!(!y.narrow(2, 3, 2).equal(&z.narrow(2, 3, 2)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_causal_position_sees_everything() {
+        let x = Tensor::arange(40, (Kind::Float, tch::Device::Cpu)).sin().view([1, 2, 5, 4]);
+        let (some, all) = (attend_causally(&x, &x, &x), attend(&x, &x, &x, false));
+        assert!(some.narrow(2, 4, 1).allclose(&all.narrow(2, 4, 1), 1e-6, 1e-6, false));
+    }
+}
