@@ -30,6 +30,8 @@ pub struct Report {
     pub pictures: PictureGrid,
     /// What the judge is, in a sentence or two.
     pub judge: String,
+    /// Unit of the judge's score, such as "nats".
+    pub score_unit: String,
     /// How the judge reads real art that was disturbed.
     pub judge_check: Vec<CheckRow>,
     /// What went wrong during the run, beyond what the figures themselves show.

@@ -44,13 +44,14 @@ pub(super) fn win_rates(report: &Report) -> String {
     format!(
         "<section id=\"win-rates\">\n<h2>Win rates</h2>\n\
          <p>Duels on equal prompts and equal starting noise{duels}. Bar: win rate; whisker: 95% Wilson interval; middle line: \
-         50%, no change. The last column is the mean difference of the judge's log probability on held-out captions, \
+         50%, no change. The last column is the mean difference of the judge's score on held-out captions, \
          with a 95% bootstrap interval over prompts.</p>\n\
          <div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Method</th>\
          <th scope=\"col\">against base, held out</th><th scope=\"col\">against base, seen</th>{}\
-         <th scope=\"col\">score difference (nats)</th></tr></thead>\n\
+         <th scope=\"col\">score difference ({})</th></tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n",
-        versus_control.unwrap_or_default()
+        versus_control.unwrap_or_default(),
+        escape(&report.score_unit)
     )
 }
 

@@ -64,6 +64,7 @@ pub fn report(size: Size) -> Report {
         methods,
         pictures: pictures(size),
         judge: "The nearest real artwork decides, in a feature space fixed by formula. No trained network is asked.".to_owned(),
+        score_unit: "nats".to_owned(),
         judge_check: [("undisturbed", 1.0), ("noise, 12 of 255", 0.998), ("all at once", 0.991)]
             .map(|(disturbance, accuracy)| CheckRow {
                 disturbance: disturbance.to_owned(),
