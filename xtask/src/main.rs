@@ -8,6 +8,7 @@ mod tidy;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -52,9 +53,19 @@ struct Rest {
     rest: Vec<OsString>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
     let root = root()?;
-    match Arguments::parse().command {
+    match task {
         Task::Setup(options) => setup::run(&root, options),
         Task::Demo(Rest { rest }) => demo(&root, &rest),
         Task::Test(Rest { rest }) => test(&root, &rest),

@@ -86,9 +86,7 @@ fn lints(tree: &Tree, member: &Member) -> Option<Finding> {
         table.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool)
             == Some(true)
     });
-    // The one crate with unsafe code repeats the workspace's lints except that one, which cannot be relaxed.
-    let own = member.name == "torch";
-    (!inherited && !own).then(|| Finding::at(&member.manifest, "add `[lints] workspace = true`"))
+    (!inherited).then(|| Finding::at(&member.manifest, "add `[lints] workspace = true`"))
 }
 
 #[cfg(test)]
