@@ -1,4 +1,4 @@
-//! Reference pages written from the program's own help.
+//! Reference pages written by the programs they describe.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,39 +8,57 @@ use anyhow::{Context, Result, bail};
 
 use crate::child;
 
-const PAGE: &str = "docs/reference/cli.md";
-const HEAD: &str = "# Commands\n\nWritten by `cargo xtask docs` from the program's own help.\n";
-
 /// Help is wrapped for this many columns, whatever terminal the pages are written from.
 const COLUMNS: &str = "100";
 
-/// Builds the program and writes `docs/reference/cli.md`, or with `check` compares it.
+/// Writes the pages of `docs/reference/`, or with `check` compares them.
 ///
 /// # Errors
-/// The program does not build, its help cannot be read, or with `check` the page is out of date.
+/// The program does not build, what it says cannot be read, or with `check` a page is out of date.
 pub fn run(root: &Path, check: bool) -> Result<()> {
     let program = build(root)?;
-    let page = page(&|path| help(&program, path))?;
-    let place = root.join(PAGE);
-    let found = fs::read_to_string(&place).unwrap_or_default();
-    if found == page {
-        println!("docs: {PAGE} is up to date");
-        return Ok(());
+    let pages = [
+        ("docs/reference/cli.md", commands(&|path| help(&program, path))?),
+        ("docs/reference/objectives.md", objectives(root)?),
+    ];
+    let stale: Vec<_> = pages.iter().filter(|(place, page)| !holds(&root.join(place), page)).collect();
+    for (place, page) in &stale {
+        if check {
+            println!("docs: {place} is out of date");
+        } else {
+            write(&root.join(place), page)?;
+            println!("docs: wrote {place}");
+        }
     }
-    if check {
-        bail!("{PAGE} is out of date: run `cargo xtask docs` and commit it");
+    if check && !stale.is_empty() {
+        bail!("{} pages are out of date: run `cargo xtask docs` and commit them", stale.len());
     }
-    fs::create_dir_all(place.parent().context("the page has no folder")?)?;
-    fs::write(&place, page).with_context(|| format!("cannot write {}", place.display()))?;
-    println!("docs: wrote {PAGE}");
+    println!("docs: {} pages are up to date", pages.len());
     Ok(())
+}
+
+fn holds(place: &Path, page: &str) -> bool {
+    fs::read_to_string(place).is_ok_and(|found| found == page)
+}
+
+fn write(place: &Path, page: &str) -> Result<()> {
+    fs::create_dir_all(place.parent().context("the page has no folder")?)?;
+    fs::write(place, page).with_context(|| format!("cannot write {}", place.display()))
+}
+
+/// The list of objectives, as the mathematics crate prints it.
+fn objectives(root: &Path) -> Result<String> {
+    let print = ["run", "--quiet", "--package", "tastemaker-math", "--example", "objectives"];
+    let text = child::output(child::cargo(root).args(print))?;
+    let head = "# Objectives\n\nWritten by `cargo xtask docs` from the list in `crates/math`.";
+    Ok(format!("{head}\n\n{}\n", text.trim()))
 }
 
 fn build(root: &Path) -> Result<PathBuf> {
     let build = ["build", "--package", "tastemaker-cli", "--bin", "tastemaker", "--message-format", "json"];
     let messages = child::output(child::cargo(root).args(build).stderr(Stdio::inherit()))?;
-    let built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program = built.filter(|message| message["target"]["name"] == "tastemaker").last();
+    let mut built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program = built.rfind(|message| message["target"]["name"] == "tastemaker");
     let program = program.as_ref().and_then(|message| message["executable"].as_str());
     Ok(PathBuf::from(program.context("cargo did not say where the program is")?))
 }
@@ -52,8 +70,8 @@ fn help(program: &Path, path: &[String]) -> Result<String> {
 }
 
 /// One section per command, parents before children, in the order the help lists them.
-fn page(help: &dyn Fn(&[String]) -> Result<String>) -> Result<String> {
-    let mut page = String::from(HEAD);
+fn commands(help: &dyn Fn(&[String]) -> Result<String>) -> Result<String> {
+    let mut page = String::from("# Commands\n\nWritten by `cargo xtask docs` from the program's own help.\n");
     let mut waiting = vec![Vec::new()];
     while let Some(path) = waiting.pop() {
         let text = help(&path)?;
@@ -81,7 +99,7 @@ fn subcommands<'a>(help: &[&'a str]) -> Vec<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{page, subcommands};
+    use super::{commands, subcommands};
 
     const TOP: &str = "Aligns models\n\nUsage: tastemaker <COMMAND>\n\nCommands:\n  data  Prepare pairs\n        and more\n  \
                        demo  Show it\n  help  Print help\n\nOptions:\n  -h, --help  Print help";
@@ -102,7 +120,7 @@ mod tests {
                 other => format!("help of {}", other.join(" ")),
             })
         };
-        let page = page(&help).expect("a page");
+        let page = commands(&help).expect("a page");
         let titles: Vec<&str> = page.lines().filter(|line| line.starts_with("##")).collect();
         assert_eq!(
             titles,

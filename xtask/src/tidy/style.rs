@@ -139,7 +139,8 @@ fn contains_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let after = line[at + word.len()..].chars().next();
-        !(opens && before.is_some_and(is_name)) && !(closes && after.is_some_and(is_name))
+        let cut = opens && before.is_some_and(is_name) || closes && after.is_some_and(is_name);
+        !cut
     })
 }
 
