@@ -1,1 +1,14 @@
-//! models (filled in by its first code).
+//! Networks: one folder each, built from a diffusers `config.json` and a checkpoint's tensors.
+
+pub mod adapters;
+pub mod clip_text;
+pub mod clip_vision;
+pub mod config;
+pub mod error;
+pub mod nn;
+pub mod pipeline;
+pub mod tokenizer;
+pub mod unet;
+pub mod vae;
+
+pub use error::ModelError;

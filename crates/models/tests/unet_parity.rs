@@ -34,7 +34,11 @@ fn outputs_and_gradients_equal_diffusers() {
         let (tolerance, slope_tolerance) = (golden.tolerance("output"), golden.tolerance("gradient"));
         let (network, trainable) = network(&golden, Role::Trained, Precision::F32);
         let (sample, hidden) = (input(&golden, "sample"), input(&golden, "encoder_hidden_states"));
-        let y = network.predict(&sample, &golden.tensor("timestep"), &conditioning(&golden, hidden.shallow_clone()));
+        let y = network.predict(
+            &sample,
+            &golden.tensor("timestep"),
+            &conditioning(&golden, hidden.shallow_clone()),
+        );
         assert_close(&y, &golden.tensor("output"), tolerance, &format!("{case}: output"));
 
         let loss = y.mse_loss(&golden.tensor("target"), Reduction::Mean);

@@ -82,29 +82,27 @@ pub struct Step {
     pub pairs_per_second: f64,
 }
 
-/// The figures of the held-out pairs, as in [`Step`].
+/// The figures of the held-out pairs under forward noise at draws that never change, so that curves of all methods
+/// are comparable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// Optimiser steps made so far.
     pub step: u64,
     /// Pairs looked at.
     pub n_pairs: u64,
-    /// The objective.
-    #[serde(with = "number")]
-    pub loss: f64,
     /// The policy's error on winners.
     #[serde(with = "number")]
     pub winner_error: f64,
     /// The policy's error on losers.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub loser_error: Option<f64>,
-    /// The reference's error on winners.
+    /// The error on winners of the model as it was before the first step.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub ref_winner: Option<f64>,
-    /// The reference's error on losers.
+    /// The error on losers of the model as it was before the first step.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub ref_loser: Option<f64>,
-    /// Share of pairs with a positive logit, ties counting half.
+    /// Share of pairs with a positive margin, ties counting half.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub implicit_accuracy: Option<f64>,
     /// As in [`Step::margin`].

@@ -41,7 +41,6 @@ fn one_of_each() -> Vec<Event> {
     let probe = Probe {
         step: 5,
         n_pairs: 64,
-        loss: 0.69,
         winner_error: 0.2,
         loser_error: None,
         ref_winner: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tastemaker_store::safetensors::{self as files, Dtype};
+use tastemaker_store::safetensors::{self as files, Dtype, SafeTensorsFile, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;
@@ -16,7 +16,7 @@ pub type Named = BTreeMap<String, Tensor>;
 /// # Errors
 /// The store's errors for a file that is missing or malformed; [`TorchError::ElementType`].
 pub fn read(path: &Path) -> Result<Named, TorchError> {
-    let file = files::SafeTensorsFile::open(path)?;
+    let file = SafeTensorsFile::open(path)?;
     file.tensors()
         .map(|view| {
             let kind = kind_of(view.dtype).ok_or_else(|| TorchError::ElementType {
@@ -52,7 +52,7 @@ pub fn write(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) 
         stored.push((name.as_str(), dtype, shape, bytes));
     }
     let views: Vec<_> =
-        stored.iter().map(|(name, dtype, shape, bytes)| (*name, *dtype, shape.as_slice(), bytes.as_slice())).collect();
+        stored.iter().map(|(name, dtype, shape, bytes)| TensorView { name, dtype: *dtype, shape, bytes }).collect();
     Ok(files::write(path, &views, metadata)?)
 }
 

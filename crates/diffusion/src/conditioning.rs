@@ -1,0 +1,77 @@
+//! What a denoiser is told besides the noisy sample and the timestep.
+
+use tch::Tensor;
+
+/// Text conditioning of a batch, and SDXL's additions where the network has them.
+///
+/// # Shapes
+/// `hidden` `[b, n, d]`; `pooled` `[b, p]`; `time_ids` `[b, 6]`
+/// (original height and width, crop top and left, target height and width, in pixels).
+#[derive(Debug)]
+pub struct Conditioning {
+    /// Hidden states of the text encoder or encoders.
+    pub hidden: Tensor,
+    /// Pooled embedding of SDXL's second text encoder.
+    pub pooled: Option<Tensor>,
+    /// SDXL's micro-conditioning.
+    pub time_ids: Option<Tensor>,
+}
+
+impl Conditioning {
+    /// Conditioning that consists of hidden states alone (SD1.x, SD2.x).
+    pub fn text(hidden: Tensor) -> Self {
+        Self { hidden, pooled: None, time_ids: None }
+    }
+
+    /// Applies `f` to every part.
+    fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self {
+            hidden: f(&self.hidden),
+            pooled: self.pooled.as_ref().map(&f),
+            time_ids: self.time_ids.as_ref().map(&f),
+        }
+    }
+
+    /// Number of samples described.
+    pub fn len(&self) -> usize {
+        self.hidden.size()[0] as usize
+    }
+
+    /// Whether no sample is described.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A second handle on the same tensors.
+    pub fn share(&self) -> Self {
+        self.map(Tensor::shallow_clone)
+    }
+
+    /// The samples at `index` (`[k]`, int64), in that order.
+    pub fn select(&self, index: &Tensor) -> Self {
+        self.map(|part| part.index_select(0, index))
+    }
+
+    /// The samples `start..start + length`.
+    pub fn narrow(&self, start: i64, length: i64) -> Self {
+        self.map(|part| part.narrow(0, start, length))
+    }
+
+    /// This batch followed by itself: conditioning for winners, then losers, of the same pairs.
+    pub fn twice(&self) -> Self {
+        self.map(|part| Tensor::cat(&[part, part], 0))
+    }
+
+    /// This batch followed by `other`; both must have the same parts.
+    pub fn followed_by(&self, other: &Self) -> Self {
+        let join = |a: &Option<Tensor>, b: &Option<Tensor>| match (a, b) {
+            (Some(a), Some(b)) => Some(Tensor::cat(&[a, b], 0)),
+            _ => None,
+        };
+        Self {
+            hidden: Tensor::cat(&[&self.hidden, &other.hidden], 0),
+            pooled: join(&self.pooled, &other.pooled),
+            time_ids: join(&self.time_ids, &other.time_ids),
+        }
+    }
+}

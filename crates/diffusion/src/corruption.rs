@@ -1,0 +1,113 @@
+//! Noisy latents and regression targets: by forward noise, or by DDIM inversion.
+//!
+//! Shapes: n samples, latents `[n, c, h, w]` f32.
+
+use tastemaker_math::ddim::{InversionStep, inversion};
+use tastemaker_math::keyed::Keyed;
+use tastemaker_math::objectives::Grid;
+use tastemaker_math::schedule::NoiseSchedule;
+use tch::{Device, Tensor};
+
+use crate::noise::{NoiseKey, next_gaussian};
+use crate::{Conditioning, Denoiser};
+
+/// What the network is given and what it is asked for.
+#[derive(Debug)]
+pub struct Corrupted {
+    /// Noisy latents.
+    pub noisy: Tensor,
+    /// Regression targets of the schedule's prediction type.
+    pub target: Tensor,
+}
+
+/// One factor per sample, ready to multiply latents: `[n, 1, 1, 1]` f32.
+pub fn per_sample(factors: impl Iterator<Item = f64>, device: Device) -> Tensor {
+    let factors: Vec<f32> = factors.map(|factor| factor as f32).collect();
+    Tensor::from_slice(&factors).to_device(device).reshape([-1, 1, 1, 1])
+}
+
+/// Timesteps as the network takes them: `[n]` int64.
+pub fn timestep_tensor(timesteps: impl Iterator<Item = i64>, device: Device) -> Tensor {
+    Tensor::from_slice(&timesteps.collect::<Vec<_>>()).to_device(device)
+}
+
+/// `x_t = a z + b e` and the target that goes with it.
+pub fn forward(schedule: &NoiseSchedule, clean: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Corrupted {
+    let mix = |coefficients: &dyn Fn(usize) -> (f64, f64)| {
+        let a = per_sample(timesteps.iter().map(|&t| coefficients(t).0), clean.device());
+        let b = per_sample(timesteps.iter().map(|&t| coefficients(t).1), clean.device());
+        a * clean + b * noise
+    };
+    Corrupted {
+        noisy: mix(&|t| {
+            let forward = schedule.forward_coefficients(t);
+            (forward.clean, forward.noise)
+        }),
+        target: mix(&|t| {
+            let target = schedule.target_coefficients(t);
+            (target.clean, target.noise)
+        }),
+    }
+}
+
+/// How an inversion is carried out; the fields of `Corruption::DdimInversion`.
+#[derive(Debug, Clone, Copy)]
+pub struct Inversion {
+    /// Network calls for a whole trajectory.
+    pub n_steps: usize,
+    /// Share of posterior noise added after every step.
+    pub eta: f64,
+    /// Which levels are visited.
+    pub grid: Grid,
+}
+
+/// `x_t` by DDIM inversion of `clean`, without gradient, and the target of the noise it implies.
+///
+/// Samples may have any mix of timesteps: those with fewer steps stop earlier. `keys` names each sample's posterior
+/// noise.
+///
+/// Source: DDIM-InPO; see `tastemaker_math::ddim::{inversion_exact, inversion_release}`.
+pub fn invert(
+    schedule: &NoiseSchedule,
+    denoiser: &dyn Denoiser,
+    clean: &Tensor,
+    conditioning: &Conditioning,
+    timesteps: &[usize],
+    keys: &[NoiseKey],
+    settings: &Inversion,
+) -> Corrupted {
+    let device = clean.device();
+    let plans: Vec<Vec<InversionStep>> = timesteps
+        .iter()
+        .map(|&t| inversion(settings.grid, t, settings.n_steps, schedule.len()))
+        .collect();
+    let mut generators: Vec<Keyed> = keys.iter().map(NoiseKey::generator).collect();
+    let n_rounds = plans.iter().map(Vec::len).max().unwrap_or(0);
+
+    let noisy = tch::no_grad(|| {
+        let mut x = clean.copy();
+        for round in 0..n_rounds {
+            let active: Vec<usize> = (0..plans.len()).filter(|&i| round < plans[i].len()).collect();
+            let steps: Vec<_> =
+                active.iter().map(|&i| (plans[i][round], plans[i][round].coefficients(schedule, settings.eta))).collect();
+            let index = timestep_tensor(active.iter().map(|&i| i as i64), device);
+            let timestep = timestep_tensor(steps.iter().map(|(step, _)| step.model_timestep), device);
+            let part = x.index_select(0, &index);
+            let output = denoiser.predict(&part, &timestep, &conditioning.select(&index));
+            let mut moved = per_sample(steps.iter().map(|(_, c)| c.sample), device) * &part
+                + per_sample(steps.iter().map(|(_, c)| c.prediction), device) * output;
+            if settings.eta > 0.0 {
+                let drawing = generators.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, g)| g);
+                let gaussian = next_gaussian(drawing, &clean.size()[1..]).to_device(device);
+                moved += per_sample(steps.iter().map(|(_, c)| c.noise), device) * gaussian;
+            }
+            x = x.index_copy(0, &index, &moved);
+        }
+        x
+    });
+
+    let implied = |t: &usize| schedule.implied_target_coefficients(*t);
+    let target = per_sample(timesteps.iter().map(|t| implied(t).noisy), device) * &noisy
+        + per_sample(timesteps.iter().map(|t| implied(t).clean), device) * clean;
+    Corrupted { noisy, target }
+}

@@ -1,0 +1,34 @@
+//! The two contracts every network pair of a latent diffusion model fulfils.
+
+use tch::Tensor;
+
+use crate::Conditioning;
+
+/// A network that predicts noise, velocity or flow from a noisy sample.
+///
+/// # Shapes
+/// `x` `[b, c, h, w]`, `timestep` `[b]` (any numeric type, values in training timesteps), result `[b, c, h, w]` f32.
+pub trait Denoiser {
+    /// One forward pass.
+    fn predict(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> Tensor;
+}
+
+/// An image's distribution in latent space, already multiplied by the scaling factor.
+#[derive(Debug)]
+pub struct Posterior {
+    /// Mean, `[b, c, h, w]` f32.
+    pub mean: Tensor,
+    /// Standard deviation, `[b, c, h, w]` f32.
+    pub deviation: Tensor,
+}
+
+/// A network pair that moves images into latent space and back. The scaling factor stays inside.
+///
+/// # Shapes
+/// Images `[b, 3, H, W]` in [-1, 1]; latents `[b, c, h, w]`, f32 on both sides.
+pub trait LatentCodec {
+    /// Posterior of each image.
+    fn encode(&self, images: &Tensor) -> Posterior;
+    /// Images of latents; not clamped.
+    fn decode(&self, latents: &Tensor) -> Tensor;
+}

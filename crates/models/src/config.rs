@@ -1,0 +1,124 @@
+//! Reading the `config.json` of a network: every key is used, checked to be neutral, or refused.
+
+use serde_json::{Map, Value};
+
+/// Keys that carry no meaning for the result.
+const ANNOTATIONS: [&str; 4] = ["_class_name", "_diffusers_version", "_name_or_path", "_commit_hash"];
+
+/// A configuration being read; problems are collected and reported together.
+#[derive(Debug)]
+pub struct ConfigReader {
+    keys: Map<String, Value>,
+    problems: Vec<String>,
+}
+
+impl ConfigReader {
+    /// Starts on a JSON object. Anything else is a problem.
+    pub fn new(config: &Value) -> Self {
+        match config.as_object() {
+            Some(keys) => {
+                let keys = keys.iter().filter(|(k, _)| !ANNOTATIONS.contains(&k.as_str()));
+                Self { keys: keys.map(|(k, v)| (k.clone(), v.clone())).collect(), problems: Vec::new() }
+            }
+            None => Self { keys: Map::new(), problems: vec!["the configuration is not a JSON object".into()] },
+        }
+    }
+
+    /// Removes and returns a key; JSON `null` counts as absent.
+    pub fn raw(&mut self, key: &str) -> Option<Value> {
+        self.keys.shift_remove(key).filter(|value| !value.is_null())
+    }
+
+    /// A key of any deserialisable type, or its default.
+    pub fn or<T: serde::de::DeserializeOwned>(&mut self, key: &str, default: T) -> T {
+        match self.raw(key) {
+            None => default,
+            Some(value) => serde_json::from_value(value.clone()).unwrap_or_else(|error| {
+                self.problems.push(format!("`{key}` is {value}: {error}"));
+                default
+            }),
+        }
+    }
+
+    /// A key that may be absent.
+    pub fn optional<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        self.or(key, None)
+    }
+
+    /// One value for all levels, or a list with one value per level.
+    pub fn per_level<T: serde::de::DeserializeOwned + Clone>(&mut self, key: &str, default: T, n: usize) -> Vec<T> {
+        match self.raw(key) {
+            None => vec![default; n],
+            Some(Value::Array(values)) => {
+                let list: Vec<T> = serde_json::from_value(Value::Array(values.clone())).unwrap_or_default();
+                if list.len() != n {
+                    self.problems.push(format!("`{key}` is {}; wanted {n} values", Value::Array(values)));
+                    return vec![default; n];
+                }
+                list
+            }
+            Some(value) => match serde_json::from_value(value.clone()) {
+                Ok(single) => vec![single; n],
+                Err(error) => {
+                    self.problems.push(format!("`{key}` is {value}: {error}"));
+                    vec![default; n]
+                }
+            },
+        }
+    }
+
+    /// A key that must be absent or have one of the values under which it changes nothing.
+    pub fn neutral(&mut self, key: &str, allowed: &[Value]) {
+        if let Some(value) = self.raw(key).filter(|value| !allowed.contains(value)) {
+            let allowed: Vec<_> = allowed.iter().map(Value::to_string).collect();
+            let wanted = if allowed.is_empty() { "null".to_owned() } else { allowed.join(" or ") };
+            self.problems.push(format!("`{key}` is {value}, which is not supported; wanted {wanted}"));
+        }
+    }
+
+    /// A key that does not affect the result and may hold anything.
+    pub fn ignored(&mut self, key: &str) {
+        self.keys.shift_remove(key);
+    }
+
+    /// Records a problem found by the caller.
+    pub fn problem(&mut self, text: String) {
+        self.problems.push(text);
+    }
+
+    /// Ends reading.
+    ///
+    /// # Errors
+    /// All problems, among them every key nobody asked for.
+    pub fn finish(mut self) -> Result<(), String> {
+        for (key, value) in &self.keys {
+            if !value.is_null() {
+                self.problems.push(format!("unknown key `{key}` with value {value}"));
+            }
+        }
+        if self.problems.is_empty() { Ok(()) } else { Err(self.problems.join("; ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let mut reader = ConfigReader::new(&json!({"a": "x", "b": 2, "c": 3, "_class_name": "N", "n": null}));
+        let _: i64 = reader.or("a", 0);
+        reader.neutral("b", &[json!(1)]);
+        let text = reader.finish().expect_err("three problems");
+        assert!(text.contains("`a`") && text.contains("`b` is 2") && text.contains("unknown key `c`"), "{text}");
+    }
+
+    #[test]
+    fn a_single_value_serves_every_level() {
+        let mut reader = ConfigReader::new(&json!({"heads": 8, "depth": [1, 2]}));
+        assert_eq!(reader.per_level("heads", 1i64, 3), [8, 8, 8]);
+        assert_eq!(reader.per_level("depth", 1i64, 2), [1, 2]);
+        assert!(reader.finish().is_ok());
+    }
+}

@@ -1,0 +1,80 @@
+//! Two-dimensional convolution.
+
+use tch::Tensor;
+
+use super::lora::Lora;
+use super::weights::{Init, Param, Scope};
+
+/// Sizes of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvShape {
+    /// Input channels.
+    pub n_in: i64,
+    /// Output channels.
+    pub n_out: i64,
+    /// Kernel side.
+    pub kernel: i64,
+    /// Stride.
+    pub stride: i64,
+    /// Zero padding on each side.
+    pub padding: i64,
+}
+
+impl ConvShape {
+    /// Kernel 3, stride 1, padding 1.
+    pub fn same(n_in: i64, n_out: i64) -> Self {
+        Self { n_in, n_out, kernel: 3, stride: 1, padding: 1 }
+    }
+
+    /// Kernel 1, stride 1, no padding.
+    pub fn pointwise(n_in: i64, n_out: i64) -> Self {
+        Self { n_in, n_out, kernel: 1, stride: 1, padding: 0 }
+    }
+}
+
+/// A convolution with bias, plus the adapter's update where there is one.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Param,
+    bias: Option<Param>,
+    lora: Option<Lora>,
+    shape: ConvShape,
+}
+
+impl Conv2d {
+    /// # Shapes
+    /// Weight `[n_out, n_in, kernel, kernel]`, bias `[n_out]`.
+    pub fn new(scope: Scope<'_>, shape: ConvShape) -> Self {
+        let fan_in = shape.n_in * shape.kernel * shape.kernel;
+        Self { bias: Some(scope.param("bias", &[shape.n_out], Init::FanIn(fan_in))), ..Self::without_bias(scope, shape) }
+    }
+
+    /// # Shapes
+    /// Weight `[n_out, n_in, kernel, kernel]`.
+    pub fn without_bias(scope: Scope<'_>, shape: ConvShape) -> Self {
+        let ConvShape { n_in, n_out, kernel, .. } = shape;
+        Self {
+            weight: scope.param("weight", &[n_out, n_in, kernel, kernel], Init::FanIn(n_in * kernel * kernel)),
+            bias: None,
+            lora: scope.lora(|rank| vec![rank, n_in, kernel, kernel], |rank| vec![n_out, rank, 1, 1]),
+            shape,
+        }
+    }
+
+    /// # Shapes
+    /// `[b, n_in, h, w]` to `[b, n_out, h', w']`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let ConvShape { stride, padding, .. } = self.shape;
+        let convolve = |x: &Tensor, weight: Tensor, bias: Option<Tensor>, stride: i64, padding: i64| {
+            x.conv2d(&weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
+        };
+        let y = convolve(x, self.weight.value(), self.bias.as_ref().map(Param::value), stride, padding);
+        match self.lora.as_ref().filter(|lora| lora.is_on()) {
+            None => y,
+            Some(lora) => {
+                let low = convolve(x, lora.down.value(), None, stride, padding);
+                y + convolve(&low, lora.up.value(), None, 1, 0) * lora.scale
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Linear layer.
+
+use tch::Tensor;
+
+use super::lora::Lora;
+use super::weights::{Init, Param, Scope};
+
+/// `y = x W^T + b`, plus the adapter's update where there is one.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Param,
+    bias: Option<Param>,
+    lora: Option<Lora>,
+}
+
+impl Linear {
+    /// A layer with bias. # Shapes: weight `[n_out, n_in]`.
+    pub fn new(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
+        Self { bias: Some(scope.param("bias", &[n_out], Init::FanIn(n_in))), ..Self::without_bias(scope, n_in, n_out) }
+    }
+
+    /// A layer without bias. # Shapes: weight `[n_out, n_in]`.
+    pub fn without_bias(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
+        Self {
+            weight: scope.param("weight", &[n_out, n_in], Init::FanIn(n_in)),
+            bias: None,
+            lora: scope.lora(|rank| vec![rank, n_in], |rank| vec![n_out, rank]),
+        }
+    }
+
+    /// # Shapes
+    /// `[.., n_in]` to `[.., n_out]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let y = x.linear(&self.weight.value(), self.bias.as_ref().map(Param::value));
+        match self.lora.as_ref().filter(|lora| lora.is_on()) {
+            None => y,
+            Some(lora) => {
+                let update = x.linear(&lora.down.value(), None::<Tensor>).linear(&lora.up.value(), None::<Tensor>);
+                y + update * lora.scale
+            }
+        }
+    }
+}

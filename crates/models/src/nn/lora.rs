@@ -1,0 +1,77 @@
+//! Low-rank adapters: which layers get one, and the switch that turns them off for the reference pass.
+//!
+//! Source: arXiv 2106.09685; scale alpha / rank and name matching as in peft's `LoraConfig`.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tastemaker_torch::tensors::Named;
+
+use super::weights::Param;
+
+/// True while adapters act. Shared by all adapted layers of a network.
+pub type AdapterSwitch = Rc<Cell<bool>>;
+
+/// Which layers are adapted, and how strongly.
+#[derive(Debug)]
+pub struct LoraSpec {
+    /// Rank of the update.
+    pub rank: i64,
+    /// Numerator of the scale alpha / rank.
+    pub alpha: f64,
+    /// A layer is adapted if its name equals one of these or ends with a dot and one of these.
+    pub target_modules: Vec<String>,
+    /// Seed of fresh factors.
+    pub seed: u64,
+    /// Factors to start from, by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`; fresh ones where `None`.
+    pub tensors: Option<Named>,
+}
+
+impl LoraSpec {
+    /// Whether the layer of this name is adapted.
+    pub fn targets(&self, layer: &str) -> bool {
+        self.target_modules
+            .iter()
+            .any(|target| layer.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    }
+}
+
+/// The adapter of one layer: `scale * up(down(x))` is added to the layer's output.
+#[derive(Debug)]
+pub struct Lora {
+    /// Down projection: `[rank, in]`, or `[rank, in, k, k]`.
+    pub down: Param,
+    /// Up projection: `[out, rank]`, or `[out, rank, 1, 1]`.
+    pub up: Param,
+    /// alpha / rank.
+    pub scale: f64,
+    pub(super) switch: AdapterSwitch,
+}
+
+impl Lora {
+    /// Whether the adapter acts now.
+    pub fn is_on(&self) -> bool {
+        self.switch.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_match_whole_name_parts_only() {
+        let spec = LoraSpec {
+            rank: 4,
+            alpha: 4.0,
+            target_modules: vec!["to_q".into(), "to_out.0".into()],
+            seed: 0,
+            tensors: None,
+        };
+        assert!(spec.targets("mid_block.attentions.0.transformer_blocks.0.attn1.to_q"));
+        assert!(spec.targets("attn1.to_out.0"));
+        assert!(spec.targets("to_q"));
+        assert!(!spec.targets("attn1.not_to_q"));
+        assert!(!spec.targets("attn1.to_k"));
+    }
+}

@@ -1,0 +1,17 @@
+//! Layers that know their diffusers name, their precision and their adapter.
+
+mod attention;
+mod conv;
+mod embedding;
+mod linear;
+mod lora;
+mod norm;
+mod weights;
+
+pub(crate) use attention::{attend, attend_causally};
+pub use conv::{Conv2d, ConvShape};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use lora::{AdapterSwitch, Lora, LoraSpec};
+pub use norm::{GroupNorm, LayerNorm};
+pub use weights::{Init, Param, Role, Scope, Trainable, Weights, WeightsReport};

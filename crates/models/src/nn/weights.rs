@@ -1,0 +1,297 @@
+//! Where parameters come from, in which precision they live, and which of them train.
+//!
+//! A network's constructor asks a [`Scope`] for each parameter by its diffusers name and shape. Missing, misshapen and
+//! unused tensors are collected and reported together by [`Weights::finish`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::rc::Rc;
+
+use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_torch::Precision;
+use tastemaker_torch::tensors::Named;
+use tch::{Device, Kind, Tensor};
+
+use super::lora::{AdapterSwitch, LoraSpec};
+
+/// Whether a network's own parameters receive gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Stored in the compute type, without gradient.
+    Frozen,
+    /// f32 masters with gradient, cast to the compute type where they are used.
+    Trained,
+}
+
+/// How a parameter starts when there is no checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Uniform in ±1/sqrt(fan in): libtorch's default for linear layers and convolutions.
+    FanIn(i64),
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// All ones.
+    Ones,
+    /// All zeros.
+    Zeros,
+}
+
+/// A parameter: an f32 master or a frozen tensor in the compute type.
+#[derive(Debug)]
+pub struct Param {
+    tensor: Tensor,
+    compute: Kind,
+}
+
+impl Param {
+    /// The value in the compute type; differentiable with respect to the master.
+    pub fn value(&self) -> Tensor {
+        if self.tensor.kind() == self.compute { self.tensor.shallow_clone() } else { self.tensor.to_kind(self.compute) }
+    }
+}
+
+/// A parameter that receives gradients, under the name it is saved by.
+#[derive(Debug)]
+pub struct Trainable {
+    /// Diffusers name, or for adapters the layer's name followed by `.lora_A.weight` / `.lora_B.weight`.
+    pub name: String,
+    /// The f32 master; shares storage with the network.
+    pub tensor: Tensor,
+}
+
+/// What did not fit between a checkpoint and a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WeightsReport {
+    /// Parameters the network has and the checkpoint lacks.
+    pub missing: Vec<String>,
+    /// Tensors the checkpoint has and the network lacks.
+    pub unexpected: Vec<String>,
+    /// Name, shape found, shape wanted.
+    pub misshapen: Vec<(String, Vec<i64>, Vec<i64>)>,
+}
+
+impl WeightsReport {
+    /// Whether everything fitted.
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
+    }
+}
+
+impl Display for WeightsReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        let list = |names: &[String]| {
+            let shown = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+            if names.len() > 8 { format!("{shown}, ... ({} in all)", names.len()) } else { shown }
+        };
+        if !self.missing.is_empty() {
+            parts.push(format!("missing: {}", list(&self.missing)));
+        }
+        if !self.unexpected.is_empty() {
+            parts.push(format!("unexpected: {}", list(&self.unexpected)));
+        }
+        if !self.misshapen.is_empty() {
+            let names: Vec<_> = self
+                .misshapen
+                .iter()
+                .map(|(name, found, wanted)| format!("{name} is {found:?}, wanted {wanted:?}"))
+                .collect();
+            parts.push(format!("wrong shape: {}", list(&names)));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+enum Source {
+    Checkpoint(Named),
+    Fresh { seed: u64 },
+}
+
+/// The parameters of one network while it is being built.
+pub struct Weights {
+    source: Source,
+    role: Role,
+    compute: Kind,
+    device: Device,
+    lora: Option<LoraSpec>,
+    switch: AdapterSwitch,
+    used: RefCell<BTreeSet<String>>,
+    report: RefCell<WeightsReport>,
+    trainable: RefCell<Vec<Trainable>>,
+    parameters: RefCell<BTreeMap<String, Tensor>>,
+}
+
+impl Weights {
+    /// Parameters read from named tensors.
+    pub fn from_tensors(tensors: Named, role: Role, precision: Precision, device: Device) -> Self {
+        Self::new(Source::Checkpoint(tensors), role, precision, device)
+    }
+
+    /// Parameters drawn afresh: a pure function of `seed` and each parameter's name.
+    pub fn fresh(seed: u64, role: Role, precision: Precision, device: Device) -> Self {
+        Self::new(Source::Fresh { seed }, role, precision, device)
+    }
+
+    fn new(source: Source, role: Role, precision: Precision, device: Device) -> Self {
+        Self {
+            source,
+            role,
+            compute: precision.kind(),
+            device,
+            lora: None,
+            switch: Rc::new(Cell::new(true)),
+            used: RefCell::default(),
+            report: RefCell::default(),
+            trainable: RefCell::default(),
+            parameters: RefCell::default(),
+        }
+    }
+
+    /// Adds an adapter to every layer the specification targets.
+    pub fn with_lora(mut self, spec: LoraSpec) -> Self {
+        self.lora = Some(spec);
+        self
+    }
+
+    /// The scope of the whole network.
+    pub fn root(&self) -> Scope<'_> {
+        Scope { weights: self, prefix: String::new() }
+    }
+
+    /// The switch that turns all adapters of this network off and on.
+    pub fn adapter_switch(&self) -> AdapterSwitch {
+        Rc::clone(&self.switch)
+    }
+
+    /// Ends construction: the trainable parameters and all parameters by name, or what did not fit.
+    ///
+    /// # Errors
+    /// A [`WeightsReport`] naming every missing, unexpected and misshapen tensor at once.
+    pub fn finish(self) -> Result<(Vec<Trainable>, BTreeMap<String, Tensor>), WeightsReport> {
+        let mut report = self.report.into_inner();
+        if let Source::Checkpoint(tensors) = &self.source {
+            let used = self.used.into_inner();
+            report.unexpected = tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+        }
+        if report.is_clean() { Ok((self.trainable.into_inner(), self.parameters.into_inner())) } else { Err(report) }
+    }
+
+    fn initial(&self, seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
+        let options = (Kind::Float, Device::Cpu);
+        let drawn = |deviation: f64, uniform: bool| {
+            let n: i64 = shape.iter().product();
+            let mut keyed = Keyed::new(seed, Stream::Init, name_key(name), 0);
+            let mut values = vec![0f32; n as usize];
+            if uniform {
+                values.iter_mut().for_each(|v| *v = ((2.0 * keyed.uniform() - 1.0) * deviation) as f32);
+            } else {
+                keyed.fill_normal(&mut values);
+                values.iter_mut().for_each(|v| *v *= deviation as f32);
+            }
+            Tensor::from_slice(&values).reshape(shape)
+        };
+        match init {
+            Init::FanIn(fan_in) => drawn((fan_in as f64).sqrt().recip(), true),
+            Init::Normal(deviation) => drawn(deviation, false),
+            Init::Ones => Tensor::ones(shape, options),
+            Init::Zeros => Tensor::zeros(shape, options),
+        }
+    }
+
+    fn stored(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
+        let Source::Checkpoint(tensors) = &self.source else { return None };
+        let mut report = self.report.borrow_mut();
+        let Some(tensor) = tensors.get(name) else {
+            report.missing.push(name.to_owned());
+            return None;
+        };
+        self.used.borrow_mut().insert(name.to_owned());
+        if tensor.size() != shape {
+            report.misshapen.push((name.to_owned(), tensor.size(), shape.to_vec()));
+            return None;
+        }
+        Some(tensor.shallow_clone())
+    }
+
+    fn place(&self, name: String, tensor: Tensor, role: Role) -> Param {
+        let tensor = match role {
+            Role::Frozen => tensor.to_device(self.device).to_kind(self.compute).set_requires_grad(false),
+            Role::Trained => {
+                let master = tensor.to_device(self.device).to_kind(Kind::Float).copy().set_requires_grad(true);
+                self.trainable.borrow_mut().push(Trainable { name: name.clone(), tensor: master.shallow_clone() });
+                master
+            }
+        };
+        self.parameters.borrow_mut().insert(name, tensor.shallow_clone());
+        Param { tensor, compute: self.compute }
+    }
+}
+
+/// FNV-1a of a parameter's name: the index of its random draws.
+fn name_key(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A place in the tree of parameter names.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    weights: &'a Weights,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The scope one name further down.
+    pub fn sub(&self, name: impl Display) -> Self {
+        Self { weights: self.weights, prefix: self.full(name) }
+    }
+
+    /// The full name of something in this scope.
+    pub fn full(&self, name: impl Display) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// The parameter `name` of this scope.
+    pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Param {
+        let name = self.full(name);
+        let tensor = match &self.weights.source {
+            Source::Checkpoint(_) => {
+                self.weights.stored(&name, shape).unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu)))
+            }
+            Source::Fresh { seed } => self.weights.initial(*seed, &name, shape, init),
+        };
+        self.weights.place(name, tensor, self.weights.role)
+    }
+
+    /// The adapter of this scope's layer, if the specification targets it.
+    ///
+    /// # Shapes
+    /// `down` is the shape of the down projection, `up` of the up projection; both start as peft's `gaussian` does:
+    /// normal with deviation 1/rank, and zero.
+    pub(super) fn lora(&self, down: impl Fn(i64) -> Vec<i64>, up: impl Fn(i64) -> Vec<i64>) -> Option<super::Lora> {
+        let spec = self.weights.lora.as_ref().filter(|spec| spec.targets(&self.prefix))?;
+        let factor = |name: &str, shape: Vec<i64>, init: Init| {
+            let name = self.full(name);
+            let tensor = match spec.tensors.as_ref() {
+                None => self.weights.initial(spec.seed, &name, &shape, init),
+                Some(stored) => match stored.get(&name) {
+                    Some(tensor) if tensor.size() == shape => tensor.shallow_clone(),
+                    Some(tensor) => {
+                        let mut report = self.weights.report.borrow_mut();
+                        report.misshapen.push((name.clone(), tensor.size(), shape.clone()));
+                        Tensor::zeros(&shape, (Kind::Float, Device::Cpu))
+                    }
+                    None => {
+                        self.weights.report.borrow_mut().missing.push(name.clone());
+                        Tensor::zeros(&shape, (Kind::Float, Device::Cpu))
+                    }
+                },
+            };
+            self.weights.place(name, tensor, Role::Trained)
+        };
+        let rank = spec.rank;
+        let down = factor("lora_A.weight", down(rank), Init::Normal(1.0 / rank as f64));
+        let up = factor("lora_B.weight", up(rank), Init::Zeros);
+        Some(super::Lora { down, up, scale: spec.alpha / rank as f64, switch: self.weights.adapter_switch() })
+    }
+}

@@ -1,0 +1,12 @@
+//! `UNet2DConditionModel` of diffusers: SD1.x, SD2.x and SDXL.
+
+mod attention;
+mod blocks;
+mod config;
+mod model;
+mod time;
+
+pub use config::{BlockKind, TextTime, UNetConfig};
+pub use model::UNet;
+pub(crate) use blocks::{Resnet, ResnetShape};
+pub(crate) use model::preferred_layout;

@@ -1,0 +1,88 @@
+//! The `config.json` of an `AutoencoderKL`.
+//!
+//! Source: `huggingface/diffusers:src/diffusers/models/autoencoders/autoencoder_kl.py`, constructor arguments.
+
+use serde_json::{Value, json};
+
+use crate::config::ConfigReader;
+
+/// What the codec looks like. Lists hold one value per level, from the full resolution down.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VaeConfig {
+    /// Image channels.
+    pub in_channels: i64,
+    /// Image channels of the decoder's result.
+    pub out_channels: i64,
+    /// Channels of a latent.
+    pub latent_channels: i64,
+    /// Channels of each level.
+    pub block_out_channels: Vec<i64>,
+    /// ResNet blocks of each level of the encoder; one more in the decoder.
+    pub layers_per_block: i64,
+    /// Groups of every group normalisation.
+    pub norm_num_groups: i64,
+    /// Attention in the middle blocks.
+    pub mid_block_add_attention: bool,
+    /// 1x1 convolution behind the encoder.
+    pub use_quant_conv: bool,
+    /// 1x1 convolution before the decoder.
+    pub use_post_quant_conv: bool,
+    /// Latents are multiplied by this after encoding and divided by it before decoding.
+    pub scaling_factor: f64,
+    /// Subtracted before the scaling factor is applied.
+    pub shift_factor: f64,
+    /// The codec must not run in fp16.
+    pub force_upcast: bool,
+}
+
+impl VaeConfig {
+    /// Image pixels per latent pixel, along one side.
+    pub fn downsampling(&self) -> i64 {
+        1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// Reads and validates a diffusers configuration.
+    ///
+    /// # Errors
+    /// Every unknown key and every value this implementation would get wrong, in one message.
+    pub fn from_json(config: &Value) -> Result<Self, String> {
+        let mut r = ConfigReader::new(config);
+        let block_out_channels: Vec<i64> = r.or("block_out_channels", vec![64]);
+        for (key, kind) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
+            let names: Vec<String> = r.or(key, vec![kind.to_owned()]);
+            if names.len() != block_out_channels.len() || names.iter().any(|name| name != kind) {
+                r.problem(format!("`{key}` is {names:?}; wanted {} times {kind}", block_out_channels.len()));
+            }
+        }
+        let config = Self {
+            in_channels: r.or("in_channels", 3),
+            out_channels: r.or("out_channels", 3),
+            latent_channels: r.or("latent_channels", 4),
+            layers_per_block: r.or("layers_per_block", 1),
+            norm_num_groups: r.or("norm_num_groups", 32),
+            mid_block_add_attention: r.or("mid_block_add_attention", true),
+            use_quant_conv: r.or("use_quant_conv", true),
+            use_post_quant_conv: r.or("use_post_quant_conv", true),
+            scaling_factor: r.or("scaling_factor", 0.18215),
+            shift_factor: r.or("shift_factor", 0.0),
+            force_upcast: r.or("force_upcast", true),
+            block_out_channels,
+        };
+        r.neutral("act_fn", &[json!("silu"), json!("swish")]);
+        r.neutral("latents_mean", &[]);
+        r.neutral("latents_std", &[]);
+        r.ignored("sample_size");
+        if config.block_out_channels.is_empty() {
+            r.problem("`block_out_channels` is empty; wanted at least one level".into());
+        }
+        for (level, channels) in config.block_out_channels.iter().enumerate() {
+            if config.norm_num_groups < 1 || channels % config.norm_num_groups != 0 {
+                r.problem(format!(
+                    "level {level} has {channels} channels, which {} groups do not divide",
+                    config.norm_num_groups
+                ));
+            }
+        }
+        r.finish().map(|()| config)
+    }
+}

@@ -1,0 +1,9 @@
+//! `AutoencoderKL` of diffusers: the image codec of SD1.x, SD2.x and SDXL.
+
+mod config;
+mod keys;
+mod model;
+
+pub use config::VaeConfig;
+pub use keys::modern_names;
+pub use model::Vae;

@@ -1,0 +1,196 @@
+//! Adapted UNets against peft (`golden/models/unet-sd1-lora*`), and adapter files in and out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tastemaker_diffusion::{Conditioning, Denoiser};
+use tastemaker_models::ModelError;
+use tastemaker_models::adapters::{FILE_NAME, LoraFile};
+use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Role, Trainable, Weights};
+use tastemaker_models::unet::{UNet, UNetConfig};
+use tastemaker_store::StoreError;
+use tastemaker_store::safetensors::Header;
+use tastemaker_testkit::{Golden, assert_close, assert_gradients, malformed};
+use tastemaker_torch::{Precision, tensors};
+use tch::{Device, Kind, Reduction, Tensor};
+use tempfile::TempDir;
+
+const CASES: [&str; 2] = ["unet-sd1-lora", "unet-sd1-lora-conv"];
+
+fn adapted(golden: &Golden, lora: Option<LoraSpec>) -> (UNet, Vec<Trainable>, AdapterSwitch) {
+    let mut weights = Weights::from_tensors(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
+    if let Some(lora) = lora {
+        weights = weights.with_lora(lora);
+    }
+    let switch = weights.adapter_switch();
+    let config = UNetConfig::from_json(&golden.config_json()).unwrap();
+    let network = UNet::new(weights.root(), config, Precision::F32);
+    (network, weights.finish().unwrap().0, switch)
+}
+
+fn predict(golden: &Golden, network: &UNet) -> Tensor {
+    let conditioning = Conditioning::text(golden.tensor("encoder_hidden_states"));
+    network.predict(&golden.tensor("sample"), &golden.tensor("timestep"), &conditioning)
+}
+
+fn number(golden: &Golden, key: &str) -> f64 {
+    golden.note(key).unwrap().parse().unwrap()
+}
+
+#[test]
+fn outputs_and_gradients_equal_peft() {
+    for case in CASES {
+        let golden = Golden::load("models", case);
+        let (tolerance, slope_tolerance) = (golden.tolerance("output"), golden.tolerance("gradient"));
+        let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        assert_eq!((file.rank as f64, file.alpha), (number(&golden, "rank"), number(&golden, "alpha")));
+        let (network, trainable, _) = adapted(&golden, Some(file.into_spec()));
+        let y = predict(&golden, &network);
+        assert_close(&y, &golden.tensor("output"), tolerance, &format!("{case}: output"));
+        y.mse_loss(&golden.tensor("target"), Reduction::Mean).backward();
+        let gradients: BTreeMap<_, _> = trainable.into_iter().map(|p| (p.name, p.tensor.grad())).collect();
+        assert_gradients(&gradients, &golden, slope_tolerance);
+    }
+}
+
+#[test]
+fn an_adapter_that_is_off_is_not_there() {
+    let golden = Golden::load("models", "unet-sd1-lora");
+    let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+    let (network, _, switch) = adapted(&golden, Some(file.into_spec()));
+    let (plain, ..) = adapted(&golden, None);
+    let (on, base) = (predict(&golden, &network), predict(&golden, &plain));
+    assert!(!on.equal(&base));
+    switch.set(false);
+    assert!(predict(&golden, &network).equal(&base));
+    switch.set(true);
+    assert!(predict(&golden, &network).equal(&on));
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing() {
+    let golden = Golden::load("models", "unet-sd1-lora");
+    let lora = LoraSpec {
+        rank: 4,
+        alpha: 8.0,
+        target_modules: vec!["to_q".into(), "conv1".into()],
+        seed: 1,
+        tensors: None,
+    };
+    let (network, trainable, _) = adapted(&golden, Some(lora));
+    assert!(!trainable.is_empty());
+    assert!(predict(&golden, &network).equal(&predict(&golden, &adapted(&golden, None).0)));
+}
+
+#[test]
+fn without_metadata_alpha_equals_the_rank_of_the_factors() {
+    for case in CASES {
+        let golden = Golden::load("models", case);
+        let (told, bare) = (
+            LoraFile::read(golden.path(FILE_NAME)).unwrap(),
+            LoraFile::read(golden.path("without_metadata.safetensors")).unwrap(),
+        );
+        assert_eq!((bare.rank, bare.alpha), (told.rank, told.rank as f64));
+        assert_same(&bare, &told);
+    }
+}
+
+#[track_caller]
+fn assert_same(found: &LoraFile, wanted: &LoraFile) {
+    assert!(found.tensors.keys().eq(wanted.tensors.keys()));
+    assert!(found.tensors.iter().all(|(name, tensor)| tensor.equal(&wanted.tensors[name])));
+}
+
+#[test]
+fn what_is_written_is_read_back_and_named_as_peft_names_it() {
+    let folder = TempDir::new().unwrap();
+    for case in CASES {
+        let golden = Golden::load("models", case);
+        let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        let path = folder.path().join(FILE_NAME);
+        file.write(&path).unwrap();
+        let again = LoraFile::read(&path).unwrap();
+        assert_eq!((again.rank, again.alpha), (file.rank, file.alpha));
+        assert_eq!(again.target_modules, file.target_modules);
+        assert_same(&again, &file);
+
+        let header = |path: &Path| Header::read(path).unwrap();
+        let names = |header: &Header| header.tensors.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&header(&path)), names(&header(&golden.path("without_metadata.safetensors"))));
+        // Every entry we write is one that diffusers writes, with the same value.
+        let config = |header: &Header| -> Value {
+            assert_eq!(header.metadata["format"], "pt");
+            serde_json::from_str(&header.metadata["lora_adapter_metadata"]).unwrap()
+        };
+        let (ours, theirs) = (config(&header(&path)), config(&header(&golden.path(FILE_NAME))));
+        for (key, value) in ours.as_object().unwrap() {
+            assert_eq!(Some(value), theirs.get(key), "{key}");
+        }
+    }
+}
+
+/// A one-layer adapter with these tensors and this configuration.
+fn written(folder: &TempDir, factors: &[(&str, &[i64])], config: Option<Value>) -> PathBuf {
+    let path = folder.path().join(FILE_NAME);
+    let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    let named = factors.iter().map(|(name, shape)| ((*name).to_owned(), zeros(shape))).collect();
+    let metadata = config.map(|config| ("lora_adapter_metadata".to_owned(), config.to_string()));
+    tensors::write(&path, &named, &metadata.into_iter().collect()).unwrap();
+    path
+}
+
+const DOWN: (&str, &[i64]) = ("unet.conv_in.lora_A.weight", &[2, 8, 3, 3]);
+const UP: (&str, &[i64]) = ("unet.conv_in.lora_B.weight", &[8, 2, 1, 1]);
+
+#[test]
+fn factors_that_make_no_adapter_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let found = |factors: &[(&str, &[i64])]| match LoraFile::read(written(&folder, factors, None)) {
+        Err(ModelError::Store(StoreError::Malformed { found, .. })) => found,
+        other => panic!("{other:?}"),
+    };
+    assert!(found(&[DOWN]).contains("`conv_in` with one factor of two"));
+    assert!(found(&[DOWN, ("unet.conv_in.lora_B.weight", &[8, 3, 1, 1])]).contains("[8, 3, 1, 1]"));
+    assert!(found(&[DOWN, UP, ("unet.conv_in.alpha", &[])]).contains("unet.conv_in.alpha"));
+    assert!(found(&[DOWN, UP, ("unet.conv_in.lora.down.weight", DOWN.1)]).contains("1 tensors"));
+    assert!(found(&[DOWN, UP, ("text_encoder.q.lora_A.weight", &[2, 8])]).contains("text_encoder.q"));
+    let wider: [(&str, &[i64]); 2] =
+        [("unet.conv_out.lora_A.weight", &[3, 8]), ("unet.conv_out.lora_B.weight", &[4, 3])];
+    assert!(found(&[DOWN, UP, wider[0], wider[1]]).contains("ranks {2, 3}"));
+    assert!(found(&[]).contains("no factors"));
+}
+
+#[test]
+fn kinds_of_adapters_that_would_come_out_wrong_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let read = |config: Value| LoraFile::read(written(&folder, &[DOWN, UP], Some(config)));
+    for (key, value) in [
+        ("unet.use_dora", json!(true)),
+        ("unet.use_rslora", json!(true)),
+        ("unet.alpha_pattern", json!({"conv_in": 4})),
+        ("unet.bias", json!("all")),
+        ("unet.peft_type", json!("LOHA")),
+        ("unet.r", json!(3)),
+    ] {
+        let error = read(json!({ key: value })).unwrap_err();
+        assert!(matches!(error, ModelError::Config { .. }), "{error}");
+        assert!(error.to_string().contains(key.trim_start_matches("unet.")), "{error}");
+    }
+    assert_eq!(read(json!({"unet.lora_alpha": 16, "unet.use_dora": false})).unwrap().alpha, 16.0);
+}
+
+#[test]
+fn a_damaged_file_is_an_error_that_names_it() {
+    let golden = Golden::load("models", "unet-sd1-lora");
+    let folder = TempDir::new().unwrap();
+    let damages =
+        [malformed::truncated, malformed::header_too_long, malformed::overlapping, malformed::wrong_dtype];
+    for damage in damages {
+        let path = damage(&golden.path(FILE_NAME), folder.path());
+        let error = LoraFile::read(&path).unwrap_err();
+        assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+    }
+    let missing = LoraFile::read(folder.path().join("nothing.safetensors")).unwrap_err();
+    assert!(matches!(missing, ModelError::Store(StoreError::Missing { .. })), "{missing:?}");
+}

@@ -1,0 +1,105 @@
+//! A resumable optimisation loop with an exponential moving average of the weights.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tastemaker_models::nn::Trainable;
+use tastemaker_torch::TorchError;
+use tastemaker_torch::tensors::{self, Named};
+use tch::Tensor;
+
+use crate::optimizer::{AdamW, AdamWSettings, clip_factor};
+
+/// Settings of a pre-training loop.
+#[derive(Debug, Clone)]
+pub struct LoopSettings {
+    /// Optimiser steps in all.
+    pub n_steps: u64,
+    /// Peak learning rate: linear warm-up, then cosine to zero.
+    pub learning_rate: f64,
+    /// Steps of warm-up.
+    pub n_warmup: u64,
+    /// Largest gradient norm.
+    pub max_grad_norm: f64,
+    /// Decay of the moving average; 0 keeps the last weights.
+    pub ema_decay: f64,
+    /// Where state is kept, and resumed from if it is there.
+    pub state: PathBuf,
+    /// Steps between saves.
+    pub save_every: u64,
+}
+
+/// Figures of one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Loss of this step.
+    pub loss: f64,
+    /// Norm of its gradient before clipping.
+    pub gradient_norm: f64,
+    /// Its learning rate.
+    pub learning_rate: f64,
+}
+
+/// Runs the loop: `backward(step)` accumulates the gradient of one step and returns its loss.
+///
+/// Returns the averaged weights by name. A run that was stopped resumes from its last save and ends with the same
+/// weights as one that was not.
+///
+/// # Errors
+/// A state file that cannot be read or written.
+pub fn run(
+    trainable: &[Trainable],
+    settings: &LoopSettings,
+    mut backward: impl FnMut(u64) -> f64,
+    mut report: impl FnMut(Progress),
+) -> Result<Named, TorchError> {
+    let masters: Vec<Tensor> = trainable.iter().map(|t| t.tensor.shallow_clone()).collect();
+    let mut average: Vec<Tensor> = masters.iter().map(|t| t.detach().copy()).collect();
+    let mut optimizer = AdamW::new(masters, AdamWSettings { adam_weight_decay: 1e-4, ..AdamWSettings::default() });
+    let mut first_step = 0;
+    if settings.state.exists() {
+        let state = tensors::read(&settings.state)?;
+        first_step = optimizer.restore(trainable, &state);
+        restore_average(trainable, &mut average, &state);
+    }
+    for step in first_step..settings.n_steps {
+        let loss = backward(step);
+        let gradient_norm = optimizer.gradient_norm();
+        let learning_rate = learning_rate(settings, step);
+        optimizer.step(learning_rate, clip_factor(gradient_norm, settings.max_grad_norm));
+        // Early averages follow closely, so that a short run is not an average of its start.
+        let decay = settings.ema_decay.min((1 + step) as f64 / (10 + step) as f64);
+        tch::no_grad(|| {
+            for (mean, master) in average.iter_mut().zip(trainable) {
+                let _ = mean.lerp_(&master.tensor, 1.0 - decay);
+            }
+        });
+        report(Progress { step: step + 1, loss, gradient_norm, learning_rate });
+        if (step + 1) % settings.save_every == 0 || step + 1 == settings.n_steps {
+            let mut state = optimizer.state(trainable);
+            for (mean, master) in average.iter().zip(trainable) {
+                state.insert(format!("average.{}", master.name), mean.shallow_clone());
+            }
+            tensors::write(&settings.state, &state, &BTreeMap::new())?;
+        }
+    }
+    Ok(trainable.iter().zip(average).map(|(t, mean)| (t.name.clone(), mean)).collect())
+}
+
+fn learning_rate(settings: &LoopSettings, step: u64) -> f64 {
+    let warmup = ((step + 1) as f64 / settings.n_warmup.max(1) as f64).min(1.0);
+    let position = step as f64 / settings.n_steps as f64;
+    settings.learning_rate * warmup * 0.5 * (1.0 + (std::f64::consts::PI * position).cos())
+}
+
+fn restore_average(trainable: &[Trainable], average: &mut [Tensor], state: &Named) {
+    tch::no_grad(|| {
+        for (mean, master) in average.iter_mut().zip(trainable) {
+            if let Some(stored) = state.get(&format!("average.{}", master.name)) {
+                mean.copy_(stored);
+            }
+        }
+    });
+}

@@ -1,0 +1,52 @@
+//! The frozen model that methods compare with.
+
+use tastemaker_diffusion::Denoiser;
+use tastemaker_models::nn::AdapterSwitch;
+
+/// Where the reference's predictions come from.
+pub enum Reference<'a> {
+    /// The policy with its adapters off.
+    AdapterOff {
+        /// The policy.
+        policy: &'a dyn Denoiser,
+        /// Its switch.
+        switch: AdapterSwitch,
+    },
+    /// A second, frozen network of the same precision.
+    Frozen(&'a dyn Denoiser),
+    /// None: for methods that do not compare.
+    None,
+}
+
+impl Reference<'_> {
+    /// Runs `work` with the reference network; adapters are on again afterwards.
+    ///
+    /// # Panics
+    /// Without a reference: set-up gives one to every objective that needs it.
+    pub fn with<T>(&self, work: impl FnOnce(&dyn Denoiser) -> T) -> T {
+        match self {
+            Reference::AdapterOff { policy, switch } => {
+                let _on_again = Off::new(switch);
+                work(*policy)
+            }
+            Reference::Frozen(denoiser) => work(*denoiser),
+            Reference::None => panic!("a method that needs a reference was set up without one"),
+        }
+    }
+}
+
+/// Keeps adapters off while it lives, also through a panic that is caught further up.
+struct Off<'a>(&'a AdapterSwitch);
+
+impl<'a> Off<'a> {
+    fn new(switch: &'a AdapterSwitch) -> Self {
+        switch.set(false);
+        Self(switch)
+    }
+}
+
+impl Drop for Off<'_> {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}

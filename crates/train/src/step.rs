@@ -1,0 +1,161 @@
+//! One optimisation step: the engine differentiates the network, the objective differentiates itself.
+//!
+//! The seven steps are those of `docs/architecture.md` section 2. Shapes: n pairs, r rows (2n, or n without losers),
+//! latents `[r, c, h, w]`.
+
+use tastemaker_diffusion::corruption::{Corrupted, Inversion, forward, invert, timestep_tensor};
+use tastemaker_diffusion::noise::{NoiseKey, gaussian};
+use tastemaker_diffusion::{Conditioning, Denoiser};
+use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_math::objectives::{Corruption, InversionModel, Objective, Outcome, PairContext, evaluate};
+use tastemaker_math::schedule::NoiseSchedule;
+use tch::{Kind, Tensor};
+
+use crate::batch::{Batch, to_host};
+use crate::reference::Reference;
+
+/// Everything a step looks at and does not change.
+pub struct Engine<'a> {
+    /// The network being trained.
+    pub policy: &'a dyn Denoiser,
+    /// The frozen reference.
+    pub reference: &'a Reference<'a>,
+    /// The method.
+    pub objective: &'a dyn Objective,
+    /// Noise levels.
+    pub schedule: &'a NoiseSchedule,
+    /// Timesteps are drawn uniformly from these.
+    pub timesteps: Timesteps<'a>,
+    /// Seed of every draw.
+    pub seed: u64,
+}
+
+/// Which timesteps training visits.
+#[derive(Debug, Clone, Copy)]
+pub enum Timesteps<'a> {
+    /// Every timestep of the schedule.
+    All,
+    /// A given few (SDXL-Turbo's four).
+    Among(&'a [usize]),
+}
+
+/// What one pair did in one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PairRecord {
+    /// The pair's identity.
+    pub id: u64,
+    /// Timestep it was looked at.
+    pub timestep: usize,
+    /// Policy error on the winner.
+    pub winner_error: f64,
+    /// Policy error on the loser.
+    pub loser_error: Option<f64>,
+    /// Reference errors on (winner, loser).
+    pub reference: Option<(f64, f64)>,
+    /// Loss, derivatives and logit.
+    pub outcome: Outcome,
+}
+
+impl Engine<'_> {
+    /// The timestep of one use of one pair.
+    pub fn timestep(&self, (id, draw): (u64, u64)) -> usize {
+        let mut keyed = Keyed::new(self.seed, Stream::Timestep, id, draw);
+        match self.timesteps {
+            Timesteps::All => keyed.below(self.schedule.len() as u64) as usize,
+            Timesteps::Among(few) => few[keyed.below(few.len() as u64) as usize],
+        }
+    }
+
+    /// Adds this micro-batch's share of the gradient of the mean loss over `n_total` pairs.
+    ///
+    /// Returns the records of its pairs; a non-finite error or loss is returned as it is and contributes no gradient.
+    pub fn accumulate(&self, batch: &Batch, n_total: usize) -> Vec<PairRecord> {
+        let timesteps: Vec<usize> = batch.keys.iter().map(|&key| self.timestep(key)).collect();
+        let rows = batch.per_row(&timesteps);
+        let corrupted = self.corrupt(batch, &timesteps, &rows);
+        let reference = self.objective.needs_reference().then(|| {
+            self.reference.with(|denoiser| {
+                tch::no_grad(|| to_host(&errors(denoiser, &corrupted, &rows, &batch.conditioning)))
+            })
+        });
+
+        let policy = errors(self.policy, &corrupted, &rows, &batch.conditioning);
+        let records = self.judge(batch, &timesteps, &to_host(&policy), reference.as_deref());
+        if records.iter().all(|record| record.outcome.loss.is_finite()) {
+            let share = 1.0 / n_total as f64;
+            let coefficients: Vec<(f64, f64)> = records
+                .iter()
+                .map(|record| (record.outcome.d_winner * share, record.outcome.d_loser * share))
+                .collect();
+            let coefficients: Vec<f32> = batch.join(&coefficients).into_iter().map(|c| c as f32).collect();
+            let coefficients = Tensor::from_slice(&coefficients).to_device(policy.device());
+            (policy * coefficients).sum(Kind::Float).backward();
+        }
+        records
+    }
+
+    /// Noisy latents and targets. Winner and loser share timestep and noise; policy and reference share the result.
+    fn corrupt(&self, batch: &Batch, timesteps: &[usize], rows: &[usize]) -> Corrupted {
+        let shape = &batch.latents.size()[1..];
+        let key = |stream: Stream, (index, draw): (u64, u64)| NoiseKey { seed: self.seed, stream, index, draw };
+        match self.objective.corruption() {
+            Corruption::Forward => {
+                let keys: Vec<_> = batch.keys.iter().map(|&k| key(Stream::Noise, k)).collect();
+                let noise = gaussian(&keys, shape).to_device(batch.latents.device());
+                forward(self.schedule, &batch.latents, &batch.per_row_tensor(&noise), rows)
+            }
+            Corruption::DdimInversion { steps, eta, model, grid } => {
+                debug_assert_eq!(timesteps.len(), batch.n_pairs());
+                let half = |offset: u64| {
+                    batch.keys.iter().map(move |&(id, draw)| key(Stream::InversionNoise, (id, 2 * draw + offset)))
+                };
+                let keys: Vec<_> = if batch.with_losers { half(0).chain(half(1)).collect() } else { half(0).collect() };
+                let settings = Inversion { n_steps: steps, eta, grid };
+                let run = |denoiser: &dyn Denoiser| {
+                    invert(self.schedule, denoiser, &batch.latents, &batch.conditioning, rows, &keys, &settings)
+                };
+                match model {
+                    InversionModel::Policy => run(self.policy),
+                    InversionModel::Reference => self.reference.with(run),
+                }
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        batch: &Batch,
+        timesteps: &[usize],
+        policy: &[f64],
+        reference: Option<&[f64]>,
+    ) -> Vec<PairRecord> {
+        let reference: Option<Vec<(f64, f64)>> = reference
+            .map(|rows| batch.split(rows).into_iter().map(|(w, l)| (w, l.unwrap_or(f64::NAN))).collect());
+        let policy = batch.split(policy);
+        batch
+            .keys
+            .iter()
+            .zip(timesteps)
+            .enumerate()
+            .map(|(i, (&(id, _), &timestep))| {
+                let (winner_error, loser_error) = policy[i];
+                let reference = reference.as_ref().map(|pairs| pairs[i]);
+                let context = PairContext {
+                    timestep,
+                    n_train_timesteps: self.schedule.len(),
+                    alpha_bar: self.schedule.alpha_bar(timestep),
+                };
+                let loser = loser_error.unwrap_or(winner_error);
+                let outcome = evaluate(self.objective, winner_error, loser, reference, &context);
+                PairRecord { id, timestep, winner_error, loser_error, reference, outcome }
+            })
+            .collect()
+    }
+}
+
+/// Mean squared error of each row, `[r]` f32, the graph kept where gradients are on.
+pub(crate) fn errors(denoiser: &dyn Denoiser, corrupted: &Corrupted, timesteps: &[usize], conditioning: &Conditioning) -> Tensor {
+    let timestep = timestep_tensor(timesteps.iter().map(|&t| t as i64), corrupted.noisy.device());
+    let output = denoiser.predict(&corrupted.noisy, &timestep, conditioning);
+    (output - &corrupted.target).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float)
+}
