@@ -1,5 +1,7 @@
 //! Adapted UNets against peft (`golden/models/unet-sd1-lora*`), and adapter files in and out.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

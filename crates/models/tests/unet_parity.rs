@@ -1,6 +1,8 @@
 //! The UNet against diffusers on tiny random networks: outputs, gradients of every parameter and of the inputs
 //! (`golden/models/unet-*`).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 
 use tastemaker_diffusion::{Conditioning, Denoiser};

@@ -1,5 +1,7 @@
 //! The VAE against diffusers on tiny random networks: moments, images, gradients (`golden/models/vae*`).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 
 use tastemaker_diffusion::LatentCodec;

@@ -1,0 +1,215 @@
+//! `pytorch_lora_weights.safetensors`: the factors, and peft's `LoraConfig` in the header.
+//!
+//! Source: `save_lora_weights` in `huggingface/diffusers:src/diffusers/loaders/`; `LoraConfig` in
+//! `huggingface/peft:src/peft/tuners/lora/config.py`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tastemaker_store::StoreError;
+use tastemaker_store::safetensors::Header;
+use tastemaker_torch::tensors::{self, Named};
+
+use super::keys::{self, DOWN, UP};
+use crate::ModelError;
+use crate::config::ConfigReader;
+use crate::nn::LoraSpec;
+
+/// The file's name in a folder of diffusers adapters.
+pub const FILE_NAME: &str = "pytorch_lora_weights.safetensors";
+
+/// Where diffusers keeps the configuration in the header.
+const METADATA_KEY: &str = "lora_adapter_metadata";
+
+/// Keys of peft's configuration that say nothing about the update itself.
+const ANNOTATIONS: [&str; 14] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+];
+
+/// A low-rank adapter of a UNet.
+#[derive(Debug)]
+pub struct LoraFile {
+    /// Rank of every update.
+    pub rank: i64,
+    /// Numerator of the scale alpha / rank.
+    pub alpha: f64,
+    /// Ends of the names of the adapted layers.
+    pub target_modules: Vec<String>,
+    /// Factors by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`.
+    pub tensors: Named,
+}
+
+impl LoraFile {
+    /// Reads an adapter in diffusers' layout, today's spelling or the older one (`.lora.down.weight`,
+    /// `.lora.up.weight`).
+    ///
+    /// Without metadata, rank is read off the factors and alpha equals it.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] if the file is missing, damaged, or holds anything but complete pairs of factors of one
+    /// rank; [`ModelError::Config`] if the header asks for a kind of adapter that is not supported.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let metadata = Header::read(path)?.metadata;
+        let fault =
+            |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
+
+        let mut factors = Named::new();
+        let mut unknown = Vec::new();
+        for (name, tensor) in tensors::read(path)? {
+            match keys::ours(&name) {
+                Some(ours) if tensor.is_floating_point() && !factors.contains_key(&ours) => {
+                    factors.insert(ours, tensor);
+                }
+                _ => unknown.push(name),
+            }
+        }
+        if !unknown.is_empty() {
+            let shown = unknown.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let found =
+                format!("{} tensors that are no factors of a UNet's adapter ({shown})", unknown.len());
+            return Err(fault(found, "names like `unet.<layer>.lora_A.weight` alone, each once"));
+        }
+        let layers = layers(&factors);
+        let rank = common_rank(&factors, &layers).map_err(|found| {
+            fault(
+                found,
+                "for each layer a down factor `[r, ..]` and an up factor `[.., r]`, with one r for all",
+            )
+        })?;
+
+        let refuse = |problems: String| ModelError::Config { path: path.to_owned(), problems };
+        let config = match metadata.get(METADATA_KEY) {
+            None => Settings { rank, alpha: rank as f64, target_modules: None },
+            Some(text) => {
+                let value =
+                    serde_json::from_str(text).map_err(|e| refuse(format!("`{METADATA_KEY}`: {e}")))?;
+                Settings::from_json(&value, rank).map_err(refuse)?
+            }
+        };
+        let target_modules = config.target_modules.unwrap_or_else(|| layers.iter().cloned().collect());
+        Ok(Self { rank: config.rank, alpha: config.alpha, target_modules, tensors: factors })
+    }
+
+    /// Writes the adapter as diffusers' `save_lora_weights` does.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`] if the file cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
+        let stored =
+            self.tensors.iter().map(|(name, tensor)| (keys::stored(name), tensor.shallow_clone())).collect();
+        let alpha = if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) };
+        let mut targets = self.target_modules.clone();
+        targets.sort();
+        let config = json!({
+            "alpha_pattern": {}, "bias": "none", "lora_alpha": alpha, "lora_bias": false, "lora_dropout": 0.0,
+            "peft_type": "LORA", "r": self.rank, "rank_pattern": {}, "target_modules": targets,
+            "use_dora": false, "use_rslora": false,
+        });
+        let entries = config.as_object().into_iter().flatten();
+        let config: Map<_, _> = entries.map(|(key, value)| (keys::stored(key), value.clone())).collect();
+        let text = format!("{:#}", Value::Object(config));
+        let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA_KEY.to_owned(), text)].into();
+        Ok(tensors::write(path.as_ref(), &stored, &metadata)?)
+    }
+
+    /// What a network needs to be built with this adapter: it goes to exactly the layers the file has factors for.
+    pub fn into_spec(self) -> LoraSpec {
+        LoraSpec {
+            rank: self.rank,
+            alpha: self.alpha,
+            target_modules: layers(&self.tensors).into_iter().collect(),
+            seed: 0,
+            tensors: Some(self.tensors),
+        }
+    }
+}
+
+/// Names of the adapted layers.
+fn layers(factors: &Named) -> BTreeSet<String> {
+    let layer = |name: &String| name.strip_suffix(DOWN).or_else(|| name.strip_suffix(UP)).map(str::to_owned);
+    factors.keys().filter_map(layer).collect()
+}
+
+/// The rank that all factors share, or what is wrong with them.
+fn common_rank(factors: &Named, layers: &BTreeSet<String>) -> Result<i64, String> {
+    let mut ranks = BTreeSet::new();
+    for layer in layers {
+        let shape = |end: &str| factors.get(&format!("{layer}{end}")).map(tch::Tensor::size);
+        let (Some(down), Some(up)) = (shape(DOWN), shape(UP)) else {
+            return Err(format!("`{layer}` with one factor of two"));
+        };
+        match (down.first(), up.get(1)) {
+            (Some(rank), Some(same)) if rank == same && *rank > 0 => ranks.insert(*rank),
+            _ => return Err(format!("`{layer}` with factors {down:?} and {up:?}")),
+        };
+    }
+    match ranks.iter().copied().collect::<Vec<_>>()[..] {
+        [rank] => Ok(rank),
+        [] => Err("no factors".to_owned()),
+        _ => Err(format!("ranks {ranks:?}")),
+    }
+}
+
+/// What the header says.
+struct Settings {
+    rank: i64,
+    alpha: f64,
+    /// `None` where peft was given a regular expression.
+    target_modules: Option<Vec<String>>,
+}
+
+impl Settings {
+    /// Reads peft's configuration of the UNet. Switches that are off, as most of them are, need no name here.
+    fn from_json(metadata: &Value, found_rank: i64) -> Result<Self, String> {
+        let Some(entries) = metadata.as_object() else {
+            return Err(format!("`{METADATA_KEY}` is {metadata}"));
+        };
+        let entries = entries.iter().filter_map(|(key, value)| Some((key.strip_prefix(keys::UNET)?, value)));
+        let config: Map<_, _> = entries
+            .filter(|(_, value)| !is_off(value))
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .collect();
+        let mut r = ConfigReader::new(&Value::Object(config));
+        let rank = r.or("r", found_rank);
+        if rank != found_rank {
+            r.problem(format!("`r` is {rank}; the factors have rank {found_rank}"));
+        }
+        let alpha = r.or("lora_alpha", rank as f64);
+        let target_modules = match r.raw("target_modules") {
+            Some(Value::Array(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
+            _ => None,
+        };
+        r.neutral("peft_type", &[json!("LORA")]);
+        r.neutral("bias", &[json!("none")]);
+        for key in ANNOTATIONS {
+            r.ignored(key);
+        }
+        r.finish().map(|()| Self { rank, alpha, target_modules })
+    }
+}
+
+/// Null, false, or empty.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        _ => false,
+    }
+}

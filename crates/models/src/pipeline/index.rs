@@ -1,0 +1,148 @@
+//! `model_index.json`: what a model folder holds.
+//!
+//! Source: `huggingface/diffusers:src/diffusers/pipelines/{stable_diffusion,stable_diffusion_xl}/`, constructors.
+
+use serde_json::Value;
+
+use crate::config::ConfigReader;
+
+/// How the parts of a pipeline work together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// One text encoder: SD1.x and SD2.x.
+    StableDiffusion,
+    /// Two text encoders, a pooled embedding and sizes: SDXL.
+    StableDiffusionXl,
+}
+
+impl Family {
+    const ALL: [(&'static str, Self); 2] = [
+        ("StableDiffusionPipeline", Self::StableDiffusion),
+        ("StableDiffusionXLPipeline", Self::StableDiffusionXl),
+    ];
+
+    /// The components this project runs, by folder name, with the classes that may stand there (any, if empty).
+    pub fn components(self) -> &'static [(&'static str, &'static [&'static str])] {
+        const TEXT: &[&str] = &["CLIPTextModel", "CLIPTextModelWithProjection"];
+        const TOKENIZER: &[&str] = &["CLIPTokenizer", "CLIPTokenizerFast"];
+        const ALL: [(&str, &[&str]); 7] = [
+            ("unet", &["UNet2DConditionModel"]),
+            ("vae", &["AutoencoderKL"]),
+            ("scheduler", &[]),
+            ("text_encoder", TEXT),
+            ("tokenizer", TOKENIZER),
+            ("text_encoder_2", TEXT),
+            ("tokenizer_2", TOKENIZER),
+        ];
+        match self {
+            Self::StableDiffusion => &ALL[..5],
+            Self::StableDiffusionXl => &ALL,
+        }
+    }
+
+    /// Folder names of the text encoders and of their tokenizers.
+    pub fn text_components(self) -> &'static [(&'static str, &'static str)] {
+        const ALL: [(&str, &str); 2] = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
+        match self {
+            Self::StableDiffusion => &ALL[..1],
+            Self::StableDiffusionXl => &ALL,
+        }
+    }
+}
+
+/// Components that never run here; they travel with a model all the same.
+const PASSENGERS: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
+
+/// What `model_index.json` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelIndex {
+    /// How the parts work together.
+    pub family: Family,
+    /// Folder names of every component that is not null, those that never run here included.
+    pub components: Vec<String>,
+    /// Whether an unprompted SDXL picture is guided by zeros instead of the encoded empty prompt.
+    pub force_zeros_for_empty_prompt: bool,
+}
+
+impl ModelIndex {
+    /// Reads and validates an index.
+    ///
+    /// # Errors
+    /// Every unknown key and every component this implementation cannot run, in one message.
+    pub fn from_json(index: &Value) -> Result<Self, String> {
+        let mut r = ConfigReader::new(index);
+        let name = index.get("_class_name").and_then(Value::as_str).unwrap_or("no class");
+        let family = Family::ALL.iter().find(|(known, _)| *known == name).map_or_else(
+            || {
+                let known = Family::ALL.map(|(known, _)| known).join(" or ");
+                r.problem(format!("`_class_name` is {name}; wanted {known}"));
+                // Listed components are then judged by the larger family, to complain of no more than the class.
+                Family::StableDiffusionXl
+            },
+            |(_, family)| *family,
+        );
+        let mut components = Vec::new();
+        for (component, classes) in family.components() {
+            match class_of(&mut r, component) {
+                Some(class) if classes.is_empty() || classes.contains(&class.as_str()) => {
+                    components.push((*component).to_owned());
+                }
+                Some(class) => {
+                    r.problem(format!("`{component}` is {class}; wanted {}", classes.join(" or ")))
+                }
+                None => r.problem(format!("`{component}` is not listed; {name} needs it")),
+            }
+        }
+        for component in PASSENGERS {
+            if class_of(&mut r, component).is_some() {
+                components.push(component.to_owned());
+            }
+        }
+        let force_zeros_for_empty_prompt =
+            r.or("force_zeros_for_empty_prompt", family == Family::StableDiffusionXl);
+        r.ignored("requires_safety_checker");
+        r.ignored("add_watermarker");
+        r.finish().map(|()| Self { family, components, force_zeros_for_empty_prompt })
+    }
+}
+
+/// The class of a component, `None` if there is no such component.
+fn class_of(r: &mut ConfigReader, component: &str) -> Option<String> {
+    r.optional::<(Option<String>, Option<String>)>(component)?.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_component_that_is_null_does_not_exist() {
+        let index = ModelIndex::from_json(&json!({
+            "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.6.0",
+            "feature_extractor": ["transformers", "CLIPImageProcessor"], "safety_checker": [null, null],
+            "requires_safety_checker": true, "scheduler": ["diffusers", "PNDMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+        }))
+        .unwrap();
+        assert_eq!(index.family, Family::StableDiffusion);
+        let wanted = ["unet", "vae", "scheduler", "text_encoder", "tokenizer", "feature_extractor"];
+        assert_eq!(index.components, wanted);
+    }
+
+    #[test]
+    fn what_cannot_run_here_is_refused_at_once() {
+        let text = ModelIndex::from_json(&json!({
+            "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
+            "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"], "transformer": ["diffusers", "FluxTransformer2DModel"],
+        }))
+        .unwrap_err();
+        for part in ["T5EncoderModel", "`vae` is not listed", "unknown key `transformer`"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let text = ModelIndex::from_json(&json!({"_class_name": "FluxPipeline"})).unwrap_err();
+        assert!(text.contains("FluxPipeline"), "{text}");
+    }
+}

@@ -1,0 +1,256 @@
+//! `scheduler/scheduler_config.json`: the noise a model was trained on, and how its images are drawn.
+//!
+//! Sampling here is DDIM whatever class the file names, so keys that only choose among solvers are read over; keys that
+//! change the noise levels, the prediction or the timesteps the network is told are used or refused.
+//!
+//! Source: the constructors in `huggingface/diffusers:src/diffusers/schedulers/`.
+
+use serde_json::{Value, json};
+use tastemaker_math::ddim::{Sampling, Spacing};
+use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
+
+use crate::config::ConfigReader;
+
+/// What a class does where its configuration is silent.
+struct Class {
+    name: &'static str,
+    spacing: Spacing,
+    set_alpha_to_one: bool,
+    clips_samples: bool,
+}
+
+const fn class(name: &'static str, spacing: Spacing) -> Class {
+    Class { name, spacing, set_alpha_to_one: true, clips_samples: false }
+}
+
+const CLASSES: [Class; 9] = [
+    Class { clips_samples: true, ..class("DDIMScheduler", Spacing::Leading) },
+    Class { clips_samples: true, ..class("DDPMScheduler", Spacing::Leading) },
+    Class { set_alpha_to_one: false, ..class("PNDMScheduler", Spacing::Leading) },
+    class("EulerDiscreteScheduler", Spacing::Linspace),
+    class("EulerAncestralDiscreteScheduler", Spacing::Linspace),
+    class("LMSDiscreteScheduler", Spacing::Linspace),
+    class("DPMSolverMultistepScheduler", Spacing::Linspace),
+    class("DPMSolverSinglestepScheduler", Spacing::Linspace),
+    class("UniPCMultistepScheduler", Spacing::Linspace),
+];
+
+/// Keys that choose a solver or set it up.
+const SOLVER: [&str; 25] = [
+    "algorithm_type",
+    "clip_sample_range",
+    "disable_corrector",
+    "dynamic_thresholding_ratio",
+    "euler_at_final",
+    "final_sigmas_type",
+    "flow_shift",
+    "interpolation_type",
+    "lambda_min_clipped",
+    "lower_order_final",
+    "predict_x0",
+    "sample_max_value",
+    "shift_terminal",
+    "sigma_max",
+    "sigma_min",
+    "skip_prk_steps",
+    "solver_order",
+    "solver_p",
+    "solver_type",
+    "time_shift_type",
+    "use_beta_sigmas",
+    "use_exponential_sigmas",
+    "use_karras_sigmas",
+    "use_lu_lambdas",
+    "tensor_format",
+];
+
+/// Far more levels than any model has; a table of them still fits anywhere.
+const MAX_TIMESTEPS: usize = 100_000;
+
+/// Noise levels and sampling settings of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchedulerConfig {
+    /// The noise levels the model was trained on, and what it predicts.
+    pub schedule: NoiseSchedule,
+    /// DDIM over the model's own timesteps: 50 steps, eta 0.
+    pub sampling: Sampling,
+}
+
+impl SchedulerConfig {
+    /// Reads and validates a diffusers configuration.
+    ///
+    /// # Errors
+    /// Every unknown key and every value this implementation would get wrong, in one message.
+    pub fn from_json(config: &Value) -> Result<Self, String> {
+        let mut r = ConfigReader::new(config);
+        let name = config.get("_class_name").and_then(Value::as_str).unwrap_or("no class");
+        let class = CLASSES.iter().find(|class| class.name == name).unwrap_or_else(|| {
+            let known: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
+            r.problem(format!("`_class_name` is {name}; wanted one of {}", known.join(", ")));
+            &CLASSES[0]
+        });
+        check_clipping(&mut r, class);
+        let kind = r.or("beta_schedule", BetaSchedule::Linear);
+        let prediction = r.or("prediction_type", Prediction::Epsilon);
+        let n_timesteps = r.or("num_train_timesteps", 1000usize);
+        let (start, end) = (r.or("beta_start", 0.0001), r.or("beta_end", 0.02));
+        let rescale = r.or("rescale_betas_zero_snr", false);
+        let sampling = Sampling {
+            spacing: r.or("timestep_spacing", class.spacing),
+            n_steps: 50,
+            steps_offset: r.or("steps_offset", 0),
+            set_alpha_to_one: r.or("set_alpha_to_one", class.set_alpha_to_one),
+            eta: 0.0,
+        };
+        neutral_keys(&mut r);
+        let schedule = if n_timesteps > MAX_TIMESTEPS {
+            Err(format!("`num_train_timesteps` is {n_timesteps}; wanted at most {MAX_TIMESTEPS}"))
+        } else {
+            NoiseSchedule::new(kind, n_timesteps, start, end, prediction).map_err(|error| error.to_string())
+        };
+        match schedule {
+            Ok(schedule) => {
+                let schedule = if rescale { schedule.rescale_zero_terminal_snr() } else { schedule };
+                r.finish().map(|()| Self { schedule, sampling })
+            }
+            Err(problem) => {
+                r.problem(problem);
+                Err(r.finish().expect_err("a problem was just recorded"))
+            }
+        }
+    }
+}
+
+/// Clipping to -1..1 is meant for pixels and would ruin latents.
+fn check_clipping(r: &mut ConfigReader, class: &Class) {
+    match r.optional::<bool>("clip_sample") {
+        Some(true) => r.problem("`clip_sample` is true, which cuts latents off at 1; wanted false".into()),
+        None if class.clips_samples => r.problem(format!(
+            "`clip_sample` is absent and {} then cuts latents off at 1; write `\"clip_sample\": false`",
+            class.name
+        )),
+        _ => {}
+    }
+}
+
+fn neutral_keys(r: &mut ConfigReader) {
+    for key in ["thresholding", "use_dynamic_shifting", "use_flow_sigmas"] {
+        r.neutral(key, &[json!(false)]);
+    }
+    r.neutral("trained_betas", &[]);
+    r.neutral("timestep_type", &[json!("discrete")]);
+    let fixed = ["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"];
+    r.neutral("variance_type", &fixed.map(Value::from));
+    for key in SOLVER {
+        r.ignored(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As published with Stable Diffusion 1.5.
+    fn sd1() -> Value {
+        json!({
+            "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,
+            "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null,
+            "clip_sample": false,
+        })
+    }
+
+    fn with(mut config: Value, key: &str, value: Value) -> Value {
+        config[key] = value;
+        config
+    }
+
+    #[test]
+    fn the_published_sd1_configuration_is_read() {
+        let SchedulerConfig { schedule, sampling } = SchedulerConfig::from_json(&sd1()).unwrap();
+        let wanted =
+            NoiseSchedule::new(BetaSchedule::ScaledLinear, 1000, 0.00085, 0.012, Prediction::Epsilon)
+                .unwrap();
+        assert_eq!(schedule, wanted);
+        let leading = Sampling {
+            spacing: Spacing::Leading,
+            n_steps: 50,
+            steps_offset: 1,
+            set_alpha_to_one: false,
+            eta: 0.0,
+        };
+        assert_eq!(sampling, leading);
+    }
+
+    #[test]
+    fn the_published_sdxl_configuration_is_read() {
+        let config = SchedulerConfig::from_json(&json!({
+            "_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0", "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
+            "interpolation_type": "linear", "num_train_timesteps": 1000, "prediction_type": "epsilon",
+            "sample_max_value": 1.0, "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
+            "timestep_spacing": "leading", "trained_betas": null, "use_karras_sigmas": false,
+        }))
+        .unwrap();
+        assert_eq!(config, SchedulerConfig::from_json(&sd1()).unwrap());
+    }
+
+    #[test]
+    fn what_a_class_does_when_told_nothing_is_kept() {
+        let sampling = |name: &str| {
+            let config = json!({"_class_name": name, "clip_sample": false});
+            let sampling = SchedulerConfig::from_json(&config).unwrap().sampling;
+            (sampling.spacing, sampling.set_alpha_to_one)
+        };
+        assert_eq!(sampling("DDIMScheduler"), (Spacing::Leading, true));
+        assert_eq!(sampling("PNDMScheduler"), (Spacing::Leading, false));
+        assert_eq!(sampling("EulerDiscreteScheduler"), (Spacing::Linspace, true));
+    }
+
+    #[test]
+    fn zero_terminal_snr_and_v_prediction_are_used() {
+        let config = with(
+            with(sd1(), "rescale_betas_zero_snr", json!(true)),
+            "prediction_type",
+            json!("v_prediction"),
+        );
+        let schedule = SchedulerConfig::from_json(&config).unwrap().schedule;
+        assert_eq!((schedule.alpha_bar(999), schedule.prediction()), (0.0, Prediction::VPrediction));
+    }
+
+    #[test]
+    fn clipping_latents_is_refused_even_where_it_is_only_a_default() {
+        let error = |config: &Value| SchedulerConfig::from_json(config).unwrap_err();
+        assert!(error(&with(sd1(), "clip_sample", json!(true))).contains("`clip_sample` is true"));
+        assert!(error(&json!({"_class_name": "DDIMScheduler"})).contains("`clip_sample` is absent"));
+        let silent = json!({"_class_name": "EulerDiscreteScheduler"});
+        assert!(SchedulerConfig::from_json(&silent).is_ok());
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let text = SchedulerConfig::from_json(&json!({
+            "_class_name": "EDMEulerScheduler", "clip_sample": false, "prediction_type": "sample", "thresholding": true,
+            "trained_betas": [0.1, 0.2], "beta_start": 2.0, "sigma_data": 0.5, "variance_type": "learned",
+        }))
+        .unwrap_err();
+        for part in [
+            "EDMEulerScheduler",
+            "`prediction_type` is \"sample\"",
+            "`thresholding` is true",
+            "`trained_betas`",
+            "found 2 and 0.02",
+            "unknown key `sigma_data`",
+            "`variance_type` is \"learned\"",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_absurd_length_is_refused_before_it_is_built() {
+        let text =
+            SchedulerConfig::from_json(&with(sd1(), "num_train_timesteps", json!(1_000_000_000_000u64)));
+        assert!(text.unwrap_err().contains("`num_train_timesteps`"));
+    }
+}

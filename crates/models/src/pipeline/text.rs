@@ -1,0 +1,136 @@
+//! From prompts to what the denoiser is told.
+//!
+//! Source: `encode_prompt` of diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
+
+use tastemaker_diffusion::Conditioning;
+use tastemaker_torch::Precision;
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::TRANSFORMERS_STEM;
+use super::component::{build, read_tensors};
+use super::index::Family;
+use super::load::ModelFolder;
+use crate::ModelError;
+use crate::clip_text::{self, ClipText};
+use crate::nn::{Role, Weights};
+use crate::tokenizer::ClipTokenizer;
+
+/// Prompts encoded in one forward pass.
+const BATCH: usize = 64;
+
+#[derive(Debug)]
+struct TextEncoder {
+    tokenizer: ClipTokenizer,
+    network: ClipText,
+}
+
+/// The text encoders of a model, with their tokenizers.
+#[derive(Debug)]
+pub struct TextEncoders {
+    encoders: Vec<TextEncoder>,
+    family: Family,
+    zeros_for_empty: bool,
+    device: Device,
+}
+
+/// Loads every text encoder of a folder.
+pub(super) fn load(
+    folder: &ModelFolder,
+    precision: Precision,
+    device: Device,
+) -> Result<TextEncoders, ModelError> {
+    let mut encoders: Vec<TextEncoder> = Vec::new();
+    for (component, tokenizer_name) in folder.family().text_components() {
+        let config = folder.text_config(component)?;
+        let tokenizer_folder = folder.component(tokenizer_name);
+        let tokenizer = ClipTokenizer::from_folder(&tokenizer_folder)?;
+        let first_length =
+            encoders.first().map_or(tokenizer.max_length(), |first| first.tokenizer.max_length());
+        let (n_ids, length) = (tokenizer.n_ids(), tokenizer.max_length());
+        let (vocab_size, positions) = (config.vocab_size, config.max_position_embeddings);
+        let problem = if n_ids as i64 > vocab_size {
+            Some(format!("ids up to {}; `{component}` knows {vocab_size} tokens", n_ids - 1))
+        } else if length as i64 > positions {
+            Some(format!("prompts of {length} tokens; `{component}` has {positions} positions"))
+        } else if length != first_length {
+            Some(format!("prompts of {length} tokens; the first tokenizer makes {first_length}"))
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            return Err(ModelError::Tokenizer {
+                path: tokenizer_folder,
+                message: format!("it makes {problem}"),
+            });
+        }
+        let (path, tensors) =
+            read_tensors(&folder.component(component), TRANSFORMERS_STEM, clip_text::modern_names)?;
+        let weights = Weights::from_tensors(tensors, Role::Frozen, precision, device);
+        let network = build(weights, None, path, |scope| ClipText::new(scope, config))?.network;
+        encoders.push(TextEncoder { tokenizer, network });
+    }
+    let zeros_for_empty = folder.index().force_zeros_for_empty_prompt;
+    Ok(TextEncoders { encoders, family: folder.family(), zeros_for_empty, device })
+}
+
+impl TextEncoders {
+    /// The conditioning of one sample per prompt, in the compute type.
+    ///
+    /// SD1.x and SD2.x: the last hidden state. SDXL: the penultimate hidden states of both encoders side by side, the
+    /// second's projection, and the sizes of an uncropped square picture of side `resolution`, in pixels (for SDXL).
+    ///
+    /// # Panics
+    /// If there are no prompts.
+    pub fn encode(&self, prompts: &[impl AsRef<str>], resolution: i64) -> Conditioning {
+        let parts = prompts.chunks(BATCH).map(|some| no_grad(|| self.encode_some(some, resolution)));
+        parts.reduce(|all, part| all.followed_by(&part)).expect("at least one prompt")
+    }
+
+    /// The conditioning of the empty prompt: what captions are replaced by when they are dropped in training.
+    pub fn empty(&self, resolution: i64) -> Conditioning {
+        self.encode(&[""], resolution)
+    }
+
+    /// What classifier-free guidance leads away from: [`TextEncoders::empty`], or zeros where the model's index says so
+    /// (SDXL).
+    pub fn unconditional(&self, resolution: i64) -> Conditioning {
+        let empty = self.empty(resolution);
+        if self.family == Family::StableDiffusion || !self.zeros_for_empty {
+            return empty;
+        }
+        Conditioning {
+            hidden: empty.hidden.zeros_like(),
+            pooled: empty.pooled.as_ref().map(Tensor::zeros_like),
+            time_ids: empty.time_ids,
+        }
+    }
+
+    /// The tokenizer of each encoder.
+    pub fn tokenizers(&self) -> impl Iterator<Item = &ClipTokenizer> {
+        self.encoders.iter().map(|encoder| &encoder.tokenizer)
+    }
+
+    fn encode_some(&self, prompts: &[impl AsRef<str>], resolution: i64) -> Conditioning {
+        let n = prompts.len() as i64;
+        let outputs: Vec<_> = self
+            .encoders
+            .iter()
+            .map(|TextEncoder { tokenizer, network }| {
+                let ids =
+                    Tensor::from_slice(&tokenizer.encode_batch(prompts)).view([n, -1]).to_device(self.device);
+                network.forward(&ids)
+            })
+            .collect();
+        if self.family == Family::StableDiffusion {
+            return Conditioning::text(outputs[0].last_hidden_state.shallow_clone());
+        }
+        let states: Vec<_> = outputs.iter().map(|output| output.penultimate()).collect();
+        let sizes = [resolution, resolution, 0, 0, resolution, resolution];
+        let time_ids = Tensor::from_slice(&sizes).to_kind(Kind::Float).to_device(self.device);
+        Conditioning {
+            hidden: Tensor::cat(&states, -1), // [n, m, c1 + c2]
+            pooled: outputs[1].projected.as_ref().map(Tensor::shallow_clone),
+            time_ids: Some(time_ids.view([1, 6]).repeat([n, 1])),
+        }
+    }
+}
