@@ -77,10 +77,8 @@ pub fn invert(
     settings: &Inversion,
 ) -> Corrupted {
     let device = clean.device();
-    let plans: Vec<Vec<InversionStep>> = timesteps
-        .iter()
-        .map(|&t| inversion(settings.grid, t, settings.n_steps, schedule.len()))
-        .collect();
+    let plans: Vec<Vec<InversionStep>> =
+        timesteps.iter().map(|&t| inversion(settings.grid, t, settings.n_steps, schedule.len())).collect();
     let mut generators: Vec<Keyed> = keys.iter().map(NoiseKey::generator).collect();
     let n_rounds = plans.iter().map(Vec::len).max().unwrap_or(0);
 
@@ -88,8 +86,10 @@ pub fn invert(
         let mut x = clean.copy();
         for round in 0..n_rounds {
             let active: Vec<usize> = (0..plans.len()).filter(|&i| round < plans[i].len()).collect();
-            let steps: Vec<_> =
-                active.iter().map(|&i| (plans[i][round], plans[i][round].coefficients(schedule, settings.eta))).collect();
+            let steps: Vec<_> = active
+                .iter()
+                .map(|&i| (plans[i][round], plans[i][round].coefficients(schedule, settings.eta)))
+                .collect();
             let index = timestep_tensor(active.iter().map(|&i| i as i64), device);
             let timestep = timestep_tensor(steps.iter().map(|(step, _)| step.model_timestep), device);
             let part = x.index_select(0, &index);
@@ -97,7 +97,8 @@ pub fn invert(
             let mut moved = per_sample(steps.iter().map(|(_, c)| c.sample), device) * &part
                 + per_sample(steps.iter().map(|(_, c)| c.prediction), device) * output;
             if settings.eta > 0.0 {
-                let drawing = generators.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, g)| g);
+                let drawing =
+                    generators.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, g)| g);
                 let gaussian = next_gaussian(drawing, &clean.size()[1..]).to_device(device);
                 moved += per_sample(steps.iter().map(|(_, c)| c.noise), device) * gaussian;
             }

@@ -12,7 +12,7 @@ use crate::{Conditioning, Denoiser};
 pub struct Guided<'a> {
     /// The network.
     pub denoiser: &'a dyn Denoiser,
-    /// Conditioning of the empty or negative prompt, one sample.
+    /// Conditioning of the empty or negative prompt: one for all samples, or one for each.
     pub unconditional: &'a Conditioning,
     /// Guidance scale as diffusers counts it: 1 is no guidance.
     pub scale: f64,
@@ -24,11 +24,15 @@ impl Denoiser for Guided<'_> {
             return self.denoiser.predict(x, timestep, conditioning);
         }
         let n = x.size()[0];
-        let repeated = self.unconditional.select(&Tensor::zeros([n], (tch::Kind::Int64, x.device())));
+        let unconditional = if self.unconditional.len() == n as usize {
+            self.unconditional.share()
+        } else {
+            self.unconditional.select(&Tensor::zeros([n], (tch::Kind::Int64, x.device())))
+        };
         let both = self.denoiser.predict(
             &Tensor::cat(&[x, x], 0),
             &Tensor::cat(&[timestep, timestep], 0),
-            &repeated.followed_by(conditioning),
+            &unconditional.followed_by(conditioning),
         );
         let (u, c) = (both.narrow(0, 0, n), both.narrow(0, n, n));
         &u + self.scale * (c - &u)

@@ -28,8 +28,17 @@ impl NoiseKey {
 /// # Shapes
 /// `sample_shape` is `[c, h, w]`; result `[keys.len(), c, h, w]` f32.
 pub fn gaussian(keys: &[NoiseKey], sample_shape: &[i64]) -> Tensor {
+    gaussians(keys, sample_shape)()
+}
+
+/// A source of unit gaussians on the host: every call gives the next ones of each key.
+///
+/// # Shapes
+/// As [`gaussian`].
+pub fn gaussians(keys: &[NoiseKey], sample_shape: &[i64]) -> impl FnMut() -> Tensor + use<> {
     let mut generators: Vec<Keyed> = keys.iter().map(NoiseKey::generator).collect();
-    next_gaussian(generators.iter_mut(), sample_shape)
+    let sample_shape = sample_shape.to_vec();
+    move || next_gaussian(generators.iter_mut(), &sample_shape)
 }
 
 /// The next unit gaussians of each generator, on the host.

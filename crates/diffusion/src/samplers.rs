@@ -6,16 +6,15 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tch::Tensor;
 
 use crate::corruption::timestep_tensor;
-use crate::noise::next_gaussian;
-use crate::noise::NoiseKey;
 use crate::{Conditioning, Denoiser};
 
 /// DDIM sampling.
 ///
-/// `keys` names each sample's posterior noise; it is used when `sampling.eta` is above 0.
+/// `posterior_noise` is asked once per step that adds noise, so never when `sampling.eta` is 0;
+/// [`gaussians`](crate::noise::gaussians) is a source of it.
 ///
 /// # Shapes
-/// `noise` `[n, c, h, w]` unit gaussian, result latents of the same shape.
+/// `noise` and what `posterior_noise` gives `[n, c, h, w]` unit gaussian, result latents of the same shape.
 ///
 /// # Errors
 /// Those of [`plan`]: a step count the schedule cannot serve.
@@ -27,11 +26,10 @@ pub fn ddim(
     conditioning: &Conditioning,
     schedule: &NoiseSchedule,
     sampling: &Sampling,
-    keys: &[NoiseKey],
+    mut posterior_noise: impl FnMut() -> Tensor,
 ) -> Result<Tensor, ScheduleError> {
     let steps = plan(schedule, sampling)?;
     let (n, device) = (noise.size()[0], noise.device());
-    let mut generators: Vec<_> = keys.iter().map(NoiseKey::generator).collect();
     Ok(tch::no_grad(|| {
         let mut x = noise.shallow_clone();
         for step in steps {
@@ -39,7 +37,7 @@ pub fn ddim(
             let output = denoiser.predict(&x, &timestep, conditioning);
             x = x * step.step.sample + output * step.step.prediction;
             if step.step.noise != 0.0 {
-                x += next_gaussian(generators.iter_mut(), &noise.size()[1..]).to_device(device) * step.step.noise;
+                x += posterior_noise().to_device(device) * step.step.noise;
             }
         }
         x

@@ -1,0 +1,108 @@
+//! Whole DDIM trajectories with guidance against diffusers (`golden/sampler/ddim-*`).
+//!
+//! The recorded inversions (`inverse-*`) have no twin here: diffusers asks the network at the level a step goes *to*, our
+//! grids at the one it comes *from*, as DDIM-InPO does. `golden/losses/ddim-inpo` holds those.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::cell::Cell;
+
+use tastemaker_diffusion::Conditioning;
+use tastemaker_diffusion::guidance::Guided;
+use tastemaker_diffusion::samplers::ddim;
+use tastemaker_math::ddim::Sampling;
+use tastemaker_models::nn::{Role, Weights};
+use tastemaker_models::pipeline::SchedulerConfig;
+use tastemaker_models::unet::{UNet, UNetConfig};
+use tastemaker_testkit::{Golden, assert_close};
+use tastemaker_torch::Precision;
+use tch::{Device, Tensor};
+
+fn network(golden: &Golden) -> UNet {
+    let weights = Weights::from_tensors(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
+    let config = UNetConfig::from_json(&golden.config_json()).unwrap();
+    let network = UNet::new(weights.root(), config, Precision::F32);
+    weights.finish().unwrap();
+    network
+}
+
+fn conditioning(golden: &Golden, side: &str) -> Conditioning {
+    let part = |name: &str| golden.get(&format!("{side}{name}"));
+    Conditioning {
+        hidden: golden.tensor(&format!("{side}encoder_hidden_states")),
+        pooled: part("text_embeds"),
+        time_ids: part("time_ids"),
+    }
+}
+
+fn number(golden: &Golden, key: &str) -> f64 {
+    golden.note(key).unwrap().parse().unwrap()
+}
+
+/// The last latents of the case, drawn by our sampler, for the samples `start..start + length`.
+fn sampled(golden: &Golden, start: i64, length: i64, posterior_noise: impl FnMut() -> Tensor) -> Tensor {
+    let network = network(golden);
+    let SchedulerConfig { schedule, sampling } =
+        SchedulerConfig::from_json(&golden.json("scheduler_config.json")).unwrap();
+    let unconditional = conditioning(golden, "negative_").narrow(start, length);
+    let guided =
+        Guided { denoiser: &network, unconditional: &unconditional, scale: number(golden, "guidance") };
+    ddim(
+        &guided,
+        &golden.tensor("initial").narrow(0, start, length),
+        &conditioning(golden, "").narrow(start, length),
+        &schedule,
+        &Sampling { n_steps: 20, eta: number(golden, "eta"), ..sampling },
+        posterior_noise,
+    )
+    .unwrap()
+}
+
+fn no_noise() -> Tensor {
+    panic!("a deterministic sampler asked for noise")
+}
+
+#[test]
+fn guided_trajectories_end_where_those_of_diffusers_end() {
+    for case in ["ddim-sd1", "ddim-sd2v", "ddim-sd2v-zero-snr", "ddim-sdxl"] {
+        let golden = Golden::load("sampler", case);
+        let latents = sampled(&golden, 0, 2, no_noise);
+        assert_close(&latents, &golden.tensor("latents.20"), golden.tolerance("output"), case);
+    }
+}
+
+#[test]
+fn stochastic_trajectories_take_their_noise_step_by_step() {
+    let golden = Golden::load("sampler", "ddim-eta");
+    let noise = golden.tensor("variance_noise"); // [steps, b, c, h, w]
+    let asked = Cell::new(0);
+    let latents = sampled(&golden, 0, 2, || noise.get(asked.replace(asked.get() + 1)));
+    assert_eq!(asked.get(), 20);
+    assert_close(&latents, &golden.tensor("latents.20"), golden.tolerance("output"), "ddim-eta");
+}
+
+#[test]
+fn one_negative_prompt_serves_every_sample() {
+    let golden = Golden::load("sampler", "ddim-sdxl");
+    let network = network(&golden);
+    let SchedulerConfig { schedule, sampling } =
+        SchedulerConfig::from_json(&golden.json("scheduler_config.json")).unwrap();
+    let negative = conditioning(&golden, "negative_");
+    let run = |unconditional: &Conditioning| {
+        let guided = Guided { denoiser: &network, unconditional, scale: 5.0 };
+        let sampling = Sampling { n_steps: 2, ..sampling };
+        let conditioning = conditioning(&golden, "");
+        ddim(&guided, &golden.tensor("initial"), &conditioning, &schedule, &sampling, no_noise).unwrap()
+    };
+    let both = run(&negative.narrow(0, 1).twice());
+    assert!(run(&negative.narrow(0, 1)).equal(&both));
+    assert!(!run(&negative).equal(&both));
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_neighbours() {
+    let golden = Golden::load("sampler", "ddim-sd1");
+    let second = sampled(&golden, 1, 1, no_noise);
+    let wanted = golden.tensor("latents.20").narrow(0, 1, 1);
+    assert_close(&second, &wanted, golden.tolerance("output"), "the second sample alone");
+}
