@@ -1,18 +1,22 @@
 //! Pairs as tensors, and the one place where winners and losers are joined and split.
 
+use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
-use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tch::{Device, Kind, Tensor};
 
 /// The images and captions of a pair set, encoded once.
 ///
 /// # Shapes
-/// Posteriors `[n_images, c, h, w]` f32 on the host; captions `[n_captions, ..]`; `empty` is one sample.
+/// Posteriors `[n_images, c, h, w]` f32 on the host, with mirror images `[2 n_images, c, h, w]`; captions
+/// `[n_captions, ..]` and `empty`, one sample, on the device.
 #[derive(Debug)]
 pub struct EncodedPairs {
     /// Posteriors of the distinct images.
     pub images: Posterior,
+    /// Whether each image's mirror image follows, at its row plus the number of images. Then [`EncodedPairs::batch`]
+    /// takes one of the two at random, drawing for winner and loser on their own.
+    pub mirrored: bool,
     /// Conditioning of the distinct captions.
     pub captions: Conditioning,
     /// Conditioning of the empty caption.
@@ -69,6 +73,16 @@ impl Batch {
         if self.with_losers { 2 } else { 1 }
     }
 
+    /// Names a draw of each pair: what winner and loser share.
+    pub fn pair_keys(&self, seed: u64, stream: Stream) -> Vec<NoiseKey> {
+        self.keys.iter().map(|&(index, draw)| NoiseKey { seed, stream, index, draw }).collect()
+    }
+
+    /// Names a draw of each row: winner and loser draw for themselves.
+    pub fn row_keys(&self, seed: u64, stream: Stream) -> Vec<NoiseKey> {
+        row_keys(&self.keys, self.halves(), seed, stream)
+    }
+
     /// Repeats something known per pair for each row: winners, then losers.
     pub fn per_row<T: Copy>(&self, per_pair: &[T]) -> Vec<T> {
         per_pair.repeat(self.halves())
@@ -100,38 +114,46 @@ impl EncodedPairs {
         if with_losers {
             images.extend(uses.iter().map(|u| pair(u).loser as i64));
         }
-        let half = |offset: u64| {
-            uses.iter().map(move |u| NoiseKey {
-                seed,
-                stream: Stream::PosteriorNoise,
-                index: self.pairs[u.index].id,
-                draw: 2 * u.draw + offset,
-            })
-        };
-        let keys: Vec<NoiseKey> = if with_losers { half(0).chain(half(1)).collect() } else { half(0).collect() };
+        let keys: Vec<(u64, u64)> = uses.iter().map(|u| (pair(u).id, u.draw)).collect();
+        let halves = if with_losers { 2 } else { 1 };
+        if self.mirrored {
+            let n_images = self.images.mean.size()[0] / 2;
+            for (image, key) in images.iter_mut().zip(row_keys(&keys, halves, seed, Stream::Flip)) {
+                *image += n_images * i64::from(key.generator().chance(0.5));
+            }
+        }
         let index = Tensor::from_slice(&images);
         let mean = self.images.mean.index_select(0, &index);
         let deviation = self.images.deviation.index_select(0, &index);
-        let noise = gaussian(&keys, &mean.size()[1..]);
+        let noise = gaussian(&row_keys(&keys, halves, seed, Stream::PosteriorNoise), &mean.size()[1..]);
         let captions: Vec<i64> = uses.iter().map(|u| pair(u).caption as i64).collect();
         let conditioning = self.conditioning(&captions, uses, device);
         Batch {
             latents: (mean + deviation * noise).to_device(device),
             conditioning: if with_losers { conditioning.twice() } else { conditioning },
-            keys: uses.iter().map(|u| (pair(u).id, u.draw)).collect(),
+            keys,
             with_losers,
         }
     }
 
     fn conditioning(&self, captions: &[i64], uses: &[Use], device: Device) -> Conditioning {
+        let kept = self.captions.select(&Tensor::from_slice(captions).to_device(device));
         if !uses.iter().any(|u| u.drop_caption) {
-            return self.captions.select(&Tensor::from_slice(captions).to_device(device));
+            return kept;
         }
         // Row 0 of the joined table is the empty caption.
         let rows: Vec<i64> =
-            captions.iter().zip(uses).map(|(caption, u)| if u.drop_caption { 0 } else { caption + 1 }).collect();
-        self.empty.followed_by(&self.captions).select(&Tensor::from_slice(&rows).to_device(device))
+            uses.iter().zip(1..).map(|(u, row)| if u.drop_caption { 0 } else { row }).collect();
+        self.empty.followed_by(&kept).select(&Tensor::from_slice(&rows).to_device(device))
     }
+}
+
+/// Winners draw under even repetition numbers, losers under odd ones.
+fn row_keys(pairs: &[(u64, u64)], halves: usize, seed: u64, stream: Stream) -> Vec<NoiseKey> {
+    let half = |half: u64| {
+        pairs.iter().map(move |&(index, draw)| NoiseKey { seed, stream, index, draw: 2 * draw + half })
+    };
+    (0..halves as u64).flat_map(half).collect()
 }
 
 /// Reads a tensor of per-row errors to the host as f64.

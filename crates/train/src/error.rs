@@ -1,5 +1,8 @@
 //! The one error type of this crate.
 
+use std::path::PathBuf;
+
+use tastemaker_math::ScheduleError;
 use tastemaker_models::ModelError;
 use tastemaker_run::RunError;
 use tastemaker_torch::TorchError;
@@ -7,20 +10,30 @@ use tastemaker_torch::TorchError;
 /// What can stop training.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// An error, or a loss made of errors, was infinite or not a number.
+    /// An error, a loss or a gradient was infinite or not a number.
     #[error(
-        "step {step}: the loss of pair {pairs:?} is not finite; nothing was changed by this step. Lower the learning \
-         rate or beta, or leave these pairs out"
+        "step {step}: the loss{} or its gradient is not finite; nothing was changed by this step. Lower the learning \
+         rate or beta, or leave such data out", of(.pairs)
     )]
     NonFinite {
         /// The optimiser step, from 0.
         step: u64,
-        /// The pairs whose loss is not finite.
+        /// The pairs whose errors or loss are not finite; all pairs of the step if only their gradient is not; none
+        /// where training is not about pairs.
         pairs: Vec<u64>,
     },
 
+    /// A saved state is that of another network.
+    #[error("{path}: this state belongs to a network of other parameters; move it away to start anew")]
+    OtherState {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// There is nothing to train on.
-    #[error("no pairs to train on: {n_pairs} in the data, {n_held_out} of them held out; lower `held_out_fraction`")]
+    #[error(
+        "no pairs to train on: {n_pairs} in the data, {n_held_out} of them held out; lower `held_out_fraction`"
+    )]
     NoPairs {
         /// Pairs in all.
         n_pairs: usize,
@@ -34,6 +47,29 @@ pub enum TrainError {
         /// The targets.
         target_modules: Vec<String>,
     },
+
+    /// The image codec gave NaN or infinity.
+    #[error(
+        "the image codec gives values that are not finite for pair {pair}: look at its images, or take a VAE that computes \
+         in this range"
+    )]
+    NonFiniteLatents {
+        /// The first such pair.
+        pair: u64,
+    },
+
+    /// A result was written and reads back as something else.
+    #[error("{} does not hold what was written: `{tensor}` differs; is the disk sound?", .path.display())]
+    ReadBack {
+        /// The file or folder.
+        path: PathBuf,
+        /// The first tensor that differs.
+        tensor: String,
+    },
+
+    /// The noise schedule cannot be what the plan asks for.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
 
     /// The model could not be read or written.
     #[error(transparent)]
@@ -50,4 +86,8 @@ pub enum TrainError {
     /// libtorch.
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+fn of(pairs: &[u64]) -> String {
+    if pairs.is_empty() { String::new() } else { format!(" of pairs {pairs:?}") }
 }

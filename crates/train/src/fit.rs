@@ -33,16 +33,20 @@ pub struct Fit<'a> {
 
 /// Runs all steps of the plan. `tell` hears of every step and probe, and may end the run by an error.
 ///
-/// A probe is taken before the first step, at every `validation.every` steps, and after the last. Its reference
-/// figures are those of the model as it was before the first step.
+/// A probe is taken before the first step, at every `validation.every` steps, and after the last, if there are held-out
+/// pairs. Its reference figures are those of the model as it was before the first step.
 ///
 /// # Errors
-/// [`TrainError::NonFinite`], and whatever `tell` returns.
+/// [`TrainError::NoPairs`]; [`TrainError::NonFinite`], with the weights as the step before left them; and whatever
+/// `tell` returns.
 pub fn fit(
     fit: &Fit<'_>,
     plan: &Plan,
     mut tell: impl FnMut(&Event) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
+    if fit.train.is_empty() {
+        return Err(TrainError::NoPairs { n_pairs: fit.pairs.pairs.len(), n_held_out: fit.held_out.len() });
+    }
     let seed = plan.train.seed;
     let micro = plan.train.train_batch_size as usize;
     let pairs_per_step = micro * plan.train.gradient_accumulation_steps as usize;
@@ -55,10 +59,11 @@ pub fn fit(
     let masters: Vec<Tensor> = fit.trainable.iter().map(|t| t.tensor.shallow_clone()).collect();
     let mut optimizer = AdamW::new(masters, settings);
     let schedule = plan.schedule();
+    let probing = plan.validation.every > 0 && !fit.held_out.is_empty();
     let mut before = None;
 
     for step in 0..plan.train.max_train_steps {
-        if plan.validation.every > 0 && step % plan.validation.every == 0 {
+        if probing && step % plan.validation.every == 0 {
             tell(&Event::Probe(held_out(fit, plan, step, &mut before)))?;
         }
         let started = Instant::now();
@@ -72,9 +77,9 @@ pub fn fit(
             let batch = fit.pairs.batch(chunk, seed, with_losers, fit.device);
             records.extend(fit.engine.accumulate(&batch, uses.len()));
         }
-        let pairs: Vec<u64> = records.iter().filter(|r| !r.outcome.loss.is_finite()).map(|r| r.id).collect();
         let grad_norm = optimizer.gradient_norm();
-        if !pairs.is_empty() || !grad_norm.is_finite() {
+        if let Some(pairs) = not_finite(&records, grad_norm) {
+            optimizer.clear_gradients();
             return Err(TrainError::NonFinite { step, pairs });
         }
         let lr = lr_at(step, &schedule);
@@ -82,7 +87,7 @@ pub fn fit(
         let pairs_per_second = uses.len() as f64 / started.elapsed().as_secs_f64();
         tell(&Event::Step(summary(step, &records, grad_norm, lr, pairs_per_second)))?;
     }
-    if plan.validation.every > 0 {
+    if probing {
         tell(&Event::Probe(held_out(fit, plan, plan.train.max_train_steps, &mut before)))?;
     }
     Ok(())
@@ -92,6 +97,16 @@ fn use_of(fit: &Fit<'_>, plan: &Plan, index: usize, draw: u64) -> Use {
     let id = fit.pairs.pairs[index].id;
     let mut keyed = Keyed::new(plan.train.seed, Stream::CaptionDropout, id, draw);
     Use { index, draw, drop_caption: keyed.chance(plan.data.proportion_empty_prompts) }
+}
+
+/// The pairs to blame if the step cannot be taken: those with figures that are not finite, or all if none has.
+fn not_finite(records: &[PairRecord], grad_norm: f64) -> Option<Vec<u64>> {
+    let pairs: Vec<u64> = records.iter().filter(|r| !r.is_finite()).map(|r| r.id).collect();
+    match (pairs.is_empty(), grad_norm.is_finite()) {
+        (true, true) => None,
+        (true, false) => Some(records.iter().map(|r| r.id).collect()),
+        (false, _) => Some(pairs),
+    }
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {

@@ -83,8 +83,9 @@ impl AdamW {
         state
     }
 
-    /// Takes over a state saved by [`AdamW::state`] and returns the steps it had done; 0 if it does not fit.
-    pub fn restore(&mut self, names: &[Trainable], state: &Named) -> u64 {
+    /// Takes over a state saved by [`AdamW::state`] and returns the steps it had done; `None`, and nothing changed, if
+    /// it does not fit.
+    pub fn restore(&mut self, names: &[Trainable], state: &Named) -> Option<u64> {
         let part = |kind: &str, i: usize| {
             state
                 .get(&format!("{kind}.{}", names[i].name))
@@ -94,7 +95,7 @@ impl AdamW {
         let all: Option<Vec<[Tensor; 3]>> = (0..names.len())
             .map(|i| Some([part("master", i)?, part("first", i)?, part("second", i)?]))
             .collect();
-        let (Some(all), Some(n_steps)) = (all, state.get("n_steps")) else { return 0 };
+        let (all, n_steps) = (all?, state.get("n_steps")?);
         tch::no_grad(|| {
             for (i, [master, first, second]) in all.iter().enumerate() {
                 self.parameters[i].copy_(master);
@@ -103,7 +104,7 @@ impl AdamW {
             }
         });
         self.n_steps = n_steps.int64_value(&[]) as i32;
-        self.n_steps as u64
+        Some(self.n_steps as u64)
     }
 
     /// Forgets the accumulated gradients.
@@ -122,7 +123,11 @@ impl AdamW {
             .filter(Tensor::defined)
             .map(|gradient| gradient.square().sum(Kind::Double))
             .collect();
-        if squares.is_empty() { 0.0 } else { Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[]) }
+        if squares.is_empty() {
+            0.0
+        } else {
+            Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])
+        }
     }
 }
 

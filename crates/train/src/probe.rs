@@ -2,7 +2,7 @@
 
 use tastemaker_diffusion::Denoiser;
 use tastemaker_diffusion::corruption::forward;
-use tastemaker_diffusion::noise::{NoiseKey, gaussian};
+use tastemaker_diffusion::noise::gaussian;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::schedule::NoiseSchedule;
 
@@ -56,11 +56,7 @@ fn measure(
     timesteps: &[usize],
     seed: u64,
 ) -> Vec<(f64, f64)> {
-    let keys: Vec<NoiseKey> = batch
-        .keys
-        .iter()
-        .map(|&(index, draw)| NoiseKey { seed, stream: Stream::Noise, index, draw })
-        .collect();
+    let keys = batch.pair_keys(seed, Stream::Noise);
     let rows = batch.per_row(timesteps);
     let per_row = tch::no_grad(|| {
         let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());

@@ -56,9 +56,64 @@ pub struct PairRecord {
     pub outcome: Outcome,
 }
 
+impl PairRecord {
+    /// Whether every number of this record is one that training can go on from.
+    ///
+    /// An infinite error of a loser can hide behind a loss of 0, so the errors are looked at, too.
+    pub fn is_finite(&self) -> bool {
+        let (reference_winner, reference_loser) = self.reference.unwrap_or_default();
+        let Outcome { loss, d_winner, d_loser, .. } = self.outcome;
+        let loser_error = self.loser_error.unwrap_or_default();
+        [self.winner_error, loser_error, reference_winner, reference_loser, loss, d_winner, d_loser]
+            .iter()
+            .all(|number| number.is_finite())
+    }
+}
+
+/// What chance decides about a micro-batch.
+#[derive(Debug)]
+pub struct Draws {
+    /// Timestep of each pair.
+    pub timesteps: Vec<usize>,
+    /// How its latents become noisy.
+    pub noise: Noise,
+}
+
+/// A corruption with nothing left to chance.
+#[derive(Debug)]
+pub enum Noise {
+    /// Unit gaussians of each pair, `[n, c, h, w]`, shared by winner and loser.
+    Forward(Tensor),
+    /// Inversion, which adds a little posterior noise to each row.
+    Inversion {
+        /// Which network inverts.
+        model: InversionModel,
+        /// The levels it goes through.
+        settings: Inversion,
+        /// Names the posterior noise of each row.
+        keys: Vec<NoiseKey>,
+    },
+}
+
 impl Engine<'_> {
-    /// The timestep of one use of one pair.
-    pub fn timestep(&self, (id, draw): (u64, u64)) -> usize {
+    /// Draws for each pair of a micro-batch: a pure function of seed, pair and repetition.
+    pub fn draw(&self, batch: &Batch) -> Draws {
+        let noise = match self.objective.corruption() {
+            Corruption::Forward => {
+                let gaussian =
+                    gaussian(&batch.pair_keys(self.seed, Stream::Noise), &batch.latents.size()[1..]);
+                Noise::Forward(gaussian.to_device(batch.latents.device()))
+            }
+            Corruption::DdimInversion { steps, eta, model, grid } => Noise::Inversion {
+                model,
+                settings: Inversion { n_steps: steps, eta, grid },
+                keys: batch.row_keys(self.seed, Stream::InversionNoise),
+            },
+        };
+        Draws { timesteps: batch.keys.iter().map(|&key| self.timestep(key)).collect(), noise }
+    }
+
+    fn timestep(&self, (id, draw): (u64, u64)) -> usize {
         let mut keyed = Keyed::new(self.seed, Stream::Timestep, id, draw);
         match self.timesteps {
             Timesteps::All => keyed.below(self.schedule.len() as u64) as usize,
@@ -68,11 +123,15 @@ impl Engine<'_> {
 
     /// Adds this micro-batch's share of the gradient of the mean loss over `n_total` pairs.
     ///
-    /// Returns the records of its pairs; a non-finite error or loss is returned as it is and contributes no gradient.
+    /// Returns the records of its pairs. If one of them is not finite, the micro-batch contributes no gradient.
     pub fn accumulate(&self, batch: &Batch, n_total: usize) -> Vec<PairRecord> {
-        let timesteps: Vec<usize> = batch.keys.iter().map(|&key| self.timestep(key)).collect();
-        let rows = batch.per_row(&timesteps);
-        let corrupted = self.corrupt(batch, &timesteps, &rows);
+        self.accumulate_with(batch, &self.draw(batch), n_total)
+    }
+
+    /// [`Engine::accumulate`] with draws made elsewhere.
+    pub fn accumulate_with(&self, batch: &Batch, draws: &Draws, n_total: usize) -> Vec<PairRecord> {
+        let rows = batch.per_row(&draws.timesteps);
+        let corrupted = self.corrupt(batch, &draws.noise, &rows);
         let reference = self.objective.needs_reference().then(|| {
             self.reference.with(|denoiser| {
                 tch::no_grad(|| to_host(&errors(denoiser, &corrupted, &rows, &batch.conditioning)))
@@ -80,8 +139,8 @@ impl Engine<'_> {
         });
 
         let policy = errors(self.policy, &corrupted, &rows, &batch.conditioning);
-        let records = self.judge(batch, &timesteps, &to_host(&policy), reference.as_deref());
-        if records.iter().all(|record| record.outcome.loss.is_finite()) {
+        let records = self.judge(batch, &draws.timesteps, &to_host(&policy), reference.as_deref());
+        if records.iter().all(PairRecord::is_finite) {
             let share = 1.0 / n_total as f64;
             let coefficients: Vec<(f64, f64)> = records
                 .iter()
@@ -95,24 +154,14 @@ impl Engine<'_> {
     }
 
     /// Noisy latents and targets. Winner and loser share timestep and noise; policy and reference share the result.
-    fn corrupt(&self, batch: &Batch, timesteps: &[usize], rows: &[usize]) -> Corrupted {
-        let shape = &batch.latents.size()[1..];
-        let key = |stream: Stream, (index, draw): (u64, u64)| NoiseKey { seed: self.seed, stream, index, draw };
-        match self.objective.corruption() {
-            Corruption::Forward => {
-                let keys: Vec<_> = batch.keys.iter().map(|&k| key(Stream::Noise, k)).collect();
-                let noise = gaussian(&keys, shape).to_device(batch.latents.device());
-                forward(self.schedule, &batch.latents, &batch.per_row_tensor(&noise), rows)
+    fn corrupt(&self, batch: &Batch, noise: &Noise, rows: &[usize]) -> Corrupted {
+        match noise {
+            Noise::Forward(noise) => {
+                forward(self.schedule, &batch.latents, &batch.per_row_tensor(noise), rows)
             }
-            Corruption::DdimInversion { steps, eta, model, grid } => {
-                debug_assert_eq!(timesteps.len(), batch.n_pairs());
-                let half = |offset: u64| {
-                    batch.keys.iter().map(move |&(id, draw)| key(Stream::InversionNoise, (id, 2 * draw + offset)))
-                };
-                let keys: Vec<_> = if batch.with_losers { half(0).chain(half(1)).collect() } else { half(0).collect() };
-                let settings = Inversion { n_steps: steps, eta, grid };
+            Noise::Inversion { model, settings, keys } => {
                 let run = |denoiser: &dyn Denoiser| {
-                    invert(self.schedule, denoiser, &batch.latents, &batch.conditioning, rows, &keys, &settings)
+                    invert(self.schedule, denoiser, &batch.latents, &batch.conditioning, rows, keys, settings)
                 };
                 match model {
                     InversionModel::Policy => run(self.policy),
@@ -154,7 +203,12 @@ impl Engine<'_> {
 }
 
 /// Mean squared error of each row, `[r]` f32, the graph kept where gradients are on.
-pub(crate) fn errors(denoiser: &dyn Denoiser, corrupted: &Corrupted, timesteps: &[usize], conditioning: &Conditioning) -> Tensor {
+pub(crate) fn errors(
+    denoiser: &dyn Denoiser,
+    corrupted: &Corrupted,
+    timesteps: &[usize],
+    conditioning: &Conditioning,
+) -> Tensor {
     let timestep = timestep_tensor(timesteps.iter().map(|&t| t as i64), corrupted.noisy.device());
     let output = denoiser.predict(&corrupted.noisy, &timestep, conditioning);
     (output - &corrupted.target).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float)

@@ -360,6 +360,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     }
     Ok(EncodedPairs {
         images: Posterior { mean, deviation },
+        mirrored: false,
         captions: encode(&prompts),
         empty: encode(&[String::new()]),
         pairs,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tastemaker_models::nn::Trainable;
-use tastemaker_torch::TorchError;
 use tastemaker_torch::tensors::{self, Named};
 use tch::Tensor;
 
+use crate::TrainError;
 use crate::optimizer::{AdamW, AdamWSettings, clip_factor};
 
 /// Settings of a pre-training loop.
@@ -48,25 +48,30 @@ pub struct Progress {
 /// weights as one that was not.
 ///
 /// # Errors
-/// A state file that cannot be read or written.
+/// [`TrainError::NonFinite`]; [`TrainError::OtherState`], or a state file that cannot be read or written.
 pub fn run(
     trainable: &[Trainable],
     settings: &LoopSettings,
     mut backward: impl FnMut(u64) -> f64,
     mut report: impl FnMut(Progress),
-) -> Result<Named, TorchError> {
+) -> Result<Named, TrainError> {
     let masters: Vec<Tensor> = trainable.iter().map(|t| t.tensor.shallow_clone()).collect();
     let mut average: Vec<Tensor> = masters.iter().map(|t| t.detach().copy()).collect();
-    let mut optimizer = AdamW::new(masters, AdamWSettings { adam_weight_decay: 1e-4, ..AdamWSettings::default() });
+    let mut optimizer =
+        AdamW::new(masters, AdamWSettings { adam_weight_decay: 1e-4, ..AdamWSettings::default() });
     let mut first_step = 0;
     if settings.state.exists() {
         let state = tensors::read(&settings.state)?;
-        first_step = optimizer.restore(trainable, &state);
-        restore_average(trainable, &mut average, &state);
+        let restored = restore_average(trainable, &mut average, &state)
+            .and_then(|()| optimizer.restore(trainable, &state));
+        first_step = restored.ok_or_else(|| TrainError::OtherState { path: settings.state.clone() })?;
     }
     for step in first_step..settings.n_steps {
         let loss = backward(step);
         let gradient_norm = optimizer.gradient_norm();
+        if !loss.is_finite() || !gradient_norm.is_finite() {
+            return Err(TrainError::NonFinite { step, pairs: Vec::new() });
+        }
         let learning_rate = learning_rate(settings, step);
         optimizer.step(learning_rate, clip_factor(gradient_norm, settings.max_grad_norm));
         // Early averages follow closely, so that a short run is not an average of its start.
@@ -94,12 +99,13 @@ fn learning_rate(settings: &LoopSettings, step: u64) -> f64 {
     settings.learning_rate * warmup * 0.5 * (1.0 + (std::f64::consts::PI * position).cos())
 }
 
-fn restore_average(trainable: &[Trainable], average: &mut [Tensor], state: &Named) {
-    tch::no_grad(|| {
-        for (mean, master) in average.iter_mut().zip(trainable) {
-            if let Some(stored) = state.get(&format!("average.{}", master.name)) {
-                mean.copy_(stored);
-            }
+fn restore_average(trainable: &[Trainable], average: &mut [Tensor], state: &Named) -> Option<()> {
+    for (mean, master) in average.iter_mut().zip(trainable) {
+        let stored = state.get(&format!("average.{}", master.name))?;
+        if stored.size() != mean.size() {
+            return None;
         }
-    });
+        mean.copy_(stored);
+    }
+    Some(())
 }

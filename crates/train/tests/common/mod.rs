@@ -1,0 +1,219 @@
+//! A tiny network, a handful of encoded pairs, and plans to train one on the other.
+
+#![expect(dead_code, reason = "each test file uses its own part of this")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::path::Path;
+
+use serde_json::json;
+use tastemaker_diffusion::{Conditioning, Denoiser, Posterior};
+use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_math::objectives::{Objective, objective};
+use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
+use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Role, Trainable, Weights};
+use tastemaker_models::unet::{UNet, UNetConfig};
+use tastemaker_run::{Event, Plan, Recipe, resolve};
+use tastemaker_testkit::golden_dir;
+use tastemaker_torch::Precision;
+use tastemaker_torch::tensors::{self, Named};
+use tastemaker_train::TrainError;
+use tastemaker_train::batch::{Batch, EncodedPair, EncodedPairs, Use};
+use tastemaker_train::fit::{Fit, fit};
+use tastemaker_train::reference::Reference;
+use tastemaker_train::step::{Engine, Timesteps};
+use tch::{Device, Kind, Tensor};
+
+/// A network and what goes with it.
+pub struct Network {
+    pub unet: UNet,
+    pub trainable: Vec<Trainable>,
+    pub all: Named,
+    pub switch: AdapterSwitch,
+}
+
+/// The network in a folder of `golden`, such as `("models", "unet-demo")`.
+pub fn network(area: &str, case: &str, role: Role, precision: Precision) -> Network {
+    build(stored(area, case), role, precision, None)
+}
+
+/// The demo network under a fresh adapter of attention projections and convolutions.
+pub fn adapted(precision: Precision) -> Network {
+    let target_modules = ["to_q", "to_k", "to_v", "to_out.0", "conv1"].map(str::to_owned).to_vec();
+    let lora = LoraSpec { rank: 4, alpha: 8.0, target_modules, seed: 3, tensors: None };
+    build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
+}
+
+fn stored(area: &str, case: &str) -> Named {
+    tensors::read(&golden_dir(area, case).join("weights.safetensors")).unwrap()
+}
+
+fn build(stored: Named, role: Role, precision: Precision, lora: Option<LoraSpec>) -> Network {
+    // Networks this small lose more by waiting for a second thread than they gain.
+    tch::set_num_threads(1);
+    let config = std::fs::read_to_string(golden_dir("models", "unet-demo").join("config.json")).unwrap();
+    let config = UNetConfig::from_json(&serde_json::from_str(&config).unwrap()).unwrap();
+    let mut weights = Weights::from_tensors(stored, role, precision, Device::Cpu);
+    if let Some(lora) = lora {
+        weights = weights.with_lora(lora);
+    }
+    let switch = weights.adapter_switch();
+    let unet = UNet::new(weights.root(), config, precision);
+    let (trainable, all) = weights.finish().unwrap();
+    Network { unet, trainable, all, switch }
+}
+
+/// The demo network, still.
+pub fn frozen_copy() -> Network {
+    network("models", "unet-demo", Role::Frozen, Precision::F32)
+}
+
+/// A policy and the reference it started from.
+pub struct Pairing {
+    pub policy: Network,
+    frozen: Option<Network>,
+}
+
+impl Pairing {
+    /// Every weight learns; both networks are built from the same tensors in memory.
+    pub fn full(precision: Precision) -> Self {
+        let stored = stored("models", "unet-demo");
+        let same = stored.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        let policy = build(stored, Role::Trained, precision, None);
+        Self { policy, frozen: Some(build(same, Role::Frozen, precision, None)) }
+    }
+
+    /// An adapter learns; the reference is the same network without it.
+    pub fn adapted(precision: Precision) -> Self {
+        Self { policy: adapted(precision), frozen: None }
+    }
+
+    /// A policy that has moved from its reference.
+    pub fn moved() -> Self {
+        Self {
+            policy: network("losses", "batch", Role::Trained, Precision::F32),
+            frozen: Some(network("models", "unet-demo", Role::Frozen, Precision::F32)),
+        }
+    }
+
+    pub fn reference(&self) -> Reference<'_> {
+        match &self.frozen {
+            Some(frozen) => Reference::Frozen(&frozen.unet),
+            None => Reference::AdapterOff { policy: &self.policy.unet, switch: self.policy.switch.clone() },
+        }
+    }
+
+    /// All weights that must not move, by name.
+    pub fn frozen_weights(&self) -> Named {
+        let learns: Vec<_> = self.policy.trainable.iter().map(|p| p.name.as_str()).collect();
+        let all = self.frozen.as_ref().map_or(&self.policy.all, |frozen| &frozen.all);
+        let still = all.iter().filter(|(name, _)| self.frozen.is_some() || !learns.contains(&name.as_str()));
+        still.map(|(name, tensor)| (name.clone(), tensor.copy())).collect()
+    }
+}
+
+/// A method with settings of its own.
+pub fn method(name: &str) -> Box<dyn Objective> {
+    objective(name, &json!({})).unwrap()
+}
+
+/// Stable Diffusion's noise levels.
+pub fn schedule() -> NoiseSchedule {
+    NoiseSchedule::new(BetaSchedule::ScaledLinear, 1000, 0.00085, 0.012, Prediction::Epsilon).unwrap()
+}
+
+pub fn engine<'a>(
+    policy: &'a dyn Denoiser,
+    reference: &'a Reference<'a>,
+    objective: &'a dyn Objective,
+    schedule: &'a NoiseSchedule,
+) -> Engine<'a> {
+    Engine { policy, reference, objective, schedule, timesteps: Timesteps::All, seed: 11 }
+}
+
+fn normal(index: u64, shape: &[i64]) -> Tensor {
+    let mut values = vec![0f32; shape.iter().product::<i64>() as usize];
+    Keyed::new(5, Stream::Data, index, 0).fill_normal(&mut values);
+    Tensor::from_slice(&values).reshape(shape)
+}
+
+/// Six pairs of eight images under three captions.
+pub fn pairs() -> EncodedPairs {
+    let images = [8, 4, 8, 8];
+    EncodedPairs {
+        images: Posterior { mean: normal(0, &images), deviation: normal(1, &images).abs() * 0.1 },
+        mirrored: false,
+        captions: Conditioning::text(normal(2, &[3, 7, 12])),
+        empty: Conditioning::text(normal(3, &[1, 7, 12])),
+        pairs: (0..6)
+            .map(|i| EncodedPair { id: 100 + i as u64, winner: i, loser: (i + 2) % 8, caption: i % 3 })
+            .collect(),
+    }
+}
+
+/// The pairs `indices` at repetition `draw`, captions kept.
+pub fn uses(indices: &[usize], draw: u64) -> Vec<Use> {
+    indices.iter().map(|&index| Use { index, draw, drop_caption: false }).collect()
+}
+
+pub fn batch(pairs: &EncodedPairs, uses: &[Use], objective: &dyn Objective) -> Batch {
+    pairs.batch(uses, 11, objective.needs_loser(), Device::Cpu)
+}
+
+/// Gradients by parameter name, and forgets them.
+pub fn take_gradients(trainable: &[Trainable]) -> Named {
+    let taken = trainable.iter().map(|p| (p.name.clone(), p.tensor.grad().copy())).collect();
+    trainable.iter().for_each(|p| p.tensor.shallow_clone().zero_grad());
+    taken
+}
+
+/// Copies of the masters by name.
+pub fn weights(trainable: &[Trainable]) -> Named {
+    trainable.iter().map(|p| (p.name.clone(), p.tensor.detach().copy())).collect()
+}
+
+/// The distance of two points in the space of all parameters, in units of the second's distance from zero.
+pub fn distance(found: &Named, wanted: &Named) -> f64 {
+    let square = |tensor: Tensor| tensor.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]);
+    let apart: f64 = wanted.iter().map(|(name, tensor)| square(&found[name] - tensor)).sum();
+    let length: f64 = wanted.values().map(|tensor| square(tensor.shallow_clone())).sum();
+    (apart / length).sqrt()
+}
+
+#[track_caller]
+pub fn assert_identical(found: &Named, wanted: &Named) {
+    assert!(found.keys().eq(wanted.keys()), "other names");
+    let other: Vec<_> =
+        found.iter().filter(|(name, tensor)| !tensor.equal(&wanted[*name])).map(|(name, _)| name).collect();
+    assert!(other.is_empty(), "{} of {} tensors differ: {other:?}", other.len(), found.len());
+}
+
+/// A plan of a few steps; `more` is TOML that comes after `[train]` and its first keys.
+pub fn plan(method: &str, n_steps: u64, more: &str) -> Plan {
+    let text = format!(
+        "output_dir = \"out\"\n[model]\npretrained_model_name_or_path = \"model\"\n[data]\ntrain_data_dir = \"pairs\"\n\
+         proportion_empty_prompts = 0.3\n[method]\nname = \"{method}\"\n[optimizer]\nlearning_rate = 1e-3\n\
+         [train]\nseed = 11\nmax_train_steps = {n_steps}\n{more}"
+    );
+    resolve(Recipe::parse(Path::new("test.toml"), &text).unwrap(), Recipe::default()).unwrap()
+}
+
+/// Runs `fit` over the pairs at `train`, probing those at `held_out`.
+pub fn train(
+    pairing: &Pairing,
+    pairs: &EncodedPairs,
+    plan: &Plan,
+    train: &[usize],
+    held_out: &[usize],
+) -> (Result<(), TrainError>, Vec<Event>) {
+    let (reference, schedule) = (pairing.reference(), schedule());
+    let objective = plan.method.objective().unwrap();
+    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    let task =
+        Fit { engine, trainable: &pairing.policy.trainable, pairs, train, held_out, device: Device::Cpu };
+    let mut events = Vec::new();
+    let result = fit(&task, plan, |event| {
+        events.push(event.clone());
+        Ok(())
+    });
+    (result, events)
+}

@@ -1,0 +1,237 @@
+//! What a training step guarantees whatever the method: where it starts, what the halves of a pair share, and that how a
+//! batch is cut does not matter.
+
+mod common;
+
+use std::cell::RefCell;
+use std::f64::consts::LN_2;
+
+use common::{
+    Pairing, assert_identical, batch, distance, engine, frozen_copy, method, pairs, schedule, take_gradients,
+    uses,
+};
+use tastemaker_diffusion::{Conditioning, Denoiser};
+use tastemaker_torch::Precision;
+use tastemaker_train::batch::{EncodedPair, Use};
+use tastemaker_train::reference::Reference;
+use tastemaker_train::step::{Noise, PairRecord};
+use tch::{Device, Kind, Tensor};
+
+const COMPARING: [&str; 2] = ["diffusion-dpo", "ddim-inpo"];
+const REFERENCE_FREE: [&str; 2] = ["mapo", "sft"];
+
+#[test]
+fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
+    let (pairs, schedule) = (pairs(), schedule());
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (kind, pairing) in [("full", Pairing::full(precision)), ("lora", Pairing::adapted(precision))] {
+            for name in COMPARING {
+                let (reference, objective) = (pairing.reference(), method(name));
+                let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+                for draw in 0..2 {
+                    let uses = uses(&[0, 1, 2, 3, 4, 5], draw);
+                    for record in engine.accumulate(&batch(&pairs, &uses, objective.as_ref()), uses.len()) {
+                        let what = format!("{name}, {kind}, {precision:?}: {record:?}");
+                        assert_eq!(record.outcome.logit, Some(0.0), "{what}");
+                        assert_eq!(record.outcome.loss, LN_2, "{what}");
+                        assert_eq!(
+                            record.reference,
+                            Some((record.winner_error, record.loser_error.unwrap())),
+                            "{what}"
+                        );
+                        assert!(record.winner_error != record.loser_error.unwrap(), "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn methods_that_do_not_compare_never_ask_for_a_reference() {
+    let (pairs, schedule) = (pairs(), schedule());
+    for name in REFERENCE_FREE {
+        let (pairing, objective) = (Pairing::adapted(Precision::F32), method(name));
+        let engine = engine(&pairing.policy.unet, &Reference::None, objective.as_ref(), &schedule);
+        let batch = batch(&pairs, &uses(&[0, 1], 0), objective.as_ref());
+        assert_eq!(batch.latents.size()[0], 2 * batch.halves() as i64);
+        let records = engine.accumulate(&batch, 2);
+        assert!(records.iter().all(|r| r.reference.is_none() && r.is_finite()));
+        let gradients = take_gradients(&pairing.policy.trainable);
+        assert!(gradients.values().any(|g| g.abs().max().double_value(&[]) > 0.0), "{name} learns nothing");
+    }
+}
+
+/// How far six pairs at once are from the same six one by one: the largest relative difference of errors, the largest
+/// difference of logits, and the distance of the gradients in units of the gradient's length.
+fn cut_into_pairs(pairing: &Pairing, name: &str) -> [f64; 3] {
+    let (pairs, schedule, reference, objective) = (pairs(), schedule(), pairing.reference(), method(name));
+    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    let uses: Vec<Use> = (0..6).map(|index| Use { index, draw: 0, drop_caption: index == 4 }).collect();
+    let steps = |size: usize| {
+        let cut = uses.chunks(size).map(|part| batch(&pairs, part, objective.as_ref()));
+        let records: Vec<_> = cut.flat_map(|part| engine.accumulate(&part, uses.len())).collect();
+        (records, take_gradients(&pairing.policy.trainable))
+    };
+    let ((whole, wanted), (parts, found)) = (steps(6), steps(1));
+    let same = |a: &PairRecord, b: &PairRecord| (a.id, a.timestep) == (b.id, b.timestep);
+    assert!(parts.iter().zip(&whole).all(|(a, b)| same(a, b)) && parts.len() == 6);
+    let largest = |difference: &dyn Fn(&PairRecord, &PairRecord) -> f64| {
+        parts.iter().zip(&whole).map(|(a, b)| difference(a, b).abs()).fold(0.0, f64::max)
+    };
+    let winner = largest(&|a, b| a.winner_error / b.winner_error - 1.0);
+    let loser = largest(&|a, b| a.loser_error.unwrap_or(1.0) / b.loser_error.unwrap_or(1.0) - 1.0);
+    let logit = largest(&|a, b| a.outcome.logit.unwrap_or(0.0) - b.outcome.logit.unwrap_or(0.0));
+    [winner.max(loser), logit, distance(&found, &wanted)]
+}
+
+/// Convolutions and products round differently for other batch sizes: that is all that differs. A logit multiplies
+/// what errors near 1 differ by with half of beta, here 2500 for Diffusion-DPO, so seven digits of an error are three or
+/// four of a logit; where policy and reference agree, it is 0 either way and the gradients keep five digits.
+#[test]
+fn a_batch_equals_its_pairs_one_by_one() {
+    let (start, moved) = (Pairing::full(Precision::F32), Pairing::moved());
+    for name in COMPARING.into_iter().chain(REFERENCE_FREE) {
+        let [errors, logits, gradient] = cut_into_pairs(&start, name);
+        let what = format!("{name}: errors {errors:e}, logits {logits:e}, gradient {gradient:e}");
+        assert!(errors < 1e-5 && logits < 1e-4 && gradient < 1e-5, "at the start, {what}");
+        assert!(logits == 0.0 || !COMPARING.contains(&name), "at the start, {what}");
+
+        let [errors, logits, gradient] = cut_into_pairs(&moved, name);
+        let what = format!("{name}: errors {errors:e}, logits {logits:e}, gradient {gradient:e}");
+        assert!(errors < 1e-5 && logits < 5e-3 && gradient < 1e-4, "once moved, {what}");
+    }
+}
+
+/// A network that remembers what it was asked.
+struct Recorder<'a> {
+    network: &'a dyn Denoiser,
+    asked: RefCell<Vec<[Tensor; 3]>>,
+}
+
+impl<'a> Recorder<'a> {
+    fn new(network: &'a dyn Denoiser) -> Self {
+        Self { network, asked: RefCell::default() }
+    }
+
+    /// The one question: noisy latents, timesteps, hidden states.
+    fn question(self) -> [Tensor; 3] {
+        let mut asked = self.asked.into_inner();
+        assert_eq!(asked.len(), 1, "one forward per network");
+        asked.remove(0)
+    }
+}
+
+impl Denoiser for Recorder<'_> {
+    fn predict(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> Tensor {
+        self.asked.borrow_mut().push([x.copy(), timestep.copy(), conditioning.hidden.copy()]);
+        self.network.predict(x, timestep, conditioning)
+    }
+}
+
+#[test]
+fn winner_and_loser_share_noise_timestep_and_caption_and_so_do_policy_and_reference() {
+    let mut pairs = pairs();
+    pairs.images.deviation = pairs.images.deviation.zeros_like();
+    // A pair of one image with itself: its halves differ in nothing but what is drawn for them.
+    pairs.pairs.iter_mut().for_each(|pair| *pair = EncodedPair { loser: pair.winner, ..*pair });
+    let (pairing, objective, schedule) = (Pairing::full(Precision::F32), method("diffusion-dpo"), schedule());
+    let frozen = frozen_copy();
+    let (policy, reference) = (Recorder::new(&pairing.policy.unet), Recorder::new(&frozen.unet));
+    let uses: Vec<Use> = (0..4).map(|index| Use { index, draw: 0, drop_caption: index == 1 }).collect();
+    let frozen = Reference::Frozen(&reference);
+    let records = engine(&policy, &frozen, objective.as_ref(), &schedule)
+        .accumulate(&batch(&pairs, &uses, objective.as_ref()), 4);
+    assert!(records.iter().all(|r| Some(r.winner_error) == r.loser_error), "{records:?}");
+
+    let asked = policy.question();
+    for (part, same) in asked.iter().zip(&reference.question()) {
+        assert!(part.equal(same), "policy and reference are asked the same");
+        assert!(part.narrow(0, 0, 4).equal(&part.narrow(0, 4, 4)), "winners and losers are asked the same");
+        assert!(!part.get(0).equal(&part.get(2)), "pairs are asked different things");
+    }
+    let hidden = &asked[2];
+    assert!(hidden.get(1).equal(&pairs.empty.hidden.get(0)), "the dropped caption");
+    assert!(
+        hidden.get(0).equal(&pairs.captions.hidden.get(0))
+            && hidden.get(2).equal(&pairs.captions.hidden.get(2))
+    );
+}
+
+#[test]
+fn dropped_captions_are_dropped_from_both_halves() {
+    let pairs = pairs();
+    let uses: Vec<Use> = (0..3).map(|index| Use { index, draw: 0, drop_caption: index != 1 }).collect();
+    let hidden = pairs.batch(&uses, 11, true, Device::Cpu).conditioning.hidden;
+    let half = Tensor::stack(
+        &[pairs.empty.hidden.get(0), pairs.captions.hidden.get(1), pairs.empty.hidden.get(0)],
+        0,
+    );
+    assert!(hidden.equal(&Tensor::cat(&[&half, &half], 0)));
+}
+
+#[test]
+fn draws_depend_on_pair_and_repetition_alone() {
+    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(Precision::F32));
+    let (reference, objective) = (pairing.reference(), method("diffusion-dpo"));
+    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    let draw = |indices: &[usize], repetition: u64| {
+        let batch = batch(&pairs, &uses(indices, repetition), objective.as_ref());
+        let draws = engine.draw(&batch);
+        let Noise::Forward(noise) = draws.noise else { panic!("the method adds noise") };
+        (draws.timesteps, noise, batch.latents)
+    };
+    let (timesteps, noise, latents) = draw(&[3, 1, 5], 0);
+    let (alone, alone_noise, alone_latents) = draw(&[1], 0);
+    assert_eq!(alone, timesteps[1..2]);
+    assert!(alone_noise.equal(&noise.narrow(0, 1, 1)));
+    assert!(alone_latents.equal(&latents.index_select(0, &Tensor::from_slice(&[1i64, 4]))));
+    let (again, again_noise, again_latents) = draw(&[3, 1, 5], 1);
+    assert_ne!(again, timesteps);
+    assert!(!again_noise.equal(&noise) && !again_latents.equal(&latents));
+}
+
+/// A network whose answers for the first `n_lost` rows are infinite.
+struct Lost<'a> {
+    network: &'a dyn Denoiser,
+    n_lost: i64,
+}
+
+impl Denoiser for Lost<'_> {
+    fn predict(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> Tensor {
+        let y = self.network.predict(x, timestep, conditioning);
+        let _ = y.narrow(0, 0, self.n_lost).fill_(f64::INFINITY);
+        y
+    }
+}
+
+/// The winner's infinite reference error makes the logit infinite and the loss a perfect 0.
+#[test]
+fn an_infinite_error_is_noticed_behind_a_finite_loss() {
+    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(Precision::F32));
+    let (objective, frozen) = (method("diffusion-dpo"), frozen_copy());
+    let lost = Lost { network: &frozen.unet, n_lost: 1 };
+    let reference = Reference::Frozen(&lost);
+    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    let records = engine.accumulate(&batch(&pairs, &uses(&[0, 1], 0), objective.as_ref()), 2);
+    assert_eq!(records[0].outcome.loss, 0.0);
+    assert_eq!(records.iter().map(|r| r.is_finite()).collect::<Vec<_>>(), [false, true]);
+    assert!(pairing.policy.trainable.iter().all(|p| !p.tensor.grad().defined()), "no gradient was added");
+}
+
+#[test]
+fn measuring_leaves_the_adapter_on_and_the_reference_as_it_was() {
+    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::adapted(Precision::F32));
+    let (reference, objective, before) = (pairing.reference(), method("ddim-inpo"), pairing.frozen_weights());
+    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    engine.accumulate(&batch(&pairs, &uses(&[0], 0), objective.as_ref()), 1);
+    assert!(pairing.policy.switch.get());
+    assert_identical(&pairing.frozen_weights(), &before);
+    let gradients = take_gradients(&pairing.policy.trainable);
+    let largest = |end: &str| {
+        let ends = gradients.iter().filter(|(name, _)| name.ends_with(end));
+        ends.map(|(_, g)| g.abs().to_kind(Kind::Double).max().double_value(&[])).fold(0.0, f64::max)
+    };
+    assert!(largest("lora_B.weight") > 0.0, "the up projections learn from the first step on");
+    assert_eq!(largest("lora_A.weight"), 0.0, "the down projections wait for them");
+}

@@ -1,0 +1,149 @@
+//! One training step of each method against a script of ours in f64 (`golden/losses`): errors, logits, losses and the
+//! gradient of every parameter.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Network, network, schedule, take_gradients};
+use serde_json::{Value, json};
+use tastemaker_diffusion::corruption::{Inversion, invert};
+use tastemaker_diffusion::noise::NoiseKey;
+use tastemaker_diffusion::{Conditioning, Denoiser};
+use tastemaker_math::keyed::Stream;
+use tastemaker_math::objectives::{Grid, objective};
+use tastemaker_models::nn::Role;
+use tastemaker_testkit::{Golden, assert_close, assert_gradients, golden_dir};
+use tastemaker_torch::{Precision, tensors};
+use tastemaker_train::batch::Batch;
+use tastemaker_train::reference::Reference;
+use tastemaker_train::step::{Draws, Noise, PairRecord};
+use tch::{Kind, Tensor};
+
+const N_PAIRS: usize = 4;
+
+/// What all methods are given: the pairs, and what chance decided about them.
+struct Given {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Given {
+    fn load() -> Self {
+        Self { tensors: tensors::read(&golden_dir("losses", "batch").join("io.safetensors")).unwrap() }
+    }
+
+    fn batch(&self) -> Batch {
+        Batch {
+            latents: Tensor::cat(&[&self.tensors["winner"], &self.tensors["loser"]], 0),
+            conditioning: Conditioning::text(self.tensors["encoder_hidden_states"].shallow_clone()).twice(),
+            keys: (0..N_PAIRS as u64).map(|id| (id, 0)).collect(),
+            with_losers: true,
+        }
+    }
+
+    fn timesteps(&self) -> Vec<usize> {
+        let timesteps = Vec::<i64>::try_from(&self.tensors["timesteps"]).unwrap();
+        timesteps.into_iter().map(|t| t as usize).collect()
+    }
+
+    fn noise(&self) -> Tensor {
+        self.tensors["noise"].shallow_clone()
+    }
+}
+
+fn policy() -> Network {
+    network("losses", "batch", Role::Trained, Precision::F32)
+}
+
+/// One step of a method with its recorded settings and draws; gradients are left on the policy.
+fn step(name: &str, mut settings: Value, golden: &Golden, policy: &Network) -> Vec<PairRecord> {
+    settings["beta"] = json!(golden.note("beta").unwrap().parse::<f64>().unwrap());
+    let objective = objective(name, &settings).unwrap();
+    let frozen = network("models", "unet-demo", Role::Frozen, Precision::F32);
+    let reference =
+        if objective.needs_reference() { Reference::Frozen(&frozen.unet) } else { Reference::None };
+    let schedule = schedule();
+    let engine = common::engine(&policy.unet, &reference, objective.as_ref(), &schedule);
+    let given = Given::load();
+    let batch = given.batch();
+    let noise = match engine.draw(&batch).noise {
+        Noise::Forward(_) => Noise::Forward(given.noise()),
+        inversion => inversion,
+    };
+    engine.accumulate_with(&batch, &Draws { timesteps: given.timesteps(), noise }, N_PAIRS)
+}
+
+#[track_caller]
+fn assert_figures(golden: &Golden, side: &str, records: &[PairRecord]) {
+    let figure = |name: &str, tolerance: &str, of: &dyn Fn(&PairRecord) -> Option<f64>| {
+        if let Some(wanted) = golden.get(&format!("{side}{name}")) {
+            let found: Vec<f64> = records.iter().map(|r| of(r).unwrap()).collect();
+            assert_close(
+                &Tensor::from_slice(&found),
+                &wanted,
+                golden.tolerance(tolerance),
+                &format!("{side}{name}"),
+            );
+        }
+    };
+    figure("policy_error_winner", "output", &|r| Some(r.winner_error));
+    figure("policy_error_loser", "output", &|r| r.loser_error);
+    figure("reference_error_winner", "output", &|r| Some(r.reference?.0));
+    figure("reference_error_loser", "output", &|r| Some(r.reference?.1));
+    figure("logit", "loss", &|r| r.outcome.logit);
+    figure("losses", "loss", &|r| Some(r.outcome.loss));
+    let mean = records.iter().map(|r| r.outcome.loss).sum::<f64>() / records.len() as f64;
+    let wanted = golden.tensor(&format!("{side}loss")).to_kind(Kind::Double);
+    assert_close(&Tensor::from(mean), &wanted, golden.tolerance("loss"), "mean loss");
+}
+
+fn assert_step(name: &str, settings: Value) {
+    let (golden, policy) = (Golden::load("losses", name), policy());
+    let records = step(name, settings, &golden, &policy);
+    assert_figures(&golden, "", &records);
+    assert_gradients(&take_gradients(&policy.trainable), &golden, golden.tolerance("gradient"));
+}
+
+#[test]
+fn diffusion_dpo_equals_the_recording() {
+    assert_step("diffusion-dpo", json!({}));
+}
+
+#[test]
+fn mapo_equals_the_recording() {
+    assert_step("mapo", json!({}));
+}
+
+#[test]
+fn ddim_inpo_equals_the_recording() {
+    assert_step("ddim-inpo", json!({"eta": 0.0}));
+}
+
+#[test]
+fn ddim_inpo_inverts_with_the_reference_if_told_so() {
+    let golden = Golden::load("losses", "ddim-inpo");
+    let records = step("ddim-inpo", json!({"eta": 0.0, "model": "reference"}), &golden, &policy());
+    assert_figures(&golden, "by_reference.", &records);
+}
+
+#[test]
+fn inverted_latents_and_their_noise_equal_the_recording() {
+    let (golden, given) = (Golden::load("losses", "ddim-inpo"), Given::load());
+    let frozen = network("models", "unet-demo", Role::Frozen, Precision::F32);
+    let policy = policy();
+    let batch = given.batch();
+    let keys: Vec<NoiseKey> = batch.row_keys(0, Stream::InversionNoise);
+    let settings = Inversion { n_steps: 10, eta: 0.0, grid: Grid::Exact };
+    for (side, network) in [("", &policy.unet as &dyn Denoiser), ("by_reference.", &frozen.unet)] {
+        let rows = batch.per_row(&given.timesteps());
+        let found =
+            invert(&schedule(), network, &batch.latents, &batch.conditioning, &rows, &keys, &settings);
+        for (name, tensor) in [("inverted", found.noisy), ("implied_noise", found.target)] {
+            let half = |half: &str| golden.tensor(&format!("{side}{name}_{half}"));
+            let wanted = Tensor::cat(&[half("winner"), half("loser")], 0);
+            assert_close(&tensor, &wanted, golden.tolerance("output"), &format!("{side}{name}"));
+        }
+    }
+}
