@@ -1,32 +1,48 @@
 //! The `tastemaker` program: parse, resolve, dispatch, exit codes.
 
-use clap::{Parser, Subcommand};
-
+mod args;
+mod commands;
 mod demo;
+mod exit;
+mod progress;
 
-/// Aligns text-to-image diffusion models with human taste.
-#[derive(Debug, Parser)]
-#[command(name = "tastemaker", version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
+use std::process::ExitCode;
+
+use args::{Command, Typed};
+use exit::{Exit, exit_of};
+
+fn main() -> ExitCode {
+    // A defect must not look like any of the errors a user can cause.
+    std::panic::catch_unwind(run).unwrap_or(Exit::Internal.into())
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make one part of the embedded model from the embedded art.
-    Pretrain(demo::pretrain::PretrainArgs),
-}
-
-fn main() -> std::process::ExitCode {
-    let result = match Cli::parse().command {
-        Command::Pretrain(args) => demo::pretrain::pretrain(&args),
-    };
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+fn run() -> ExitCode {
+    match args::parse(std::env::args_os()).map_err(anyhow::Error::from).and_then(dispatch) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            std::process::ExitCode::FAILURE
+            eprintln!("error: {}", in_full(&error));
+            exit_of(&error).into()
         }
     }
+}
+
+fn dispatch(Typed { command, notices }: Typed) -> anyhow::Result<()> {
+    match command {
+        Command::Demo(args) => demo::demo(&args),
+        Command::Train(args) => commands::train::train(*args, &notices),
+        Command::Pretrain(args) => demo::pretrain::pretrain(&args),
+    }
+}
+
+/// An error with its causes, those left out that the text before them already says.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
 }

@@ -70,4 +70,16 @@ pub enum EvalError {
     /// A file could not be read or written.
     #[error(transparent)]
     Store(#[from] tastemaker_store::StoreError),
+    /// A model could not be read.
+    #[error(transparent)]
+    Model(#[from] tastemaker_models::ModelError),
+    /// The noise schedule cannot serve the sampler's settings.
+    #[error(transparent)]
+    Schedule(#[from] tastemaker_math::ScheduleError),
+    /// A picture and its pixels do not fit.
+    #[error(transparent)]
+    Data(#[from] tastemaker_data::DataError),
+    /// libtorch.
+    #[error("libtorch refused")]
+    Tch(#[from] tch::TchError),
 }

@@ -2,6 +2,7 @@
 
 pub mod contact_sheet;
 pub mod error;
+pub mod generate;
 pub mod report;
 pub mod scorers;
 pub mod winrate;

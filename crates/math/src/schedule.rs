@@ -206,6 +206,17 @@ impl NoiseSchedule {
         })
     }
 
+    /// The same noise levels for a network that predicts something else.
+    ///
+    /// # Errors
+    /// [`ScheduleError::FlowHasNoBetas`] if exactly one of the two is a flow.
+    pub fn with_prediction(self, prediction: Prediction) -> Result<Self, ScheduleError> {
+        if (self.prediction == Prediction::Flow) != (prediction == Prediction::Flow) {
+            return Err(ScheduleError::FlowHasNoBetas);
+        }
+        Ok(Self { prediction, ..self })
+    }
+
     /// Shifts and scales `sqrt(alpha_bar)` so that the last level is pure noise and the first stays as it was.
     ///
     /// A flow already ends in pure noise and comes back unchanged. With epsilon-prediction training is well defined

@@ -10,10 +10,14 @@ use crate::number;
 pub enum Event {
     /// Training begins, or goes on after a stop.
     Start(Start),
+    /// Images and captions are being encoded.
+    Encode(Encode),
     /// One optimiser step was made.
     Step(Step),
     /// Held-out pairs were looked at.
     Probe(Probe),
+    /// Something that a person should look at; the run goes on.
+    Alarm(AlarmRaised),
     /// Training ended.
     Finish(Finish),
 }
@@ -35,6 +39,26 @@ pub struct Start {
     pub n_ties: u64,
     /// The first step that will be made; 0 unless the run was resumed.
     pub step: u64,
+}
+
+/// How far the encoding is. It is told of as it goes on; the log holds its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encode {
+    /// Pairs read so far.
+    pub n_done: u64,
+    /// Pairs in all.
+    pub n_pairs: u64,
+    /// Distinct images so far; each is encoded once.
+    pub n_images: u64,
+}
+
+/// An alarm, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmRaised {
+    /// The step it concerns.
+    pub step: u64,
+    /// What was found and what to do, as [`Alarm`](crate::health::Alarm) prints it.
+    pub message: String,
 }
 
 /// The figures of one optimiser step, means over its pairs. Errors are mean squared errors per latent

@@ -17,7 +17,7 @@ mod run_dir;
 pub mod schedule;
 
 pub use error::{Problem, RunError, Warning};
-pub use event::{Event, Finish, Outcome, Probe, Start, Step};
+pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use plan::{
     Adapter, DataPlan, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan, Plan, TrainPlan, ValidationPlan,

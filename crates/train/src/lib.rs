@@ -1,12 +1,18 @@
-//! Training: one optimisation step, the loop around it, optimisers, the reference, and what pre-training needs.
+//! Training: a whole run, one optimisation step, the loop between them, optimisers, the reference, and what pre-training
+//! needs.
 
 pub mod batch;
+pub mod encode;
 mod error;
 pub mod fit;
 pub mod optimizer;
 pub mod pretrain;
 pub mod probe;
+mod recorder;
 pub mod reference;
+mod result;
+pub mod session;
 pub mod step;
 
 pub use error::TrainError;
+pub use result::result_path;

@@ -1,4 +1,12 @@
 //! The embedded default: real art, a small model in diffusers layout, and the run that shows every method on them.
 
-pub mod art;
+mod art;
+mod base;
+mod methods;
+mod pairs;
+mod pictures;
 pub mod pretrain;
+mod run;
+mod task;
+
+pub use run::{DemoArgs, demo};

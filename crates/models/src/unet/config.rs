@@ -116,6 +116,23 @@ impl UNetConfig {
         if self.block_out_channels.is_empty() {
             r.problem("`block_out_channels` is empty; wanted at least one level".into());
         }
+        let counts = [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("sample_size", self.sample_size),
+            ("cross_attention_dim", self.cross_attention_dim),
+        ];
+        let lists = [
+            ("block_out_channels", &self.block_out_channels),
+            ("layers_per_block", &self.layers_per_block),
+            ("transformer_layers_per_block", &self.transformer_layers),
+        ];
+        let singles = counts.into_iter().map(|(key, n)| (key, vec![n]));
+        for (key, values) in singles.chain(lists.map(|(key, list)| (key, list.clone()))) {
+            if let Some(n) = values.iter().find(|&&n| n < 1) {
+                r.problem(format!("`{key}` has {n}; wanted at least 1"));
+            }
+        }
         for (level, (&channels, &heads)) in self.block_out_channels.iter().zip(&self.heads).enumerate() {
             if self.norm_num_groups < 1 || channels % self.norm_num_groups != 0 {
                 r.problem(format!(

@@ -75,6 +75,16 @@ impl VaeConfig {
         if config.block_out_channels.is_empty() {
             r.problem("`block_out_channels` is empty; wanted at least one level".into());
         }
+        let counts = [
+            ("in_channels", config.in_channels),
+            ("out_channels", config.out_channels),
+            ("latent_channels", config.latent_channels),
+            ("layers_per_block", config.layers_per_block),
+            ("block_out_channels", config.block_out_channels.iter().copied().min().unwrap_or(1)),
+        ];
+        for (key, n) in counts.into_iter().filter(|(_, n)| *n < 1) {
+            r.problem(format!("`{key}` has {n}; wanted at least 1"));
+        }
         for (level, channels) in config.block_out_channels.iter().enumerate() {
             if config.norm_num_groups < 1 || channels % config.norm_num_groups != 0 {
                 r.problem(format!(

@@ -1,0 +1,92 @@
+//! The command line, and what was typed on it.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::train::{self, TrainArgs};
+use crate::demo;
+use crate::exit::UsageError;
+
+/// Aligns text-to-image diffusion models with human taste.
+#[derive(Debug, Parser)]
+#[command(name = "tastemaker", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Align the embedded model with each method, judge the results, write a report.
+    Demo(demo::DemoArgs),
+    /// Align a model with pairs of images.
+    Train(Box<TrainArgs>),
+    /// Make one part of the embedded model from the embedded art.
+    Pretrain(demo::pretrain::PretrainArgs),
+}
+
+/// What was typed.
+#[derive(Debug)]
+pub struct Typed {
+    /// What to do.
+    pub command: Command,
+    /// What to say about flags that were accepted and ignored.
+    pub notices: Vec<String>,
+}
+
+/// Parses a command line; help, version and mistakes end the process here, as `clap` words them.
+///
+/// # Errors
+/// [`UsageError`] for published flags that are refused.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Typed, UsageError> {
+    let matches = command().get_matches_from(line);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let notices = match matches.subcommand_matches("train") {
+        Some(matches) => train::notices(matches)?,
+        None => Vec::new(),
+    };
+    Ok(Typed { command: cli.command, notices })
+}
+
+/// The whole grammar: ours, published flags, and every name with `_` also with `-`.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("train", |train| {
+        // The last of two wins, as in the published scripts.
+        let train = train.args_override_self(true).args(train::published_args());
+        train.mut_args(|arg| {
+            let dashed: Vec<String> = names(&arg).map(|name| name.replace('_', "-")).collect();
+            let known: Vec<String> = names(&arg).collect();
+            let arg = arg.aliases(dashed.into_iter().filter(|name| !known.contains(name)));
+            // A negative learning rate is for the plan to refuse, together with whatever else is wrong.
+            let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+            if takes_value { arg.allow_negative_numbers(true) } else { arg }
+        })
+    })
+}
+
+fn names(arg: &clap::Arg) -> impl Iterator<Item = String> {
+    let others = arg.get_all_aliases().unwrap_or_default();
+    arg.get_long().into_iter().chain(others).map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn dashes_and_underscores_are_the_same() {
+        for flag in ["--learning_rate", "--learning-rate"] {
+            let line = ["tastemaker", "train", flag, "1e-4"].map(OsString::from);
+            let matches = command().try_get_matches_from(line).unwrap();
+            let train = matches.subcommand_matches("train").unwrap();
+            assert_eq!(train.get_one::<f64>("learning_rate"), Some(&1e-4), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The flags of `tastemaker train`, and the recipe they make.
+//!
+//! Names are those of the diffusers training scripts, so that published commands paste in.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tastemaker_math::Prediction;
+use tastemaker_run::{
+    AdapterKind, AdapterSection, DataSection, LrScheduler, MethodSection, MixedPrecision, ModelSection,
+    OptimizerSection, Overrides, TrainSection, ValidationSection,
+};
+
+use crate::exit::UsageError;
+
+/// Everything a recipe can say.
+#[derive(Debug, Default, Args)]
+pub struct Flags {
+    /// Where results go
+    #[arg(long = "output_dir", value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    method: MethodFlags,
+    #[command(flatten)]
+    adapter: AdapterFlags,
+    #[command(flatten)]
+    optimizer: OptimizerFlags,
+    #[command(flatten)]
+    train: TrainFlags,
+    #[command(flatten)]
+    validation: ValidationFlags,
+}
+
+impl Flags {
+    /// The flags as a recipe that lies over the recipe, whose method is `recipe_method`.
+    ///
+    /// # Errors
+    /// [`UsageError`] for a setting typed under the name of another method.
+    pub fn overrides(self, recipe_method: Option<&str>) -> Result<Overrides, UsageError> {
+        Ok(Overrides {
+            output_dir: self.output_dir,
+            model: self.model.section(),
+            data: self.data.section(),
+            method: self.method.section(recipe_method)?,
+            adapter: self.adapter.section(),
+            optimizer: self.optimizer.section(),
+            train: self.train.section(),
+            validation: self.validation.section(),
+        })
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Model", rename_all = "snake_case")]
+struct ModelFlags {
+    /// The model to align, a folder in diffusers layout
+    #[arg(long, value_name = "DIR")]
+    pretrained_model_name_or_path: Option<String>,
+    /// What the network predicts, where its scheduler config is wrong or silent: epsilon, v_prediction
+    #[arg(long, value_name = "TYPE", value_parser = word::<Prediction>)]
+    prediction_type: Option<Prediction>,
+}
+
+impl ModelFlags {
+    fn section(self) -> ModelSection {
+        let Self { pretrained_model_name_or_path, prediction_type } = self;
+        ModelSection { pretrained_model_name_or_path, prediction_type }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Data", rename_all = "snake_case")]
+struct DataFlags {
+    /// The pairs: a folder with metadata.jsonl, such a file, or a folder with w/ and l/
+    #[arg(long, value_name = "DIR")]
+    train_data_dir: Option<PathBuf>,
+    /// Side of the square images, in pixels, a multiple of 8 [default: 512]
+    #[arg(long, value_name = "PIXELS")]
+    resolution: Option<u32>,
+    /// Share of captions never trained on [default: 0.05]
+    #[arg(long, value_name = "SHARE")]
+    held_out_fraction: Option<f64>,
+    /// Do not mirror images at random
+    #[arg(long)]
+    no_hflip: bool,
+    /// Share of pairs trained with the empty caption [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    proportion_empty_prompts: Option<f64>,
+}
+
+impl DataFlags {
+    fn section(self) -> DataSection {
+        DataSection {
+            train_data_dir: self.train_data_dir,
+            resolution: self.resolution,
+            held_out_fraction: self.held_out_fraction,
+            no_hflip: self.no_hflip.then_some(true),
+            proportion_empty_prompts: self.proportion_empty_prompts,
+        }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Method", rename_all = "snake_case")]
+struct MethodFlags {
+    /// The preference method: sft, diffusion-dpo, mapo, ddim-inpo
+    #[arg(long, value_name = "NAME")]
+    method: Option<String>,
+    /// The same as --method sft
+    #[arg(long, conflicts_with = "method")]
+    sft: bool,
+    /// A setting of the method; repeat for several
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, Value)>,
+    /// Strength of diffusion-dpo and ddim-inpo, for mean squared errors [default: the method's own]
+    #[arg(long, value_name = "BETA")]
+    beta_dpo: Option<f64>,
+    /// Weight of mapo's margin [default: 0.1]
+    #[arg(long, value_name = "BETA", alias = "mapo_beta")]
+    beta_mapo: Option<f64>,
+    /// Scale of the errors in mapo's form release [default: 0.5]
+    #[arg(long, value_name = "VALUE")]
+    snr_value: Option<f64>,
+}
+
+impl MethodFlags {
+    fn section(self, recipe_method: Option<&str>) -> Result<MethodSection, UsageError> {
+        let name = if self.sft { Some("sft".to_owned()) } else { self.method };
+        let method = name.as_deref().or(recipe_method).unwrap_or("not chosen");
+        let mut section = MethodSection { name: name.clone(), ..MethodSection::default() };
+        let relative = ["diffusion-dpo", "ddim-inpo"].as_slice();
+        for (flag, key, value, methods) in [
+            ("beta_dpo", "beta", self.beta_dpo, relative),
+            ("beta_mapo", "beta", self.beta_mapo, &["mapo"]),
+            ("snr_value", "snr_value", self.snr_value, &["mapo"]),
+        ] {
+            let Some(value) = value else { continue };
+            if !methods.contains(&method) {
+                let owners = methods.join(" and ");
+                let message = format!("--{flag} is a setting of {owners}, and the method is {method}");
+                return Err(UsageError(message));
+            }
+            section.settings.insert(key.to_owned(), Value::from(value));
+        }
+        section.settings.extend(self.set);
+        Ok(section)
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What learns", rename_all = "snake_case")]
+struct AdapterFlags {
+    /// lora or full [default: lora]
+    #[arg(long, value_name = "KIND", value_parser = word::<AdapterKind>)]
+    adapter: Option<AdapterKind>,
+    /// Rank of the LoRA matrices [default: 8]
+    #[arg(long, value_name = "RANK", aliases = ["lora_rank", "network_dim"])]
+    rank: Option<u32>,
+    /// LoRA's scale is alpha / rank [default: the rank]
+    #[arg(long, value_name = "ALPHA", alias = "network_alpha")]
+    alpha: Option<f64>,
+    /// Name endings of the layers that get a LoRA, with commas between [default: to_k,to_q,to_v,to_out.0]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    target_modules: Option<Vec<String>>,
+}
+
+impl AdapterFlags {
+    fn section(self) -> AdapterSection {
+        let Self { adapter: kind, rank, alpha, target_modules } = self;
+        AdapterSection { kind, rank, alpha, target_modules }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Optimiser", rename_all = "snake_case")]
+struct OptimizerFlags {
+    /// Highest learning rate [default: 1e-5]
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// Multiply the learning rate by the pairs per step
+    #[arg(long)]
+    scale_lr: bool,
+    /// Shape of the learning rate: constant, constant_with_warmup, linear, cosine, cosine_with_restarts [default: constant]
+    #[arg(long, value_name = "SHAPE", value_parser = word::<LrScheduler>)]
+    lr_scheduler: Option<LrScheduler>,
+    /// Optimiser steps of linear warm-up [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    lr_warmup_steps: Option<u64>,
+    /// Times that cosine_with_restarts starts over [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    lr_num_cycles: Option<u32>,
+    /// Decay of AdamW's first moment [default: 0.9]
+    #[arg(long, value_name = "DECAY")]
+    adam_beta1: Option<f64>,
+    /// Decay of AdamW's second moment [default: 0.999]
+    #[arg(long, value_name = "DECAY")]
+    adam_beta2: Option<f64>,
+    /// Decoupled weight decay [default: 0.01]
+    #[arg(long, value_name = "DECAY")]
+    adam_weight_decay: Option<f64>,
+    /// Added to the root of the second moment [default: 1e-8]
+    #[arg(long, value_name = "EPSILON")]
+    adam_epsilon: Option<f64>,
+    /// Gradients longer than this are shortened to it [default: 1]
+    #[arg(long, value_name = "LENGTH")]
+    max_grad_norm: Option<f64>,
+}
+
+impl OptimizerFlags {
+    fn section(self) -> OptimizerSection {
+        OptimizerSection {
+            learning_rate: self.learning_rate,
+            scale_lr: self.scale_lr.then_some(true),
+            adam_beta1: self.adam_beta1,
+            adam_beta2: self.adam_beta2,
+            adam_weight_decay: self.adam_weight_decay,
+            adam_epsilon: self.adam_epsilon,
+            max_grad_norm: self.max_grad_norm,
+            lr_scheduler: self.lr_scheduler,
+            lr_warmup_steps: self.lr_warmup_steps,
+            lr_num_cycles: self.lr_num_cycles,
+        }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Training", rename_all = "snake_case")]
+struct TrainFlags {
+    /// Optimiser steps
+    #[arg(long, value_name = "STEPS")]
+    max_train_steps: Option<u64>,
+    /// Pairs per forward pass [default: 1]
+    #[arg(long, value_name = "PAIRS")]
+    train_batch_size: Option<u32>,
+    /// Forward passes per optimiser step [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    gradient_accumulation_steps: Option<u32>,
+    /// Type of frozen weights and activations, no or bf16; what learns is always f32 [default: no]
+    #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>)]
+    mixed_precision: Option<MixedPrecision>,
+    /// Seed of all randomness [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl TrainFlags {
+    fn section(self) -> TrainSection {
+        let Self { max_train_steps, train_batch_size, gradient_accumulation_steps, mixed_precision, seed } =
+            self;
+        TrainSection { max_train_steps, train_batch_size, gradient_accumulation_steps, mixed_precision, seed }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Looking at held-out pairs", rename_all = "snake_case")]
+struct ValidationFlags {
+    /// Optimiser steps between looks; 0 is never [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    validation_every: Option<u64>,
+    /// Held-out pairs looked at [default: 64]
+    #[arg(long, value_name = "PAIRS")]
+    validation_pairs: Option<u32>,
+}
+
+impl ValidationFlags {
+    fn section(self) -> ValidationSection {
+        ValidationSection { every: self.validation_every, n_pairs: self.validation_pairs }
+    }
+}
+
+/// A choice among words, as recipes spell them.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(Value::from(text)).map_err(|error| error.to_string().replace('`', ""))
+}
+
+/// `key=value`, the value as TOML would read it and else as a word.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or("wanted KEY=VALUE")?;
+    let parsed: Option<Value> = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|table| serde_json::to_value(&table["value"]).ok());
+    Ok((key.trim().to_owned(), parsed.unwrap_or_else(|| Value::from(value.trim()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_a_number_where_it_reads_as_one() {
+        assert_eq!(setting("beta=2000"), Ok(("beta".into(), Value::from(2000))));
+        assert_eq!(setting("eta = 0.1"), Ok(("eta".into(), Value::from(0.1))));
+        assert_eq!(setting("form=paper"), Ok(("form".into(), Value::from("paper"))));
+        assert_eq!(setting("form=\"paper\""), Ok(("form".into(), Value::from("paper"))));
+        assert!(setting("beta").is_err());
+    }
+
+    #[test]
+    fn a_setting_under_another_methods_name_is_refused() {
+        let section = |method: &str, flags: MethodFlags| {
+            MethodFlags { method: Some(method.into()), ..flags }
+                .section(None)
+                .map(|section| section.settings.get("beta").cloned())
+        };
+        let dpo = || MethodFlags { beta_dpo: Some(9.0), ..MethodFlags::default() };
+        let mapo = || MethodFlags { beta_mapo: Some(9.0), ..MethodFlags::default() };
+        assert_eq!(section("diffusion-dpo", dpo()).unwrap(), Some(Value::from(9.0)));
+        assert_eq!(section("mapo", mapo()).unwrap(), Some(Value::from(9.0)));
+        assert!(section("mapo", dpo()).is_err());
+        assert!(section("diffusion-dpo", mapo()).is_err());
+    }
+
+    #[test]
+    fn a_switch_that_was_not_typed_says_nothing() {
+        let overrides = Flags::default().overrides(None).unwrap();
+        assert_eq!(overrides, Overrides::default());
+    }
+}

@@ -1,0 +1,94 @@
+//! `tastemaker train`: from a recipe and flags to an aligned model.
+
+mod flags;
+mod published;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use tastemaker_data::split::split;
+use tastemaker_data::{DataError, PairSource, formats};
+use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_run::{Plan, Recipe, resolve};
+use tastemaker_store::StoreError;
+use tastemaker_train::session;
+
+use crate::progress::{Progress, duration, mebibytes};
+use flags::Flags;
+
+pub use published::{args as published_args, notices};
+
+/// Aligns a model with pairs of images
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The run, in TOML; flags lie over it
+    #[arg(value_name = "RECIPE.toml")]
+    recipe: Option<PathBuf>,
+    /// Print what would be done, and stop
+    #[arg(long = "dry-run")]
+    dry_run: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Runs the command.
+pub fn train(args: TrainArgs, notices: &[String]) -> Result<()> {
+    let recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
+    let overrides = args.flags.overrides(recipe.method.name.as_deref())?;
+    let plan = resolve(recipe, overrides)?;
+    for notice in notices {
+        eprintln!("note: {notice}");
+    }
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if args.dry_run { show(plan) } else { run(plan) }
+}
+
+/// Prints the plan, with the size of the data if it is there.
+fn show(plan: Plan) -> Result<()> {
+    let model = Path::new(&plan.model.pretrained_model_name_or_path);
+    if model.exists() {
+        ModelFolder::open(model)?;
+    } else {
+        eprintln!("note: the model {} does not exist yet", model.display());
+    }
+    let plan = match formats::open(&plan.data.train_data_dir) {
+        Ok(source) => with_data(plan, source.as_ref()).0,
+        Err(DataError::Store(StoreError::Missing { path, .. })) if path == plan.data.train_data_dir => {
+            eprintln!("note: the pairs {} do not exist yet, so their number is not known", path.display());
+            plan
+        }
+        Err(error) => return Err(error.into()),
+    };
+    print!("{plan}");
+    Ok(())
+}
+
+fn run(plan: Plan) -> Result<()> {
+    let source = formats::open(&plan.data.train_data_dir)?;
+    let (plan, split) = with_data(plan, source.as_ref());
+    let mut progress = Progress::new(plan.train.max_train_steps);
+    let trained = session::train(&plan, source.as_ref(), &split, &mut |event| {
+        progress.hear(event);
+        Ok(())
+    });
+    progress.end();
+    let trained = trained?;
+    let memory = trained.peak_memory_bytes.map(|bytes| format!(", at most {} of memory", mebibytes(bytes)));
+    println!(
+        "wrote {}: {} steps in {}{}",
+        trained.result.display(),
+        trained.steps,
+        duration(trained.seconds),
+        memory.unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// The split that the plan's seed makes, and the plan knowing its size.
+fn with_data(plan: Plan, source: &dyn PairSource) -> (Plan, tastemaker_data::split::Split) {
+    let split = split(source, plan.data.held_out_fraction, plan.train.seed);
+    (plan.with_data(split.train.len() as u64), split)
+}

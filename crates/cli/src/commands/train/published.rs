@@ -1,0 +1,117 @@
+//! Flags of published training commands that have no counterpart here.
+//!
+//! Those that cannot change the result are accepted and said to be ignored; those that would are refused with what to do
+//! instead. Source: the argument parsers of the diffusers, Salesforce and MaPO training scripts.
+
+use clap::{Arg, ArgAction, ArgMatches, parser::ValueSource};
+
+use crate::exit::UsageError;
+
+/// What becomes of a flag.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It cannot change the result, for this reason.
+    Ignored(&'static str),
+    /// It would change the result; do this instead.
+    Refused(&'static str),
+}
+
+use Fate::{Ignored, Refused};
+
+const AS_LAID_OUT: &str = "columns are those of the data's layout";
+const NO_TRACKER: &str = "figures go to events.jsonl in the output folder";
+const NO_HUB: &str = "nothing is uploaded";
+const NO_CHECKPOINTS: &str = "no checkpoints are written yet";
+const NO_PICTURES: &str = "no pictures are painted in training; --validation_every looks at held-out pairs";
+const LOCAL: &str = "give a folder on this machine with --train_data_dir";
+const PARTS: &str = "a model folder brings its own parts; put the other one into it";
+const NOT_THIS_LOSS: &str = "the published objectives do not have it";
+
+/// (Name, whether it takes a value, what becomes of it.)
+const PUBLISHED: [(&str, bool, Fate); 57] = [
+    ("allow_tf32", false, Ignored("precision is set by --mixed_precision alone")),
+    ("cache_dir", true, Ignored("nothing is downloaded")),
+    ("cache_latents", false, Ignored("latents are always computed once")),
+    ("cache_text_encoder_outputs", false, Ignored("text is always encoded once")),
+    ("caption_column", true, Ignored(AS_LAID_OUT)),
+    ("center_crop", false, Ignored("images are always cropped at their centre")),
+    ("checkpointing_steps", true, Ignored(NO_CHECKPOINTS)),
+    ("checkpoints_total_limit", true, Ignored(NO_CHECKPOINTS)),
+    ("dataloader_num_workers", true, Ignored("images are read once, before training")),
+    ("enable_xformers_memory_efficient_attention", false, Ignored("attention picks its kernel by shape")),
+    ("gradient_checkpointing", false, Ignored("activations are kept; the result is the same")),
+    ("hub_model_id", true, Ignored(NO_HUB)),
+    ("hub_token", true, Ignored(NO_HUB)),
+    ("image_column", true, Ignored(AS_LAID_OUT)),
+    ("local_rank", true, Ignored("one process trains")),
+    ("logging_dir", true, Ignored(NO_TRACKER)),
+    ("num_validation_images", true, Ignored(NO_PICTURES)),
+    ("push_to_hub", false, Ignored(NO_HUB)),
+    ("remove_ties", false, Ignored("ties are always left out")),
+    ("report_to", true, Ignored(NO_TRACKER)),
+    ("run_validation", false, Ignored(NO_PICTURES)),
+    ("sdxl", false, Ignored("the model folder says what it is")),
+    ("set_grads_to_none", false, Ignored("it changes no result")),
+    ("tracker_name", true, Ignored(NO_TRACKER)),
+    ("tracker_project_name", true, Ignored(NO_TRACKER)),
+    ("v2", false, Ignored("the model folder says what it is")),
+    ("vae_encode_batch_size", true, Ignored("images are encoded 8 at a time, before training")),
+    ("validation_prompts", true, Ignored(NO_PICTURES)),
+    ("validation_steps", true, Ignored(NO_PICTURES)),
+    ("choice_model", true, Refused("rank the pairs beforehand and train on the ranking")),
+    ("dataset_config", true, Refused(LOCAL)),
+    ("dataset_config_name", true, Refused(LOCAL)),
+    ("dataset_name", true, Refused(LOCAL)),
+    ("dataset_split_name", true, Refused(LOCAL)),
+    ("dreamlike_pairs_only", false, Refused("choose the pairs beforehand")),
+    ("enable_bucket", false, Refused("images are cropped to squares of --resolution")),
+    ("input_perturbation", true, Refused(NOT_THIS_LOSS)),
+    ("is_turbo", false, Refused("few-step models are not supported yet")),
+    ("label_noise_prob", true, Refused("make a copy of the pairs with labels flipped")),
+    ("lr_power", true, Refused("there is no polynomial --lr_scheduler")),
+    ("max_train_samples", true, Refused("make a smaller set of pairs")),
+    ("network_args", true, Refused("only --rank, --alpha and --target_modules shape a LoRA")),
+    ("network_module", true, Refused("a LoRA needs no module named")),
+    ("noise_offset", true, Refused(NOT_THIS_LOSS)),
+    ("num_train_epochs", true, Refused("give --max_train_steps; --dry-run says how many make an epoch")),
+    ("pretrained_vae_model_name_or_path", true, Refused(PARTS)),
+    ("random_crop", false, Refused("images are cropped at their centre")),
+    ("resume_from_checkpoint", true, Refused(NO_CHECKPOINTS)),
+    ("revision", true, Refused("give a folder on this machine with --pretrained_model_name_or_path")),
+    ("snr_gamma", true, Refused(NOT_THIS_LOSS)),
+    ("unet_init", true, Refused(PARTS)),
+    ("use_8bit_adam", false, Refused("AdamW keeps its moments in f32; leave the flag out")),
+    ("use_adafactor", false, Refused("the optimiser is AdamW; take the learning rate of an AdamW recipe")),
+    ("v_parameterization", false, Refused("give --prediction_type v_prediction")),
+    ("vae", true, Refused(PARTS)),
+    ("variant", true, Refused("the weights that are in the folder are taken, f32 before fp16")),
+    (
+        "zero_terminal_snr",
+        false,
+        Refused("the model's scheduler_config.json says so (rescale_betas_zero_snr)"),
+    ),
+];
+
+/// The flags, for the parser; help does not show them.
+pub fn args() -> impl Iterator<Item = Arg> {
+    PUBLISHED.iter().map(|&(name, takes_value, _)| {
+        let action = if takes_value { ArgAction::Set } else { ArgAction::SetTrue };
+        Arg::new(name).long(name).action(action).hide(true)
+    })
+}
+
+/// What to say about the ones that were typed.
+///
+/// # Errors
+/// [`UsageError`] naming every one that is refused.
+pub fn notices(matches: &ArgMatches) -> Result<Vec<String>, UsageError> {
+    let is_typed = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    let (mut ignored, mut refused) = (Vec::new(), Vec::new());
+    for (name, _, fate) in PUBLISHED.iter().filter(|(name, ..)| is_typed(name)) {
+        match fate {
+            Ignored(reason) => ignored.push(format!("--{name} is ignored: {reason}")),
+            Refused(instead) => refused.push(format!("--{name} is not supported: {instead}")),
+        }
+    }
+    if refused.is_empty() { Ok(ignored) } else { Err(UsageError(refused.join("; "))) }
+}

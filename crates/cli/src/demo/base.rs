@@ -1,0 +1,45 @@
+//! The embedded base model, and writing it out as an ordinary diffusers folder.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+macro_rules! embedded {
+    ($($target:literal <- $source:literal),* $(,)?) => {
+        &[$(($target, include_bytes!(concat!("../../../../assets/demo/", $source)) as &[u8])),*]
+    };
+}
+
+/// (Path in the model folder, content).
+const FILES: &[(&str, &[u8])] = embedded![
+    "model_index.json" <- "model/model_index.json",
+    "scheduler/scheduler_config.json" <- "model/scheduler/scheduler_config.json",
+    "text_encoder/config.json" <- "model/text_encoder/config.json",
+    "text_encoder/model.safetensors" <- "model/text_encoder/model.safetensors",
+    "tokenizer/merges.txt" <- "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json" <- "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json" <- "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json" <- "tokenizer/vocab.json",
+    "unet/config.json" <- "model/unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors" <- "model/unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json" <- "model/vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors" <- "model/vae/diffusion_pytorch_model.safetensors",
+];
+
+/// Writes the model folder.
+pub fn unpack(folder: &Path) -> Result<()> {
+    for (name, content) in FILES {
+        let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        }
+        tastemaker_store::atomic::write_bytes(&path, content)?;
+    }
+    Ok(())
+}
+
+/// SHA-256 over all files, in order.
+pub fn fingerprint() -> String {
+    let all: Vec<u8> = FILES.iter().flat_map(|(_, content)| content.iter().copied()).collect();
+    tastemaker_store::checksum::sha256_bytes(&all)
+}

@@ -1,0 +1,95 @@
+//! The recipes of the demo: one per method, tuned on the embedded model (`docs/log.md` has the runs).
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use super::task::TaskName;
+
+/// The methods the demo compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MethodName {
+    /// The control: only imitates winners.
+    Sft,
+    /// Diffusion-DPO.
+    DiffusionDpo,
+    /// MaPO.
+    Mapo,
+    /// DDIM-InPO.
+    DdimInpo,
+}
+
+/// All of them, the control first.
+pub const ALL: [MethodName; 4] =
+    [MethodName::Sft, MethodName::DiffusionDpo, MethodName::Mapo, MethodName::DdimInpo];
+
+/// A recipe's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Peak learning rate, after warm-up over a tenth of the steps.
+    pub learning_rate: f64,
+    /// Lines of the recipe's `[method]` table besides the name.
+    pub settings: &'static str,
+}
+
+impl MethodName {
+    /// The objective's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodName::Sft => "sft",
+            MethodName::DiffusionDpo => "diffusion-dpo",
+            MethodName::Mapo => "mapo",
+            MethodName::DdimInpo => "ddim-inpo",
+        }
+    }
+
+    /// The name for people.
+    pub fn label(self) -> &'static str {
+        match self {
+            MethodName::Sft => "SFT on winners",
+            MethodName::DiffusionDpo => "Diffusion-DPO",
+            MethodName::Mapo => "MaPO",
+            MethodName::DdimInpo => "DDIM-InPO",
+        }
+    }
+
+    /// The recipe for a task.
+    pub fn numbers(self, task: TaskName, full: bool) -> Numbers {
+        let more = if full { 2 } else { 1 };
+        let (steps, learning_rate, settings) = match (self, task) {
+            (MethodName::Sft, _) => (80, 1e-4, ""),
+            (MethodName::DiffusionDpo, _) => (80, 2e-5, "beta = 1000.0\n"),
+            (MethodName::Mapo, _) => (80, 5e-5, "form = \"release\"\n"),
+            (MethodName::DdimInpo, _) => (40, 4e-5, "beta = 1000.0\n"),
+        };
+        Numbers { steps: steps * more, learning_rate, settings }
+    }
+
+    /// The recipe as a file a user can run by hand with `tastemaker train`.
+    pub fn recipe(self, numbers: &Numbers, model: &Path, pairs: &Path, output: &Path, seed: u64) -> String {
+        let Numbers { steps, learning_rate, settings } = numbers;
+        format!(
+            "# {label} on the embedded model, as `tastemaker demo` runs it.\n\
+             output_dir = {output:?}\n\n\
+             [model]\npretrained_model_name_or_path = {model:?}\n\n\
+             [data]\ntrain_data_dir = {pairs:?}\nresolution = 64\nheld_out_fraction = 0.1\nno_hflip = true\n\
+             proportion_empty_prompts = 0.1\n\n\
+             [method]\nname = {name:?}\n{settings}\n\
+             [adapter]\nkind = \"full\"\n\n\
+             [optimizer]\nlearning_rate = {learning_rate:?}\nlr_scheduler = \"constant_with_warmup\"\n\
+             lr_warmup_steps = {warmup}\nmax_grad_norm = 1.0\n\n\
+             [train]\nmax_train_steps = {steps}\ntrain_batch_size = {BATCH}\ngradient_accumulation_steps = 1\n\
+             mixed_precision = \"no\"\nseed = {seed}\n\n\
+             [validation]\nevery = {every}\nn_pairs = 64\n",
+            label = self.label(),
+            name = self.name(),
+            warmup = steps / 10,
+            every = (steps / 8).max(1),
+        )
+    }
+}
+
+/// Pairs per optimiser step.
+pub const BATCH: usize = 16;

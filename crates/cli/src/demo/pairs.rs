@@ -1,0 +1,45 @@
+//! The pairs of a task, as a folder any trainer can read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use image::RgbImage;
+use tastemaker_math::keyed::{Keyed, Stream};
+
+use super::task::Preference;
+
+/// Writes pictures and `metadata.jsonl` in invoke-training's layout; returns the number of pairs.
+///
+/// Which of a pair's pictures comes first is drawn, so that nothing can be learnt from the order.
+pub fn write(folder: &Path, preferences: &[Preference], seed: u64) -> Result<usize> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("clearing {}", folder.display()))?;
+    }
+    let pictures = folder.join("pictures");
+    std::fs::create_dir_all(&pictures).with_context(|| format!("creating {}", pictures.display()))?;
+    let mut written: BTreeMap<Vec<u8>, String> = BTreeMap::new();
+    let mut save = |picture: &RgbImage| -> Result<String> {
+        if let Some(name) = written.get(picture.as_raw()) {
+            return Ok(name.clone());
+        }
+        let name = format!("pictures/{:05}.png", written.len());
+        let path = folder.join(&name);
+        picture.save(&path).with_context(|| format!("writing {}", path.display()))?;
+        written.insert(picture.as_raw().clone(), name.clone());
+        Ok(name)
+    };
+    let mut lines = String::new();
+    for (row, preference) in preferences.iter().enumerate() {
+        let (winner, loser) = (save(&preference.winner)?, save(&preference.loser)?);
+        let winner_first = Keyed::new(seed, Stream::Data, row as u64, 2).chance(0.5);
+        let (first, second) = if winner_first { (&winner, &loser) } else { (&loser, &winner) };
+        let line = serde_json::json!({
+            "image_0": first, "image_1": second, "prompt": preference.caption,
+            "prefer_0": winner_first, "prefer_1": !winner_first,
+        });
+        lines += &format!("{line}\n");
+    }
+    tastemaker_store::atomic::write_bytes(folder.join("metadata.jsonl"), lines.as_bytes())?;
+    Ok(preferences.len())
+}

@@ -1,0 +1,50 @@
+//! The picture grid of the report.
+
+use anyhow::Result;
+use image::RgbImage;
+use tastemaker_eval::report::{Picture, PictureColumn, PictureGrid, PictureRow};
+
+use super::art::Art;
+use super::task::Task;
+
+const HELD_OUT_SHOWN: usize = 10;
+const SEEN_SHOWN: usize = 4;
+
+/// Rows: real art, then each painter; columns: prompts spread evenly over what was painted.
+///
+/// `questions` are (caption, held out) of each picture; every painter in `rows` painted all of them.
+pub fn grid(
+    task: &Task<'_>,
+    art: &Art,
+    questions: &[(usize, bool)],
+    rows: &[(String, Option<String>, &[RgbImage])],
+) -> Result<PictureGrid> {
+    let on = |held_out: bool| -> Vec<usize> {
+        let mut seen_captions = std::collections::BTreeSet::new();
+        (0..questions.len())
+            .filter(|&i| questions[i].1 == held_out && seen_captions.insert(questions[i].0))
+            .collect()
+    };
+    let spread = |indices: Vec<usize>, n: usize| -> Vec<usize> {
+        let n = n.min(indices.len());
+        (0..n).map(|k| indices[k * indices.len() / n]).collect()
+    };
+    let shown: Vec<usize> =
+        spread(on(true), HELD_OUT_SHOWN).into_iter().chain(spread(on(false), SEEN_SHOWN)).collect();
+    let columns = shown
+        .iter()
+        .map(|&i| PictureColumn { prompt: art.captions[questions[i].0].label.clone(), held_out: questions[i].1 })
+        .collect();
+    let real = shown.iter().map(|&i| Ok(Some(Picture::new(&task.real(questions[i].0))?))).collect::<Result<_>>()?;
+    let mut all = vec![PictureRow { label: format!("real art ({})", task.real_style()), method: None, pictures: real }];
+    for (label, method, pictures) in rows {
+        let pictures = shown.iter().map(|&i| Ok(Some(Picture::new(&pictures[i])?))).collect::<Result<_>>()?;
+        all.push(PictureRow { label: label.clone(), method: method.clone(), pictures });
+    }
+    Ok(PictureGrid {
+        choice: "Prompts are every n-th of those asked, not chosen by their looks; everyone starts from the same noise."
+            .into(),
+        columns,
+        rows: all,
+    })
+}

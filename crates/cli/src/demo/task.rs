@@ -1,0 +1,218 @@
+//! What the pairs of each task prefer, and how pictures are judged for it.
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use image::RgbImage;
+use serde::Deserialize;
+use tastemaker_eval::report::TargetShare;
+use tastemaker_eval::scorers::Reading;
+
+use super::art::{Art, STYLES, Split};
+
+const SAFETY: &[u8] = include_bytes!("../../../../assets/demo/safety.json");
+const FLAT: usize = 2;
+const HIGH_CONTRAST: usize = 3;
+/// Styles the base model was trained on.
+pub const BASE_STYLES: [usize; 3] = [0, 1, 2];
+
+/// The tasks of the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TaskName {
+    /// Prefer one style of three that the base knows.
+    Style,
+    /// Prefer a style that the base has never seen.
+    StyleMismatch,
+    /// Prefer the better of the base's own pictures.
+    Quality,
+    /// Prefer something harmless where the prompt asks for something the policy forbids.
+    Safety,
+}
+
+impl TaskName {
+    /// As typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            TaskName::Style => "style",
+            TaskName::StyleMismatch => "style-mismatch",
+            TaskName::Quality => "quality",
+            TaskName::Safety => "safety",
+        }
+    }
+
+    /// What winners have in common, to stand after "The pairs prefer".
+    pub fn goal(self) -> &'static str {
+        match self {
+            TaskName::Style => "the Fluent Flat style, one of three the base knows, over the other two",
+            TaskName::StyleMismatch => "the Fluent High Contrast style, which the base has never seen",
+            TaskName::Quality => "the base's own pictures that are nearest to real art of the caption",
+            TaskName::Safety => "a harmless motif where the prompt asks for one that the policy forbids",
+        }
+    }
+
+    /// The share the report shows besides caption accuracy.
+    pub fn target_share(self) -> Option<TargetShare> {
+        let share = |field: &str, label: &str| Some(TargetShare { field: field.into(), label: label.into() });
+        match self {
+            TaskName::Style => share("style_share", "Fluent Flat share"),
+            TaskName::StyleMismatch => share("style_share", "High Contrast share"),
+            TaskName::Quality => None,
+            TaskName::Safety => share("unsafe_share", "forbidden share"),
+        }
+    }
+
+    fn style(self) -> Option<usize> {
+        match self {
+            TaskName::Style => Some(FLAT),
+            TaskName::StyleMismatch => Some(HIGH_CONTRAST),
+            TaskName::Quality | TaskName::Safety => None,
+        }
+    }
+}
+
+/// One preference: pictures and caption.
+pub struct Preference {
+    /// The preferred picture.
+    pub winner: RgbImage,
+    /// The other one.
+    pub loser: RgbImage,
+    /// What both were made for.
+    pub caption: String,
+}
+
+/// A forbidden motif and what shall be painted instead.
+#[derive(Debug, Clone, Copy)]
+struct Forbidden {
+    caption: usize,
+    instead: usize,
+    split: Split,
+}
+
+/// A task over the embedded art.
+pub struct Task<'a> {
+    /// Which.
+    pub name: TaskName,
+    art: &'a Art,
+    forbidden: Vec<Forbidden>,
+}
+
+impl<'a> Task<'a> {
+    /// Sets the task up.
+    pub fn new(name: TaskName, art: &'a Art) -> Result<Self> {
+        Ok(Self { name, art, forbidden: forbidden(art)? })
+    }
+
+    /// The preferences made of real art; empty for `quality`, whose pictures the base paints.
+    pub fn preferences(&self) -> Vec<Preference> {
+        let art = self.art;
+        let train = art.on(Split::Train);
+        let pair = |caption: usize, (winner, winner_style): (usize, usize), (loser, loser_style): (usize, usize)| {
+            Preference {
+                winner: art.picture(winner, winner_style),
+                loser: art.picture(loser, loser_style),
+                caption: art.captions[caption].label.clone(),
+            }
+        };
+        match self.name {
+            TaskName::Style | TaskName::StyleMismatch => {
+                let target = self.name.style().unwrap_or(FLAT);
+                let others = BASE_STYLES.into_iter().filter(move |&style| style != target);
+                train.iter().flat_map(|&c| others.clone().map(move |o| pair(c, (c, target), (c, o)))).collect()
+            }
+            TaskName::Safety => {
+                let taught: Vec<Forbidden> =
+                    self.forbidden.iter().copied().filter(|f| f.split == Split::Train).collect();
+                let corrected = taught.iter().flat_map(|f| {
+                    BASE_STYLES.map(|style| pair(f.caption, (f.instead, style), (f.caption, style)))
+                });
+                // Harmless prompts stay as they are: the right motif wins over a forbidden one.
+                let harmless = train.iter().filter(|&&c| self.forbidden.iter().all(|f| f.caption != c));
+                let kept = harmless.enumerate().filter(|(i, _)| i % 3 == 0).map(|(i, &c)| {
+                    let style = BASE_STYLES[i / 3 % BASE_STYLES.len()];
+                    pair(c, (c, style), (taught[i / 3 % taught.len()].caption, style))
+                });
+                corrected.chain(kept).collect()
+            }
+            TaskName::Quality => Vec::new(),
+        }
+    }
+
+    /// Captions the win rate is counted on, on one side of the split.
+    pub fn prompts(&self, side: Split) -> Vec<usize> {
+        match self.name {
+            TaskName::Safety => self.forbidden.iter().filter(|f| f.split == side).map(|f| f.caption).collect(),
+            _ => self.art.on(side),
+        }
+    }
+
+    /// Score of a picture painted for a caption; higher is better.
+    pub fn score(&self, reading: &Reading, caption: usize) -> f64 {
+        match self.name {
+            TaskName::Style | TaskName::StyleMismatch => reading.score(caption, self.name.style().unwrap_or(FLAT)),
+            TaskName::Quality => reading.caption_score(caption),
+            TaskName::Safety => match self.forbidden.iter().find(|f| f.caption == caption) {
+                Some(forbidden) => reading.caption_score(forbidden.instead),
+                None => reading.caption_score(caption),
+            },
+        }
+    }
+
+    /// Unit and meaning of the score.
+    pub fn score_unit(&self) -> &'static str {
+        match self.name {
+            TaskName::Style | TaskName::StyleMismatch => "nats of log p(caption, wanted style | picture)",
+            TaskName::Quality => "nats of log p(caption | picture)",
+            TaskName::Safety => "nats of log p(harmless motif | picture)",
+        }
+    }
+
+    /// Whether a picture counts towards the target share.
+    pub fn meets_target(&self, reading: &Reading, caption: usize) -> Option<bool> {
+        match self.name {
+            TaskName::Style | TaskName::StyleMismatch => Some(Some(reading.style_of(caption)) == self.name.style()),
+            TaskName::Quality => None,
+            TaskName::Safety => Some(self.forbidden.iter().any(|f| f.caption == reading.caption)),
+        }
+    }
+
+    /// Whether a picture shows what it shall.
+    pub fn caption_correct(&self, reading: &Reading, caption: usize) -> bool {
+        reading.caption_correct(caption)
+    }
+
+    /// The real picture shown above what the models painted for a caption.
+    pub fn real(&self, caption: usize) -> RgbImage {
+        match self.forbidden.iter().find(|f| self.name == TaskName::Safety && f.caption == caption) {
+            Some(forbidden) => self.art.picture(forbidden.instead, FLAT),
+            None => self.art.picture(caption, self.name.style().unwrap_or(FLAT)),
+        }
+    }
+
+    /// Name of the style of [`Task::real`].
+    pub fn real_style(&self) -> &'static str {
+        STYLES[self.name.style().unwrap_or(FLAT)]
+    }
+}
+
+#[derive(Deserialize)]
+struct SafetyFile {
+    #[serde(rename = "unsafe")]
+    forbidden: Vec<SafetyEntry>,
+}
+
+#[derive(Deserialize)]
+struct SafetyEntry {
+    code: String,
+    alternative: String,
+    split: Split,
+}
+
+fn forbidden(art: &Art) -> Result<Vec<Forbidden>> {
+    let file: SafetyFile = serde_json::from_slice(SAFETY).context("reading the embedded safety list")?;
+    let index = |code: &str| {
+        art.captions.iter().position(|c| c.code == code).with_context(|| format!("no caption has code {code}"))
+    };
+    let entry = |e: &SafetyEntry| {
+        Ok(Forbidden { caption: index(&e.code)?, instead: index(&e.alternative)?, split: e.split })
+    };
+    file.forbidden.iter().map(entry).collect()
+}

@@ -1,0 +1,123 @@
+//! Exit codes: what kind of thing went wrong, for scripts. `docs/reference/exit-codes.md` lists them.
+
+use std::process::ExitCode;
+
+use tastemaker_data::DataError;
+use tastemaker_eval::EvalError;
+use tastemaker_models::ModelError;
+use tastemaker_run::RunError;
+use tastemaker_store::StoreError;
+use tastemaker_torch::TorchError;
+use tastemaker_train::TrainError;
+
+/// What kind of thing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Something typed: a flag, a recipe, a prompt.
+    Usage = 2,
+    /// The pairs or prompts: missing, damaged, not UTF-8, or nothing left of them.
+    Data = 3,
+    /// The model's files: missing, damaged, not supported, or not fitting each other.
+    Model = 4,
+    /// Writing results.
+    Output = 5,
+    /// Training met a number that is not finite.
+    Training = 6,
+    /// Anything else: out of memory, or a defect of this program.
+    Internal = 70,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A complaint about what was typed, found outside the argument parser.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// The code of an error: that of the first cause of a known kind.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(known).unwrap_or(Exit::Internal)
+}
+
+/// Error enums pass causes through transparently, so each is taken apart here and not left to the chain.
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    None.or_else(|| cause.downcast_ref::<UsageError>().map(|_| Exit::Usage))
+        .or_else(|| cause.downcast_ref().map(of_train))
+        .or_else(|| cause.downcast_ref().map(of_eval))
+        .or_else(|| cause.downcast_ref().map(of_model))
+        .or_else(|| cause.downcast_ref().map(of_data))
+        .or_else(|| cause.downcast_ref().map(of_run))
+        .or_else(|| cause.downcast_ref().map(|error| of_store(error, Exit::Data)))
+        .or_else(|| cause.downcast_ref().map(|error| of_torch(error, Exit::Internal)))
+}
+
+fn of_train(error: &TrainError) -> Exit {
+    match error {
+        TrainError::NonFinite { .. } => Exit::Training,
+        TrainError::NoPairs { .. } => Exit::Data,
+        TrainError::NothingTrainable { .. } => Exit::Usage,
+        TrainError::NonFiniteLatents { .. } => Exit::Model,
+        TrainError::Schedule(_) => Exit::Usage,
+        TrainError::ReadBack { .. } => Exit::Output,
+        TrainError::Model(error) => of_model(error),
+        TrainError::Run(error) => of_run(error),
+        TrainError::Data(error) => of_data(error),
+        TrainError::Torch(error) => of_torch(error, Exit::Internal),
+        _ => Exit::Internal,
+    }
+}
+
+fn of_eval(error: &EvalError) -> Exit {
+    match error {
+        EvalError::Model(error) => of_model(error),
+        EvalError::Data(error) => of_data(error),
+        EvalError::Store(error) => of_store(error, Exit::Data),
+        EvalError::Schedule(_) => Exit::Usage,
+        _ => Exit::Internal,
+    }
+}
+
+fn of_model(error: &ModelError) -> Exit {
+    match error {
+        ModelError::Store(error) => of_store(error, Exit::Model),
+        ModelError::Torch(error) => of_torch(error, Exit::Model),
+        _ => Exit::Model,
+    }
+}
+
+fn of_data(error: &DataError) -> Exit {
+    match error {
+        DataError::Store(error) => of_store(error, Exit::Data),
+        _ => Exit::Data,
+    }
+}
+
+fn of_run(error: &RunError) -> Exit {
+    match error {
+        RunError::Store(error) => of_store(error, Exit::Usage),
+        RunError::Recipe { .. } | RunError::Invalid(_) | RunError::Method(_) => Exit::Usage,
+        RunError::NotARun { .. } | RunError::OtherPlan { .. } | RunError::Format { .. } => Exit::Output,
+        _ => Exit::Internal,
+    }
+}
+
+/// A file that cannot be written is the output's fault, whoever wrote it; one that cannot be read is the reader's.
+fn of_store(error: &StoreError, reader: Exit) -> Exit {
+    match error {
+        StoreError::Io { action, .. } if *action != "read" => Exit::Output,
+        _ => reader,
+    }
+}
+
+fn of_torch(error: &TorchError, reader: Exit) -> Exit {
+    match error {
+        TorchError::Store(error) => of_store(error, reader),
+        TorchError::ElementType { .. } => reader,
+        _ => Exit::Internal,
+    }
+}

@@ -1,0 +1,44 @@
+//! What the program says about itself.
+
+mod support;
+
+use insta::assert_snapshot;
+use support::Bench;
+
+fn help(args: &[&str]) -> String {
+    Bench::empty().succeed(&[args, &["--help"]].concat()).stdout
+}
+
+#[test]
+fn help_of_the_program() {
+    assert_snapshot!(help(&[]));
+}
+
+#[test]
+fn help_of_train() {
+    assert_snapshot!(help(&["train"]));
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_does_nothing() {
+    let bench = Bench::new();
+    let said = bench.succeed(&[
+        "train",
+        "--pretrained-model-name-or-path=model",
+        "--train-data-dir=pairs",
+        "--method=ddim-inpo",
+        "--set=steps=4",
+        "--beta-dpo=2000",
+        "--output-dir=out",
+        "--resolution=32",
+        "--held-out-fraction=0",
+        "--max-train-steps=12",
+        "--train-batch-size=2",
+        "--gradient-accumulation-steps=2",
+        "--scale-lr",
+        "--lr-warmup-steps=3",
+        "--dry-run",
+    ]);
+    assert_snapshot!(format!("{}\n{}", said.stdout, said.stderr));
+    assert!(!bench.path("out").exists());
+}

@@ -1,0 +1,73 @@
+//! The recipes in the repository: each resolves, and what it makes is what its source states.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::Bench;
+use tastemaker_math::objectives::OBJECTIVES;
+use tastemaker_run::{Overrides, Plan, Recipe, resolve};
+
+fn recipes() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut recipes: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    recipes.sort();
+    assert!(!recipes.is_empty());
+    recipes
+}
+
+fn plan(name: &str) -> Plan {
+    let path = recipes().into_iter().find(|path| path.file_stem().unwrap() == name).unwrap();
+    resolve(Recipe::read(path).unwrap(), Overrides::default()).unwrap()
+}
+
+#[test]
+fn every_recipe_resolves_without_a_warning() {
+    for path in recipes() {
+        let plan = resolve(Recipe::read(&path).unwrap(), Overrides::default());
+        let plan = plan.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(plan.warnings, [], "{}", path.display());
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(name.ends_with(&plan.method.name), "{name} is not named after {}", plan.method.name);
+        assert_eq!(plan.output_dir, Path::new("runs").join(name));
+    }
+}
+
+#[test]
+fn every_recipe_dry_runs_where_neither_model_nor_data_are() {
+    let bench = Bench::empty();
+    for path in recipes() {
+        let said = bench.succeed(&["train", path.to_str().unwrap(), "--dry-run"]);
+        assert!(said.stdout.starts_with("model "), "{}", said.stdout);
+        assert_eq!(said.stderr.matches("note: ").count(), 2, "{}", said.stderr);
+        assert!(!bench.path("runs").exists(), "a dry run wrote something");
+    }
+}
+
+#[test]
+fn every_preference_method_has_a_recipe() {
+    let recipes = recipes();
+    let has =
+        |name: &str| recipes.iter().any(|path| path.file_stem().unwrap().to_str().unwrap().ends_with(name));
+    // The control has none: it is a step on the way to another method.
+    let missing: Vec<_> =
+        OBJECTIVES.iter().map(|entry| entry.name).filter(|&name| name != "sft" && !has(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn pairs_and_rates_in_effect_are_the_published_ones() {
+    for (name, pairs, rate) in [
+        ("sd15-diffusion-dpo", 2048, 2.048e-5),
+        ("sdxl-diffusion-dpo", 2048, 2.048e-6),
+        ("sdxl-mapo", 2048, 1e-7),
+        ("sd15-ddim-inpo", 1024, 1.024e-5),
+        ("sdxl-ddim-inpo", 1024, 1.024e-5),
+    ] {
+        let plan = plan(name);
+        assert_eq!(plan.effective_batch(), pairs, "{name}");
+        assert!((plan.effective_learning_rate() / rate - 1.0).abs() < 1e-12, "{name}");
+    }
+}

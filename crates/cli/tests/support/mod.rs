@@ -1,0 +1,141 @@
+//! The real program on a tiny model and tiny pairs.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+#![expect(dead_code, reason = "each test file uses its own part of this")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use image::{Rgb, RgbImage};
+use tastemaker_testkit::{TINY_RESOLUTION, tiny_model};
+use tempfile::TempDir;
+
+/// A folder with `model/`, `pairs/` and whatever a test puts there; commands run in it.
+pub struct Bench {
+    folder: TempDir,
+}
+
+/// What a command did.
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Bench {
+    /// With a model and six pairs under three captions.
+    pub fn new() -> Self {
+        let bench = Self::empty();
+        tiny_model(&bench.path("model"));
+        bench.pairs("pairs", 6);
+        bench
+    }
+
+    /// With nothing.
+    pub fn empty() -> Self {
+        Self { folder: TempDir::new().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, contents).unwrap();
+        path
+    }
+
+    /// Pairs in the JSONL layout. Winners are warm, losers cold; sizes and proportions differ.
+    pub fn pairs(&self, name: &str, n: u32) {
+        let folder = self.path(name);
+        fs::create_dir_all(&folder).unwrap();
+        let mut list = String::new();
+        for i in 0..n {
+            for (half, tint) in [("warm", [200, 120, 40]), ("cold", [40, 120, 200])] {
+                picture(i, tint).save(folder.join(format!("{half}{i}.png"))).unwrap();
+            }
+            let caption = ["a fox", "a red house", "rain over the sea"][i as usize % 3];
+            writeln!(
+                list,
+                "{{\"image_0\": \"cold{i}.png\", \"image_1\": \"warm{i}.png\", \"prompt\": \"{caption}\", \
+                 \"prefer_0\": false, \"prefer_1\": true}}"
+            )
+            .unwrap();
+        }
+        fs::write(folder.join("metadata.jsonl"), list).unwrap();
+    }
+
+    /// Runs `tastemaker` in the folder.
+    pub fn run(&self, args: &[&str]) -> Said {
+        self.run_with(args, 1)
+    }
+
+    /// Runs it with this many threads.
+    pub fn run_with(&self, args: &[&str], threads: usize) -> Said {
+        let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_tastemaker"))
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("OMP_NUM_THREADS", threads.to_string())
+            .env("COLUMNS", "100")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said { code: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// Runs it, and fails with what it said unless it succeeds.
+    #[track_caller]
+    pub fn succeed(&self, args: &[&str]) -> Said {
+        let said = self.run(args);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        said
+    }
+
+    /// Trains two steps of two pairs with `more` flags into `output`.
+    pub fn train(&self, output: &str, more: &[&str]) -> Said {
+        let line = format!(
+            "train --pretrained_model_name_or_path model --train_data_dir pairs --resolution {TINY_RESOLUTION} \
+             --held_out_fraction 0 --max_train_steps 2 --train_batch_size 2 --learning_rate 1e-3 --output_dir {output}"
+        );
+        let args: Vec<&str> = line.split_whitespace().chain(more.iter().copied()).collect();
+        self.run(&args)
+    }
+}
+
+/// Stripes of a tint, wider than high or higher than wide.
+fn picture(i: u32, tint: [u8; 3]) -> RgbImage {
+    let (width, height) = if i.is_multiple_of(2) { (40, 32) } else { (32, 48) };
+    RgbImage::from_fn(width, height, |x, y| {
+        let light = 30 + (x * (3 + i) + y * 5) % 64;
+        Rgb(tint.map(|channel| (u32::from(channel) * light / 94) as u8))
+    })
+}
+
+/// What a user who made a mistake sees: exit code and message.
+pub fn mistake(said: &Said) -> String {
+    format!("exit code {}\n{}", said.code, said.stderr)
+}
+
+/// Every file below a folder, by its path in it.
+pub fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push((path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}

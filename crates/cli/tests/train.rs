@@ -1,0 +1,184 @@
+//! `tastemaker train`, end to end on the CPU: every method, LoRA and full.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
+mod support;
+
+use std::fs;
+
+use support::{Bench, Said, files};
+use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::nn::Role;
+use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_run::{Event, Outcome, Step, read_events};
+use tastemaker_torch::Precision;
+use tch::Device;
+
+const METHODS: [&str; 4] = ["sft", "diffusion-dpo", "mapo", "ddim-inpo"];
+
+fn steps(bench: &Bench, output: &str) -> Vec<Step> {
+    let events = read_events(bench.path(output).join("events.jsonl")).unwrap().events;
+    events
+        .into_iter()
+        .filter_map(|event| if let Event::Step(step) = event { Some(step) } else { None })
+        .collect()
+}
+
+#[track_caller]
+fn trained(said: Said) {
+    assert_eq!(said.code, 0, "{}", said.stderr);
+}
+
+fn unet(
+    bench: &Bench,
+    folder: &str,
+    lora: Option<LoraFile>,
+) -> std::collections::BTreeMap<String, tch::Tensor> {
+    let folder = ModelFolder::open(bench.path(folder)).unwrap();
+    let lora = lora.map(LoraFile::into_spec);
+    folder.unet(Role::Frozen, Precision::F32, Device::Cpu, lora).unwrap().parameters
+}
+
+#[test]
+fn every_method_trains_a_lora_that_loads_into_the_model() {
+    let bench = Bench::new();
+    for method in METHODS {
+        trained(bench.train(method, &["--method", method]));
+        let file = LoraFile::read(bench.path(method).join("pytorch_lora_weights.safetensors")).unwrap();
+        assert_eq!((file.rank, file.alpha), (8, 8.0), "{method}");
+        let moved = |name: &str| file.tensors[name].abs().max().double_value(&[]) > 0.0;
+        let ups: Vec<_> = file.tensors.keys().filter(|name| name.ends_with(".lora_B.weight")).collect();
+        assert!(
+            !ups.is_empty() && ups.iter().all(|name| moved(name)),
+            "{method}: an up factor did not learn"
+        );
+        unet(&bench, "model", Some(file));
+        assert_eq!(steps(&bench, method).len(), 2, "{method}");
+    }
+}
+
+#[test]
+fn every_method_trains_a_whole_network_that_loads_as_a_model() {
+    let bench = Bench::new();
+    let before = unet(&bench, "model", None);
+    for method in METHODS {
+        trained(bench.train(method, &["--method", method, "--adapter", "full"]));
+        let after = unet(&bench, &format!("{method}/model"), None);
+        assert!(before.keys().eq(after.keys()));
+        let still: Vec<_> = before.iter().filter(|(name, tensor)| after[*name].equal(tensor)).collect();
+        assert!(still.is_empty(), "{method}: {} of {} parameters did not learn", still.len(), before.len());
+        for part in ["vae", "text_encoder", "tokenizer", "scheduler"] {
+            let (ours, theirs) = (format!("{method}/model/{part}"), format!("model/{part}"));
+            assert_eq!(files(&bench.path(&ours)), files(&bench.path(&theirs)), "{part} did not travel");
+        }
+    }
+}
+
+#[test]
+fn at_step_zero_every_logit_is_zero_and_every_loss_is_ln_two() {
+    let bench = Bench::new();
+    for method in ["diffusion-dpo", "ddim-inpo"] {
+        for adapter in ["lora", "full"] {
+            for precision in ["no", "bf16"] {
+                let output = format!("{method}-{adapter}-{precision}");
+                let more = ["--method", method, "--adapter", adapter, "--mixed_precision", precision];
+                trained(bench.train(&output, &more));
+                let steps = steps(&bench, &output);
+                assert_eq!(steps[0].logit_mean, Some(0.0), "{output}");
+                assert_eq!(steps[0].loss, std::f64::consts::LN_2, "{output}");
+                assert_ne!(steps[1].logit_mean, Some(0.0), "{output} did not learn");
+            }
+        }
+    }
+}
+
+#[test]
+fn two_runs_with_one_seed_give_identical_files() {
+    let bench = Bench::new();
+    for adapter in ["lora", "full"] {
+        let more = [
+            "--method",
+            "ddim-inpo",
+            "--adapter",
+            adapter,
+            "--seed",
+            "5",
+            "--proportion_empty_prompts",
+            "0.5",
+        ];
+        let runs = ["once", "twice"].map(|run| {
+            let output = format!("{adapter}-{run}");
+            trained(bench.train(&output, &more));
+            let results = files(&bench.path(&output));
+            results
+                .into_iter()
+                .filter(|(path, _)| path.extension().unwrap() == "safetensors")
+                .collect::<Vec<_>>()
+        });
+        assert!(!runs[0].is_empty());
+        assert!(runs[0] == runs[1], "{adapter}");
+    }
+}
+
+#[test]
+fn another_seed_gives_another_result() {
+    let bench = Bench::new();
+    let results = ["1", "2"].map(|seed| {
+        trained(bench.train(seed, &["--method", "diffusion-dpo", "--adapter", "full", "--seed", seed]));
+        fs::read(bench.path(seed).join("model/unet/diffusion_pytorch_model.safetensors")).unwrap()
+    });
+    assert!(results[0] != results[1]);
+}
+
+#[test]
+fn a_run_made_again_replaces_its_log_and_its_result() {
+    let bench = Bench::new();
+    let more = ["--method", "mapo", "--adapter", "full"];
+    trained(bench.train("out", &more));
+    let result = bench.path("out/model/unet/diffusion_pytorch_model.safetensors");
+    let first = fs::read(&result).unwrap();
+    fs::write(&result, "damaged").unwrap();
+    trained(bench.train("out", &more));
+    assert!(fs::read(&result).unwrap() == first);
+    assert_eq!(steps(&bench, "out").len(), 2);
+}
+
+#[test]
+fn the_log_tells_the_whole_run() {
+    let bench = Bench::new();
+    bench.pairs("pairs", 30);
+    let more =
+        ["--method", "diffusion-dpo", "--held_out_fraction", "0.5", "--validation_every", "1", "--seed", "1"];
+    trained(bench.train("out", &more));
+    let events = read_events(bench.path("out/events.jsonl")).unwrap().events;
+    let names: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Event::Encode(_) => "encode",
+            Event::Start(_) => "start",
+            Event::Step(_) => "step",
+            Event::Probe(_) => "probe",
+            Event::Alarm(_) => "alarm",
+            Event::Finish(_) => "finish",
+        })
+        .collect();
+    assert_eq!(names, ["encode", "start", "probe", "step", "probe", "step", "probe", "finish"]);
+    let Some(Event::Finish(finish)) = events.last() else { panic!("the log ends otherwise") };
+    assert_eq!((finish.step, &finish.outcome), (2, &Outcome::Completed));
+    assert!(finish.seconds > 0.0);
+    if cfg!(target_os = "linux") {
+        assert!(finish.peak_memory_bytes.is_some_and(|bytes| bytes > 1 << 20));
+    }
+}
+
+#[test]
+fn published_flags_are_accepted_and_said_to_be_ignored() {
+    let bench = Bench::new();
+    let more =
+        ["--method", "diffusion-dpo", "--report-to", "wandb", "--enable_xformers_memory_efficient_attention"];
+    let said = bench.train("out", &more);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    for flag in ["--report_to is ignored", "--enable_xformers_memory_efficient_attention is ignored"] {
+        assert!(said.stderr.contains(flag), "{}", said.stderr);
+    }
+}

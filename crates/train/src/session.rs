@@ -1,0 +1,238 @@
+//! A whole run, from a plan to its result on disk.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tastemaker_data::PairSource;
+use tastemaker_data::split::Split;
+use tastemaker_diffusion::Denoiser;
+use tastemaker_math::objectives::{Corruption, InversionModel, Objective};
+use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_models::nn::{LoraSpec, Role};
+use tastemaker_models::pipeline::{Loaded, ModelFolder};
+use tastemaker_models::unet::UNet;
+use tastemaker_run::{
+    Adapter, Encode, Event, Finish, MixedPrecision, Outcome, Plan, RunDir, RunError, Start,
+};
+use tastemaker_torch::error::guard;
+use tastemaker_torch::{Precision, memory};
+use tch::Device;
+
+use crate::TrainError;
+use crate::batch::EncodedPairs;
+use crate::encode::{EncodeSettings, Encoded, encode_pairs};
+use crate::fit::{Fit, fit};
+use crate::recorder::Recorder;
+use crate::reference::Reference;
+use crate::result::{result_path, save};
+use crate::step::{Engine, Timesteps};
+
+/// Images per forward pass of the codec.
+const ENCODE_BATCH: usize = 8;
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// Optimiser steps made.
+    pub steps: u64,
+    /// Seconds from before the first step to after the last, probes included.
+    pub seconds: f64,
+    /// Most memory this process held in that time, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+    /// The model folder or adapter file; see [`result_path`].
+    pub result: PathBuf,
+}
+
+/// Carries out a plan: opens, checks, encodes, trains, writes.
+///
+/// `split` says which positions of `source` are trained on. The folder `plan.output_dir` gets `plan.json`,
+/// `events.jsonl` and the result; a run of the same plan that is there already is made again from its start and
+/// replaced. Whatever can be found wrong is found before the first step: the model's files, the data, the output folder.
+/// `tell` hears of every event and may end the run by an error.
+///
+/// # Errors
+/// [`TrainError`], none of them after training unless the result cannot be written.
+pub fn train(
+    plan: &Plan,
+    source: &dyn PairSource,
+    split: &Split,
+    tell: &mut dyn FnMut(&Event) -> Result<(), TrainError>,
+) -> Result<Trained, TrainError> {
+    let n_held_out = split.held_out.len();
+    if split.train.is_empty() {
+        return Err(TrainError::NoPairs { n_pairs: source.len(), n_held_out });
+    }
+    let plan = plan.clone().with_data(split.train.len() as u64);
+    let device = Device::Cpu;
+    let folder = ModelFolder::open(&plan.model.pretrained_model_name_or_path)?;
+    let schedule = schedule(&folder, &plan)?;
+    let objective = plan.method.objective().map_err(RunError::from)?;
+    let dir = RunDir::create(&plan.output_dir, &plan)?;
+    let mut recorder = Recorder::begin(&dir, tell)?;
+
+    let networks = Networks::load(&folder, &plan, objective.as_ref(), device)?;
+    let pairs = encode(&folder, &plan, source, device, &mut recorder)?;
+    let reference = networks.reference();
+    let work = Fit {
+        engine: Engine {
+            policy: &networks.policy.network,
+            reference: &reference,
+            objective: objective.as_ref(),
+            schedule: &schedule,
+            timesteps: Timesteps::All,
+            seed: plan.train.seed,
+        },
+        trainable: &networks.policy.trainable,
+        pairs: &pairs,
+        train: &split.train,
+        held_out: &split.held_out,
+        device,
+    };
+
+    let knows_peak = memory::reset_peak();
+    recorder.record(&Event::Start(Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        method: plan.method.name.clone(),
+        device: device_in_words(&plan),
+        n_pairs: split.train.len() as u64,
+        n_held_out: n_held_out as u64,
+        n_ties: source.n_ties() as u64,
+        step: 0,
+    }))?;
+    let (began, mut steps) = (Instant::now(), 0);
+    let outcome = guard(&doing(&plan), || {
+        fit(&work, &plan, |event| {
+            steps += u64::from(matches!(event, Event::Step(_)));
+            recorder.record(event)
+        })
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    let peak_memory_bytes = memory::read().filter(|_| knows_peak).map(|memory| memory.peak);
+    let finish = |outcome| Event::Finish(Finish { step: steps, outcome, seconds, peak_memory_bytes });
+
+    let result = result_path(dir.path(), &plan.adapter);
+    let trained = outcome.map_err(TrainError::from).and_then(|fitted| fitted);
+    let saved = trained.and_then(|()| save(&folder, &networks.policy.trainable, &plan.adapter, &result));
+    if let Err(error) = saved {
+        // The run's own error matters more than one about writing it down.
+        let _ = recorder.record(&finish(Outcome::Failed(error.to_string())));
+        return Err(error);
+    }
+    recorder.record(&finish(Outcome::Completed))?;
+    Ok(Trained { steps, seconds, peak_memory_bytes, result })
+}
+
+/// The noise levels the model was trained on, with the plan's word on what it predicts.
+fn schedule(folder: &ModelFolder, plan: &Plan) -> Result<NoiseSchedule, TrainError> {
+    let schedule = folder.schedule()?.schedule;
+    Ok(match plan.model.prediction_type {
+        Some(prediction) => schedule.with_prediction(prediction)?,
+        None => schedule,
+    })
+}
+
+/// The network that learns, and the frozen copy where the reference is one.
+///
+/// Policy and reference run the same numeric path: masters cast to the compute type are bit for bit the weights that the
+/// frozen copy holds in it, and an adapter starts at zero, so at step 0 every logit is exactly 0.
+struct Networks {
+    policy: Loaded<UNet>,
+    frozen: Option<Loaded<UNet>>,
+    adapted: bool,
+}
+
+impl Networks {
+    fn load(
+        folder: &ModelFolder,
+        plan: &Plan,
+        objective: &dyn Objective,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let precision = precision(plan);
+        let (role, lora) = match &plan.adapter {
+            Adapter::Full {} => (Role::Trained, None),
+            Adapter::Lora { rank, alpha, target_modules } => {
+                let (rank, target_modules) = (i64::from(*rank), target_modules.clone());
+                let seed = plan.train.seed;
+                (Role::Frozen, Some(LoraSpec { rank, alpha: *alpha, target_modules, seed, tensors: None }))
+            }
+        };
+        let adapted = lora.is_some();
+        let policy = folder.unet(role, precision, device, lora)?;
+        if policy.trainable.is_empty() {
+            let target_modules = match &plan.adapter {
+                Adapter::Lora { target_modules, .. } => target_modules.clone(),
+                Adapter::Full {} => Vec::new(),
+            };
+            return Err(TrainError::NothingTrainable { target_modules });
+        }
+        let needs_copy = !adapted && needs_reference(objective);
+        let frozen = needs_copy.then(|| folder.unet(Role::Frozen, precision, device, None)).transpose()?;
+        Ok(Self { policy, frozen, adapted })
+    }
+
+    fn reference(&self) -> Reference<'_> {
+        let policy: &dyn Denoiser = &self.policy.network;
+        match &self.frozen {
+            Some(frozen) => Reference::Frozen(&frozen.network),
+            None if self.adapted => Reference::AdapterOff { policy, switch: self.policy.switch.clone() },
+            None => Reference::None,
+        }
+    }
+}
+
+/// Whether a method asks the reference for anything: its errors, or the inversion.
+fn needs_reference(objective: &dyn Objective) -> bool {
+    let reference = InversionModel::Reference;
+    let inverts =
+        matches!(objective.corruption(), Corruption::DdimInversion { model, .. } if model == reference);
+    objective.needs_reference() || inverts
+}
+
+fn encode(
+    folder: &ModelFolder,
+    plan: &Plan,
+    source: &dyn PairSource,
+    device: Device,
+    recorder: &mut Recorder<'_>,
+) -> Result<EncodedPairs, TrainError> {
+    // Half precision would save little here, and SDXL's codec overflows in it.
+    let codec = folder.vae(Role::Frozen, Precision::F32, device)?.network;
+    let text = folder.text(precision(plan), device)?;
+    let resolution = plan.data.resolution;
+    let flips = !plan.data.no_hflip;
+    let settings = EncodeSettings { resolution, batch_size: ENCODE_BATCH, flips, device };
+    let doing = format!("encoding {ENCODE_BATCH} images of {resolution} x {resolution}");
+    guard(&doing, || {
+        encode_pairs(source, &codec, &text, &settings, &mut |Encoded { n_pairs, n_images }| {
+            let n_done = n_pairs as u64;
+            let event =
+                Event::Encode(Encode { n_done, n_pairs: source.len() as u64, n_images: n_images as u64 });
+            if n_pairs == source.len() { recorder.record(&event) } else { recorder.mention(&event) }
+        })
+    })?
+}
+
+fn precision(plan: &Plan) -> Precision {
+    match plan.train.mixed_precision {
+        MixedPrecision::No => Precision::F32,
+        MixedPrecision::Bf16 => Precision::Bf16,
+    }
+}
+
+fn device_in_words(plan: &Plan) -> String {
+    let precision = match precision(plan) {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    };
+    format!("CPU, {} threads, {precision}", tch::get_num_threads())
+}
+
+/// What libtorch is busy with if it stops, and what would make it fit.
+fn doing(plan: &Plan) -> String {
+    let (resolution, batch) = (plan.data.resolution, plan.train.train_batch_size);
+    format!(
+        "training on {batch} pairs of {resolution} x {resolution} at once (a smaller train_batch_size with more \
+         gradient_accumulation_steps, a smaller resolution or adapter.kind = \"lora\" need less memory)"
+    )
+}
