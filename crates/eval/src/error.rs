@@ -31,6 +31,39 @@ pub enum EvalError {
         /// Number of captions known.
         n_captions: usize,
     },
+    /// A scorer cannot learn a preference from nothing.
+    #[error("no ranked pairs: a preference scorer needs at least one to learn or to be checked")]
+    NoRankedPairs,
+    /// A ranked pair names a caption outside the announced range.
+    #[error("ranked pair has caption {caption}, but the scorer was told of {n_captions} captions")]
+    PairOutOfRange {
+        /// Its caption index.
+        caption: usize,
+        /// Number of captions announced.
+        n_captions: usize,
+    },
+    /// A ranked pair whose pictures cannot be compared place by place.
+    #[error(
+        "ranked pair of caption {caption} has a winner of {} x {} and a loser of {} x {} pixels: \
+         both must be of one size",
+        winner.0, winner.1, loser.0, loser.1
+    )]
+    PairOfTwoSizes {
+        /// Its caption index.
+        caption: usize,
+        /// Width and height of the winner.
+        winner: (u32, u32),
+        /// Width and height of the loser.
+        loser: (u32, u32),
+    },
+    /// A scorer is only checked on captions it has not learnt from.
+    #[error(
+        "caption {caption} is not held out: the preference scorer learnt from it, so it cannot be checked on it"
+    )]
+    CaptionNotHeldOut {
+        /// Its index.
+        caption: usize,
+    },
     /// Scores to compare must be numbers.
     #[error("score of prompt {prompt}, seed {seed} is not finite: {a} against {b}")]
     ScoreNotFinite {

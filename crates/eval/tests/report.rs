@@ -86,6 +86,8 @@ fn every_summary_field_is_described_in_the_reference() {
         &summary["base"],
         &summary["methods"]["mapo"],
         &summary["judge_check"][0],
+        &summary["scorer_check"],
+        &summary["scorer_check"]["rows"][0],
         &summary["findings"][0],
     ];
     for field in parts.iter().flat_map(|part| part.as_object().unwrap().keys()) {
@@ -113,6 +115,36 @@ fn a_report_survives_being_stored() {
     let report = made_up::report(Size::Small);
     let stored = serde_json::to_string(&report).unwrap();
     assert_eq!(page(&serde_json::from_str::<Report>(&stored).unwrap()).unwrap(), page(&report).unwrap());
+}
+
+#[test]
+fn a_scorer_that_contradicts_the_judge_is_reported() {
+    let mut report = made_up::report(Size::Small);
+    report.alarms.clear();
+    let lost = report.methods[3].outcome.as_ref().unwrap().versus_base.held_out;
+    report.methods[1].outcome.as_mut().unwrap().versus_base_by_scorer = Some(lost);
+    let of_dpo: Vec<String> = findings(&report)
+        .into_iter()
+        .filter(|alarm| {
+            alarm.method.as_deref() == Some("Diffusion-DPO") && alarm.severity == Severity::Warning
+        })
+        .map(|alarm| alarm.what)
+        .collect();
+    assert_eq!(of_dpo.len(), 1);
+    assert!(of_dpo[0].starts_with("The preference scorer disagrees with the judge: by its scores"));
+}
+
+#[test]
+fn without_a_scorer_neither_page_nor_summary_speaks_of_one() {
+    let mut report = made_up::report(Size::Small);
+    report.scorer_check = None;
+    for outcome in report.methods.iter_mut().filter_map(|method| method.outcome.as_mut()) {
+        outcome.versus_base_by_scorer = None;
+    }
+    assert!(!page(&report).unwrap().contains("preference scorer"));
+    let summary: serde_json::Value = serde_json::from_str(&summary(&report).unwrap()).unwrap();
+    assert!(summary["scorer_check"].is_null());
+    assert!(summary["methods"]["mapo"]["win_rate_by_scorer_held_out"].is_null());
 }
 
 #[test]

@@ -336,6 +336,7 @@ fn assemble(
                     shares: stage.shares(&aligned.painted)?,
                     versus_base: stage.compare(&aligned.painted, base_painted, args.seed)?,
                     versus_control,
+                    versus_base_by_scorer: None,
                 };
                 (aligned.training.clone(), Some(outcome), None)
             }
@@ -380,6 +381,7 @@ fn assemble(
             .into(),
         score_unit: stage.task.score_unit().into(),
         judge_check: self_check(&stage.judge, gallery, 23)?,
+        scorer_check: None,
         alarms: Vec::new(),
     })
 }

@@ -101,6 +101,19 @@ fn about_outcome(method: &Method, outcome: &Outcome, report: &Report) -> Vec<(Se
             ),
         )),
     }
+    if let Some(second) = &outcome.versus_base_by_scorer
+        && Verdict::of(held_out) == Verdict::Better
+        && Verdict::of(second) == Verdict::Worse
+    {
+        let what = format!(
+            "The preference scorer disagrees with the judge: by its scores the method wins only {} (95% interval {} to \
+             {}) of the held-out comparisons with the base.",
+            percent(second.rate),
+            percent(second.low),
+            percent(second.high)
+        );
+        found.push((Severity::Warning, what));
+    }
     let fall = report.base.held_out.caption_accuracy - outcome.shares.held_out.caption_accuracy;
     if fall > CAPTION_ACCURACY_TOLERANCE {
         let what = format!(

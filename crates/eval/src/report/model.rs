@@ -1,7 +1,7 @@
 //! What a report holds: plain values, filled in by whoever ran the comparison.
 
 use crate::EvalError;
-use crate::scorers::CheckRow;
+use crate::scorers::{CheckRow, ScorerCheck};
 use crate::winrate::{Split, WinRate};
 use image::{ImageEncoder, RgbImage, codecs::png};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct Report {
     pub score_unit: String,
     /// How the judge reads real art that was disturbed.
     pub judge_check: Vec<CheckRow>,
+    /// What the learnt preference scorer learnt from and how it ranks held-out art, if there is one.
+    pub scorer_check: Option<ScorerCheck>,
     /// What went wrong during the run, beyond what the figures themselves show.
     pub alarms: Vec<Alarm>,
 }
@@ -102,6 +104,8 @@ pub struct Outcome {
     pub versus_base: Split<WinRate>,
     /// Against the control, with the same prompts and starting noise.
     pub versus_control: Option<Split<WinRate>>,
+    /// Against the base on held-out captions, the same pictures scored by the learnt preference scorer.
+    pub versus_base_by_scorer: Option<WinRate>,
 }
 
 /// What training took, and how it went.

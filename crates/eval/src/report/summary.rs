@@ -34,6 +34,7 @@ pub fn summary(report: &Report) -> Result<String, EvalError> {
         "base": base,
         "methods": methods,
         "judge_check": report.judge_check,
+        "scorer_check": report.scorer_check,
         "findings": findings(report),
     });
     Ok(serde_json::to_string_pretty(&summary)? + "\n")
@@ -55,6 +56,8 @@ fn of_method(report: &Report, method: &Method) -> Map<String, Value> {
         "_vs_sft",
         outcome.and_then(|outcome: &Outcome| outcome.versus_control.as_ref()),
     );
+    let by_scorer = outcome.and_then(|outcome| outcome.versus_base_by_scorer.as_ref());
+    push_win_rate(&mut fields, "_by_scorer_held_out", by_scorer);
     push_shares(&mut fields, report, outcome.map(|outcome| &outcome.shares));
     push_share_changes(&mut fields, report, outcome.map(|outcome| &outcome.shares));
     let (winner, loser) = method.final_error_ratios();
@@ -71,23 +74,27 @@ fn of_method(report: &Report, method: &Method) -> Map<String, Value> {
 
 fn push_win_rates(fields: &mut Map<String, Value>, versus: &str, rates: Option<&Split<WinRate>>) {
     for (group, suffix) in [(Group::HeldOut, "held_out"), (Group::Seen, "seen")] {
-        let figure = |read: fn(&WinRate) -> Value| rates.map(|rates| read(rates.of(group)));
-        let figures = [
-            ("win_rate", figure(|rate| json!(rate.rate))),
-            ("wilson_low", figure(|rate| json!(rate.low))),
-            ("wilson_high", figure(|rate| json!(rate.high))),
-            ("wins", figure(|rate| json!(rate.wins))),
-            ("ties", figure(|rate| json!(rate.ties))),
-            ("losses", figure(|rate| json!(rate.losses))),
-            ("mean_difference", figure(|rate| json!(rate.mean_difference.value))),
-            ("mean_difference_low", figure(|rate| json!(rate.mean_difference.low))),
-            ("mean_difference_high", figure(|rate| json!(rate.mean_difference.high))),
-            ("median_difference", figure(|rate| json!(rate.median_difference.value))),
-            ("median_difference_low", figure(|rate| json!(rate.median_difference.low))),
-            ("median_difference_high", figure(|rate| json!(rate.median_difference.high))),
-        ];
-        fields.extend(figures.map(|(name, value)| (format!("{name}{versus}_{suffix}"), json!(value))));
+        push_win_rate(fields, &format!("{versus}_{suffix}"), rates.map(|rates| rates.of(group)));
     }
+}
+
+fn push_win_rate(fields: &mut Map<String, Value>, suffix: &str, rate: Option<&WinRate>) {
+    let figure = |read: fn(&WinRate) -> Value| rate.map(read);
+    let figures = [
+        ("win_rate", figure(|rate| json!(rate.rate))),
+        ("wilson_low", figure(|rate| json!(rate.low))),
+        ("wilson_high", figure(|rate| json!(rate.high))),
+        ("wins", figure(|rate| json!(rate.wins))),
+        ("ties", figure(|rate| json!(rate.ties))),
+        ("losses", figure(|rate| json!(rate.losses))),
+        ("mean_difference", figure(|rate| json!(rate.mean_difference.value))),
+        ("mean_difference_low", figure(|rate| json!(rate.mean_difference.low))),
+        ("mean_difference_high", figure(|rate| json!(rate.mean_difference.high))),
+        ("median_difference", figure(|rate| json!(rate.median_difference.value))),
+        ("median_difference_low", figure(|rate| json!(rate.median_difference.low))),
+        ("median_difference_high", figure(|rate| json!(rate.median_difference.high))),
+    ];
+    fields.extend(figures.map(|(name, value)| (format!("{name}{suffix}"), json!(value))));
 }
 
 /// The groups with the suffix of their fields: figures without a suffix are about held-out captions.

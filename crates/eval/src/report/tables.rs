@@ -5,6 +5,7 @@ use super::findings::{CAPTION_ACCURACY_TOLERANCE, WINNER_DRIFT_LIMIT};
 use super::model::{Method, Outcome, Report, Shares};
 use super::page::{colour_class, method_label};
 use super::text::{duration, escape, memory, percent, ratio, signed_points};
+use crate::scorers::ScorerCheck;
 use crate::winrate::{Bounds, Group, Split, WinRate};
 
 const NOTHING: &str = "<td class=\"none\">&ndash;</td>";
@@ -18,6 +19,15 @@ pub(super) fn win_rates(report: &Report) -> String {
             "<th scope=\"col\">against {label}, held out</th><th scope=\"col\">against {label}, seen</th>"
         )
     });
+    let second_opinion = report
+        .methods
+        .iter()
+        .filter_map(|method| method.outcome.as_ref())
+        .any(|outcome| outcome.versus_base_by_scorer.is_some());
+    let by_scorer = match second_opinion {
+        true => "<th scope=\"col\">against base, held out, by the preference scorer</th>",
+        false => "",
+    };
     let duels = match report.methods.iter().find_map(|method| method.outcome.as_ref()) {
         Some(Outcome { versus_base: Split { held_out, seen }, .. }) => {
             format!(", {} on held-out and {} on seen captions", held_out.n, seen.n)
@@ -35,6 +45,11 @@ pub(super) fn win_rates(report: &Report) -> String {
                 let versus = method.outcome.as_ref().and_then(|outcome| outcome.versus_control.as_ref());
                 cells.push_str(&win_cells(versus.filter(|_| !method.is_control), &class));
             }
+            if second_opinion {
+                let outcome = method.outcome.as_ref();
+                let rate = outcome.and_then(|outcome| outcome.versus_base_by_scorer.as_ref());
+                cells.push_str(&rate.map_or_else(|| NOTHING.to_owned(), |rate| win_cell(rate, &class)));
+            }
             cells.push_str(
                 &base.map_or_else(|| NOTHING.to_owned(), |base| difference(&base.held_out.mean_difference)),
             );
@@ -47,7 +62,7 @@ pub(super) fn win_rates(report: &Report) -> String {
          50%, no change. The last column is the mean difference of the judge's score on held-out captions, \
          with a 95% bootstrap interval over prompts.</p>\n\
          <div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Method</th>\
-         <th scope=\"col\">against base, held out</th><th scope=\"col\">against base, seen</th>{}\
+         <th scope=\"col\">against base, held out</th><th scope=\"col\">against base, seen</th>{}{by_scorer}\
          <th scope=\"col\">score difference ({})</th></tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n",
         versus_control.unwrap_or_default(),
@@ -56,21 +71,22 @@ pub(super) fn win_rates(report: &Report) -> String {
 }
 
 fn win_cells(rates: Option<&Split<WinRate>>, class: &str) -> String {
-    let cell = |rate: &WinRate| {
-        format!(
-            "<td class=\"win\" title=\"{} won, {} tied, {} lost\">{}<span><b>{}</b> {}&ndash;{}</span></td>",
-            rate.wins,
-            rate.ties,
-            rate.losses,
-            win_bar(rate, class),
-            percent(rate.rate),
-            percent(rate.low),
-            percent(rate.high)
-        )
-    };
     rates.map_or_else(
         || NOTHING.repeat(2),
-        |rates| [Group::HeldOut, Group::Seen].map(|group| cell(rates.of(group))).concat(),
+        |rates| [Group::HeldOut, Group::Seen].map(|group| win_cell(rates.of(group), class)).concat(),
+    )
+}
+
+fn win_cell(rate: &WinRate, class: &str) -> String {
+    format!(
+        "<td class=\"win\" title=\"{} won, {} tied, {} lost\">{}<span><b>{}</b> {}&ndash;{}</span></td>",
+        rate.wins,
+        rate.ties,
+        rate.losses,
+        win_bar(rate, class),
+        percent(rate.rate),
+        percent(rate.low),
+        percent(rate.high)
     )
 }
 
@@ -182,8 +198,41 @@ pub(super) fn judge(report: &Report) -> String {
              <tbody>\n{rows}</tbody>\n</table></div>\n"
         )
     };
+    let scorer = report.scorer_check.as_ref().map(scorer).unwrap_or_default();
     format!(
-        "<section id=\"judge\">\n<h2>The judge</h2>\n<p>{}</p>\n{table}</section>\n",
+        "<section id=\"judge\">\n<h2>The judge</h2>\n<p>{}</p>\n{table}{scorer}</section>\n",
         escape(&report.judge)
+    )
+}
+
+/// How far the learnt preference scorer can be trusted.
+fn scorer(check: &ScorerCheck) -> String {
+    let rows: String = check
+        .rows
+        .iter()
+        .map(|row| {
+            format!(
+                "<tr><th scope=\"row\">{}</th><td class=\"number\">{}</td>\
+                 <td class=\"number\">{:.1}% <i>{} to {}</i></td><td class=\"number\">{:.1}%</td>\
+                 <td class=\"number\">{:.1}%</td></tr>\n",
+                escape(&row.pairs),
+                row.n,
+                row.accuracy * 100.0,
+                percent(row.wilson_low),
+                percent(row.wilson_high),
+                row.judge_accuracy * 100.0,
+                row.agreement * 100.0
+            )
+        })
+        .collect();
+    format!(
+        "<h3>The preference scorer</h3>\n<p>A second opinion, learnt from {} ranked pairs of real art whose captions \
+         were not held out. Before it was used, it ranked real art of held-out captions, with a 95% Wilson interval:</p>\n\
+         <div class=\"scroll\"><table class=\"narrow\">\n\
+         <thead><tr><th scope=\"col\">Held-out pairs</th><th scope=\"col\">pairs</th>\
+         <th scope=\"col\">ranked rightly</th><th scope=\"col\">by the judge</th>\
+         <th scope=\"col\">both decide alike</th></tr></thead>\n\
+         <tbody>\n{rows}</tbody>\n</table></div>\n",
+        check.n_train_pairs
     )
 }

@@ -35,6 +35,13 @@ const LEVELS: usize = 3;
 const COLOUR_WEIGHT: f32 = 2.0;
 const CHROMA_WEIGHT: f32 = 2.0;
 
+/// Length of a [`palette`].
+pub const PALETTE: usize = PALETTE_CELLS[0] * PALETTE_CELLS[1] * PALETTE_CELLS[2];
+
+/// Cells of the palette along lightness and along each opponent axis, and the range they cover.
+const PALETTE_CELLS: [usize; 3] = [8, 10, 10];
+const PALETTE_RANGES: [(f32, f32); 3] = [(0.0, 1.0), (-0.3, 0.3), (-0.3, 0.3)];
+
 /// Describes a picture.
 ///
 /// # Shapes
@@ -45,11 +52,7 @@ const CHROMA_WEIGHT: f32 = 2.0;
 ///
 /// Source: Oklab by Björn Ottosson (2020); orientation histograms after Dalal and Triggs (CVPR 2005).
 pub fn describe(picture: &RgbImage) -> Vec<f32> {
-    let planes = oklab_planes(picture);
-    let mut features = Vec::with_capacity(FEATURES);
-    push_colour(&planes, &mut features);
-    push_strokes(&planes[0], &mut features);
-    features
+    describe_planes(&oklab_planes(picture))
 }
 
 /// Squared Euclidean distance of two feature vectors of equal length.
@@ -67,6 +70,54 @@ pub fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| (x - y) * (x - y)).sum();
     sums.iter().sum::<f32>() + rest
+}
+
+/// Which colours a picture uses, wherever they are: a histogram in Oklab, as square roots of shares of its pixels.
+///
+/// Drawing styles differ in their palettes more than in what they put where. It is no part of [`describe`]: a judge of
+/// motifs must not mistake a red apple for a red car.
+///
+/// # Shapes
+/// `[PALETTE]`, of about unit length.
+pub fn palette(picture: &RgbImage) -> Vec<f32> {
+    palette_of(&oklab_planes(picture))
+}
+
+/// [`describe`] and [`palette`] of a picture in one go.
+pub fn describe_with_palette(picture: &RgbImage) -> (Vec<f32>, Vec<f32>) {
+    let planes = oklab_planes(picture);
+    (describe_planes(&planes), palette_of(&planes))
+}
+
+fn describe_planes(planes: &[Vec<f32>; 3]) -> Vec<f32> {
+    let mut features = Vec::with_capacity(FEATURES);
+    push_colour(planes, &mut features);
+    push_strokes(&planes[0], &mut features);
+    features
+}
+
+fn palette_of([lightness, a, b]: &[Vec<f32>; 3]) -> Vec<f32> {
+    let place = |axis: usize, value: f32| {
+        let (low, high) = PALETTE_RANGES[axis];
+        let last = (PALETTE_CELLS[axis] - 1) as f32;
+        let (cells, parts) = neighbours(((value - low) / (high - low) * last).clamp(0.0, last));
+        (cells.map(|cell| (cell as usize).min(PALETTE_CELLS[axis] - 1)), parts)
+    };
+    let mut shares = vec![0.0f32; PALETTE];
+    for ((&lightness, &a), &b) in lightness.iter().zip(a).zip(b) {
+        let (rows, row_parts) = place(0, lightness);
+        let (columns, column_parts) = place(1, a);
+        let (layers, layer_parts) = place(2, b);
+        for (row, row_part) in rows.into_iter().zip(row_parts) {
+            for (column, column_part) in columns.into_iter().zip(column_parts) {
+                let cell = (row * PALETTE_CELLS[1] + column) * PALETTE_CELLS[2];
+                for (layer, layer_part) in layers.into_iter().zip(layer_parts) {
+                    shares[cell + layer] += row_part * column_part * layer_part;
+                }
+            }
+        }
+    }
+    shares.iter().map(|share| (share / lightness.len() as f32).sqrt()).collect()
 }
 
 /// Oklab planes of a picture, on a 0 to 1 lightness scale.
@@ -233,6 +284,21 @@ mod tests {
         let features = describe(&RgbImage::from_pixel(64, 64, Rgb([90, 90, 90])));
         assert_eq!(features.len(), FEATURES);
         assert!(features[COLOUR_FEATURES..].iter().all(|&stroke| stroke == 0.0));
+    }
+
+    #[test]
+    fn a_palette_forgets_where_colours_are_but_not_which() {
+        let at_home = palette(&disc((24.0, 32.0), [220, 40, 40]));
+        let distance = |picture: &RgbImage| squared_distance(&at_home, &palette(picture));
+        assert!((at_home.iter().map(|root| root * root).sum::<f32>() - 1.0).abs() < 1e-3);
+        assert!(distance(&disc((40.0, 32.0), [220, 40, 40])) < 1e-6);
+        assert!(distance(&disc((24.0, 32.0), [40, 60, 220])) > 0.1);
+    }
+
+    #[test]
+    fn describing_with_a_palette_gives_the_same_as_each_alone() {
+        let picture = disc((30.0, 25.0), [40, 200, 90]);
+        assert_eq!(describe_with_palette(&picture), (describe(&picture), palette(&picture)));
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! Scorers: what says how good a picture is for its prompt.
 
 pub mod features;
+mod logistic;
 pub mod nearest_art;
+pub mod preference;
+pub mod preference_check;
 pub mod self_check;
 
 use crate::EvalError;
 use image::RgbImage;
 
 pub use nearest_art::{Artwork, Judge, NearestArt, Reading};
+pub use preference::{PreferenceScorer, RankedImages};
+pub use preference_check::{
+    ScorerCheck, ScorerCheckRow, StyleTaste, check_pairs, check_preference, motif_pairs, style_pairs,
+};
 pub use self_check::{CheckRow, Disturbance, self_check};
 
 /// A picture together with the prompt it answers.
@@ -45,4 +52,4 @@ pub struct ScorerEntry {
 }
 
 /// Every scorer this program knows.
-pub static SCORERS: &[ScorerEntry] = &[nearest_art::ENTRY];
+pub static SCORERS: &[ScorerEntry] = &[nearest_art::ENTRY, preference::ENTRY];

@@ -88,12 +88,32 @@ impl Judge {
 
     /// Reads one picture. A picture that is not 64 x 64 is resampled first.
     pub fn read(&self, picture: &RgbImage) -> Reading {
-        let seen = describe(picture);
+        self.read_described(&describe(picture))
+    }
+
+    /// Reads one picture from what [`describe`] made of it, for callers that need both.
+    pub(super) fn read_described(&self, seen: &[f32]) -> Reading {
+        self.reading(self.features.iter().map(|artwork| squared_distance(seen, artwork)))
+    }
+
+    /// Reads several pictures at once: the same readings, with one pass over the gallery, which no cache holds.
+    pub(super) fn read_all_described(&self, seen: &[&[f32]]) -> Vec<Reading> {
+        let mut distances = vec![Vec::with_capacity(self.features.len()); seen.len()];
+        for artwork in &self.features {
+            for (distances, seen) in distances.iter_mut().zip(seen) {
+                distances.push(squared_distance(seen, artwork));
+            }
+        }
+        distances.into_iter().map(|distances| self.reading(distances)).collect()
+    }
+
+    /// The reading of a picture at these squared distances from the artworks of the gallery.
+    fn reading(&self, distances: impl IntoIterator<Item = f32>) -> Reading {
         let mut nearest = 0;
         let mut nearest_distance = f64::INFINITY;
         let mut squared_distances = vec![f64::INFINITY; self.n_captions * self.n_styles];
-        for (artwork, (features, &(caption, style))) in self.features.iter().zip(&self.cells).enumerate() {
-            let distance = f64::from(squared_distance(&seen, features));
+        for (artwork, (distance, &(caption, style))) in distances.into_iter().zip(&self.cells).enumerate() {
+            let distance = f64::from(distance);
             let cell = &mut squared_distances[caption * self.n_styles + style];
             *cell = cell.min(distance);
             if distance < nearest_distance {
@@ -271,6 +291,16 @@ mod tests {
         let fall = reading.score(0, 0) - reading.score(1, 1);
         assert!((fall - distance / TEMPERATURE).abs() < 1e-9 * fall);
         assert!((reading.caption_score(0).exp() + reading.caption_score(1).exp() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn reading_pictures_together_changes_nothing() {
+        let gallery = gallery();
+        let judge = Judge::new(&gallery, 2, 2).unwrap();
+        let described: Vec<Vec<f32>> = gallery.iter().map(|artwork| describe(&artwork.image)).collect();
+        let together = judge.read_all_described(&described.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let alone: Vec<Reading> = gallery.iter().map(|artwork| judge.read(&artwork.image)).collect();
+        assert_eq!(together, alone);
     }
 
     #[test]

@@ -168,11 +168,11 @@ pub fn self_check(judge: &Judge, gallery: &[Artwork], stride: usize) -> Result<V
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The embedded gallery: four styles of the same captions, 64 x 64 cells in 24 columns.
-    fn embedded_gallery() -> (Vec<Artwork>, usize) {
+    pub(in crate::scorers) fn embedded_gallery() -> (Vec<Artwork>, usize) {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/demo");
         let captions = std::fs::read_to_string(format!("{folder}/captions.json")).unwrap();
         let n_captions =

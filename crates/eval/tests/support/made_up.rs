@@ -5,7 +5,7 @@ use tastemaker_eval::report::{
     Alarm, CurvePoint, Fact, Method, Outcome, Picture, PictureColumn, PictureGrid, PictureRow, Report,
     Severity, Shares, TargetShare, Training,
 };
-use tastemaker_eval::scorers::CheckRow;
+use tastemaker_eval::scorers::{CheckRow, ScorerCheck, ScorerCheckRow};
 use tastemaker_eval::winrate::{Comparison, Group, Split, WinRate, win_rates};
 use tastemaker_math::{Keyed, Stream};
 
@@ -73,6 +73,21 @@ pub fn report(size: Size) -> Report {
                 style_accuracy: 1.0,
             })
             .to_vec(),
+        scorer_check: Some(ScorerCheck {
+            name: "preference".to_owned(),
+            n_train_pairs: 1468,
+            rows: [("target style over another", 267, 0.981), ("right <motif> over a wrong one", 89, 1.0)]
+                .map(|(pairs, n, accuracy)| ScorerCheckRow {
+                    pairs: pairs.to_owned(),
+                    n,
+                    accuracy,
+                    wilson_low: accuracy - 0.024,
+                    wilson_high: (accuracy + 0.011).min(1.0),
+                    judge_accuracy: 1.0,
+                    agreement: accuracy,
+                })
+                .to_vec(),
+        }),
         alarms: vec![Alarm {
             severity: Severity::Remark,
             method: None,
@@ -124,6 +139,7 @@ fn method(
         outcome: Some(Outcome {
             shares: Split { held_out: shares(182, 0.72, 0.52), seen: shares(190, 0.75, 0.58) },
             versus_base: duels(size, index, wins),
+            versus_base_by_scorer: (index != 2).then(|| duels(size, 20 + index, wins).held_out),
             versus_control: versus_control.map(|wins| duels(size, 10 + index, wins)),
         }),
         failure: None,
