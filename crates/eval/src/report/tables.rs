@@ -19,15 +19,6 @@ pub(super) fn win_rates(report: &Report) -> String {
             "<th scope=\"col\">against {label}, held out</th><th scope=\"col\">against {label}, seen</th>"
         )
     });
-    let second_opinion = report
-        .methods
-        .iter()
-        .filter_map(|method| method.outcome.as_ref())
-        .any(|outcome| outcome.versus_base_by_scorer.is_some());
-    let by_scorer = match second_opinion {
-        true => "<th scope=\"col\">against base, held out, by the preference scorer</th>",
-        false => "",
-    };
     let duels = match report.methods.iter().find_map(|method| method.outcome.as_ref()) {
         Some(Outcome { versus_base: Split { held_out, seen }, .. }) => {
             format!(", {} on held-out and {} on seen captions", held_out.n, seen.n)
@@ -45,11 +36,6 @@ pub(super) fn win_rates(report: &Report) -> String {
                 let versus = method.outcome.as_ref().and_then(|outcome| outcome.versus_control.as_ref());
                 cells.push_str(&win_cells(versus.filter(|_| !method.is_control), &class));
             }
-            if second_opinion {
-                let outcome = method.outcome.as_ref();
-                let rate = outcome.and_then(|outcome| outcome.versus_base_by_scorer.as_ref());
-                cells.push_str(&rate.map_or_else(|| NOTHING.to_owned(), |rate| win_cell(rate, &class)));
-            }
             cells.push_str(
                 &base.map_or_else(|| NOTHING.to_owned(), |base| difference(&base.held_out.mean_difference)),
             );
@@ -62,7 +48,7 @@ pub(super) fn win_rates(report: &Report) -> String {
          50%, no change. The last column is the mean difference of the judge's score on held-out captions, \
          with a 95% bootstrap interval over prompts.</p>\n\
          <div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Method</th>\
-         <th scope=\"col\">against base, held out</th><th scope=\"col\">against base, seen</th>{}{by_scorer}\
+         <th scope=\"col\">against base, held out</th><th scope=\"col\">against base, seen</th>{}\
          <th scope=\"col\">score difference ({})</th></tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n",
         versus_control.unwrap_or_default(),
@@ -198,7 +184,7 @@ pub(super) fn judge(report: &Report) -> String {
              <tbody>\n{rows}</tbody>\n</table></div>\n"
         )
     };
-    let scorer = report.scorer_check.as_ref().map(scorer).unwrap_or_default();
+    let scorer = report.scorer_check.as_ref().map(scorer).unwrap_or_default() + &second_opinion(report);
     format!(
         "<section id=\"judge\">\n<h2>The judge</h2>\n<p>{}</p>\n{table}{scorer}</section>\n",
         escape(&report.judge)
@@ -234,5 +220,30 @@ fn scorer(check: &ScorerCheck) -> String {
          <th scope=\"col\">both decide alike</th></tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n",
         check.n_train_pairs
+    )
+}
+
+/// Win rates by the learnt preference scorer, beside the judge's.
+fn second_opinion(report: &Report) -> String {
+    let rows: String = report
+        .methods
+        .iter()
+        .filter_map(|method| {
+            let outcome = method.outcome.as_ref()?;
+            let by_scorer = outcome.versus_base_by_scorer.as_ref()?;
+            let class = colour_class(report, &method.name);
+            let cells =
+                [by_scorer, &outcome.versus_base.held_out].map(|rate| win_cell(rate, &class)).concat();
+            Some(row(report, method, &cells))
+        })
+        .collect();
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "<p>The same duels against the base on held-out captions, decided by either:</p>\n\
+         <div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">Method</th>\
+         <th scope=\"col\">by the preference scorer</th><th scope=\"col\">by the judge</th></tr></thead>\n\
+         <tbody>\n{rows}</tbody>\n</table></div>\n"
     )
 }
