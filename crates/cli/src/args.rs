@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::sample::SampleArgs;
 use crate::commands::train::{self, TrainArgs};
 use crate::demo;
 use crate::exit::UsageError;
@@ -23,6 +24,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Align a model with pairs of images.
     Train(Box<TrainArgs>),
+    /// Paint prompts with a model, or with a model and a LoRA.
+    Sample(SampleArgs),
     /// Make one part of the embedded model from the embedded art.
     Pretrain(demo::pretrain::PretrainArgs),
 }
@@ -52,18 +55,20 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Typed, UsageErr
 
 /// The whole grammar: ours, published flags, and every name with `_` also with `-`.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("train", |train| {
-        // The last of two wins, as in the published scripts.
-        let train = train.args_override_self(true).args(train::published_args());
-        train.mut_args(|arg| {
-            let dashed: Vec<String> = names(&arg).map(|name| name.replace('_', "-")).collect();
-            let known: Vec<String> = names(&arg).collect();
-            let arg = arg.aliases(dashed.into_iter().filter(|name| !known.contains(name)));
-            // A negative learning rate is for the plan to refuse, together with whatever else is wrong.
-            let takes_value = arg.get_action().takes_values() && !arg.is_positional();
-            if takes_value { arg.allow_negative_numbers(true) } else { arg }
-        })
-    })
+    // The last of two wins, as in the published scripts.
+    let lenient = |command: clap::Command| command.args_override_self(true).mut_args(forgiving);
+    Cli::command()
+        .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
+        .mut_subcommand("sample", lenient)
+}
+
+fn forgiving(arg: clap::Arg) -> clap::Arg {
+    let known: Vec<String> = names(&arg).collect();
+    let dashed = known.iter().map(|name| name.replace('_', "-")).filter(|name| !known.contains(name));
+    let arg = arg.aliases(dashed.collect::<Vec<_>>());
+    // A negative learning rate is for the plan to refuse, together with whatever else is wrong.
+    let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+    if takes_value { arg.allow_negative_numbers(true) } else { arg }
 }
 
 fn names(arg: &clap::Arg) -> impl Iterator<Item = String> {

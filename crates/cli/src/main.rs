@@ -30,6 +30,7 @@ fn dispatch(Typed { command, notices }: Typed) -> anyhow::Result<()> {
     match command {
         Command::Demo(args) => demo::demo(&args),
         Command::Train(args) => commands::train::train(*args, &notices),
+        Command::Sample(args) => commands::sample::sample(&args),
         Command::Pretrain(args) => demo::pretrain::pretrain(&args),
     }
 }

@@ -15,6 +15,11 @@ fn help_of_the_program() {
 }
 
 #[test]
+fn help_of_sample() {
+    assert_snapshot!(help(&["sample"]));
+}
+
+#[test]
 fn help_of_train() {
     assert_snapshot!(help(&["train"]));
 }

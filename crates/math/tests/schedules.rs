@@ -165,6 +165,19 @@ fn impossible_schedules_and_plans_are_refused() {
 }
 
 #[test]
+fn another_prediction_keeps_the_levels_and_no_flow_becomes_anything_else() {
+    let epsilon =
+        NoiseSchedule::new(BetaSchedule::Linear, 10, 0.1, 0.2, Prediction::Epsilon).expect("a good schedule");
+    let v = epsilon.clone().with_prediction(Prediction::VPrediction).expect("no flow");
+    assert_eq!(v.prediction(), Prediction::VPrediction);
+    assert_eq!(v.alpha_bar(7), epsilon.alpha_bar(7));
+    assert_eq!(v.with_prediction(Prediction::Flow), Err(ScheduleError::FlowHasNoBetas));
+    let flow = NoiseSchedule::flow(10, 1.0).expect("a good shift");
+    assert_eq!(flow.clone().with_prediction(Prediction::Epsilon), Err(ScheduleError::FlowHasNoBetas));
+    assert_eq!(flow.clone().with_prediction(Prediction::Flow), Ok(flow));
+}
+
+#[test]
 fn trailing_spacing_has_as_many_steps_as_asked_for_at_every_count() {
     for n_steps in 1..=1000 {
         let timesteps = timesteps(Spacing::Trailing, 1000, n_steps, 0);

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use tastemaker_run::{
-    Event, EventLog, Finish, Outcome, Overrides, Plan, Probe, Recipe, RunDir, RunError, Start, Step,
-    read_events, resolve,
+    AlarmRaised, Encode, Event, EventLog, Finish, Outcome, Overrides, Plan, Probe, Recipe, RunDir, RunError,
+    Start, Step, read_events, resolve,
 };
 use tastemaker_store::StoreError;
 
@@ -58,10 +58,13 @@ fn one_of_each() -> Vec<Event> {
         step: 0,
     };
     let outcome = Outcome::Failed("out of memory".into());
+    let message = "step 39: the loss stays at 0.6931".into();
     vec![
+        Event::Encode(Encode { n_done: 10, n_pairs: 10, n_images: 15 }),
         Event::Start(start),
         Event::Step(step(0, 0.7)),
         Event::Probe(probe),
+        Event::Alarm(AlarmRaised { step: 39, message }),
         Event::Finish(Finish { step: 10, outcome, seconds: 3.25, peak_memory_bytes: Some(1 << 30) }),
     ]
 }
@@ -181,7 +184,7 @@ mod log {
         let (_folder, path) = logged(&one_of_each());
         EventLog::open(&path).unwrap().append(&one_of_each()[1]).unwrap();
         let events = read_events(&path).unwrap().events;
-        assert_eq!((events.len(), &events[4]), (5, &one_of_each()[1]));
+        assert_eq!((events.len(), &events[6]), (7, &one_of_each()[1]));
     }
 
     #[test]

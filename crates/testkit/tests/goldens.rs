@@ -1,7 +1,5 @@
 //! Recorded cases load whole, and comparing them can fail.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
-
 use std::path::Path;
 
 use tastemaker_testkit::{

@@ -1,7 +1,5 @@
 //! Each damage is the one its name says.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
-
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::StoreError;

@@ -1,3 +1,12 @@
-//! One file per command.
+//! One file or folder per command.
 
+pub mod sample;
 pub mod train;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A choice among words, as recipes spell them.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(Value::from(text)).map_err(|error| error.to_string().replace('`', ""))
+}

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
@@ -13,6 +12,7 @@ use tastemaker_run::{
     OptimizerSection, Overrides, TrainSection, ValidationSection,
 };
 
+use crate::commands::word;
 use crate::exit::UsageError;
 
 /// Everything a recipe can say.
@@ -272,11 +272,6 @@ impl ValidationFlags {
     fn section(self) -> ValidationSection {
         ValidationSection { every: self.validation_every, n_pairs: self.validation_pairs }
     }
-}
-
-/// A choice among words, as recipes spell them.
-fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(Value::from(text)).map_err(|error| error.to_string().replace('`', ""))
 }
 
 /// `key=value`, the value as TOML would read it and else as a word.
