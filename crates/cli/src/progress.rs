@@ -34,7 +34,7 @@ impl Progress {
         match event {
             Event::Encode(encode) => {
                 let (done, all) = (encode.n_done, encode.n_pairs);
-                self.bar_for(all, "encoding {wide_bar} {pos}/{len} pairs, {per_sec}, {eta} left");
+                self.bar_for(all, "encoding {wide_bar} {pos}/{len} pairs, {eta} left");
                 self.at(done, String::new());
                 if done == all {
                     self.end();

@@ -80,6 +80,7 @@ fn an_image_that_does_not_decode() {
     let bench = Bench::new();
     bench.write("pairs/warm3.png", "no picture");
     assert_snapshot!(train(&bench, &[]));
+    assert!(!bench.path("out").exists(), "a run that never began is in the way of the corrected one");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A whole run, from a plan to its result on disk.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -47,7 +48,8 @@ pub struct Trained {
 ///
 /// `split` says which positions of `source` are trained on. The folder `plan.output_dir` gets `plan.json`,
 /// `events.jsonl` and the result; a run of the same plan that is there already is made again from its start and
-/// replaced. Whatever can be found wrong is found before the first step: the model's files, the data, the output folder.
+/// replaced. Whatever can be found wrong is found before the first step: the model's files, the data, the output folder. A
+/// run that never began leaves no folder.
 /// `tell` hears of every event and may end the run by an error.
 ///
 /// # Errors
@@ -67,11 +69,19 @@ pub fn train(
     let folder = ModelFolder::open(&plan.model.pretrained_model_name_or_path)?;
     let schedule = schedule(&folder, &plan)?;
     let objective = plan.method.objective().map_err(RunError::from)?;
+    let was_there = plan.output_dir.join("plan.json").exists();
     let dir = RunDir::create(&plan.output_dir, &plan)?;
     let mut recorder = Recorder::begin(&dir, tell)?;
-
-    let networks = Networks::load(&folder, &plan, objective.as_ref(), device)?;
-    let pairs = encode(&folder, &plan, source, device, &mut recorder)?;
+    let (networks, pairs) = match prepare(&folder, &plan, source, objective.as_ref(), device, &mut recorder) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            drop(recorder);
+            if !was_there {
+                abandon(&dir);
+            }
+            return Err(error);
+        }
+    };
     let reference = networks.reference();
     let work = Fit {
         engine: Engine {
@@ -120,6 +130,28 @@ pub fn train(
     }
     recorder.record(&finish(Outcome::Completed))?;
     Ok(Trained { steps, seconds, peak_memory_bytes, result })
+}
+
+/// Everything that can still be found wrong before training: weights, then images.
+fn prepare(
+    folder: &ModelFolder,
+    plan: &Plan,
+    source: &dyn PairSource,
+    objective: &dyn Objective,
+    device: Device,
+    recorder: &mut Recorder<'_>,
+) -> Result<(Networks, EncodedPairs), TrainError> {
+    let networks = Networks::load(folder, plan, objective, device)?;
+    let pairs = encode(folder, plan, source, device, recorder)?;
+    Ok((networks, pairs))
+}
+
+/// Takes back the folder of a run that never began, so that the run can be corrected and started in the same place.
+/// What cannot be removed stays, for the error that ended the run matters more.
+fn abandon(dir: &RunDir) {
+    let _ = fs::remove_file(dir.events_path());
+    let _ = fs::remove_file(dir.plan_path());
+    let _ = fs::remove_dir(dir.path());
 }
 
 /// The noise levels the model was trained on, with the plan's word on what it predicts.
@@ -225,7 +257,8 @@ fn device_in_words(plan: &Plan) -> String {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     };
-    format!("CPU, {} threads, {precision}", tch::get_num_threads())
+    let n_threads = tch::get_num_threads();
+    format!("CPU, {n_threads} {}, {precision}", if n_threads == 1 { "thread" } else { "threads" })
 }
 
 /// What libtorch is busy with if it stops, and what would make it fit.
