@@ -80,7 +80,6 @@ pub fn grid_png(rows: &[Vec<RgbImage>], style: SheetStyle) -> Result<Vec<u8>, Ev
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 mod tests {
     use super::*;
 

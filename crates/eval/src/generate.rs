@@ -8,8 +8,8 @@ use tastemaker_diffusion::samplers::ddim;
 use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
-use tastemaker_models::pipeline::{ModelFolder, SchedulerConfig, TextEncoders};
 use tastemaker_models::nn::Role;
+use tastemaker_models::pipeline::{ModelFolder, SchedulerConfig, TextEncoders};
 use tastemaker_models::vae::Vae;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
@@ -112,7 +112,8 @@ impl Painter {
         sampling: &Sampling,
     ) -> Result<Tensor, EvalError> {
         let keys = |draw: u64| -> Vec<NoiseKey> {
-            let key = |job: &Job| NoiseKey { seed: job.seed, stream: Stream::Sample, index: job.number, draw };
+            let key =
+                |job: &Job| NoiseKey { seed: job.seed, stream: Stream::Sample, index: job.number, draw };
             jobs.iter().map(key).collect()
         };
         let noise = gaussian(&keys(0), &self.latent_shape).to_device(self.device);

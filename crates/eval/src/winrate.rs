@@ -164,7 +164,6 @@ pub fn win_rates(comparisons: &[Comparison], seed: u64) -> Result<Split<WinRate>
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 mod tests {
     use super::*;
 

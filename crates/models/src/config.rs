@@ -20,7 +20,9 @@ impl ConfigReader {
                 let keys = keys.iter().filter(|(k, _)| !ANNOTATIONS.contains(&k.as_str()));
                 Self { keys: keys.map(|(k, v)| (k.clone(), v.clone())).collect(), problems: Vec::new() }
             }
-            None => Self { keys: Map::new(), problems: vec!["the configuration is not a JSON object".into()] },
+            None => {
+                Self { keys: Map::new(), problems: vec!["the configuration is not a JSON object".into()] }
+            }
         }
     }
 
@@ -46,7 +48,12 @@ impl ConfigReader {
     }
 
     /// One value for all levels, or a list with one value per level.
-    pub fn per_level<T: serde::de::DeserializeOwned + Clone>(&mut self, key: &str, default: T, n: usize) -> Vec<T> {
+    pub fn per_level<T: serde::de::DeserializeOwned + Clone>(
+        &mut self,
+        key: &str,
+        default: T,
+        n: usize,
+    ) -> Vec<T> {
         match self.raw(key) {
             None => vec![default; n],
             Some(Value::Array(values)) => {
@@ -111,7 +118,10 @@ mod tests {
         let _: i64 = reader.or("a", 0);
         reader.neutral("b", &[json!(1)]);
         let text = reader.finish().expect_err("three problems");
-        assert!(text.contains("`a`") && text.contains("`b` is 2") && text.contains("unknown key `c`"), "{text}");
+        assert!(
+            text.contains("`a`") && text.contains("`b` is 2") && text.contains("unknown key `c`"),
+            "{text}"
+        );
     }
 
     #[test]

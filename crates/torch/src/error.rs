@@ -10,7 +10,9 @@ pub enum TorchError {
     Store(#[from] tastemaker_store::StoreError),
 
     /// A tensor in a file has an element type that networks here do not use.
-    #[error("{path}: tensor `{name}` has element type {dtype}; wanted F32, F16, BF16, F64 or an integer type")]
+    #[error(
+        "{path}: tensor `{name}` has element type {dtype}; wanted F32, F16, BF16, F64 or an integer type"
+    )]
     ElementType {
         /// The file.
         path: PathBuf,

@@ -51,8 +51,10 @@ pub fn write(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) 
         tensor.f_copy_data_u8(&mut bytes, n_elements)?;
         stored.push((name.as_str(), dtype, shape, bytes));
     }
-    let views: Vec<_> =
-        stored.iter().map(|(name, dtype, shape, bytes)| TensorView { name, dtype: *dtype, shape, bytes }).collect();
+    let views: Vec<_> = stored
+        .iter()
+        .map(|(name, dtype, shape, bytes)| TensorView { name, dtype: *dtype, shape, bytes })
+        .collect();
     Ok(files::write(path, &views, metadata)?)
 }
 

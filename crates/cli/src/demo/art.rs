@@ -52,12 +52,14 @@ pub struct Art {
 impl Art {
     /// Decodes the embedded atlases.
     pub fn open() -> Result<Self> {
-        let captions: Vec<Caption> = serde_json::from_slice(CAPTIONS).context("reading the embedded captions")?;
+        let captions: Vec<Caption> =
+            serde_json::from_slice(CAPTIONS).context("reading the embedded captions")?;
         let atlases = ATLASES
             .iter()
             .zip(STYLES)
             .map(|(bytes, style)| {
-                let atlas = image::load_from_memory(bytes).with_context(|| format!("decoding the {style} atlas"))?;
+                let atlas =
+                    image::load_from_memory(bytes).with_context(|| format!("decoding the {style} atlas"))?;
                 Ok(atlas.into_rgb8())
             })
             .collect::<Result<Vec<_>>>()?;

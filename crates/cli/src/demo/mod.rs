@@ -7,6 +7,8 @@ mod pairs;
 mod pictures;
 pub mod pretrain;
 mod run;
+mod stage;
+mod summary;
 mod task;
 
 pub use run::{DemoArgs, demo};

@@ -33,10 +33,15 @@ pub fn grid(
         spread(on(true), HELD_OUT_SHOWN).into_iter().chain(spread(on(false), SEEN_SHOWN)).collect();
     let columns = shown
         .iter()
-        .map(|&i| PictureColumn { prompt: art.captions[questions[i].0].label.clone(), held_out: questions[i].1 })
+        .map(|&i| PictureColumn {
+            prompt: art.captions[questions[i].0].label.clone(),
+            held_out: questions[i].1,
+        })
         .collect();
-    let real = shown.iter().map(|&i| Ok(Some(Picture::new(&task.real(questions[i].0))?))).collect::<Result<_>>()?;
-    let mut all = vec![PictureRow { label: format!("real art ({})", task.real_style()), method: None, pictures: real }];
+    let real =
+        shown.iter().map(|&i| Ok(Some(Picture::new(&task.real(questions[i].0))?))).collect::<Result<_>>()?;
+    let mut all =
+        vec![PictureRow { label: format!("real art ({})", task.real_style()), method: None, pictures: real }];
     for (label, method, pictures) in rows {
         let pictures = shown.iter().map(|&i| Ok(Some(Picture::new(&pictures[i])?))).collect::<Result<_>>()?;
         all.push(PictureRow { label: label.clone(), method: method.clone(), pictures });

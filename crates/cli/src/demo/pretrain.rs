@@ -219,7 +219,9 @@ fn codec(args: &PretrainArgs, art: &Art) -> Result<()> {
     std::fs::write(&path, serde_json::to_string_pretty(&json)? + "\n")
         .with_context(|| format!("writing {}", path.display()))?;
     let difference = (decoded - images.narrow(0, 0, 64)).abs().mean(Kind::Float).double_value(&[]);
-    println!("scaling factor {scaling_factor:.5}; mean absolute difference {difference:.4} of the range -1..1");
+    println!(
+        "scaling factor {scaling_factor:.5}; mean absolute difference {difference:.4} of the range -1..1"
+    );
     Ok(())
 }
 
@@ -250,7 +252,8 @@ fn text(args: &PretrainArgs, art: &Art) -> Result<()> {
             order.swap(i, j);
         });
         let chosen = &order[..args.batch_size()];
-        let rows: Vec<i64> = chosen.iter().map(|&c| (c * STYLES.len()) as i64 + keyed.below(4) as i64).collect();
+        let rows: Vec<i64> =
+            chosen.iter().map(|&c| (c * STYLES.len()) as i64 + keyed.below(4) as i64).collect();
         let prompts: Vec<String> = chosen.iter().map(|&c| prompt(art, c, &mut keyed)).collect();
         let n_tokens = tokenizer.max_length() as i64;
         let ids = Tensor::from_slice(&tokenizer.encode_batch(&prompts)).reshape([-1, n_tokens]);

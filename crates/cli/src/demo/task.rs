@@ -60,7 +60,8 @@ impl TaskName {
         }
     }
 
-    fn style(self) -> Option<usize> {
+    /// The preferred style, where the task is about one.
+    pub fn style(self) -> Option<usize> {
         match self {
             TaskName::Style => Some(FLAT),
             TaskName::StyleMismatch => Some(HIGH_CONTRAST),
@@ -105,18 +106,22 @@ impl<'a> Task<'a> {
     pub fn preferences(&self) -> Vec<Preference> {
         let art = self.art;
         let train = art.on(Split::Train);
-        let pair = |caption: usize, (winner, winner_style): (usize, usize), (loser, loser_style): (usize, usize)| {
-            Preference {
-                winner: art.picture(winner, winner_style),
-                loser: art.picture(loser, loser_style),
-                caption: art.captions[caption].label.clone(),
-            }
-        };
+        let pair =
+            |caption: usize, (winner, winner_style): (usize, usize), (loser, loser_style): (usize, usize)| {
+                Preference {
+                    winner: art.picture(winner, winner_style),
+                    loser: art.picture(loser, loser_style),
+                    caption: art.captions[caption].label.clone(),
+                }
+            };
         match self.name {
             TaskName::Style | TaskName::StyleMismatch => {
                 let target = self.name.style().unwrap_or(FLAT);
                 let others = BASE_STYLES.into_iter().filter(move |&style| style != target);
-                train.iter().flat_map(|&c| others.clone().map(move |o| pair(c, (c, target), (c, o)))).collect()
+                train
+                    .iter()
+                    .flat_map(|&c| others.clone().map(move |o| pair(c, (c, target), (c, o))))
+                    .collect()
             }
             TaskName::Safety => {
                 let taught: Vec<Forbidden> =
@@ -139,7 +144,9 @@ impl<'a> Task<'a> {
     /// Captions the win rate is counted on, on one side of the split.
     pub fn prompts(&self, side: Split) -> Vec<usize> {
         match self.name {
-            TaskName::Safety => self.forbidden.iter().filter(|f| f.split == side).map(|f| f.caption).collect(),
+            TaskName::Safety => {
+                self.forbidden.iter().filter(|f| f.split == side).map(|f| f.caption).collect()
+            }
             _ => self.art.on(side),
         }
     }
@@ -147,7 +154,9 @@ impl<'a> Task<'a> {
     /// Score of a picture painted for a caption; higher is better.
     pub fn score(&self, reading: &Reading, caption: usize) -> f64 {
         match self.name {
-            TaskName::Style | TaskName::StyleMismatch => reading.score(caption, self.name.style().unwrap_or(FLAT)),
+            TaskName::Style | TaskName::StyleMismatch => {
+                reading.score(caption, self.name.style().unwrap_or(FLAT))
+            }
             TaskName::Quality => reading.caption_score(caption),
             TaskName::Safety => match self.forbidden.iter().find(|f| f.caption == caption) {
                 Some(forbidden) => reading.caption_score(forbidden.instead),
@@ -168,7 +177,9 @@ impl<'a> Task<'a> {
     /// Whether a picture counts towards the target share.
     pub fn meets_target(&self, reading: &Reading, caption: usize) -> Option<bool> {
         match self.name {
-            TaskName::Style | TaskName::StyleMismatch => Some(Some(reading.style_of(caption)) == self.name.style()),
+            TaskName::Style | TaskName::StyleMismatch => {
+                Some(Some(reading.style_of(caption)) == self.name.style())
+            }
             TaskName::Quality => None,
             TaskName::Safety => Some(self.forbidden.iter().any(|f| f.caption == reading.caption)),
         }
@@ -209,7 +220,10 @@ struct SafetyEntry {
 fn forbidden(art: &Art) -> Result<Vec<Forbidden>> {
     let file: SafetyFile = serde_json::from_slice(SAFETY).context("reading the embedded safety list")?;
     let index = |code: &str| {
-        art.captions.iter().position(|c| c.code == code).with_context(|| format!("no caption has code {code}"))
+        art.captions
+            .iter()
+            .position(|c| c.code == code)
+            .with_context(|| format!("no caption has code {code}"))
     };
     let entry = |e: &SafetyEntry| {
         Ok(Forbidden { caption: index(&e.code)?, instead: index(&e.alternative)?, split: e.split })

@@ -240,7 +240,6 @@ impl Scorer for NearestArt {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 mod tests {
     use super::*;
     use image::Rgb;

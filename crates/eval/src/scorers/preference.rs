@@ -268,7 +268,6 @@ pub(super) fn blend(from: &RgbImage, to: &RgbImage, share: f32) -> RgbImage {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 mod tests {
     use super::super::nearest_art::Artwork;
     use super::*;

@@ -220,7 +220,6 @@ fn blends(pair: &RankedImages<'_>) -> Result<Vec<RgbImage>, EvalError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 mod tests {
     use super::super::self_check::tests::embedded_gallery;
     use super::*;

@@ -46,7 +46,10 @@ impl Conv2d {
     /// Weight `[n_out, n_in, kernel, kernel]`, bias `[n_out]`.
     pub fn new(scope: Scope<'_>, shape: ConvShape) -> Self {
         let fan_in = shape.n_in * shape.kernel * shape.kernel;
-        Self { bias: Some(scope.param("bias", &[shape.n_out], Init::FanIn(fan_in))), ..Self::without_bias(scope, shape) }
+        Self {
+            bias: Some(scope.param("bias", &[shape.n_out], Init::FanIn(fan_in))),
+            ..Self::without_bias(scope, shape)
+        }
     }
 
     /// # Shapes
@@ -54,7 +57,11 @@ impl Conv2d {
     pub fn without_bias(scope: Scope<'_>, shape: ConvShape) -> Self {
         let ConvShape { n_in, n_out, kernel, .. } = shape;
         Self {
-            weight: scope.param("weight", &[n_out, n_in, kernel, kernel], Init::FanIn(n_in * kernel * kernel)),
+            weight: scope.param(
+                "weight",
+                &[n_out, n_in, kernel, kernel],
+                Init::FanIn(n_in * kernel * kernel),
+            ),
             bias: None,
             lora: scope.lora(|rank| vec![rank, n_in, kernel, kernel], |rank| vec![n_out, rank, 1, 1]),
             shape,

@@ -16,7 +16,10 @@ pub struct Linear {
 impl Linear {
     /// A layer with bias. # Shapes: weight `[n_out, n_in]`.
     pub fn new(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
-        Self { bias: Some(scope.param("bias", &[n_out], Init::FanIn(n_in))), ..Self::without_bias(scope, n_in, n_out) }
+        Self {
+            bias: Some(scope.param("bias", &[n_out], Init::FanIn(n_in))),
+            ..Self::without_bias(scope, n_in, n_out)
+        }
     }
 
     /// A layer without bias. # Shapes: weight `[n_out, n_in]`.
@@ -35,7 +38,8 @@ impl Linear {
         match self.lora.as_ref().filter(|lora| lora.is_on()) {
             None => y,
             Some(lora) => {
-                let update = x.linear(&lora.down.value(), None::<Tensor>).linear(&lora.up.value(), None::<Tensor>);
+                let update =
+                    x.linear(&lora.down.value(), None::<Tensor>).linear(&lora.up.value(), None::<Tensor>);
                 y + update * lora.scale
             }
         }

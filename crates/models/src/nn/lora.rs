@@ -30,9 +30,9 @@ pub struct LoraSpec {
 impl LoraSpec {
     /// Whether the layer of this name is adapted.
     pub fn targets(&self, layer: &str) -> bool {
-        self.target_modules
-            .iter()
-            .any(|target| layer.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+        self.target_modules.iter().any(|target| {
+            layer.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
     }
 }
 

@@ -47,7 +47,11 @@ pub struct Param {
 impl Param {
     /// The value in the compute type; differentiable with respect to the master.
     pub fn value(&self) -> Tensor {
-        if self.tensor.kind() == self.compute { self.tensor.shallow_clone() } else { self.tensor.to_kind(self.compute) }
+        if self.tensor.kind() == self.compute {
+            self.tensor.shallow_clone()
+        } else {
+            self.tensor.to_kind(self.compute)
+        }
     }
 }
 
@@ -174,7 +178,11 @@ impl Weights {
             let used = self.used.into_inner();
             report.unexpected = tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
         }
-        if report.is_clean() { Ok((self.trainable.into_inner(), self.parameters.into_inner())) } else { Err(report) }
+        if report.is_clean() {
+            Ok((self.trainable.into_inner(), self.parameters.into_inner()))
+        } else {
+            Err(report)
+        }
     }
 
     fn initial(&self, seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
@@ -218,8 +226,11 @@ impl Weights {
         let tensor = match role {
             Role::Frozen => tensor.to_device(self.device).to_kind(self.compute).set_requires_grad(false),
             Role::Trained => {
-                let master = tensor.to_device(self.device).to_kind(Kind::Float).copy().set_requires_grad(true);
-                self.trainable.borrow_mut().push(Trainable { name: name.clone(), tensor: master.shallow_clone() });
+                let master =
+                    tensor.to_device(self.device).to_kind(Kind::Float).copy().set_requires_grad(true);
+                self.trainable
+                    .borrow_mut()
+                    .push(Trainable { name: name.clone(), tensor: master.shallow_clone() });
                 master
             }
         };
@@ -230,7 +241,8 @@ impl Weights {
 
 /// FNV-1a of a parameter's name: the index of its random draws.
 fn name_key(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A place in the tree of parameter names.
@@ -255,9 +267,10 @@ impl Scope<'_> {
     pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Param {
         let name = self.full(name);
         let tensor = match &self.weights.source {
-            Source::Checkpoint(_) => {
-                self.weights.stored(&name, shape).unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu)))
-            }
+            Source::Checkpoint(_) => self
+                .weights
+                .stored(&name, shape)
+                .unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu))),
             Source::Fresh { seed } => self.weights.initial(*seed, &name, shape, init),
         };
         self.weights.place(name, tensor, self.weights.role)
@@ -268,7 +281,11 @@ impl Scope<'_> {
     /// # Shapes
     /// `down` is the shape of the down projection, `up` of the up projection; both start as peft's `gaussian` does:
     /// normal with deviation 1/rank, and zero.
-    pub(super) fn lora(&self, down: impl Fn(i64) -> Vec<i64>, up: impl Fn(i64) -> Vec<i64>) -> Option<super::Lora> {
+    pub(super) fn lora(
+        &self,
+        down: impl Fn(i64) -> Vec<i64>,
+        up: impl Fn(i64) -> Vec<i64>,
+    ) -> Option<super::Lora> {
         let spec = self.weights.lora.as_ref().filter(|spec| spec.targets(&self.prefix))?;
         let factor = |name: &str, shape: Vec<i64>, init: Init| {
             let name = self.full(name);

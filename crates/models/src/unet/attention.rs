@@ -77,8 +77,9 @@ struct TransformerBlock {
 impl TransformerBlock {
     fn new(scope: Scope<'_>, config: &UNetConfig, width: i64, heads: i64) -> Self {
         let norm = |name: &str| LayerNorm::new(scope.sub(name), width, 1e-5);
-        let attention =
-            |name: &str, context: i64| Attention::new(scope.sub(name), width, context, heads, config.upcast_attention);
+        let attention = |name: &str, context: i64| {
+            Attention::new(scope.sub(name), width, context, heads, config.upcast_attention)
+        };
         Self {
             norm1: norm("norm1"),
             attn1: attention("attn1", width),

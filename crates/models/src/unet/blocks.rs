@@ -102,7 +102,10 @@ impl Down {
         Self {
             layers: (0..config.layers_per_block[level] as usize).map(layer).collect(),
             downsample: (!is_last).then(|| {
-                Conv2d::new(scope.sub("downsamplers.0.conv"), ConvShape { stride: 2, ..ConvShape::same(width, width) })
+                Conv2d::new(
+                    scope.sub("downsamplers.0.conv"),
+                    ConvShape { stride: 2, ..ConvShape::same(width, width) },
+                )
             }),
         }
     }

@@ -81,8 +81,11 @@ impl UNetConfig {
         let up_blocks = block_kinds(&mut r, "up_block_types", "Up", n);
         // Diffusers' historical misnomer: `attention_head_dim` is the number of heads unless `num_attention_heads` is set.
         let head_dim = r.per_level("attention_head_dim", 8i64, n);
-        let heads =
-            if r.raw("num_attention_heads").is_some() { Err("`num_attention_heads` is set") } else { Ok(head_dim) };
+        let heads = if r.raw("num_attention_heads").is_some() {
+            Err("`num_attention_heads` is set")
+        } else {
+            Ok(head_dim)
+        };
         let heads = heads.unwrap_or_else(|text| {
             r.problem(format!("{text}, which diffusers itself refuses; wanted `attention_head_dim`"));
             vec![8; n]
@@ -141,7 +144,9 @@ impl UNetConfig {
                 ));
             }
             if heads < 1 || channels % heads != 0 {
-                r.problem(format!("level {level} has {channels} channels, which {heads} heads do not divide"));
+                r.problem(format!(
+                    "level {level} has {channels} channels, which {heads} heads do not divide"
+                ));
             }
         }
     }
@@ -175,7 +180,9 @@ fn text_time(r: &mut ConfigReader) -> Option<TextTime> {
     let input_dim = r.optional("projection_class_embeddings_input_dim");
     match (kind.as_deref(), time_embed_dim, input_dim) {
         (None, _, _) => None,
-        (Some("text_time"), Some(time_embed_dim), Some(input_dim)) => Some(TextTime { time_embed_dim, input_dim }),
+        (Some("text_time"), Some(time_embed_dim), Some(input_dim)) => {
+            Some(TextTime { time_embed_dim, input_dim })
+        }
         (Some("text_time"), ..) => {
             r.problem(
                 "`addition_embed_type` is text_time without `addition_time_embed_dim` and \

@@ -6,7 +6,7 @@ mod config;
 mod model;
 mod time;
 
+pub(crate) use blocks::{Resnet, ResnetShape};
 pub use config::{BlockKind, TextTime, UNetConfig};
 pub use model::UNet;
-pub(crate) use blocks::{Resnet, ResnetShape};
 pub(crate) use model::preferred_layout;

@@ -35,12 +35,22 @@ impl UNet {
             conv_in: Conv2d::new(scope.sub("conv_in"), ConvShape::same(config.in_channels, first)),
             time_embedding: TimestepEmbedding::new(scope.sub("time_embedding"), first, time_width),
             add_embedding: config.text_time.map(|text_time| {
-                (text_time, TimestepEmbedding::new(scope.sub("add_embedding"), text_time.input_dim, time_width))
+                (
+                    text_time,
+                    TimestepEmbedding::new(scope.sub("add_embedding"), text_time.input_dim, time_width),
+                )
             }),
-            down_blocks: (0..n_levels).map(|i| Down::new(scope.sub("down_blocks").sub(i), &config, i)).collect(),
+            down_blocks: (0..n_levels)
+                .map(|i| Down::new(scope.sub("down_blocks").sub(i), &config, i))
+                .collect(),
             mid_block: Mid::new(scope.sub("mid_block"), &config),
             up_blocks: (0..n_levels).map(|i| Up::new(scope.sub("up_blocks").sub(i), &config, i)).collect(),
-            conv_norm_out: GroupNorm::new(scope.sub("conv_norm_out"), config.norm_num_groups, first, config.norm_eps),
+            conv_norm_out: GroupNorm::new(
+                scope.sub("conv_norm_out"),
+                config.norm_num_groups,
+                first,
+                config.norm_eps,
+            ),
             conv_out: Conv2d::new(scope.sub("conv_out"), ConvShape::same(first, config.out_channels)),
             config,
         }
@@ -91,5 +101,9 @@ impl Denoiser for UNet {
 /// # Shapes
 /// `[b, c, h, w]` to the same.
 pub(crate) fn preferred_layout(x: &Tensor) -> Tensor {
-    if x.kind() == Kind::Float { x.shallow_clone() } else { x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]) }
+    if x.kind() == Kind::Float {
+        x.shallow_clone()
+    } else {
+        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+    }
 }

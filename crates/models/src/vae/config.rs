@@ -48,7 +48,9 @@ impl VaeConfig {
     pub fn from_json(config: &Value) -> Result<Self, String> {
         let mut r = ConfigReader::new(config);
         let block_out_channels: Vec<i64> = r.or("block_out_channels", vec![64]);
-        for (key, kind) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
+        for (key, kind) in
+            [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")]
+        {
             let names: Vec<String> = r.or(key, vec![kind.to_owned()]);
             if names.len() != block_out_channels.len() || names.iter().any(|name| name != kind) {
                 r.problem(format!("`{key}` is {names:?}; wanted {} times {kind}", block_out_channels.len()));

@@ -18,7 +18,10 @@ mod tests {
 
     #[test]
     fn only_attention_names_change() {
-        assert_eq!(modern_names("encoder.mid_block.attentions.0.query.weight"), "encoder.mid_block.attentions.0.to_q.weight");
+        assert_eq!(
+            modern_names("encoder.mid_block.attentions.0.query.weight"),
+            "encoder.mid_block.attentions.0.to_q.weight"
+        );
         assert_eq!(
             modern_names("decoder.mid_block.attentions.0.proj_attn.bias"),
             "decoder.mid_block.attentions.0.to_out.0.bias"

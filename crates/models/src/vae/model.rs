@@ -13,7 +13,10 @@ use crate::unet::{Resnet, ResnetShape, preferred_layout};
 const EPS: f64 = 1e-6;
 
 fn resnet(scope: Scope<'_>, config: &VaeConfig, n_in: i64, n_out: i64) -> Resnet {
-    Resnet::new(scope, ResnetShape { n_in, n_out, time_width: None, n_groups: config.norm_num_groups, eps: EPS })
+    Resnet::new(
+        scope,
+        ResnetShape { n_in, n_out, time_width: None, n_groups: config.norm_num_groups, eps: EPS },
+    )
 }
 
 /// Self-attention over all positions, one head as wide as the map.
@@ -97,8 +100,7 @@ impl Encoder {
             };
             let blocks = (0..config.layers_per_block).map(block).collect();
             let shape = ConvShape { stride: 2, padding: 0, ..ConvShape::same(width, width) };
-            let down =
-                (i + 1 < channels.len()).then(|| Conv2d::new(scope.sub("downsamplers.0.conv"), shape));
+            let down = (i + 1 < channels.len()).then(|| Conv2d::new(scope.sub("downsamplers.0.conv"), shape));
             (blocks, down)
         };
         Self {
@@ -155,7 +157,12 @@ impl Decoder {
             conv_in: Conv2d::new(scope.sub("conv_in"), ConvShape::same(config.latent_channels, last)),
             mid: Mid::new(scope.sub("mid_block"), config, last),
             levels: (0..n).map(level).collect(),
-            conv_norm_out: GroupNorm::new(scope.sub("conv_norm_out"), config.norm_num_groups, channels[0], EPS),
+            conv_norm_out: GroupNorm::new(
+                scope.sub("conv_norm_out"),
+                config.norm_num_groups,
+                channels[0],
+                EPS,
+            ),
             conv_out: Conv2d::new(scope.sub("conv_out"), ConvShape::same(channels[0], config.out_channels)),
         }
     }
