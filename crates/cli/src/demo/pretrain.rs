@@ -77,7 +77,7 @@ enum Part {
 /// Steps, batch, learning rate, moving average.
 fn defaults(part: Part) -> (u64, usize, f64, f64) {
     match part {
-        Part::Codec => (2000, 16, 2e-3, 0.995),
+        Part::Codec => (6000, 12, 2e-3, 0.995),
         Part::Text => (2500, 128, 1e-3, 0.99),
         Part::Base => (10_000, 64, 1e-3, 0.999),
     }
