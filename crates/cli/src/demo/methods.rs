@@ -1,4 +1,5 @@
-//! The recipes of the demo: one per method, tuned on the embedded model (`docs/log.md` has the runs).
+//! The recipes of the demo: one per method. They are first guesses: the embedded model is provisional (`docs/log.md`), and
+//! tuning waits for a better one.
 
 use std::path::Path;
 

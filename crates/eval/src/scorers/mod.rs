@@ -7,6 +7,8 @@ pub mod preference;
 pub mod preference_check;
 pub mod self_check;
 
+use std::collections::HashMap;
+
 use crate::EvalError;
 use image::RgbImage;
 
@@ -24,6 +26,14 @@ pub struct Item<'a> {
     pub image: &'a RgbImage,
     /// The prompt.
     pub prompt: &'a str,
+}
+
+/// The index of the caption a prompt is, for scorers that know a fixed set of captions.
+fn caption_of(captions: &HashMap<String, usize>, prompt: &str) -> Result<usize, EvalError> {
+    captions.get(prompt).copied().ok_or_else(|| EvalError::UnknownPrompt {
+        prompt: prompt.to_owned(),
+        n_captions: captions.len(),
+    })
 }
 
 /// Something that scores pictures for prompts. Higher is better.

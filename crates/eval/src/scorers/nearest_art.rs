@@ -225,10 +225,7 @@ impl Scorer for NearestArt {
 
     fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError> {
         let score = |item: &Item<'_>| {
-            let &caption = self.captions.get(item.prompt).ok_or_else(|| EvalError::UnknownPrompt {
-                prompt: item.prompt.to_owned(),
-                n_captions: self.captions.len(),
-            })?;
+            let caption = super::caption_of(&self.captions, item.prompt)?;
             let reading = self.judge.read(item.image);
             Ok(match self.style {
                 Some(style) => reading.score(caption, style),

@@ -150,10 +150,7 @@ impl Scorer for PreferenceScorer<'_> {
 
     fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError> {
         let score = |item: &Item<'_>| {
-            let &caption = self.captions.get(item.prompt).ok_or_else(|| EvalError::UnknownPrompt {
-                prompt: item.prompt.to_owned(),
-                n_captions: self.captions.len(),
-            })?;
+            let caption = super::caption_of(&self.captions, item.prompt)?;
             Ok(self.score_image(item.image, caption))
         };
         items.iter().map(score).collect()
