@@ -30,10 +30,10 @@ pub struct Item<'a> {
 
 /// The index of the caption a prompt is, for scorers that know a fixed set of captions.
 fn caption_of(captions: &HashMap<String, usize>, prompt: &str) -> Result<usize, EvalError> {
-    captions.get(prompt).copied().ok_or_else(|| EvalError::UnknownPrompt {
-        prompt: prompt.to_owned(),
-        n_captions: captions.len(),
-    })
+    captions
+        .get(prompt)
+        .copied()
+        .ok_or_else(|| EvalError::UnknownPrompt { prompt: prompt.to_owned(), n_captions: captions.len() })
 }
 
 /// Something that scores pictures for prompts. Higher is better.
