@@ -12,6 +12,7 @@ use args::{Command, Typed};
 use exit::{Exit, exit_of};
 
 fn main() -> ExitCode {
+    tastemaker_torch::memory::keep_freed();
     // A defect must not look like any of the errors a user can cause.
     std::panic::catch_unwind(run).unwrap_or(Exit::Internal.into())
 }

@@ -8,7 +8,8 @@ use tastemaker_math::objectives::{
     Entry, OBJECTIVES, Objective, PairContext, PairErrors, SettingsError, evaluate, objective,
 };
 
-const CONTEXT: PairContext = PairContext { timestep: 500, n_train_timesteps: 1000, alpha_bar: 0.277 };
+const CONTEXT: PairContext =
+    PairContext { timestep: 500, n_train_timesteps: 1000, alpha_bar: 0.277, clean_gain: 0.277 / 0.723 };
 
 /// The defaults of an objective and everything its golden was recorded with.
 fn variants(entry: &Entry) -> Vec<Box<dyn Objective>> {

@@ -6,8 +6,10 @@ use tastemaker_math::dual::log_sigmoid;
 use tastemaker_math::objectives::{
     Objective, Outcome, PairContext, PairErrors, TieRule, evaluate, implicit_accuracy, objective,
 };
+use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
 
-const CONTEXT: PairContext = PairContext { timestep: 500, n_train_timesteps: 1000, alpha_bar: 0.277 };
+const CONTEXT: PairContext =
+    PairContext { timestep: 500, n_train_timesteps: 1000, alpha_bar: 0.277, clean_gain: 0.277 / 0.723 };
 
 fn build(name: &str, settings: Value) -> Box<dyn Objective> {
     objective(name, &settings).expect("good settings")
@@ -99,6 +101,26 @@ fn the_papers_margin_gradient_does_not_depend_on_beta_at_the_start() {
         let outcome =
             at(build("mapo", json!({"form": "paper", "beta": beta})).as_ref(), 1e-12, 1e-12, 0.0, 0.0);
         assert!((outcome.d_loser + 0.25).abs() < 1e-7, "{beta}: {outcome:?}");
+    }
+}
+
+/// diffusers `train_text_to_image.py`: `min(SNR, gamma)` over SNR for the noise, over SNR + 1 for the velocity.
+#[test]
+fn min_snr_weights_agree_with_both_published_cases() {
+    let sft = build("sft", json!({"snr_gamma": 5.0}));
+    for prediction in [Prediction::Epsilon, Prediction::VPrediction] {
+        let schedule = NoiseSchedule::new(BetaSchedule::ScaledLinear, 1000, 0.00085, 0.012, prediction)
+            .expect("a schedule");
+        for t in [0, 10, 100, 300, 500, 999] {
+            let snr = schedule.snr(t);
+            let divisor = if prediction == Prediction::Epsilon { snr } else { snr + 1.0 };
+            let loss = sft.loss(&PairErrors::new(0.3, 0.0, None), &PairContext::at(&schedule, t));
+            let expected = snr.min(5.0) / divisor;
+            assert!(
+                (loss.value - 0.3 * expected).abs() < 1e-12 && (loss.d[0] - expected).abs() < 1e-12,
+                "{t}"
+            );
+        }
     }
 }
 

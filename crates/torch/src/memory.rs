@@ -29,6 +29,24 @@ pub fn reset_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
+/// Has the C allocator keep what libtorch frees, for the next step to use. Call it before anything else runs.
+///
+/// A training step frees and asks again for the same large blocks. By default the allocator gives each of them back to the
+/// kernel and takes zeroed pages anew; on a virtual machine that was a third of the time of a small model's step.
+pub fn keep_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const OF_ANY_SIZE: i32 = i32::MAX;
+        #[expect(unsafe_code, reason = "mallopt takes two integers and no memory of ours")]
+        // SAFETY: `mallopt` only sets tunables of the allocator; mallopt(3) allows it at any time.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_MAX, 0);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, OF_ANY_SIZE);
+            libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

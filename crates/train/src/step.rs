@@ -189,11 +189,7 @@ impl Engine<'_> {
             .map(|(i, (&(id, _), &timestep))| {
                 let (winner_error, loser_error) = policy[i];
                 let reference = reference.as_ref().map(|pairs| pairs[i]);
-                let context = PairContext {
-                    timestep,
-                    n_train_timesteps: self.schedule.len(),
-                    alpha_bar: self.schedule.alpha_bar(timestep),
-                };
+                let context = PairContext::at(self.schedule, timestep);
                 let loser = loser_error.unwrap_or(winner_error);
                 let outcome = evaluate(self.objective, winner_error, loser, reference, &context);
                 PairRecord { id, timestep, winner_error, loser_error, reference, outcome }

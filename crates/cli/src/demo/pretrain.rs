@@ -15,7 +15,7 @@ use tastemaker_math::objectives::objective;
 use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
 use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::clip_vision::{ClipVision, ClipVisionConfig};
-use tastemaker_models::nn::{Role, Weights};
+use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::tokenizer::ClipTokenizer;
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_models::vae::{Vae, VaeConfig};
@@ -77,9 +77,9 @@ enum Part {
 /// Steps, batch, learning rate, moving average.
 fn defaults(part: Part) -> (u64, usize, f64, f64) {
     match part {
-        Part::Codec => (6000, 12, 2e-3, 0.995),
+        Part::Codec => (6500, 8, 2e-3, 0.995),
         Part::Text => (2500, 128, 1e-3, 0.99),
-        Part::Base => (10_000, 64, 1e-3, 0.999),
+        Part::Base => (8000, 48, 1.5e-3, 0.999),
     }
 }
 
@@ -127,13 +127,13 @@ fn config(folder: &Path) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
 }
 
-/// Prints every hundredth step: mean loss since the last line, and the rate.
+/// Prints every fiftieth step: mean loss since the last line, and the rate.
 fn narrate(name: &'static str) -> impl FnMut(Progress) {
     let (mut sum, mut n, mut since) = (0.0, 0u32, std::time::Instant::now());
     move |progress: Progress| {
         sum += progress.loss;
         n += 1;
-        if progress.step.is_multiple_of(100) || progress.step <= 5 {
+        if progress.step.is_multiple_of(50) || progress.step <= 5 {
             let seconds = since.elapsed().as_secs_f64() / f64::from(n);
             println!(
                 "{name} step {:>6}  loss {:.5}  gradient {:.3}  lr {:.2e}  {seconds:.3} s/step",
@@ -181,6 +181,7 @@ fn codec(args: &PretrainArgs, art: &Art) -> Result<()> {
     let weights = Weights::fresh(args.seed, Role::Trained, args.precision(), Device::Cpu);
     let vae = Vae::new(weights.root(), config.clone(), args.precision());
     let (trainable, _) = weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
+    start_with_little_noise(&trainable, config.latent_channels);
     let side = i64::from(SIDE) / config.downsampling();
     let latent_shape = [config.latent_channels, side, side];
 
@@ -207,11 +208,8 @@ fn codec(args: &PretrainArgs, art: &Art) -> Result<()> {
     let weights = Weights::from_tensors(averaged, Role::Frozen, Precision::F32, Device::Cpu);
     let vae = Vae::new(weights.root(), VaeConfig { scaling_factor: 1.0, ..config }, Precision::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
-    let (mean, decoded) = tch::no_grad(|| {
-        let mean = vae.moments(&images).0;
-        let decoded = vae.decode_raw(&mean.narrow(0, 0, 64));
-        (mean, decoded)
-    });
+    let mean = encode_in_parts(&vae, &images).mean;
+    let decoded = tch::no_grad(|| vae.decode_raw(&mean.narrow(0, 0, 64)));
     let scaling_factor = 1.0 / mean.std(true).double_value(&[]);
     let mut json = json;
     json["scaling_factor"] = Value::from((scaling_factor * 1e5).round() / 1e5);
@@ -223,6 +221,23 @@ fn codec(args: &PretrainArgs, art: &Art) -> Result<()> {
         "scaling factor {scaling_factor:.5}; mean absolute difference {difference:.4} of the range -1..1"
     );
     Ok(())
+}
+
+/// Posteriors of many pictures, a few at a time.
+fn encode_in_parts(vae: &Vae, images: &Tensor) -> Posterior {
+    let parts = images.split(64, 0).into_iter().map(|part| tch::no_grad(|| vae.encode(&part)));
+    let (means, deviations): (Vec<_>, Vec<_>) = parts.map(|p| (p.mean, p.deviation)).unzip();
+    Posterior { mean: Tensor::cat(&means, 0), deviation: Tensor::cat(&deviations, 0) }
+}
+
+/// Starts the posterior's log variance at -4: a fresh encoder's latents would drown in noise of unit deviation.
+fn start_with_little_noise(trainable: &[Trainable], latent_channels: i64) {
+    let bias = trainable.iter().find(|parameter| parameter.name == "quant_conv.bias");
+    if let Some(bias) = bias {
+        tch::no_grad(|| {
+            let _ = bias.tensor.narrow(0, latent_channels, latent_channels).fill_(-4.0);
+        });
+    }
 }
 
 fn text(args: &PretrainArgs, art: &Art) -> Result<()> {
@@ -290,7 +305,7 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
     let (trainable, parameters) = weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let n_parameters: usize = parameters.values().map(Tensor::numel).sum();
     println!("network of {n_parameters} parameters, {} pictures", encoded.pairs.len());
-    let sft = objective("sft", &serde_json::json!({}))?;
+    let sft = objective("sft", &serde_json::json!({"snr_gamma": 5.0}))?;
     let engine = Engine {
         policy: &unet,
         reference: &Reference::None,
@@ -326,7 +341,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     let vae = Vae::new(weights.root(), vae_config, Precision::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let images = pictures(art, styles);
-    let Posterior { mean, deviation } = tch::no_grad(|| vae.encode(&images));
+    let Posterior { mean, deviation } = encode_in_parts(&vae, &images);
 
     let folder = args.model.join("text_encoder");
     let tokenizer = ClipTokenizer::from_folder(args.tokenizer.as_path())?;

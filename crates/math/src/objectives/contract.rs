@@ -2,6 +2,7 @@
 
 use super::corruption::Corruption;
 use crate::dual::Dual;
+use crate::schedule::NoiseSchedule;
 
 /// The errors of one pair: mean squared difference between model output and target over all elements of one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +39,26 @@ pub struct PairContext {
     pub n_train_timesteps: usize,
     /// Signal power at the timestep.
     pub alpha_bar: f64,
+    /// Squared error of the network's output per squared error of the clean latent it implies: the signal-to-noise
+    /// ratio when the noise is predicted, one more for the velocity.
+    pub clean_gain: f64,
+}
+
+impl PairContext {
+    /// What an objective is told about timestep `t` of a schedule.
+    pub fn at(schedule: &NoiseSchedule, t: usize) -> Self {
+        Self {
+            timestep: t,
+            n_train_timesteps: schedule.len(),
+            alpha_bar: schedule.alpha_bar(t),
+            clean_gain: schedule.implied_target_coefficients(t).clean.powi(2),
+        }
+    }
+
+    /// Signal-to-noise ratio at the timestep.
+    pub fn snr(&self) -> f64 {
+        self.alpha_bar / (1.0 - self.alpha_bar)
+    }
 }
 
 /// A preference method, as a function of the errors of one pair.

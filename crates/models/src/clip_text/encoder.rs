@@ -26,7 +26,7 @@ impl Attention {
             q_proj: linear("q_proj"),
             k_proj: linear("k_proj"),
             v_proj: linear("v_proj"),
-            out_proj: linear("out_proj"),
+            out_proj: Linear::closing(scope.sub("out_proj"), shape.width, shape.width),
             n_heads: shape.n_heads,
             causal,
         }
@@ -53,7 +53,7 @@ impl Mlp {
     fn new(scope: Scope<'_>, shape: &EncoderShape) -> Self {
         Self {
             fc1: Linear::new(scope.sub("fc1"), shape.width, shape.intermediate),
-            fc2: Linear::new(scope.sub("fc2"), shape.intermediate, shape.width),
+            fc2: Linear::closing(scope.sub("fc2"), shape.intermediate, shape.width),
             activation: shape.activation,
         }
     }

@@ -30,6 +30,10 @@ impl ConvShape {
     pub fn pointwise(n_in: i64, n_out: i64) -> Self {
         Self { n_in, n_out, kernel: 1, stride: 1, padding: 0 }
     }
+
+    fn fan_in(self) -> i64 {
+        self.n_in * self.kernel * self.kernel
+    }
 }
 
 /// A convolution with bias, plus the adapter's update where there is one.
@@ -45,23 +49,26 @@ impl Conv2d {
     /// # Shapes
     /// Weight `[n_out, n_in, kernel, kernel]`, bias `[n_out]`.
     pub fn new(scope: Scope<'_>, shape: ConvShape) -> Self {
-        let fan_in = shape.n_in * shape.kernel * shape.kernel;
-        Self {
-            bias: Some(scope.param("bias", &[shape.n_out], Init::FanIn(fan_in))),
-            ..Self::without_bias(scope, shape)
-        }
+        let bias = Some(scope.param("bias", &[shape.n_out], Init::Zeros));
+        Self { bias, ..Self::without_bias(scope, shape) }
+    }
+
+    /// As [`Conv2d::new`], for the last layer of a residual branch: it differs in how it starts.
+    pub fn closing(scope: Scope<'_>, shape: ConvShape) -> Self {
+        let bias = Some(scope.param("bias", &[shape.n_out], Init::Zeros));
+        Self { bias, ..Self::starting(scope, shape, Init::Closing(shape.fan_in())) }
     }
 
     /// # Shapes
     /// Weight `[n_out, n_in, kernel, kernel]`.
     pub fn without_bias(scope: Scope<'_>, shape: ConvShape) -> Self {
+        Self::starting(scope, shape, Init::FanIn(shape.fan_in()))
+    }
+
+    fn starting(scope: Scope<'_>, shape: ConvShape, init: Init) -> Self {
         let ConvShape { n_in, n_out, kernel, .. } = shape;
         Self {
-            weight: scope.param(
-                "weight",
-                &[n_out, n_in, kernel, kernel],
-                Init::FanIn(n_in * kernel * kernel),
-            ),
+            weight: scope.param("weight", &[n_out, n_in, kernel, kernel], init),
             bias: None,
             lora: scope.lora(|rank| vec![rank, n_in, kernel, kernel], |rank| vec![n_out, rank, 1, 1]),
             shape,

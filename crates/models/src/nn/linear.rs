@@ -16,16 +16,24 @@ pub struct Linear {
 impl Linear {
     /// A layer with bias. # Shapes: weight `[n_out, n_in]`.
     pub fn new(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
-        Self {
-            bias: Some(scope.param("bias", &[n_out], Init::FanIn(n_in))),
-            ..Self::without_bias(scope, n_in, n_out)
-        }
+        let bias = Some(scope.param("bias", &[n_out], Init::Zeros));
+        Self { bias, ..Self::without_bias(scope, n_in, n_out) }
+    }
+
+    /// As [`Linear::new`], for the last layer of a residual branch: it differs in how it starts.
+    pub fn closing(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
+        let bias = Some(scope.param("bias", &[n_out], Init::Zeros));
+        Self { bias, ..Self::starting(scope, n_in, n_out, Init::Closing(n_in)) }
     }
 
     /// A layer without bias. # Shapes: weight `[n_out, n_in]`.
     pub fn without_bias(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
+        Self::starting(scope, n_in, n_out, Init::FanIn(n_in))
+    }
+
+    fn starting(scope: Scope<'_>, n_in: i64, n_out: i64, init: Init) -> Self {
         Self {
-            weight: scope.param("weight", &[n_out, n_in], Init::FanIn(n_in)),
+            weight: scope.param("weight", &[n_out, n_in], init),
             bias: None,
             lora: scope.lora(|rank| vec![rank, n_in], |rank| vec![n_out, rank]),
         }

@@ -25,7 +25,7 @@ impl Attention {
             to_q: Linear::without_bias(scope.sub("to_q"), width, width),
             to_k: Linear::without_bias(scope.sub("to_k"), context, width),
             to_v: Linear::without_bias(scope.sub("to_v"), context, width),
-            to_out: Linear::new(scope.sub("to_out.0"), width, width),
+            to_out: Linear::closing(scope.sub("to_out.0"), width, width),
             heads,
             upcast,
         }
@@ -54,7 +54,7 @@ impl FeedForward {
     fn new(scope: Scope<'_>, width: i64) -> Self {
         Self {
             proj: Linear::new(scope.sub("net.0.proj"), width, width * 8),
-            out: Linear::new(scope.sub("net.2"), width * 4, width),
+            out: Linear::closing(scope.sub("net.2"), width * 4, width),
         }
     }
 
@@ -105,11 +105,19 @@ enum Projection {
 }
 
 impl Projection {
-    fn new(scope: Scope<'_>, width: i64, linear: bool) -> Self {
+    fn opening(scope: Scope<'_>, width: i64, linear: bool) -> Self {
         if linear {
             Self::Linear(Linear::new(scope, width, width))
         } else {
             Self::Conv(Conv2d::new(scope, ConvShape::pointwise(width, width)))
+        }
+    }
+
+    fn closing(scope: Scope<'_>, width: i64, linear: bool) -> Self {
+        if linear {
+            Self::Linear(Linear::closing(scope, width, width))
+        } else {
+            Self::Conv(Conv2d::closing(scope, ConvShape::pointwise(width, width)))
         }
     }
 }
@@ -126,15 +134,15 @@ pub(super) struct SpatialTransformer {
 impl SpatialTransformer {
     pub(super) fn new(scope: Scope<'_>, config: &UNetConfig, level: usize) -> Self {
         let width = config.block_out_channels[level];
-        let projection = |name: &str| Projection::new(scope.sub(name), width, config.use_linear_projection);
+        let linear = config.use_linear_projection;
         let block = |k: i64| {
             TransformerBlock::new(scope.sub("transformer_blocks").sub(k), config, width, config.heads[level])
         };
         Self {
             norm: GroupNorm::new(scope.sub("norm"), config.norm_num_groups, width, 1e-6),
-            proj_in: projection("proj_in"),
+            proj_in: Projection::opening(scope.sub("proj_in"), width, linear),
             blocks: (0..config.transformer_layers[level]).map(block).collect(),
-            proj_out: projection("proj_out"),
+            proj_out: Projection::closing(scope.sub("proj_out"), width, linear),
         }
     }
 

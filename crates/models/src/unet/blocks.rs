@@ -37,7 +37,7 @@ impl Resnet {
             conv1: Conv2d::new(scope.sub("conv1"), ConvShape::same(n_in, n_out)),
             time_emb_proj: time_width.map(|width| Linear::new(scope.sub("time_emb_proj"), width, n_out)),
             norm2: GroupNorm::new(scope.sub("norm2"), n_groups, n_out, eps),
-            conv2: Conv2d::new(scope.sub("conv2"), ConvShape::same(n_out, n_out)),
+            conv2: Conv2d::closing(scope.sub("conv2"), ConvShape::same(n_out, n_out)),
             conv_shortcut: (n_in != n_out)
                 .then(|| Conv2d::new(scope.sub("conv_shortcut"), ConvShape::pointwise(n_in, n_out))),
         }

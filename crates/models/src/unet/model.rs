@@ -51,7 +51,7 @@ impl UNet {
                 first,
                 config.norm_eps,
             ),
-            conv_out: Conv2d::new(scope.sub("conv_out"), ConvShape::same(first, config.out_channels)),
+            conv_out: Conv2d::closing(scope.sub("conv_out"), ConvShape::same(first, config.out_channels)),
             config,
         }
     }

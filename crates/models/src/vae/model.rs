@@ -37,7 +37,7 @@ impl MidAttention {
             to_q: linear("to_q"),
             to_k: linear("to_k"),
             to_v: linear("to_v"),
-            to_out: linear("to_out.0"),
+            to_out: Linear::closing(scope.sub("to_out.0"), width, width),
         }
     }
 
