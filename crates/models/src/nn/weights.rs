@@ -243,8 +243,8 @@ impl Weights {
 
 /// The same tensor, the kernels of convolutions stored with their channels innermost.
 ///
-/// Convolutions take their memory format from their weight, and everything between them keeps it. On CPU this is 1.3 to 1.6
-/// times as fast forward and no slower backward; on GPUs it is what the matrix units of half precision want.
+/// Convolutions take their memory format from their weight, and everything between them keeps it. On two CPU cores a
+/// training step of the embedded codec took two thirds of the time so (`docs/log.md`).
 fn channels_last(tensor: Tensor) -> Tensor {
     match tensor.dim() {
         4 => tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
