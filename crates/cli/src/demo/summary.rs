@@ -1,10 +1,12 @@
 //! From results to the report, and to the table on the terminal.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use image::RgbImage;
 use tastemaker_eval::report::{Fact, Method, Outcome, Report, Training};
 use tastemaker_eval::scorers::{Artwork, ScorerCheck, self_check};
-use tastemaker_eval::winrate::Group;
+use tastemaker_eval::winrate::{Group, Split, WinRate};
 
 use super::base;
 use super::methods::{BATCH, MethodName, Numbers};
@@ -40,22 +42,14 @@ pub fn assemble(
     results: &[Entry],
     n_pairs: usize,
 ) -> Result<Report> {
-    let painted = |name: MethodName| {
-        results.iter().find(|entry| entry.method == name).and_then(|entry| entry.result.as_ref().ok())
-    };
-    let control = painted(MethodName::Sft);
     let mut methods = Vec::new();
     for Entry { method, numbers, result } in results {
         let (training, outcome, failure) = match result {
             Ok(aligned) => {
-                let versus_control = control
-                    .filter(|_| *method != MethodName::Sft)
-                    .map(|control| stage.compare(&aligned.painted, &control.painted, args.seed))
-                    .transpose()?;
                 let outcome = Outcome {
                     shares: stage.shares(&aligned.painted)?,
                     versus_base: stage.compare(&aligned.painted, base_painted, args.seed)?,
-                    versus_control,
+                    versus_methods: versus_methods(stage, *method, aligned, results, args.seed)?,
                     versus_base_by_scorer: stage.compare_by_scorer(
                         &aligned.painted,
                         base_painted,
@@ -108,6 +102,21 @@ pub fn assemble(
         scorer_check,
         alarms: Vec::new(),
     })
+}
+
+/// One method against every other that has painted.
+fn versus_methods(
+    stage: &Stage<'_>,
+    method: MethodName,
+    aligned: &Aligned,
+    results: &[Entry],
+    seed: u64,
+) -> Result<BTreeMap<String, Split<WinRate>>> {
+    let others = results.iter().filter(|entry| entry.method != method);
+    others
+        .filter_map(|entry| Some((entry.method.name().to_owned(), entry.result.as_ref().ok()?)))
+        .map(|(name, other)| Ok((name, stage.compare(&aligned.painted, &other.painted, seed)?)))
+        .collect()
 }
 
 fn facts(args: &DemoArgs, stage: &Stage<'_>, n_pairs: usize) -> Vec<Fact> {

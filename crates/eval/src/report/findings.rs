@@ -123,9 +123,8 @@ fn about_outcome(method: &Method, outcome: &Outcome, report: &Report) -> Vec<(Se
         );
         found.push((Severity::Warning, what));
     }
-    if let Some(versus_control) = &outcome.versus_control
-        && !method.is_control
-    {
+    let control = report.methods.iter().find(|other| other.is_control && other.name != method.name);
+    if let Some(versus_control) = control.and_then(|control| outcome.versus_methods.get(&control.name)) {
         let rate = &versus_control.held_out;
         let interval =
             format!("{} (95% interval {} to {})", percent(rate.rate), percent(rate.low), percent(rate.high));

@@ -5,6 +5,7 @@ use crate::scorers::{CheckRow, ScorerCheck};
 use crate::winrate::{Split, WinRate};
 use image::{ImageEncoder, RgbImage, codecs::png};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tastemaker_math::intervals::mean;
 
 /// A comparison of aligned models with the base they came from.
@@ -102,8 +103,8 @@ pub struct Outcome {
     pub shares: Split<Shares>,
     /// Against the base, with the same prompts and starting noise.
     pub versus_base: Split<WinRate>,
-    /// Against the control, with the same prompts and starting noise.
-    pub versus_control: Option<Split<WinRate>>,
+    /// Against every other method that has painted, by its name, with the same prompts and starting noise.
+    pub versus_methods: BTreeMap<String, Split<WinRate>>,
     /// Against the base on held-out captions, the same pictures scored by the learnt preference scorer.
     pub versus_base_by_scorer: Option<WinRate>,
 }

@@ -1,13 +1,13 @@
 //! The figures of a report as JSON, for programs. Every field is described in `docs/reference/summary.md`.
 
 use super::findings::{Verdict, findings};
-use super::model::{Method, Outcome, Report, Shares};
+use super::model::{Method, Report, Shares};
 use crate::EvalError;
 use crate::winrate::{Group, Split, WinRate};
 use serde_json::{Map, Value, json};
 
 /// Version of the summary's layout.
-pub const SUMMARY_FORMAT: u64 = 1;
+pub const SUMMARY_FORMAT: u64 = 2;
 
 /// The summary of a report, as indented JSON with a line break at the end.
 ///
@@ -50,12 +50,7 @@ fn of_method(report: &Report, method: &Method) -> Map<String, Value> {
     put("is_control", json!(method.is_control));
     put("failure", json!(method.failure));
     put("verdict_held_out", json!(outcome.map(|outcome| Verdict::of(&outcome.versus_base.held_out).word())));
-    push_win_rates(&mut fields, "", outcome.map(|outcome| &outcome.versus_base));
-    push_win_rates(
-        &mut fields,
-        "_vs_sft",
-        outcome.and_then(|outcome: &Outcome| outcome.versus_control.as_ref()),
-    );
+    push_win_rates(&mut fields, outcome.map(|outcome| &outcome.versus_base));
     let by_scorer = outcome.and_then(|outcome| outcome.versus_base_by_scorer.as_ref());
     push_win_rate(&mut fields, "_by_scorer_held_out", by_scorer);
     push_shares(&mut fields, report, outcome.map(|outcome| &outcome.shares));
@@ -69,12 +64,25 @@ fn of_method(report: &Report, method: &Method) -> Map<String, Value> {
         ("peak_memory_bytes", json!(method.training.peak_memory_bytes)),
     ];
     fields.extend(training.map(|(name, value)| (name.to_owned(), value)));
+    fields.insert("versus".to_owned(), Value::Object(versus(report, method)));
     fields
 }
 
-fn push_win_rates(fields: &mut Map<String, Value>, versus: &str, rates: Option<&Split<WinRate>>) {
-    for (group, suffix) in [(Group::HeldOut, "held_out"), (Group::Seen, "seen")] {
-        push_win_rate(fields, &format!("{versus}_{suffix}"), rates.map(|rates| rates.of(group)));
+fn versus(report: &Report, method: &Method) -> Map<String, Value> {
+    let others = report.methods.iter().filter(|other| other.name != method.name);
+    others
+        .map(|other| {
+            let mut fields = Map::new();
+            let outcome = method.outcome.as_ref();
+            push_win_rates(&mut fields, outcome.and_then(|outcome| outcome.versus_methods.get(&other.name)));
+            (other.name.clone(), Value::Object(fields))
+        })
+        .collect()
+}
+
+fn push_win_rates(fields: &mut Map<String, Value>, rates: Option<&Split<WinRate>>) {
+    for (group, suffix) in [(Group::HeldOut, "_held_out"), (Group::Seen, "_seen")] {
+        push_win_rate(fields, suffix, rates.map(|rates| rates.of(group)));
     }
 }
 

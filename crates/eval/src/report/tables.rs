@@ -10,15 +10,8 @@ use crate::winrate::{Bounds, Group, Split, WinRate};
 
 const NOTHING: &str = "<td class=\"none\">&ndash;</td>";
 
-/// Win rates against the base and against the control.
+/// Win rates against the base.
 pub(super) fn win_rates(report: &Report) -> String {
-    let control = report.methods.iter().find(|method| method.is_control);
-    let versus_control = control.map(|control| {
-        let label = escape(&control.label);
-        format!(
-            "<th scope=\"col\">against {label}, held out</th><th scope=\"col\">against {label}, seen</th>"
-        )
-    });
     let duels = match report.methods.iter().find_map(|method| method.outcome.as_ref()) {
         Some(Outcome { versus_base: Split { held_out, seen }, .. }) => {
             format!(", {} on held-out and {} on seen captions", held_out.n, seen.n)
@@ -32,10 +25,6 @@ pub(super) fn win_rates(report: &Report) -> String {
             let class = colour_class(report, &method.name);
             let base = method.outcome.as_ref().map(|outcome| &outcome.versus_base);
             let mut cells = win_cells(base, &class);
-            if control.is_some() {
-                let versus = method.outcome.as_ref().and_then(|outcome| outcome.versus_control.as_ref());
-                cells.push_str(&win_cells(versus.filter(|_| !method.is_control), &class));
-            }
             cells.push_str(
                 &base.map_or_else(|| NOTHING.to_owned(), |base| difference(&base.held_out.mean_difference)),
             );
@@ -48,11 +37,41 @@ pub(super) fn win_rates(report: &Report) -> String {
          50%, no change. The last column is the mean difference of the judge's score on held-out captions, \
          with a 95% bootstrap interval over prompts.</p>\n\
          <div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Method</th>\
-         <th scope=\"col\">against base, held out</th><th scope=\"col\">against base, seen</th>{}\
+         <th scope=\"col\">against base, held out</th><th scope=\"col\">against base, seen</th>\
          <th scope=\"col\">score difference ({})</th></tr></thead>\n\
-         <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n",
-        versus_control.unwrap_or_default(),
-        escape(&report.score_unit)
+         <tbody>\n{rows}</tbody>\n</table></div>\n{}</section>\n",
+        escape(&report.score_unit),
+        head_to_head(report)
+    )
+}
+
+/// Every method against every other, on held-out captions.
+fn head_to_head(report: &Report) -> String {
+    let painted: Vec<&Method> = report.methods.iter().filter(|method| method.outcome.is_some()).collect();
+    if painted.len() < 2 {
+        return String::new();
+    }
+    let heads: String =
+        painted.iter().map(|other| format!("<th scope=\"col\">{}</th>", escape(&other.label))).collect();
+    let rows: String = painted
+        .iter()
+        .map(|method| {
+            let class = colour_class(report, &method.name);
+            let cells: String = painted
+                .iter()
+                .map(|other| {
+                    let outcome = method.outcome.as_ref();
+                    let versus = outcome.and_then(|outcome| outcome.versus_methods.get(&other.name));
+                    versus.map_or_else(|| NOTHING.to_owned(), |rates| win_cell(&rates.held_out, &class))
+                })
+                .collect();
+            row(report, method, &cells)
+        })
+        .collect();
+    format!(
+        "<h3>Head to head</h3>\n<p>How often the row beats the column, on held-out captions.</p>\n\
+         <div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Method</th>{heads}</tr></thead>\n\
+         <tbody>\n{rows}</tbody>\n</table></div>\n"
     )
 }
 
