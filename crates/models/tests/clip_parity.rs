@@ -13,9 +13,16 @@ use tch::{Device, Kind, Reduction, Tensor};
 const TEXT: [&str; 3] = ["clip-text-legacy", "clip-text", "clip-text-projection"];
 const VISION: &str = "clip-vision";
 
+type Named = BTreeMap<String, Tensor>;
+
+/// Stored tensors under today's names.
+fn modern(stored: Named, name: fn(&str) -> Option<String>) -> Named {
+    stored.into_iter().filter_map(|(stored, tensor)| Some((name(&stored)?, tensor))).collect()
+}
+
 fn text(golden: &Golden, role: Role, precision: Precision) -> (ClipText, Vec<Trainable>) {
     let weights =
-        Weights::from_tensors(clip_text::modern_names(golden.weights()), role, precision, Device::Cpu);
+        Weights::from_tensors(modern(golden.weights(), clip_text::modern_name), role, precision, Device::Cpu);
     let network = ClipText::new(
         weights.root(),
         ClipTextConfig::from_json(&golden.config_json()).expect("every key is known"),
@@ -24,8 +31,12 @@ fn text(golden: &Golden, role: Role, precision: Precision) -> (ClipText, Vec<Tra
 }
 
 fn vision(golden: &Golden, role: Role, precision: Precision) -> (ClipVision, Vec<Trainable>) {
-    let weights =
-        Weights::from_tensors(clip_vision::modern_names(golden.weights()), role, precision, Device::Cpu);
+    let weights = Weights::from_tensors(
+        modern(golden.weights(), clip_vision::modern_name),
+        role,
+        precision,
+        Device::Cpu,
+    );
     let config = ClipVisionConfig::from_json(&golden.config_json()).expect("every key is known");
     let network = ClipVision::new(weights.root(), config, precision);
     (network, weights.finish().expect("every tensor fits").0)
@@ -123,7 +134,7 @@ fn what_follows_the_end_of_text_changes_nothing() {
 #[test]
 fn a_projection_that_is_not_in_the_checkpoint_is_reported() {
     let golden = Golden::load("models", "clip-text");
-    let tensors = clip_text::modern_names(golden.weights());
+    let tensors = modern(golden.weights(), clip_text::modern_name);
     let weights = Weights::from_tensors(tensors, Role::Frozen, Precision::F32, Device::Cpu);
     let mut config = ClipTextConfig::from_json(&golden.config_json()).unwrap();
     config.with_projection = true;

@@ -4,6 +4,7 @@
 //! what `tch` lacks and nothing else.
 
 pub mod error;
+pub mod mapped;
 pub mod memory;
 pub mod precision;
 pub mod tensors;

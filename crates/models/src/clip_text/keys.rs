@@ -1,41 +1,71 @@
 //! Names under which CLIP checkpoints hold the same tensors.
 
-use tastemaker_torch::tensors::Named;
+use crate::names::{after, below};
+use crate::original::{Change, Place};
 
 /// First parts of the names below `text_model.`, which newer transformers releases write without that prefix.
 const PARTS: [&str; 3] = ["embeddings.", "encoder.", "final_layer_norm."];
 
 /// Buffers of older transformers releases: the numbers from 0, never a parameter.
-const POSITION_IDS: &str = "embeddings.position_ids";
+pub(crate) const POSITION_IDS: &str = "embeddings.position_ids";
 
-/// A text encoder's tensors under the names of a published SD1.x checkpoint: `text_model.` and no position ids.
-pub fn modern_names(tensors: Named) -> Named {
-    under_prefix(tensors, "text_model.", &PARTS)
+/// The name in a published SD1.x checkpoint, below `text_model.`; `None` for position ids.
+pub fn modern_name(name: &str) -> Option<String> {
+    below(name, "text_model.", &PARTS, POSITION_IDS)
 }
 
-/// Puts names that begin with one of `parts` under `prefix`, and drops position ids.
+/// (Our name, OpenCLIP's name) of the layers of one transformer block.
+const OPEN_CLIP_BLOCK: [(&str, &str); 5] = [
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("self_attn.out_proj", "attn.out_proj"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+];
+
+/// Queries, keys and values, in the order in which OpenCLIP stacks their rows.
+const STACKED: [&str; 3] = ["self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj."];
+
+/// Where a tensor lies in a checkpoint of OpenCLIP's text tower; `None` for names no text encoder has.
 ///
-/// A name whose place is already taken stays as it is, to be reported as unexpected.
-pub(crate) fn under_prefix(tensors: Named, prefix: &str, parts: &[&str]) -> Named {
-    let taken = |name: &String| tensors.contains_key(name);
-    tensors
-        .iter()
-        .filter(|(name, _)| !name.ends_with(POSITION_IDS))
-        .map(|(name, tensor)| {
-            let moved = Some(format!("{prefix}{name}"))
-                .filter(|moved| parts.iter().any(|part| name.starts_with(part)) && !taken(moved));
-            (moved.unwrap_or_else(|| name.clone()), tensor.shallow_clone())
-        })
-        .collect()
+/// Source: names in `mlfoundations/open_clip:src/open_clip/transformer.py`, `TextTransformer`.
+pub fn open_clip(name: &str) -> Option<Place> {
+    match name {
+        "text_model.embeddings.token_embedding.weight" => {
+            return Some(Place::same("token_embedding.weight"));
+        }
+        "text_model.embeddings.position_embedding.weight" => {
+            return Some(Place::same("positional_embedding"));
+        }
+        "text_projection.weight" => {
+            return Some(Place { name: "text_projection".to_owned(), change: Change::Transposed });
+        }
+        _ => {}
+    }
+    if let Some(end) = after(name, "text_model.final_layer_norm") {
+        return Some(Place::same(&format!("ln_final{end}")));
+    }
+    let (layer, inner) = name.strip_prefix("text_model.encoder.layers.")?.split_once('.')?;
+    layer.parse::<u32>().ok()?;
+    let place = |inner: String, change| {
+        Some(Place { name: format!("transformer.resblocks.{layer}.{inner}"), change })
+    };
+    for (part, prefix) in STACKED.iter().enumerate() {
+        if let Some(kind) = inner.strip_prefix(prefix) {
+            return place(format!("attn.in_proj_{kind}"), Change::Rows { part, of: STACKED.len() });
+        }
+    }
+    let found = |(ours, theirs): &(&str, &str)| Some(format!("{theirs}{}", after(inner, ours)?));
+    place(OPEN_CLIP_BLOCK.iter().find_map(found)?, Change::None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names;
 
     fn renamed(names: &[&str]) -> Vec<String> {
-        let tensor = || tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu));
-        modern_names(names.iter().map(|name| ((*name).to_owned(), tensor())).collect()).into_keys().collect()
+        names::renamed(names.iter().copied(), modern_name).into_keys().collect()
     }
 
     #[test]

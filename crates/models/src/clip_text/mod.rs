@@ -8,6 +8,6 @@ mod model;
 pub use config::{Activation, ClipTextConfig, Pooling};
 pub(crate) use config::{EncoderShape, annotations, encoder_shape};
 pub(crate) use encoder::Encoder;
-pub use keys::modern_names;
-pub(crate) use keys::under_prefix;
+pub(crate) use keys::POSITION_IDS;
+pub use keys::{modern_name, open_clip as open_clip_place};
 pub use model::{ClipText, ClipTextOutput};

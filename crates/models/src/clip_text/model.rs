@@ -43,7 +43,7 @@ pub struct ClipText {
 
 impl ClipText {
     /// Builds the network from the parameters of `scope`, whose names carry the `text_model.` prefix
-    /// ([`modern_names`](super::modern_names)).
+    /// ([`modern_name`](super::modern_name)).
     pub fn new(scope: Scope<'_>, config: ClipTextConfig) -> Self {
         let model = scope.sub("text_model");
         let embeddings = model.sub("embeddings");

@@ -5,5 +5,5 @@ mod keys;
 mod model;
 
 pub use config::ClipVisionConfig;
-pub use keys::modern_names;
+pub use keys::modern_name;
 pub use model::{ClipVision, ClipVisionOutput};

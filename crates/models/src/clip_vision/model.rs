@@ -38,7 +38,7 @@ pub struct ClipVision {
 
 impl ClipVision {
     /// Builds the network from the parameters of `scope`, whose names carry the `vision_model.` prefix
-    /// ([`modern_names`](super::modern_names)).
+    /// ([`modern_name`](super::modern_name)).
     pub fn new(scope: Scope<'_>, config: ClipVisionConfig, precision: Precision) -> Self {
         let width = config.encoder.width;
         let model = scope.sub("vision_model");

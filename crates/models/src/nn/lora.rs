@@ -8,6 +8,7 @@ use std::rc::Rc;
 use tastemaker_torch::tensors::Named;
 
 use super::weights::Param;
+use crate::names::ends_with;
 
 /// True while adapters act. Shared by all adapted layers of a network.
 pub type AdapterSwitch = Rc<Cell<bool>>;
@@ -30,9 +31,7 @@ pub struct LoraSpec {
 impl LoraSpec {
     /// Whether the layer of this name is adapted.
     pub fn targets(&self, layer: &str) -> bool {
-        self.target_modules.iter().any(|target| {
-            layer.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
+        self.target_modules.iter().any(|target| ends_with(layer, target))
     }
 }
 

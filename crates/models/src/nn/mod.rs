@@ -14,4 +14,4 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{AdapterSwitch, Lora, LoraSpec};
 pub use norm::{GroupNorm, LayerNorm};
-pub use weights::{Init, Param, Role, Scope, Trainable, Weights, WeightsReport};
+pub use weights::{Init, Param, Role, Scope, TensorSource, Trainable, Weights, WeightsReport};

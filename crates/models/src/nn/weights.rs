@@ -110,9 +110,29 @@ impl Display for WeightsReport {
     }
 }
 
+/// Tensors by name, read when they are asked for.
+pub trait TensorSource {
+    /// All names.
+    fn names(&self) -> Vec<String>;
+
+    /// The tensor of this name on the host; `None` if there is none.
+    fn read(&self, name: &str) -> Option<Tensor>;
+}
+
+impl TensorSource for Named {
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+
+    fn read(&self, name: &str) -> Option<Tensor> {
+        self.get(name).map(Tensor::shallow_clone)
+    }
+}
+
 enum Source {
-    Checkpoint(Named),
+    Checkpoint(Box<dyn TensorSource>),
     Fresh { seed: u64 },
+    Shapes,
 }
 
 /// The parameters of one network while it is being built.
@@ -132,12 +152,29 @@ pub struct Weights {
 impl Weights {
     /// Parameters read from named tensors.
     pub fn from_tensors(tensors: Named, role: Role, precision: Precision, device: Device) -> Self {
-        Self::new(Source::Checkpoint(tensors), role, precision, device)
+        Self::from_source(tensors, role, precision, device)
+    }
+
+    /// Parameters read one by one, so that no second copy of a network is in memory while it is built.
+    pub fn from_source(
+        source: impl TensorSource + 'static,
+        role: Role,
+        precision: Precision,
+        device: Device,
+    ) -> Self {
+        Self::new(Source::Checkpoint(Box::new(source)), role, precision, device)
     }
 
     /// Parameters drawn afresh: a pure function of `seed` and each parameter's name.
     pub fn fresh(seed: u64, role: Role, precision: Precision, device: Device) -> Self {
         Self::new(Source::Fresh { seed }, role, precision, device)
+    }
+
+    /// Parameters without memory of their own, each one zero seen through its shape: for asking a network what it is made of.
+    ///
+    /// Built so, [`Weights::finish`] names every parameter with its shape. Nothing may be computed with them.
+    pub fn shapes() -> Self {
+        Self::new(Source::Shapes, Role::Frozen, Precision::F32, Device::Cpu)
     }
 
     fn new(source: Source, role: Role, precision: Precision, device: Device) -> Self {
@@ -179,7 +216,7 @@ impl Weights {
         let mut report = self.report.into_inner();
         if let Source::Checkpoint(tensors) = &self.source {
             let used = self.used.into_inner();
-            report.unexpected = tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+            report.unexpected = tensors.names().into_iter().filter(|name| !used.contains(name)).collect();
         }
         if report.is_clean() {
             Ok((self.trainable.into_inner(), self.parameters.into_inner()))
@@ -210,7 +247,7 @@ impl Weights {
     fn stored(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
         let Source::Checkpoint(tensors) = &self.source else { return None };
         let mut report = self.report.borrow_mut();
-        let Some(tensor) = tensors.get(name) else {
+        let Some(tensor) = tensors.read(name) else {
             report.missing.push(name.to_owned());
             return None;
         };
@@ -219,7 +256,7 @@ impl Weights {
             report.misshapen.push((name.to_owned(), tensor.size(), shape.to_vec()));
             return None;
         }
-        Some(tensor.shallow_clone())
+        Some(tensor)
     }
 
     fn place(&self, name: String, tensor: Tensor, role: Role) -> Param {
@@ -280,6 +317,11 @@ impl Scope<'_> {
     pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Param {
         let name = self.full(name);
         let tensor = match &self.weights.source {
+            Source::Shapes => {
+                let tensor = Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false);
+                self.weights.parameters.borrow_mut().insert(name, tensor.shallow_clone());
+                return Param { tensor, compute: self.weights.compute };
+            }
             Source::Checkpoint(_) => self
                 .weights
                 .stored(&name, shape)

@@ -1,18 +1,19 @@
 //! One component of a model folder: its `config.json` and its tensors, whatever files hold them.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tastemaker_store::safetensors::{Dtype, TensorView, open_component};
+use tastemaker_store::safetensors::{Dtype, TensorView, Weights as FileWeights, open_component_with};
 use tastemaker_store::{StoreError, json};
-use tastemaker_torch::TorchError;
-use tastemaker_torch::tensors::Named;
+use tastemaker_torch::mapped::{self, Mapped};
 use tch::{Kind, Tensor};
 
 use super::load::Loaded;
 use crate::ModelError;
-use crate::nn::{LoraSpec, Scope, Weights, WeightsReport};
+use crate::names::{ends_with, renamed};
+use crate::nn::{LoraSpec, Scope, TensorSource, Weights, WeightsReport};
 
 /// Reads a JSON file that describes a component.
 pub(super) fn read_config<C>(path: &Path, parse: fn(&Value) -> Result<C, String>) -> Result<C, ModelError> {
@@ -20,57 +21,88 @@ pub(super) fn read_config<C>(path: &Path, parse: fn(&Value) -> Result<C, String>
     parse(&value).map_err(|problems| ModelError::Config { path: path.to_owned(), problems })
 }
 
-/// The tensors of a component on the host, and the file (or the folder of shards) they came from.
-pub(super) fn read_tensors(
-    folder: &Path,
-    stem: &str,
-    rename: fn(Named) -> Named,
-) -> Result<(PathBuf, Named), ModelError> {
-    if !folder.is_dir() {
-        return Err(missing(folder, "the folder of a model's component").into());
-    }
-    let weights = open_component(folder, stem)?;
-    let path = match weights.files() {
-        [file] => file.path().to_owned(),
-        _ => folder.to_owned(),
-    };
-    let tensors = weights.tensors().map(|view| Ok((view.name.to_owned(), tensor(&path, &view)?)));
-    let tensors = rename(tensors.collect::<Result<_, ModelError>>()?);
-    if let Some((name, tensor)) = tensors.iter().find(|(_, tensor)| !tensor.is_floating_point()) {
-        let found = format!("tensor `{name}` of type {:?}", tensor.kind());
-        return Err(StoreError::malformed(&path, found, "weights of type F32, F16 or BF16").into());
-    }
-    Ok((path, tensors))
+/// The tensors of a component in its files, under today's names. They are read when they are asked for.
+pub struct Stored {
+    path: PathBuf,
+    weights: FileWeights,
+    maps: Vec<Mapped>,
+    /// Our name to the stored one.
+    names: BTreeMap<String, String>,
 }
 
-pub(super) fn missing(path: &Path, wanted: &str) -> StoreError {
-    StoreError::Missing { path: path.to_owned(), wanted: wanted.to_owned() }
+impl Stored {
+    /// Opens the weights of a component's folder. `modern` gives the name of today for a stored one, or `None` for what is
+    /// not a weight.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] for files that are missing or malformed, and for tensors that are no floating-point numbers.
+    pub fn open(
+        folder: &Path,
+        stem: &str,
+        modern: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ModelError> {
+        if !folder.is_dir() {
+            return Err(missing(folder, "the folder of a model's component").into());
+        }
+        let maps = RefCell::new(Vec::new());
+        let weights = open_component_with(folder, stem, |path| {
+            let (file, map) = mapped::open(path)?;
+            maps.borrow_mut().push(map);
+            Ok(file)
+        })?;
+        let path = match weights.files() {
+            [file] => file.path().to_owned(),
+            _ => folder.to_owned(),
+        };
+        let views: Vec<_> = weights.tensors().collect();
+        let names = renamed(views.iter().map(|view| view.name), modern);
+        for view in names.values().filter_map(|name| weights.get(name)) {
+            if weight_kind(view.dtype).is_none() {
+                let found = format!("tensor `{}` of type {}", view.name, view.dtype);
+                return Err(StoreError::malformed(&path, found, "weights of type F32, F16 or BF16").into());
+            }
+        }
+        Ok(Self { path, weights, maps: maps.into_inner(), names })
+    }
+
+    /// The file, or the folder of shards.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A tensor as it lies in the file, by our name.
+    pub fn view(&self, name: &str) -> Option<TensorView<'_>> {
+        self.weights.get(self.names.get(name)?)
+    }
 }
 
-/// The types of weights, and of the position ids that old text encoders carry.
-fn tensor(path: &Path, view: &TensorView<'_>) -> Result<Tensor, ModelError> {
-    let kind = match view.dtype {
+impl TensorSource for Stored {
+    fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
+    fn read(&self, name: &str) -> Option<Tensor> {
+        let view = self.view(name)?;
+        let shape: Vec<i64> = view.shape.iter().map(|&n| n as i64).collect();
+        let tensor = Tensor::from_data_size(view.bytes, &shape, weight_kind(view.dtype)?);
+        self.maps.iter().for_each(|map| map.release(view.bytes));
+        Some(tensor)
+    }
+}
+
+/// The element types of weights.
+fn weight_kind(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
         Dtype::F64 => Kind::Double,
         Dtype::F32 => Kind::Float,
         Dtype::F16 => Kind::Half,
         Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        other => {
-            let found = format!("tensor `{}` of type {other}", view.name);
-            return Err(StoreError::malformed(path, found, "weights of type F32, F16 or BF16").into());
-        }
-    };
-    let shape: Vec<i64> = view.shape.iter().map(|&n| n as i64).collect();
-    Ok(Tensor::f_from_data_size(view.bytes, &shape, kind).map_err(TorchError::from)?)
+        _ => return None,
+    })
 }
 
-/// Applies a map of names; a name whose new place is taken stays, to be reported as unexpected.
-pub(super) fn renamed(tensors: Named, modern: fn(&str) -> String) -> Named {
-    let new_name = |name: &String| {
-        let new = modern(name);
-        if tensors.contains_key(&new) { name.clone() } else { new }
-    };
-    tensors.iter().map(|(name, tensor)| (new_name(name), tensor.shallow_clone())).collect()
+pub(super) fn missing(path: &Path, wanted: &str) -> StoreError {
+    StoreError::Missing { path: path.to_owned(), wanted: wanted.to_owned() }
 }
 
 /// Builds a network and checks that it took every tensor there was, the adapter's included.
@@ -101,9 +133,6 @@ pub(super) fn build<N>(
             report: WeightsReport { unexpected: unused, ..Default::default() },
         });
     }
-    let ends_with = |layer: &str, target: &str| {
-        layer.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
     let layers: Vec<_> = parameters.keys().filter_map(|name| name.strip_suffix(".lora_A.weight")).collect();
     let adapted = |target: &String| layers.iter().any(|layer| ends_with(layer, target));
     let idle: Vec<_> = targets.into_iter().filter(|target| !adapted(target)).collect();

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
 
-use super::DIFFUSERS_STEM;
-use super::component::{build, missing, read_config, read_tensors, renamed};
+use super::component::{Stored, build, missing, read_config};
 use super::index::{Family, ModelIndex};
 use super::scheduler::SchedulerConfig;
 use super::text::{self, TextEncoders};
+use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
-use crate::clip_text::ClipTextConfig;
+use crate::clip_text::{self, ClipTextConfig};
 use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable, Weights};
 use crate::unet::{UNet, UNetConfig};
 use crate::vae::{self, Vae, VaeConfig};
@@ -122,8 +122,9 @@ impl ModelFolder {
         lora: Option<LoraSpec>,
     ) -> Result<Loaded<UNet>, ModelError> {
         let config = self.unet_config()?;
-        let (path, tensors) = read_tensors(&self.component("unet"), DIFFUSERS_STEM, |tensors| tensors)?;
-        let weights = Weights::from_tensors(tensors, role, precision, device);
+        let stored = self.stored("unet")?;
+        let path = stored.path().to_owned();
+        let weights = Weights::from_source(stored, role, precision, device);
         build(weights, lora, path, |scope| UNet::new(scope, config, precision))
     }
 
@@ -133,9 +134,9 @@ impl ModelFolder {
     /// As [`ModelFolder::unet`].
     pub fn vae(&self, role: Role, precision: Precision, device: Device) -> Result<Loaded<Vae>, ModelError> {
         let config = self.vae_config()?;
-        let modern = |tensors| renamed(tensors, vae::modern_names);
-        let (path, tensors) = read_tensors(&self.component("vae"), DIFFUSERS_STEM, modern)?;
-        let weights = Weights::from_tensors(tensors, role, precision, device);
+        let stored = self.stored("vae")?;
+        let path = stored.path().to_owned();
+        let weights = Weights::from_source(stored, role, precision, device);
         build(weights, None, path, |scope| Vae::new(scope, config, precision))
     }
 
@@ -147,7 +148,24 @@ impl ModelFolder {
         text::load(self, precision, device)
     }
 
-    pub(super) fn text_config(&self, component: &str) -> Result<ClipTextConfig, ModelError> {
+    /// The weights of a network, under its own names, as they lie on disk.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] for files that are missing or malformed.
+    pub fn stored(&self, component: &str) -> Result<Stored, ModelError> {
+        let folder = self.component(component);
+        match component {
+            "unet" => Stored::open(&folder, DIFFUSERS_STEM, |name| Some(name.to_owned())),
+            "vae" => Stored::open(&folder, DIFFUSERS_STEM, vae::modern_name),
+            _ => Stored::open(&folder, TRANSFORMERS_STEM, clip_text::modern_name),
+        }
+    }
+
+    /// A text encoder's configuration.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] or [`ModelError::Config`].
+    pub fn text_config(&self, component: &str) -> Result<ClipTextConfig, ModelError> {
         read_config(&self.config_path(component), ClipTextConfig::from_json)
     }
 

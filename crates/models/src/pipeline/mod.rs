@@ -7,6 +7,7 @@ mod save;
 mod scheduler;
 mod text;
 
+pub use component::Stored;
 pub use index::{Family, ModelIndex};
 pub use load::{Loaded, ModelFolder};
 pub use save::{StoredType, save_unet, write_component};

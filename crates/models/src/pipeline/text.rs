@@ -6,12 +6,11 @@ use tastemaker_diffusion::Conditioning;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::TRANSFORMERS_STEM;
-use super::component::{build, read_tensors};
+use super::component::build;
 use super::index::Family;
 use super::load::ModelFolder;
 use crate::ModelError;
-use crate::clip_text::{self, ClipText};
+use crate::clip_text::ClipText;
 use crate::nn::{Role, Weights};
 use crate::tokenizer::ClipTokenizer;
 
@@ -63,9 +62,9 @@ pub(super) fn load(
                 message: format!("it makes {problem}"),
             });
         }
-        let (path, tensors) =
-            read_tensors(&folder.component(component), TRANSFORMERS_STEM, clip_text::modern_names)?;
-        let weights = Weights::from_tensors(tensors, Role::Frozen, precision, device);
+        let stored = folder.stored(component)?;
+        let path = stored.path().to_owned();
+        let weights = Weights::from_source(stored, Role::Frozen, precision, device);
         let network = build(weights, None, path, |scope| ClipText::new(scope, config))?.network;
         encoders.push(TextEncoder { tokenizer, network });
     }

@@ -3,10 +3,12 @@
 mod attention;
 mod blocks;
 mod config;
+mod keys;
 mod model;
 mod time;
 
 pub(crate) use blocks::{Resnet, ResnetShape};
 pub use config::{BlockKind, TextTime, UNetConfig};
+pub use keys::original as original_name;
 pub use model::UNet;
 pub(crate) use model::preferred_layout;

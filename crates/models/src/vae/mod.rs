@@ -5,5 +5,5 @@ mod keys;
 mod model;
 
 pub use config::VaeConfig;
-pub use keys::modern_names;
+pub use keys::{modern_name, original as original_place};
 pub use model::Vae;

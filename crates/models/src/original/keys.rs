@@ -1,0 +1,77 @@
+//! How original checkpoints name their parts, and how one is told from another by its names.
+//!
+//! Source: names in `CompVis/stable-diffusion` and `Stability-AI/generative-models`.
+
+/// The three layouts of original checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Stable Diffusion 1.x, text encoder as in transformers.
+    Sd1,
+    /// Stable Diffusion 2.x, text encoder of OpenCLIP.
+    Sd2,
+    /// SDXL, one text encoder of each kind.
+    Sdxl,
+}
+
+/// How the text encoder's tensors are named below its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextNames {
+    Transformers,
+    OpenClip,
+}
+
+/// Stands before the names of the UNet's tensors.
+pub(super) const UNET: &str = "model.diffusion_model.";
+
+/// Stands before the names of the VAE's tensors.
+pub(super) const VAE: &str = "first_stage_model.";
+
+/// A name only SDXL's refiner has: a text tower where SDXL keeps its transformers encoder.
+const REFINER: &str = "conditioner.embedders.0.model.";
+
+impl Layout {
+    /// Component, prefix and naming of each text encoder.
+    pub(super) fn text(self) -> &'static [(&'static str, &'static str, TextNames)] {
+        match self {
+            Self::Sd1 => &[("text_encoder", "cond_stage_model.transformer.", TextNames::Transformers)],
+            Self::Sd2 => &[("text_encoder", "cond_stage_model.model.", TextNames::OpenClip)],
+            Self::Sdxl => &[
+                ("text_encoder", "conditioner.embedders.0.transformer.", TextNames::Transformers),
+                ("text_encoder_2", "conditioner.embedders.1.model.", TextNames::OpenClip),
+            ],
+        }
+    }
+
+    /// Reads the layout off a checkpoint's names.
+    ///
+    /// # Errors
+    /// What the names look like instead.
+    pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<Self, String> {
+        let has = |prefix: &str| names.clone().any(|name| name.starts_with(prefix));
+        if !has(UNET) {
+            return Err(format!("no tensor named `{UNET}...`"));
+        }
+        if has(REFINER) {
+            return Err("the text tower of SDXL's refiner".to_owned());
+        }
+        let layouts = [Self::Sdxl, Self::Sd2, Self::Sd1];
+        layouts
+            .into_iter()
+            .find(|layout| layout.text().iter().all(|(_, prefix, _)| has(prefix)))
+            .ok_or_else(|| "no text encoder of SD1.x, SD2.x or SDXL".to_owned())
+    }
+}
+
+/// What original checkpoints carry besides the pipeline: schedules, averages, and the unused ends of text towers.
+pub(super) fn is_ballast(name: &str) -> bool {
+    const BEGINNINGS: [&str; 5] =
+        ["model_ema.", "first_stage_model.loss.", "denoiser.", "edm_mean", "edm_std"];
+    const ENDS: [&str; 4] =
+        [".logit_scale", "cond_stage_model.model.text_projection", ".attn_mask", ".position_ids"];
+    /// The last block of SD2's tower, whose output nobody reads.
+    const UNREAD: &str = "cond_stage_model.model.transformer.resblocks.23.";
+    !name.contains('.')
+        || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || ENDS.iter().any(|end| name.ends_with(end))
+        || name.starts_with(UNREAD)
+}

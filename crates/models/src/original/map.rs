@@ -1,0 +1,134 @@
+//! Names of one component, there and back.
+
+use std::collections::BTreeMap;
+
+use tastemaker_store::safetensors::TensorView;
+
+use super::keys::{Layout, TextNames, UNET, VAE};
+use super::place::{Moved, Place, Shapes, restore, store};
+use crate::clip_text::{self, ClipText, ClipTextConfig};
+use crate::nn::{Scope, Weights};
+use crate::unet::{self, UNet, UNetConfig};
+use crate::vae::{self, Vae, VaeConfig};
+use tastemaker_torch::Precision;
+
+/// Where each tensor of one component lies in a single-file checkpoint.
+#[derive(Debug, Clone)]
+pub struct ComponentMap {
+    /// Our name to our shape and the place.
+    entries: BTreeMap<String, (Vec<usize>, Place)>,
+}
+
+/// What did not fit between a component and a checkpoint, in words.
+pub type Problems = Vec<String>;
+
+impl ComponentMap {
+    /// The map of a UNet.
+    ///
+    /// # Errors
+    /// The names that original checkpoints have no place for.
+    pub fn unet(config: &UNetConfig) -> Result<Self, Problems> {
+        let shapes = shapes(|scope| drop(UNet::new(scope, config.clone(), Precision::F32)));
+        Self::new(shapes, |name| Some(Place::same(&unet::original_name(config, name)?).under(UNET)))
+    }
+
+    /// The map of a VAE.
+    ///
+    /// # Errors
+    /// As [`ComponentMap::unet`].
+    pub fn vae(config: &VaeConfig) -> Result<Self, Problems> {
+        let shapes = shapes(|scope| drop(Vae::new(scope, config.clone(), Precision::F32)));
+        Self::new(shapes, |name| Some(vae::original_place(config, name)?.under(VAE)))
+    }
+
+    /// The map of the `index`-th text encoder of a layout.
+    ///
+    /// # Errors
+    /// As [`ComponentMap::unet`].
+    pub fn text(layout: Layout, index: usize, config: &ClipTextConfig) -> Result<Self, Problems> {
+        let shapes = shapes(|scope| drop(ClipText::new(scope, config.clone())));
+        let (_, prefix, names) = layout.text()[index];
+        let place = |name: &str| match names {
+            TextNames::Transformers => Some(Place::same(name)),
+            TextNames::OpenClip => clip_text::open_clip_place(name),
+        };
+        Self::new(shapes, |name| Some(place(name)?.under(prefix)))
+    }
+
+    fn new(shapes: Shapes, place: impl Fn(&str) -> Option<Place>) -> Result<Self, Problems> {
+        let mut unplaced = Vec::new();
+        let mut entries = BTreeMap::new();
+        for (name, shape) in shapes {
+            match place(&name) {
+                Some(place) => drop(entries.insert(name, (shape, place))),
+                None => unplaced.push(format!("original checkpoints have no place for `{name}`")),
+            }
+        }
+        if unplaced.is_empty() { Ok(Self { entries }) } else { Err(unplaced) }
+    }
+
+    /// Our names with shape and place.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &[usize], &Place)> {
+        self.entries.iter().map(|(name, (shape, place))| (name.as_str(), shape.as_slice(), place))
+    }
+
+    /// Every tensor of the component out of a checkpoint.
+    ///
+    /// # Errors
+    /// Every tensor that is missing or has another shape.
+    pub fn restore<'a>(
+        &self,
+        stored: impl Fn(&str) -> Option<TensorView<'a>>,
+    ) -> Result<Vec<Moved<'a>>, Problems> {
+        let mut problems = Vec::new();
+        let mut found = Vec::with_capacity(self.entries.len());
+        for (name, shape, place) in self.entries() {
+            match stored(&place.name).map(|view| restore(name, shape, place.change, &view)) {
+                Some(Ok(tensor)) => found.push(tensor),
+                Some(Err(shape)) => problems.push(format!("`{}` has shape {shape:?}", place.name)),
+                None => problems.push(format!("`{}` is missing", place.name)),
+            }
+        }
+        if problems.is_empty() { Ok(found) } else { Err(problems) }
+    }
+
+    /// Every tensor of the component as the checkpoint holds it.
+    ///
+    /// # Errors
+    /// Every tensor that is missing or has another shape.
+    pub fn store<'a>(
+        &self,
+        ours: impl Fn(&str) -> Option<TensorView<'a>>,
+    ) -> Result<Vec<Moved<'a>>, Problems> {
+        let mut problems = Vec::new();
+        let mut places: BTreeMap<&str, Vec<(Place, TensorView<'a>)>> = BTreeMap::new();
+        for (name, shape, place) in self.entries() {
+            match ours(name) {
+                Some(view) if view.shape == shape => {
+                    places.entry(&place.name).or_default().push((place.clone(), view));
+                }
+                Some(view) => problems.push(format!("`{name}` has shape {:?}, wanted {shape:?}", view.shape)),
+                None => problems.push(format!("`{name}` is missing")),
+            }
+        }
+        let mut moved = Vec::with_capacity(places.len());
+        for parts in places.values() {
+            match store(parts) {
+                Ok(tensor) => moved.push(tensor),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(moved) } else { Err(problems) }
+    }
+}
+
+/// Names and shapes of what a constructor asks for.
+fn shapes(construct: impl FnOnce(Scope<'_>)) -> Shapes {
+    let weights = Weights::shapes();
+    construct(weights.root());
+    let (_, parameters) = weights.finish().unwrap_or_default();
+    parameters
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.size().iter().map(|&n| n as usize).collect()))
+        .collect()
+}

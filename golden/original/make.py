@@ -1,0 +1,246 @@
+"""Records where diffusers finds each tensor of an original single-file checkpoint, at the sizes of the published models.
+
+Every stored tensor is filled with its own number, so that a tensor of the result tells which stored one it came from,
+and, where rows were split or a matrix transposed, which part of it. The stored names are made here from the numbering
+rules of the original code; diffusers has to make exactly its own model's names out of them.
+"""
+
+import json
+import pathlib
+import sys
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders import single_file_utils as single
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+HERE = pathlib.Path(__file__).resolve().parent
+PRESETS = HERE.parents[1] / "crates" / "models" / "presets"
+
+sys.path.insert(0, str(HERE.parent))
+
+from common import main, save_meta  # noqa: E402
+
+RESNET = ["in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3"]
+VAE_RESNET = ["norm1", "conv1", "norm2", "conv2"]
+
+
+def pair(name):
+    return [f"{name}.weight", f"{name}.bias"]
+
+
+def numbered_blocks(config):
+    """(place, has attention, change of width) of every block on the way down, in the middle and up."""
+    widths, layers = config["block_out_channels"], config["layers_per_block"]
+    depth = config.get("transformer_layers_per_block", 1)
+    depth = depth if isinstance(depth, list) else [depth] * len(widths)
+    down, skips, place, width = [], [widths[0]], 1, widths[0]
+    for level, kind in enumerate(config["down_block_types"]):
+        for _ in range(layers):
+            down.append((f"input_blocks.{place}", kind.startswith("Cross") and depth[level], width != widths[level], None))
+            width = widths[level]
+            skips.append(width)
+            place += 1
+        if level < len(widths) - 1:
+            down.append((f"input_blocks.{place}", None, False, "0.op"))
+            skips.append(width)
+            place += 1
+    up, place = [], 0
+    for step, kind in enumerate(config["up_block_types"]):
+        level = len(widths) - 1 - step
+        cross = kind.startswith("Cross") and depth[level]
+        for index in range(layers + 1):
+            last = index == layers and step < len(widths) - 1
+            up.append((f"output_blocks.{place}", cross, True, f"{2 if cross else 1}.conv" if last else None))
+            place += 1
+    return down, depth[-1], up
+
+
+def transformer(prefix, depth):
+    names = pair(f"{prefix}.norm") + pair(f"{prefix}.proj_in") + pair(f"{prefix}.proj_out")
+    for block in range(depth):
+        inner = f"{prefix}.transformer_blocks.{block}"
+        for attention in ("attn1", "attn2"):
+            names += [f"{inner}.{attention}.{x}.weight" for x in ("to_q", "to_k", "to_v")]
+            names += pair(f"{inner}.{attention}.to_out.0")
+        names += pair(f"{inner}.ff.net.0.proj") + pair(f"{inner}.ff.net.2")
+        names += [name for norm in ("norm1", "norm2", "norm3") for name in pair(f"{inner}.{norm}")]
+    return names
+
+
+def unet_names(config):
+    down, middle_depth, up = numbered_blocks(config)
+    outer = ["input_blocks.0.0", "time_embed.0", "time_embed.2", "out.0", "out.2"]
+    if config.get("addition_embed_type"):
+        outer += ["label_emb.0.0", "label_emb.0.2"]
+    names = [name for layer in outer for name in pair(layer)]
+    for place, cross, widens, sampler in down + up:
+        if sampler != "0.op":
+            names += [name for layer in RESNET for name in pair(f"{place}.0.{layer}")]
+            names += pair(f"{place}.0.skip_connection") if widens else []
+        names += transformer(f"{place}.1", cross) if cross else []
+        names += pair(f"{place}.{sampler}") if sampler else []
+    for place in ("middle_block.0", "middle_block.2"):
+        names += [name for layer in RESNET for name in pair(f"{place}.{layer}")]
+    return names + transformer("middle_block.1", middle_depth)
+
+
+def vae_names(config):
+    widths, layers = config["block_out_channels"], config["layers_per_block"]
+    names = pair("quant_conv") + pair("post_quant_conv")
+    for half in ("encoder", "decoder"):
+        names += [n for layer in ("conv_in", "norm_out", "conv_out") for n in pair(f"{half}.{layer}")]
+        for block in ("block_1", "block_2"):
+            names += [n for layer in VAE_RESNET for n in pair(f"{half}.mid.{block}.{layer}")]
+        names += [n for layer in ("norm", "q", "k", "v", "proj_out") for n in pair(f"{half}.mid.attn_1.{layer}")]
+        width = widths[0] if half == "encoder" else widths[-1]
+        levels = range(len(widths)) if half == "encoder" else reversed(range(len(widths)))
+        way, count, last, sampler = ("down", layers, len(widths) - 1, "downsample") if half == "encoder" else ("up", layers + 1, 0, "upsample")
+        for level in levels:
+            for block in range(count):
+                inner = f"{half}.{way}.{level}.block.{block}"
+                names += [n for layer in VAE_RESNET for n in pair(f"{inner}.{layer}")]
+                names += pair(f"{inner}.nin_shortcut") if width != widths[level] else []
+                width = widths[level]
+            names += pair(f"{half}.{way}.{level}.{sampler}.conv") if level != last else []
+    return names
+
+
+def open_clip_names(config, projection):
+    names = ["token_embedding.weight", "positional_embedding", *pair("ln_final")]
+    names += ["text_projection"] if projection else []
+    for layer in range(config["num_hidden_layers"]):
+        inner = f"transformer.resblocks.{layer}"
+        names += [f"{inner}.attn.in_proj_weight", f"{inner}.attn.in_proj_bias"]
+        names += [n for x in ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj") for n in pair(f"{inner}.{x}")]
+    return names
+
+
+class Filled:
+    """Stored tensors, each one of its own number; the shape is that of the original network."""
+
+    def __init__(self, prefix, shapes):
+        self.names = [prefix + name for name in shapes]
+        self.tensors = {}
+        for number, (name, shape) in enumerate(zip(self.names, shapes.values())):
+            if "in_proj" in name:
+                part = torch.arange(3, dtype=torch.int32).repeat_interleave(shape[0] // 3)
+                tensor = (10 * number + part).reshape([-1] + [1] * (len(shape) - 1)).expand(shape)
+            elif name.endswith("text_projection"):
+                tensor = 10 * number + torch.ones(shape, dtype=torch.int32).triu(1)
+            else:
+                tensor = torch.tensor([10 * number], dtype=torch.int32).expand(shape)
+            self.tensors[name] = tensor
+
+    def origin(self, tensor):
+        """Stored name and change of a tensor of the result."""
+        number, detail = divmod(int(tensor.flatten()[0]), 10)
+        name = self.names[number]
+        stored = self.tensors[name]
+        if "in_proj" in name:
+            assert (tensor == 10 * number + detail).all()
+            return name, f"rows {detail}"
+        if name.endswith("text_projection"):
+            assert torch.equal(tensor, stored.T)
+            return name, "transposed"
+        assert not any(tensor.stride()) or (tensor == 10 * number).all()
+        return name, "same" if tensor.shape == stored.shape else "pixels"
+
+
+def record(prefix, stored_shapes, convert, wanted):
+    """Lines of our name, stored name and change; `wanted` are the model's own names and shapes."""
+    filled = Filled(prefix, stored_shapes)
+    converted = convert(filled.tensors)
+    converted = {name: tensor for name, tensor in converted.items() if "position_ids" not in name}
+    assert {n: tuple(t.shape) for n, t in converted.items()} == wanted, set(converted) ^ set(wanted)
+    origins = {name: filled.origin(tensor) for name, tensor in converted.items()}
+    assert {name for name, _ in origins.values()} == set(filled.names), "a stored tensor was not used"
+    return [(name, *origins[name]) for name in sorted(origins)]
+
+
+def shapes_of(model):
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def unet(config):
+    with torch.device("meta"):
+        model = UNet2DConditionModel.from_config(config)
+    wanted = shapes_of(model)
+    names = unet_names(config)
+    # Shapes as in diffusers: originals share them. They are found by converting once with shapeless stand-ins.
+    prefix = "model.diffusion_model."
+    dry = single.convert_ldm_unet_checkpoint({prefix + n: torch.tensor([i]) for i, n in enumerate(names)}, dict(model.config))
+    shapes = {names[int(t)]: wanted[n] for n, t in dry.items()}
+    return record(prefix, {n: shapes[n] for n in names}, lambda c: single.convert_ldm_unet_checkpoint(dict(c), dict(model.config)), wanted)
+
+
+def vae(config):
+    with torch.device("meta"):
+        model = AutoencoderKL.from_config(config)
+    wanted = shapes_of(model)
+    names = vae_names(config)
+    prefix = "first_stage_model."
+
+    def convert(checkpoint):
+        return single.convert_ldm_vae_checkpoint(dict(checkpoint), dict(model.config))
+
+    dry = convert({prefix + n: torch.tensor([i]).reshape([1, 1, 1, 1]) for i, n in enumerate(names)})
+    shapes = {}
+    for name, tensor in dry.items():
+        stored = names[int(tensor.flatten()[0])]
+        pixels = ".attn_1." in stored and stored.endswith(".weight") and ".norm." not in stored
+        shapes[stored] = wanted[name] + ((1, 1) if pixels else ())
+    return record(prefix, {n: shapes[n] for n in names}, convert, wanted)
+
+
+def text(config, prefix, open_clip):
+    projection = config["architectures"] == ["CLIPTextModelWithProjection"]
+    with torch.device("meta"):
+        model = (CLIPTextModelWithProjection if projection else CLIPTextModel)(CLIPTextConfig(**config))
+    published = lambda name: name if name.startswith(("text_model.", "text_projection")) else f"text_model.{name}"
+    wanted = {published(name): shape for name, shape in shapes_of(model).items()}
+    if not open_clip:
+        return record(prefix, wanted, lambda c: single.convert_ldm_clip_checkpoint(dict(c), remove_prefix=prefix), wanted)
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    sizes = {
+        "token_embedding.weight": (config["vocab_size"], width), "positional_embedding": (77, width),
+        "text_projection": (width, config["projection_dim"]), "in_proj_weight": (3 * width, width), "in_proj_bias": (3 * width,),
+        "out_proj.weight": (width, width), "c_fc.weight": (inner, width), "c_fc.bias": (inner,), "c_proj.weight": (width, inner),
+    }
+    shape = lambda name: next((size for end, size in sizes.items() if name.endswith(end)), (width,))
+    shapes = {name: shape(name) for name in open_clip_names(config, projection)}
+    convert = lambda c: single.convert_open_clip_checkpoint(model, dict(c), prefix=prefix)
+    return record(prefix, shapes, convert, wanted)
+
+
+FAMILIES = {
+    "sd1": [("text_encoder", "cond_stage_model.transformer.", False)],
+    "sd2": [("text_encoder", "cond_stage_model.model.", True)],
+    "sdxl": [("text_encoder", "conditioner.embedders.0.transformer.", False), ("text_encoder_2", "conditioner.embedders.1.model.", True)],
+}
+
+
+def make(out):
+    for family, encoders in FAMILIES.items():
+
+        def config(name):
+            return json.loads((PRESETS / family / f"{name}.json").read_text())
+
+        lines = [("unet", *line) for line in unet(config("unet"))]
+        lines += [("vae", *line) for line in vae(config("vae"))]
+        for component, prefix, open_clip in encoders:
+            lines += [(component, *line) for line in text(config(component), prefix, open_clip)]
+        (out / f"{family}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    save_meta(
+        out,
+        "our name, stored name and change of every tensor of SD1.x, SD2.x and SDXL in an original single-file checkpoint",
+        0,
+        ("torch", "diffusers", "transformers"),
+        {"relative": 0},
+        "names are equal or not. Nothing is random",
+        precision=None,
+    )
+
+
+if __name__ == "__main__":
+    main("original", make)
