@@ -1,4 +1,5 @@
-"""Records where diffusers finds each tensor of an original single-file checkpoint, at the sizes of the published models.
+"""Records where diffusers finds each tensor of an original single-file checkpoint, at the sizes of the published models,
+and which layer of a UNet it takes each name in a kohya adapter for.
 
 Every stored tensor is filled with its own number, so that a tensor of the result tells which stored one it came from,
 and, where rows were split or a matrix transposed, which part of it. The stored names are made here from the numbering
@@ -7,10 +8,12 @@ rules of the original code; diffusers has to make exactly its own model's names 
 
 import json
 import pathlib
+import re
 import sys
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders import lora_conversion_utils as lora
 from diffusers.loaders import single_file_utils as single
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -193,6 +196,34 @@ def vae(config):
     return record(prefix, {n: shapes[n] for n in names}, convert, wanted)
 
 
+ADAPTED = (".to_q", ".to_k", ".to_v", ".to_out.0", ".proj_in", ".proj_out", ".ff.net.0.proj", ".ff.net.2")
+
+
+def kohya(lines, config, original):
+    """Lines of our name and kohya's for each adaptable layer of the transformers; names are original ones for SDXL."""
+    layers = {ours[: -len(".weight")]: stored[len("model.diffusion_model.") : -len(".weight")]
+              for ours, stored, _ in lines if ours.endswith(".weight")}
+    layers = {ours: stored if original else ours for ours, stored in layers.items() if ours.endswith(ADAPTED)}
+    spelt = {ours: "lora_unet_" + name.replace(".", "_") for ours, name in layers.items()}
+    tensors = {}
+    for number, name in enumerate(spelt.values()):
+        tensors |= {f"{name}.lora_down.weight": torch.full((1, 1), float(number)), f"{name}.lora_up.weight": torch.ones(1, 1),
+                    f"{name}.alpha": torch.tensor(1.0)}
+    with torch.device("meta"):
+        unet_config = UNet2DConditionModel.from_config(config).config
+    tensors = lora._maybe_map_sgm_blocks_to_diffusers(tensors, unet_config)
+    converted, _ = lora._convert_non_diffusers_lora_to_diffusers(tensors)
+    ours = list(spelt)
+    found = {}
+    for name, tensor in converted.items():
+        layer = re.fullmatch(r"unet\.(.*)[._]lora(?:\.down|_A)\.weight", name)
+        if layer:
+            layer = layer[1].replace(".processor.to_", ".to_")  # the older spelling of attention layers
+            found[ours[int(tensor)]] = layer if not layer.endswith(".to_out") else f"{layer}.0"
+    assert found == {layer: layer for layer in spelt}, [(a, b) for a, b in found.items() if a != b][:5] + sorted(set(spelt) - set(found))[:5]
+    return [(layer, spelt[layer]) for layer in sorted(spelt)]
+
+
 def text(config, prefix, open_clip):
     projection = config["architectures"] == ["CLIPTextModelWithProjection"]
     with torch.device("meta"):
@@ -227,6 +258,8 @@ def make(out):
             return json.loads((PRESETS / family / f"{name}.json").read_text())
 
         lines = [("unet", *line) for line in unet(config("unet"))]
+        adapted = kohya([line[1:] for line in lines], config("unet"), original=family == "sdxl")
+        (out / f"{family}-kohya.tsv").write_text("".join("\t".join(line) + "\n" for line in adapted))
         lines += [("vae", *line) for line in vae(config("vae"))]
         for component, prefix, open_clip in encoders:
             lines += [(component, *line) for line in text(config(component), prefix, open_clip)]

@@ -37,6 +37,26 @@ pub fn read(path: &Path) -> Result<Named, TorchError> {
 /// # Errors
 /// The store's errors for a place that cannot be written; [`TorchError::ElementType`].
 pub fn write(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) -> Result<(), TorchError> {
+    with_views(path, tensors, |views| Ok(files::write(path, views, metadata)?))
+}
+
+/// The bytes that [`write`] would write; `path` is for errors.
+///
+/// # Errors
+/// [`TorchError::ElementType`], and the store's error for names that cannot be stored.
+pub fn to_bytes(
+    path: &Path,
+    tensors: &Named,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, TorchError> {
+    with_views(path, tensors, |views| Ok(files::to_bytes(path, views, metadata)?))
+}
+
+fn with_views<T>(
+    path: &Path,
+    tensors: &Named,
+    use_views: impl FnOnce(&[TensorView<'_>]) -> Result<T, TorchError>,
+) -> Result<T, TorchError> {
     let mut stored = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
@@ -55,7 +75,7 @@ pub fn write(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) 
         .iter()
         .map(|(name, dtype, shape, bytes)| TensorView { name, dtype: *dtype, shape, bytes })
         .collect();
-    Ok(files::write(path, &views, metadata)?)
+    use_views(&views)
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {

@@ -122,7 +122,7 @@ pub fn train(
 
     let result = result_path(dir.path(), &plan.adapter);
     let trained = outcome.map_err(TrainError::from).and_then(|fitted| fitted);
-    let saved = trained.and_then(|()| save(&folder, &networks.policy.trainable, &plan.adapter, &result));
+    let saved = trained.and_then(|()| save(&folder, &networks.policy.trainable, &plan, &schedule, &result));
     if let Err(error) = saved {
         // The run's own error matters more than one about writing it down.
         let _ = recorder.record(&finish(Outcome::Failed(error.to_string())));

@@ -140,13 +140,13 @@ impl LoraFile {
 }
 
 /// Names of the adapted layers.
-fn layers(factors: &Named) -> BTreeSet<String> {
+pub(super) fn layers(factors: &Named) -> BTreeSet<String> {
     let layer = |name: &String| name.strip_suffix(DOWN).or_else(|| name.strip_suffix(UP)).map(str::to_owned);
     factors.keys().filter_map(layer).collect()
 }
 
 /// The rank that all factors share, or what is wrong with them.
-fn common_rank(factors: &Named, layers: &BTreeSet<String>) -> Result<i64, String> {
+pub(super) fn common_rank(factors: &Named, layers: &BTreeSet<String>) -> Result<i64, String> {
     let mut ranks = BTreeSet::new();
     for layer in layers {
         let shape = |end: &str| factors.get(&format!("{layer}{end}")).map(tch::Tensor::size);

@@ -1,6 +1,9 @@
-//! Names under which diffusers stores low-rank factors of a UNet.
+//! Names under which diffusers and kohya's scripts store low-rank factors of a UNet.
 //!
-//! Source: `huggingface/diffusers:src/diffusers/utils/state_dict_utils.py`.
+//! Source: `huggingface/diffusers:src/diffusers/utils/state_dict_utils.py`; `kohya-ss/sd-scripts:networks/lora.py`.
+
+use crate::original::Layout;
+use crate::unet::{UNetConfig, original_name};
 
 /// What stands before every layer's name.
 pub(super) const UNET: &str = "unet.";
@@ -24,6 +27,29 @@ pub(super) fn ours(stored: &str) -> Option<String> {
 /// The stored name of one of our factors.
 pub(super) fn stored(ours: &str) -> String {
     format!("{UNET}{ours}")
+}
+
+/// What stands before a UNet layer's name in kohya's files.
+const KOHYA_UNET: &str = "lora_unet_";
+
+/// (End of our name, end of kohya's name).
+pub(super) const KOHYA_ENDS: [(&str, &str); 2] = [(DOWN, ".lora_down.weight"), (UP, ".lora_up.weight")];
+
+/// End of the name of the scale's numerator in kohya's files.
+pub(super) const KOHYA_ALPHA: &str = ".alpha";
+
+/// Kohya's name of a layer: diffusers' own for SD1.x and SD2.x, the original one for SDXL. `None` for a layer that no
+/// original checkpoint has.
+pub(super) fn kohya(layout: Layout, config: &UNetConfig, layer: &str) -> Option<String> {
+    match layout {
+        Layout::Sd1 | Layout::Sd2 => Some(kohya_plain(layer)),
+        Layout::Sdxl => Some(kohya_plain(&original_name(config, layer)?)),
+    }
+}
+
+/// Any dotted name as kohya spells it.
+pub(super) fn kohya_plain(layer: &str) -> String {
+    format!("{KOHYA_UNET}{}", layer.replace('.', "_"))
 }
 
 #[cfg(test)]

@@ -2,5 +2,7 @@
 
 mod file;
 mod keys;
+mod kohya;
 
 pub use file::{FILE_NAME, LoraFile};
+pub use kohya::{KOHYA_FILE_NAME, KohyaFacts};

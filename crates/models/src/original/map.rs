@@ -28,8 +28,9 @@ impl ComponentMap {
     /// # Errors
     /// The names that original checkpoints have no place for.
     pub fn unet(config: &UNetConfig) -> Result<Self, Problems> {
-        let shapes = shapes(|scope| drop(UNet::new(scope, config.clone(), Precision::F32)));
-        Self::new(shapes, |name| Some(Place::same(&unet::original_name(config, name)?).under(UNET)))
+        Self::new(unet_shapes(config), |name| {
+            Some(Place::same(&unet::original_name(config, name)?).under(UNET))
+        })
     }
 
     /// The map of a VAE.
@@ -120,6 +121,11 @@ impl ComponentMap {
         }
         if problems.is_empty() { Ok(moved) } else { Err(problems) }
     }
+}
+
+/// Names and shapes of a UNet's parameters.
+pub fn unet_shapes(config: &UNetConfig) -> Shapes {
+    shapes(|scope| drop(UNet::new(scope, config.clone(), Precision::F32)))
 }
 
 /// Names and shapes of what a constructor asks for.

@@ -11,6 +11,6 @@ mod preset;
 
 pub use checkpoint::{pack, unpack};
 pub use keys::Layout;
-pub use map::{ComponentMap, Problems};
+pub use map::{ComponentMap, Problems, unet_shapes};
 pub use place::{Change, Moved, Place, Shapes, restore, store};
 pub use preset::Preset;

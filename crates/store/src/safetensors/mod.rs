@@ -16,4 +16,4 @@ pub use ::safetensors::Dtype;
 pub use component::{Weights, open_component, open_component_with};
 pub use file::{Bytes, SafeTensorsFile, TensorView};
 pub use header::{Header, MAX_HEADER_BYTES, Metadata, TensorInfo};
-pub use write::write;
+pub use write::{to_bytes, write};

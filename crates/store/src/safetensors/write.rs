@@ -1,6 +1,6 @@
 //! Writing: the same tensors and metadata always give the same bytes.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -23,15 +23,38 @@ pub fn write(
     metadata: &Metadata,
 ) -> Result<(), StoreError> {
     let path = path.as_ref();
+    let ordered = ordered(tensors);
+    let header = header(path, &ordered, metadata)?;
+    atomic::write(path, |out| lay_out(out, &header, &ordered))
+}
+
+/// The bytes that [`write`] would write; `path` is for errors.
+///
+/// # Errors
+/// [`StoreError::Malformed`], as [`write`].
+pub fn to_bytes(
+    path: impl AsRef<Path>,
+    tensors: &[TensorView<'_>],
+    metadata: &Metadata,
+) -> Result<Vec<u8>, StoreError> {
+    let path = path.as_ref();
+    let ordered = ordered(tensors);
+    let header = header(path, &ordered, metadata)?;
+    let mut bytes = Vec::new();
+    lay_out(&mut bytes, &header, &ordered).map_err(|error| StoreError::io("write", path, error))?;
+    Ok(bytes)
+}
+
+fn ordered<'a>(tensors: &[TensorView<'a>]) -> Vec<TensorView<'a>> {
     let mut ordered = tensors.to_vec();
     ordered.sort_by(|a, b| b.dtype.cmp(&a.dtype).then(a.name.cmp(b.name)));
+    ordered
+}
 
-    let header = header(path, &ordered, metadata)?;
-    atomic::write(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        ordered.iter().try_for_each(|tensor| out.write_all(tensor.bytes))
-    })
+fn lay_out(out: &mut impl Write, header: &[u8], tensors: &[TensorView<'_>]) -> io::Result<()> {
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header)?;
+    tensors.iter().try_for_each(|tensor| out.write_all(tensor.bytes))
 }
 
 fn header(path: &Path, tensors: &[TensorView<'_>], metadata: &Metadata) -> Result<Vec<u8>, StoreError> {

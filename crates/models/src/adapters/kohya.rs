@@ -1,0 +1,184 @@
+//! The adapter files of kohya's scripts, which A1111, Forge, ComfyUI, InvokeAI and diffusers load.
+//!
+//! Source: `kohya-ss/sd-scripts:networks/lora.py` (names and scale), `train_network.py` (`ss_*`),
+//! `library/sai_model_spec.py` (`modelspec.*`), `library/train_util.py` (`sshs_*`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tastemaker_math::schedule::Prediction;
+use tastemaker_store::StoreError;
+use tastemaker_store::checksum;
+use tastemaker_store::safetensors::{Header, Metadata};
+use tastemaker_torch::tensors::{self, Named};
+use tch::{Kind, Tensor};
+
+use super::file::{LoraFile, common_rank, layers};
+use super::keys::{self, DOWN};
+use crate::ModelError;
+use crate::original::{Layout, unet_shapes};
+use crate::unet::UNetConfig;
+
+/// The file's name beside `pytorch_lora_weights.safetensors`, as diffusers' examples name it.
+pub const KOHYA_FILE_NAME: &str = "pytorch_lora_weights_kohya.safetensors";
+
+/// What a kohya file says about itself besides its tensors. No date, so that equal runs write equal files.
+#[derive(Debug, Clone)]
+pub struct KohyaFacts {
+    /// The model family the adapter belongs to.
+    pub layout: Layout,
+    /// What the UNet predicts.
+    pub prediction: Prediction,
+    /// Side of the training pictures, in pixels.
+    pub resolution: u32,
+    /// Title shown by tools that list adapters.
+    pub title: String,
+    /// More `ss_*` entries, such as `ss_steps`; the prefix is added.
+    pub training: BTreeMap<String, String>,
+}
+
+impl KohyaFacts {
+    fn metadata(&self, rank: i64, alpha: f64) -> Metadata {
+        let v2 = self.layout == Layout::Sd2;
+        let velocity = self.prediction == Prediction::VPrediction;
+        let side = self.resolution;
+        let (version, architecture) = match self.layout {
+            Layout::Sd1 => ("sd_v1", "stable-diffusion-v1"),
+            Layout::Sd2 if velocity => ("sd_v2_v", "stable-diffusion-v2-768-v"),
+            Layout::Sd2 => ("sd_v2", "stable-diffusion-v2-512"),
+            Layout::Sdxl => ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
+        };
+        let implementation = match self.layout {
+            Layout::Sdxl => "https://github.com/Stability-AI/generative-models",
+            _ => "diffusers",
+        };
+        let truth = |yes: bool| if yes { "True" } else { "False" };
+        let own = [
+            ("ss_base_model_version", version.to_owned()),
+            ("ss_network_module", "networks.lora".to_owned()),
+            ("ss_network_dim", rank.to_string()),
+            ("ss_network_alpha", alpha.to_string()),
+            ("ss_v2", truth(v2).to_owned()),
+            ("ss_resolution", format!("({side}, {side})")),
+            ("modelspec.sai_model_spec", "1.0.1".to_owned()),
+            ("modelspec.architecture", format!("{architecture}/lora")),
+            ("modelspec.implementation", implementation.to_owned()),
+            ("modelspec.title", self.title.clone()),
+            ("modelspec.resolution", format!("{side}x{side}")),
+            ("modelspec.prediction_type", if velocity { "v" } else { "epsilon" }.to_owned()),
+        ];
+        let training = self.training.iter().map(|(key, value)| (format!("ss_{key}"), value.clone()));
+        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(training).collect()
+    }
+}
+
+impl LoraFile {
+    /// Writes the adapter as kohya's scripts do: a `lora_down`, a `lora_up` and an `alpha` for every layer.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] for a layer the UNet does not have; [`ModelError::Torch`] if the file cannot be written.
+    pub fn write_kohya(
+        &self,
+        path: impl AsRef<Path>,
+        config: &UNetConfig,
+        facts: &KohyaFacts,
+    ) -> Result<(), ModelError> {
+        let path = path.as_ref();
+        let mut stored = Named::new();
+        for layer in layers(&self.tensors) {
+            let Some(name) = keys::kohya(facts.layout, config, &layer) else {
+                let wanted = "a layer that SD1.x, SD2.x or SDXL have";
+                return Err(StoreError::malformed(path, format!("layer `{layer}`"), wanted).into());
+            };
+            for (ours, theirs) in keys::KOHYA_ENDS {
+                if let Some(tensor) = self.tensors.get(&format!("{layer}{ours}")) {
+                    stored.insert(format!("{name}{theirs}"), tensor.shallow_clone());
+                }
+            }
+            let kind = self.tensors.get(&format!("{layer}{DOWN}")).map_or(Kind::Float, Tensor::kind);
+            stored.insert(format!("{name}{}", keys::KOHYA_ALPHA), Tensor::from(self.alpha).to_kind(kind));
+        }
+        let mut metadata = facts.metadata(self.rank, self.alpha);
+        let bytes = tensors::to_bytes(path, &stored, &training_part(&metadata))?;
+        metadata.insert("sshs_model_hash".to_owned(), model_hash(&bytes));
+        metadata.insert("sshs_legacy_hash".to_owned(), legacy_hash(&bytes));
+        Ok(tensors::write(path, &stored, &metadata)?)
+    }
+
+    /// Reads an adapter of a UNet in kohya's layout, under diffusers' or under original block names.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] if the file is missing or damaged, holds tensors that belong to no layer of the UNet (those of
+    /// text encoders included), or differs in rank or alpha from layer to layer.
+    pub fn read_kohya(
+        path: impl AsRef<Path>,
+        layout: Layout,
+        config: &UNetConfig,
+    ) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        Header::read(path)?;
+        let fault =
+            |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
+        let mut known = BTreeMap::new();
+        for name in unet_shapes(config).keys() {
+            let Some(layer) = name.strip_suffix(".weight") else { continue };
+            for spelt in [keys::kohya(layout, config, layer), Some(keys::kohya_plain(layer))] {
+                known.extend(spelt.map(|spelt| (spelt, layer.to_owned())));
+            }
+        }
+        let mut factors = Named::new();
+        let mut alphas = BTreeMap::new();
+        let mut unknown = Vec::new();
+        for (name, tensor) in tensors::read(path)? {
+            let parts = name.split_once('.').and_then(|(layer, end)| Some((known.get(layer)?, end)));
+            match parts {
+                Some((layer, end)) if format!(".{end}") == keys::KOHYA_ALPHA && tensor.numel() == 1 => {
+                    alphas.insert(layer.clone(), tensor.double_value(&[]));
+                }
+                Some((layer, end)) => {
+                    let ours =
+                        keys::KOHYA_ENDS.iter().find(|(_, theirs)| theirs.strip_prefix('.') == Some(end));
+                    match ours {
+                        Some((ours, _)) => drop(factors.insert(format!("{layer}{ours}"), tensor)),
+                        None => unknown.push(name),
+                    }
+                }
+                None => unknown.push(name),
+            }
+        }
+        if !unknown.is_empty() {
+            let shown = unknown.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let found =
+                format!("{} tensors that are no factors of this UNet's adapter ({shown})", unknown.len());
+            return Err(fault(found, "`lora_down`, `lora_up` and `alpha` of the UNet's layers alone"));
+        }
+        let layers = layers(&factors);
+        let rank = common_rank(&factors, &layers)
+            .map_err(|found| fault(found, "a down and an up factor for each layer, of one rank"))?;
+        let alphas: Vec<f64> =
+            layers.iter().map(|layer| alphas.get(layer).copied().unwrap_or(rank as f64)).collect();
+        let alpha = alphas.first().copied().unwrap_or(rank as f64);
+        if alphas.iter().any(|other| *other != alpha) {
+            return Err(fault("different values of `alpha`".to_owned(), "one alpha for all layers"));
+        }
+        Ok(Self { rank, alpha, target_modules: layers.into_iter().collect(), tensors: factors })
+    }
+}
+
+/// The entries that kohya hashes with the tensors.
+fn training_part(metadata: &Metadata) -> Metadata {
+    let is_training = |(key, _): &(&String, &String)| key.starts_with("ss_");
+    metadata.iter().filter(is_training).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// SHA-256 of everything behind the header.
+fn model_hash(file: &[u8]) -> String {
+    let header = file.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+    checksum::sha256_bytes(&file[(header + 8).min(file.len())..])
+}
+
+/// The first eight digits of the SHA-256 of 64 KiB from the first mebibyte on, as A1111 once hashed checkpoints.
+fn legacy_hash(file: &[u8]) -> String {
+    let part = file.get(0x10_0000..).unwrap_or_default();
+    checksum::sha256_bytes(&part[..part.len().min(0x1_0000)])[..8].to_owned()
+}

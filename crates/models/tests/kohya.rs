@@ -1,0 +1,165 @@
+//! Kohya's adapter files: names as diffusers reads them, there and back, and what is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tastemaker_math::schedule::Prediction;
+use tastemaker_models::adapters::{KohyaFacts, LoraFile};
+use tastemaker_models::original::{Layout, Preset, unet_shapes};
+use tastemaker_models::unet::UNetConfig;
+use tastemaker_store::safetensors::Header;
+use tastemaker_torch::tensors::{self, Named};
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+
+fn config(layout: Layout) -> UNetConfig {
+    UNetConfig::from_json(Preset::published(layout).config("unet")).unwrap()
+}
+
+fn facts(layout: Layout) -> KohyaFacts {
+    KohyaFacts {
+        layout,
+        prediction: Prediction::Epsilon,
+        resolution: 1024,
+        title: "test".into(),
+        training: [("steps".to_owned(), "7".to_owned())].into(),
+    }
+}
+
+/// An adapter of rank 2 on the given layers; a convolution's factors are four-dimensional.
+fn adapter(layers: &[&str], config: &UNetConfig, alpha: f64) -> LoraFile {
+    let shapes = unet_shapes(config);
+    let mut tensors = Named::new();
+    for (number, layer) in layers.iter().enumerate() {
+        let shape: Vec<i64> = shapes[&format!("{layer}.weight")].iter().map(|&n| n as i64).collect();
+        let (mut down, mut up) = (shape.clone(), shape);
+        down[0] = 2;
+        up[1] = 2;
+        up[2..].fill(1);
+        let filled = |shape: &[i64], value: f64| Tensor::full(shape, value, (Kind::Float, Device::Cpu));
+        tensors.insert(format!("{layer}.lora_A.weight"), filled(&down, number as f64 + 0.5));
+        tensors.insert(format!("{layer}.lora_B.weight"), filled(&up, number as f64 - 0.5));
+    }
+    let target_modules = layers.iter().map(|&layer| layer.to_owned()).collect();
+    LoraFile { rank: 2, alpha, target_modules, tensors }
+}
+
+const LAYERS: [&str; 3] = [
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+    "down_blocks.1.resnets.0.conv_shortcut",
+    "up_blocks.0.upsamplers.0.conv",
+];
+
+struct Bench {
+    _scratch: TempDir,
+    path: PathBuf,
+    config: UNetConfig,
+}
+
+fn written(layout: Layout, alpha: f64) -> Bench {
+    let scratch = TempDir::new().unwrap();
+    let path = scratch.path().join("twin.safetensors");
+    let config = config(layout);
+    adapter(&LAYERS, &config, alpha).write_kohya(&path, &config, &facts(layout)).unwrap();
+    Bench { _scratch: scratch, path, config }
+}
+
+#[test]
+fn every_layer_has_the_name_diffusers_takes_it_for() {
+    for (layout, family) in [(Layout::Sd1, "sd1"), (Layout::Sd2, "sd2"), (Layout::Sdxl, "sdxl")] {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/original");
+        let lines = fs::read_to_string(Path::new(golden).join(format!("{family}-kohya.tsv"))).unwrap();
+        let pairs: Vec<(&str, &str)> = lines.lines().map(|line| line.split_once('\t').unwrap()).collect();
+        let config = config(layout);
+        // Small factors will do: shapes are the network's business.
+        let one = || Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+        let tensors = pairs.iter().flat_map(|(layer, _)| {
+            [(format!("{layer}.lora_A.weight"), one()), (format!("{layer}.lora_B.weight"), one())]
+        });
+        let file = LoraFile { rank: 2, alpha: 2.0, target_modules: vec![], tensors: tensors.collect() };
+        let scratch = TempDir::new().unwrap();
+        let path = scratch.path().join("twin.safetensors");
+        file.write_kohya(&path, &config, &facts(layout)).unwrap();
+        let stored = Header::read(&path).unwrap();
+        let found: Vec<&str> =
+            stored.tensors.iter().filter_map(|tensor| tensor.name.strip_suffix(".alpha")).collect();
+        let mut wanted: Vec<&str> = pairs.iter().map(|(_, kohya)| *kohya).collect();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted, "{family}");
+        let back = LoraFile::read_kohya(&path, layout, &config).unwrap();
+        assert!(back.tensors.keys().eq(file.tensors.keys()), "{family}");
+    }
+}
+
+#[test]
+fn an_adapter_comes_back_from_kohyas_layout() {
+    for layout in [Layout::Sd1, Layout::Sd2, Layout::Sdxl] {
+        let bench = written(layout, 3.5);
+        let before = adapter(&LAYERS, &bench.config, 3.5);
+        let after = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
+        assert_eq!((after.rank, after.alpha), (2, 3.5));
+        assert_eq!(after.target_modules, LAYERS);
+        for (name, tensor) in &before.tensors {
+            assert!(tensor.equal(&after.tensors[name]), "{layout:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn the_header_says_what_other_tools_look_for() {
+    let metadata = Header::read(&written(Layout::Sdxl, 3.5).path).unwrap().metadata;
+    for (key, value) in [
+        ("ss_base_model_version", "sdxl_base_v1-0"),
+        ("ss_network_module", "networks.lora"),
+        ("ss_network_dim", "2"),
+        ("ss_network_alpha", "3.5"),
+        ("ss_v2", "False"),
+        ("ss_steps", "7"),
+        ("modelspec.sai_model_spec", "1.0.1"),
+        ("modelspec.architecture", "stable-diffusion-xl-v1-base/lora"),
+        ("modelspec.resolution", "1024x1024"),
+        ("modelspec.prediction_type", "epsilon"),
+    ] {
+        assert_eq!(metadata.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    assert_eq!(metadata["sshs_model_hash"].len(), 64);
+    assert_eq!(metadata["sshs_legacy_hash"].len(), 8);
+}
+
+#[test]
+fn a_file_without_alphas_means_alpha_equals_rank_and_names_may_be_diffusers_own() {
+    let bench = written(Layout::Sdxl, 3.5);
+    let plain = adapter(&LAYERS, &bench.config, 3.5);
+    // As SDXL adapters of other trainers are spelt: diffusers' block names under kohya's prefix.
+    let sd = bench.path.with_file_name("plain.safetensors");
+    plain.write_kohya(&sd, &bench.config, &facts(Layout::Sd1)).unwrap();
+    let mut stored = tensors::read(&sd).unwrap();
+    stored.retain(|name, _| !name.ends_with(".alpha"));
+    tensors::write(&sd, &stored, &BTreeMap::new()).unwrap();
+    let back = LoraFile::read_kohya(&sd, Layout::Sdxl, &bench.config).unwrap();
+    assert_eq!((back.rank, back.alpha), (2, 2.0));
+    assert!(back.tensors.keys().eq(plain.tensors.keys()));
+}
+
+#[test]
+fn what_does_not_belong_to_the_unet_is_refused() {
+    let bench = written(Layout::Sd1, 2.0);
+    let whole = tensors::read(&bench.path).unwrap();
+    let refusal = |edit: &dyn Fn(&mut Named)| {
+        let mut stored: Named = whole.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
+        edit(&mut stored);
+        tensors::write(&bench.path, &stored, &BTreeMap::new()).unwrap();
+        LoraFile::read_kohya(&bench.path, Layout::Sd1, &bench.config).unwrap_err().to_string()
+    };
+    let one = || Tensor::ones([1], (Kind::Float, Device::Cpu));
+    let alpha = whole.keys().find(|name| name.ends_with(".alpha")).unwrap();
+    let of_text = alpha.replace("unet", "te");
+    let strange = refusal(&|t| drop(t.insert(of_text.clone(), one())));
+    assert!(strange.contains(&of_text), "{strange}");
+    let uneven = refusal(&|t| drop(t.insert(alpha.clone(), one())));
+    assert!(uneven.contains("different values of `alpha`"), "{uneven}");
+    let up = whole.keys().find(|name| name.ends_with(".lora_up.weight")).unwrap();
+    let half = refusal(&|t| drop(t.remove(up)));
+    assert!(half.contains("one factor of two"), "{half}");
+}
