@@ -20,6 +20,12 @@ fn help_of_sample() {
 }
 
 #[test]
+fn help_of_model() {
+    let commands = ["inspect", "convert", "merge"].map(|command| help(&["model", command]));
+    assert_snapshot!([help(&["model"]), commands.join("\n\n")].join("\n\n"));
+}
+
+#[test]
 fn help_of_train() {
     assert_snapshot!(help(&["train"]));
 }

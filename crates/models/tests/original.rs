@@ -6,10 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tastemaker_math::schedule::Prediction;
-use tastemaker_models::ModelError;
 use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{Role, Scope, Weights};
-use tastemaker_models::original::{Change, ComponentMap, Layout, Preset, pack, unpack};
+use tastemaker_models::original::{Change, ComponentMap, Layout, Preset, SingleFile, pack};
 use tastemaker_models::pipeline::{
     DIFFUSERS_STEM, ModelFolder, StoredType, TRANSFORMERS_STEM, write_component,
 };
@@ -128,7 +127,9 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
         write_model(&preset, &model);
         let packed = pack(&ModelFolder::open(&model).unwrap(), &file, &BTreeMap::new()).unwrap();
         assert_eq!(packed, layout, "{name}");
-        unpack(&file, &back, Prediction::VPrediction, |_| preset.clone()).unwrap();
+        let single = SingleFile::open(&file).unwrap();
+        assert_eq!(single.layout, layout, "{name}");
+        single.unpack(&back, Prediction::VPrediction, &preset).unwrap();
 
         for component in ["unet", "vae"].iter().chain(text_components(layout)) {
             let stem = if component.starts_with("text") { TRANSFORMERS_STEM } else { DIFFUSERS_STEM };
@@ -160,8 +161,8 @@ fn what_is_no_checkpoint_is_refused_by_name() {
         let mut tensors: BTreeMap<_, _> = whole.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         edit(&mut tensors);
         tensors::write(&file, &tensors, &BTreeMap::new()).unwrap();
-        let error: ModelError =
-            unpack(&file, &back, Prediction::Epsilon, |_| preset.clone()).expect_err("it is damaged");
+        let unpack = |single: SingleFile| single.unpack(&back, Prediction::Epsilon, &preset);
+        let error = SingleFile::open(&file).and_then(unpack).expect_err("it is damaged");
         assert!(!back.join("model_index.json").exists());
         error.to_string()
     };
@@ -195,5 +196,5 @@ fn what_is_no_checkpoint_is_refused_by_name() {
     tensors.insert("model_ema.decay".into(), one());
     tensors.insert(position.replace("position_embedding.weight", "position_ids"), one());
     tensors::write(&file, &tensors, &BTreeMap::new()).unwrap();
-    unpack(&file, &back, Prediction::Epsilon, |_| preset.clone()).unwrap();
+    SingleFile::open(&file).unwrap().unpack(&back, Prediction::Epsilon, &preset).unwrap();
 }

@@ -71,7 +71,12 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         MixedPrecision::Bf16 => Precision::Bf16,
     };
     let folder = ModelFolder::open(&args.model)?;
-    let lora = args.lora.as_ref().map(LoraFile::read).transpose()?.map(LoraFile::into_spec);
+    let lora = args
+        .lora
+        .as_ref()
+        .map(|lora| LoraFile::read_for(lora, &folder))
+        .transpose()?
+        .map(LoraFile::into_spec);
     atomic::create_folder(&args.out)?;
     let painter = Painter::open(&folder, precision, Device::Cpu)?;
     let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora)?.network;

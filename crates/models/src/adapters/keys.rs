@@ -47,6 +47,11 @@ pub(super) fn kohya(layout: Layout, config: &UNetConfig, layer: &str) -> Option<
     }
 }
 
+/// Whether this is the name of a UNet's factor in a kohya file.
+pub(super) fn is_kohya(stored: &str) -> bool {
+    stored.starts_with(KOHYA_UNET) && KOHYA_ENDS.iter().any(|(_, theirs)| stored.ends_with(theirs))
+}
+
 /// Any dotted name as kohya spells it.
 pub(super) fn kohya_plain(layer: &str) -> String {
     format!("{KOHYA_UNET}{}", layer.replace('.', "_"))

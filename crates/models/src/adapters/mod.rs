@@ -1,8 +1,11 @@
 //! Adapter files: low-rank updates of a network, apart from the network.
 
+mod detect;
 mod file;
 mod keys;
 mod kohya;
+mod merge;
 
+pub use detect::LoraNames;
 pub use file::{FILE_NAME, LoraFile};
 pub use kohya::{KOHYA_FILE_NAME, KohyaFacts};

@@ -1,7 +1,7 @@
 //! A diffusers folder into one file, and one file into a diffusers folder.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tastemaker_math::schedule::Prediction;
@@ -66,69 +66,93 @@ pub fn pack(folder: &ModelFolder, file: impl AsRef<Path>, metadata: &Metadata) -
     Ok(layout)
 }
 
-/// Writes the diffusers folder of a single-file checkpoint: its tensors in the element types they have, and what such files
-/// leave out, as a rule as published with the models of its layout ([`Preset::published`]). `model_index.json` comes last, so a folder that has one is complete.
-///
-/// `prediction` is what the UNet predicts; the file does not say so, and the two kinds of SD2 differ in nothing else.
-///
-/// # Errors
-/// [`ModelError::Store`] if a file cannot be read or written; [`ModelError::Config`] if it is no checkpoint of SD1.x, SD2.x
-/// or SDXL, naming every tensor that is missing, has another shape or is not known.
-pub fn unpack(
-    file: impl AsRef<Path>,
-    folder: impl AsRef<Path>,
-    prediction: Prediction,
-    preset: impl FnOnce(Layout) -> Preset,
-) -> Result<Layout, ModelError> {
-    let (path, folder) = (file.as_ref(), folder.as_ref());
-    let (checkpoint, _map) = mapped::open(path)?;
-    let names = || checkpoint.header().tensors.iter().map(|tensor| tensor.name.as_str());
-    let layout = Layout::of(names()).map_err(|found| {
-        let wanted = "a checkpoint of SD1.x, SD2.x or SDXL under its original names";
-        StoreError::malformed(path, found, wanted)
-    })?;
-    let preset = preset(layout);
+/// A single-file checkpoint whose layout has been recognised.
+#[derive(Debug)]
+pub struct SingleFile {
+    path: PathBuf,
+    checkpoint: SafeTensorsFile,
+    /// How its tensors are named.
+    pub layout: Layout,
+}
 
-    let mut components: Vec<(&str, ComponentMap, &str)> = Vec::new();
-    let unet = UNetConfig::from_json(preset.config("unet")).map_err(|problem| refuse(path, &[problem]))?;
-    let vae = VaeConfig::from_json(preset.config("vae")).map_err(|problem| refuse(path, &[problem]))?;
-    let map = |map: Result<ComponentMap, Problems>| map.map_err(|problems| refuse(path, &problems));
-    components.push(("unet", map(ComponentMap::unet(&unet))?, DIFFUSERS_STEM));
-    components.push(("vae", map(ComponentMap::vae(&vae))?, DIFFUSERS_STEM));
-    for (index, (component, ..)) in layout.text().iter().enumerate() {
-        let config = ClipTextConfig::from_json(preset.config(component))
-            .map_err(|problem| refuse(path, &[problem]))?;
-        components.push((component, map(ComponentMap::text(layout, index, &config))?, TRANSFORMERS_STEM));
+impl SingleFile {
+    /// Opens a checkpoint and reads its layout off its names.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] for a file that is missing, malformed, or no checkpoint of SD1.x, SD2.x or SDXL.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let (checkpoint, _) = mapped::open(path)?;
+        let names = checkpoint.header().tensors.iter().map(|tensor| tensor.name.as_str());
+        let layout = Layout::of(names).map_err(|found| {
+            let wanted = "a checkpoint of SD1.x, SD2.x or SDXL under its original names";
+            StoreError::malformed(path, found, wanted)
+        })?;
+        Ok(Self { path: path.to_owned(), checkpoint, layout })
     }
-    check_names(&checkpoint, &components).map_err(|problems| refuse(path, &problems))?;
 
-    let mut restored = Vec::new();
-    for (_, map, _) in &components {
-        let found = map.restore(|name| checkpoint.get(name));
-        restored.push(found.map_err(|problems| refuse(path, &problems))?);
-    }
-    for ((component, _, stem), moved) in components.iter().zip(&restored) {
-        let target = folder.join(component);
-        atomic::create_folder(&target)?;
-        json_file::write(target.join("config.json"), preset.config(component))?;
-        let views: Vec<TensorView<'_>> = moved.iter().map(Moved::view).collect();
-        let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        write(target.join(format!("{stem}.safetensors")), &views, &metadata)?;
-    }
-    for (number, (_, tokenizer)) in Family::from(layout).text_components().iter().enumerate() {
-        let target = folder.join(tokenizer);
-        atomic::create_folder(&target)?;
-        for (name, text) in preset.tokenizer(number > 0) {
-            atomic::write_bytes(target.join(name), text.as_bytes())?;
+    /// Writes the diffusers folder: the tensors in the element types they have, and from `preset` (as a rule
+    /// [`Preset::published`]) what such files leave out. `model_index.json` comes last, so a folder that has one is complete.
+    ///
+    /// `prediction` is what the UNet predicts; the file does not say so, and the two kinds of SD2 differ in nothing else.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] if a file cannot be read or written; [`ModelError::Config`] naming every tensor that is missing,
+    /// has another shape or is not known.
+    pub fn unpack(
+        &self,
+        folder: impl AsRef<Path>,
+        prediction: Prediction,
+        preset: &Preset,
+    ) -> Result<(), ModelError> {
+        let folder = folder.as_ref();
+        let Self { path, checkpoint, layout } = self;
+        let mut components: Vec<(&str, ComponentMap, &str)> = Vec::new();
+        let unet =
+            UNetConfig::from_json(preset.config("unet")).map_err(|problem| refuse(path, &[problem]))?;
+        let vae = VaeConfig::from_json(preset.config("vae")).map_err(|problem| refuse(path, &[problem]))?;
+        let map = |map: Result<ComponentMap, Problems>| map.map_err(|problems| refuse(path, &problems));
+        components.push(("unet", map(ComponentMap::unet(&unet))?, DIFFUSERS_STEM));
+        components.push(("vae", map(ComponentMap::vae(&vae))?, DIFFUSERS_STEM));
+        for (index, (component, ..)) in layout.text().iter().enumerate() {
+            let config = ClipTextConfig::from_json(preset.config(component))
+                .map_err(|problem| refuse(path, &[problem]))?;
+            components.push((
+                component,
+                map(ComponentMap::text(*layout, index, &config))?,
+                TRANSFORMERS_STEM,
+            ));
         }
+        check_names(checkpoint, &components).map_err(|problems| refuse(path, &problems))?;
+
+        let mut restored = Vec::new();
+        for (_, map, _) in &components {
+            let found = map.restore(|name| checkpoint.get(name));
+            restored.push(found.map_err(|problems| refuse(path, &problems))?);
+        }
+        for ((component, _, stem), moved) in components.iter().zip(&restored) {
+            let target = folder.join(component);
+            atomic::create_folder(&target)?;
+            json_file::write(target.join("config.json"), preset.config(component))?;
+            let views: Vec<TensorView<'_>> = moved.iter().map(Moved::view).collect();
+            let metadata = [("format".to_owned(), "pt".to_owned())].into();
+            write(target.join(format!("{stem}.safetensors")), &views, &metadata)?;
+        }
+        for (number, (_, tokenizer)) in Family::from(*layout).text_components().iter().enumerate() {
+            let target = folder.join(tokenizer);
+            atomic::create_folder(&target)?;
+            for (name, text) in preset.tokenizer(number > 0) {
+                atomic::write_bytes(target.join(name), text.as_bytes())?;
+            }
+        }
+        let scheduler = folder.join("scheduler");
+        atomic::create_folder(&scheduler)?;
+        let mut schedule = preset.config("scheduler").clone();
+        schedule["prediction_type"] = json!(prediction);
+        json_file::write(scheduler.join("scheduler_config.json"), &schedule)?;
+        json_file::write(folder.join("model_index.json"), preset.config("model_index"))?;
+        Ok(())
     }
-    let scheduler = folder.join("scheduler");
-    atomic::create_folder(&scheduler)?;
-    let mut schedule = preset.config("scheduler").clone();
-    schedule["prediction_type"] = json!(prediction);
-    json_file::write(scheduler.join("scheduler_config.json"), &schedule)?;
-    json_file::write(folder.join("model_index.json"), preset.config("model_index"))?;
-    Ok(layout)
 }
 
 impl From<Layout> for Family {

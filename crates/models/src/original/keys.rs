@@ -30,6 +30,24 @@ pub(super) const VAE: &str = "first_stage_model.";
 const REFINER: &str = "conditioner.embedders.0.model.";
 
 impl Layout {
+    /// The name people know.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Sd1 => "SD1.x",
+            Self::Sd2 => "SD2.x",
+            Self::Sdxl => "SDXL",
+        }
+    }
+
+    /// Side of the pictures the base models were made for, in pixels.
+    pub fn resolution(self) -> u32 {
+        match self {
+            Self::Sd1 => 512,
+            Self::Sd2 => 768,
+            Self::Sdxl => 1024,
+        }
+    }
+
     /// Component, prefix and naming of each text encoder.
     pub(super) fn text(self) -> &'static [(&'static str, &'static str, TextNames)] {
         match self {

@@ -9,7 +9,7 @@ mod map;
 mod place;
 mod preset;
 
-pub use checkpoint::{pack, unpack};
+pub use checkpoint::{SingleFile, pack};
 pub use keys::Layout;
 pub use map::{ComponentMap, Problems, unet_shapes};
 pub use place::{Change, Moved, Place, Shapes, restore, store};

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tastemaker_store::safetensors::{Dtype, TensorView, Weights as FileWeights, open_component_with};
+use tastemaker_store::safetensors::{
+    Dtype, TensorInfo, TensorView, Weights as FileWeights, open_component_with,
+};
 use tastemaker_store::{StoreError, json};
 use tastemaker_torch::mapped::{self, Mapped};
 use tch::{Kind, Tensor};
@@ -68,6 +70,11 @@ impl Stored {
     /// The file, or the folder of shards.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Name, type and shape of everything in the files, stored names included.
+    pub fn infos(&self) -> Vec<TensorInfo> {
+        self.weights.files().iter().flat_map(|file| file.header().tensors.iter().cloned()).collect()
     }
 
     /// A tensor as it lies in the file, by our name.

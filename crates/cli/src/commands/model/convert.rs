@@ -1,0 +1,90 @@
+//! `tastemaker model convert`: the same weights in another layout.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use tastemaker_math::schedule::Prediction;
+use tastemaker_models::adapters::{KohyaFacts, LoraNames};
+use tastemaker_models::original::{Layout, Preset, pack};
+use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::unet::UNetConfig;
+
+use super::thing::Thing;
+use crate::commands::word;
+use crate::exit::UsageError;
+
+/// Writes the same weights in another layout, no bit of them changed: a diffusers folder as a single-file checkpoint and
+/// back, a LoRA of diffusers as one of kohya's scripts and back.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// A diffusers folder, a single-file checkpoint, or a LoRA file.
+    from: PathBuf,
+    /// Where the result goes: a folder for a checkpoint, a .safetensors file for everything else.
+    to: PathBuf,
+    /// What the model predicts, `epsilon` or `v_prediction`. A single-file checkpoint does not say; SD2.x comes in both kinds
+    /// [default: epsilon for SD1.x and SDXL].
+    #[arg(long = "prediction_type", visible_alias = "prediction-type", value_name = "TYPE", value_parser = word::<Prediction>)]
+    prediction_type: Option<Prediction>,
+}
+
+/// Runs the command.
+pub fn convert(args: &ConvertArgs) -> Result<()> {
+    let ConvertArgs { from, to, prediction_type } = args;
+    if to.exists() {
+        bail!(UsageError(format!("{} is already there; name a place that is not", to.display())));
+    }
+    let is_file = to.extension().is_some_and(|extension| extension == "safetensors");
+    let thing = Thing::open(from)?;
+    let wants_file = !matches!(thing, Thing::SingleFile(_));
+    if is_file != wants_file {
+        let wanted = if wants_file { "a file named .safetensors" } else { "a folder" };
+        bail!(UsageError(format!("{} becomes {wanted}, found {}", thing.kind(), to.display())));
+    }
+    match thing {
+        Thing::Folder(folder) => {
+            let layout = pack(&folder, to, &[("format".to_owned(), "pt".to_owned())].into())?;
+            println!("wrote {}, a single-file checkpoint of {}", to.display(), layout.title());
+        }
+        Thing::SingleFile(file) => {
+            let prediction = prediction(file.layout, *prediction_type)?;
+            file.unpack(to, prediction, &Preset::published(file.layout))?;
+            ModelFolder::open(to)?;
+            println!("wrote {}, a diffusers folder of {}", to.display(), file.layout.title());
+        }
+        Thing::Lora { file, names: LoraNames::Kohya, .. } => {
+            file.write(to)?;
+            println!("wrote {}, a LoRA as diffusers names it", to.display());
+        }
+        Thing::Lora { file, names: LoraNames::Diffusers, layout } => {
+            let Some(layout) = layout else {
+                bail!("{} belongs to no published UNet, which kohya's names need", from.display());
+            };
+            let preset = Preset::published(layout);
+            let config = UNetConfig::from_json(preset.config("unet")).map_err(anyhow::Error::msg)?;
+            let title = to.file_stem().map_or("LoRA".into(), |stem| stem.to_string_lossy().into_owned());
+            let facts = KohyaFacts {
+                layout,
+                prediction: prediction(layout, *prediction_type)?,
+                resolution: layout.resolution(),
+                title,
+                training: Default::default(),
+            };
+            file.write_kohya(to, &config, &facts)?;
+            println!("wrote {}, a LoRA as kohya's scripts name it", to.display());
+        }
+    }
+    Ok(())
+}
+
+fn prediction(layout: Layout, typed: Option<Prediction>) -> Result<Prediction> {
+    match (typed, layout) {
+        (Some(prediction), _) => Ok(prediction),
+        (None, Layout::Sd1 | Layout::Sdxl) => Ok(Prediction::Epsilon),
+        (None, Layout::Sd2) => bail!(UsageError(
+            "SD2.x comes in two kinds that no file tells apart; add --prediction_type v_prediction for those made for \
+             768 pixels, --prediction_type epsilon for the others"
+                .to_owned()
+        )),
+    }
+}

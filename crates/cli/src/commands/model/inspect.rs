@@ -1,0 +1,100 @@
+//! `tastemaker model inspect`: what a folder or a file holds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use tastemaker_models::adapters::{LoraFile, LoraNames};
+use tastemaker_models::original::Layout;
+use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_store::safetensors::{Header, TensorInfo};
+
+use super::thing::Thing;
+
+/// Says what a model or an adapter is: family, precision, size, metadata, and which tools take it.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A diffusers folder, a single-file checkpoint, or a LoRA file.
+    path: PathBuf,
+}
+
+/// Runs the command.
+pub fn inspect(args: &InspectArgs) -> Result<()> {
+    let thing = Thing::open(&args.path)?;
+    say("holds", thing.kind());
+    match &thing {
+        Thing::Folder(folder) => of_folder(folder)?,
+        Thing::SingleFile(file) => {
+            say("family", file.layout.title());
+            let header = Header::read(&args.path)?;
+            say("tensors", &sizes(&header.tensors));
+            metadata(&header);
+            say("loads in", "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file");
+        }
+        Thing::Lora { file, names, layout } => of_lora(args, file, *names, *layout)?,
+    }
+    Ok(())
+}
+
+fn say(what: &str, value: &str) {
+    println!("{what:<12} {value}");
+}
+
+fn of_folder(folder: &ModelFolder) -> Result<()> {
+    let family = Layout::of_folder(folder).map_or("Stable Diffusion", Layout::title);
+    say("family", family);
+    let schedule = folder.schedule()?.schedule;
+    let prediction = serde_json::to_value(schedule.prediction())?;
+    say("predicts", prediction.as_str().unwrap_or("unknown"));
+    for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+        if folder.component(component).is_dir() {
+            say(component, &sizes(&folder.stored(component)?.infos()));
+        }
+    }
+    say("loads in", "diffusers; every other tool after `tastemaker model convert` to a single file");
+    Ok(())
+}
+
+fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
+    say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
+    say("rank", &file.rank.to_string());
+    say("alpha", &file.alpha.to_string());
+    say("adapts", &format!("{} layers", file.tensors.len() / 2));
+    let header = Header::read(&args.path)?;
+    say("tensors", &sizes(&header.tensors));
+    metadata(&header);
+    let tools = match names {
+        LoraNames::Diffusers => {
+            "diffusers and peft; ComfyUI, A1111 and Forge after `tastemaker model convert`"
+        }
+        LoraNames::Kohya => "A1111, Forge, ComfyUI, InvokeAI and diffusers",
+    };
+    say("loads in", tools);
+    Ok(())
+}
+
+/// Numbers of tensors and of values, and bytes by element type.
+fn sizes(tensors: &[TensorInfo]) -> String {
+    let mut bytes: BTreeMap<String, usize> = BTreeMap::new();
+    for tensor in tensors {
+        *bytes.entry(tensor.dtype.to_string()).or_default() += tensor.range.len();
+    }
+    let n_values: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+    let types: Vec<String> =
+        bytes.iter().map(|(dtype, bytes)| format!("{dtype} {:.1} MB", *bytes as f64 / 1e6)).collect();
+    format!("{} with {:.2} million values, {}", tensors.len(), n_values as f64 / 1e6, types.join(", "))
+}
+
+/// The header's text, long entries cut short and whatever could steer a terminal taken out.
+fn metadata(header: &Header) {
+    const LONGEST: usize = 100;
+    for (key, value) in &header.metadata {
+        let clean =
+            |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        let value: String = clean(value).split_whitespace().collect::<Vec<_>>().join(" ");
+        let cut: String = value.chars().take(LONGEST).collect();
+        let more = if cut.len() < value.len() { "..." } else { "" };
+        say("metadata", &format!("{} = {cut}{more}", clean(key)));
+    }
+}

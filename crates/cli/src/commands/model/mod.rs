@@ -1,0 +1,29 @@
+//! `tastemaker model`: one file per command.
+
+mod convert;
+mod inspect;
+mod merge;
+mod thing;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to do with a model.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Say what a model or an adapter is.
+    Inspect(inspect::InspectArgs),
+    /// Write the same weights in another layout.
+    Convert(convert::ConvertArgs),
+    /// Add a LoRA to its model.
+    Merge(merge::MergeArgs),
+}
+
+/// Runs the command.
+pub fn model(command: &ModelCommand) -> Result<()> {
+    match command {
+        ModelCommand::Inspect(args) => inspect::inspect(args),
+        ModelCommand::Convert(args) => convert::convert(args),
+        ModelCommand::Merge(args) => merge::merge(args),
+    }
+}

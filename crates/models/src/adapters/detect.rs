@@ -1,0 +1,97 @@
+//! What kind of adapter a file holds, and for which family.
+
+use std::path::Path;
+
+use tastemaker_store::safetensors::Header;
+
+use super::file::{LoraFile, layers};
+use super::keys::{self, DOWN, UP};
+use crate::ModelError;
+use crate::original::{Layout, Preset, unet_shapes};
+use crate::pipeline::ModelFolder;
+use crate::unet::UNetConfig;
+
+/// How an adapter file names its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoraNames {
+    /// As diffusers and peft do.
+    Diffusers,
+    /// As kohya's scripts do.
+    Kohya,
+}
+
+impl LoraNames {
+    /// Reads the naming off a file's header; `None` if the file holds no adapter of a UNet.
+    pub fn of(header: &Header) -> Option<Self> {
+        let any = |test: fn(&str) -> bool| header.tensors.iter().any(|tensor| test(&tensor.name));
+        if any(|name| keys::ours(name).is_some()) {
+            Some(Self::Diffusers)
+        } else if any(keys::is_kohya) {
+            Some(Self::Kohya)
+        } else {
+            None
+        }
+    }
+}
+
+impl LoraFile {
+    /// Reads an adapter in either naming; families are tried until one has all its layers in their sizes.
+    ///
+    /// The layout is `None` for a UNet that is none of the published ones. SD1.x stands for SD2.x too where nothing but the
+    /// text's width would tell them apart and no layer sees text.
+    ///
+    /// # Errors
+    /// As [`LoraFile::read`] and [`LoraFile::read_kohya`].
+    pub fn open(path: impl AsRef<Path>) -> Result<(Self, LoraNames, Option<Layout>), ModelError> {
+        let path = path.as_ref();
+        if LoraNames::of(&Header::read(path)?) != Some(LoraNames::Kohya) {
+            let file = Self::read(path)?;
+            let layout = PUBLISHED.into_iter().find(|layout| file.fits(&published(*layout)));
+            return Ok((file, LoraNames::Diffusers, layout));
+        }
+        let mut refusal = None;
+        for layout in PUBLISHED {
+            let config = published(layout);
+            match Self::read_kohya(path, layout, &config) {
+                Ok(file) if file.fits(&config) => return Ok((file, LoraNames::Kohya, Some(layout))),
+                Ok(_) => {}
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        let wanted = "an adapter of SD1.x, SD2.x or SDXL";
+        let unfit = || tastemaker_store::StoreError::malformed(path, "factors of other sizes", wanted).into();
+        Err(refusal.unwrap_or_else(unfit))
+    }
+
+    /// Reads an adapter of a model, in either naming.
+    ///
+    /// # Errors
+    /// As [`LoraFile::read`] and [`LoraFile::read_kohya`].
+    pub fn read_for(path: impl AsRef<Path>, model: &ModelFolder) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        if path.is_file() && LoraNames::of(&Header::read(path)?) == Some(LoraNames::Kohya) {
+            return Self::read_kohya(path, Layout::of_folder(model)?, &model.unet_config()?);
+        }
+        Self::read(path)
+    }
+
+    /// Whether a UNet has every adapted layer, in the factors' sizes.
+    pub fn fits(&self, config: &UNetConfig) -> bool {
+        let shapes = unet_shapes(config);
+        layers(&self.tensors).iter().all(|layer| {
+            let Some(weight) = shapes.get(&format!("{layer}.weight")) else { return false };
+            let size = |end: &str, axis: usize| {
+                let tensor = self.tensors.get(&format!("{layer}{end}"))?;
+                tensor.size().get(axis).map(|&n| n as usize)
+            };
+            size(UP, 0) == weight.first().copied() && size(DOWN, 1) == weight.get(1).copied()
+        })
+    }
+}
+
+const PUBLISHED: [Layout; 3] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl];
+
+/// The published UNet of a layout.
+fn published(layout: Layout) -> UNetConfig {
+    UNetConfig::from_json(Preset::published(layout).config("unet")).expect("presets are supported")
+}

@@ -1,0 +1,55 @@
+//! An adapter added to the weights it adapts.
+
+use tastemaker_torch::tensors::Named;
+use tch::{Kind, Tensor, no_grad};
+
+use super::file::{LoraFile, layers};
+use super::keys::{DOWN, UP};
+use crate::nn::TensorSource;
+
+impl LoraFile {
+    /// Every tensor of `weights`, those of adapted layers with `strength * alpha / rank * up down` added.
+    ///
+    /// The sum is taken in f32 and rounded to the element type of the weight.
+    ///
+    /// # Errors
+    /// The adapted layers that `weights` does not have in the factors' sizes.
+    pub fn merged(&self, weights: &dyn TensorSource, strength: f64) -> Result<Named, Vec<String>> {
+        let mut merged = Named::new();
+        let mut strangers = Vec::new();
+        let adapted = layers(&self.tensors);
+        for name in weights.names() {
+            let Some(weight) = weights.read(&name) else { continue };
+            let update = name
+                .strip_suffix(".weight")
+                .filter(|layer| adapted.contains(*layer))
+                .and_then(|layer| Some((layer, self.update(layer)?)));
+            let weight = match update {
+                Some((_, update)) if update.size() == weight.size() => no_grad(|| {
+                    let sum = weight.to_kind(Kind::Float) + update * strength;
+                    sum.to_kind(weight.kind())
+                }),
+                Some((layer, _)) => {
+                    strangers.push(layer.to_owned());
+                    weight
+                }
+                None => weight,
+            };
+            merged.insert(name, weight);
+        }
+        strangers
+            .extend(adapted.into_iter().filter(|layer| !merged.contains_key(&format!("{layer}.weight"))));
+        if strangers.is_empty() { Ok(merged) } else { Err(strangers) }
+    }
+
+    /// `alpha / rank * up down` of one layer, f32, in the shape of its weight.
+    fn update(&self, layer: &str) -> Option<Tensor> {
+        let factor =
+            |end: &str| Some(self.tensors.get(&format!("{layer}{end}"))?.detach().to_kind(Kind::Float));
+        let (down, up) = (factor(DOWN)?, factor(UP)?);
+        let (down_shape, rows) = (down.size(), up.size()[0]);
+        let shape = [&[rows], &down_shape[1..]].concat();
+        let product = up.reshape([rows, self.rank]).matmul(&down.reshape([self.rank, -1]));
+        Some(product.reshape(shape) * (self.alpha / self.rank as f64))
+    }
+}
