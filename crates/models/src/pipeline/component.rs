@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tastemaker_store::safetensors::{Dtype, TensorView, open_component};
+use tastemaker_store::safetensors::{Dtype, TensorView};
+use tastemaker_store::weights::open_component;
 use tastemaker_store::{StoreError, json};
 use tastemaker_torch::TorchError;
 use tastemaker_torch::tensors::Named;
