@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its files should stop")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -145,9 +146,10 @@ fn legacy_shards_are_one_component() {
     let shards = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"];
     fs::copy(golden("module.bin"), folder.path().join(shards[0])).unwrap();
     fs::copy(golden("lightning.bin"), folder.path().join(shards[1])).unwrap();
-    let place = |name: &str| (name.to_owned(), shards[usize::from(!name.contains('.'))]);
     let all = ["0.bias", "0.weight", "1.bias", "1.weight", "bias", "weight"];
-    let index = serde_json::json!({ "weight_map": all.iter().map(|name| place(name)).collect::<std::collections::BTreeMap<_, _>>() });
+    let map: BTreeMap<_, _> =
+        all.iter().map(|name| (name, shards[usize::from(!name.contains('.'))])).collect();
+    let index = serde_json::json!({ "weight_map": map });
     fs::write(folder.path().join("pytorch_model.bin.index.json"), index.to_string()).unwrap();
     assert_eq!(names(&open_component(folder.path(), "model").unwrap()), all);
 }
