@@ -4,6 +4,8 @@
 //! * [`checksum`] names bytes by their SHA-256.
 //! * [`json`] reads and writes JSON with the path in every error.
 //! * [`safetensors`] reads weight files as named byte views and writes them deterministically.
+//! * [`pickle`] reads PyTorch's legacy weight files the same way, without running anything.
+//! * [`weights`] opens the weights of a model's component, whichever of the two they are.
 //!
 //! Everything read here may come from a stranger, so each reader checks before it trusts; nothing here
 //! prints, reads an environment variable or touches the network.
@@ -12,6 +14,8 @@ pub mod atomic;
 pub mod checksum;
 mod error;
 pub mod json;
+pub mod pickle;
 pub mod safetensors;
+pub mod weights;
 
 pub use error::StoreError;

@@ -8,9 +8,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::{
-    Dtype, Header, Metadata, SafeTensorsFile, TensorView, open_component, write,
-};
+use tastemaker_store::safetensors::{Dtype, Header, Metadata, SafeTensorsFile, TensorView, write};
+use tastemaker_store::weights::open_component;
 
 fn f32_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()

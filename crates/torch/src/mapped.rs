@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::SafeTensorsFile;
+use tastemaker_store::weights::WeightFile;
 
 /// A file in the address space.
 ///
@@ -57,14 +57,14 @@ impl Mapped {
     }
 }
 
-/// Opens a safetensors file through a map.
+/// Opens a weights file through a map.
 ///
 /// # Errors
 /// The store's errors for a file that is missing or malformed.
-pub fn open(path: impl AsRef<Path>) -> Result<(SafeTensorsFile, Mapped), StoreError> {
+pub fn open(path: impl AsRef<Path>) -> Result<(WeightFile, Mapped), StoreError> {
     let path = path.as_ref();
     let map = Mapped::open(path)?;
-    Ok((SafeTensorsFile::over(path, Arc::new(map.clone()))?, map))
+    Ok((WeightFile::over(path, Arc::new(map.clone()))?, map))
 }
 
 #[cfg(test)]

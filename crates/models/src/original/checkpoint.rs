@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tastemaker_math::schedule::Prediction;
-use tastemaker_store::safetensors::{Metadata, SafeTensorsFile, TensorView, write};
+use tastemaker_store::safetensors::{Metadata, TensorView, write};
+use tastemaker_store::weights::WeightFile;
 use tastemaker_store::{StoreError, atomic, json as json_file};
 use tastemaker_torch::mapped;
 
@@ -70,7 +71,7 @@ pub fn pack(folder: &ModelFolder, file: impl AsRef<Path>, metadata: &Metadata) -
 #[derive(Debug)]
 pub struct SingleFile {
     path: PathBuf,
-    checkpoint: SafeTensorsFile,
+    checkpoint: WeightFile,
     /// How its tensors are named.
     pub layout: Layout,
 }
@@ -83,12 +84,17 @@ impl SingleFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let (checkpoint, _) = mapped::open(path)?;
-        let names = checkpoint.header().tensors.iter().map(|tensor| tensor.name.as_str());
-        let layout = Layout::of(names).map_err(|found| {
+        let names: Vec<String> = checkpoint.tensors().map(|tensor| tensor.name.to_owned()).collect();
+        let layout = Layout::of(names.iter().map(String::as_str)).map_err(|found| {
             let wanted = "a checkpoint of SD1.x, SD2.x or SDXL under its original names";
             StoreError::malformed(path, found, wanted)
         })?;
         Ok(Self { path: path.to_owned(), checkpoint, layout })
+    }
+
+    /// Every tensor of the file.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+        self.checkpoint.tensors()
     }
 
     /// Writes the diffusers folder: the tensors in the element types they have, and from `preset` (as a rule
@@ -165,16 +171,14 @@ impl From<Layout> for Family {
 }
 
 /// Every tensor of the checkpoint is one that the components ask for, or known not to matter.
-fn check_names(
-    checkpoint: &SafeTensorsFile,
-    components: &[(&str, ComponentMap, &str)],
-) -> Result<(), Problems> {
+fn check_names(checkpoint: &WeightFile, components: &[(&str, ComponentMap, &str)]) -> Result<(), Problems> {
     let wanted: BTreeSet<&str> = components
         .iter()
         .flat_map(|(_, map, _)| map.entries().map(|(_, _, place)| place.name.as_str()))
         .collect();
-    let names = checkpoint.header().tensors.iter().map(|tensor| tensor.name.as_str());
-    let unknown: Problems = names
+    let unknown: Problems = checkpoint
+        .tensors()
+        .map(|tensor| tensor.name)
         .filter(|name| !wanted.contains(name) && !is_ballast(name))
         .map(|name| format!("`{name}` is not known"))
         .collect();

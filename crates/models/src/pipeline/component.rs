@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tastemaker_store::safetensors::{
-    Dtype, TensorInfo, TensorView, Weights as FileWeights, open_component_with,
-};
+use tastemaker_store::safetensors::{Dtype, TensorView};
+use tastemaker_store::weights::{Weights as FileWeights, open_component_with};
 use tastemaker_store::{StoreError, json};
 use tastemaker_torch::mapped::{self, Mapped};
 use tch::{Kind, Tensor};
@@ -72,9 +71,9 @@ impl Stored {
         &self.path
     }
 
-    /// Name, type and shape of everything in the files, stored names included.
-    pub fn infos(&self) -> Vec<TensorInfo> {
-        self.weights.files().iter().flat_map(|file| file.header().tensors.iter().cloned()).collect()
+    /// Every tensor of the files, under its stored name.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+        self.weights.tensors()
     }
 
     /// A tensor as it lies in the file, by our name.

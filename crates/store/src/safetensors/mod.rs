@@ -7,13 +7,11 @@
 //!
 //! Source: the format's description in `huggingface/safetensors`, README.md.
 
-mod component;
 mod file;
 mod header;
 mod write;
 
 pub use ::safetensors::Dtype;
-pub use component::{Weights, open_component, open_component_with};
 pub use file::{Bytes, SafeTensorsFile, TensorView};
 pub use header::{Header, MAX_HEADER_BYTES, Metadata, TensorInfo};
 pub use write::{to_bytes, write};

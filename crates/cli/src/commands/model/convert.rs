@@ -9,6 +9,7 @@ use tastemaker_models::adapters::{KohyaFacts, LoraNames};
 use tastemaker_models::original::{Layout, Preset, pack};
 use tastemaker_models::pipeline::ModelFolder;
 use tastemaker_models::unet::UNetConfig;
+use tastemaker_store::StoreError;
 
 use super::thing::Thing;
 use crate::commands::word;
@@ -58,7 +59,12 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         }
         Thing::Lora { file, names: LoraNames::Diffusers, layout } => {
             let Some(layout) = layout else {
-                bail!("{} belongs to no published UNet, which kohya's names need", from.display());
+                let found = "layers of no published UNet";
+                bail!(StoreError::malformed(
+                    from,
+                    found,
+                    "an adapter of SD1.x, SD2.x or SDXL, whose layers kohya names"
+                ));
             };
             let preset = Preset::published(layout);
             let config = UNetConfig::from_json(preset.config("unet")).map_err(anyhow::Error::msg)?;

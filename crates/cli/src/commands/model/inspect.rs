@@ -8,7 +8,7 @@ use clap::Args;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::ModelFolder;
-use tastemaker_store::safetensors::{Header, TensorInfo};
+use tastemaker_store::safetensors::{Dtype, Header, TensorView};
 
 use super::thing::Thing;
 
@@ -27,9 +27,10 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         Thing::Folder(folder) => of_folder(folder)?,
         Thing::SingleFile(file) => {
             say("family", file.layout.title());
-            let header = Header::read(&args.path)?;
-            say("tensors", &sizes(&header.tensors));
-            metadata(&header);
+            say("tensors", &sizes(file.tensors().map(of_view)));
+            if args.path.extension().is_some_and(|extension| extension == "safetensors") {
+                metadata(&Header::read(&args.path)?);
+            }
             say("loads in", "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file");
         }
         Thing::Lora { file, names, layout } => of_lora(args, file, *names, *layout)?,
@@ -49,7 +50,7 @@ fn of_folder(folder: &ModelFolder) -> Result<()> {
     say("predicts", prediction.as_str().unwrap_or("unknown"));
     for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
         if folder.component(component).is_dir() {
-            say(component, &sizes(&folder.stored(component)?.infos()));
+            say(component, &sizes(folder.stored(component)?.tensors().map(of_view)));
         }
     }
     say("loads in", "diffusers; every other tool after `tastemaker model convert` to a single file");
@@ -62,7 +63,8 @@ fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option
     say("alpha", &file.alpha.to_string());
     say("adapts", &format!("{} layers", file.tensors.len() / 2));
     let header = Header::read(&args.path)?;
-    say("tensors", &sizes(&header.tensors));
+    let infos = header.tensors.iter();
+    say("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
     metadata(&header);
     let tools = match names {
         LoraNames::Diffusers => {
@@ -74,16 +76,22 @@ fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option
     Ok(())
 }
 
+fn of_view(view: TensorView<'_>) -> (Dtype, &[usize], usize) {
+    (view.dtype, view.shape, view.bytes.len())
+}
+
 /// Numbers of tensors and of values, and bytes by element type.
-fn sizes(tensors: &[TensorInfo]) -> String {
+fn sizes<'a>(tensors: impl Iterator<Item = (Dtype, &'a [usize], usize)>) -> String {
+    let (mut n_tensors, mut n_values) = (0, 0);
     let mut bytes: BTreeMap<String, usize> = BTreeMap::new();
-    for tensor in tensors {
-        *bytes.entry(tensor.dtype.to_string()).or_default() += tensor.range.len();
+    for (dtype, shape, n_bytes) in tensors {
+        n_tensors += 1;
+        n_values += shape.iter().product::<usize>();
+        *bytes.entry(dtype.to_string()).or_default() += n_bytes;
     }
-    let n_values: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let types: Vec<String> =
         bytes.iter().map(|(dtype, bytes)| format!("{dtype} {:.1} MB", *bytes as f64 / 1e6)).collect();
-    format!("{} with {:.2} million values, {}", tensors.len(), n_values as f64 / 1e6, types.join(", "))
+    format!("{n_tensors} with {:.2} million values, {}", n_values as f64 / 1e6, types.join(", "))
 }
 
 /// The header's text, long entries cut short and whatever could steer a terminal taken out.

@@ -32,7 +32,8 @@ impl Thing {
         if path.is_dir() {
             return Ok(Self::Folder(ModelFolder::open(path)?));
         }
-        if LoraNames::of(&Header::read(path)?).is_some() {
+        let has_header = path.extension().is_none_or(|extension| extension == "safetensors");
+        if has_header && LoraNames::of(&Header::read(path)?).is_some() {
             let (file, names, layout) = LoraFile::open(path)?;
             return Ok(Self::Lora { file, names, layout });
         }

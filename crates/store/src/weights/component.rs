@@ -5,20 +5,21 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-use super::file::{SafeTensorsFile, TensorView};
+use super::file::{Kind, WeightFile};
+use crate::safetensors::TensorView;
 use crate::{StoreError, json};
 
 /// The tensors of one component, whatever files they came from.
 #[derive(Debug, Clone)]
 pub struct Weights {
-    files: Vec<SafeTensorsFile>,
+    files: Vec<WeightFile>,
     /// Tensor name to the file that holds it.
     owner: BTreeMap<String, usize>,
 }
 
 impl Weights {
     /// The files, in the order of their names.
-    pub fn files(&self) -> &[SafeTensorsFile] {
+    pub fn files(&self) -> &[WeightFile] {
         &self.files
     }
 
@@ -43,14 +44,16 @@ impl Weights {
     }
 
     /// The tensors of one file.
-    pub fn from_file(file: SafeTensorsFile) -> Self {
-        let owner = file.header().tensors.iter().map(|tensor| (tensor.name.clone(), 0)).collect();
+    pub fn from_file(file: impl Into<WeightFile>) -> Self {
+        let file = file.into();
+        let owner = file.tensors().map(|tensor| (tensor.name.to_owned(), 0)).collect();
         Self { files: vec![file], owner }
     }
 }
 
 /// Opens the weights of a component folder: `<stem>.safetensors`, its shards, or the `fp16` variant of
-/// either, the full precision first.
+/// either, the full precision first. Where there is none of them, PyTorch's legacy files serve in the same
+/// order: `<stem>.bin` and its shards, with `pytorch_model` for the stem `model`.
 ///
 /// `stem` is `diffusion_pytorch_model` for UNets and VAEs, `model` for text encoders.
 ///
@@ -58,7 +61,7 @@ impl Weights {
 /// [`StoreError::Missing`] naming every file that would have served; [`StoreError::Malformed`] for a bad
 /// file, or an index that disagrees with its shards.
 pub fn open_component(dir: impl AsRef<Path>, stem: &str) -> Result<Weights, StoreError> {
-    open_component_with(dir, stem, |path| SafeTensorsFile::open(path))
+    open_component_with(dir, stem, |path| WeightFile::open(path))
 }
 
 /// [`open_component`] with the caller's way of opening one file, for instance through a memory map.
@@ -68,14 +71,19 @@ pub fn open_component(dir: impl AsRef<Path>, stem: &str) -> Result<Weights, Stor
 pub fn open_component_with(
     dir: impl AsRef<Path>,
     stem: &str,
-    open: impl Fn(&Path) -> Result<SafeTensorsFile, StoreError>,
+    open: impl Fn(&Path) -> Result<WeightFile, StoreError>,
 ) -> Result<Weights, StoreError> {
     let dir = dir.as_ref();
+    let legacy = if stem == "model" { "pytorch_model" } else { stem };
     let candidates = [
         format!("{stem}.safetensors"),
         format!("{stem}.safetensors.index.json"),
         format!("{stem}.fp16.safetensors"),
         format!("{stem}.safetensors.index.fp16.json"),
+        format!("{legacy}.bin"),
+        format!("{legacy}.bin.index.json"),
+        format!("{legacy}.fp16.bin"),
+        format!("{legacy}.bin.index.fp16.json"),
     ];
     let Some(found) = candidates.iter().find(|name| dir.join(name).is_file()) else {
         return Err(StoreError::Missing {
@@ -84,7 +92,11 @@ pub fn open_component_with(
         });
     };
     let path = dir.join(found);
-    if found.ends_with(".json") { open_shards(dir, &path, open) } else { open(&path).map(Weights::from_file) }
+    if !found.ends_with(".json") {
+        return open(&path).map(Weights::from_file);
+    }
+    let kind = if found.contains(".safetensors.") { Kind::SafeTensors } else { Kind::Legacy };
+    open_shards(dir, &path, kind, open)
 }
 
 #[derive(Deserialize)]
@@ -95,7 +107,8 @@ struct Index {
 fn open_shards(
     dir: &Path,
     index_path: &Path,
-    open: impl Fn(&Path) -> Result<SafeTensorsFile, StoreError>,
+    kind: Kind,
+    open: impl Fn(&Path) -> Result<WeightFile, StoreError>,
 ) -> Result<Weights, StoreError> {
     let index: Index = json::read(index_path)?;
     let mut shards: Vec<&str> = index.weight_map.values().map(String::as_str).collect();
@@ -108,14 +121,22 @@ fn open_shards(
             "the plain name of a file in the same folder",
         ));
     }
+    // An index of safetensors must not lead to a pickle.
+    if let Some(name) = shards.iter().find(|name| Kind::of(Path::new(name)).ok() != Some(kind)) {
+        return Err(StoreError::malformed(
+            index_path,
+            format!("shard `{name}`"),
+            "shards with the ending that the index has in its own name",
+        ));
+    }
     let files = shards.iter().map(|name| open(&dir.join(name))).collect::<Result<Vec<_>, _>>()?;
 
     let mut owner = BTreeMap::new();
     let mut wrong = Vec::new();
     for (at, (file, shard)) in files.iter().zip(&shards).enumerate() {
-        for tensor in &file.header().tensors {
-            if index.weight_map.get(&tensor.name).is_some_and(|wanted| wanted == shard) {
-                owner.insert(tensor.name.clone(), at);
+        for tensor in file.tensors() {
+            if index.weight_map.get(tensor.name).is_some_and(|wanted| wanted == shard) {
+                owner.insert(tensor.name.to_owned(), at);
             } else {
                 wrong.push(format!("`{}` in {shard} but not listed there", tensor.name));
             }

@@ -1,0 +1,7 @@
+//! The weights of a component of a model, whatever kind of files they are in.
+
+mod component;
+mod file;
+
+pub use component::{Weights, open_component, open_component_with};
+pub use file::WeightFile;
