@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::model::ModelCommand;
 use crate::commands::sample::SampleArgs;
 use crate::commands::train::{self, TrainArgs};
 use crate::demo;
@@ -26,6 +27,9 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Paint prompts with a model, or with a model and a LoRA.
     Sample(SampleArgs),
+    /// Fetch models.
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Make one part of the embedded model from the embedded art.
     Pretrain(demo::pretrain::PretrainArgs),
 }

@@ -15,6 +15,16 @@ fn help_of_the_program() {
 }
 
 #[test]
+fn help_of_model() {
+    assert_snapshot!(help(&["model"]));
+}
+
+#[test]
+fn help_of_model_fetch() {
+    assert_snapshot!(help(&["model", "fetch"]));
+}
+
+#[test]
 fn help_of_sample() {
     assert_snapshot!(help(&["sample"]));
 }

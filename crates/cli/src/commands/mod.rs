@@ -1,5 +1,6 @@
 //! One file or folder per command.
 
+pub mod model;
 pub mod sample;
 pub mod train;
 

@@ -1,5 +1,6 @@
 //! Requests to a hub: redirects, tokens, retries.
 
+use std::fmt;
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -83,12 +84,21 @@ pub(super) struct Metadata {
 pub(super) type Tell<'t> = dyn FnMut(Event<'_>) + 't;
 
 /// A connection to a hub.
-#[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
     pub endpoint: Endpoint,
     token: Option<Token>,
     retry: Retry,
+}
+
+impl fmt::Debug for Client {
+    // Without the agent, which may know the password of a proxy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Client {

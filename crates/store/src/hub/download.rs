@@ -10,7 +10,7 @@ use ureq::http::HeaderMap;
 use super::client::{About, Ask, Client, Fault, Metadata, Tell, header};
 use super::fetch::Event;
 use super::url::shown;
-use super::verify::{is_checksum, keep, verify};
+use super::verify::{is_checksum, verify};
 use crate::{StoreError, atomic};
 
 /// Bytes read between two events.
@@ -61,7 +61,8 @@ pub(super) fn download(
     if let Some(mismatch) = verify(&partial.path, &metadata.blob, metadata.size)? {
         return Err(partial.discard(&url, mismatch.found, mismatch.wanted));
     }
-    keep(&partial.path, place.blob)?;
+    partial.file.sync_all().map_err(|e| StoreError::io("sync", &partial.path, e))?;
+    atomic::rename(&partial.path, place.blob)?;
     Ok(n_bytes)
 }
 

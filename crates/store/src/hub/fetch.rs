@@ -122,8 +122,8 @@ struct Missing<'a> {
     metadata: Metadata,
 }
 
-/// Brings the picked files of a revision into the cache. The reference to the commit is written last, so that a revision
-/// found in the cache was fetched whole.
+/// Brings the picked files of a revision into the cache. The reference to the commit is written last, so that a fetch
+/// that was interrupted does not look like one that was not.
 ///
 /// # Errors
 /// [`StoreError::Refused`], [`StoreError::NotOnHub`], [`StoreError::Connection`], [`StoreError::Damaged`] and

@@ -7,8 +7,8 @@ use std::path::Path;
 use sha1::{Digest, Sha1};
 
 use super::names::is_lower_hex;
+use crate::StoreError;
 use crate::checksum::{hex, sha256_file};
-use crate::{StoreError, atomic};
 
 /// What was found and what was wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +53,6 @@ fn git_sha1(path: &Path, size: u64) -> Result<String, StoreError> {
             n => hash.update(&piece[..n]),
         }
     }
-}
-
-/// Puts a verified file in its final place: synced, renamed, and the folder synced.
-pub(super) fn keep(partial: &Path, path: &Path) -> Result<(), StoreError> {
-    let fail = |e| StoreError::io("sync", partial, e);
-    File::open(partial).and_then(|file| file.sync_all()).map_err(fail)?;
-    atomic::rename(partial, path)
 }
 
 #[cfg(test)]
