@@ -55,8 +55,8 @@ fn a_fetched_model_is_known_by_its_name() {
     let painted = run(&bench, &server, &paint, &[]);
     assert_eq!(painted.code, 0, "{}", painted.stderr);
     assert!(bench.path("out/0000-0.png").is_file());
-    let line = "train --pretrained_model_name_or_path org/name --train_data_dir pairs --resolution 32 --max_train_steps 2 --method mapo \
-                --held_out_fraction 0 --output_dir run";
+    let line = "train --pretrained_model_name_or_path org/name --train_data_dir pairs --resolution 32 \
+                --max_train_steps 2 --method mapo --held_out_fraction 0 --output_dir run";
     let trained = run(&bench, &server, &line.split_whitespace().collect::<Vec<_>>(), &[]);
     assert_eq!(trained.code, 0, "{}", trained.stderr);
     let plan = fs::read_to_string(bench.path("run/plan.json")).unwrap();
@@ -138,7 +138,7 @@ fn the_commands_of_the_guide_to_models_work() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/models.md");
     let page = fs::read_to_string(page).unwrap();
     // Every repository is this one.
-    let files = vec![
+    let files = [
         large("README.md", "a page"),
         large("model_index.json", "{}"),
         large("vae/config.json", "{}\n"),

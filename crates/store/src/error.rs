@@ -116,7 +116,8 @@ pub enum StoreError {
     },
     /// A hub cannot be reached, or connections to it keep being cut.
     #[error(
-        "no whole answer from {url} in {attempts} attempts; check the connection and fetch again, which goes on where this stopped"
+        "no whole answer from {url} in {attempts} attempts; check the connection and fetch again, which \
+         goes on where this stopped"
     )]
     Connection {
         /// What was asked.
@@ -127,7 +128,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The disk is full.
-    #[error("no space is left for {}; wanted {wanted_bytes} more bytes: make room, or choose a folder on another disk", .path.display())]
+    #[error(
+        "no space is left for {}; wanted {wanted_bytes} more bytes: make room, or choose a folder on another disk",
+        .path.display()
+    )]
     DiskFull {
         /// The file that was being written.
         path: PathBuf,

@@ -94,7 +94,9 @@ fn pipeline<'a>(names: &[&'a str], variant: Option<&str>) -> Result<Vec<&'a str>
     let names: Vec<&str> = names.iter().filter(|name| picked.contains(&parted(name))).copied().collect();
     let has_weights = names.iter().any(|name| WeightName::parse(parted(name).1).is_some());
     if !has_weights {
-        return Err("the files of a diffusers pipeline, of one of its components or of a LoRA; name others one by one".into());
+        return Err("the files of a diffusers pipeline, of one of its components or of a LoRA; \
+                    name others one by one"
+            .into());
     }
     Ok(names)
 }
