@@ -27,7 +27,7 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Paint prompts with a model, or with a model and a LoRA.
     Sample(SampleArgs),
-    /// Inspect, convert and merge models and adapters.
+    /// Inspect, convert and merge models and adapters; fetch models.
     #[command(subcommand)]
     Model(ModelCommand),
     /// Make one part of the embedded model from the embedded art.

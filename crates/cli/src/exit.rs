@@ -24,6 +24,8 @@ pub enum Exit {
     Output = 5,
     /// Training met a number that is not finite.
     Training = 6,
+    /// Fetching: a hub that is unreachable, refuses, or sends something else than it announced.
+    Hub = 7,
     /// Anything else: out of memory, or a defect of this program.
     Internal = 70,
 }
@@ -106,10 +108,19 @@ fn of_run(error: &RunError) -> Exit {
     }
 }
 
-/// A file that cannot be written is the output's fault, whoever wrote it; one that cannot be read is the reader's.
+/// A file that cannot be written is the output's fault, whoever wrote it; one that cannot be read is the reader's. What a
+/// hub does is its own fault.
 fn of_store(error: &StoreError, reader: Exit) -> Exit {
     match error {
         StoreError::Io { action, .. } if *action != "read" => Exit::Output,
+        StoreError::DiskFull { .. } => Exit::Output,
+        StoreError::Name { .. } => Exit::Usage,
+        StoreError::NotCached { .. } => Exit::Model,
+        StoreError::Refused { .. }
+        | StoreError::NotOnHub { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Answer { .. }
+        | StoreError::Connection { .. } => Exit::Hub,
         _ => reader,
     }
 }

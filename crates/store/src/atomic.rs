@@ -38,6 +38,16 @@ pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), StoreErro
     write(path, |out| out.write_all(bytes))
 }
 
+/// Renames a file that is already synced over `path` in the same folder, then syncs the folder.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn rename(from: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<(), StoreError> {
+    let path = path.as_ref();
+    fs::rename(from, path).map_err(|e| StoreError::io("rename", path, e))?;
+    sync_folder(folder_of(path))
+}
+
 /// Creates a folder and its parents; one that is there already is fine.
 ///
 /// # Errors

@@ -18,14 +18,15 @@ use tch::Device;
 
 use crate::commands::word;
 use crate::exit::UsageError;
+use crate::hub::model_folder;
 
 /// Paints prompts with a model, or with a model and a LoRA.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct SampleArgs {
-    /// The model, a folder in diffusers layout
-    #[arg(long, value_name = "DIR", alias = "pretrained_model_name_or_path")]
-    model: PathBuf,
+    /// The model, a folder in diffusers layout, or the name of a fetched one
+    #[arg(long, value_name = "DIR|ORG/NAME", alias = "pretrained_model_name_or_path")]
+    model: String,
     /// A LoRA of its UNet, as `tastemaker train` and diffusers write it
     #[arg(long, value_name = "FILE")]
     lora: Option<PathBuf>,
@@ -70,7 +71,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         MixedPrecision::No => Precision::F32,
         MixedPrecision::Bf16 => Precision::Bf16,
     };
-    let folder = ModelFolder::open(&args.model)?;
+    let folder = ModelFolder::open(model_folder(&args.model)?)?;
     let lora = args
         .lora
         .as_ref()

@@ -76,11 +76,16 @@ impl Bench {
 
     /// Runs it with this many threads.
     pub fn run_with(&self, args: &[&str], threads: usize) -> Said {
+        self.run_in(args, &[("OMP_NUM_THREADS", &threads.to_string())])
+    }
+
+    /// Runs it with these variables and no others.
+    pub fn run_in(&self, args: &[&str], variables: &[(&str, &str)]) -> Said {
         let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_tastemaker"))
             .args(args)
             .current_dir(self.folder.path())
             .env_clear()
-            .env("OMP_NUM_THREADS", threads.to_string())
+            .envs(variables.iter().copied())
             .env("COLUMNS", "100")
             .stdin(Stdio::null())
             .output()

@@ -1,6 +1,7 @@
 //! `tastemaker model`: one file per command.
 
 mod convert;
+mod fetch;
 mod inspect;
 mod merge;
 mod thing;
@@ -17,6 +18,8 @@ pub enum ModelCommand {
     Convert(convert::ConvertArgs),
     /// Add a LoRA to its model.
     Merge(merge::MergeArgs),
+    /// Fetch a model from the Hugging Face Hub into its cache.
+    Fetch(fetch::FetchArgs),
 }
 
 /// Runs the command.
@@ -25,5 +28,6 @@ pub fn model(command: &ModelCommand) -> Result<()> {
         ModelCommand::Inspect(args) => inspect::inspect(args),
         ModelCommand::Convert(args) => convert::convert(args),
         ModelCommand::Merge(args) => merge::merge(args),
+        ModelCommand::Fetch(args) => fetch::fetch(args),
     }
 }

@@ -59,8 +59,8 @@ impl Flags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Model", rename_all = "snake_case")]
 struct ModelFlags {
-    /// The model to align, a folder in diffusers layout
-    #[arg(long, value_name = "DIR")]
+    /// The model to align, a folder in diffusers layout, or the name of a fetched one
+    #[arg(long, value_name = "DIR|ORG/NAME")]
     pretrained_model_name_or_path: Option<String>,
     /// What the network predicts, where its scheduler config is wrong or silent: epsilon, v_prediction
     #[arg(long, value_name = "TYPE", value_parser = word::<Prediction>)]

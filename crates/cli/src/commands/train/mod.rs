@@ -14,6 +14,8 @@ use tastemaker_run::{Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
 use tastemaker_train::session;
 
+use crate::exit::UsageError;
+use crate::hub::model_folder;
 use crate::progress::{Progress, duration, mebibytes};
 use flags::Flags;
 
@@ -36,7 +38,8 @@ pub struct TrainArgs {
 pub fn train(args: TrainArgs, notices: &[String]) -> Result<()> {
     let recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
     let overrides = args.flags.overrides(recipe.method.name.as_deref())?;
-    let plan = resolve(recipe, overrides)?;
+    let mut plan = resolve(recipe, overrides)?;
+    locate(&mut plan, args.dry_run)?;
     for notice in notices {
         eprintln!("note: {notice}");
     }
@@ -44,6 +47,24 @@ pub fn train(args: TrainArgs, notices: &[String]) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     if args.dry_run { show(plan) } else { run(plan) }
+}
+
+/// Puts the folder in place of a model's name, so that the plan says which commit was trained. A plan that is only shown may
+/// name a model that is not there yet.
+fn locate(plan: &mut Plan, only_shown: bool) -> Result<()> {
+    let model = &mut plan.model.pretrained_model_name_or_path;
+    match model_folder(model) {
+        Ok(folder) if folder != Path::new(model) => {
+            eprintln!("note: {model} is {}", folder.display());
+            *model = folder.into_os_string().into_string().map_err(|folder| {
+                UsageError(format!("the folder {} is not UTF-8; choose another cache", folder.display()))
+            })?;
+        }
+        Ok(_) => {}
+        Err(error) if only_shown && matches!(error.downcast_ref(), Some(StoreError::NotCached { .. })) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Prints the plan, with the size of the data if it is there.

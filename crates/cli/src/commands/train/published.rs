@@ -77,14 +77,20 @@ const PUBLISHED: [(&str, bool, Fate); 57] = [
     ("pretrained_vae_model_name_or_path", true, Refused(PARTS)),
     ("random_crop", false, Refused("images are cropped at their centre")),
     ("resume_from_checkpoint", true, Refused(NO_CHECKPOINTS)),
-    ("revision", true, Refused("give a folder on this machine with --pretrained_model_name_or_path")),
+    ("revision", true, Refused("run `tastemaker model fetch --revision` and give the folder that it prints")),
     ("snr_gamma", true, Refused(NOT_THIS_LOSS)),
     ("unet_init", true, Refused(PARTS)),
     ("use_8bit_adam", false, Refused("AdamW keeps its moments in f32; leave the flag out")),
     ("use_adafactor", false, Refused("the optimiser is AdamW; take the learning rate of an AdamW recipe")),
     ("v_parameterization", false, Refused("give --prediction_type v_prediction")),
     ("vae", true, Refused(PARTS)),
-    ("variant", true, Refused("the weights that are in the folder are taken, f32 before fp16")),
+    (
+        "variant",
+        true,
+        Refused(
+            "the weights that are in the folder are taken, f32 before fp16; `tastemaker model fetch --variant` chooses",
+        ),
+    ),
     (
         "zero_terminal_snr",
         false,

@@ -1,0 +1,145 @@
+//! The Hub and its cache, found as the Hub's own tools find them: by environment variables and their defaults.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tastemaker_store::hub::{Cache, RepoId, Revision, Settings, Token};
+use tastemaker_store::{StoreError, json};
+
+use crate::exit::UsageError;
+
+/// The value of a variable, `None` if it is not set or empty.
+type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn process(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The cache in this folder, else where the environment says.
+///
+/// # Errors
+/// [`UsageError`] where nothing says.
+pub fn cache(typed: Option<&Path>) -> Result<Cache> {
+    let folder = typed.map(Path::to_owned).or_else(|| cache_folder(&process));
+    let nowhere = || {
+        UsageError("there is no home folder to keep models in: give --cache-dir or set HF_HUB_CACHE".into())
+    };
+    Ok(Cache::new(folder.ok_or_else(nowhere)?))
+}
+
+/// How to reach the Hub.
+///
+/// # Errors
+/// A token that cannot be read or cannot be one.
+pub fn settings() -> Result<Settings> {
+    let defaults = Settings::default();
+    Ok(Settings {
+        endpoint: process("HF_ENDPOINT").unwrap_or(defaults.endpoint),
+        token: token(&process)?,
+        offline: is_offline(&process),
+        retry: defaults.retry,
+        proxy_from_environment: true,
+    })
+}
+
+/// The folder of a model: the one of this name, or the snapshot in the cache of the repository of this name.
+///
+/// # Errors
+/// [`StoreError::NotCached`] if it is neither, but could be on the Hub.
+pub fn model_folder(name: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(name);
+    let repo = RepoId::model(name).ok().filter(|_| name.contains('/'));
+    match (repo, cache(None)) {
+        (Some(repo), Ok(cache)) if !path.exists() => {
+            let advice = format!(
+                "there is no folder of that name either: check the path, or run `tastemaker model fetch {name}`"
+            );
+            Ok(cache.require(&repo, &Revision::default(), &advice)?.folder().to_owned())
+        }
+        _ => Ok(path),
+    }
+}
+
+fn home(variables: Variables<'_>) -> Option<PathBuf> {
+    variables("HOME").or_else(|| variables("USERPROFILE")).map(PathBuf::from)
+}
+
+/// A folder as typed in a variable, `~` being the home folder.
+fn folder(variables: Variables<'_>, name: &str) -> Option<PathBuf> {
+    let value = variables(name)?;
+    match value.strip_prefix("~/") {
+        Some(rest) => Some(home(variables)?.join(rest)),
+        None => Some(value.into()),
+    }
+}
+
+fn hugging_face_home(variables: Variables<'_>) -> Option<PathBuf> {
+    folder(variables, "HF_HOME").or_else(|| {
+        let caches = folder(variables, "XDG_CACHE_HOME").or_else(|| Some(home(variables)?.join(".cache")));
+        Some(caches?.join("huggingface"))
+    })
+}
+
+fn cache_folder(variables: Variables<'_>) -> Option<PathBuf> {
+    folder(variables, "HF_HUB_CACHE").or_else(|| Some(hugging_face_home(variables)?.join("hub")))
+}
+
+fn is_offline(variables: Variables<'_>) -> bool {
+    let value = variables("HF_HUB_OFFLINE").unwrap_or_default();
+    ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+fn token(variables: Variables<'_>) -> Result<Option<Token>, StoreError> {
+    if let Some(text) = variables("HF_TOKEN") {
+        return Token::new(&text);
+    }
+    match hugging_face_home(variables).map(|home| home.join("token")) {
+        Some(file) if file.is_file() => Token::new(&json::read_text(file)?),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of<'a>(set: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| set.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn the_cache_is_where_the_hubs_own_tools_have_it() {
+        for (set, wanted) in [
+            (&[("HOME", "/h")][..], Some("/h/.cache/huggingface/hub")),
+            (&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")], Some("/x/huggingface/hub")),
+            (&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/f")], Some("/f/hub")),
+            (&[("HOME", "/h"), ("HF_HOME", "~/f")], Some("/h/f/hub")),
+            (&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")], Some("/c")),
+            (&[], None),
+        ] {
+            assert_eq!(cache_folder(&of(set)), wanted.map(PathBuf::from), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn offline_is_said_in_four_ways() {
+        for value in ["1", "true", "YES", "On"] {
+            assert!(is_offline(&of(&[("HF_HUB_OFFLINE", value)])), "{value}");
+        }
+        for value in ["0", "false", "no"] {
+            assert!(!is_offline(&of(&[("HF_HUB_OFFLINE", value)])), "{value}");
+        }
+        assert!(!is_offline(&of(&[])));
+    }
+
+    #[test]
+    fn a_token_is_typed_or_lies_in_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().to_str().unwrap();
+        assert_eq!(token(&of(&[("HF_HOME", home)])).unwrap(), None);
+        std::fs::write(folder.path().join("token"), "hf_filed\n").unwrap();
+        let found = |set: &[(&str, &str)]| token(&of(set)).unwrap();
+        assert_eq!(found(&[("HF_HOME", home)]), Token::new("hf_filed").unwrap());
+        assert_eq!(found(&[("HF_HOME", home), ("HF_TOKEN", "hf_typed")]), Token::new("hf_typed").unwrap());
+    }
+}
