@@ -203,6 +203,10 @@ impl Client {
                 let url = shown(url).to_owned();
                 StoreError::Connection { url, attempts: 1, source: error.into_io() }.into()
             }
+            // A certificate that is not trusted.
+            ureq::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+                StoreError::Connection { url: shown(url).to_owned(), attempts: 1, source }.into()
+            }
             other => Fault::Passing { reason: other.into_io(), after: None, n_bytes: 0 },
         })
     }
