@@ -21,7 +21,8 @@ fn help_of_sample() {
 
 #[test]
 fn help_of_model() {
-    let commands = ["inspect", "convert", "merge", "fetch"].map(|command| help(&["model", command]));
+    let commands =
+        ["inspect", "convert", "merge", "verify", "fetch"].map(|command| help(&["model", command]));
     assert_snapshot!([help(&["model"]), commands.join("\n\n")].join("\n\n"));
 }
 

@@ -7,6 +7,7 @@ use std::fs;
 use insta::assert_snapshot;
 use support::{Bench, Said, mistake};
 use tastemaker_models::adapters::LoraFile;
+use tastemaker_testkit::Golden;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
 
@@ -88,6 +89,46 @@ fn an_adapter_goes_from_diffusers_to_kohya_and_back() {
     let back = LoraFile::read(bench.path("c.safetensors")).unwrap();
     assert_eq!((back.rank, back.alpha), (4, 2.0));
     assert!(file.tensors.iter().all(|(name, tensor)| back.tensors[name].equal(tensor)));
+}
+
+#[test]
+fn what_diffusers_recorded_is_computed_again() {
+    let bench = Bench::new(); // its UNet is that of the golden
+    let golden = Golden::load("models", "unet-demo");
+    let mut reference = Named::new();
+    for (ours, recorded) in [
+        ("sample", "sample"),
+        ("timestep", "timestep"),
+        ("encoder_hidden_states", "encoder_hidden_states"),
+        ("noise_pred", "output"),
+    ] {
+        reference.insert(ours.to_owned(), golden.tensor(recorded));
+    }
+    let path = bench.path("reference.safetensors");
+    let verify = |reference: &Named| {
+        tensors::write(&path, reference, &Default::default()).unwrap();
+        bench.run(&[
+            "model",
+            "verify",
+            "model",
+            "--reference",
+            "reference.safetensors",
+            "--tolerance",
+            "1e-5",
+        ])
+    };
+    let agrees = verify(&reference);
+    assert_eq!(agrees.code, 0, "{}", agrees.stderr);
+    assert!(agrees.stdout.starts_with("noise_pred "), "{}", agrees.stdout);
+
+    let mut reference = reference;
+    let other = reference["noise_pred"].shallow_clone() * 1.001;
+    reference.insert("noise_pred".into(), other);
+    assert_snapshot!(mistake(&verify(&reference)));
+    reference.insert("timestep".into(), Tensor::from_slice(&[1i64]));
+    assert_snapshot!(mistake(&verify(&reference)));
+    reference.remove("sample");
+    assert_snapshot!(mistake(&verify(&reference)));
 }
 
 #[test]

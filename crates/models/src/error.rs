@@ -35,6 +35,16 @@ pub enum ModelError {
         /// What it says and what was wanted.
         message: String,
     },
+    /// What was computed is not what another program recorded.
+    #[error("{} differs from what is computed here by more than {tolerance:e}: {what}", .path.display())]
+    Differs {
+        /// The recorded results.
+        path: PathBuf,
+        /// Names of the results that differ.
+        what: String,
+        /// The largest relative error that would have been accepted.
+        tolerance: f64,
+    },
     /// libtorch, or a tensor that libtorch cannot take.
     #[error(transparent)]
     Torch(#[from] TorchError),

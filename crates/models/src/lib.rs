@@ -12,5 +12,6 @@ pub mod pipeline;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
+pub mod verify;
 
 pub use error::ModelError;

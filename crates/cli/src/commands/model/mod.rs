@@ -5,6 +5,7 @@ mod fetch;
 mod inspect;
 mod merge;
 mod thing;
+mod verify;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -18,6 +19,8 @@ pub enum ModelCommand {
     Convert(convert::ConvertArgs),
     /// Add a LoRA to its model.
     Merge(merge::MergeArgs),
+    /// Compare with what another program computed.
+    Verify(verify::VerifyArgs),
     /// Fetch a model from the Hugging Face Hub into its cache.
     Fetch(fetch::FetchArgs),
 }
@@ -28,6 +31,7 @@ pub fn model(command: &ModelCommand) -> Result<()> {
         ModelCommand::Inspect(args) => inspect::inspect(args),
         ModelCommand::Convert(args) => convert::convert(args),
         ModelCommand::Merge(args) => merge::merge(args),
+        ModelCommand::Verify(args) => verify::run(args),
         ModelCommand::Fetch(args) => fetch::fetch(args),
     }
 }

@@ -1,0 +1,65 @@
+//! `tastemaker model verify`: what this program computes beside what another one recorded.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tastemaker_models::ModelError;
+use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::verify::{PROMPTS, verify};
+use tastemaker_store::StoreError;
+use tastemaker_store::safetensors::Header;
+use tastemaker_torch::{Precision, tensors};
+
+use crate::hub::model_folder;
+
+/// Computes what another program recorded, from the same inputs, and prints the largest relative error of each result.
+/// docs/guide/models.md lists the names a reference may hold.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A diffusers folder, or the name of a fetched model.
+    model: String,
+    /// A safetensors file with inputs and recorded results.
+    #[arg(long, value_name = "FILE")]
+    reference: PathBuf,
+    /// A LoRA to add to the UNet.
+    #[arg(long, value_name = "FILE")]
+    lora: Option<PathBuf>,
+    /// The largest relative error that counts as agreement.
+    #[arg(long, default_value_t = 1e-3)]
+    tolerance: f64,
+}
+
+/// Runs the command.
+pub fn run(args: &VerifyArgs) -> Result<()> {
+    let folder = ModelFolder::open(model_folder(&args.model)?)?;
+    let path = &args.reference;
+    let header = Header::read(path)?;
+    let prompts: Vec<String> = match header.metadata.get(PROMPTS) {
+        Some(text) => serde_json::from_str(text).map_err(|_| {
+            StoreError::malformed(path, format!("`{PROMPTS}` {text}"), "a JSON list of texts")
+        })?,
+        None => Vec::new(),
+    };
+    let reference = tensors::read(path).context("reading the reference")?;
+    let lora = args.lora.as_ref().map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
+    let found = verify(&folder, path, &reference, &prompts, lora, Precision::F32)?;
+    if found.is_empty() {
+        let wanted = "inputs and results under the names in docs/guide/models.md";
+        return Err(StoreError::malformed(path, "nothing that can be computed", wanted).into());
+    }
+    for agreement in &found {
+        println!("{:<22} {:.1e}", agreement.what, agreement.error);
+    }
+    let differs: Vec<&str> = found
+        .iter()
+        .filter(|agreement| agreement.error.is_nan() || agreement.error > args.tolerance)
+        .map(|agreement| agreement.what.as_str())
+        .collect();
+    if differs.is_empty() {
+        return Ok(());
+    }
+    Err(ModelError::Differs { path: path.clone(), what: differs.join(", "), tolerance: args.tolerance }
+        .into())
+}

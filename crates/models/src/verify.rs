@@ -1,0 +1,185 @@
+//! This program's outputs beside those that another one recorded.
+//!
+//! The names in the reference are diffusers' own for arguments and results; `docs/guide/models.md` lists them. A part whose
+//! inputs are not all in the reference is left out.
+
+use std::path::Path;
+
+use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
+use tastemaker_store::StoreError;
+use tastemaker_torch::Precision;
+use tastemaker_torch::tensors::Named;
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::ModelError;
+use crate::adapters::LoraFile;
+use crate::nn::Role;
+use crate::pipeline::{Family, ModelFolder};
+
+/// Header entry with the prompts, a JSON list.
+pub const PROMPTS: &str = "prompts";
+
+/// One result beside its reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreement {
+    /// Name of the result in the reference.
+    pub what: String,
+    /// Largest absolute difference over the largest absolute reference value; for ids, the share that differs.
+    pub error: f64,
+}
+
+/// Recomputes every result of a reference whose inputs are there too.
+///
+/// `path` is the reference's, for errors. Everything runs in f32 unless `precision` says otherwise.
+///
+/// # Errors
+/// [`ModelError::Store`] for inputs of impossible shapes; the errors of loading a model.
+pub fn verify(
+    folder: &ModelFolder,
+    path: &Path,
+    reference: &Named,
+    prompts: &[String],
+    lora: Option<LoraFile>,
+    precision: Precision,
+) -> Result<Vec<Agreement>, ModelError> {
+    let reference = Reference { path, tensors: reference };
+    let mut found = Vec::new();
+    no_grad(|| {
+        text(folder, &reference, prompts, precision, &mut found)?;
+        unet(folder, &reference, lora, precision, &mut found)?;
+        vae(folder, &reference, &mut found)
+    })?;
+    Ok(found)
+}
+
+struct Reference<'a> {
+    path: &'a Path,
+    tensors: &'a Named,
+}
+
+impl Reference<'_> {
+    fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    fn fault(&self, found: String, wanted: String) -> ModelError {
+        StoreError::malformed(self.path, found, wanted).into()
+    }
+
+    /// A tensor of the given shape, where -1 stands for any size.
+    fn shaped(&self, name: &str, shape: &[i64]) -> Result<Option<Tensor>, ModelError> {
+        let Some(tensor) = self.get(name) else { return Ok(None) };
+        let size = tensor.size();
+        let fits = size.len() == shape.len()
+            && size.iter().zip(shape).all(|(n, wanted)| n == wanted || (*wanted == -1 && *n > 0));
+        if fits {
+            return Ok(Some(tensor.to_kind(Kind::Float)));
+        }
+        Err(self.fault(format!("`{name}` of shape {size:?}"), format!("{shape:?}, -1 for any size")))
+    }
+
+    /// Compares, if the reference has this result.
+    fn compare(&self, what: &str, ours: &Tensor, found: &mut Vec<Agreement>) -> Result<(), ModelError> {
+        let Some(theirs) = self.get(what) else { return Ok(()) };
+        if theirs.size() != ours.size() {
+            let wanted = format!("{:?}, as computed here", ours.size());
+            return Err(self.fault(format!("`{what}` of shape {:?}", theirs.size()), wanted));
+        }
+        let (ours, theirs) = (ours.to_kind(Kind::Double), theirs.to_kind(Kind::Double));
+        let scale = theirs.abs().max().double_value(&[]).max(f64::MIN_POSITIVE);
+        let error = (ours - theirs).abs().max().double_value(&[]) / scale;
+        found.push(Agreement { what: what.to_owned(), error });
+        Ok(())
+    }
+}
+
+fn text(
+    folder: &ModelFolder,
+    reference: &Reference<'_>,
+    prompts: &[String],
+    precision: Precision,
+    found: &mut Vec<Agreement>,
+) -> Result<(), ModelError> {
+    let results = ["input_ids", "input_ids_2", "prompt_embeds", "pooled_prompt_embeds"];
+    if prompts.is_empty() || results.iter().all(|name| reference.get(name).is_none()) {
+        return Ok(());
+    }
+    let encoders = folder.text(precision, Device::Cpu)?;
+    for (tokenizer, name) in encoders.tokenizers().zip(results) {
+        let Some(theirs) = reference.get(name) else { continue };
+        let ours = Tensor::from_slice(&tokenizer.encode_batch(prompts)).view([prompts.len() as i64, -1]);
+        if theirs.size() != ours.size() {
+            let wanted = format!("{:?}, as computed here", ours.size());
+            return Err(reference.fault(format!("`{name}` of shape {:?}", theirs.size()), wanted));
+        }
+        let differ = theirs.to_kind(Kind::Int64).not_equal_tensor(&ours).to_kind(Kind::Double);
+        found.push(Agreement { what: name.to_owned(), error: differ.mean(Kind::Double).double_value(&[]) });
+    }
+    let encoded = encoders.encode(prompts, 1024);
+    reference.compare("prompt_embeds", &encoded.hidden, found)?;
+    if let Some(pooled) = &encoded.pooled {
+        reference.compare("pooled_prompt_embeds", pooled, found)?;
+    }
+    Ok(())
+}
+
+fn unet(
+    folder: &ModelFolder,
+    reference: &Reference<'_>,
+    lora: Option<LoraFile>,
+    precision: Precision,
+    found: &mut Vec<Agreement>,
+) -> Result<(), ModelError> {
+    if reference.get("noise_pred").is_none() {
+        return Ok(());
+    }
+    let config = folder.unet_config()?;
+    let Some(sample) = reference.shaped("sample", &[-1, config.in_channels, -1, -1])? else { return Ok(()) };
+    let (b, _, h, w) = sample.size4().map_err(tastemaker_torch::TorchError::from)?;
+    let step = 1 << (config.block_out_channels.len() - 1);
+    if h % step != 0 || w % step != 0 {
+        return Err(reference.fault(format!("`sample` of {h} x {w}"), format!("multiples of {step}")));
+    }
+    let Some(timestep) = reference.shaped("timestep", &[b])? else { return Ok(()) };
+    let hidden = reference.shaped("encoder_hidden_states", &[b, -1, config.cross_attention_dim])?;
+    let Some(hidden) = hidden else { return Ok(()) };
+    let conditioning = match (folder.family(), config.text_time) {
+        (Family::StableDiffusionXl, Some(text_time)) => {
+            let pooled_width = text_time.input_dim - 6 * text_time.time_embed_dim;
+            let pooled = reference.shaped("text_embeds", &[b, pooled_width])?;
+            let time_ids = reference.shaped("time_ids", &[b, 6])?;
+            let (Some(pooled), Some(time_ids)) = (pooled, time_ids) else { return Ok(()) };
+            Conditioning { hidden, pooled: Some(pooled), time_ids: Some(time_ids) }
+        }
+        _ => Conditioning::text(hidden),
+    };
+    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraFile::into_spec))?.network;
+    reference.compare("noise_pred", &unet.predict(&sample, &timestep, &conditioning), found)
+}
+
+fn vae(
+    folder: &ModelFolder,
+    reference: &Reference<'_>,
+    found: &mut Vec<Agreement>,
+) -> Result<(), ModelError> {
+    if ["latent_mean", "decoded"].iter().all(|name| reference.get(name).is_none()) {
+        return Ok(());
+    }
+    let config = folder.vae_config()?;
+    let image = reference.shaped("image", &[-1, config.in_channels, -1, -1])?;
+    let latents = reference.shaped("latents", &[-1, config.latent_channels, -1, -1])?;
+    let side = config.downsampling();
+    if let Some(size) = image.as_ref().map(Tensor::size)
+        && (size[2] % side != 0 || size[3] % side != 0)
+    {
+        return Err(reference.fault(format!("`image` of shape {size:?}"), format!("multiples of {side}")));
+    }
+    let codec = folder.vae(Role::Frozen, Precision::F32, Device::Cpu)?.network;
+    if let Some(image) = image {
+        reference.compare("latent_mean", &codec.encode(&image).mean, found)?;
+    }
+    if let Some(latents) = latents {
+        reference.compare("decoded", &codec.decode(&latents), found)?;
+    }
+    Ok(())
+}

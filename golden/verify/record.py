@@ -1,0 +1,71 @@
+"""Records what diffusers computes with a model folder, for `tastemaker model verify`.
+
+    python golden/verify/record.py MODEL reference.safetensors [--lora FILE] [--side 16]
+    tastemaker model verify MODEL --reference reference.safetensors [--lora FILE]
+
+A LoRA is loaded as the pipeline's own `load_lora_weights` does, kohya's files included. Everything runs in f32.
+"""
+
+import argparse
+import json
+import pathlib
+
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import save_file
+
+PROMPTS = ["a fox in the snow", "a red house", ""]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("out")
+    parser.add_argument("--lora", type=pathlib.Path)
+    parser.add_argument("--side", type=int, default=16, help="of the latents")
+    parser.add_argument("--unet-only", action="store_true")
+    args = parser.parse_args()
+
+    generator = torch.Generator().manual_seed(0)
+    pipe = DiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
+    if args.lora:
+        pipe.load_lora_weights(args.lora.parent, weight_name=args.lora.name)
+    config = pipe.unet.config
+    n = len(PROMPTS)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
+    kept = {
+        "sample": normal(n, config.in_channels, args.side, args.side),
+        "timestep": torch.tensor([3, 421, 987])[:n],
+        "encoder_hidden_states": normal(n, 5, config.cross_attention_dim),
+    }
+    added = None
+    if config.addition_embed_type == "text_time":
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        added = {"text_embeds": normal(n, width), "time_ids": torch.tensor([[1024.0, 768, 0, 16, 1024, 1024]] * n)}
+        kept |= added
+    with torch.no_grad():
+        inputs = (kept["sample"], kept["timestep"], kept["encoder_hidden_states"])
+        kept["noise_pred"] = pipe.unet(*inputs, added_cond_kwargs=added).sample
+        if not args.unet_only:
+            with_ids = ["tokenizer", "tokenizer_2"] if added else ["tokenizer"]
+            for name in with_ids:
+                tokenizer = getattr(pipe, name)
+                ids = tokenizer(PROMPTS, padding="max_length", truncation=True, max_length=tokenizer.model_max_length)
+                kept["input_ids" + name[len("tokenizer"):]] = torch.tensor(ids.input_ids)
+            encoded = pipe.encode_prompt(PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+            kept["prompt_embeds"] = encoded[0]
+            if added:
+                kept["pooled_prompt_embeds"] = encoded[2]
+            side = args.side * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+            factor = pipe.vae.config.scaling_factor
+            kept["image"] = normal(1, 3, side, side).clamp(-1, 1)
+            kept["latent_mean"] = pipe.vae.encode(kept["image"]).latent_dist.mean * factor
+            kept["latents"] = normal(1, pipe.vae.config.latent_channels, args.side, args.side)
+            kept["decoded"] = pipe.vae.decode(kept["latents"] / factor).sample
+    save_file({k: v.contiguous() for k, v in kept.items()}, args.out, metadata={"prompts": json.dumps(PROMPTS)})
+
+
+main()
