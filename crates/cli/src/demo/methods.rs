@@ -63,7 +63,7 @@ impl MethodName {
         let (steps, learning_rate, settings) = match self {
             MethodName::Sft if unseen => (300, 2e-4, ""),
             MethodName::Sft => (50, 1e-4, ""),
-            MethodName::DiffusionDpo if unseen => (300, 5e-5, "beta = 5000.0\n"),
+            MethodName::DiffusionDpo if unseen => (100, 5e-5, "beta = 5000.0\n"),
             MethodName::DiffusionDpo => (50, 2e-5, "beta = 5000.0\n"),
             MethodName::Mapo if unseen => (300, 2e-4, "form = \"release\"\nbeta = 0.001\n"),
             MethodName::Mapo => (50, 5e-5, "form = \"release\"\nbeta = 0.005\n"),

@@ -1,0 +1,54 @@
+"""Writes a model folder of published size with random weights, for checks at real size without a download.
+
+    python golden/verify/fresh.py sd1|sd2|sdxl FOLDER [--dtype float16]
+
+Configurations are those in crates/models/presets, the tokenizer is that of golden/tokenizer.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("layout", choices=["sd1", "sd2", "sdxl"])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--dtype", default="float16")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_default_dtype(getattr(torch, args.dtype))
+
+    def config(name):
+        path = ROOT / "crates" / "models" / "presets" / args.layout / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    UNet2DConditionModel.from_config(config("unet")).save_pretrained(args.folder / "unet", max_shard_size="100GB")
+    AutoencoderKL.from_config(config("vae")).save_pretrained(args.folder / "vae")
+    tokenizers = ROOT / "golden" / "tokenizer"
+    for suffix in ("", "_2"):
+        text = config(f"text_encoder{suffix}")
+        if not text:
+            continue
+        kind = CLIPTextModelWithProjection if "WithProjection" in text["architectures"][0] else CLIPTextModel
+        kind(CLIPTextConfig(**text)).save_pretrained(args.folder / f"text_encoder{suffix}")
+        target = args.folder / f"tokenizer{suffix}"
+        target.mkdir(parents=True, exist_ok=True)
+        padded_with_first = suffix or args.layout == "sd2"
+        for file in (tokenizers / ("tokenizer_2" if padded_with_first else "tokenizer")).iterdir():
+            shutil.copy(file, target)
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(tokenizers / name, target)
+    (args.folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    (args.folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config("scheduler"), indent=2))
+    (args.folder / "model_index.json").write_text(json.dumps(config("model_index"), indent=2))
+
+
+main()
