@@ -54,6 +54,14 @@ fn every_method_trains_a_lora_that_loads_into_the_model() {
         );
         unet(&bench, "model", Some(file));
         assert_eq!(steps(&bench, method).len(), 2, "{method}");
+
+        let card = fs::read_to_string(bench.path(method).join("README.md")).unwrap();
+        assert!(card.starts_with("---\nlibrary_name: diffusers\n"), "{card}");
+        assert!(
+            card.contains(&format!("| method | {method} `{{")) && card.contains("| seed | 0 |"),
+            "{card}"
+        );
+        assert!(!card.contains(bench.path("").to_str().unwrap()), "a place on this machine: {card}");
     }
 }
 

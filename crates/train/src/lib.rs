@@ -2,6 +2,7 @@
 //! needs.
 
 pub mod batch;
+mod card;
 pub mod encode;
 mod error;
 pub mod fit;

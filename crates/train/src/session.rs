@@ -1,7 +1,7 @@
 //! A whole run, from a plan to its result on disk.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tastemaker_data::PairSource;
@@ -15,12 +15,14 @@ use tastemaker_models::unet::UNet;
 use tastemaker_run::{
     Adapter, Encode, Event, Finish, MixedPrecision, Outcome, Plan, RunDir, RunError, Start,
 };
+use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::{Precision, memory};
 use tch::Device;
 
 use crate::TrainError;
 use crate::batch::EncodedPairs;
+use crate::card::{CardFacts, card};
 use crate::encode::{EncodeSettings, Encoded, encode_pairs};
 use crate::fit::{Fit, fit};
 use crate::recorder::Recorder;
@@ -109,10 +111,14 @@ pub fn train(
         n_ties: source.n_ties() as u64,
         step: 0,
     }))?;
-    let (began, mut steps) = (Instant::now(), 0);
+    let (began, mut steps, mut probe) = (Instant::now(), 0, None);
     let outcome = guard(&doing(&plan), || {
         fit(&work, &plan, |event| {
-            steps += u64::from(matches!(event, Event::Step(_)));
+            match event {
+                Event::Step(_) => steps += 1,
+                Event::Probe(seen) => probe = Some(seen.clone()),
+                _ => {}
+            }
             recorder.record(event)
         })
     });
@@ -122,7 +128,15 @@ pub fn train(
 
     let result = result_path(dir.path(), &plan.adapter);
     let trained = outcome.map_err(TrainError::from).and_then(|fitted| fitted);
-    let saved = trained.and_then(|()| save(&folder, &networks.policy.trainable, &plan, &schedule, &result));
+    let facts = CardFacts {
+        family: folder.family(),
+        fingerprint: source.fingerprint(),
+        n_held_out,
+        probe: probe.as_ref(),
+    };
+    let saved = trained
+        .and_then(|()| save(&folder, &networks.policy.trainable, &plan, &schedule, &result))
+        .and_then(|()| write_card(&result, &card(&plan, &facts)));
     if let Err(error) = saved {
         // The run's own error matters more than one about writing it down.
         let _ = recorder.record(&finish(Outcome::Failed(error.to_string())));
@@ -130,6 +144,13 @@ pub fn train(
     }
     recorder.record(&finish(Outcome::Completed))?;
     Ok(Trained { steps, seconds, peak_memory_bytes, result })
+}
+
+/// Writes the model card beside an adapter, or into a model's folder.
+fn write_card(result: &Path, card: &str) -> Result<(), TrainError> {
+    let folder = if result.is_dir() { result } else { result.parent().unwrap_or(result) };
+    let written = atomic::write_bytes(folder.join("README.md"), card.as_bytes());
+    written.map_err(|error| TrainError::from(RunError::from(error)))
 }
 
 /// Everything that can still be found wrong before training: weights, then images.

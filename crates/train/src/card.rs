@@ -1,0 +1,134 @@
+//! The model card: what a result is, where it came from, how to load it. A README as the Hub reads it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME};
+use tastemaker_models::pipeline::Family;
+use tastemaker_run::{Adapter, MixedPrecision, Plan, Probe};
+use tastemaker_store::checksum::hex;
+
+/// What a card tells besides the plan.
+pub(crate) struct CardFacts<'a> {
+    /// How the model's parts work together.
+    pub family: Family,
+    /// Hash of the pairs.
+    pub fingerprint: [u8; 32],
+    /// Pairs never trained on.
+    pub n_held_out: usize,
+    /// The last look at them.
+    pub probe: Option<&'a Probe>,
+}
+
+/// Writes the card. It holds no time and no place, so that equal runs write equal cards.
+pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
+    let is_lora = matches!(plan.adapter, Adapter::Lora { .. });
+    let family = match facts.family {
+        Family::StableDiffusion => "stable-diffusion",
+        Family::StableDiffusionXl => "stable-diffusion-xl",
+    };
+    let base = base_model(&plan.model.pretrained_model_name_or_path);
+    let mut text = String::from("---\n");
+    if let Some(base) = &base {
+        text += &format!("base_model: {}\n", Value::from(base.as_str()));
+    }
+    text += "library_name: diffusers\ninference: true\ntags:\n- text-to-image\n- diffusers\n- diffusers-training\n";
+    text += if is_lora { "- lora\n" } else { "" };
+    text += &format!("- {family}\n- {family}-diffusers\n---\n\n");
+
+    let title = plan.output_dir.file_name().map_or("result".into(), |name| name.to_string_lossy());
+    let what = if is_lora { "A LoRA" } else { "A model" };
+    let of = base.as_ref().map(|base| format!(" of `{base}`")).unwrap_or_default();
+    text += &format!(
+        "# {title}\n\n{what}{of}, aligned with preference pairs by {} with tastemaker {}.\n\n| | |\n|---|---|\n",
+        plan.method.name,
+        env!("CARGO_PKG_VERSION")
+    );
+    for (what, value) in rows(plan, facts) {
+        let _ = writeln!(text, "| {what} | {} |", value.replace('|', "\\|"));
+    }
+    text += &use_it(base.as_deref().unwrap_or("path/to/the/base-model"), is_lora);
+    text
+}
+
+fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
+    let weights = match &plan.adapter {
+        Adapter::Full {} => "the whole UNet".to_owned(),
+        Adapter::Lora { rank, alpha, target_modules } => {
+            format!("LoRA of rank {rank}, alpha {alpha}, on {}", target_modules.join(", "))
+        }
+    };
+    let train = &plan.train;
+    let per_step = train.train_batch_size * train.gradient_accumulation_steps;
+    let precision = match train.mixed_precision {
+        MixedPrecision::No => "f32",
+        MixedPrecision::Bf16 => "bf16, masters f32",
+    };
+    let hash = hex(&facts.fingerprint);
+    let pairs = plan.n_pairs.map_or_else(String::new, |n| format!("{n} trained on, "));
+    let mut rows = vec![
+        ("method", format!("{} `{}`", plan.method.name, plan.method.settings)),
+        ("weights", weights),
+        ("optimiser", format!("AdamW, learning rate {:e}", plan.effective_learning_rate())),
+        ("steps", format!("{} of {per_step} pairs", train.max_train_steps)),
+        ("pictures", format!("{0} x {0} pixels", plan.data.resolution)),
+        ("precision", precision.to_owned()),
+        ("seed", train.seed.to_string()),
+        ("pairs", format!("{pairs}{} held out, sha256 `{hash}`", facts.n_held_out)),
+    ];
+    if let Some(probe) = facts.probe {
+        let against = |now: f64, before: Option<f64>| {
+            before.map_or_else(
+                || format!("{now:.4}"),
+                |before| format!("{:+.2}%", 100.0 * (now / before - 1.0)),
+            )
+        };
+        let mut told = format!("winner error {}", against(probe.winner_error, probe.ref_winner));
+        if let Some(loser) = probe.loser_error {
+            told += &format!(", loser error {}", against(loser, probe.ref_loser));
+        }
+        if let Some(accuracy) = probe.implicit_accuracy {
+            told = format!("preference accuracy {:.0}%, {told}", 100.0 * accuracy);
+        }
+        rows.push(("held-out pairs", format!("{told} ({} pairs)", probe.n_pairs)));
+    }
+    rows
+}
+
+fn use_it(base: &str, is_lora: bool) -> String {
+    let python = if is_lora {
+        format!(
+            "pipe = DiffusionPipeline.from_pretrained(\"{base}\")\n\
+             pipe.load_lora_weights(\"path/to/this/folder\", weight_name=\"{FILE_NAME}\")"
+        )
+    } else {
+        "pipe = DiffusionPipeline.from_pretrained(\"path/to/this/folder\")".to_owned()
+    };
+    let others = if is_lora {
+        format!("\n`{KOHYA_FILE_NAME}` is the same adapter for A1111, Forge, ComfyUI and InvokeAI.\n")
+    } else {
+        String::new()
+    };
+    format!("\n## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\n{python}\n```\n{others}")
+}
+
+/// The name on the Hub of a model in its cache; a folder elsewhere has a name only on the machine it is on.
+fn base_model(path: &str) -> Option<String> {
+    let parts = Path::new(path).components().filter_map(|part| part.as_os_str().to_str());
+    let (owner, name) =
+        parts.filter_map(|part| part.strip_prefix("models--")).next_back()?.split_once("--")?;
+    Some(format!("{owner}/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cached_model_is_known_by_its_name_and_a_folder_by_none() {
+        let cached = "cache/hub/models--org--some--name/snapshots/abc";
+        assert_eq!(base_model(cached).as_deref(), Some("org/some--name"));
+        assert_eq!(base_model("models/mine"), None);
+    }
+}
