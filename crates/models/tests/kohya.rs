@@ -1,5 +1,7 @@
 //! Kohya's adapter files: names as diffusers reads them, there and back, and what is refused.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

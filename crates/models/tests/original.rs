@@ -1,5 +1,7 @@
 //! Single-file checkpoints: where every tensor lies, there and back.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -149,6 +151,9 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
     }
 }
 
+/// Something done to the tensors of a checkpoint.
+type Edit<'a> = &'a dyn Fn(&mut BTreeMap<String, Tensor>);
+
 #[test]
 fn what_is_no_checkpoint_is_refused_by_name() {
     let scratch = TempDir::new().unwrap();
@@ -157,7 +162,7 @@ fn what_is_no_checkpoint_is_refused_by_name() {
     write_model(&preset, &model);
     pack(&ModelFolder::open(&model).unwrap(), &file, &BTreeMap::new()).unwrap();
     let whole = tensors::read(&file).unwrap();
-    let refusal = |edit: &dyn Fn(&mut BTreeMap<String, Tensor>)| {
+    let refusal = |edit: Edit<'_>| {
         let mut tensors: BTreeMap<_, _> = whole.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         edit(&mut tensors);
         tensors::write(&file, &tensors, &BTreeMap::new()).unwrap();
@@ -176,7 +181,7 @@ fn what_is_no_checkpoint_is_refused_by_name() {
     let stranger = conv.replace("bias", "scale");
     let position = stored(2, "text_model.embeddings.position_embedding.weight");
     let text = position.split("text_model").next().unwrap().to_owned();
-    let edits: [(&dyn Fn(&mut BTreeMap<String, Tensor>), String); 5] = [
+    let edits: [(Edit<'_>, String); 5] = [
         (&|t| drop(t.remove(&conv)), format!("`{conv}` is missing")),
         (&|t| drop(t.insert(conv.clone(), one())), format!("`{conv}` has shape [1]")),
         (&|t| drop(t.insert(stranger.clone(), one())), format!("`{stranger}` is not known")),
