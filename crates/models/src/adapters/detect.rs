@@ -7,7 +7,7 @@ use tastemaker_store::safetensors::Header;
 use super::file::{LoraFile, layers};
 use super::keys::{self, DOWN, UP};
 use crate::ModelError;
-use crate::original::{Layout, Preset, unet_shapes};
+use crate::original::{Layout, unet_shapes};
 use crate::pipeline::ModelFolder;
 use crate::unet::UNetConfig;
 
@@ -46,12 +46,12 @@ impl LoraFile {
         let path = path.as_ref();
         if LoraNames::of(&Header::read(path)?) != Some(LoraNames::Kohya) {
             let file = Self::read(path)?;
-            let layout = PUBLISHED.into_iter().find(|layout| file.fits(&published(*layout)));
+            let layout = PUBLISHED.into_iter().find(|layout| file.fits(&layout.published_unet()));
             return Ok((file, LoraNames::Diffusers, layout));
         }
         let mut refusal = None;
         for layout in PUBLISHED {
-            let config = published(layout);
+            let config = layout.published_unet();
             match Self::read_kohya(path, layout, &config) {
                 Ok(file) if file.fits(&config) => return Ok((file, LoraNames::Kohya, Some(layout))),
                 Ok(_) => {}
@@ -90,8 +90,3 @@ impl LoraFile {
 }
 
 const PUBLISHED: [Layout; 3] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl];
-
-/// The published UNet of a layout.
-fn published(layout: Layout) -> UNetConfig {
-    UNetConfig::from_json(Preset::published(layout).config("unet")).expect("presets are supported")
-}

@@ -130,20 +130,14 @@ impl LoraFile {
         let mut alphas = BTreeMap::new();
         let mut unknown = Vec::new();
         for (name, tensor) in tensors::read(path)? {
-            let parts = name.split_once('.').and_then(|(layer, end)| Some((known.get(layer)?, end)));
-            match parts {
-                Some((layer, end)) if format!(".{end}") == keys::KOHYA_ALPHA && tensor.numel() == 1 => {
+            let (layer, end) = name.split_at(name.find('.').unwrap_or(name.len()));
+            let ours = keys::KOHYA_ENDS.iter().find(|(_, theirs)| *theirs == end);
+            match (known.get(layer), ours) {
+                (Some(layer), Some((ours, _))) => drop(factors.insert(format!("{layer}{ours}"), tensor)),
+                (Some(layer), None) if end == keys::KOHYA_ALPHA && tensor.numel() == 1 => {
                     alphas.insert(layer.clone(), tensor.double_value(&[]));
                 }
-                Some((layer, end)) => {
-                    let ours =
-                        keys::KOHYA_ENDS.iter().find(|(_, theirs)| theirs.strip_prefix('.') == Some(end));
-                    match ours {
-                        Some((ours, _)) => drop(factors.insert(format!("{layer}{ours}"), tensor)),
-                        None => unknown.push(name),
-                    }
-                }
-                None => unknown.push(name),
+                _ => unknown.push(name),
             }
         }
         if !unknown.is_empty() {

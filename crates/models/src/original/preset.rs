@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::keys::Layout;
+use crate::unet::UNetConfig;
 
 /// The merges of CLIP's tokenizer; its vocabulary follows from them.
 const MERGES: &str = include_str!("../../../../assets/clip/merges.txt");
@@ -69,6 +70,14 @@ impl Preset {
             ("tokenizer_config.json", format!("{settings:#}\n")),
             ("vocab.json", json!(vocabulary()).to_string()),
         ]
+    }
+}
+
+impl Layout {
+    /// The UNet of the models published in this layout.
+    pub fn published_unet(self) -> UNetConfig {
+        let preset = Preset::published(self);
+        UNetConfig::from_json(preset.config("unet")).expect("presets are supported")
     }
 }
 

@@ -8,9 +8,9 @@ use tastemaker_math::schedule::Prediction;
 use tastemaker_models::adapters::{KohyaFacts, LoraNames};
 use tastemaker_models::original::{Layout, Preset, pack};
 use tastemaker_models::pipeline::ModelFolder;
-use tastemaker_models::unet::UNetConfig;
 use tastemaker_store::StoreError;
 
+use super::must_be_new;
 use super::thing::Thing;
 use crate::commands::word;
 use crate::exit::UsageError;
@@ -32,9 +32,7 @@ pub struct ConvertArgs {
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let ConvertArgs { from, to, prediction_type } = args;
-    if to.exists() {
-        bail!(UsageError(format!("{} is already there; name a place that is not", to.display())));
-    }
+    must_be_new(to)?;
     let is_file = to.extension().is_some_and(|extension| extension == "safetensors");
     let thing = Thing::open(from)?;
     let wants_file = !matches!(thing, Thing::SingleFile(_));
@@ -66,8 +64,6 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
                     "an adapter of SD1.x, SD2.x or SDXL, whose layers kohya names"
                 ));
             };
-            let preset = Preset::published(layout);
-            let config = UNetConfig::from_json(preset.config("unet")).map_err(anyhow::Error::msg)?;
             let title = to.file_stem().map_or("LoRA".into(), |stem| stem.to_string_lossy().into_owned());
             let facts = KohyaFacts {
                 layout,
@@ -76,7 +72,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
                 title,
                 training: Default::default(),
             };
-            file.write_kohya(to, &config, &facts)?;
+            file.write_kohya(to, &layout.published_unet(), &facts)?;
             println!("wrote {}, a LoRA as kohya's scripts name it", to.display());
         }
     }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::{ModelFolder, StoredType, save_unet};
 
-use crate::exit::UsageError;
+use super::must_be_new;
 
 /// Adds a LoRA to the weights it adapts and writes the model that comes of it.
 #[derive(Debug, Args)]
@@ -37,9 +37,7 @@ enum Dtype {
 /// Runs the command.
 pub fn merge(args: &MergeArgs) -> Result<()> {
     let MergeArgs { model, lora, to, weight, dtype } = args;
-    if to.exists() {
-        bail!(UsageError(format!("{} is already there; name a place that is not", to.display())));
-    }
+    must_be_new(to)?;
     let folder = ModelFolder::open(model)?;
     let file = LoraFile::read_for(lora, &folder)?;
     let merged = file.merged(&folder.stored("unet")?, *weight).map_err(|strangers| {

@@ -7,8 +7,12 @@ mod merge;
 mod thing;
 mod verify;
 
+use std::path::Path;
+
 use anyhow::Result;
 use clap::Subcommand;
+
+use crate::exit::UsageError;
 
 /// What to do with a model.
 #[derive(Debug, Subcommand)]
@@ -34,4 +38,12 @@ pub fn model(command: &ModelCommand) -> Result<()> {
         ModelCommand::Verify(args) => verify::run(args),
         ModelCommand::Fetch(args) => fetch::fetch(args),
     }
+}
+
+/// Refuses to write where something is.
+fn must_be_new(path: &Path) -> Result<(), UsageError> {
+    if path.exists() {
+        return Err(UsageError(format!("{} is already there; name a place that is not", path.display())));
+    }
+    Ok(())
 }
