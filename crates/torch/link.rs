@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-fn main() {
+pub(crate) fn main() {
     let manifest = PathBuf::from(env("CARGO_MANIFEST_DIR"));
     let Some(root) = manifest.ancestors().nth(2) else {
         stop(&format!("{} is not inside the checkout's crates folder", manifest.display()));

@@ -11,7 +11,9 @@ import pathlib
 import shutil
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -22,6 +24,7 @@ def main():
     parser.add_argument("layout", choices=["sd1", "sd2", "sdxl"])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="write a LoRA with random factors beside the folder instead")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, args.dtype))
@@ -30,6 +33,8 @@ def main():
         path = ROOT / "crates" / "models" / "presets" / args.layout / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    if args.lora:
+        return write_lora(config("unet"), args.lora, args.folder.with_name(args.folder.name + "-lora"))
     UNet2DConditionModel.from_config(config("unet")).save_pretrained(args.folder / "unet", max_shard_size="100GB")
     AutoencoderKL.from_config(config("vae")).save_pretrained(args.folder / "vae")
     tokenizers = ROOT / "golden" / "tokenizer"
@@ -49,6 +54,18 @@ def main():
     (args.folder / "scheduler").mkdir(parents=True, exist_ok=True)
     (args.folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config("scheduler"), indent=2))
     (args.folder / "model_index.json").write_text(json.dumps(config("model_index"), indent=2))
+
+
+def write_lora(config, rank, folder):
+    """On the attention layers, alpha half the rank, in the layout of diffusers."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    lora = LoraConfig(r=rank, lora_alpha=rank / 2, target_modules=targets)
+    unet.add_adapter(lora)
+    state = get_peft_model_state_dict(unet)
+    state = {name: 0.05 * torch.randn(factor.shape, dtype=torch.float32) for name, factor in state.items()}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=lora.to_dict())
 
 
 main()

@@ -1,6 +1,6 @@
 """Records what diffusers computes with a model folder, for `tastemaker model verify`.
 
-    python golden/verify/record.py MODEL reference.safetensors [--lora FILE] [--side 16]
+    python golden/verify/record.py MODEL reference.safetensors [--lora FILE [--gradients]] [--side 16]
     tastemaker model verify MODEL --reference reference.safetensors [--lora FILE]
 
 A LoRA is loaded as the pipeline's own `load_lora_weights` does, kohya's files included. Everything runs in f32.
@@ -9,6 +9,7 @@ A LoRA is loaded as the pipeline's own `load_lora_weights` does, kohya's files i
 import argparse
 import json
 import pathlib
+import re
 
 import torch
 from diffusers import DiffusionPipeline
@@ -24,6 +25,7 @@ def main():
     parser.add_argument("--lora", type=pathlib.Path)
     parser.add_argument("--side", type=int, default=16, help="of the latents")
     parser.add_argument("--unet-only", action="store_true")
+    parser.add_argument("--gradients", action="store_true", help="of the LoRA, for a weighted sum of noise_pred")
     args = parser.parse_args()
 
     generator = torch.Generator().manual_seed(0)
@@ -46,8 +48,16 @@ def main():
         width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         added = {"text_embeds": normal(n, width), "time_ids": torch.tensor([[1024.0, 768, 0, 16, 1024, 1024]] * n)}
         kept |= added
+    inputs = (kept["sample"], kept["timestep"], kept["encoder_hidden_states"])
+    if args.gradients:
+        kept["noise_pred_weights"] = normal(*kept["sample"].shape)
+        adapted = {re.sub(r"\.(lora_[AB])\.[^.]+\.", r".\1.", name): p for name, p in pipe.unet.named_parameters() if ".lora_" in name}
+        pipe.unet.requires_grad_(False)
+        for parameter in adapted.values():
+            parameter.requires_grad_(True)
+        (pipe.unet(*inputs, added_cond_kwargs=added).sample * kept["noise_pred_weights"]).sum().backward()
+        kept |= {f"gradient.{name}": parameter.grad for name, parameter in adapted.items()}
     with torch.no_grad():
-        inputs = (kept["sample"], kept["timestep"], kept["encoder_hidden_states"])
         kept["noise_pred"] = pipe.unet(*inputs, added_cond_kwargs=added).sample
         if not args.unet_only:
             with_ids = ["tokenizer", "tokenizer_2"] if added else ["tokenizer"]

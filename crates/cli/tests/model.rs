@@ -134,6 +134,45 @@ fn what_diffusers_recorded_is_computed_again() {
 }
 
 #[test]
+fn gradients_that_peft_recorded_are_computed_again() {
+    let bench = Bench::new();
+    let golden = Golden::load("models", "unet-sd1-lora");
+    golden.install(&bench.path("model/unet"), "diffusion_pytorch_model.safetensors");
+    let output = golden.tensor("output");
+    // The recorded gradients are those of a mean squared error.
+    let weights = (&output - golden.tensor("target")) * (2.0 / output.numel() as f64);
+    let mut reference: Named = golden
+        .gradients()
+        .into_iter()
+        .filter(|(name, _)| !golden.vanishes(name))
+        .map(|(name, gradient)| (format!("gradient.{name}"), gradient))
+        .chain([("noise_pred".to_owned(), output), ("noise_pred_weights".to_owned(), weights)])
+        .collect();
+    for name in ["sample", "timestep", "encoder_hidden_states"] {
+        reference.insert(name.to_owned(), golden.tensor(name));
+    }
+    fs::copy(golden.path("pytorch_lora_weights.safetensors"), bench.path("lora.safetensors")).unwrap();
+    let path = bench.path("reference.safetensors");
+    let verify = |reference: &Named| {
+        tensors::write(&path, reference, &Default::default()).unwrap();
+        let line = "model verify model --reference reference.safetensors --lora lora.safetensors";
+        bench.run(&line.split(' ').collect::<Vec<_>>())
+    };
+    let agrees = verify(&reference);
+    assert_eq!(agrees.code, 0, "{}", agrees.stderr);
+    assert!(agrees.stdout.contains(" gradients "), "{}", agrees.stdout);
+
+    let name = reference.keys().find(|name| name.starts_with("gradient.")).unwrap().clone();
+    let other = reference[&name].shallow_clone() * 1.01;
+    reference.insert(name, other);
+    assert_eq!(verify(&reference).code, 4);
+    reference
+        .insert("gradient.conv_in.weight".into(), Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)));
+    let refused = verify(&reference);
+    assert!(refused.code != 0 && refused.stderr.contains("`gradient.conv_in.weight`"), "{}", refused.stderr);
+}
+
+#[test]
 fn what_cannot_be_converted_is_a_mistake_that_says_why() {
     let bench = adapted();
     fs::create_dir(bench.path("there")).unwrap();

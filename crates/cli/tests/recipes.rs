@@ -13,6 +13,7 @@ use tastemaker_run::{Overrides, Plan, Recipe, resolve};
 fn recipes() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
     let mut recipes: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    recipes.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     recipes.sort();
     assert!(!recipes.is_empty());
     recipes
@@ -30,7 +31,7 @@ fn every_recipe_resolves_without_a_warning() {
         let plan = plan.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert_eq!(plan.warnings, [], "{}", path.display());
         let name = path.file_stem().unwrap().to_str().unwrap();
-        assert!(name.ends_with(&plan.method.name), "{name} is not named after {}", plan.method.name);
+        assert!(name.contains(&plan.method.name), "{name} is not named after {}", plan.method.name);
         assert_eq!(plan.output_dir, Path::new("runs").join(name));
     }
 }
@@ -43,6 +44,15 @@ fn every_recipe_dry_runs_where_neither_model_nor_data_are() {
         assert!(said.stdout.starts_with("model "), "{}", said.stdout);
         assert_eq!(said.stderr.matches("note: ").count(), 2, "{}", said.stderr);
         assert!(!bench.path("runs").exists(), "a dry run wrote something");
+    }
+}
+
+#[test]
+fn every_recipe_is_in_the_table() {
+    let table = include_str!("../../../recipes/README.md");
+    for path in recipes() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(table.contains(&format!("({name})")), "{name} is not in recipes/README.md");
     }
 }
 
@@ -65,6 +75,12 @@ fn pairs_and_rates_in_effect_are_the_published_ones() {
         ("sdxl-mapo", 2048, 1e-7),
         ("sd15-ddim-inpo", 1024, 1.024e-5),
         ("sdxl-ddim-inpo", 1024, 1.024e-5),
+        ("sdxl-turbo-diffusion-dpo", 2048, 2.048e-5),
+        ("sd15-diffusion-dpo-lora", 32, 1e-5),
+        ("sdxl-diffusion-dpo-lora", 16, 1e-5),
+        ("sdxl-mapo-lora", 16, 1e-5),
+        ("sdxl-mapo-style", 128, 1e-7),
+        ("sd15-sft", 2048, 2.048e-6),
     ] {
         let plan = plan(name);
         assert_eq!(plan.effective_batch(), pairs, "{name}");

@@ -102,6 +102,40 @@ fn at_step_zero_every_logit_is_zero_and_every_loss_is_ln_two() {
 }
 
 #[test]
+fn sdxl_trains_by_every_method_and_as_turbo() {
+    let bench = Bench::sdxl();
+    for method in METHODS {
+        for (kind, more) in [("plain", &["--time_ids", "real"][..]), ("turbo", &["--is_turbo"])] {
+            let output = format!("{method}-{kind}");
+            let args = [&["--method", method, "--proportion_empty_prompts", "0.5"], more].concat();
+            trained(bench.train(&output, &args));
+            let steps = steps(&bench, &output);
+            assert!(steps[1].grad_norm > 0.0, "{output}");
+            if ["diffusion-dpo", "ddim-inpo"].contains(&method) {
+                assert_eq!(
+                    (steps[0].logit_mean, steps[0].loss),
+                    (Some(0.0), std::f64::consts::LN_2),
+                    "{output}"
+                );
+            }
+            let file = LoraFile::read(bench.path(&output).join("pytorch_lora_weights.safetensors")).unwrap();
+            unet(&bench, "model", Some(file));
+            assert!(bench.path(&output).join("pytorch_lora_weights_kohya.safetensors").is_file());
+        }
+    }
+}
+
+#[test]
+fn what_sdxl_is_told_about_sizes_matters() {
+    let bench = Bench::sdxl();
+    let first_error = |kind: &str| {
+        trained(bench.train(kind, &["--method", "mapo", "--time_ids", kind]));
+        steps(&bench, kind)[0].winner_error
+    };
+    assert_ne!(first_error("constant"), first_error("real"));
+}
+
+#[test]
 fn two_runs_with_one_seed_give_identical_files() {
     let bench = Bench::new();
     for adapter in ["lora", "full"] {

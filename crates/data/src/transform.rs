@@ -5,6 +5,38 @@ use image::imageops::{self, FilterType};
 
 use crate::DataError;
 
+/// How [`to_square`] frames an image, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Framing {
+    /// Width after resizing.
+    pub width: u32,
+    /// Height after resizing.
+    pub height: u32,
+    /// Columns cut off on the left, after resizing.
+    pub left: u32,
+    /// Rows cut off at the top, after resizing.
+    pub top: u32,
+}
+
+impl Framing {
+    /// The framing of an image of a size (width, height).
+    ///
+    /// # Panics
+    /// If the image is empty or `resolution` is 0.
+    pub fn of((width, height): (u32, u32), resolution: u32) -> Self {
+        assert!(width > 0 && height > 0 && resolution > 0, "{width} x {height} to {resolution}");
+        let longer =
+            |long: u32, short: u32| (u64::from(resolution) * u64::from(long) / u64::from(short)) as u32;
+        let (width, height) = if width <= height {
+            (resolution, longer(height, width))
+        } else {
+            (longer(width, height), resolution)
+        };
+        let (left, top) = (half_to_even(width - resolution), half_to_even(height - resolution));
+        Self { width, height, left, top }
+    }
+}
+
 /// Resizes so that the shorter side is `resolution`, then cuts the middle square. The aspect ratio is kept:
 /// winner and loser are never stretched to one another's shape.
 ///
@@ -17,23 +49,15 @@ use crate::DataError;
 /// # Panics
 /// If the image is empty or `resolution` is 0.
 pub fn to_square(image: &RgbImage, resolution: u32) -> RgbImage {
-    let (width, height) = image.dimensions();
-    assert!(width > 0 && height > 0 && resolution > 0, "{width} x {height} to {resolution}");
-    let longer = |long: u32, short: u32| (u64::from(resolution) * u64::from(long) / u64::from(short)) as u32;
-    let (new_width, new_height) = if width <= height {
-        (resolution, longer(height, width))
-    } else {
-        (longer(width, height), resolution)
-    };
+    let Framing { width, height, left, top } = Framing::of(image.dimensions(), resolution);
     // Cut before resizing is not the same at the edges, so resize whole, but only if there is something to do.
     let resized;
-    let resized = if (new_width, new_height) == (width, height) {
+    let resized = if (width, height) == image.dimensions() {
         image
     } else {
-        resized = imageops::resize(image, new_width, new_height, FilterType::Triangle);
+        resized = imageops::resize(image, width, height, FilterType::Triangle);
         &resized
     };
-    let (left, top) = (half_to_even(new_width - resolution), half_to_even(new_height - resolution));
     imageops::crop_imm(resized, left, top, resolution, resolution).to_image()
 }
 

@@ -9,15 +9,18 @@ use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
 use tastemaker_store::StoreError;
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad, with_grad};
 
 use crate::ModelError;
 use crate::adapters::LoraFile;
-use crate::nn::Role;
+use crate::nn::{Role, Trainable};
 use crate::pipeline::{Family, ModelFolder};
 
 /// Header entry with the prompts, a JSON list.
 pub const PROMPTS: &str = "prompts";
+
+/// What stands before a parameter's name in the name of its gradient.
+const GRADIENT: &str = "gradient.";
 
 /// One result beside its reference.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,8 +156,40 @@ fn unet(
         }
         _ => Conditioning::text(hidden),
     };
-    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraFile::into_spec))?.network;
-    reference.compare("noise_pred", &unet.predict(&sample, &timestep, &conditioning), found)
+    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraFile::into_spec))?;
+    let predict = || unet.network.predict(&sample, &timestep, &conditioning);
+    let weights = reference.shaped("noise_pred_weights", &sample.size())?;
+    let Some(weights) = weights.filter(|_| !unet.trainable.is_empty()) else {
+        return reference.compare("noise_pred", &predict(), found);
+    };
+    let (prediction, sum) = with_grad(|| {
+        let prediction = predict();
+        let sum = (&prediction * weights).sum(Kind::Float);
+        (prediction, sum)
+    });
+    reference.compare("noise_pred", &prediction, found)?;
+    sum.backward();
+    gradients(reference, &unet.trainable, found)
+}
+
+/// Gradients of what learns: the largest error among all tensors, each relative to its own largest value.
+fn gradients(
+    reference: &Reference<'_>,
+    trainable: &[Trainable],
+    found: &mut Vec<Agreement>,
+) -> Result<(), ModelError> {
+    let mut each = Vec::new();
+    for Trainable { name, tensor } in trainable {
+        reference.compare(&format!("{GRADIENT}{name}"), &tensor.grad(), &mut each)?;
+    }
+    let names = reference.tensors.keys().filter_map(|name| name.strip_prefix(GRADIENT));
+    if let Some(unknown) = names.into_iter().find(|name| !trainable.iter().any(|t| t.name == *name)) {
+        let wanted = "gradients of the LoRA's factors by their names".to_owned();
+        return Err(reference.fault(format!("`{GRADIENT}{unknown}`"), wanted));
+    }
+    let largest = each.iter().map(|agreement| agreement.error).reduce(f64::max);
+    found.extend(largest.map(|error| Agreement { what: format!("{} gradients", each.len()), error }));
+    Ok(())
 }
 
 fn vae(

@@ -34,6 +34,9 @@ pub struct Plan {
     pub output_dir: PathBuf,
     /// Pairs to train on, once the data has been opened.
     pub n_pairs: Option<u64>,
+    /// What it will take, once the model is known; not part of the plan on disk.
+    #[serde(skip)]
+    pub memory: Option<MemoryEstimate>,
     /// What is allowed but suspicious; not part of the plan on disk.
     #[serde(skip)]
     pub warnings: Vec<Warning>,
@@ -47,6 +50,8 @@ pub struct ModelPlan {
     pub pretrained_model_name_or_path: String,
     /// Overrides what the model's scheduler config says.
     pub prediction_type: Option<Prediction>,
+    /// Whether the schedule is stretched so that its last timestep is pure noise.
+    pub rescale_betas_zero_snr: bool,
 }
 
 /// See [`DataSection`](crate::DataSection).
@@ -63,6 +68,8 @@ pub struct DataPlan {
     pub no_hflip: bool,
     /// Share of pairs trained with the empty caption.
     pub proportion_empty_prompts: f64,
+    /// What SDXL is told about sizes.
+    pub time_ids: TimeIds,
 }
 
 /// The preference method, its settings complete.
@@ -141,6 +148,8 @@ pub struct TrainPlan {
     pub gradient_accumulation_steps: u32,
     /// Type of frozen weights and activations.
     pub mixed_precision: MixedPrecision,
+    /// Timesteps to train at; `None` is all of the model's.
+    pub timesteps: Option<Vec<u32>>,
     /// Seed of all randomness.
     pub seed: u64,
 }
@@ -166,6 +175,43 @@ pub enum MixedPrecision {
     Bf16,
 }
 
+/// What training will hold in memory at once, in bytes, counted from shapes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Weights of the network and of its frozen copy, in the types they are used in.
+    pub weights: u64,
+    /// What learns: f32 masters, gradients and the optimiser's two moments.
+    pub learning: u64,
+    /// What one micro-batch keeps for the backward pass.
+    pub activations: u64,
+    /// Latents and text of all pairs.
+    pub data: u64,
+}
+
+impl MemoryEstimate {
+    /// All parts together.
+    pub fn total(&self) -> u64 {
+        self.weights + self.learning + self.activations + self.data
+    }
+}
+
+/// What SDXL is told about a picture's size, crop and target size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeIds {
+    /// That of an uncropped square picture of the training resolution, for every pair.
+    ///
+    /// Source: SalesforceAIResearch/DiffusionDPO train.py.
+    #[default]
+    Constant,
+    /// The winner's size as stored and where its square was cut out, for both pictures of a pair: what conditions them must not
+    /// tell them apart.
+    ///
+    /// Source: diffusers train_diffusion_dpo_sdxl.py and mapo-t2i/mapo train.py, which take the first picture's sizes
+    /// whichever won.
+    Real,
+}
+
 impl Plan {
     /// Version of the plan on disk that this code writes and reads.
     pub const FORMAT: u32 = 1;
@@ -174,6 +220,12 @@ impl Plan {
     #[must_use]
     pub fn with_data(self, n_pairs: u64) -> Self {
         Self { n_pairs: Some(n_pairs), ..self }
+    }
+
+    /// The plan, knowing what it will take.
+    #[must_use]
+    pub fn with_memory(self, memory: MemoryEstimate) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Pairs per optimiser step.

@@ -59,6 +59,16 @@ fn rows(plan: &Plan) -> Vec<Row> {
     let effective_batch = plan.effective_batch();
     row(effect, "pairs per step", format!("{effective_batch} ({batch} x {accumulated} accumulated)"));
     row(effect, "learning rate", number(plan.effective_learning_rate()));
+    if let Some(memory) = &plan.memory {
+        let parts = [
+            ("weights", memory.weights),
+            ("what learns", memory.learning),
+            ("activations", memory.activations),
+            ("latents and text", memory.data),
+        ];
+        let parts = parts.map(|(part, bytes)| format!("{part} {}", mebibytes(bytes))).join(", ");
+        row(effect, "memory", format!("about {} ({parts})", mebibytes(memory.total())));
+    }
     if let (Some(n_pairs), Some(steps)) = (plan.n_pairs, plan.steps_per_epoch()) {
         let epochs = plan.train.max_train_steps as f64 / steps;
         row(effect, "pairs to train on", n_pairs.to_string());
@@ -73,6 +83,10 @@ fn table(rows: &mut Vec<Row>, section: &'static str, fields: &impl Serialize) {
     for (key, value) in fields.as_object().into_iter().flatten() {
         rows.push(Row { section, key: key.clone(), value: words(value) });
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn words(value: &impl Serialize) -> String {

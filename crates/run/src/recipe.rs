@@ -9,7 +9,7 @@ use tastemaker_math::nearest::{did_you_mean, nearest};
 use tastemaker_store::json;
 
 use crate::RunError;
-use crate::plan::MixedPrecision;
+use crate::plan::{MixedPrecision, TimeIds};
 use crate::schedule::LrScheduler;
 
 /// A table of optional keys, and how one such table lies over another.
@@ -37,6 +37,8 @@ section! {
         pretrained_model_name_or_path: String,
         /// What the network predicts, where its scheduler config is wrong or silent.
         prediction_type: Prediction,
+        /// Train on a schedule whose last timestep is pure noise, as SDXL-Turbo is trained; false, as the model says.
+        rescale_betas_zero_snr: bool,
     }
 }
 
@@ -53,6 +55,8 @@ section! {
         no_hflip: bool,
         /// Share of pairs trained with the empty caption; 0.
         proportion_empty_prompts: f64,
+        /// What SDXL is told about sizes, `constant` or `real`; constant.
+        time_ids: TimeIds,
     }
 }
 
@@ -107,6 +111,8 @@ section! {
         gradient_accumulation_steps: u32,
         /// Type of frozen weights and activations, `no` or `bf16`; what learns is always f32; no.
         mixed_precision: MixedPrecision,
+        /// Timesteps to train at; all of the model's.
+        timesteps: Vec<u32>,
         /// Seed of all randomness; 0.
         seed: u64,
     }

@@ -56,6 +56,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
         validation,
         output_dir,
         n_pairs: None,
+        memory: None,
         warnings,
     })
 }
@@ -65,6 +66,7 @@ fn model(check: &mut Check, typed: ModelSection) -> ModelPlan {
         pretrained_model_name_or_path: check
             .required("model.pretrained_model_name_or_path", typed.pretrained_model_name_or_path),
         prediction_type: typed.prediction_type,
+        rescale_betas_zero_snr: typed.rescale_betas_zero_snr.unwrap_or(false),
     }
 }
 
@@ -88,6 +90,7 @@ fn data(check: &mut Check, typed: DataSection) -> DataPlan {
         held_out_fraction,
         no_hflip: typed.no_hflip.unwrap_or(false),
         proportion_empty_prompts,
+        time_ids: typed.time_ids.unwrap_or_default(),
     }
 }
 
@@ -170,6 +173,7 @@ fn train(check: &mut Check, typed: TrainSection) -> TrainPlan {
         train_batch_size: typed.train_batch_size.unwrap_or(1),
         gradient_accumulation_steps: typed.gradient_accumulation_steps.unwrap_or(1),
         mixed_precision: typed.mixed_precision.unwrap_or_default(),
+        timesteps: typed.timesteps,
         seed: typed.seed.unwrap_or(0),
     };
     let (batch, accumulation) = (plan.train_batch_size, plan.gradient_accumulation_steps);
@@ -177,6 +181,8 @@ fn train(check: &mut Check, typed: TrainSection) -> TrainPlan {
     check.that("train.max_train_steps", 0, typed.max_train_steps != Some(0), "at least 1");
     check.that("train.train_batch_size", batch, batch > 0, "at least 1");
     check.that("train.gradient_accumulation_steps", accumulation, accumulation > 0, "at least 1");
+    let some = plan.timesteps.as_ref().is_none_or(|timesteps| !timesteps.is_empty());
+    check.that("train.timesteps", "none", some, "at least one timestep");
     plan
 }
 

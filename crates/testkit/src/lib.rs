@@ -10,5 +10,5 @@ mod tokenizer;
 
 pub use close::{assert_close, assert_gradients, relative_error};
 pub use golden::{Golden, golden_dir};
-pub use tiny::{TINY_RESOLUTION, tiny_model};
+pub use tiny::{TINY_RESOLUTION, tiny_model, tiny_sdxl_model};
 pub use tokenizer::{tokenizer_dir, tokenizer_prompts};

@@ -12,47 +12,80 @@ use crate::Golden;
 /// Side of the pictures that [`tiny_model`] paints, in pixels.
 pub const TINY_RESOLUTION: u32 = 32;
 
-/// Width of the text encoder: what the recorded UNets attend to.
-const WIDTH: i64 = 12;
 const TOKENS: i64 = 16;
 const LAYERS: i64 = 2;
 
 /// Ids 0..26 are letters inside a word, 26..52 letters at its end; 52 starts a prompt and 53 ends it.
 const VOCABULARY: i64 = 54;
 
-/// Writes a model of the SD1 family: a UNet of two levels with attention, a VAE, a text encoder of two layers and a
+/// Writes a model of the SD1 family: a UNet of three levels with attention, a VAE, a text encoder of two layers and a
 /// tokenizer of letters. The same bytes every time.
 ///
 /// # Panics
 /// When a file cannot be read or written.
 #[track_caller]
 pub fn tiny_model(folder: &Path) {
+    model(folder, "StableDiffusionPipeline", "unet-demo", &[TextEncoder { width: 12, projection: None }]);
+}
+
+/// Writes a model of the SDXL family, as [`tiny_model`] does: two text encoders, the second with a projection.
+///
+/// # Panics
+/// When a file cannot be read or written.
+#[track_caller]
+pub fn tiny_sdxl_model(folder: &Path) {
+    let encoders =
+        [TextEncoder { width: 4, projection: None }, TextEncoder { width: 8, projection: Some(16) }];
+    model(folder, "StableDiffusionXLPipeline", "unet-sdxl", &encoders);
+}
+
+/// What the recorded UNets attend to is as wide as all text encoders together.
+struct TextEncoder {
+    width: i64,
+    projection: Option<i64>,
+}
+
+impl TextEncoder {
+    fn class(&self) -> &'static str {
+        if self.projection.is_some() { "CLIPTextModelWithProjection" } else { "CLIPTextModel" }
+    }
+}
+
+#[track_caller]
+fn model(folder: &Path, pipeline: &str, unet: &str, encoders: &[TextEncoder]) {
     let weights = "diffusion_pytorch_model.safetensors";
-    Golden::load("models", "unet-demo").install(&folder.join("unet"), weights);
+    Golden::load("models", unet).install(&folder.join("unet"), weights);
     Golden::load("models", "vae-demo").install(&folder.join("vae"), weights);
-    text_encoder(&folder.join("text_encoder"));
-    tokenizer(&folder.join("tokenizer"));
+    let mut index = json!({
+        "_class_name": pipeline, "scheduler": ["diffusers", "DDIMScheduler"],
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    });
+    for (encoder, suffix) in encoders.iter().zip(["", "_2"]) {
+        let (text, tokens) = (format!("text_encoder{suffix}"), format!("tokenizer{suffix}"));
+        text_encoder(&folder.join(&text), encoder);
+        tokenizer(&folder.join(&tokens));
+        index[&text] = json!(["transformers", encoder.class()]);
+        index[&tokens] = json!(["transformers", "CLIPTokenizer"]);
+    }
     let schedule = json!({
         "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
         "clip_sample": false, "set_alpha_to_one": false, "steps_offset": 1,
     });
     write_json(&folder.join("scheduler/scheduler_config.json"), &schedule);
-    let index = json!({
-        "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-    });
     write_json(&folder.join("model_index.json"), &index);
 }
 
 #[track_caller]
-fn text_encoder(folder: &Path) {
-    let inner = 2 * WIDTH;
-    let config = json!({
-        "architectures": ["CLIPTextModel"], "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": inner,
-        "num_hidden_layers": LAYERS, "num_attention_heads": 3, "max_position_embeddings": TOKENS,
+fn text_encoder(folder: &Path, encoder: &TextEncoder) {
+    let (width, inner) = (encoder.width, 2 * encoder.width);
+    let mut config = json!({
+        "architectures": [encoder.class()], "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": inner,
+        "num_hidden_layers": LAYERS, "num_attention_heads": width / 4, "max_position_embeddings": TOKENS,
         "eos_token_id": VOCABULARY - 1,
     });
+    if let Some(projection) = encoder.projection {
+        config["projection_dim"] = json!(projection);
+    }
     write_json(&folder.join("config.json"), &config);
 
     let mut named = Named::new();
@@ -63,26 +96,29 @@ fn text_encoder(folder: &Path) {
         named.insert(name, values.reshape(shape));
     };
     let text = "text_model";
-    matrix(format!("{text}.embeddings.token_embedding.weight"), &[VOCABULARY, WIDTH]);
-    matrix(format!("{text}.embeddings.position_embedding.weight"), &[TOKENS, WIDTH]);
+    matrix(format!("{text}.embeddings.token_embedding.weight"), &[VOCABULARY, width]);
+    matrix(format!("{text}.embeddings.position_embedding.weight"), &[TOKENS, width]);
     for layer in 0..LAYERS {
         let layer = format!("{text}.encoder.layers.{layer}");
         for projection in ["q", "k", "v", "out"] {
             let projection = format!("{layer}.self_attn.{projection}_proj");
-            matrix(format!("{projection}.weight"), &[WIDTH, WIDTH]);
-            matrix(format!("{projection}.bias"), &[WIDTH]);
+            matrix(format!("{projection}.weight"), &[width, width]);
+            matrix(format!("{projection}.bias"), &[width]);
         }
-        for (linear, n_in, n_out) in [("fc1", WIDTH, inner), ("fc2", inner, WIDTH)] {
+        for (linear, n_in, n_out) in [("fc1", width, inner), ("fc2", inner, width)] {
             matrix(format!("{layer}.mlp.{linear}.weight"), &[n_out, n_in]);
             matrix(format!("{layer}.mlp.{linear}.bias"), &[n_out]);
         }
         for norm in ["layer_norm1", "layer_norm2"] {
-            matrix(format!("{layer}.{norm}.weight"), &[WIDTH]);
-            matrix(format!("{layer}.{norm}.bias"), &[WIDTH]);
+            matrix(format!("{layer}.{norm}.weight"), &[width]);
+            matrix(format!("{layer}.{norm}.bias"), &[width]);
         }
     }
-    matrix(format!("{text}.final_layer_norm.weight"), &[WIDTH]);
-    matrix(format!("{text}.final_layer_norm.bias"), &[WIDTH]);
+    matrix(format!("{text}.final_layer_norm.weight"), &[width]);
+    matrix(format!("{text}.final_layer_norm.bias"), &[width]);
+    if let Some(projection) = encoder.projection {
+        matrix("text_projection.weight".to_owned(), &[projection, width]);
+    }
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     tensors::write(&folder.join("model.safetensors"), &named, &metadata).unwrap_or_else(|e| panic!("{e}"));
 }

@@ -7,6 +7,7 @@ pub mod error;
 pub mod mapped;
 pub mod memory;
 pub mod precision;
+pub mod products;
 pub mod tensors;
 
 pub use error::TorchError;

@@ -23,6 +23,8 @@ pub struct EncodedPairs {
     pub empty: Conditioning,
     /// One entry per pair.
     pub pairs: Vec<EncodedPair>,
+    /// What SDXL is told about the sizes of each pair, `[n_pairs, 6]`; `None` where its captions say all there is.
+    pub sizes: Option<Tensor>,
 }
 
 /// A pair as indices into [`EncodedPairs`].
@@ -127,7 +129,11 @@ impl EncodedPairs {
         let deviation = self.images.deviation.index_select(0, &index);
         let noise = gaussian(&row_keys(&keys, halves, seed, Stream::PosteriorNoise), &mean.size()[1..]);
         let captions: Vec<i64> = uses.iter().map(|u| pair(u).caption as i64).collect();
-        let conditioning = self.conditioning(&captions, uses, device);
+        let mut conditioning = self.conditioning(&captions, uses, device);
+        if let Some(sizes) = &self.sizes {
+            let rows: Vec<i64> = uses.iter().map(|u| u.index as i64).collect();
+            conditioning.time_ids = Some(sizes.index_select(0, &Tensor::from_slice(&rows)).to_device(device));
+        }
         Batch {
             latents: (mean + deviation * noise).to_device(device),
             conditioning: if with_losers { conditioning.twice() } else { conditioning },

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 
 use image::RgbImage;
 use tastemaker_data::PairSource;
-use tastemaker_data::transform::{to_chw, to_square};
+use tastemaker_data::transform::{Framing, to_chw, to_square};
 use tastemaker_diffusion::{LatentCodec, Posterior};
 use tastemaker_models::pipeline::TextEncoders;
+use tastemaker_run::TimeIds;
 use tastemaker_store::checksum::sha256_bytes;
 use tch::{Device, Tensor};
 
@@ -24,6 +25,8 @@ pub struct EncodeSettings {
     pub batch_size: usize,
     /// Whether mirror images are encoded, too, for random flips in training.
     pub flips: bool,
+    /// What SDXL is told about sizes.
+    pub time_ids: TimeIds,
     /// Where the codec is.
     pub device: Device,
 }
@@ -54,6 +57,7 @@ pub fn encode_pairs(
     let mut images = Images::new(codec, settings);
     let (mut captions, mut caption_index) = (Vec::new(), HashMap::new());
     let mut pairs = Vec::with_capacity(source.len());
+    let mut sizes: Vec<f32> = Vec::new();
     for position in 0..source.len() {
         let pair = source.pair(position)?;
         let id = pair.id.0;
@@ -63,16 +67,26 @@ pub fn encode_pairs(
             captions.len() - 1
         });
         pairs.push(EncodedPair { id, winner, loser, caption });
+        sizes.extend(time_ids(&pair.winner, settings.resolution));
         heard(Encoded { n_pairs: pairs.len(), n_images: images.index.len() })?;
     }
     let resolution = i64::from(settings.resolution);
+    let captions = text.encode(&captions, resolution);
+    let told = settings.time_ids == TimeIds::Real && captions.time_ids.is_some();
     Ok(EncodedPairs {
         images: images.finish()?,
         mirrored: settings.flips,
-        captions: text.encode(&captions, resolution),
+        captions,
         empty: text.empty(resolution),
+        sizes: told.then(|| Tensor::from_slice(&sizes).view([-1, 6])),
         pairs,
     })
+}
+
+/// Height and width as stored, rows and columns cut off at the top and the left, height and width of the square.
+fn time_ids(image: &RgbImage, resolution: u32) -> [f32; 6] {
+    let Framing { left, top, .. } = Framing::of(image.dimensions(), resolution);
+    [image.height(), image.width(), top, left, resolution, resolution].map(|pixels| pixels as f32)
 }
 
 /// The distinct images so far; those not yet encoded wait for a full batch.

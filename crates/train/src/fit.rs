@@ -146,6 +146,7 @@ fn held_out(fit: &Fit<'_>, plan: &Plan, step: u64, before: &mut Option<Vec<(f64,
     let set = ProbeSet {
         pairs: fit.pairs,
         indices: &fit.held_out[..fit.held_out.len().min(plan.validation.n_pairs as usize)],
+        timesteps: fit.engine.timesteps,
         seed: plan.train.seed,
         batch_size: plan.train.train_batch_size as usize,
         device: fit.device,

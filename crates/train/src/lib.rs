@@ -5,6 +5,7 @@ pub mod batch;
 mod card;
 pub mod encode;
 mod error;
+pub mod estimate;
 pub mod fit;
 pub mod optimizer;
 pub mod pretrain;

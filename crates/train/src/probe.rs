@@ -7,7 +7,7 @@ use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::schedule::NoiseSchedule;
 
 use crate::batch::{Batch, EncodedPairs, Use, to_host};
-use crate::step::errors;
+use crate::step::{Timesteps, errors};
 
 /// Repetition numbers of probes start here, far from those of training.
 const FIRST_DRAW: u64 = 1 << 40;
@@ -19,6 +19,8 @@ pub struct ProbeSet<'a> {
     pub pairs: &'a EncodedPairs,
     /// Indices into it.
     pub indices: &'a [usize],
+    /// Timesteps that training visits.
+    pub timesteps: Timesteps<'a>,
     /// Seed of the draws.
     pub seed: u64,
     /// Pairs per forward pass.
@@ -29,14 +31,18 @@ pub struct ProbeSet<'a> {
 
 /// Winner and loser error of each pair under forward noise, at draws that depend on the pair alone.
 ///
-/// Timesteps are spread evenly: pair number i of n gets one from the i-th of n equal parts of the schedule.
+/// Timesteps are spread evenly: pair number i of n gets one from the i-th of n equal parts of those that training visits.
 pub fn probe(denoiser: &dyn Denoiser, schedule: &NoiseSchedule, set: &ProbeSet<'_>) -> Vec<(f64, f64)> {
     let uses: Vec<Use> =
         set.indices.iter().map(|&index| Use { index, draw: FIRST_DRAW, drop_caption: false }).collect();
     let n = uses.len();
     let timestep = |i: usize, (id, draw): (u64, u64)| {
         let within = Keyed::new(set.seed, Stream::Timestep, id, draw).uniform();
-        (((i as f64 + within) / n as f64) * schedule.len() as f64) as usize
+        let share = (i as f64 + within) / n as f64;
+        match set.timesteps {
+            Timesteps::All => (share * schedule.len() as f64) as usize,
+            Timesteps::Among(few) => few[(share * few.len() as f64) as usize],
+        }
     };
     let mut result = Vec::with_capacity(n);
     for (chunk_index, chunk) in uses.chunks(set.batch_size).enumerate() {

@@ -13,7 +13,7 @@ use tastemaker_models::nn::{LoraSpec, Role};
 use tastemaker_models::pipeline::{Loaded, ModelFolder};
 use tastemaker_models::unet::UNet;
 use tastemaker_run::{
-    Adapter, Encode, Event, Finish, MixedPrecision, Outcome, Plan, RunDir, RunError, Start,
+    Adapter, Encode, Event, Finish, MixedPrecision, Outcome, Plan, Problem, RunDir, RunError, Start,
 };
 use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
@@ -30,8 +30,9 @@ use crate::reference::Reference;
 use crate::result::{result_path, save};
 use crate::step::{Engine, Timesteps};
 
-/// Images per forward pass of the codec.
+/// Images per forward pass of the codec, and the pixels they may have together: its maps are as large as the pictures.
 const ENCODE_BATCH: usize = 8;
+const ENCODE_PIXELS: u64 = 2 << 20;
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +71,8 @@ pub fn train(
     let device = Device::Cpu;
     let folder = ModelFolder::open(&plan.model.pretrained_model_name_or_path)?;
     let schedule = schedule(&folder, &plan)?;
+    let timesteps = timesteps(&plan, &schedule)?;
+    let timesteps = timesteps.as_deref().map_or(Timesteps::All, Timesteps::Among);
     let objective = plan.method.objective().map_err(RunError::from)?;
     let was_there = plan.output_dir.join("plan.json").exists();
     let dir = RunDir::create(&plan.output_dir, &plan)?;
@@ -91,7 +94,7 @@ pub fn train(
             reference: &reference,
             objective: objective.as_ref(),
             schedule: &schedule,
-            timesteps: Timesteps::All,
+            timesteps,
             seed: plan.train.seed,
         },
         trainable: &networks.policy.trainable,
@@ -178,10 +181,25 @@ fn abandon(dir: &RunDir) {
 /// The noise levels the model was trained on, with the plan's word on what it predicts.
 fn schedule(folder: &ModelFolder, plan: &Plan) -> Result<NoiseSchedule, TrainError> {
     let schedule = folder.schedule()?.schedule;
-    Ok(match plan.model.prediction_type {
+    let schedule = match plan.model.prediction_type {
         Some(prediction) => schedule.with_prediction(prediction)?,
         None => schedule,
-    })
+    };
+    Ok(if plan.model.rescale_betas_zero_snr { schedule.rescale_zero_terminal_snr() } else { schedule })
+}
+
+/// The timesteps to train at, every one of them of the schedule.
+fn timesteps(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<usize>>, RunError> {
+    let Some(typed) = &plan.train.timesteps else { return Ok(None) };
+    let timesteps: Vec<usize> = typed.iter().map(|&t| t as usize).collect();
+    match timesteps.iter().find(|&&t| t >= schedule.len()) {
+        None => Ok(Some(timesteps)),
+        Some(found) => Err(RunError::Invalid(vec![Problem {
+            key: "train.timesteps",
+            found: found.to_string(),
+            wanted: "timesteps that the model's schedule has, counted from 0",
+        }])),
+    }
 }
 
 /// The network that learns, and the frozen copy where the reference is one.
@@ -235,7 +253,7 @@ impl Networks {
 }
 
 /// Whether a method asks the reference for anything: its errors, or the inversion.
-fn needs_reference(objective: &dyn Objective) -> bool {
+pub(crate) fn needs_reference(objective: &dyn Objective) -> bool {
     let reference = InversionModel::Reference;
     let inverts =
         matches!(objective.corruption(), Corruption::DdimInversion { model, .. } if model == reference);
@@ -254,8 +272,11 @@ fn encode(
     let text = folder.text(precision(plan), device)?;
     let resolution = plan.data.resolution;
     let flips = !plan.data.no_hflip;
-    let settings = EncodeSettings { resolution, batch_size: ENCODE_BATCH, flips, device };
-    let doing = format!("encoding {ENCODE_BATCH} images of {resolution} x {resolution}");
+    let time_ids = plan.data.time_ids;
+    let fitting = ENCODE_PIXELS / u64::from(resolution).pow(2);
+    let batch_size = usize::try_from(fitting).unwrap_or(ENCODE_BATCH).clamp(1, ENCODE_BATCH);
+    let settings = EncodeSettings { resolution, batch_size, flips, time_ids, device };
+    let doing = format!("encoding {batch_size} images of {resolution} x {resolution}");
     guard(&doing, || {
         encode_pairs(source, &codec, &text, &settings, &mut |Encoded { n_pairs, n_images }| {
             let n_done = n_pairs as u64;

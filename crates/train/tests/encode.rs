@@ -9,7 +9,8 @@ use image::{Rgb, RgbImage};
 use tastemaker_data::{InMemoryPairs, Ranking};
 use tastemaker_diffusion::{LatentCodec, Posterior};
 use tastemaker_models::pipeline::{ModelFolder, TextEncoders};
-use tastemaker_testkit::tiny_model;
+use tastemaker_run::TimeIds;
+use tastemaker_testkit::{tiny_model, tiny_sdxl_model};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
 use tastemaker_train::batch::{EncodedPairs, Use};
@@ -57,7 +58,13 @@ fn text() -> TextEncoders {
 }
 
 fn encode(codec: &Plain, flips: bool, batch_size: usize) -> Result<EncodedPairs, TrainError> {
-    let settings = EncodeSettings { resolution: 16, batch_size, flips, device: Device::Cpu };
+    let settings = EncodeSettings {
+        resolution: 16,
+        batch_size,
+        flips,
+        time_ids: TimeIds::Constant,
+        device: Device::Cpu,
+    };
     encode_pairs(&source(), codec, &text(), &settings, &mut |_| Ok(()))
 }
 
@@ -127,6 +134,29 @@ fn without_mirror_images_nothing_is_flipped() {
     let pairs = encode(&Plain::default(), false, 8).unwrap();
     let uses: Vec<_> = (0..50).map(|draw| Use { index: 0, draw, drop_caption: false }).collect();
     assert!(upright(&pairs.batch(&uses, 3, true, Device::Cpu).latents).into_iter().all(|upright| upright));
+}
+
+/// Sizes that SDXL is told for a tall winner and a wide loser, kept caption and dropped caption.
+fn told(time_ids: TimeIds) -> Vec<Vec<f32>> {
+    let image = |width, height| Arc::new(RgbImage::from_pixel(width, height, Rgb([90; 3])));
+    let ranking = Ranking { winner: 0, loser: 1, caption: "a fox".into() };
+    let source = InMemoryPairs::new(vec![image(20, 48), image(64, 32)], vec![ranking]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    tiny_sdxl_model(folder.path());
+    let text = ModelFolder::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap();
+    let settings =
+        EncodeSettings { resolution: 16, batch_size: 8, flips: false, time_ids, device: Device::Cpu };
+    let pairs = encode_pairs(&source, &Plain::default(), &text, &settings, &mut |_| Ok(())).unwrap();
+    let uses = [false, true].map(|drop_caption| Use { index: 0, draw: 0, drop_caption });
+    let conditioning = pairs.batch(&uses, 3, true, Device::Cpu).conditioning;
+    conditioning.time_ids.unwrap().unbind(0).iter().map(|row| Vec::try_from(row).unwrap()).collect()
+}
+
+#[test]
+fn winner_and_loser_are_told_the_winners_size_and_crop() {
+    // 20 x 48 becomes 16 x 38, of which 11 rows go at the top.
+    assert_eq!(told(TimeIds::Real), vec![[48.0, 20.0, 11.0, 0.0, 16.0, 16.0]; 4]);
+    assert_eq!(told(TimeIds::Constant), vec![[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]; 4]);
 }
 
 #[test]

@@ -381,6 +381,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
         mirrored: false,
         captions: encode(&prompts),
         empty: encode(&[String::new()]),
+        sizes: None,
         pairs,
     })
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use image::{Rgb, RgbImage};
-use tastemaker_testkit::{TINY_RESOLUTION, tiny_model};
+use tastemaker_testkit::{TINY_RESOLUTION, tiny_model, tiny_sdxl_model};
 use tempfile::TempDir;
 
 /// A folder with `model/`, `pairs/` and whatever a test puts there; commands run in it.
@@ -29,6 +29,14 @@ impl Bench {
     pub fn new() -> Self {
         let bench = Self::empty();
         tiny_model(&bench.path("model"));
+        bench.pairs("pairs", 6);
+        bench
+    }
+
+    /// The same with a model of the SDXL family.
+    pub fn sdxl() -> Self {
+        let bench = Self::empty();
+        tiny_sdxl_model(&bench.path("model"));
         bench.pairs("pairs", 6);
         bench
     }

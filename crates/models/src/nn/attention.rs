@@ -1,5 +1,6 @@
 //! Scaled dot-product attention.
 
+use tastemaker_torch::products;
 use tch::{Kind, Tensor};
 
 /// softmax(q k^T / sqrt(e)) v; with `upcast`, scores and softmax are computed in f32.
@@ -39,7 +40,7 @@ fn attention(q: &Tensor, k: &Tensor, v: &Tensor, upcast: bool, causal: bool) -> 
         let scores = q.matmul(&k.transpose(-2, -1)) / (e as f64).sqrt();
         return mask(scores).softmax(-1, Kind::Float).to_kind(kind).matmul(v);
     }
-    Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, causal, None, false)
+    products::attention(q, k, v, causal)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Two-dimensional convolution.
 
+use tastemaker_torch::products::conv2d;
 use tch::Tensor;
 
 use super::lora::Lora;
@@ -79,15 +80,13 @@ impl Conv2d {
     /// `[b, n_in, h, w]` to `[b, n_out, h', w']`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let ConvShape { stride, padding, .. } = self.shape;
-        let convolve = |x: &Tensor, weight: Tensor, bias: Option<Tensor>, stride: i64, padding: i64| {
-            x.conv2d(&weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
-        };
-        let y = convolve(x, self.weight.value(), self.bias.as_ref().map(Param::value), stride, padding);
+        let bias = self.bias.as_ref().map(Param::value);
+        let y = conv2d(x, &self.weight.value(), bias.as_ref(), stride, padding);
         match self.lora.as_ref().filter(|lora| lora.is_on()) {
             None => y,
             Some(lora) => {
-                let low = convolve(x, lora.down.value(), None, stride, padding);
-                y + convolve(&low, lora.up.value(), None, 1, 0) * lora.scale
+                let low = conv2d(x, &lora.down.value(), None, stride, padding);
+                y + conv2d(&low, &lora.up.value(), None, 1, 0) * lora.scale
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Linear layer.
 
+use tastemaker_torch::products::linear;
 use tch::Tensor;
 
 use super::lora::Lora;
@@ -42,13 +43,12 @@ impl Linear {
     /// # Shapes
     /// `[.., n_in]` to `[.., n_out]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let y = x.linear(&self.weight.value(), self.bias.as_ref().map(Param::value));
+        let y = linear(x, &self.weight.value(), self.bias.as_ref().map(Param::value).as_ref());
         match self.lora.as_ref().filter(|lora| lora.is_on()) {
             None => y,
             Some(lora) => {
-                let update =
-                    x.linear(&lora.down.value(), None::<Tensor>).linear(&lora.up.value(), None::<Tensor>);
-                y + update * lora.scale
+                let low = linear(x, &lora.down.value(), None);
+                y + linear(&low, &lora.up.value(), None) * lora.scale
             }
         }
     }

@@ -31,8 +31,13 @@ pub struct LoraSpec {
 impl LoraSpec {
     /// Whether the layer of this name is adapted.
     pub fn targets(&self, layer: &str) -> bool {
-        self.target_modules.iter().any(|target| ends_with(layer, target))
+        is_target(layer, &self.target_modules)
     }
+}
+
+/// Whether a layer's name equals one of these or ends with a dot and one of these.
+pub fn is_target(layer: &str, target_modules: &[String]) -> bool {
+    target_modules.iter().any(|target| ends_with(layer, target))
 }
 
 /// The adapter of one layer: `scale * up(down(x))` is added to the layer's output.

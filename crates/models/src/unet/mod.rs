@@ -3,12 +3,14 @@
 mod attention;
 mod blocks;
 mod config;
+mod footprint;
 mod keys;
 mod model;
 mod time;
 
 pub(crate) use blocks::{Resnet, ResnetShape};
 pub use config::{BlockKind, TextTime, UNetConfig};
+pub use footprint::Learning;
 pub use keys::original as original_name;
 pub use model::UNet;
 pub(crate) use model::preferred_layout;

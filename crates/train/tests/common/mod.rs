@@ -144,6 +144,7 @@ pub fn pairs() -> EncodedPairs {
         mirrored: false,
         captions: Conditioning::text(normal(2, &[3, 7, 12])),
         empty: Conditioning::text(normal(3, &[1, 7, 12])),
+        sizes: None,
         pairs: (0..6)
             .map(|i| EncodedPair { id: 100 + i as u64, winner: i, loser: (i + 2) % 8, caption: i % 3 })
             .collect(),

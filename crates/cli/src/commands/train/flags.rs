@@ -9,11 +9,16 @@ use serde_json::Value;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
     AdapterKind, AdapterSection, DataSection, LrScheduler, MethodSection, MixedPrecision, ModelSection,
-    OptimizerSection, Overrides, TrainSection, ValidationSection,
+    OptimizerSection, Overrides, TimeIds, TrainSection, ValidationSection,
 };
 
 use crate::commands::word;
 use crate::exit::UsageError;
+
+/// The timesteps that SDXL-Turbo paints in.
+///
+/// Source: `--is_turbo` of diffusers' train_diffusion_dpo_sdxl.py: 250 k + 249 for k in 0 to 3.
+const TURBO_TIMESTEPS: [u32; 4] = [249, 499, 749, 999];
 
 /// Everything a recipe can say.
 #[derive(Debug, Default, Args)]
@@ -43,6 +48,7 @@ impl Flags {
     /// # Errors
     /// [`UsageError`] for a setting typed under the name of another method.
     pub fn overrides(self, recipe_method: Option<&str>) -> Result<Overrides, UsageError> {
+        let is_turbo = self.model.is_turbo;
         Ok(Overrides {
             output_dir: self.output_dir,
             model: self.model.section(),
@@ -50,7 +56,7 @@ impl Flags {
             method: self.method.section(recipe_method)?,
             adapter: self.adapter.section(),
             optimizer: self.optimizer.section(),
-            train: self.train.section(),
+            train: self.train.section(is_turbo),
             validation: self.validation.section(),
         })
     }
@@ -65,12 +71,21 @@ struct ModelFlags {
     /// What the network predicts, where its scheduler config is wrong or silent: epsilon, v_prediction
     #[arg(long, value_name = "TYPE", value_parser = word::<Prediction>)]
     prediction_type: Option<Prediction>,
+    /// Train on a schedule whose last timestep is pure noise
+    #[arg(long, alias = "zero_terminal_snr")]
+    rescale_betas_zero_snr: bool,
+    /// As SDXL-Turbo is trained: --rescale_betas_zero_snr --timesteps 249,499,749,999
+    #[arg(long, conflicts_with = "timesteps")]
+    is_turbo: bool,
 }
 
 impl ModelFlags {
     fn section(self) -> ModelSection {
-        let Self { pretrained_model_name_or_path, prediction_type } = self;
-        ModelSection { pretrained_model_name_or_path, prediction_type }
+        ModelSection {
+            pretrained_model_name_or_path: self.pretrained_model_name_or_path,
+            prediction_type: self.prediction_type,
+            rescale_betas_zero_snr: (self.rescale_betas_zero_snr || self.is_turbo).then_some(true),
+        }
     }
 }
 
@@ -92,6 +107,9 @@ struct DataFlags {
     /// Share of pairs trained with the empty caption [default: 0]
     #[arg(long, value_name = "SHARE")]
     proportion_empty_prompts: Option<f64>,
+    /// What SDXL is told about sizes: constant, or real for the winner's own [default: constant]
+    #[arg(long, value_name = "KIND", value_parser = word::<TimeIds>)]
+    time_ids: Option<TimeIds>,
 }
 
 impl DataFlags {
@@ -102,6 +120,7 @@ impl DataFlags {
             held_out_fraction: self.held_out_fraction,
             no_hflip: self.no_hflip.then_some(true),
             proportion_empty_prompts: self.proportion_empty_prompts,
+            time_ids: self.time_ids,
         }
     }
 }
@@ -244,16 +263,24 @@ struct TrainFlags {
     /// Type of frozen weights and activations, no or bf16; what learns is always f32 [default: no]
     #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>)]
     mixed_precision: Option<MixedPrecision>,
+    /// Timesteps to train at, with commas between [default: all]
+    #[arg(long, value_name = "TIMESTEPS", value_delimiter = ',')]
+    timesteps: Option<Vec<u32>>,
     /// Seed of all randomness [default: 0]
     #[arg(long)]
     seed: Option<u64>,
 }
 
 impl TrainFlags {
-    fn section(self) -> TrainSection {
-        let Self { max_train_steps, train_batch_size, gradient_accumulation_steps, mixed_precision, seed } =
-            self;
-        TrainSection { max_train_steps, train_batch_size, gradient_accumulation_steps, mixed_precision, seed }
+    fn section(self, is_turbo: bool) -> TrainSection {
+        TrainSection {
+            max_train_steps: self.max_train_steps,
+            train_batch_size: self.train_batch_size,
+            gradient_accumulation_steps: self.gradient_accumulation_steps,
+            mixed_precision: self.mixed_precision,
+            timesteps: is_turbo.then(|| TURBO_TIMESTEPS.to_vec()).or(self.timesteps),
+            seed: self.seed,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tastemaker_data::{DataError, PairSource, formats};
 use tastemaker_models::pipeline::ModelFolder;
 use tastemaker_run::{Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
-use tastemaker_train::session;
+use tastemaker_train::{estimate, session};
 
 use crate::exit::UsageError;
 use crate::hub::model_folder;
@@ -70,9 +70,8 @@ fn locate(plan: &mut Plan, only_shown: bool) -> Result<()> {
 /// Prints the plan, with the size of the data if it is there.
 fn show(plan: Plan) -> Result<()> {
     let model = Path::new(&plan.model.pretrained_model_name_or_path);
-    if model.exists() {
-        ModelFolder::open(model)?;
-    } else {
+    let folder = if model.exists() { Some(ModelFolder::open(model)?) } else { None };
+    if folder.is_none() {
         eprintln!("note: the model {} does not exist yet", model.display());
     }
     let plan = match formats::open(&plan.data.train_data_dir) {
@@ -82,6 +81,13 @@ fn show(plan: Plan) -> Result<()> {
             plan
         }
         Err(error) => return Err(error.into()),
+    };
+    let plan = match &folder {
+        Some(folder) => {
+            let memory = estimate::memory(&plan, folder)?;
+            plan.with_memory(memory)
+        }
+        None => plan,
     };
     print!("{plan}");
     Ok(())

@@ -28,7 +28,7 @@ const PARTS: &str = "a model folder brings its own parts; put the other one into
 const NOT_THIS_LOSS: &str = "the published objectives do not have it";
 
 /// (Name, whether it takes a value, what becomes of it.)
-const PUBLISHED: [(&str, bool, Fate); 57] = [
+const PUBLISHED: [(&str, bool, Fate); 55] = [
     ("allow_tf32", false, Ignored("precision is set by --mixed_precision alone")),
     ("cache_dir", true, Ignored("nothing is downloaded")),
     ("cache_latents", false, Ignored("latents are always computed once")),
@@ -66,7 +66,6 @@ const PUBLISHED: [(&str, bool, Fate); 57] = [
     ("dreamlike_pairs_only", false, Refused("choose the pairs beforehand")),
     ("enable_bucket", false, Refused("images are cropped to squares of --resolution")),
     ("input_perturbation", true, Refused(NOT_THIS_LOSS)),
-    ("is_turbo", false, Refused("few-step models are not supported yet")),
     ("label_noise_prob", true, Refused("make a copy of the pairs with labels flipped")),
     ("lr_power", true, Refused("there is no polynomial --lr_scheduler")),
     ("max_train_samples", true, Refused("make a smaller set of pairs")),
@@ -90,11 +89,6 @@ const PUBLISHED: [(&str, bool, Fate); 57] = [
         Refused(
             "the weights that are in the folder are taken, f32 before fp16; `tastemaker model fetch --variant` chooses",
         ),
-    ),
-    (
-        "zero_terminal_snr",
-        false,
-        Refused("the model's scheduler_config.json says so (rescale_betas_zero_snr)"),
     ),
 ];
 

@@ -1,0 +1,103 @@
+//! How many numbers the network keeps between forward and backward, counted from its configuration.
+//!
+//! Counted are the operands that libtorch keeps for the backward pass: inputs of normalisations, activations and attention,
+//! and, where weights learn, inputs of their products. Tensors that two layers keep are counted once.
+
+use super::config::{BlockKind, UNetConfig};
+
+/// What learns, as far as it decides what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learning {
+    /// Adapters of attention layers: whatever comes before the first of them keeps nothing.
+    Adapters,
+    /// Every weight.
+    Everything,
+}
+
+impl UNetConfig {
+    /// Numbers kept per sample, for latents of `height` x `width` and a text of `n_tokens`.
+    pub fn kept_for_backward(&self, height: u64, width: u64, n_tokens: u64, learning: Learning) -> u64 {
+        let n_levels = self.block_out_channels.len();
+        let count = Count { config: self, height, width, n_tokens, learning };
+        let channels = |level: usize| self.block_out_channels[level] as u64;
+        let layers = |level: usize| self.layers_per_block[level] as u64;
+        let mut kept = 0;
+        let mut learns = learning == Learning::Everything;
+        for level in 0..n_levels {
+            let attends = self.down_blocks[level] == BlockKind::CrossAttention;
+            for layer in 0..layers(level) {
+                let n_in = if layer > 0 { channels(level) } else { channels(level.saturating_sub(1)) };
+                kept += if learns { count.resnet(level, n_in) } else { 0 };
+                learns |= attends;
+                kept += if attends { count.transformer(level) } else { 0 };
+            }
+        }
+        let lowest = n_levels - 1;
+        kept += 2 * count.resnet(lowest, channels(lowest)) + count.transformer(lowest);
+        for level in (0..n_levels).rev() {
+            let attends = self.up_blocks[lowest - level] == BlockKind::CrossAttention;
+            let (below, above) = (channels((level + 1).min(lowest)), channels(level.saturating_sub(1)));
+            for layer in 0..=layers(level) {
+                let n_in = if layer == 0 { below } else { channels(level) };
+                let skip = if layer == layers(level) { above } else { channels(level) };
+                kept += count.resnet(level, n_in + skip);
+                kept += if attends { count.transformer(level) } else { 0 };
+            }
+        }
+        // The last normalisation and its activation.
+        kept + 2 * channels(0) * count.positions(0)
+    }
+}
+
+struct Count<'a> {
+    config: &'a UNetConfig,
+    height: u64,
+    width: u64,
+    n_tokens: u64,
+    learning: Learning,
+}
+
+impl Count<'_> {
+    fn positions(&self, level: usize) -> u64 {
+        self.height.div_ceil(1 << level) * self.width.div_ceil(1 << level)
+    }
+
+    /// Two normalisations and two activations; the inputs of two convolutions where they learn.
+    fn resnet(&self, level: usize, n_in: u64) -> u64 {
+        let maps = if self.learning == Learning::Everything { 3 } else { 2 };
+        maps * (n_in + self.config.block_out_channels[level] as u64) * self.positions(level)
+    }
+
+    /// One attention layer of a level.
+    fn transformer(&self, level: usize) -> u64 {
+        let width = self.config.block_out_channels[level] as u64;
+        let map = width * self.positions(level);
+        // Self-attention: input and output of its normalisation, queries, keys, values, result, the result again in the
+        // order of `to_out`. Cross-attention the same with keys and values of the text. Feed-forward: input of its
+        // normalisation, both gates (8), the activation (4); where everything learns, the other two inputs (1 + 4).
+        let everything = self.learning == Learning::Everything;
+        let maps = 7 + 5 + 1 + 8 + 4 + if everything { 1 + 4 } else { 0 };
+        let text = 2 * width * self.n_tokens;
+        let blocks = self.config.transformer_layers[level] as u64 * (maps * map + text);
+        // The normalisation before the blocks, and the projections' inputs where they learn.
+        blocks + map * if everything { 3 } else { 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::original::Layout;
+
+    #[test]
+    fn what_is_kept_grows_with_the_picture_and_with_what_learns() {
+        for layout in [Layout::Sd1, Layout::Sd2, Layout::Sdxl] {
+            let config = layout.published_unet();
+            let kept = |side, learning| config.kept_for_backward(side, side, 77, learning);
+            let (adapters, everything) = (kept(64, Learning::Adapters), kept(64, Learning::Everything));
+            assert!(adapters < everything && everything < 2 * adapters, "{adapters} {everything}");
+            let larger = kept(128, Learning::Adapters);
+            assert!(larger > 3 * adapters && larger <= 4 * adapters, "{adapters} {larger}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Links libtorch and compiles the shim.
+
+#[path = "link.rs"]
+mod link;
+
+use std::path::Path;
+
+const SHIM: &str = "shim/products.cpp";
+
+fn main() {
+    link::main();
+    println!("cargo::rerun-if-changed={SHIM}");
+    let include = Path::new("../../.libtorch/include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .pic(true)
+        .warnings(false)
+        // Debug information of libtorch's headers is larger than everything else.
+        .debug(false)
+        .opt_level(2)
+        .include(include)
+        .include(include.join("torch/csrc/api/include"))
+        .file(SHIM)
+        .compile("tastemaker_shim");
+}

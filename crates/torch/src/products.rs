@@ -1,0 +1,218 @@
+//! The products that networks are made of. bfloat16 operands meet in f32 on processors without bfloat16 instructions.
+//!
+//! There libtorch's own bfloat16 products are several times slower than its f32 ones (measured in `docs/log.md`). The
+//! shim computes each product in f32 and rounds its result, and keeps operands for the backward pass in bfloat16, so memory
+//! stays what bfloat16 makes it.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr;
+use std::sync::OnceLock;
+
+use tch::{Device, Kind, Tensor};
+
+/// `x W^T + b`.
+///
+/// # Shapes
+/// x `[.., i]`, weight `[o, i]`, bias `[o]`; result `[.., o]`.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    if in_f32(x) { linear_in_f32(x, weight, bias) } else { x.linear(weight, bias) }
+}
+
+/// Two-dimensional convolution with equal stride and padding on both axes.
+///
+/// # Shapes
+/// x `[b, i, h, w]`, weight `[o, i, k, k]`, bias `[o]`; result `[b, o, h', w']`.
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Tensor {
+    if in_f32(x) {
+        return conv2d_in_f32(x, weight, bias, stride, padding);
+    }
+    x.conv2d(weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
+}
+
+/// softmax(q k^T / sqrt(e)) v by the fused kernel; `causal`: no position sees a later one.
+///
+/// # Shapes
+/// q `[b, H, n, e]`, k and v `[b, H, m, e]`; result `[b, H, n, e]`.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
+    if in_f32(q) {
+        return attention_in_f32(q, k, v, causal);
+    }
+    Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, causal, None, false)
+}
+
+/// Whether products of this tensor are better computed in f32.
+fn in_f32(x: &Tensor) -> bool {
+    x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16()
+}
+
+/// Whether libtorch has fast bfloat16 products for this processor: on x86 they begin with AVX-512.
+///
+/// Source: `mkldnn_bf16_device_check` in `pytorch/pytorch:aten/src/ATen/native/mkldnn/Utils.h`.
+fn multiplies_bf16() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        return std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl");
+        #[cfg(not(target_arch = "x86_64"))]
+        return true;
+    })
+}
+
+/// A tensor of libtorch, as the shim sees it.
+type Raw = *mut c_void;
+
+#[expect(unsafe_code, reason = "the shim is C++; its functions are called through C")]
+unsafe extern "C" {
+    fn tastemaker_linear(x: Raw, weight: Raw, bias: Raw, error: *mut *mut c_char) -> Raw;
+    fn tastemaker_conv2d(
+        x: Raw,
+        weight: Raw,
+        bias: Raw,
+        stride: i64,
+        padding: i64,
+        error: *mut *mut c_char,
+    ) -> Raw;
+    fn tastemaker_attention(q: Raw, k: Raw, v: Raw, causal: bool, error: *mut *mut c_char) -> Raw;
+    fn tastemaker_free(message: *mut c_char);
+}
+
+fn linear_in_f32(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: the pointers are those of live tensors, or null for the bias, which the shim allows.
+    call(|error| unsafe { tastemaker_linear(raw(x), raw(weight), maybe(bias), error) })
+}
+
+fn conv2d_in_f32(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Tensor {
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: as in `linear_in_f32`.
+    call(|error| unsafe { tastemaker_conv2d(raw(x), raw(weight), maybe(bias), stride, padding, error) })
+}
+
+fn attention_in_f32(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: as in `linear_in_f32`.
+    call(|error| unsafe { tastemaker_attention(raw(q), raw(k), raw(v), causal, error) })
+}
+
+fn raw(tensor: &Tensor) -> Raw {
+    tensor.as_ptr().cast_mut().cast()
+}
+
+fn maybe(tensor: Option<&Tensor>) -> Raw {
+    tensor.map_or(ptr::null_mut(), raw)
+}
+
+/// Runs a function of the shim.
+///
+/// # Panics
+/// With libtorch's words, as every operation of `tch` does.
+fn call(function: impl FnOnce(*mut *mut c_char) -> Raw) -> Tensor {
+    let mut error = ptr::null_mut();
+    let result = function(&raw mut error);
+    if result.is_null() {
+        #[expect(unsafe_code, reason = "the shim hands over a C string")]
+        // SAFETY: without a result there is a message, ended by a zero and ours to free.
+        let message = unsafe {
+            let message = CStr::from_ptr(error).to_string_lossy().into_owned();
+            tastemaker_free(error);
+            message
+        };
+        panic!("{message}");
+    }
+    #[expect(unsafe_code, reason = "the shim hands over a tensor")]
+    // SAFETY: the result is a tensor allocated with `new`, as `tch` makes its own, and nobody else has it.
+    unsafe {
+        Tensor::from_ptr(result.cast())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of no pattern between -1 and 1.
+    fn values(shape: &[i64], phase: f64) -> Tensor {
+        let n: i64 = shape.iter().product();
+        (Tensor::arange(n, (Kind::Float, Device::Cpu)) * 12.9898 + phase).sin().reshape(shape)
+    }
+
+    /// The tensor in both types, learning in both.
+    fn twice(shape: &[i64], phase: f64) -> (Tensor, Tensor) {
+        let narrow = values(shape, phase).to_kind(Kind::BFloat16);
+        let wide = narrow.to_kind(Kind::Float);
+        (narrow.set_requires_grad(true), wide.set_requires_grad(true))
+    }
+
+    /// Results and gradients of `narrow` are those of `wide` within bfloat16's rounding.
+    fn agree(narrow: &Tensor, wide: &Tensor, operands: &[(Tensor, Tensor)]) {
+        let within = |found: &Tensor, wanted: &Tensor| {
+            let found = found.to_kind(Kind::Float);
+            let error = (&found - wanted).norm().double_value(&[]) / wanted.norm().double_value(&[]);
+            assert!(error < 8e-3, "{error}");
+        };
+        assert_eq!(narrow.kind(), Kind::BFloat16);
+        within(narrow, wide);
+        // A gradient that bfloat16 holds exactly.
+        let weight = values(&wide.size(), 5.0).to_kind(Kind::BFloat16).to_kind(Kind::Float);
+        (narrow.to_kind(Kind::Float) * &weight).sum(Kind::Float).backward();
+        (wide * &weight).sum(Kind::Float).backward();
+        for (narrow, wide) in operands {
+            assert_eq!(narrow.grad().kind(), Kind::BFloat16);
+            within(&narrow.grad(), &wide.grad());
+        }
+    }
+
+    #[test]
+    fn linear_agrees_with_f32() {
+        let (x, x32) = twice(&[2, 5, 16], 0.0);
+        let (w, w32) = twice(&[12, 16], 1.0);
+        let (b, b32) = twice(&[12], 2.0);
+        let (y, y32) = (linear_in_f32(&x, &w, Some(&b)), x32.linear(&w32, Some(&b32)));
+        agree(&y, &y32, &[(x, x32), (w, w32), (b, b32)]);
+    }
+
+    #[test]
+    fn convolution_agrees_with_f32() {
+        for (stride, padding, kernel) in [(1, 1, 3), (2, 1, 3), (1, 0, 1)] {
+            let (x, x32) = twice(&[2, 6, 9, 8], 0.0);
+            let (w, w32) = twice(&[10, 6, kernel, kernel], 1.0);
+            let (b, b32) = twice(&[10], 2.0);
+            let y = conv2d_in_f32(&x, &w, Some(&b), stride, padding);
+            let y32 = x32.conv2d(&w32, Some(&b32), [stride, stride], [padding, padding], [1, 1], 1);
+            agree(&y, &y32, &[(x, x32), (w, w32), (b, b32)]);
+        }
+    }
+
+    #[test]
+    fn attention_agrees_with_f32() {
+        for causal in [false, true] {
+            let (q, q32) = twice(&[2, 3, 7, 16], 0.0);
+            let (k, k32) = twice(&[2, 3, 7, 16], 1.0);
+            let (v, v32) = twice(&[2, 3, 7, 16], 2.0);
+            let y = attention_in_f32(&q, &k, &v, causal);
+            let y32 = attention(&q32, &k32, &v32, causal);
+            agree(&y, &y32, &[(q, q32), (k, k32), (v, v32)]);
+        }
+    }
+
+    #[test]
+    fn frozen_operands_get_no_gradient_and_let_it_through() {
+        let (x, x32) = twice(&[2, 6, 8, 8], 0.0);
+        let frozen = |shape: &[i64]| values(shape, 1.0).to_kind(Kind::BFloat16);
+        let (w, p) = (frozen(&[4, 6, 3, 3]), frozen(&[5, 8]));
+        let y = linear_in_f32(&conv2d_in_f32(&x, &w, None, 1, 1), &p, None);
+        let y32 = x32
+            .conv2d(&w.to_kind(Kind::Float), None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)
+            .linear(&p.to_kind(Kind::Float), None::<Tensor>);
+        agree(&y, &y32, &[(x, x32)]);
+        assert!(!w.grad().defined() && !p.grad().defined());
+    }
+
+    #[test]
+    fn a_refusal_of_libtorch_is_a_panic_with_its_words() {
+        let (x, _) = twice(&[2, 3], 0.0);
+        let message = crate::error::guard("multiplying", || linear_in_f32(&x, &x.transpose(0, 1), None));
+        assert!(message.expect_err("shapes differ").to_string().contains("shapes cannot be multiplied"));
+    }
+}

@@ -1,0 +1,91 @@
+//! How much memory a run will take, before anything of it is loaded.
+
+use tastemaker_math::objectives::Objective;
+use tastemaker_models::nn::is_target;
+use tastemaker_models::original::unet_shapes;
+use tastemaker_models::pipeline::{Family, ModelFolder};
+use tastemaker_models::unet::{Learning, UNetConfig};
+use tastemaker_run::{Adapter, MemoryEstimate, MixedPrecision, Plan, RunError};
+
+use crate::TrainError;
+use crate::session::needs_reference;
+
+/// Tokens of a caption.
+const N_TOKENS: u64 = 77;
+
+/// Bytes of a master, its gradient and AdamW's two moments, all f32.
+const LEARNING: u64 = 16;
+
+/// What training by a plan holds in memory at once, from the shapes of the model's parts. Of pairs the plan must know the
+/// number, or their latents are not counted.
+///
+/// Left out is what a single operation needs for itself, and loading and encoding, which come before.
+///
+/// # Errors
+/// [`TrainError::Model`] for configurations that are missing or not supported.
+pub fn memory(plan: &Plan, folder: &ModelFolder) -> Result<MemoryEstimate, TrainError> {
+    let config = folder.unet_config()?;
+    let vae = folder.vae_config()?;
+    let objective = plan.method.objective().map_err(RunError::from)?;
+    let compute = match plan.train.mixed_precision {
+        MixedPrecision::No => 4,
+        MixedPrecision::Bf16 => 2,
+    };
+    let shapes = unet_shapes(&config);
+    let n_weights: u64 = shapes.values().map(|shape| numbers(shape)).sum();
+    let (learning, trained) = match &plan.adapter {
+        Adapter::Full {} => (Learning::Everything, n_weights),
+        Adapter::Lora { rank, target_modules, .. } => {
+            let factors = shapes
+                .iter()
+                .filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)))
+                .filter(|(layer, _)| is_target(layer, target_modules))
+                .map(|(_, shape)| factors(shape, u64::from(*rank)));
+            (Learning::Adapters, factors.sum())
+        }
+    };
+    // Masters of a full fine-tune are counted as what learns; used in bf16, each has a copy that lives as long as the step.
+    let weights = match (learning, compute) {
+        (Learning::Adapters, bytes) => n_weights * bytes,
+        (Learning::Everything, 4) => 0,
+        (Learning::Everything, bytes) => n_weights * bytes,
+    };
+    let needs_copy = learning == Learning::Everything && needs_reference(objective.as_ref());
+    let copy = if needs_copy { n_weights * compute } else { 0 };
+
+    let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
+    let rows = u64::from(plan.train.train_batch_size) * halves(objective.as_ref());
+    let kept = config.kept_for_backward(side, side, N_TOKENS, learning);
+    Ok(MemoryEstimate {
+        weights: weights + copy,
+        learning: trained * LEARNING,
+        activations: rows * kept * compute,
+        data: plan.n_pairs.unwrap_or(0) * bytes_per_pair(plan, folder, &config, side, compute),
+    })
+}
+
+/// Mean and deviation of two images, mirrored too where that is asked for, and the embeddings of one caption.
+fn bytes_per_pair(plan: &Plan, folder: &ModelFolder, config: &UNetConfig, side: u64, compute: u64) -> u64 {
+    let latents = config.in_channels as u64 * side * side * 4;
+    let flips = if plan.data.no_hflip { 1 } else { 2 };
+    let pooled = match folder.family() {
+        Family::StableDiffusion => 0,
+        Family::StableDiffusionXl => config.text_time.map_or(0, |text_time| text_time.input_dim as u64),
+    };
+    2 * 2 * flips * latents + (N_TOKENS * config.cross_attention_dim as u64 + pooled) * compute
+}
+
+fn halves(objective: &dyn Objective) -> u64 {
+    if objective.needs_loser() { 2 } else { 1 }
+}
+
+fn numbers(shape: &[usize]) -> u64 {
+    shape.iter().map(|&n| n as u64).product()
+}
+
+/// Numbers in both factors of a layer whose weight has this shape.
+fn factors(weight: &[usize], rank: u64) -> u64 {
+    let n_out = weight.first().copied().unwrap_or(0) as u64;
+    let fan_in: u64 = weight.iter().skip(1).map(|&n| n as u64).product();
+    rank * (n_out + fan_in)
+}
