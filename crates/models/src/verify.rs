@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::ModelError;
 use crate::adapters::LoraFile;
 use crate::nn::Role;
-use crate::pipeline::{Family, ModelFolder};
+use crate::pipeline::{Family, Model};
 
 /// Header entry with the prompts, a JSON list.
 pub const PROMPTS: &str = "prompts";
@@ -35,7 +35,7 @@ pub struct Agreement {
 /// # Errors
 /// [`ModelError::Store`] for inputs of impossible shapes; the errors of loading a model.
 pub fn verify(
-    folder: &ModelFolder,
+    folder: &Model,
     path: &Path,
     reference: &Named,
     prompts: &[String],
@@ -94,7 +94,7 @@ impl Reference<'_> {
 }
 
 fn text(
-    folder: &ModelFolder,
+    folder: &Model,
     reference: &Reference<'_>,
     prompts: &[String],
     precision: Precision,
@@ -124,7 +124,7 @@ fn text(
 }
 
 fn unet(
-    folder: &ModelFolder,
+    folder: &Model,
     reference: &Reference<'_>,
     lora: Option<LoraFile>,
     precision: Precision,
@@ -157,11 +157,7 @@ fn unet(
     reference.compare("noise_pred", &unet.predict(&sample, &timestep, &conditioning), found)
 }
 
-fn vae(
-    folder: &ModelFolder,
-    reference: &Reference<'_>,
-    found: &mut Vec<Agreement>,
-) -> Result<(), ModelError> {
+fn vae(folder: &Model, reference: &Reference<'_>, found: &mut Vec<Agreement>) -> Result<(), ModelError> {
     if ["latent_mean", "decoded"].iter().all(|name| reference.get(name).is_none()) {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use tastemaker_data::{InMemoryPairs, Ranking};
 use tastemaker_diffusion::{LatentCodec, Posterior};
-use tastemaker_models::pipeline::{ModelFolder, TextEncoders};
+use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_testkit::tiny_model;
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
@@ -53,7 +53,7 @@ fn source() -> InMemoryPairs {
 fn text() -> TextEncoders {
     let folder = tempfile::tempdir().unwrap();
     tiny_model(folder.path());
-    ModelFolder::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap()
+    Model::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap()
 }
 
 fn encode(codec: &Plain, flips: bool, batch_size: usize) -> Result<EncodedPairs, TrainError> {

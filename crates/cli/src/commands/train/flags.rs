@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
-use tastemaker_math::Prediction;
 use tastemaker_run::{
     AdapterKind, AdapterSection, DataSection, LrScheduler, MethodSection, MixedPrecision, ModelSection,
-    OptimizerSection, Overrides, TrainSection, ValidationSection,
+    OneOrMore, OptimizerSection, OutputLayout, OutputSection, OutputType, Overrides, TrainSection,
+    ValidationSection,
 };
 
+use crate::commands::parts::PartFlags;
 use crate::commands::word;
 use crate::exit::UsageError;
 
@@ -35,6 +36,8 @@ pub struct Flags {
     train: TrainFlags,
     #[command(flatten)]
     validation: ValidationFlags,
+    #[command(flatten)]
+    output: OutputFlags,
 }
 
 impl Flags {
@@ -52,6 +55,7 @@ impl Flags {
             optimizer: self.optimizer.section(),
             train: self.train.section(),
             validation: self.validation.section(),
+            output: self.output.section(),
         })
     }
 }
@@ -59,18 +63,16 @@ impl Flags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Model", rename_all = "snake_case")]
 struct ModelFlags {
-    /// The model to align, a folder in diffusers layout, or the name of a fetched one
-    #[arg(long, value_name = "DIR|ORG/NAME")]
+    /// The model to align: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     pretrained_model_name_or_path: Option<String>,
-    /// What the network predicts, where its scheduler config is wrong or silent: epsilon, v_prediction
-    #[arg(long, value_name = "TYPE", value_parser = word::<Prediction>)]
-    prediction_type: Option<Prediction>,
+    #[command(flatten)]
+    parts: PartFlags,
 }
 
 impl ModelFlags {
     fn section(self) -> ModelSection {
-        let Self { pretrained_model_name_or_path, prediction_type } = self;
-        ModelSection { pretrained_model_name_or_path, prediction_type }
+        self.parts.section(self.pretrained_model_name_or_path)
     }
 }
 
@@ -271,6 +273,23 @@ struct ValidationFlags {
 impl ValidationFlags {
     fn section(self) -> ValidationSection {
         ValidationSection { every: self.validation_every, n_pairs: self.validation_pairs }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What a full fine-tune writes", rename_all = "snake_case")]
+struct OutputFlags {
+    /// diffusers, a whole folder; unet, the UNet alone; original, one file; with commas between [default: diffusers]
+    #[arg(long, value_name = "LAYOUTS", value_delimiter = ',', value_parser = word::<OutputLayout>)]
+    output_layout: Option<Vec<OutputLayout>>,
+    /// Element type of what was trained: float, fp16, bf16 [default: float]
+    #[arg(long, value_name = "TYPE", value_parser = word::<OutputType>)]
+    save_precision: Option<OutputType>,
+}
+
+impl OutputFlags {
+    fn section(self) -> OutputSection {
+        OutputSection { layout: self.output_layout.map(OneOrMore::More), dtype: self.save_precision }
     }
 }
 
