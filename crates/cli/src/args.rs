@@ -64,6 +64,11 @@ fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
         .mut_subcommand("sample", lenient)
+        .mut_subcommand("model", |model| {
+            ["convert", "merge", "verify"]
+                .into_iter()
+                .fold(model, |model, name| model.mut_subcommand(name, lenient))
+        })
 }
 
 fn forgiving(arg: clap::Arg) -> clap::Arg {

@@ -88,6 +88,7 @@ fn of_model(error: &ModelError) -> Exit {
     match error {
         ModelError::Store(error) => of_store(error, Exit::Model),
         ModelError::Torch(error) => of_torch(error, Exit::Model),
+        ModelError::UnknownPrediction | ModelError::Choice(_) => Exit::Usage,
         _ => Exit::Model,
     }
 }

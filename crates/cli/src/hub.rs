@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tastemaker_models::adapters::FILE_NAME;
 use tastemaker_store::hub::{Cache, RepoId, Revision, Settings, Token};
 use tastemaker_store::{StoreError, json};
 
@@ -42,22 +43,48 @@ pub fn settings() -> Result<Settings> {
     })
 }
 
-/// The folder of a model: the one of this name, or the snapshot in the cache of the repository of this name.
+/// Where a model is: the folder or file of this name, or the snapshot in the cache of the repository of this name, at
+/// `revision` (`main` if `None`).
 ///
 /// # Errors
-/// [`StoreError::NotCached`] if it is neither, but could be on the Hub.
-pub fn model_folder(name: &str) -> Result<PathBuf> {
+/// [`StoreError::NotCached`] if it is neither, but could be on the Hub; [`UsageError`] for the revision of something that is
+/// no repository.
+pub fn locate(name: &str, revision: Option<&str>) -> Result<PathBuf> {
     let path = PathBuf::from(name);
-    let repo = RepoId::model(name).ok().filter(|_| name.contains('/'));
+    let is_file_name = [".safetensors", ".ckpt"].iter().any(|ending| name.ends_with(ending));
+    let repo = RepoId::model(name).ok().filter(|_| name.contains('/') && !is_file_name);
+    let revision = revision.map(Revision::new).transpose()?;
     match (repo, cache(None)) {
         (Some(repo), Ok(cache)) if !path.exists() => {
+            let chosen =
+                revision.as_ref().map(|revision| format!(" --revision {revision}")).unwrap_or_default();
             let advice = format!(
-                "there is no folder of that name either: check the path, or run `tastemaker model fetch {name}`"
+                "there is no folder of that name either: check the path, or run `tastemaker model fetch {name}{chosen}`"
             );
-            Ok(cache.require(&repo, &Revision::default(), &advice)?.folder().to_owned())
+            Ok(cache.require(&repo, &revision.unwrap_or_default(), &advice)?.folder().to_owned())
         }
-        _ => Ok(path),
+        _ => match revision {
+            Some(_) if path.exists() => Err(UsageError(format!(
+                "{name} is a place on this machine; --revision chooses among those of a fetched model"
+            ))
+            .into()),
+            _ => Ok(path),
+        },
     }
+}
+
+/// Where an adapter is: the file of this name, or the one in the folder or fetched repository of this name.
+///
+/// # Errors
+/// As [`locate`].
+pub fn locate_lora(name: &str) -> Result<PathBuf> {
+    Ok(lora_in(locate(name, None)?))
+}
+
+/// The adapter in a folder that holds one and no model; else the path itself.
+pub fn lora_in(path: PathBuf) -> PathBuf {
+    let inner = path.join(FILE_NAME);
+    if inner.is_file() && !path.join("model_index.json").is_file() { inner } else { path }
 }
 
 fn home(variables: Variables<'_>) -> Option<PathBuf> {

@@ -10,7 +10,7 @@ use std::path::Path;
 use support::{Bench, Said, files};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, Outcome, Step, read_events};
 use tastemaker_torch::Precision;
 use tch::Device;
@@ -35,7 +35,7 @@ fn unet(
     folder: &str,
     lora: Option<LoraFile>,
 ) -> std::collections::BTreeMap<String, tch::Tensor> {
-    let folder = ModelFolder::open(bench.path(folder)).unwrap();
+    let folder = Model::open(bench.path(folder)).unwrap();
     let lora = lora.map(LoraFile::into_spec);
     folder.unet(Role::Frozen, Precision::F32, Device::Cpu, lora).unwrap().parameters
 }

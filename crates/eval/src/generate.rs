@@ -9,7 +9,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::{ModelFolder, SchedulerConfig, TextEncoders};
+use tastemaker_models::pipeline::{Model, SchedulerConfig, TextEncoders};
 use tastemaker_models::vae::Vae;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
@@ -56,7 +56,7 @@ impl Painter {
     ///
     /// # Errors
     /// [`EvalError::Model`] for whatever the folder lacks.
-    pub fn open(folder: &ModelFolder, precision: Precision, device: Device) -> Result<Self, EvalError> {
+    pub fn open(folder: &Model, precision: Precision, device: Device) -> Result<Self, EvalError> {
         let unet = folder.unet_config()?;
         let codec = folder.vae(Role::Frozen, precision, device)?.network;
         let resolution = unet.sample_size * codec.config().downsampling();

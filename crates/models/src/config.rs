@@ -5,6 +5,16 @@ use serde_json::{Map, Value};
 /// Keys that carry no meaning for the result.
 const ANNOTATIONS: [&str; 4] = ["_class_name", "_diffusers_version", "_name_or_path", "_commit_hash"];
 
+/// The largest width, table or picture a configuration may ask for: beyond every published network, and small enough that
+/// products of a few sizes fit any integer.
+pub const LARGEST: i64 = 1 << 24;
+
+/// The most levels a network may have.
+pub const MOST_LEVELS: i64 = 16;
+
+/// The most layers a network may have in one level, or a stack of transformer layers in all.
+pub const MOST_LAYERS: i64 = 128;
+
 /// A configuration being read; problems are collected and reported together.
 #[derive(Debug)]
 pub struct ConfigReader {
@@ -86,6 +96,16 @@ impl ConfigReader {
     /// A key that does not affect the result and may hold anything.
     pub fn ignored(&mut self, key: &str) {
         self.keys.shift_remove(key);
+    }
+
+    /// Checks that every value of a key is a size: at least 1 and at most `most`.
+    pub fn sizes(&mut self, key: &str, values: &[i64], most: i64) {
+        if let Some(n) = values.iter().find(|&&n| n < 1) {
+            self.problems.push(format!("`{key}` has {n}; wanted at least 1"));
+        }
+        if let Some(n) = values.iter().find(|&&n| n > most) {
+            self.problems.push(format!("`{key}` has {n}; wanted at most {most}"));
+        }
     }
 
     /// Records a problem found by the caller.

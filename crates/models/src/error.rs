@@ -35,6 +35,15 @@ pub enum ModelError {
         /// What it says and what was wanted.
         message: String,
     },
+    /// Nothing says what an SD2.x model in one file predicts.
+    #[error(
+        "SD2.x comes in two kinds that no file tells apart; add --prediction_type v_prediction for those made for 768 \
+         pixels, --prediction_type epsilon for the others"
+    )]
+    UnknownPrediction,
+    /// A choice of files that cannot be made.
+    #[error("{0}")]
+    Choice(String),
     /// What was computed is not what another program recorded.
     #[error("{} differs from what is computed here by more than {tolerance:e}: {what}", .path.display())]
     Differs {

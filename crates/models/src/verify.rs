@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor, no_grad, with_grad};
 use crate::ModelError;
 use crate::adapters::LoraFile;
 use crate::nn::{Role, Trainable};
-use crate::pipeline::{Family, ModelFolder};
+use crate::pipeline::{Family, Model};
 
 /// Header entry with the prompts, a JSON list.
 pub const PROMPTS: &str = "prompts";
@@ -38,7 +38,7 @@ pub struct Agreement {
 /// # Errors
 /// [`ModelError::Store`] for inputs of impossible shapes; the errors of loading a model.
 pub fn verify(
-    folder: &ModelFolder,
+    folder: &Model,
     path: &Path,
     reference: &Named,
     prompts: &[String],
@@ -97,7 +97,7 @@ impl Reference<'_> {
 }
 
 fn text(
-    folder: &ModelFolder,
+    folder: &Model,
     reference: &Reference<'_>,
     prompts: &[String],
     precision: Precision,
@@ -127,7 +127,7 @@ fn text(
 }
 
 fn unet(
-    folder: &ModelFolder,
+    folder: &Model,
     reference: &Reference<'_>,
     lora: Option<LoraFile>,
     precision: Precision,
@@ -192,11 +192,7 @@ fn gradients(
     Ok(())
 }
 
-fn vae(
-    folder: &ModelFolder,
-    reference: &Reference<'_>,
-    found: &mut Vec<Agreement>,
-) -> Result<(), ModelError> {
+fn vae(folder: &Model, reference: &Reference<'_>, found: &mut Vec<Agreement>) -> Result<(), ModelError> {
     if ["latent_mean", "decoded"].iter().all(|name| reference.get(name).is_none()) {
         return Ok(());
     }

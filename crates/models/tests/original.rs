@@ -8,11 +8,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tastemaker_math::schedule::Prediction;
+use tastemaker_models::ModelError;
 use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
-use tastemaker_models::nn::{Role, Scope, Weights};
+use tastemaker_models::nn::{Role, Scope, TensorSource, Weights};
 use tastemaker_models::original::{Change, ComponentMap, Layout, Preset, SingleFile, pack};
 use tastemaker_models::pipeline::{
-    DIFFUSERS_STEM, ModelFolder, StoredType, TRANSFORMERS_STEM, write_component,
+    DIFFUSERS_STEM, Model, ModelSources, StoredType, TRANSFORMERS_STEM, save, write_component,
 };
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_models::vae::{Vae, VaeConfig};
@@ -127,11 +128,12 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
             ["model", "single.safetensors", "back"].map(|name| scratch.path().join(name));
         let preset = narrow(layout);
         write_model(&preset, &model);
-        let packed = pack(&ModelFolder::open(&model).unwrap(), &file, &BTreeMap::new()).unwrap();
+        let packed = pack(&Model::open(&model).unwrap(), None, &file, &BTreeMap::new()).unwrap();
         assert_eq!(packed, layout, "{name}");
         let single = SingleFile::open(&file).unwrap();
         assert_eq!(single.layout, layout, "{name}");
-        single.unpack(&back, Prediction::VPrediction, &preset).unwrap();
+        let held = Model::from_file(&single, &preset, Prediction::VPrediction).unwrap();
+        save(&held, None, &back).unwrap();
 
         for component in ["unet", "vae"].iter().chain(text_components(layout)) {
             let stem = if component.starts_with("text") { TRANSFORMERS_STEM } else { DIFFUSERS_STEM };
@@ -145,10 +147,94 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
                 assert!(value.equal(&after[tensor]), "{name} {component} {tensor}");
             }
         }
-        let back = ModelFolder::open(&back).unwrap();
+        let back = Model::open(&back).unwrap();
         assert_eq!(back.schedule().unwrap().schedule.prediction(), Prediction::VPrediction);
         back.text(Precision::F32, Device::Cpu).unwrap();
     }
+}
+
+/// Every tensor of every network, as networks are built from them.
+fn parameters(model: &Model) -> Vec<BTreeMap<String, Tensor>> {
+    let unet = model.unet(Role::Frozen, Precision::F32, Device::Cpu, None).unwrap();
+    let vae = model.vae(Role::Frozen, Precision::F32, Device::Cpu).unwrap();
+    vec![unet.parameters, vae.parameters]
+}
+
+#[test]
+fn networks_come_out_of_a_single_file_as_out_of_the_folder() {
+    for (layout, name) in LAYOUTS {
+        let scratch = TempDir::new().unwrap();
+        let [folder, path] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
+        let preset = narrow(layout);
+        write_model(&preset, &folder);
+        let folder = Model::open(&folder).unwrap();
+        pack(&folder, None, &path, &BTreeMap::new()).unwrap();
+        let file = Model::from_file(&SingleFile::open(&path).unwrap(), &preset, Prediction::Epsilon).unwrap();
+        for (one, other) in parameters(&folder).iter().zip(&parameters(&file)) {
+            assert!(one.keys().eq(other.keys()), "{name}");
+            assert!(one.iter().all(|(tensor, value)| value.equal(&other[tensor])), "{name}");
+        }
+        for component in text_components(layout) {
+            let (one, other) = (folder.stored(component).unwrap(), file.stored(component).unwrap());
+            assert_eq!(one.names(), other.names(), "{name} {component}");
+            for tensor in one.names() {
+                assert!(one.read(&tensor).unwrap().equal(&other.read(&tensor).unwrap()), "{name} {tensor}");
+            }
+        }
+        let prompts = ["a fox", "rain over the sea"];
+        let encoded = file.text(Precision::F32, Device::Cpu).unwrap().encode(&prompts, 64);
+        assert_eq!(encoded.hidden.size()[..2], [2, 77], "{name}");
+    }
+}
+
+#[test]
+fn what_an_sd2_file_predicts_must_be_said() {
+    let scratch = TempDir::new().unwrap();
+    let [folder, file] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
+    let preset = narrow(Layout::Sd2);
+    write_model(&preset, &folder);
+    pack(&Model::open(&folder).unwrap(), None, &file, &BTreeMap::new()).unwrap();
+    assert!(matches!(Model::open(&file), Err(ModelError::UnknownPrediction)));
+    // Said, it goes on to the sizes, which are not those of the published model.
+    let said = ModelSources { prediction: Some(Prediction::VPrediction), ..ModelSources::of(&file) };
+    let error = Model::from_sources(&said).unwrap_err().to_string();
+    assert!(error.contains("is not known"), "{error}");
+
+    // A folder with the configurations of its own describes it, and what is said goes before what the folder says.
+    let described = scratch.path().join("described");
+    let held = Model::from_file(&SingleFile::open(&file).unwrap(), &preset, Prediction::Epsilon).unwrap();
+    save(&held, None, &described).unwrap();
+    let sources = ModelSources { config: Some(described), ..said };
+    let model = Model::from_sources(&sources).unwrap();
+    assert_eq!(model.schedule().unwrap().schedule.prediction(), Prediction::VPrediction);
+    let again = scratch.path().join("again");
+    save(&model, None, &again).unwrap();
+    let again = Model::open(&again).unwrap().schedule().unwrap();
+    assert_eq!(again, model.schedule().unwrap());
+    let silent = Model::from_sources(&ModelSources { prediction: None, ..sources }).unwrap();
+    assert_eq!(silent.schedule().unwrap().schedule.prediction(), Prediction::Epsilon);
+}
+
+#[test]
+fn a_file_without_the_part_that_is_replaced_will_do() {
+    let scratch = TempDir::new().unwrap();
+    let [folder, file] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
+    let preset = narrow(Layout::Sd1);
+    write_model(&preset, &folder);
+    pack(&Model::open(&folder).unwrap(), None, &file, &BTreeMap::new()).unwrap();
+    let (_, vae) = maps(&preset).remove(1);
+    let mut tensors = tensors::read(&file).unwrap();
+    vae.entries().for_each(|(_, _, place)| drop(tensors.remove(&place.name)));
+    tensors::write(&file, &tensors, &BTreeMap::new()).unwrap();
+    fs::create_dir_all(folder.join("scheduler")).unwrap();
+    fs::write(folder.join("scheduler/scheduler_config.json"), preset.config("scheduler").to_string())
+        .unwrap();
+    let without = ModelSources { config: Some(folder.clone()), ..ModelSources::of(&file) };
+    assert!(Model::from_sources(&without).unwrap_err().to_string().contains("is missing"));
+    let model = Model::from_sources(&ModelSources { vae: Some(folder.clone()), ..without }).unwrap();
+    let wanted = parameters(&Model::open(&folder).unwrap());
+    let found = parameters(&model);
+    assert!(wanted[1].iter().all(|(name, tensor)| found[1][name].equal(tensor)));
 }
 
 /// Something done to the tensors of a checkpoint.
@@ -157,19 +243,17 @@ type Edit<'a> = &'a dyn Fn(&mut BTreeMap<String, Tensor>);
 #[test]
 fn what_is_no_checkpoint_is_refused_by_name() {
     let scratch = TempDir::new().unwrap();
-    let [model, file, back] = ["model", "single.safetensors", "back"].map(|name| scratch.path().join(name));
+    let [model, file] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
     let preset = narrow(Layout::Sd1);
     write_model(&preset, &model);
-    pack(&ModelFolder::open(&model).unwrap(), &file, &BTreeMap::new()).unwrap();
+    pack(&Model::open(&model).unwrap(), None, &file, &BTreeMap::new()).unwrap();
     let whole = tensors::read(&file).unwrap();
     let refusal = |edit: Edit<'_>| {
         let mut tensors: BTreeMap<_, _> = whole.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         edit(&mut tensors);
         tensors::write(&file, &tensors, &BTreeMap::new()).unwrap();
-        let unpack = |single: SingleFile| single.unpack(&back, Prediction::Epsilon, &preset);
-        let error = SingleFile::open(&file).and_then(unpack).expect_err("it is damaged");
-        assert!(!back.join("model_index.json").exists());
-        error.to_string()
+        let held = |single: SingleFile| Model::from_file(&single, &preset, Prediction::Epsilon);
+        SingleFile::open(&file).and_then(held).expect_err("it is damaged").to_string()
     };
     let one = || Tensor::zeros([1], (tch::Kind::Float, Device::Cpu));
     let stored = |component: usize, ours: &str| {
@@ -201,5 +285,5 @@ fn what_is_no_checkpoint_is_refused_by_name() {
     tensors.insert("model_ema.decay".into(), one());
     tensors.insert(position.replace("position_embedding.weight", "position_ids"), one());
     tensors::write(&file, &tensors, &BTreeMap::new()).unwrap();
-    SingleFile::open(&file).unwrap().unpack(&back, Prediction::Epsilon, &preset).unwrap();
+    Model::from_file(&SingleFile::open(&file).unwrap(), &preset, Prediction::Epsilon).unwrap();
 }

@@ -20,12 +20,12 @@ pub use error::{Problem, RunError, Warning};
 pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use plan::{
-    Adapter, DataPlan, MemoryEstimate, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan, Plan, TimeIds,
-    TrainPlan, ValidationPlan,
+    Adapter, DataPlan, MemoryEstimate, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan, OutputPlan,
+    Plan, TimeIds, TrainPlan, ValidationPlan,
 };
 pub use recipe::{
-    AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OptimizerSection, Overrides,
-    Recipe, TrainSection, ValidationSection,
+    AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OneOrMore, OptimizerSection,
+    OutputLayout, OutputSection, OutputType, Overrides, Recipe, TrainSection, ValidationSection,
 };
 pub use resolve::resolve;
 pub use run_dir::RunDir;

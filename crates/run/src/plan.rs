@@ -8,6 +8,7 @@ use tastemaker_math::Prediction;
 use tastemaker_math::objectives::{Objective, SettingsError, objective};
 
 use crate::Warning;
+use crate::recipe::{OutputLayout, OutputType};
 use crate::schedule::{LrScheduler, Schedule};
 
 /// A run in full. Fields have the meaning of the recipe's keys, see [`Recipe`](crate::Recipe).
@@ -30,6 +31,9 @@ pub struct Plan {
     pub train: TrainPlan,
     /// Looking at held-out pairs on the way.
     pub validation: ValidationPlan,
+    /// What a full fine-tune writes.
+    #[serde(default)]
+    pub output: OutputPlan,
     /// Where results go.
     pub output_dir: PathBuf,
     /// Pairs to train on, once the data has been opened.
@@ -46,8 +50,23 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelPlan {
-    /// A folder in diffusers layout.
+    /// A folder in diffusers layout, or a single-file checkpoint.
     pub pretrained_model_name_or_path: String,
+    /// Another VAE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained_vae_model_name_or_path: Option<String>,
+    /// Another UNet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unet_init: Option<String>,
+    /// What describes a single-file checkpoint, if not the published configurations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_config: Option<String>,
+    /// Which weights to take where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Branch, tag or commit of a fetched model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Overrides what the model's scheduler config says.
     pub prediction_type: Option<Prediction>,
     /// Whether the schedule is stretched so that its last timestep is pure noise.
@@ -162,6 +181,22 @@ pub struct ValidationPlan {
     pub every: u64,
     /// Held-out pairs looked at.
     pub n_pairs: u32,
+}
+
+/// See [`OutputSection`](crate::OutputSection).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputPlan {
+    /// The layouts to write, each once.
+    pub layout: Vec<OutputLayout>,
+    /// Element type of what was trained.
+    pub dtype: OutputType,
+}
+
+impl Default for OutputPlan {
+    fn default() -> Self {
+        Self { layout: vec![OutputLayout::default()], dtype: OutputType::default() }
+    }
 }
 
 /// The type of frozen weights and activations, named as in accelerate.

@@ -53,6 +53,11 @@ fn rows(plan: &Plan) -> Vec<Row> {
     table(&mut rows, "validation", &plan.validation);
     let mut row = |section, key: &str, value: String| rows.push(Row { section, key: key.into(), value });
     row("output", "output_dir", plan.output_dir.display().to_string());
+    if plan.adapter == (Adapter::Full {}) {
+        let layouts: Vec<String> = plan.output.layout.iter().map(words).collect();
+        row("output", "layout", layouts.join(", "));
+        row("output", "dtype", words(&plan.output.dtype));
+    }
 
     let effect = "in effect";
     let (batch, accumulated) = (plan.train.train_batch_size, plan.train.gradient_accumulation_steps);

@@ -1,8 +1,12 @@
 //! What was typed: a TOML file and flags, every key optional, nothing filled in.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use tastemaker_math::Prediction;
 use tastemaker_math::nearest::{did_you_mean, nearest};
@@ -33,8 +37,19 @@ macro_rules! section {
 section! {
     /// `[model]`: what is aligned.
     ModelSection {
-        /// A folder in diffusers layout. Required.
+        /// A folder in diffusers layout, a single-file checkpoint, or the name of a fetched model. Required.
         pretrained_model_name_or_path: String,
+        /// Another VAE: its folder, a folder with `vae/`, a file, or a name.
+        pretrained_vae_model_name_or_path: String,
+        /// Another UNet to start from: its folder, a folder with `unet/`, or a name.
+        unet_init: String,
+        /// A folder whose configurations, tokenizers and schedule go with a single-file checkpoint, in place of the
+        /// published ones.
+        model_config: String,
+        /// Which weights to take where there are several, such as fp16.
+        variant: String,
+        /// Branch, tag or commit of a fetched model; main.
+        revision: String,
         /// What the network predicts, where its scheduler config is wrong or silent.
         prediction_type: Prediction,
         /// Train on a schedule whose last timestep is pure noise, as SDXL-Turbo is trained; false, as the model says.
@@ -128,6 +143,89 @@ section! {
     }
 }
 
+section! {
+    /// `[output]`: what a full fine-tune writes.
+    OutputSection {
+        /// `diffusers`, `unet`, `original`, or a list of them; diffusers.
+        layout: OneOrMore<OutputLayout>,
+        /// Element type of what was trained: `float32`, `float16` or `bfloat16`; float32.
+        dtype: OutputType,
+    }
+}
+
+/// A single word, or a list of words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum OneOrMore<T> {
+    /// One.
+    One(T),
+    /// As many as there are.
+    More(Vec<T>),
+}
+
+impl<T> OneOrMore<T> {
+    /// All values.
+    pub fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::One(value) => vec![value],
+            Self::More(values) => values,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Words<T> {
+            type Value = OneOrMore<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a word or a list of words")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
+                T::deserialize(word.into_deserializer()).map(OneOrMore::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, words: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(words)).map(OneOrMore::More)
+            }
+        }
+
+        deserializer.deserialize_any(Words(PhantomData))
+    }
+}
+
+/// The layouts of a trained model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputLayout {
+    /// A whole folder, as diffusers writes it.
+    #[default]
+    Diffusers,
+    /// The UNet alone, as diffusers writes it.
+    Unet,
+    /// One file under the names of the original Stable Diffusion code.
+    Original,
+}
+
+/// The element types of a trained model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputType {
+    /// Nothing is lost.
+    #[default]
+    #[serde(alias = "float")]
+    Float32,
+    /// IEEE half precision.
+    #[serde(alias = "fp16")]
+    Float16,
+    /// bfloat16.
+    #[serde(alias = "bf16")]
+    Bfloat16,
+}
+
 /// Which weights learn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -174,6 +272,8 @@ pub struct Recipe {
     pub train: TrainSection,
     /// Looking at held-out pairs on the way.
     pub validation: ValidationSection,
+    /// What a full fine-tune writes.
+    pub output: OutputSection,
 }
 
 /// What flags say: a recipe that lies over the recipe.
@@ -216,6 +316,7 @@ impl Recipe {
             optimizer: self.optimizer.over(below.optimizer),
             train: self.train.over(below.train),
             validation: self.validation.over(below.validation),
+            output: self.output.over(below.output),
         }
     }
 }

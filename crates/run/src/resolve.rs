@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tastemaker_math::objectives::objective;
 
-use crate::plan::{Adapter, DataPlan, MethodPlan, ModelPlan, OptimizerPlan, Plan, TrainPlan, ValidationPlan};
+use crate::plan::{
+    Adapter, DataPlan, MethodPlan, ModelPlan, OptimizerPlan, OutputPlan, Plan, TrainPlan, ValidationPlan,
+};
 use crate::recipe::{
-    AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OptimizerSection, Overrides,
-    Recipe, TrainSection, ValidationSection,
+    AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OneOrMore, OptimizerSection,
+    OutputSection, Overrides, Recipe, TrainSection, ValidationSection,
 };
 use crate::schedule::LrScheduler;
 use crate::{Problem, RunError, Warning};
@@ -36,6 +38,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     let optimizer = optimizer(&mut check, &mut warnings, typed.optimizer);
     let train = train(&mut check, typed.train);
     let validation = validation(&mut check, typed.validation);
+    let output = output(&mut check, &mut warnings, typed.output, &adapter);
     if !check.problems.is_empty() {
         return Err(RunError::Invalid(check.problems));
     }
@@ -54,6 +57,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
         optimizer,
         train,
         validation,
+        output,
         output_dir,
         n_pairs: None,
         memory: None,
@@ -65,6 +69,11 @@ fn model(check: &mut Check, typed: ModelSection) -> ModelPlan {
     ModelPlan {
         pretrained_model_name_or_path: check
             .required("model.pretrained_model_name_or_path", typed.pretrained_model_name_or_path),
+        pretrained_vae_model_name_or_path: typed.pretrained_vae_model_name_or_path,
+        unet_init: typed.unet_init,
+        model_config: typed.model_config,
+        variant: typed.variant,
+        revision: typed.revision,
         prediction_type: typed.prediction_type,
         rescale_betas_zero_snr: typed.rescale_betas_zero_snr.unwrap_or(false),
     }
@@ -190,6 +199,26 @@ fn validation(check: &mut Check, typed: ValidationSection) -> ValidationPlan {
     let n_pairs = typed.n_pairs.unwrap_or(64);
     check.that("validation.n_pairs", n_pairs, n_pairs > 0, "at least 1; to switch validation off, every = 0");
     ValidationPlan { every: typed.every.unwrap_or(0), n_pairs }
+}
+
+fn output(
+    check: &mut Check,
+    warnings: &mut Vec<Warning>,
+    typed: OutputSection,
+    adapter: &Adapter,
+) -> OutputPlan {
+    if *adapter != (Adapter::Full {}) {
+        let typed = [("output.layout", typed.layout.is_some()), ("output.dtype", typed.dtype.is_some())];
+        let reason = "a LoRA is always written for diffusers and as kohya's scripts do, in float32";
+        let idle = typed.into_iter().filter(|(_, is_typed)| *is_typed);
+        warnings.extend(idle.map(|(key, _)| Warning::NoEffect { key, reason }));
+        return OutputPlan::default();
+    }
+    let mut layout = typed.layout.map_or_else(|| OutputPlan::default().layout, OneOrMore::into_vec);
+    layout.sort_unstable();
+    layout.dedup();
+    check.that("output.layout", "nothing", !layout.is_empty(), "at least one layout");
+    OutputPlan { layout, dtype: typed.dtype.unwrap_or_default() }
 }
 
 fn method(warnings: &mut Vec<Warning>, name: String, typed: MethodSection) -> Result<MethodPlan, RunError> {

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
     Adapter, AdapterKind, AdapterSection, LrScheduler, MethodSection, MixedPrecision, OptimizerSection,
-    Overrides, Plan, Recipe, RunError, TrainSection, Warning, lr_at, resolve,
+    OutputLayout, OutputPlan, OutputType, Overrides, Plan, Recipe, RunError, TrainSection, Warning, lr_at,
+    resolve,
 };
 use tastemaker_store::StoreError;
 
@@ -57,7 +58,15 @@ mod parsing {
             output_dir = "out"
             [model]
             pretrained_model_name_or_path = "m"
+            pretrained_vae_model_name_or_path = "org/vae"
+            unet_init = "org/unet"
+            model_config = "described"
+            variant = "fp16"
+            revision = "refs/pr/1"
             prediction_type = "v_prediction"
+            [output]
+            layout = ["unet", "diffusers", "unet"]
+            dtype = "bfloat16"
             [data]
             train_data_dir = "d"
             resolution = 64
@@ -98,13 +107,18 @@ mod parsing {
         .unwrap();
         let plan = resolve(recipe, Overrides::default()).unwrap();
         assert_eq!(plan.model.prediction_type, Some(Prediction::VPrediction));
+        assert_eq!(plan.model.unet_init.as_deref(), Some("org/unet"));
+        let idle: Vec<String> = plan.warnings.iter().map(ToString::to_string).collect();
+        assert!(
+            idle.len() == 2 && idle.iter().all(|text| text.contains("a LoRA is always written")),
+            "{idle:?}"
+        );
         assert_eq!(plan.method.settings["beta"], 2000.0);
         assert_eq!(plan.method.settings["grid"], "release");
         assert_eq!(plan.adapter, Adapter::Lora { rank: 4, alpha: 8.0, target_modules: vec!["to_q".into()] });
         assert_eq!(plan.optimizer.lr_scheduler, LrScheduler::CosineWithRestarts);
         assert_eq!(plan.train.mixed_precision, MixedPrecision::Bf16);
         assert_eq!((plan.effective_batch(), plan.train.seed, plan.validation.every), (8, 7, 10));
-        assert_eq!(plan.warnings, []);
     }
 
     #[test]
@@ -117,6 +131,29 @@ mod parsing {
             ),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_full_fine_tune_is_written_in_one_layout_or_in_several() {
+        let output = |text: &str| {
+            let text = shortest_with(&format!("[adapter]\nkind = \"full\"\n[output]\n{text}\n"));
+            resolve(parse(&text).unwrap(), Overrides::default()).map(|plan| plan.output)
+        };
+        assert_eq!(output("").unwrap(), OutputPlan::default());
+        let both = OutputPlan {
+            layout: vec![OutputLayout::Diffusers, OutputLayout::Original],
+            dtype: OutputType::Float16,
+        };
+        assert_eq!(
+            output("layout = [\"original\", \"diffusers\", \"original\"]\ndtype = \"fp16\"").unwrap(),
+            both
+        );
+        assert_eq!(output("layout = \"unet\"").unwrap().layout, [OutputLayout::Unet]);
+        assert!(output("layout = []").unwrap_err().to_string().contains("output.layout is nothing"));
+        for layout in ["\"diffuser\"", "[\"unet\", \"diffuser\"]"] {
+            let message = refusal(&format!("[output]\nlayout = {layout}\n"));
+            assert!(message.contains("did you mean \"diffusers\"?"), "{message}");
+        }
     }
 
     #[test]

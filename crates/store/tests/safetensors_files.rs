@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use tastemaker_store::StoreError;
 use tastemaker_store::safetensors::{Dtype, Header, Metadata, SafeTensorsFile, TensorView, write};
-use tastemaker_store::weights::open_component;
+use tastemaker_store::weights::{WeightFile, has_variant, open_component, open_component_with};
 
 fn f32_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
@@ -155,6 +155,23 @@ fn full_precision_is_preferred_to_half() {
     assert_eq!(open_component(folder.path(), "m").unwrap().get("a").unwrap().bytes, half);
     write(folder.path().join("m.safetensors"), &[tensor("a", &[1], &full)], &metadata()).unwrap();
     assert_eq!(open_component(folder.path(), "m").unwrap().get("a").unwrap().bytes, full);
+}
+
+#[test]
+fn a_variant_that_is_asked_for_goes_before_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, chosen) = (f32_bytes(&[1.0]), f32_bytes(&[0.5]));
+    let open = |variant| {
+        let weights =
+            open_component_with(folder.path(), "m", variant, |path| WeightFile::open(path)).unwrap();
+        weights.get("a").unwrap().bytes.to_vec()
+    };
+    write(folder.path().join("m.safetensors"), &[tensor("a", &[1], &plain)], &metadata()).unwrap();
+    assert!(!has_variant(folder.path(), "m", "ema"));
+    assert_eq!(open(Some("ema")), plain, "a component without the variant goes with what it has");
+    write(folder.path().join("m.ema.safetensors"), &[tensor("a", &[1], &chosen)], &metadata()).unwrap();
+    assert!(has_variant(folder.path(), "m", "ema"));
+    assert_eq!((open(Some("ema")), open(None)), (chosen, plain));
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub fn read(path: &Path) -> Result<Named, TorchError> {
 /// # Errors
 /// The store's errors for a place that cannot be written; [`TorchError::ElementType`].
 pub fn write(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) -> Result<(), TorchError> {
-    with_views(path, tensors, |views| Ok(files::write(path, views, metadata)?))
+    let stored = raw(path, tensors)?;
+    Ok(files::write(path, &views(&stored), metadata)?)
 }
 
 /// The bytes that [`write`] would write; `path` is for errors.
@@ -49,33 +50,55 @@ pub fn to_bytes(
     tensors: &Named,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, TorchError> {
-    with_views(path, tensors, |views| Ok(files::to_bytes(path, views, metadata)?))
+    let stored = raw(path, tensors)?;
+    Ok(files::to_bytes(path, &views(&stored), metadata)?)
 }
 
-fn with_views<T>(
-    path: &Path,
-    tensors: &Named,
-    use_views: impl FnOnce(&[TensorView<'_>]) -> Result<T, TorchError>,
-) -> Result<T, TorchError> {
-    let mut stored = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let dtype = dtype_of(tensor.kind()).ok_or_else(|| TorchError::ElementType {
-            path: path.to_owned(),
-            name: name.clone(),
-            dtype: format!("{:?}", tensor.kind()),
-        })?;
-        let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-        let n_elements = tensor.numel();
-        let mut bytes = vec![0u8; n_elements * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut bytes, n_elements)?;
-        stored.push((name.as_str(), dtype, shape, bytes));
+/// A tensor as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Raw {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Its elements in row-major order, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+impl Raw {
+    /// To be written.
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView { name: &self.name, dtype: self.dtype, shape: &self.shape, bytes: &self.bytes }
     }
-    let views: Vec<_> = stored
+}
+
+fn views(stored: &[Raw]) -> Vec<TensorView<'_>> {
+    stored.iter().map(Raw::view).collect()
+}
+
+/// The bytes of tensors, sorted by name; `path`, where they are to go, is for errors.
+///
+/// # Errors
+/// [`TorchError::ElementType`].
+pub fn raw(path: &Path, tensors: &Named) -> Result<Vec<Raw>, TorchError> {
+    tensors
         .iter()
-        .map(|(name, dtype, shape, bytes)| TensorView { name, dtype: *dtype, shape, bytes })
-        .collect();
-    use_views(&views)
+        .map(|(name, tensor)| {
+            let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+            let dtype = dtype_of(tensor.kind()).ok_or_else(|| TorchError::ElementType {
+                path: path.to_owned(),
+                name: name.clone(),
+                dtype: format!("{:?}", tensor.kind()),
+            })?;
+            let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+            let n_elements = tensor.numel();
+            let mut bytes = vec![0u8; n_elements * tensor.kind().elt_size_in_bytes()];
+            tensor.f_copy_data_u8(&mut bytes, n_elements)?;
+            Ok(Raw { name: name.clone(), dtype, shape, bytes })
+        })
+        .collect()
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {

@@ -6,8 +6,10 @@ use std::path::Path;
 use serde_json::Value;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME};
 use tastemaker_models::pipeline::Family;
-use tastemaker_run::{Adapter, MixedPrecision, Plan, Probe};
+use tastemaker_run::{Adapter, MixedPrecision, OutputLayout, Plan, Probe};
 use tastemaker_store::checksum::hex;
+
+use crate::result::file_name;
 
 /// What a card tells besides the plan.
 pub(crate) struct CardFacts<'a> {
@@ -48,13 +50,16 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
     for (what, value) in rows(plan, facts) {
         let _ = writeln!(text, "| {what} | {} |", value.replace('|', "\\|"));
     }
-    text += &use_it(base.as_deref().unwrap_or("path/to/the/base-model"), is_lora);
+    text += &use_it(plan, facts.family, base.as_deref().unwrap_or("path/to/the/base-model"));
     text
 }
 
 fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     let weights = match &plan.adapter {
-        Adapter::Full {} => "the whole UNet".to_owned(),
+        Adapter::Full {} => {
+            let dtype = serde_json::to_value(plan.output.dtype).unwrap_or_default();
+            format!("the whole UNet, {}", dtype.as_str().unwrap_or("float32"))
+        }
         Adapter::Lora { rank, alpha, target_modules } => {
             format!("LoRA of rank {rank}, alpha {alpha}, on {}", target_modules.join(", "))
         }
@@ -67,6 +72,13 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     };
     let hash = hex(&facts.fingerprint);
     let pairs = plan.n_pairs.map_or_else(String::new, |n| format!("{n} trained on, "));
+    let other =
+        |path: &String| base_model(path).map_or("not the model's own".to_owned(), |name| format!("`{name}`"));
+    let parts = [
+        ("UNet to start from", &plan.model.unet_init),
+        ("VAE", &plan.model.pretrained_vae_model_name_or_path),
+    ];
+    let parts = parts.into_iter().filter_map(|(what, path)| Some((what, other(path.as_ref()?))));
     let mut rows = vec![
         ("method", format!("{} `{}`", plan.method.name, plan.method.settings)),
         ("weights", weights),
@@ -77,6 +89,7 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         ("seed", train.seed.to_string()),
         ("pairs", format!("{pairs}{} held out, sha256 `{hash}`", facts.n_held_out)),
     ];
+    rows.extend(parts);
     if let Some(probe) = facts.probe {
         let against = |now: f64, before: Option<f64>| {
             before.map_or_else(
@@ -96,21 +109,51 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn use_it(base: &str, is_lora: bool) -> String {
-    let python = if is_lora {
-        format!(
+/// How to load each thing that was written, in its own Python session.
+fn use_it(plan: &Plan, family: Family, base: &str) -> String {
+    let mut text = String::from("\n## Use\n");
+    let mut add = |imports: &str, python: &str, others: &str| {
+        text += &format!("\n```python\nfrom diffusers import {imports}\n\n{python}\n```\n{others}");
+    };
+    if let Adapter::Lora { .. } = plan.adapter {
+        let python = format!(
             "pipe = DiffusionPipeline.from_pretrained(\"{base}\")\n\
              pipe.load_lora_weights(\"path/to/this/folder\", weight_name=\"{FILE_NAME}\")"
-        )
-    } else {
-        "pipe = DiffusionPipeline.from_pretrained(\"path/to/this/folder\")".to_owned()
-    };
-    let others = if is_lora {
-        format!("\n`{KOHYA_FILE_NAME}` is the same adapter for A1111, Forge, ComfyUI and InvokeAI.\n")
-    } else {
-        String::new()
-    };
-    format!("\n## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\n{python}\n```\n{others}")
+        );
+        let others =
+            format!("\n`{KOHYA_FILE_NAME}` is the same adapter for A1111, Forge, ComfyUI and InvokeAI.\n");
+        add("DiffusionPipeline", &python, &others);
+        return text;
+    }
+    for layout in &plan.output.layout {
+        let name = file_name(*layout);
+        match layout {
+            OutputLayout::Diffusers => {
+                // Alone, the card lies in the model's folder.
+                let inner = if plan.output.layout.len() > 1 { format!("/{name}") } else { String::new() };
+                let python =
+                    format!("pipe = DiffusionPipeline.from_pretrained(\"path/to/this/folder{inner}\")");
+                add("DiffusionPipeline", &python, "");
+            }
+            OutputLayout::Unet => {
+                let python = format!(
+                    "unet = UNet2DConditionModel.from_pretrained(\"path/to/this/folder\", subfolder=\"{name}\")\n\
+                     pipe = DiffusionPipeline.from_pretrained(\"{base}\", unet=unet)"
+                );
+                add("DiffusionPipeline, UNet2DConditionModel", &python, "");
+            }
+            OutputLayout::Original => {
+                let class = match family {
+                    Family::StableDiffusion => "StableDiffusionPipeline",
+                    Family::StableDiffusionXl => "StableDiffusionXLPipeline",
+                };
+                let python = format!("pipe = {class}.from_single_file(\"path/to/this/folder/{name}\")");
+                let others = format!("\n`{name}` loads in A1111, Forge, ComfyUI and InvokeAI too.\n");
+                add(class, &python, &others);
+            }
+        }
+    }
+    text
 }
 
 /// The name on the Hub of a model in its cache; a folder elsewhere has a name only on the machine it is on.

@@ -3,7 +3,7 @@
 use tastemaker_math::objectives::Objective;
 use tastemaker_models::nn::is_target;
 use tastemaker_models::original::unet_shapes;
-use tastemaker_models::pipeline::{Family, ModelFolder};
+use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_models::unet::{Learning, UNetConfig};
 use tastemaker_run::{Adapter, MemoryEstimate, MixedPrecision, Plan, RunError};
 
@@ -23,7 +23,7 @@ const LEARNING: u64 = 16;
 ///
 /// # Errors
 /// [`TrainError::Model`] for configurations that are missing or not supported.
-pub fn memory(plan: &Plan, folder: &ModelFolder) -> Result<MemoryEstimate, TrainError> {
+pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError> {
     let config = folder.unet_config()?;
     let vae = folder.vae_config()?;
     let objective = plan.method.objective().map_err(RunError::from)?;
@@ -65,7 +65,7 @@ pub fn memory(plan: &Plan, folder: &ModelFolder) -> Result<MemoryEstimate, Train
 }
 
 /// Mean and deviation of two images, mirrored too where that is asked for, and the embeddings of one caption.
-fn bytes_per_pair(plan: &Plan, folder: &ModelFolder, config: &UNetConfig, side: u64, compute: u64) -> u64 {
+fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, compute: u64) -> u64 {
     let latents = config.in_channels as u64 * side * side * 4;
     let flips = if plan.data.no_hflip { 1 } else { 2 };
     let pooled = match folder.family() {

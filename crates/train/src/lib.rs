@@ -17,4 +17,4 @@ pub mod session;
 pub mod step;
 
 pub use error::TrainError;
-pub use result::result_path;
+pub use result::result_paths;

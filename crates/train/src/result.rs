@@ -4,32 +4,42 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile};
-use tastemaker_models::nn::{Role, Trainable};
-use tastemaker_models::original::Layout;
-use tastemaker_models::pipeline::{ModelFolder, StoredType, save_unet};
-use tastemaker_run::{Adapter, Plan};
-use tastemaker_torch::Precision;
+use tastemaker_models::nn::{TensorSource, Trainable};
+use tastemaker_models::original::{Layout, SingleFile, pack};
+use tastemaker_models::pipeline::{Model, StoredType, TrainedUNet, save as save_model, write_unet};
+use tastemaker_run::{Adapter, OutputLayout, OutputType, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
 use crate::TrainError;
 
-/// Where a run's result goes: `model/`, a folder in diffusers layout, or `pytorch_lora_weights.safetensors`.
-pub fn result_path(output_dir: &Path, adapter: &Adapter) -> PathBuf {
-    output_dir.join(match adapter {
-        Adapter::Full {} => "model",
-        Adapter::Lora { .. } => FILE_NAME,
-    })
+/// Where a run's results go: of a full fine-tune `model/`, a folder in diffusers layout, `unet/`, the UNet alone, and
+/// `model.safetensors`, one file under original names; of an adapter `pytorch_lora_weights.safetensors`.
+pub fn result_paths(output_dir: &Path, plan: &Plan) -> Vec<PathBuf> {
+    let names: Vec<&str> = match &plan.adapter {
+        Adapter::Full {} => plan.output.layout.iter().map(|layout| file_name(*layout)).collect(),
+        Adapter::Lora { .. } => vec![FILE_NAME],
+    };
+    names.into_iter().map(|name| output_dir.join(name)).collect()
 }
 
-/// Writes what was trained, f32, reads it again and compares. An adapter is written twice, for diffusers and, beside it, as
-/// kohya's scripts do for everything else.
+/// What a trained model is called in each layout.
+pub(crate) fn file_name(layout: OutputLayout) -> &'static str {
+    match layout {
+        OutputLayout::Diffusers => "model",
+        OutputLayout::Unet => "unet",
+        OutputLayout::Original => "model.safetensors",
+    }
+}
+
+/// Writes what was trained, reads it again and compares. A whole network is written in every layout of the plan; an adapter
+/// twice, for diffusers and, beside it, as kohya's scripts do for everything else.
 pub(crate) fn save(
-    source: &ModelFolder,
+    source: &Model,
     trained: &[Trainable],
     plan: &Plan,
     schedule: &NoiseSchedule,
-    path: &Path,
+    output_dir: &Path,
 ) -> Result<(), TrainError> {
     let on_host = |t: &Trainable| (t.name.clone(), t.tensor.detach().to_device(Device::Cpu));
     let written: Named = trained.iter().map(on_host).collect();
@@ -43,15 +53,22 @@ pub(crate) fn save(
     };
     match &plan.adapter {
         Adapter::Full {} => {
-            save_unet(source, path, &written, StoredType::F32)?;
-            let read = ModelFolder::open(path)?.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?;
-            same(&read.parameters, path)
+            let dtype = match plan.output.dtype {
+                OutputType::Float32 => StoredType::F32,
+                OutputType::Float16 => StoredType::F16,
+                OutputType::Bfloat16 => StoredType::Bf16,
+            };
+            let unet = TrainedUNet { parameters: &written, dtype };
+            plan.output.layout.iter().try_for_each(|layout| {
+                save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
+            })
         }
         Adapter::Lora { rank, alpha, target_modules } => {
             let tensors =
                 written.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
             let (rank, target_modules) = (i64::from(*rank), target_modules.clone());
             let file = LoraFile { rank, alpha: *alpha, target_modules, tensors };
+            let path = &output_dir.join(FILE_NAME);
             file.write(path)?;
             same(&LoraFile::read(path)?.tensors, path)?;
 
@@ -63,12 +80,38 @@ pub(crate) fn save(
     }
 }
 
+/// Writes a trained UNet in one layout and compares what is read back, after rounding to the stored type.
+fn save_whole(
+    source: &Model,
+    unet: &TrainedUNet<'_>,
+    layout: OutputLayout,
+    path: &Path,
+) -> Result<(), TrainError> {
+    let read = match layout {
+        OutputLayout::Diffusers => {
+            save_model(source, Some(unet), path)?;
+            Model::open(path)?.stored("unet")?
+        }
+        OutputLayout::Unet => {
+            write_unet(source, unet, path)?;
+            source.with_unet(path)?.stored("unet")?
+        }
+        OutputLayout::Original => {
+            pack(source, Some(unet), path, &[("format".to_owned(), "pt".to_owned())].into())?;
+            source.with_file(&SingleFile::open(path)?)?.stored("unet")?
+        }
+    };
+    let sound = |name: &&String| {
+        unet.rounded(name).zip(read.read(name)).is_some_and(|(wanted, found)| found.equal(&wanted))
+    };
+    match unet.parameters.keys().find(|name| !sound(name)) {
+        Some(tensor) => Err(TrainError::ReadBack { path: path.to_owned(), tensor: tensor.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// What the kohya twin says about the run.
-fn kohya_facts(
-    source: &ModelFolder,
-    plan: &Plan,
-    schedule: &NoiseSchedule,
-) -> Result<KohyaFacts, TrainError> {
+fn kohya_facts(source: &Model, plan: &Plan, schedule: &NoiseSchedule) -> Result<KohyaFacts, TrainError> {
     let title = plan.output_dir.file_name().map_or("LoRA".into(), |name| name.to_string_lossy().into_owned());
     let steps = plan.train.max_train_steps;
     let epochs = plan.steps_per_epoch().map_or(0, |n| (steps as f64 / n).ceil() as u64);

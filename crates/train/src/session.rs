@@ -1,7 +1,7 @@
 //! A whole run, from a plan to its result on disk.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use tastemaker_data::PairSource;
@@ -10,10 +10,11 @@ use tastemaker_diffusion::Denoiser;
 use tastemaker_math::objectives::{Corruption, InversionModel, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::nn::{LoraSpec, Role};
-use tastemaker_models::pipeline::{Loaded, ModelFolder};
+use tastemaker_models::pipeline::{Loaded, Model, ModelSources};
 use tastemaker_models::unet::UNet;
 use tastemaker_run::{
-    Adapter, Encode, Event, Finish, MixedPrecision, Outcome, Plan, Problem, RunDir, RunError, Start,
+    Adapter, Encode, Event, Finish, MixedPrecision, ModelPlan, Outcome, Plan, Problem, RunDir, RunError,
+    Start,
 };
 use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
@@ -27,7 +28,7 @@ use crate::encode::{EncodeSettings, Encoded, encode_pairs};
 use crate::fit::{Fit, fit};
 use crate::recorder::Recorder;
 use crate::reference::Reference;
-use crate::result::{result_path, save};
+use crate::result::{result_paths, save};
 use crate::step::{Engine, Timesteps};
 
 /// Images per forward pass of the codec, and the pixels they may have together: its maps are as large as the pictures.
@@ -43,8 +44,8 @@ pub struct Trained {
     pub seconds: f64,
     /// Most memory this process held in that time, where the system tells.
     pub peak_memory_bytes: Option<u64>,
-    /// The model folder or adapter file; see [`result_path`].
-    pub result: PathBuf,
+    /// Model folders and files, or the adapter file; see [`result_paths`].
+    pub results: Vec<PathBuf>,
 }
 
 /// Carries out a plan: opens, checks, encodes, trains, writes.
@@ -69,8 +70,10 @@ pub fn train(
     }
     let plan = plan.clone().with_data(split.train.len() as u64);
     let device = Device::Cpu;
-    let folder = ModelFolder::open(&plan.model.pretrained_model_name_or_path)?;
-    let schedule = schedule(&folder, &plan)?;
+    let folder = Model::from_sources(&sources(&plan.model))?;
+    let schedule = folder.schedule()?.schedule;
+    let rescaled = plan.model.rescale_betas_zero_snr;
+    let schedule = if rescaled { schedule.rescale_zero_terminal_snr() } else { schedule };
     let timesteps = timesteps(&plan, &schedule)?;
     let timesteps = timesteps.as_deref().map_or(Timesteps::All, Timesteps::Among);
     let objective = plan.method.objective().map_err(RunError::from)?;
@@ -129,7 +132,7 @@ pub fn train(
     let peak_memory_bytes = memory::read().filter(|_| knows_peak).map(|memory| memory.peak);
     let finish = |outcome| Event::Finish(Finish { step: steps, outcome, seconds, peak_memory_bytes });
 
-    let result = result_path(dir.path(), &plan.adapter);
+    let results = result_paths(dir.path(), &plan);
     let trained = outcome.map_err(TrainError::from).and_then(|fitted| fitted);
     let facts = CardFacts {
         family: folder.family(),
@@ -138,27 +141,31 @@ pub fn train(
         probe: probe.as_ref(),
     };
     let saved = trained
-        .and_then(|()| save(&folder, &networks.policy.trainable, &plan, &schedule, &result))
-        .and_then(|()| write_card(&result, &card(&plan, &facts)));
+        .and_then(|()| save(&folder, &networks.policy.trainable, &plan, &schedule, dir.path()))
+        .and_then(|()| write_card(&results, &card(&plan, &facts)));
     if let Err(error) = saved {
         // The run's own error matters more than one about writing it down.
         let _ = recorder.record(&finish(Outcome::Failed(error.to_string())));
         return Err(error);
     }
     recorder.record(&finish(Outcome::Completed))?;
-    Ok(Trained { steps, seconds, peak_memory_bytes, result })
+    Ok(Trained { steps, seconds, peak_memory_bytes, results })
 }
 
-/// Writes the model card beside an adapter, or into a model's folder.
-fn write_card(result: &Path, card: &str) -> Result<(), TrainError> {
-    let folder = if result.is_dir() { result } else { result.parent().unwrap_or(result) };
+/// Writes the model card beside the results; into the folder of a result that is a whole model and the only one.
+fn write_card(results: &[PathBuf], card: &str) -> Result<(), TrainError> {
+    let folder = match results {
+        [model] if model.join("model_index.json").is_file() => model.as_path(),
+        [first, ..] => first.parent().unwrap_or(first),
+        [] => return Ok(()),
+    };
     let written = atomic::write_bytes(folder.join("README.md"), card.as_bytes());
     written.map_err(|error| TrainError::from(RunError::from(error)))
 }
 
 /// Everything that can still be found wrong before training: weights, then images.
 fn prepare(
-    folder: &ModelFolder,
+    folder: &Model,
     plan: &Plan,
     source: &dyn PairSource,
     objective: &dyn Objective,
@@ -178,16 +185,6 @@ fn abandon(dir: &RunDir) {
     let _ = fs::remove_dir(dir.path());
 }
 
-/// The noise levels the model was trained on, with the plan's word on what it predicts.
-fn schedule(folder: &ModelFolder, plan: &Plan) -> Result<NoiseSchedule, TrainError> {
-    let schedule = folder.schedule()?.schedule;
-    let schedule = match plan.model.prediction_type {
-        Some(prediction) => schedule.with_prediction(prediction)?,
-        None => schedule,
-    };
-    Ok(if plan.model.rescale_betas_zero_snr { schedule.rescale_zero_terminal_snr() } else { schedule })
-}
-
 /// The timesteps to train at, every one of them of the schedule.
 fn timesteps(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<usize>>, RunError> {
     let Some(typed) = &plan.train.timesteps else { return Ok(None) };
@@ -199,6 +196,19 @@ fn timesteps(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<usize>>
             found: found.to_string(),
             wanted: "timesteps that the model's schedule has, counted from 0",
         }])),
+    }
+}
+
+/// The files that a plan names, all of them on this machine.
+pub fn sources(plan: &ModelPlan) -> ModelSources {
+    let path = |name: &Option<String>| name.as_ref().map(PathBuf::from);
+    ModelSources {
+        model: PathBuf::from(&plan.pretrained_model_name_or_path),
+        config: path(&plan.model_config),
+        vae: path(&plan.pretrained_vae_model_name_or_path),
+        unet: path(&plan.unet_init),
+        variant: plan.variant.clone(),
+        prediction: plan.prediction_type,
     }
 }
 
@@ -214,7 +224,7 @@ struct Networks {
 
 impl Networks {
     fn load(
-        folder: &ModelFolder,
+        folder: &Model,
         plan: &Plan,
         objective: &dyn Objective,
         device: Device,
@@ -261,7 +271,7 @@ pub(crate) fn needs_reference(objective: &dyn Objective) -> bool {
 }
 
 fn encode(
-    folder: &ModelFolder,
+    folder: &Model,
     plan: &Plan,
     source: &dyn PairSource,
     device: Device,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use image::{Rgb, RgbImage};
 use tastemaker_data::{InMemoryPairs, Ranking};
 use tastemaker_diffusion::{LatentCodec, Posterior};
-use tastemaker_models::pipeline::{ModelFolder, TextEncoders};
+use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
 use tastemaker_testkit::{tiny_model, tiny_sdxl_model};
 use tastemaker_torch::Precision;
@@ -54,7 +54,7 @@ fn source() -> InMemoryPairs {
 fn text() -> TextEncoders {
     let folder = tempfile::tempdir().unwrap();
     tiny_model(folder.path());
-    ModelFolder::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap()
+    Model::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap()
 }
 
 fn encode(codec: &Plain, flips: bool, batch_size: usize) -> Result<EncodedPairs, TrainError> {
@@ -143,7 +143,7 @@ fn told(time_ids: TimeIds) -> Vec<Vec<f32>> {
     let source = InMemoryPairs::new(vec![image(20, 48), image(64, 32)], vec![ranking]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     tiny_sdxl_model(folder.path());
-    let text = ModelFolder::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap();
+    let text = Model::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap();
     let settings =
         EncodeSettings { resolution: 16, batch_size: 8, flips: false, time_ids, device: Device::Cpu };
     let pairs = encode_pairs(&source, &Plain::default(), &text, &settings, &mut |_| Ok(())).unwrap();

@@ -9,27 +9,27 @@ use image::ImageFormat;
 use tastemaker_eval::generate::{Job, PaintSettings, Painter};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::ModelFolder;
 use tastemaker_run::MixedPrecision;
 use tastemaker_store::{atomic, json};
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
 use tch::Device;
 
+use crate::commands::parts::PartFlags;
 use crate::commands::word;
 use crate::exit::UsageError;
-use crate::hub::model_folder;
+use crate::hub::locate_lora;
 
 /// Paints prompts with a model, or with a model and a LoRA.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct SampleArgs {
-    /// The model, a folder in diffusers layout, or the name of a fetched one
-    #[arg(long, value_name = "DIR|ORG/NAME", alias = "pretrained_model_name_or_path")]
+    /// The model: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
-    /// A LoRA of its UNet, as `tastemaker train` and diffusers write it
-    #[arg(long, value_name = "FILE")]
-    lora: Option<PathBuf>,
+    /// A LoRA of its UNet: its file, a folder with one, or the name of a fetched one
+    #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
+    lora: Option<String>,
     /// What to paint; repeat for several
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
@@ -57,6 +57,8 @@ pub struct SampleArgs {
     /// Where pictures go, as <number of the prompt>-<seed>.png
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    parts: PartFlags,
 }
 
 /// Runs the command.
@@ -71,13 +73,9 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         MixedPrecision::No => Precision::F32,
         MixedPrecision::Bf16 => Precision::Bf16,
     };
-    let folder = ModelFolder::open(model_folder(&args.model)?)?;
-    let lora = args
-        .lora
-        .as_ref()
-        .map(|lora| LoraFile::read_for(lora, &folder))
-        .transpose()?
-        .map(LoraFile::into_spec);
+    let folder = args.parts.open(&args.model)?;
+    let lora = args.lora.as_deref().map(locate_lora).transpose()?;
+    let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?.map(LoraFile::into_spec);
     atomic::create_folder(&args.out)?;
     let painter = Painter::open(&folder, precision, Device::Cpu)?;
     let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora)?.network;

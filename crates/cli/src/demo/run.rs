@@ -13,7 +13,7 @@ use tastemaker_eval::generate::{PaintSettings, Painter};
 use tastemaker_eval::report::{self, CurvePoint, Training};
 use tastemaker_eval::scorers::Judge;
 use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, read_events};
 use tastemaker_torch::Precision;
 use tch::Device;
@@ -70,7 +70,7 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
     let judge = Judge::new(&gallery, art.captions.len(), STYLES.len())?;
     let learnt = scorer(&task, &art, &gallery, &judge, args.seed)?;
     let (scorer, scorer_check) = learnt.unzip();
-    let folder = ModelFolder::open(&base_folder)?;
+    let folder = Model::open(&base_folder)?;
     let stage = Stage {
         painter: Painter::open(&folder, Precision::F32, Device::Cpu)?,
         questions: questions(&task, args.seed, args.full),
@@ -137,7 +137,7 @@ fn align(
         bail!("`tastemaker train {}` ended with {status}", recipe.display());
     }
     let training = training(&output)?;
-    let folder = ModelFolder::open(output.join("model"))?;
+    let folder = Model::open(output.join("model"))?;
     let network = folder.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?.network;
     println!("painting with {}", method.label());
     Ok(Aligned { training, painted: stage.paint(&network)? })

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use image::{Rgb, RgbImage};
 use tastemaker_testkit::{TINY_RESOLUTION, tiny_model, tiny_sdxl_model};
+use tastemaker_torch::tensors::{self, Named};
 use tempfile::TempDir;
 
 /// A folder with `model/`, `pairs/` and whatever a test puts there; commands run in it.
@@ -151,4 +152,67 @@ pub fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     }
     found.sort();
     found
+}
+
+/// The weights of a UNet or a VAE in its folder.
+pub const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+/// A bench where the whole network was trained, and written in every layout.
+pub fn tuned(more: &[&str]) -> Bench {
+    let bench = Bench::new();
+    let full = ["--method", "mapo", "--adapter", "full", "--learning_rate", "0.1"];
+    let every = ["--output_layout", "original,unet,diffusers"];
+    let said = bench.train("full", &[full.as_slice(), &every, more].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    bench
+}
+
+/// A small picture by a model.
+pub fn painting(bench: &Bench, out: &str, more: &[&str]) -> Vec<u8> {
+    let quick = ["sample", "--num_inference_steps", "2", "--prompt", "a fox", "--out", out];
+    bench.succeed(&[quick.as_slice(), more].concat());
+    fs::read(bench.path(out).join("0000-0.png")).unwrap()
+}
+
+pub fn read(path: impl AsRef<Path>) -> Named {
+    tensors::read(path.as_ref()).unwrap()
+}
+
+pub fn same(one: &Named, other: &Named) -> bool {
+    one.keys().eq(other.keys()) && one.iter().all(|(name, tensor)| other[name].equal(tensor))
+}
+
+/// A folder and everything in it once more.
+pub fn copy(from: &Path, to: &Path) {
+    for (name, bytes) in files(from) {
+        fs::create_dir_all(to.join(&name).parent().unwrap()).unwrap();
+        fs::write(to.join(name), bytes).unwrap();
+    }
+}
+
+/// A VAE whose pictures are brighter, in its own folder, in another model, and in files under original names.
+pub fn bright_vae(bench: &Bench) {
+    copy(&bench.path("model"), &bench.path("bright"));
+    let path = bench.path("bright/vae").join(WEIGHTS);
+    let mut vae = read(&path);
+    let bias = &vae["decoder.conv_out.bias"] + 0.5;
+    vae.insert("decoder.conv_out.bias".into(), bias);
+    tensors::write(&path, &vae, &Default::default()).unwrap();
+    copy(&bench.path("bright/vae"), &bench.path("vae"));
+    bench.succeed(&["model", "convert", "bright", "bright.safetensors"]);
+    let single = read(bench.path("bright.safetensors"));
+    let prefix =
+        single.keys().find_map(|name| name.strip_suffix("decoder.conv_out.bias")).unwrap().to_owned();
+    let alone = single.into_iter().filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.to_owned(), t)));
+    let alone = alone.collect();
+    tensors::write(&bench.path("alone.safetensors"), &alone, &Default::default()).unwrap();
+}
+
+/// Puts a folder of the bench into a cache, as if it had been fetched.
+pub fn cached(bench: &Bench, folder: &str, name: &str, revision: &str) {
+    let digit = if revision == "main" { "a" } else { "b" };
+    let commit = digit.repeat(40);
+    let repo = format!("cache/models--{}", name.replace('/', "--"));
+    copy(&bench.path(folder), &bench.path(&format!("{repo}/snapshots/{commit}")));
+    bench.write(&format!("{repo}/refs/{revision}"), commit);
 }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::ConfigReader;
+use crate::config::{ConfigReader, LARGEST, MOST_LAYERS};
 
 /// Keys every transformers configuration may carry; none of them reaches an encoder's output.
 const IGNORED: [&str; 53] = [
@@ -158,9 +158,7 @@ impl ClipTextConfig {
             ("max_position_embeddings", config.max_position_embeddings),
             ("projection_dim", config.projection_dim),
         ] {
-            if size < 1 {
-                r.problem(format!("`{name}` is {size}; wanted at least 1"));
-            }
+            r.sizes(name, &[size], LARGEST);
         }
         r.finish().map(|()| config)
     }
@@ -185,15 +183,13 @@ pub(crate) fn encoder_shape(r: &mut ConfigReader, default: EncoderShape) -> Enco
         },
         eps: r.or("layer_norm_eps", default.eps),
     };
-    for (name, size) in [
-        ("hidden_size", shape.width),
-        ("intermediate_size", shape.intermediate),
-        ("num_hidden_layers", shape.n_layers),
-        ("num_attention_heads", shape.n_heads),
+    for (name, size, most) in [
+        ("hidden_size", shape.width, LARGEST),
+        ("intermediate_size", shape.intermediate, LARGEST),
+        ("num_hidden_layers", shape.n_layers, MOST_LAYERS),
+        ("num_attention_heads", shape.n_heads, LARGEST),
     ] {
-        if size < 1 {
-            r.problem(format!("`{name}` is {size}; wanted at least 1"));
-        }
+        r.sizes(name, &[size], most);
     }
     if shape.n_heads > 0 && shape.width % shape.n_heads != 0 {
         r.problem(format!("`hidden_size` is {}, which {} heads do not divide", shape.width, shape.n_heads));

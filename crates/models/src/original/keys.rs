@@ -2,6 +2,10 @@
 //!
 //! Source: names in `CompVis/stable-diffusion` and `Stability-AI/generative-models`.
 
+use tastemaker_math::schedule::Prediction;
+
+use crate::ModelError;
+
 /// The three layouts of original checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -30,6 +34,18 @@ pub(super) const VAE: &str = "first_stage_model.";
 const REFINER: &str = "conditioner.embedders.0.model.";
 
 impl Layout {
+    /// What the UNet predicts: what was said, else what all published models of the layout do.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownPrediction`] for SD2.x, if nothing was said.
+    pub fn prediction(self, said: Option<Prediction>) -> Result<Prediction, ModelError> {
+        match (said, self) {
+            (Some(prediction), _) => Ok(prediction),
+            (None, Self::Sd1 | Self::Sdxl) => Ok(Prediction::Epsilon),
+            (None, Self::Sd2) => Err(ModelError::UnknownPrediction),
+        }
+    }
+
     /// The name people know.
     pub fn title(self) -> &'static str {
         match self {
@@ -92,4 +108,9 @@ pub(super) fn is_ballast(name: &str) -> bool {
         || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
         || ENDS.iter().any(|end| name.ends_with(end))
         || name.starts_with(UNREAD)
+}
+
+/// The same for a file that holds a VAE alone, with or without what stands before its names in a checkpoint.
+pub(super) fn is_ballast_of_vae(name: &str) -> bool {
+    is_ballast(name) || is_ballast(&format!("{VAE}{name}"))
 }

@@ -38,8 +38,13 @@ impl ComponentMap {
     /// # Errors
     /// As [`ComponentMap::unet`].
     pub fn vae(config: &VaeConfig) -> Result<Self, Problems> {
+        Self::vae_under(config, VAE)
+    }
+
+    /// The map of a VAE whose names have something else before them.
+    pub(super) fn vae_under(config: &VaeConfig, prefix: &str) -> Result<Self, Problems> {
         let shapes = shapes(|scope| drop(Vae::new(scope, config.clone(), Precision::F32)));
-        Self::new(shapes, |name| Some(vae::original_place(config, name)?.under(VAE)))
+        Self::new(shapes, |name| Some(vae::original_place(config, name)?.under(prefix)))
     }
 
     /// The map of the `index`-th text encoder of a layout.
@@ -71,6 +76,11 @@ impl ComponentMap {
     /// Our names with shape and place.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &[usize], &Place)> {
         self.entries.iter().map(|(name, (shape, place))| (name.as_str(), shape.as_slice(), place))
+    }
+
+    /// The names in the checkpoint.
+    pub(super) fn stored_names(&self) -> impl Iterator<Item = &str> {
+        self.entries.values().map(|(_, place)| place.name.as_str())
     }
 
     /// Every tensor of the component out of a checkpoint.
@@ -129,7 +139,7 @@ pub fn unet_shapes(config: &UNetConfig) -> Shapes {
 }
 
 /// Names and shapes of what a constructor asks for.
-fn shapes(construct: impl FnOnce(Scope<'_>)) -> Shapes {
+pub(crate) fn shapes(construct: impl FnOnce(Scope<'_>)) -> Shapes {
     let weights = Weights::shapes();
     construct(weights.root());
     let (_, parameters) = weights.finish().unwrap_or_default();

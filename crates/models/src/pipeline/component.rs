@@ -1,52 +1,57 @@
-//! One component of a model folder: its `config.json` and its tensors, whatever files hold them.
+//! The tensors of one component of a model, whatever files hold them, and the network built from them.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-use tastemaker_store::safetensors::{Dtype, TensorView};
+use tastemaker_store::StoreError;
+use tastemaker_store::safetensors::Dtype;
 use tastemaker_store::weights::{Weights as FileWeights, open_component_with};
-use tastemaker_store::{StoreError, json};
+use tastemaker_torch::Precision;
 use tastemaker_torch::mapped::{self, Mapped};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::load::Loaded;
 use crate::ModelError;
 use crate::names::{ends_with, renamed};
-use crate::nn::{LoraSpec, Scope, TensorSource, Weights, WeightsReport};
+use crate::nn::{LoraSpec, Role, Scope, TensorSource, Weights, WeightsReport};
+use crate::original::{Change, ComponentMap, Moved, OpenFile, Place, Shapes, restore, shapes};
 
-/// Reads a JSON file that describes a component.
-pub(super) fn read_config<C>(path: &Path, parse: fn(&Value) -> Result<C, String>) -> Result<C, ModelError> {
-    let value: Value = json::read(path)?;
-    parse(&value).map_err(|problems| ModelError::Config { path: path.to_owned(), problems })
-}
-
-/// The tensors of a component in its files, under today's names. They are read when they are asked for.
+/// The tensors of a component, under today's names, in whatever files and layout. They are read when they are asked for.
 pub struct Stored {
     path: PathBuf,
     weights: FileWeights,
     maps: Vec<Mapped>,
-    /// Our name to the stored one.
-    names: BTreeMap<String, String>,
+    /// Our name to where the tensor lies.
+    places: BTreeMap<String, Lies>,
+}
+
+/// Where a tensor lies in its file.
+struct Lies {
+    /// Its name there.
+    name: String,
+    /// Our shape, and how the stored form differs; `None` where it is stored as it is.
+    form: Option<(Vec<usize>, Change)>,
 }
 
 impl Stored {
-    /// Opens the weights of a component's folder. `modern` gives the name of today for a stored one, or `None` for what is
-    /// not a weight.
+    /// Opens the weights of a component's folder, those of `variant` before others. `modern` gives the name of today for a
+    /// stored one, or `None` for what is not a weight.
     ///
     /// # Errors
     /// [`ModelError::Store`] for files that are missing or malformed, and for tensors that are no floating-point numbers.
     pub fn open(
         folder: &Path,
         stem: &str,
+        variant: Option<&str>,
         modern: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ModelError> {
         if !folder.is_dir() {
             return Err(missing(folder, "the folder of a model's component").into());
         }
         let maps = RefCell::new(Vec::new());
-        let weights = open_component_with(folder, stem, |path| {
+        let weights = open_component_with(folder, stem, variant, |path| {
             let (file, map) = mapped::open(path)?;
             maps.borrow_mut().push(map);
             Ok(file)
@@ -55,15 +60,39 @@ impl Stored {
             [file] => file.path().to_owned(),
             _ => folder.to_owned(),
         };
-        let views: Vec<_> = weights.tensors().collect();
-        let names = renamed(views.iter().map(|view| view.name), modern);
-        for view in names.values().filter_map(|name| weights.get(name)) {
+        let names = renamed(weights.tensors().map(|view| view.name).collect::<Vec<_>>().into_iter(), modern);
+        let places = names.into_iter().map(|(ours, name)| (ours, Lies { name, form: None })).collect();
+        Self { path, weights, maps: maps.into_inner(), places }.checked()
+    }
+
+    /// The part of a file that a component's map names.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] for tensors that are no floating-point numbers.
+    pub(super) fn held(file: &OpenFile, map: &ComponentMap) -> Result<Self, ModelError> {
+        let lies = |shape: &[usize], place: &Place| Lies {
+            name: place.name.clone(),
+            form: Some((shape.to_vec(), place.change)),
+        };
+        Self {
+            path: file.path().to_owned(),
+            weights: FileWeights::from_file(file.weights().clone()),
+            maps: vec![file.map().clone()],
+            places: map.entries().map(|(ours, shape, place)| (ours.to_owned(), lies(shape, place))).collect(),
+        }
+        .checked()
+    }
+
+    fn checked(self) -> Result<Self, ModelError> {
+        for view in self.places.values().filter_map(|lies| self.weights.get(&lies.name)) {
             if weight_kind(view.dtype).is_none() {
                 let found = format!("tensor `{}` of type {}", view.name, view.dtype);
-                return Err(StoreError::malformed(&path, found, "weights of type F32, F16 or BF16").into());
+                return Err(
+                    StoreError::malformed(&self.path, found, "weights of type F32, F16 or BF16").into()
+                );
             }
         }
-        Ok(Self { path, weights, maps: maps.into_inner(), names })
+        Ok(self)
     }
 
     /// The file, or the folder of shards.
@@ -71,27 +100,57 @@ impl Stored {
         &self.path
     }
 
-    /// Every tensor of the files, under its stored name.
-    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
-        self.weights.tensors()
+    /// Every tensor, under our name and in our shape, its bytes as they lie on disk wherever that is the same.
+    pub fn tensors(&self) -> impl Iterator<Item = Moved<'_>> {
+        self.places.keys().filter_map(|name| self.tensor(name))
     }
 
-    /// A tensor as it lies in the file, by our name.
-    pub fn view(&self, name: &str) -> Option<TensorView<'_>> {
-        self.weights.get(self.names.get(name)?)
+    fn tensor(&self, name: &str) -> Option<Moved<'_>> {
+        let lies = self.places.get(name)?;
+        let view = self.weights.get(&lies.name)?;
+        match &lies.form {
+            Some((shape, change)) => restore(name, shape, *change, &view).ok(),
+            None => Some(Moved {
+                name: name.to_owned(),
+                dtype: view.dtype,
+                shape: view.shape.to_vec(),
+                bytes: Cow::Borrowed(view.bytes),
+            }),
+        }
+    }
+
+    /// Compares with what a network asks for, before anything is read.
+    fn fit(&self, wanted: &Shapes) -> WeightsReport {
+        let sizes = |shape: &[usize]| shape.iter().map(|&n| n as i64).collect::<Vec<_>>();
+        let mut report = WeightsReport::default();
+        for (name, shape) in wanted {
+            let found = self.places.get(name).and_then(|lies| match &lies.form {
+                Some((shape, _)) => Some(shape.as_slice()),
+                None => self.weights.get(&lies.name).map(|view| view.shape),
+            });
+            match found {
+                None => report.missing.push(name.clone()),
+                Some(found) if found != shape => {
+                    report.misshapen.push((name.clone(), sizes(found), sizes(shape)));
+                }
+                Some(_) => {}
+            }
+        }
+        report.unexpected = self.places.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        report
     }
 }
 
 impl TensorSource for Stored {
     fn names(&self) -> Vec<String> {
-        self.names.keys().cloned().collect()
+        self.places.keys().cloned().collect()
     }
 
     fn read(&self, name: &str) -> Option<Tensor> {
-        let view = self.view(name)?;
-        let shape: Vec<i64> = view.shape.iter().map(|&n| n as i64).collect();
-        let tensor = Tensor::from_data_size(view.bytes, &shape, weight_kind(view.dtype)?);
-        self.maps.iter().for_each(|map| map.release(view.bytes));
+        let found = self.tensor(name)?;
+        let shape: Vec<i64> = found.shape.iter().map(|&n| n as i64).collect();
+        let tensor = Tensor::from_data_size(&found.bytes, &shape, weight_kind(found.dtype)?);
+        self.maps.iter().for_each(|map| map.release(&found.bytes));
         Some(tensor)
     }
 }
@@ -111,13 +170,34 @@ pub(super) fn missing(path: &Path, wanted: &str) -> StoreError {
     StoreError::Missing { path: path.to_owned(), wanted: wanted.to_owned() }
 }
 
+/// How a network is to be built.
+pub(super) struct Build {
+    /// Whether its own parameters train.
+    pub role: Role,
+    /// Their compute type.
+    pub precision: Precision,
+    /// Where they live.
+    pub device: Device,
+    /// An adapter, which trains whatever the role.
+    pub lora: Option<LoraSpec>,
+}
+
 /// Builds a network and checks that it took every tensor there was, the adapter's included.
+///
+/// Names and shapes are compared before the first tensor is read, so a configuration that asks for more than there is
+/// costs nothing.
 pub(super) fn build<N>(
-    weights: Weights,
-    lora: Option<LoraSpec>,
-    path: PathBuf,
-    construct: impl FnOnce(Scope<'_>) -> N,
+    stored: Stored,
+    how: Build,
+    construct: impl Fn(Scope<'_>) -> N,
 ) -> Result<Loaded<N>, ModelError> {
+    let path = stored.path().to_owned();
+    let report = stored.fit(&shapes(|scope| drop(construct(scope))));
+    if !report.is_clean() {
+        return Err(ModelError::Weights { path, report });
+    }
+    let Build { role, precision, device, lora } = how;
+    let weights = Weights::from_source(stored, role, precision, device);
     let targets = lora.as_ref().map_or_else(Vec::new, |spec| spec.target_modules.clone());
     let factors: BTreeSet<String> = lora
         .as_ref()

@@ -1,19 +1,22 @@
-//! Networks out of a model folder.
+//! Networks out of a model.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tastemaker_math::schedule::Prediction;
 use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
 
-use super::component::{Stored, build, missing, read_config};
+use super::component::{Build, Stored, build, missing};
 use super::index::{Family, ModelIndex};
+use super::part::{Config, Part};
 use super::scheduler::SchedulerConfig;
 use super::text::{self, TextEncoders};
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::clip_text::{self, ClipTextConfig};
-use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable, Weights};
+use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable};
+use crate::tokenizer::TokenizerFiles;
 use crate::unet::{UNet, UNetConfig};
 use crate::vae::{self, Vae, VaeConfig};
 
@@ -30,35 +33,25 @@ pub struct Loaded<N> {
     pub switch: AdapterSwitch,
 }
 
-/// A diffusers model folder. Opening it reads configurations; weights are read when a network is asked for.
+/// A model: a diffusers folder or a single-file checkpoint, and other parts in place of some of its own. Opening it reads
+/// configurations; weights are read when a network is asked for.
 #[derive(Debug, Clone)]
-pub struct ModelFolder {
-    path: PathBuf,
-    index: ModelIndex,
+pub struct Model {
+    pub(super) path: PathBuf,
+    pub(super) index: ModelIndex,
+    /// `model_index.json`.
+    pub(super) index_config: Config,
+    /// By component, every one the index lists.
+    pub(super) parts: BTreeMap<String, Part>,
+    pub(super) variant: Option<String>,
+    pub(super) prediction: Option<Prediction>,
 }
 
-impl ModelFolder {
-    /// Reads `model_index.json`, and checks that the components whose configurations are there fit each other.
-    ///
-    /// # Errors
-    /// [`ModelError::Store`] if the folder or its index is not there; [`ModelError::Config`] for a model of another
-    /// kind, a configuration that is not supported, and components that do not fit.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = path.as_ref();
-        if !path.is_dir() {
-            return Err(missing(path, "a diffusers model folder").into());
-        }
-        let index_path = path.join("model_index.json");
-        if !index_path.is_file() {
-            return Err(missing(&index_path, "the index of a diffusers model folder").into());
-        }
-        let index = read_config(&index_path, ModelIndex::from_json)?;
-        let folder = Self { path: path.to_owned(), index };
-        folder.check_fit()?;
-        Ok(folder)
-    }
+/// A model by the name of its most usual form.
+pub type ModelFolder = Model;
 
-    /// The folder.
+impl Model {
+    /// The folder or the single file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -73,15 +66,15 @@ impl ModelFolder {
         self.index.family
     }
 
-    /// The folder of a component, whether or not it is there.
-    pub fn component(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+    /// Whether a component is listed and there.
+    pub fn has(&self, component: &str) -> bool {
+        self.parts.get(component).is_some_and(Part::exists)
     }
 
-    /// The listed components whose folders are not there.
+    /// The listed components that are not there.
     pub fn absent(&self) -> Vec<&str> {
         let names = self.index.components.iter().map(String::as_str);
-        names.filter(|name| !self.component(name).is_dir()).collect()
+        names.filter(|name| !self.has(name)).collect()
     }
 
     /// The UNet's configuration.
@@ -89,7 +82,7 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError::Store`] or [`ModelError::Config`].
     pub fn unet_config(&self) -> Result<UNetConfig, ModelError> {
-        read_config(&self.config_path("unet"), UNetConfig::from_json)
+        self.config("unet").read(UNetConfig::from_json)
     }
 
     /// The VAE's configuration.
@@ -97,7 +90,15 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError::Store`] or [`ModelError::Config`].
     pub fn vae_config(&self) -> Result<VaeConfig, ModelError> {
-        read_config(&self.config_path("vae"), VaeConfig::from_json)
+        self.config("vae").read(VaeConfig::from_json)
+    }
+
+    /// A text encoder's configuration.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] or [`ModelError::Config`].
+    pub fn text_config(&self, component: &str) -> Result<ClipTextConfig, ModelError> {
+        self.config(component).read(ClipTextConfig::from_json)
     }
 
     /// The noise the model was trained on and how its images are drawn.
@@ -105,8 +106,14 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError::Store`] or [`ModelError::Config`].
     pub fn schedule(&self) -> Result<SchedulerConfig, ModelError> {
-        let path = self.component("scheduler").join("scheduler_config.json");
-        read_config(&path, SchedulerConfig::from_json)
+        let config = self.scheduler_config();
+        let found = config.read(SchedulerConfig::from_json)?;
+        let Some(prediction) = self.prediction else { return Ok(found) };
+        let schedule = found.schedule.with_prediction(prediction).map_err(|error| ModelError::Config {
+            path: config.path().to_owned(),
+            problems: error.to_string(),
+        })?;
+        Ok(SchedulerConfig { schedule, ..found })
     }
 
     /// The UNet; with `lora`, an adapter that trains whatever the role.
@@ -122,28 +129,24 @@ impl ModelFolder {
         lora: Option<LoraSpec>,
     ) -> Result<Loaded<UNet>, ModelError> {
         let config = self.unet_config()?;
-        let stored = self.stored("unet")?;
-        let path = stored.path().to_owned();
-        let weights = Weights::from_source(stored, role, precision, device);
-        build(weights, lora, path, |scope| UNet::new(scope, config, precision))
+        let how = Build { role, precision, device, lora };
+        build(self.stored("unet")?, how, |scope| UNet::new(scope, config.clone(), precision))
     }
 
     /// The image codec.
     ///
     /// # Errors
-    /// As [`ModelFolder::unet`].
+    /// As [`Model::unet`].
     pub fn vae(&self, role: Role, precision: Precision, device: Device) -> Result<Loaded<Vae>, ModelError> {
         let config = self.vae_config()?;
-        let stored = self.stored("vae")?;
-        let path = stored.path().to_owned();
-        let weights = Weights::from_source(stored, role, precision, device);
-        build(weights, None, path, |scope| Vae::new(scope, config, precision))
+        let how = Build { role, precision, device, lora: None };
+        build(self.stored("vae")?, how, |scope| Vae::new(scope, config.clone(), precision))
     }
 
     /// The text encoders with their tokenizers, frozen.
     ///
     /// # Errors
-    /// As [`ModelFolder::unet`], and [`ModelError::Tokenizer`].
+    /// As [`Model::unet`], and [`ModelError::Tokenizer`].
     pub fn text(&self, precision: Precision, device: Device) -> Result<TextEncoders, ModelError> {
         text::load(self, precision, device)
     }
@@ -153,96 +156,37 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError::Store`] for files that are missing or malformed.
     pub fn stored(&self, component: &str) -> Result<Stored, ModelError> {
-        let folder = self.component(component);
-        match component {
-            "unet" => Stored::open(&folder, DIFFUSERS_STEM, |name| Some(name.to_owned())),
-            "vae" => Stored::open(&folder, DIFFUSERS_STEM, vae::modern_name),
-            _ => Stored::open(&folder, TRANSFORMERS_STEM, clip_text::modern_name),
+        let variant = self.variant.as_deref();
+        match self.part(component) {
+            Part::Held { file, map, .. } => Stored::held(&file, &map),
+            Part::Files(_) => Err(missing(&self.path.join(component), "the weights of a component").into()),
+            Part::Folder(folder) => match component {
+                "unet" => Stored::open(&folder, DIFFUSERS_STEM, variant, |name| Some(name.to_owned())),
+                "vae" => Stored::open(&folder, DIFFUSERS_STEM, variant, vae::modern_name),
+                _ => Stored::open(&folder, TRANSFORMERS_STEM, variant, clip_text::modern_name),
+            },
         }
     }
 
-    /// A text encoder's configuration.
-    ///
-    /// # Errors
-    /// [`ModelError::Store`] or [`ModelError::Config`].
-    pub fn text_config(&self, component: &str) -> Result<ClipTextConfig, ModelError> {
-        read_config(&self.config_path(component), ClipTextConfig::from_json)
+    pub(super) fn tokenizer(&self, component: &str) -> TokenizerFiles {
+        self.part(component).tokenizer(&self.path.join(component))
     }
 
-    fn config_path(&self, component: &str) -> PathBuf {
-        self.component(component).join("config.json")
+    /// The `config.json` of a network.
+    pub(super) fn config(&self, component: &str) -> Config {
+        self.part(component).config(&self.path.join(component), "config.json")
     }
 
-    /// Checks every pair of components that hand tensors to each other, as far as their configurations are there.
-    fn check_fit(&self) -> Result<(), ModelError> {
-        let mut problems = Vec::new();
-        let unet = self.present("unet", Self::unet_config)?;
-        let vae = self.present("vae", Self::vae_config)?;
-        let mut encoders = Vec::new();
-        for (name, _) in self.family().text_components() {
-            encoders.push(self.present(name, |folder| folder.text_config(name))?);
-        }
-        if let (Some(unet), Some(vae)) = (&unet, &vae) {
-            for (what, channels) in [("takes", unet.in_channels), ("predicts", unet.out_channels)] {
-                if channels != vae.latent_channels {
-                    let of_vae = vae.latent_channels;
-                    problems.push(format!(
-                        "the UNet {what} {channels} channels, the VAE's latents have {of_vae}"
-                    ));
-                }
-            }
-        }
-        let encoders: Option<Vec<_>> = encoders.into_iter().collect();
-        if let (Some(unet), Some(encoders)) = (&unet, &encoders) {
-            let width: i64 = encoders.iter().map(|config| config.encoder.width).sum();
-            if unet.cross_attention_dim != width {
-                let wanted = unet.cross_attention_dim;
-                problems.push(format!(
-                    "the UNet attends to text of width {wanted}, the text encoders give {width}"
-                ));
-            }
-            problems.extend(self.check_addition(unet, encoders));
-        }
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(ModelError::Config { path: self.path.join("model_index.json"), problems: problems.join("; ") })
+    pub(super) fn scheduler_config(&self) -> Config {
+        self.part("scheduler").config(&self.path.join("scheduler"), "scheduler_config.json")
     }
 
-    /// SDXL's additional conditioning: there exactly when the family has it, and as wide as what it is given.
-    fn check_addition(&self, unet: &UNetConfig, encoders: &[ClipTextConfig]) -> Option<String> {
-        match (self.family(), unet.text_time) {
-            (Family::StableDiffusion, None) => None,
-            (Family::StableDiffusion, Some(_)) => Some(
-                "the UNet wants SDXL's pooled text and sizes, which StableDiffusionPipeline does not give"
-                    .into(),
-            ),
-            (Family::StableDiffusionXl, None) => Some(
-                "the UNet's `addition_embed_type` is null; StableDiffusionXLPipeline needs text_time".into(),
-            ),
-            (Family::StableDiffusionXl, Some(text_time)) => {
-                let second = &encoders[encoders.len() - 1];
-                let given = second.projection_dim + 6 * text_time.time_embed_dim;
-                if !second.with_projection {
-                    Some("`text_encoder_2` has no projection; wanted CLIPTextModelWithProjection".into())
-                } else if text_time.input_dim != given {
-                    let wanted = text_time.input_dim;
-                    Some(format!(
-                        "the UNet's additional embedding takes {wanted} values, pooled text and sizes are {given}"
-                    ))
-                } else {
-                    None
-                }
-            }
-        }
+    pub(super) fn index_path(&self) -> &Path {
+        self.index_config.path()
     }
 
-    /// A component's configuration, if its folder has one.
-    fn present<C>(
-        &self,
-        component: &str,
-        read: impl Fn(&Self) -> Result<C, ModelError>,
-    ) -> Result<Option<C>, ModelError> {
-        if self.config_path(component).is_file() { read(self).map(Some) } else { Ok(None) }
+    /// Where a component lies; one that is not listed would lie in a folder of its name.
+    fn part(&self, component: &str) -> Part {
+        self.parts.get(component).cloned().unwrap_or_else(|| Part::Folder(self.path.join(component)))
     }
 }

@@ -1,16 +1,21 @@
-//! A diffusers model folder, in and out: `model_index.json` and one folder per component.
+//! Models, in and out: diffusers folders, with `model_index.json` and one folder per component, and single files in the same
+//! terms.
 
 mod component;
+mod fit;
 mod index;
 mod load;
+mod open;
+mod part;
 mod save;
 mod scheduler;
 mod text;
 
 pub use component::Stored;
 pub use index::{Family, ModelIndex};
-pub use load::{Loaded, ModelFolder};
-pub use save::{StoredType, save_unet, write_component};
+pub use load::{Loaded, Model, ModelFolder};
+pub use open::ModelSources;
+pub use save::{StoredType, TrainedUNet, save, write_component, write_unet};
 pub use scheduler::SchedulerConfig;
 pub use text::TextEncoders;
 

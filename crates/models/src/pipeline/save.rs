@@ -1,20 +1,23 @@
-//! Model folders out.
+//! Models out.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-use tastemaker_store::{StoreError, atomic, json};
+use serde_json::{Value, json};
+use tastemaker_store::safetensors::{TensorView, write};
+use tastemaker_store::{StoreError, atomic, json as json_file};
 use tastemaker_torch::Precision;
-use tastemaker_torch::tensors::{self, Named};
-use tch::{Device, Kind};
+use tastemaker_torch::tensors::{self, Named, Raw};
+use tch::{Device, Kind, Tensor};
 
-use super::DIFFUSERS_STEM;
-use super::load::ModelFolder;
+use super::load::Model;
+use super::part::{Part, copy_file};
+use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::nn::{Role, Weights};
-use crate::unet::UNet;
+use crate::original::Moved;
+use crate::unet::{UNet, UNetConfig};
 
 /// Element type of stored weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,7 +32,8 @@ pub enum StoredType {
 }
 
 impl StoredType {
-    fn kind(self) -> Kind {
+    /// The element type in libtorch.
+    pub fn kind(self) -> Kind {
         match self {
             Self::F32 => Kind::Float,
             Self::F16 => Kind::Half,
@@ -38,24 +42,63 @@ impl StoredType {
     }
 }
 
-/// Writes a whole model folder: the UNet from `parameters`, everything else copied from `source` byte for byte.
+/// A UNet to write in place of a model's own.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainedUNet<'a> {
+    /// Its parameters by their diffusers names.
+    pub parameters: &'a Named,
+    /// The element type to store them in.
+    pub dtype: StoredType,
+}
+
+impl TrainedUNet<'_> {
+    /// A parameter as it will be read back, rounded to the stored type.
+    pub fn rounded(&self, name: &str) -> Option<Tensor> {
+        Some(self.parameters.get(name)?.detach().to_kind(self.dtype.kind()))
+    }
+
+    fn stored(&self) -> Named {
+        let kind = self.dtype.kind();
+        self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_kind(kind))).collect()
+    }
+
+    /// The bytes to write to `path`.
+    pub(crate) fn raw(&self, path: &Path) -> Result<Vec<Raw>, ModelError> {
+        Ok(tensors::raw(path, &self.stored())?)
+    }
+
+    /// Builds the network from the parameters: names and shapes must be exactly those of the configuration.
+    fn check(&self, config: UNetConfig, destination: &Path) -> Result<(), ModelError> {
+        let device = self.parameters.values().next().map_or(Device::Cpu, Tensor::device);
+        let given = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+        let weights = Weights::from_tensors(given, Role::Frozen, Precision::F32, device);
+        drop(UNet::new(weights.root(), config, Precision::F32));
+        match weights.finish() {
+            Ok(_) => Ok(()),
+            Err(report) => Err(ModelError::Weights { path: destination.to_owned(), report }),
+        }
+    }
+}
+
+/// Writes a whole model folder: the UNet if one is given, everything else as it is, components of a folder byte for byte.
 ///
 /// Every file is whole or not there, and `model_index.json` comes last, so a folder that has one is complete.
 /// Only components the index lists travel; a single-file checkpoint beside them does not.
 ///
 /// # Errors
-/// [`ModelError::Weights`] if the parameters are not exactly those of the source's UNet; [`ModelError::Store`] if
-/// a file cannot be read or written, or the destination is the source.
-pub fn save_unet(
-    source: &ModelFolder,
+/// [`ModelError::Weights`] if the parameters are not exactly those of the model's UNet; [`ModelError::Store`] if
+/// a file cannot be read or written, or the destination is the model itself.
+pub fn save(
+    model: &Model,
+    unet: Option<&TrainedUNet<'_>>,
     destination: impl AsRef<Path>,
-    parameters: &Named,
-    dtype: StoredType,
 ) -> Result<(), ModelError> {
     let destination = destination.as_ref();
-    check_parameters(source, destination, parameters)?;
+    if let Some(unet) = unet {
+        unet.check(model.unet_config()?, &destination.join("unet"))?;
+    }
     atomic::create_folder(destination)?;
-    if same_folder(source.path(), destination) {
+    if same_folder(&model.path, destination) {
         return Err(
             StoreError::malformed(destination, "the model itself", "another folder to write to").into()
         );
@@ -67,17 +110,71 @@ pub fn save_unet(
         }
         _ => {}
     }
-    for component in source.index().components.iter().filter(|name| *name != "unet") {
-        let folder = source.component(component);
-        if folder.is_dir() {
-            copy_files(&folder, &destination.join(component))?;
+    for component in &model.index.components {
+        let target = destination.join(component);
+        match unet.filter(|_| component == "unet") {
+            Some(unet) => write_trained(model, unet, &target)?,
+            None => write_part(model, component, &target)?,
         }
     }
-    let unet = destination.join("unet");
-    atomic::create_folder(&unet)?;
-    copy_file(&source.component("unet").join("config.json"), &unet.join("config.json"))?;
-    write_weights(&unet, DIFFUSERS_STEM, parameters, dtype)?;
-    Ok(copy_file(&source.path().join("model_index.json"), &index)?)
+    Ok(model.index_config.write(&index)?)
+}
+
+/// Writes a UNet alone, as a folder that diffusers' `UNet2DConditionModel.from_pretrained` loads.
+///
+/// # Errors
+/// As [`save`].
+pub fn write_unet(model: &Model, unet: &TrainedUNet<'_>, folder: impl AsRef<Path>) -> Result<(), ModelError> {
+    unet.check(model.unet_config()?, folder.as_ref())?;
+    write_trained(model, unet, folder.as_ref())
+}
+
+fn write_trained(model: &Model, unet: &TrainedUNet<'_>, folder: &Path) -> Result<(), ModelError> {
+    atomic::create_folder(folder)?;
+    model.config("unet").write(&folder.join("config.json"))?;
+    write_weights(folder, DIFFUSERS_STEM, &unet.stored())
+}
+
+fn write_part(model: &Model, component: &str, target: &Path) -> Result<(), ModelError> {
+    let Some(part) = model.parts.get(component).filter(|part| part.exists()) else { return Ok(()) };
+    match part {
+        Part::Files(files) => {
+            atomic::create_folder(target)?;
+            for (name, text) in files {
+                atomic::write_bytes(target.join(name), text.as_bytes())?;
+            }
+        }
+        // A part of the model's own, with all that lies there.
+        Part::Folder(folder) if *folder == model.path.join(component) || !is_network(component) => {
+            copy_files(folder, target)?;
+        }
+        Part::Folder(_) | Part::Held { .. } => {
+            atomic::create_folder(target)?;
+            let stored = model.stored(component)?;
+            let tensors: Vec<Moved<'_>> = stored.tensors().collect();
+            let views: Vec<TensorView<'_>> = tensors.iter().map(Moved::view).collect();
+            model.config(component).write(&target.join("config.json"))?;
+            let stem = if component.starts_with("text") { TRANSFORMERS_STEM } else { DIFFUSERS_STEM };
+            write(target.join(format!("{stem}.safetensors")), &views, &pytorch())?;
+        }
+    }
+    if component == "scheduler" { write_prediction(model, target) } else { Ok(()) }
+}
+
+fn is_network(component: &str) -> bool {
+    ["unet", "vae", "text_encoder", "text_encoder_2"].contains(&component)
+}
+
+/// What the network predicts was said when the model was opened, so the copy says it too.
+fn write_prediction(model: &Model, folder: &Path) -> Result<(), ModelError> {
+    let Some(prediction) = model.prediction else { return Ok(()) };
+    let mut config = model.scheduler_config().value()?;
+    let says = json!(prediction);
+    if config.get("prediction_type") != Some(&says) && config.is_object() {
+        config["prediction_type"] = says;
+        json_file::write(folder.join("scheduler_config.json"), &config)?;
+    }
+    Ok(())
 }
 
 /// Writes one component: `config.json` and `<stem>.safetensors`.
@@ -93,28 +190,17 @@ pub fn write_component(
 ) -> Result<(), ModelError> {
     let folder = folder.as_ref();
     atomic::create_folder(folder)?;
-    json::write(folder.join("config.json"), config)?;
-    write_weights(folder, stem, tensors, dtype)
+    json_file::write(folder.join("config.json"), config)?;
+    write_weights(folder, stem, &TrainedUNet { parameters: tensors, dtype }.stored())
 }
 
-fn write_weights(folder: &Path, stem: &str, tensors: &Named, dtype: StoredType) -> Result<(), ModelError> {
-    let stored =
-        tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_kind(dtype.kind()))).collect();
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    Ok(tensors::write(&folder.join(format!("{stem}.safetensors")), &stored, &metadata)?)
+fn write_weights(folder: &Path, stem: &str, tensors: &Named) -> Result<(), ModelError> {
+    Ok(tensors::write(&folder.join(format!("{stem}.safetensors")), tensors, &pytorch())?)
 }
 
-/// Builds the network from the parameters: names and shapes must be exactly those of the configuration.
-fn check_parameters(source: &ModelFolder, destination: &Path, parameters: &Named) -> Result<(), ModelError> {
-    let config = source.unet_config()?;
-    let device = parameters.values().next().map_or(Device::Cpu, tch::Tensor::device);
-    let given = parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
-    let weights = Weights::from_tensors(given, Role::Frozen, Precision::F32, device);
-    drop(UNet::new(weights.root(), config, Precision::F32));
-    match weights.finish() {
-        Ok(_) => Ok(()),
-        Err(report) => Err(ModelError::Weights { path: destination.join("unet"), report }),
-    }
+/// What readers of safetensors expect in the header.
+fn pytorch() -> std::collections::BTreeMap<String, String> {
+    [("format".to_owned(), "pt".to_owned())].into()
 }
 
 fn same_folder(one: &Path, other: &Path) -> bool {
@@ -135,9 +221,4 @@ fn copy_files(from: &Path, to: &Path) -> Result<(), StoreError> {
         copy_file(file, &to.join(name))?;
     }
     Ok(())
-}
-
-fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let mut source = File::open(from).map_err(|error| StoreError::io("read", from, error))?;
-    atomic::write(to, |out| io::copy(&mut source, out).map(drop))
 }

@@ -6,12 +6,12 @@ use tastemaker_diffusion::Conditioning;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::component::build;
+use super::component::{Build, build};
 use super::index::Family;
-use super::load::ModelFolder;
+use super::load::Model;
 use crate::ModelError;
 use crate::clip_text::ClipText;
-use crate::nn::{Role, Weights};
+use crate::nn::Role;
 use crate::tokenizer::ClipTokenizer;
 
 /// Prompts encoded in one forward pass.
@@ -32,17 +32,13 @@ pub struct TextEncoders {
     device: Device,
 }
 
-/// Loads every text encoder of a folder.
-pub(super) fn load(
-    folder: &ModelFolder,
-    precision: Precision,
-    device: Device,
-) -> Result<TextEncoders, ModelError> {
+/// Loads every text encoder of a model.
+pub(super) fn load(model: &Model, precision: Precision, device: Device) -> Result<TextEncoders, ModelError> {
     let mut encoders: Vec<TextEncoder> = Vec::new();
-    for (component, tokenizer_name) in folder.family().text_components() {
-        let config = folder.text_config(component)?;
-        let tokenizer_folder = folder.component(tokenizer_name);
-        let tokenizer = ClipTokenizer::from_folder(&tokenizer_folder)?;
+    for (component, tokenizer_name) in model.family().text_components() {
+        let config = model.text_config(component)?;
+        let files = model.tokenizer(tokenizer_name);
+        let tokenizer = ClipTokenizer::from_files(&files)?;
         let first_length =
             encoders.first().map_or(tokenizer.max_length(), |first| first.tokenizer.max_length());
         let (n_ids, length) = (tokenizer.n_ids(), tokenizer.max_length());
@@ -58,18 +54,17 @@ pub(super) fn load(
         };
         if let Some(problem) = problem {
             return Err(ModelError::Tokenizer {
-                path: tokenizer_folder,
+                path: files.root().to_owned(),
                 message: format!("it makes {problem}"),
             });
         }
-        let stored = folder.stored(component)?;
-        let path = stored.path().to_owned();
-        let weights = Weights::from_source(stored, Role::Frozen, precision, device);
-        let network = build(weights, None, path, |scope| ClipText::new(scope, config))?.network;
+        let how = Build { role: Role::Frozen, precision, device, lora: None };
+        let stored = model.stored(component)?;
+        let network = build(stored, how, |scope| ClipText::new(scope, config.clone()))?.network;
         encoders.push(TextEncoder { tokenizer, network });
     }
-    let zeros_for_empty = folder.index().force_zeros_for_empty_prompt;
-    Ok(TextEncoders { encoders, family: folder.family(), zeros_for_empty, device })
+    let zeros_for_empty = model.index().force_zeros_for_empty_prompt;
+    Ok(TextEncoders { encoders, family: model.family(), zeros_for_empty, device })
 }
 
 impl TextEncoders {

@@ -1,14 +1,18 @@
 //! Vocabulary and merges, from two files or from one.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
-use tastemaker_store::json;
 
 use super::files::fault;
+use super::folder::TokenizerFiles;
 use super::tokens::Listed;
 use crate::ModelError;
+
+const SINGLE: &str = "tokenizer.json";
+const VOCABULARY: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
 
 /// The byte-pair encoding itself, from whichever files hold it.
 #[derive(Debug)]
@@ -26,14 +30,14 @@ pub(super) struct Bpe {
 }
 
 /// `tokenizer.json` where there is one, else `vocab.json` and `merges.txt`.
-pub(super) fn read(folder: &Path) -> Result<Bpe, ModelError> {
-    let single = folder.join("tokenizer.json");
-    if single.exists() {
-        return read_single(single);
+pub(super) fn read(folder: &TokenizerFiles) -> Result<Bpe, ModelError> {
+    if folder.has(SINGLE) {
+        return read_single(folder);
     }
-    let (vocab_path, merges_path) = (folder.join("vocab.json"), folder.join("merges.txt"));
-    let vocab = json::read(&vocab_path)?;
-    let merges = json::read_text(&merges_path)?
+    let (vocab_path, merges_path) = (folder.path(VOCABULARY), folder.path(MERGES));
+    let vocab = folder.json(VOCABULARY)?;
+    let merges = folder
+        .text(MERGES)?
         .lines()
         .enumerate()
         .filter(|(_, line)| !line.starts_with("#version"))
@@ -55,7 +59,7 @@ fn merge(line: &str) -> Option<(String, String)> {
     plain.then(|| (left.to_owned(), right.to_owned()))
 }
 
-fn read_single(path: PathBuf) -> Result<Bpe, ModelError> {
+fn read_single(folder: &TokenizerFiles) -> Result<Bpe, ModelError> {
     #[derive(Deserialize)]
     struct File {
         model: Model,
@@ -79,7 +83,8 @@ fn read_single(path: PathBuf) -> Result<Bpe, ModelError> {
         #[serde(flatten)]
         token: Listed,
     }
-    let File { model, added_tokens } = json::read(&path)?;
+    let path = folder.path(SINGLE);
+    let File { model, added_tokens } = folder.json(SINGLE)?;
     let merges = model
         .merges
         .into_iter()

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tastemaker_store::{StoreError, json as json_file};
+use tastemaker_store::StoreError;
 use tokenizers::AddedToken;
 
 use super::bpe::{self, Bpe};
+use super::folder::TokenizerFiles;
 use super::tokens::{self, Listed};
 use crate::ModelError;
 
@@ -54,22 +55,27 @@ pub(super) fn fault(path: &Path, message: impl Into<String>) -> ModelError {
 }
 
 /// Reads a file that may be absent.
-fn optional<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    if path.exists() { json_file::read(path).map(Some) } else { Ok(None) }
+fn optional<T: serde::de::DeserializeOwned>(
+    folder: &TokenizerFiles,
+    name: &str,
+) -> Result<Option<T>, StoreError> {
+    if folder.has(name) { folder.json(name).map(Some) } else { Ok(None) }
 }
 
-/// Reads and checks a tokenizer folder.
-pub(super) fn read(folder: &Path) -> Result<Files, ModelError> {
-    let config_path = folder.join("tokenizer_config.json");
-    let config: Map<String, Value> = json_file::read(&config_path)?;
+/// Reads and checks the files of a tokenizer.
+pub(super) fn read(folder: &TokenizerFiles) -> Result<Files, ModelError> {
+    const CONFIG: &str = "tokenizer_config.json";
+    const MAP: &str = "special_tokens_map.json";
+    let config_path = folder.path(CONFIG);
+    let config: Map<String, Value> = folder.json(CONFIG)?;
     check_settings(&config_path, &config)?;
     let max_length = max_length(&config_path, &config)?;
     let Bpe { vocab_path, merges_path, vocab, merges, added } = bpe::read(folder)?;
 
     // A list of added tokens in the settings is the newer way and replaces what the other files say.
     let decoder = config.get("added_tokens_decoder");
-    let map_path = folder.join("special_tokens_map.json");
-    let map = if decoder.is_none() { optional(&map_path)? } else { None };
+    let map_path = folder.path(MAP);
+    let map = if decoder.is_none() { optional(folder, MAP)? } else { None };
     let map: Map<String, Value> = map.unwrap_or_default();
     let origin = |key: &str| if map.contains_key(key) { &map_path } else { &config_path };
     let value = |key: &str| map.get(key).or_else(|| config.get(key)).filter(|value| !value.is_null());
@@ -84,7 +90,7 @@ pub(super) fn read(folder: &Path) -> Result<Files, ModelError> {
         }
         None => {
             check_ids(&vocab_path, &added, &vocab)?;
-            let mut listed = legacy_tokens(&folder.join("added_tokens.json"), &specials, &vocab)?;
+            let mut listed = legacy_tokens(folder, &specials, &vocab)?;
             listed.extend(added);
             listed
         }
@@ -117,15 +123,16 @@ pub(super) fn read(folder: &Path) -> Result<Files, ModelError> {
 
 /// `added_tokens.json`, which folders of older transformers releases have.
 fn legacy_tokens(
-    path: &Path,
+    folder: &TokenizerFiles,
     specials: &[(String, AddedToken)],
     vocab: &BTreeMap<String, u32>,
 ) -> Result<BTreeMap<u32, Listed>, ModelError> {
-    let ids: BTreeMap<String, u32> = optional(path)?.unwrap_or_default();
+    const NAME: &str = "added_tokens.json";
+    let ids: BTreeMap<String, u32> = optional(folder, NAME)?.unwrap_or_default();
     let is_special = |content: &String| specials.iter().any(|(_, token)| token.content == *content);
     let listed =
         ids.into_iter().map(|(content, id)| (id, Listed::plain(is_special(&content), content))).collect();
-    check_ids(path, &listed, vocab)?;
+    check_ids(&folder.path(NAME), &listed, vocab)?;
     Ok(listed)
 }
 

@@ -2,7 +2,9 @@
 
 mod bpe;
 mod files;
+mod folder;
 mod model;
 mod tokens;
 
+pub use folder::TokenizerFiles;
 pub use model::ClipTokenizer;

@@ -13,6 +13,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
 use super::files::{self, Files};
+use super::folder::TokenizerFiles;
 use crate::ModelError;
 
 /// English contractions, runs of letters, single digits, runs of anything else that is not space.
@@ -37,7 +38,15 @@ impl ClipTokenizer {
     /// [`ModelError::Store`] for a file that is missing or not JSON of the right form; [`ModelError::Tokenizer`] for a bad
     /// merge, a merge or special token outside the vocabulary, or a setting that would change the ids.
     pub fn from_folder(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        build(files::read(path.as_ref())?)
+        Self::from_files(&TokenizerFiles::in_folder(path.as_ref()))
+    }
+
+    /// The same from files that are at hand.
+    ///
+    /// # Errors
+    /// As [`ClipTokenizer::from_folder`].
+    pub fn from_files(files: &TokenizerFiles) -> Result<Self, ModelError> {
+        build(files::read(files)?)
     }
 
     /// The ids of a prompt: start, text, end, then fillers. What is too long is cut before the end.

@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 
-use crate::config::ConfigReader;
+use crate::config::{ConfigReader, LARGEST, MOST_LAYERS, MOST_LEVELS};
+
+/// The most transformer blocks on the way down; SDXL has 24.
+const MOST_BLOCKS: i64 = 1024;
 
 /// Whether a level has cross-attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,25 +119,31 @@ impl UNetConfig {
     }
 
     fn check(&self, r: &mut ConfigReader) {
-        if self.block_out_channels.is_empty() {
+        let n_levels = self.block_out_channels.len() as i64;
+        if n_levels == 0 {
             r.problem("`block_out_channels` is empty; wanted at least one level".into());
+        } else if n_levels > MOST_LEVELS {
+            r.problem(format!("`block_out_channels` has {n_levels} levels; wanted at most {MOST_LEVELS}"));
         }
-        let counts = [
+        for (key, n) in [
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("sample_size", self.sample_size),
             ("cross_attention_dim", self.cross_attention_dim),
-        ];
-        let lists = [
-            ("block_out_channels", &self.block_out_channels),
-            ("layers_per_block", &self.layers_per_block),
-            ("transformer_layers_per_block", &self.transformer_layers),
-        ];
-        let singles = counts.into_iter().map(|(key, n)| (key, vec![n]));
-        for (key, values) in singles.chain(lists.map(|(key, list)| (key, list.clone()))) {
-            if let Some(n) = values.iter().find(|&&n| n < 1) {
-                r.problem(format!("`{key}` has {n}; wanted at least 1"));
-            }
+        ] {
+            r.sizes(key, &[n], LARGEST);
+        }
+        r.sizes("block_out_channels", &self.block_out_channels, LARGEST);
+        r.sizes("layers_per_block", &self.layers_per_block, MOST_LAYERS);
+        r.sizes("transformer_layers_per_block", &self.transformer_layers, MOST_LAYERS);
+        if let Some(TextTime { time_embed_dim, input_dim }) = self.text_time {
+            r.sizes("addition_time_embed_dim", &[time_embed_dim], LARGEST);
+            r.sizes("projection_class_embeddings_input_dim", &[input_dim], LARGEST);
+        }
+        let layers = self.layers_per_block.iter().zip(&self.transformer_layers);
+        let n_blocks = layers.fold(0i64, |n, (a, b)| n.saturating_add(a.saturating_mul(*b)));
+        if n_blocks > MOST_BLOCKS {
+            r.problem(format!("{n_blocks} transformer blocks on the way down; wanted at most {MOST_BLOCKS}"));
         }
         for (level, (&channels, &heads)) in self.block_out_channels.iter().zip(&self.heads).enumerate() {
             if self.norm_num_groups < 1 || channels % self.norm_num_groups != 0 {

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::ConfigReader;
+use crate::config::{ConfigReader, LARGEST, MOST_LAYERS, MOST_LEVELS};
 
 /// What the codec looks like. Lists hold one value per level, from the full resolution down.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,19 +74,21 @@ impl VaeConfig {
         r.neutral("latents_mean", &[]);
         r.neutral("latents_std", &[]);
         r.ignored("sample_size");
-        if config.block_out_channels.is_empty() {
+        let n_levels = config.block_out_channels.len() as i64;
+        if n_levels == 0 {
             r.problem("`block_out_channels` is empty; wanted at least one level".into());
+        } else if n_levels > MOST_LEVELS {
+            r.problem(format!("`block_out_channels` has {n_levels} levels; wanted at most {MOST_LEVELS}"));
         }
-        let counts = [
+        for (key, n) in [
             ("in_channels", config.in_channels),
             ("out_channels", config.out_channels),
             ("latent_channels", config.latent_channels),
-            ("layers_per_block", config.layers_per_block),
-            ("block_out_channels", config.block_out_channels.iter().copied().min().unwrap_or(1)),
-        ];
-        for (key, n) in counts.into_iter().filter(|(_, n)| *n < 1) {
-            r.problem(format!("`{key}` has {n}; wanted at least 1"));
+        ] {
+            r.sizes(key, &[n], LARGEST);
         }
+        r.sizes("layers_per_block", &[config.layers_per_block], MOST_LAYERS);
+        r.sizes("block_out_channels", &config.block_out_channels, LARGEST);
         for (level, channels) in config.block_out_channels.iter().enumerate() {
             if config.norm_num_groups < 1 || channels % config.norm_num_groups != 0 {
                 r.problem(format!(

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tastemaker_models::ModelError;
 use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::{DIFFUSERS_STEM, ModelFolder};
+use tastemaker_models::pipeline::{DIFFUSERS_STEM, Model};
 use tastemaker_store::StoreError;
 use tastemaker_testkit::{Golden, malformed};
 use tastemaker_torch::{Precision, tensors};
@@ -61,7 +61,7 @@ fn configurations_that_cannot_be_honoured_are_refused_with_their_file() {
         let folder = sd1();
         let path = folder.path().join(file);
         edit_json(&path, key, value);
-        let model = ModelFolder::open(folder.path());
+        let model = Model::open(folder.path());
         let error = model.and_then(|model| model.schedule().map(drop)).unwrap_err();
         assert!(matches!(error, ModelError::Config { .. }), "{error:?}");
         let text = error.to_string();
@@ -76,11 +76,54 @@ fn configurations_that_cannot_be_honoured_are_refused_with_their_file() {
 }
 
 #[test]
+fn sizes_beyond_all_measure_are_refused_before_anything_is_made_of_them() {
+    let huge = json!(1_000_000_000_000_000_000i64);
+    for (file, keys) in [
+        (
+            "unet/config.json",
+            &[
+                "in_channels",
+                "out_channels",
+                "sample_size",
+                "cross_attention_dim",
+                "layers_per_block",
+                "transformer_layers_per_block",
+            ][..],
+        ),
+        ("vae/config.json", &["in_channels", "out_channels", "latent_channels", "layers_per_block"]),
+        (
+            "text_encoder/config.json",
+            &[
+                "vocab_size",
+                "max_position_embeddings",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "projection_dim",
+            ],
+        ),
+    ] {
+        for key in keys {
+            let folder = sd1();
+            edit_json(&folder.path().join(file), key, huge.clone());
+            let error = Model::open(folder.path()).unwrap_err().to_string();
+            let wanted = format!("`{key}` has 1000000000000000000; wanted at most");
+            assert!(error.contains(&wanted), "{error}");
+        }
+    }
+    for file in ["unet/config.json", "vae/config.json"] {
+        let folder = sd1();
+        edit_json(&folder.path().join(file), "block_out_channels", json!([8, 1_000_000_000_000_000_000i64]));
+        assert!(Model::open(folder.path()).unwrap_err().to_string().contains("wanted at most"));
+    }
+}
+
+#[test]
 fn components_that_do_not_fit_each_other_are_refused() {
     let refused = |file: &str, key: &str, value: Value, part: &str| {
         let folder = sd1();
         edit_json(&folder.path().join(file), key, value);
-        let error = ModelFolder::open(folder.path()).unwrap_err().to_string();
+        let error = Model::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("model_index.json") && error.contains(part), "{error}");
     };
     refused(
@@ -105,14 +148,14 @@ fn sdxl_conditioning_must_be_as_wide_as_the_unet_wants() {
     let mut config = Golden::load("models", "unet-sdxl").config_json();
     config["cross_attention_dim"] = json!(64);
     write_json(&path, &config);
-    let error = ModelFolder::open(folder.path()).unwrap_err().to_string();
+    let error = Model::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("takes 64 values, pooled text and sizes are 72"), "{error}");
     config["projection_class_embeddings_input_dim"] = json!(72);
     write_json(&path, &config);
     let model = open(&folder);
     assert_eq!(model.absent(), ["vae", "scheduler"]);
     edit_json(&folder.path().join("text_encoder_2/config.json"), "architectures", json!(["CLIPTextModel"]));
-    let error = ModelFolder::open(folder.path()).unwrap_err().to_string();
+    let error = Model::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("`text_encoder_2` has no projection"), "{error}");
 }
 
@@ -124,9 +167,9 @@ fn what_is_missing_is_named_with_what_was_wanted() {
         other => panic!("{other:?}"),
     };
     let nowhere = folder.path().join("nowhere");
-    let (path, wanted) = missing(ModelFolder::open(&nowhere).unwrap_err());
-    assert_eq!((path, wanted.as_str()), (nowhere, "a diffusers model folder"));
-    let (path, _) = missing(ModelFolder::open(folder.path().join("unet")).unwrap_err());
+    let (path, wanted) = missing(Model::open(&nowhere).unwrap_err());
+    assert_eq!((path, wanted.as_str()), (nowhere, "a diffusers model folder or a single-file checkpoint"));
+    let (path, _) = missing(Model::open(folder.path().join("unet")).unwrap_err());
     assert_eq!(path, folder.path().join("unet/model_index.json"));
 
     let model = open(&folder);

@@ -9,9 +9,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::ModelError;
 use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{Role, Weights};
-use tastemaker_models::pipeline::{
-    ModelFolder, StoredType, TRANSFORMERS_STEM, TextEncoders, write_component,
-};
+use tastemaker_models::pipeline::{Model, StoredType, TRANSFORMERS_STEM, TextEncoders, write_component};
 use tastemaker_testkit::Golden;
 use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
@@ -114,8 +112,8 @@ pub fn sdxl_text() -> TempDir {
     folder
 }
 
-pub fn open(folder: &TempDir) -> ModelFolder {
-    ModelFolder::open(folder.path()).unwrap()
+pub fn open(folder: &TempDir) -> Model {
+    Model::open(folder.path()).unwrap()
 }
 
 pub fn text(folder: &TempDir) -> Result<TextEncoders, ModelError> {

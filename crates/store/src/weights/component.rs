@@ -61,30 +61,27 @@ impl Weights {
 /// [`StoreError::Missing`] naming every file that would have served; [`StoreError::Malformed`] for a bad
 /// file, or an index that disagrees with its shards.
 pub fn open_component(dir: impl AsRef<Path>, stem: &str) -> Result<Weights, StoreError> {
-    open_component_with(dir, stem, |path| WeightFile::open(path))
+    open_component_with(dir, stem, None, |path| WeightFile::open(path))
 }
 
-/// [`open_component`] with the caller's way of opening one file, for instance through a memory map.
+/// [`open_component`] with the caller's way of opening one file, for instance through a memory map. Files of `variant`
+/// go before all others.
 ///
 /// # Errors
 /// As [`open_component`].
 pub fn open_component_with(
     dir: impl AsRef<Path>,
     stem: &str,
+    variant: Option<&str>,
     open: impl Fn(&Path) -> Result<WeightFile, StoreError>,
 ) -> Result<Weights, StoreError> {
     let dir = dir.as_ref();
-    let legacy = if stem == "model" { "pytorch_model" } else { stem };
-    let candidates = [
-        format!("{stem}.safetensors"),
-        format!("{stem}.safetensors.index.json"),
-        format!("{stem}.fp16.safetensors"),
-        format!("{stem}.safetensors.index.fp16.json"),
-        format!("{legacy}.bin"),
-        format!("{legacy}.bin.index.json"),
-        format!("{legacy}.fp16.bin"),
-        format!("{legacy}.bin.index.fp16.json"),
-    ];
+    let both = |kind| pair(stem, None, kind).into_iter().chain(pair(stem, Some("fp16"), kind));
+    let mut candidates: Vec<String> = KINDS.into_iter().flat_map(both).collect();
+    if variant.is_some() {
+        let chosen = KINDS.into_iter().flat_map(|kind| pair(stem, variant, kind));
+        candidates.splice(0..0, chosen);
+    }
     let Some(found) = candidates.iter().find(|name| dir.join(name).is_file()) else {
         return Err(StoreError::Missing {
             path: dir.join(&candidates[0]),
@@ -97,6 +94,29 @@ pub fn open_component_with(
     }
     let kind = if found.contains(".safetensors.") { Kind::SafeTensors } else { Kind::Legacy };
     open_shards(dir, &path, kind, open)
+}
+
+/// Whether a component folder has weights of this variant.
+pub fn has_variant(dir: impl AsRef<Path>, stem: &str, variant: &str) -> bool {
+    KINDS
+        .map(|kind| pair(stem, Some(variant), kind))
+        .iter()
+        .flatten()
+        .any(|name| dir.as_ref().join(name).is_file())
+}
+
+/// Safetensors first.
+const KINDS: [Kind; 2] = [Kind::SafeTensors, Kind::Legacy];
+
+/// The names of weights in one file, and of the index of weights in shards.
+fn pair(stem: &str, variant: Option<&str>, kind: Kind) -> [String; 2] {
+    let (stem, ending) = match kind {
+        Kind::SafeTensors => (stem, "safetensors"),
+        Kind::Legacy if stem == "model" => ("pytorch_model", "bin"),
+        Kind::Legacy => (stem, "bin"),
+    };
+    let dotted = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+    [format!("{stem}{dotted}.{ending}"), format!("{stem}.{ending}.index{dotted}.json")]
 }
 
 #[derive(Deserialize)]

@@ -3,5 +3,5 @@
 mod component;
 mod file;
 
-pub use component::{Weights, open_component, open_component_with};
+pub use component::{Weights, has_variant, open_component, open_component_with};
 pub use file::WeightFile;

@@ -6,32 +6,36 @@ use anyhow::{Result, bail};
 use clap::Args;
 use tastemaker_math::schedule::Prediction;
 use tastemaker_models::adapters::{KohyaFacts, LoraNames};
-use tastemaker_models::original::{Layout, Preset, pack};
-use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::original::pack;
+use tastemaker_models::pipeline::{Model, ModelSources, save};
 use tastemaker_store::StoreError;
 
 use super::must_be_new;
 use super::thing::Thing;
 use crate::commands::word;
 use crate::exit::UsageError;
+use crate::hub::locate;
 
 /// Writes the same weights in another layout, no bit of them changed: a diffusers folder as a single-file checkpoint and
 /// back, a LoRA of diffusers as one of kohya's scripts and back.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// A diffusers folder, a single-file checkpoint, or a LoRA file.
-    from: PathBuf,
+    /// A diffusers folder, a single-file checkpoint, a LoRA file, or the name of a fetched model.
+    from: String,
     /// Where the result goes: a folder for a checkpoint, a .safetensors file for everything else.
     to: PathBuf,
     /// What the model predicts, `epsilon` or `v_prediction`. A single-file checkpoint does not say; SD2.x comes in both kinds
     /// [default: epsilon for SD1.x and SDXL].
     #[arg(long = "prediction_type", visible_alias = "prediction-type", value_name = "TYPE", value_parser = word::<Prediction>)]
     prediction_type: Option<Prediction>,
+    /// A folder whose configurations, tokenizers and schedule go with a single-file checkpoint [default: as published].
+    #[arg(long = "model_config", visible_alias = "model-config", value_name = "DIR|ORG/NAME")]
+    model_config: Option<String>,
 }
 
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
-    let ConvertArgs { from, to, prediction_type } = args;
+    let ConvertArgs { from, to, prediction_type, model_config } = args;
     must_be_new(to)?;
     let is_file = to.extension().is_some_and(|extension| extension == "safetensors");
     let thing = Thing::open(from)?;
@@ -42,24 +46,26 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     }
     match thing {
         Thing::Folder(folder) => {
-            let layout = pack(&folder, to, &[("format".to_owned(), "pt".to_owned())].into())?;
+            let layout = pack(&folder, None, to, &[("format".to_owned(), "pt".to_owned())].into())?;
             println!("wrote {}, a single-file checkpoint of {}", to.display(), layout.title());
         }
         Thing::SingleFile(file) => {
-            let prediction = prediction(file.layout, *prediction_type)?;
-            file.unpack(to, prediction, &Preset::published(file.layout))?;
-            ModelFolder::open(to)?;
+            let config = model_config.as_deref().map(|name| locate(name, None)).transpose()?;
+            let of = ModelSources::of(file.path());
+            let model = Model::from_sources(&ModelSources { config, prediction: *prediction_type, ..of })?;
+            save(&model, None, to)?;
+            Model::open(to)?;
             println!("wrote {}, a diffusers folder of {}", to.display(), file.layout.title());
         }
         Thing::Lora { file, names: LoraNames::Kohya, .. } => {
             file.write(to)?;
             println!("wrote {}, a LoRA as diffusers names it", to.display());
         }
-        Thing::Lora { file, names: LoraNames::Diffusers, layout } => {
+        Thing::Lora { file, names: LoraNames::Diffusers, layout, path } => {
             let Some(layout) = layout else {
                 let found = "layers of no published UNet";
                 bail!(StoreError::malformed(
-                    from,
+                    &path,
                     found,
                     "an adapter of SD1.x, SD2.x or SDXL, whose layers kohya names"
                 ));
@@ -67,7 +73,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
             let title = to.file_stem().map_or("LoRA".into(), |stem| stem.to_string_lossy().into_owned());
             let facts = KohyaFacts {
                 layout,
-                prediction: prediction(layout, *prediction_type)?,
+                prediction: layout.prediction(*prediction_type)?,
                 resolution: layout.resolution(),
                 title,
                 training: Default::default(),
@@ -77,16 +83,4 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn prediction(layout: Layout, typed: Option<Prediction>) -> Result<Prediction> {
-    match (typed, layout) {
-        (Some(prediction), _) => Ok(prediction),
-        (None, Layout::Sd1 | Layout::Sdxl) => Ok(Prediction::Epsilon),
-        (None, Layout::Sd2) => bail!(UsageError(
-            "SD2.x comes in two kinds that no file tells apart; add --prediction_type v_prediction for those made for \
-             768 pixels, --prediction_type epsilon for the others"
-                .to_owned()
-        )),
-    }
 }

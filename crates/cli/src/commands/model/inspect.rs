@@ -1,13 +1,13 @@
 //! `tastemaker model inspect`: what a folder or a file holds.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::Layout;
-use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::pipeline::{Model, Stored};
 use tastemaker_store::safetensors::{Dtype, Header, TensorView};
 
 use super::thing::Thing;
@@ -15,8 +15,8 @@ use super::thing::Thing;
 /// Says what a model or an adapter is: family, precision, size, metadata, and which tools take it.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A diffusers folder, a single-file checkpoint, or a LoRA file.
-    path: PathBuf,
+    /// A diffusers folder, a single-file checkpoint, a LoRA file, or the name of a fetched model.
+    path: String,
 }
 
 /// Runs the command.
@@ -28,12 +28,12 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         Thing::SingleFile(file) => {
             say("family", file.layout.title());
             say("tensors", &sizes(file.tensors().map(of_view)));
-            if args.path.extension().is_some_and(|extension| extension == "safetensors") {
-                metadata(&Header::read(&args.path)?);
+            if file.path().extension().is_some_and(|extension| extension == "safetensors") {
+                metadata(&Header::read(file.path())?);
             }
             say("loads in", "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file");
         }
-        Thing::Lora { file, names, layout } => of_lora(args, file, *names, *layout)?,
+        Thing::Lora { path, file, names, layout } => of_lora(path, file, *names, *layout)?,
     }
     Ok(())
 }
@@ -42,27 +42,32 @@ fn say(what: &str, value: &str) {
     println!("{what:<12} {value}");
 }
 
-fn of_folder(folder: &ModelFolder) -> Result<()> {
+fn of_folder(folder: &Model) -> Result<()> {
     let family = Layout::of_folder(folder).map_or("Stable Diffusion", Layout::title);
     say("family", family);
     let schedule = folder.schedule()?.schedule;
     let prediction = serde_json::to_value(schedule.prediction())?;
     say("predicts", prediction.as_str().unwrap_or("unknown"));
     for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
-        if folder.component(component).is_dir() {
-            say(component, &sizes(folder.stored(component)?.tensors().map(of_view)));
+        if folder.has(component) {
+            say(component, &stored_sizes(&folder.stored(component)?));
         }
     }
     say("loads in", "diffusers; every other tool after `tastemaker model convert` to a single file");
     Ok(())
 }
 
-fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
+fn stored_sizes(stored: &Stored) -> String {
+    let tensors: Vec<_> = stored.tensors().collect();
+    sizes(tensors.iter().map(|tensor| of_view(tensor.view())))
+}
+
+fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
     say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
     say("rank", &file.rank.to_string());
     say("alpha", &file.alpha.to_string());
     say("adapts", &format!("{} layers", file.tensors.len() / 2));
-    let header = Header::read(&args.path)?;
+    let header = Header::read(path)?;
     let infos = header.tensors.iter();
     say("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
     metadata(&header);

@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::pipeline::{ModelFolder, StoredType, save_unet};
+use tastemaker_models::original::pack;
+use tastemaker_models::pipeline::{StoredType, TrainedUNet, save};
 
 use super::must_be_new;
+use crate::commands::parts::PartFlags;
+use crate::hub::locate_lora;
 
 /// Adds a LoRA to the weights it adapts and writes the model that comes of it.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// A diffusers folder.
-    model: PathBuf,
-    /// A LoRA file, as diffusers or as kohya's scripts name it.
-    lora: PathBuf,
-    /// The folder to write.
+    /// A diffusers folder, a single-file checkpoint, or the name of a fetched model.
+    model: String,
+    /// A LoRA file, as diffusers or as kohya's scripts name it, a folder with one, or the name of a fetched one.
+    lora: String,
+    /// The folder to write, or with the ending .safetensors the single file.
     to: PathBuf,
     /// How much of the LoRA: 1 is as trained.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
@@ -24,6 +27,8 @@ pub struct MergeArgs {
     /// Element type of the UNet that is written.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    #[command(flatten)]
+    parts: PartFlags,
 }
 
 /// Element types of weights.
@@ -36,16 +41,17 @@ enum Dtype {
 
 /// Runs the command.
 pub fn merge(args: &MergeArgs) -> Result<()> {
-    let MergeArgs { model, lora, to, weight, dtype } = args;
+    let MergeArgs { model, to, weight, dtype, parts, .. } = args;
     must_be_new(to)?;
-    let folder = ModelFolder::open(model)?;
+    let folder = parts.open(model)?;
+    let lora = &locate_lora(&args.lora)?;
     let file = LoraFile::read_for(lora, &folder)?;
     let merged = file.merged(&folder.stored("unet")?, *weight).map_err(|strangers| {
         let shown = strangers.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
         let n = strangers.len();
         anyhow::Error::from(tastemaker_store::StoreError::malformed(
             lora,
-            format!("{n} layers that the UNet of {} does not have in this size ({shown})", model.display()),
+            format!("{n} layers that the UNet of {model} does not have in this size ({shown})"),
             "an adapter of this model",
         ))
     })?;
@@ -54,7 +60,12 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
         Dtype::F16 => StoredType::F16,
         Dtype::Bf16 => StoredType::Bf16,
     };
-    save_unet(&folder, to, &merged, dtype)?;
+    let unet = TrainedUNet { parameters: &merged, dtype };
+    if to.extension().is_some_and(|extension| extension == "safetensors") {
+        pack(&folder, Some(&unet), to, &[("format".to_owned(), "pt".to_owned())].into())?;
+    } else {
+        save(&folder, Some(&unet), to)?;
+    }
     println!("wrote {}", to.display());
     Ok(())
 }

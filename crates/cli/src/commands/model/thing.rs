@@ -1,22 +1,26 @@
 //! What a path turns out to hold.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::{Layout, SingleFile};
-use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::pipeline::Model;
 use tastemaker_store::safetensors::Header;
+
+use crate::hub::locate_lora;
 
 /// A model or an adapter, in one of the layouts that are read.
 #[derive(Debug)]
 pub enum Thing {
     /// A diffusers folder.
-    Folder(ModelFolder),
+    Folder(Model),
     /// A single-file checkpoint.
     SingleFile(SingleFile),
     /// An adapter of a UNet; the layout is `None` for one of no published UNet.
     Lora {
+        /// Where it is.
+        path: PathBuf,
         /// What it holds.
         file: LoraFile,
         /// How it names its tensors.
@@ -27,15 +31,16 @@ pub enum Thing {
 }
 
 impl Thing {
-    /// Opens whatever is there.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Opens whatever has this name, on this machine or among the fetched models.
+    pub fn open(name: &str) -> Result<Self> {
+        let path = locate_lora(name)?;
         if path.is_dir() {
-            return Ok(Self::Folder(ModelFolder::open(path)?));
+            return Ok(Self::Folder(Model::open(path)?));
         }
         let has_header = path.extension().is_none_or(|extension| extension == "safetensors");
-        if has_header && LoraNames::of(&Header::read(path)?).is_some() {
-            let (file, names, layout) = LoraFile::open(path)?;
-            return Ok(Self::Lora { file, names, layout });
+        if has_header && LoraNames::of(&Header::read(&path)?).is_some() {
+            let (file, names, layout) = LoraFile::open(&path)?;
+            return Ok(Self::Lora { path, file, names, layout });
         }
         Ok(Self::SingleFile(SingleFile::open(path)?))
     }

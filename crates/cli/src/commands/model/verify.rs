@@ -6,34 +6,36 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tastemaker_models::ModelError;
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::pipeline::ModelFolder;
 use tastemaker_models::verify::{PROMPTS, verify};
 use tastemaker_store::StoreError;
 use tastemaker_store::safetensors::Header;
 use tastemaker_torch::{Precision, tensors};
 
-use crate::hub::model_folder;
+use crate::commands::parts::PartFlags;
+use crate::hub::locate_lora;
 
 /// Computes what another program recorded, from the same inputs, and prints the largest relative error of each result.
 /// docs/guide/models.md lists the names a reference may hold.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// A diffusers folder, or the name of a fetched model.
+    /// A diffusers folder, a single-file checkpoint, or the name of a fetched model.
     model: String,
     /// A safetensors file with inputs and recorded results.
     #[arg(long, value_name = "FILE")]
     reference: PathBuf,
-    /// A LoRA to add to the UNet.
-    #[arg(long, value_name = "FILE")]
-    lora: Option<PathBuf>,
+    /// A LoRA to add to the UNet: its file, a folder with one, or the name of a fetched one.
+    #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
+    lora: Option<String>,
     /// The largest relative error that counts as agreement.
     #[arg(long, default_value_t = 1e-3)]
     tolerance: f64,
+    #[command(flatten)]
+    parts: PartFlags,
 }
 
 /// Runs the command.
 pub fn run(args: &VerifyArgs) -> Result<()> {
-    let folder = ModelFolder::open(model_folder(&args.model)?)?;
+    let folder = args.parts.open(&args.model)?;
     let path = &args.reference;
     let header = Header::read(path)?;
     let prompts: Vec<String> = match header.metadata.get(PROMPTS) {
@@ -43,7 +45,8 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
         None => Vec::new(),
     };
     let reference = tensors::read(path).context("reading the reference")?;
-    let lora = args.lora.as_ref().map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
+    let lora = args.lora.as_deref().map(locate_lora).transpose()?;
+    let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
     let found = verify(&folder, path, &reference, &prompts, lora, Precision::F32)?;
     if found.is_empty() {
         let wanted = "inputs and results under the names in docs/guide/models.md";

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
-use tastemaker_math::Prediction;
 use tastemaker_run::{
     AdapterKind, AdapterSection, DataSection, LrScheduler, MethodSection, MixedPrecision, ModelSection,
-    OptimizerSection, Overrides, TimeIds, TrainSection, ValidationSection,
+    OneOrMore, OptimizerSection, OutputLayout, OutputSection, OutputType, Overrides, TimeIds, TrainSection,
+    ValidationSection,
 };
 
+use crate::commands::parts::PartFlags;
 use crate::commands::word;
 use crate::exit::UsageError;
 
@@ -40,6 +41,8 @@ pub struct Flags {
     train: TrainFlags,
     #[command(flatten)]
     validation: ValidationFlags,
+    #[command(flatten)]
+    output: OutputFlags,
 }
 
 impl Flags {
@@ -58,6 +61,7 @@ impl Flags {
             optimizer: self.optimizer.section(),
             train: self.train.section(is_turbo),
             validation: self.validation.section(),
+            output: self.output.section(),
         })
     }
 }
@@ -65,12 +69,11 @@ impl Flags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Model", rename_all = "snake_case")]
 struct ModelFlags {
-    /// The model to align, a folder in diffusers layout, or the name of a fetched one
-    #[arg(long, value_name = "DIR|ORG/NAME")]
+    /// The model to align: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     pretrained_model_name_or_path: Option<String>,
-    /// What the network predicts, where its scheduler config is wrong or silent: epsilon, v_prediction
-    #[arg(long, value_name = "TYPE", value_parser = word::<Prediction>)]
-    prediction_type: Option<Prediction>,
+    #[command(flatten)]
+    parts: PartFlags,
     /// Train on a schedule whose last timestep is pure noise
     #[arg(long, alias = "zero_terminal_snr")]
     rescale_betas_zero_snr: bool,
@@ -82,9 +85,8 @@ struct ModelFlags {
 impl ModelFlags {
     fn section(self) -> ModelSection {
         ModelSection {
-            pretrained_model_name_or_path: self.pretrained_model_name_or_path,
-            prediction_type: self.prediction_type,
             rescale_betas_zero_snr: (self.rescale_betas_zero_snr || self.is_turbo).then_some(true),
+            ..self.parts.section(self.pretrained_model_name_or_path)
         }
     }
 }
@@ -298,6 +300,23 @@ struct ValidationFlags {
 impl ValidationFlags {
     fn section(self) -> ValidationSection {
         ValidationSection { every: self.validation_every, n_pairs: self.validation_pairs }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What a full fine-tune writes", rename_all = "snake_case")]
+struct OutputFlags {
+    /// diffusers, a whole folder; unet, the UNet alone; original, one file; with commas between [default: diffusers]
+    #[arg(long, value_name = "LAYOUTS", value_delimiter = ',', value_parser = word::<OutputLayout>)]
+    output_layout: Option<Vec<OutputLayout>>,
+    /// Element type of what was trained: float, fp16, bf16 [default: float]
+    #[arg(long, value_name = "TYPE", value_parser = word::<OutputType>)]
+    save_precision: Option<OutputType>,
+}
+
+impl OutputFlags {
+    fn section(self) -> OutputSection {
+        OutputSection { layout: self.output_layout.map(OneOrMore::More), dtype: self.save_precision }
     }
 }
 

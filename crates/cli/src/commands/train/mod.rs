@@ -9,13 +9,13 @@ use anyhow::Result;
 use clap::Args;
 use tastemaker_data::split::split;
 use tastemaker_data::{DataError, PairSource, formats};
-use tastemaker_models::pipeline::ModelFolder;
+use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
 use tastemaker_train::{estimate, session};
 
 use crate::exit::UsageError;
-use crate::hub::model_folder;
+use crate::hub::locate;
 use crate::progress::{Progress, duration, mebibytes};
 use flags::Flags;
 
@@ -39,7 +39,7 @@ pub fn train(args: TrainArgs, notices: &[String]) -> Result<()> {
     let recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
     let overrides = args.flags.overrides(recipe.method.name.as_deref())?;
     let mut plan = resolve(recipe, overrides)?;
-    locate(&mut plan, args.dry_run)?;
+    find_parts(&mut plan, args.dry_run)?;
     for notice in notices {
         eprintln!("note: {notice}");
     }
@@ -49,14 +49,20 @@ pub fn train(args: TrainArgs, notices: &[String]) -> Result<()> {
     if args.dry_run { show(plan) } else { run(plan) }
 }
 
-/// Puts the folder in place of a model's name, so that the plan says which commit was trained. A plan that is only shown may
-/// name a model that is not there yet.
-fn locate(plan: &mut Plan, only_shown: bool) -> Result<()> {
-    let model = &mut plan.model.pretrained_model_name_or_path;
-    match model_folder(model) {
-        Ok(folder) if folder != Path::new(model) => {
-            eprintln!("note: {model} is {}", folder.display());
-            *model = folder.into_os_string().into_string().map_err(|folder| {
+/// Puts the folder in place of each name, so that the plan says which commit was trained. A plan that is only shown may name
+/// models that are not there yet.
+fn find_parts(plan: &mut Plan, only_shown: bool) -> Result<()> {
+    let model = &mut plan.model;
+    find(&mut model.pretrained_model_name_or_path, model.revision.as_deref(), only_shown)?;
+    let parts = [&mut model.pretrained_vae_model_name_or_path, &mut model.unet_init, &mut model.model_config];
+    parts.into_iter().flatten().try_for_each(|part| find(part, None, only_shown))
+}
+
+fn find(name: &mut String, revision: Option<&str>, only_shown: bool) -> Result<()> {
+    match locate(name, revision) {
+        Ok(folder) if folder != Path::new(name) => {
+            eprintln!("note: {name} is {}", folder.display());
+            *name = folder.into_os_string().into_string().map_err(|folder| {
                 UsageError(format!("the folder {} is not UTF-8; choose another cache", folder.display()))
             })?;
         }
@@ -69,11 +75,13 @@ fn locate(plan: &mut Plan, only_shown: bool) -> Result<()> {
 
 /// Prints the plan, with the size of the data if it is there.
 fn show(plan: Plan) -> Result<()> {
-    let model = Path::new(&plan.model.pretrained_model_name_or_path);
-    let folder = if model.exists() { Some(ModelFolder::open(model)?) } else { None };
-    if folder.is_none() {
-        eprintln!("note: the model {} does not exist yet", model.display());
+    let sources = session::sources(&plan.model);
+    let parts = [Some(&sources.model), sources.config.as_ref(), sources.vae.as_ref(), sources.unet.as_ref()];
+    let absent: Vec<&PathBuf> = parts.into_iter().flatten().filter(|path| !path.exists()).collect();
+    for path in &absent {
+        eprintln!("note: the model {} does not exist yet", path.display());
     }
+    let model = if absent.is_empty() { Some(Model::from_sources(&sources)?) } else { None };
     let plan = match formats::open(&plan.data.train_data_dir) {
         Ok(source) => with_data(plan, source.as_ref()).0,
         Err(DataError::Store(StoreError::Missing { path, .. })) if path == plan.data.train_data_dir => {
@@ -82,9 +90,9 @@ fn show(plan: Plan) -> Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    let plan = match &folder {
-        Some(folder) => {
-            let memory = estimate::memory(&plan, folder)?;
+    let plan = match &model {
+        Some(model) => {
+            let memory = estimate::memory(&plan, model)?;
             plan.with_memory(memory)
         }
         None => plan,
@@ -104,9 +112,10 @@ fn run(plan: Plan) -> Result<()> {
     progress.end();
     let trained = trained?;
     let memory = trained.peak_memory_bytes.map(|bytes| format!(", at most {} of memory", mebibytes(bytes)));
+    let results: Vec<String> = trained.results.iter().map(|path| path.display().to_string()).collect();
     println!(
         "wrote {}: {} steps in {}{}",
-        trained.result.display(),
+        results.join(", "),
         trained.steps,
         duration(trained.seconds),
         memory.unwrap_or_default()

@@ -24,11 +24,10 @@ const NO_HUB: &str = "nothing is uploaded";
 const NO_CHECKPOINTS: &str = "no checkpoints are written yet";
 const NO_PICTURES: &str = "no pictures are painted in training; --validation_every looks at held-out pairs";
 const LOCAL: &str = "give a folder on this machine with --train_data_dir";
-const PARTS: &str = "a model folder brings its own parts; put the other one into it";
 const NOT_THIS_LOSS: &str = "the published objectives do not have it";
 
 /// (Name, whether it takes a value, what becomes of it.)
-const PUBLISHED: [(&str, bool, Fate); 55] = [
+const PUBLISHED: [(&str, bool, Fate); 50] = [
     ("allow_tf32", false, Ignored("precision is set by --mixed_precision alone")),
     ("cache_dir", true, Ignored("nothing is downloaded")),
     ("cache_latents", false, Ignored("latents are always computed once")),
@@ -73,23 +72,12 @@ const PUBLISHED: [(&str, bool, Fate); 55] = [
     ("network_module", true, Refused("a LoRA needs no module named")),
     ("noise_offset", true, Refused(NOT_THIS_LOSS)),
     ("num_train_epochs", true, Refused("give --max_train_steps; --dry-run says how many make an epoch")),
-    ("pretrained_vae_model_name_or_path", true, Refused(PARTS)),
     ("random_crop", false, Refused("images are cropped at their centre")),
     ("resume_from_checkpoint", true, Refused(NO_CHECKPOINTS)),
-    ("revision", true, Refused("run `tastemaker model fetch --revision` and give the folder that it prints")),
     ("snr_gamma", true, Refused(NOT_THIS_LOSS)),
-    ("unet_init", true, Refused(PARTS)),
     ("use_8bit_adam", false, Refused("AdamW keeps its moments in f32; leave the flag out")),
     ("use_adafactor", false, Refused("the optimiser is AdamW; take the learning rate of an AdamW recipe")),
     ("v_parameterization", false, Refused("give --prediction_type v_prediction")),
-    ("vae", true, Refused(PARTS)),
-    (
-        "variant",
-        true,
-        Refused(
-            "the weights that are in the folder are taken, f32 before fp16; `tastemaker model fetch --variant` chooses",
-        ),
-    ),
 ];
 
 /// The flags, for the parser; help does not show them.

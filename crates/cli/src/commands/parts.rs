@@ -1,0 +1,70 @@
+//! Flags that choose a model and its parts, the same in every command.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use tastemaker_math::Prediction;
+use tastemaker_models::pipeline::{Model, ModelSources};
+use tastemaker_run::ModelSection;
+
+use crate::commands::word;
+use crate::hub::locate;
+
+/// Which parts go in place of a model's own, and which of several files to take.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Model", rename_all = "snake_case")]
+pub struct PartFlags {
+    /// Another VAE: its folder, a folder with vae/, a file under original names, or the name of a fetched one
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "vae")]
+    pretrained_vae_model_name_or_path: Option<String>,
+    /// Another UNet: its folder, a folder with unet/, or the name of a fetched one
+    #[arg(long, value_name = "DIR|ORG/NAME")]
+    unet_init: Option<String>,
+    /// A folder whose configurations, tokenizers and schedule go with a single-file checkpoint [default: as published]
+    #[arg(long, value_name = "DIR|ORG/NAME")]
+    model_config: Option<String>,
+    /// Which weights to take where a folder has several, such as fp16 [default: those of no variant]
+    #[arg(long, value_name = "VARIANT")]
+    variant: Option<String>,
+    /// Branch, tag or commit of a fetched model [default: main]
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+    /// What the network predicts, where the model is wrong or silent about it: epsilon, v_prediction
+    #[arg(long, value_name = "TYPE", value_parser = word::<Prediction>)]
+    prediction_type: Option<Prediction>,
+}
+
+impl PartFlags {
+    /// As a recipe says it.
+    pub fn section(self, pretrained_model_name_or_path: Option<String>) -> ModelSection {
+        ModelSection {
+            pretrained_model_name_or_path,
+            pretrained_vae_model_name_or_path: self.pretrained_vae_model_name_or_path,
+            unet_init: self.unet_init,
+            model_config: self.model_config,
+            variant: self.variant,
+            revision: self.revision,
+            prediction_type: self.prediction_type,
+            rescale_betas_zero_snr: None,
+        }
+    }
+
+    /// Finds and opens a model.
+    ///
+    /// # Errors
+    /// Those of [`locate`] and [`Model::from_sources`].
+    pub fn open(&self, model: &str) -> Result<Model> {
+        let find = |name: &Option<String>| -> Result<Option<PathBuf>> {
+            name.as_deref().map(|name| locate(name, None)).transpose()
+        };
+        Ok(Model::from_sources(&ModelSources {
+            model: locate(model, self.revision.as_deref())?,
+            config: find(&self.model_config)?,
+            vae: find(&self.pretrained_vae_model_name_or_path)?,
+            unet: find(&self.unet_init)?,
+            variant: self.variant.clone(),
+            prediction: self.prediction_type,
+        })?)
+    }
+}

@@ -1,0 +1,65 @@
+//! A file of weights, mapped into memory.
+
+use std::path::{Path, PathBuf};
+
+use tastemaker_store::safetensors::TensorView;
+use tastemaker_store::weights::WeightFile;
+use tastemaker_torch::mapped::{self, Mapped};
+
+use super::map::{ComponentMap, Problems};
+use crate::ModelError;
+
+/// An open `.safetensors` or `.ckpt` file. Its tensors are read when they are asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenFile {
+    path: PathBuf,
+    weights: WeightFile,
+    map: Mapped,
+}
+
+impl OpenFile {
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let (weights, map) = mapped::open(path)?;
+        Ok(Self { path: path.to_owned(), weights, map })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn weights(&self) -> &WeightFile {
+        &self.weights
+    }
+
+    pub fn map(&self) -> &Mapped {
+        &self.map
+    }
+
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+        self.weights.tensors()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors().map(|tensor| tensor.name)
+    }
+
+    /// Checks that every tensor of a component is here in its shape.
+    pub fn check(&self, map: &ComponentMap) -> Result<(), ModelError> {
+        match map.restore(|name| self.weights.get(name)) {
+            Ok(_) => Ok(()),
+            Err(problems) => Err(self.refuse(&problems)),
+        }
+    }
+
+    /// What is wrong with the file, at most eight problems in one line.
+    pub fn refuse(&self, problems: &Problems) -> ModelError {
+        refuse(&self.path, problems)
+    }
+}
+
+/// At most eight problems of a file in one line.
+pub(crate) fn refuse(path: &Path, problems: &Problems) -> ModelError {
+    let shown = problems.iter().take(8).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let more = if problems.len() > 8 { format!("; ... ({} in all)", problems.len()) } else { String::new() };
+    ModelError::Config { path: path.to_owned(), problems: shown + &more }
+}

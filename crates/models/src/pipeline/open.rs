@@ -1,0 +1,231 @@
+//! Which files make up a model, and opening them.
+
+use std::path::{Path, PathBuf};
+
+use tastemaker_math::schedule::Prediction;
+use tastemaker_store::StoreError;
+use tastemaker_store::weights::has_variant;
+
+use super::component::missing;
+use super::index::{Family, ModelIndex};
+use super::load::Model;
+use super::part::{Config, Part};
+use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
+use crate::ModelError;
+use crate::original::{Preset, SingleFile, vae_in_file};
+
+/// Which files make up a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelSources {
+    /// A folder in diffusers layout, or a single-file checkpoint.
+    pub model: PathBuf,
+    /// Where a single file's configurations, tokenizers and schedule come from: a folder in diffusers layout, which needs no
+    /// weights. Without it, they are those of the published models.
+    pub config: Option<PathBuf>,
+    /// Another VAE: its folder, a folder with `vae/`, or a file under original names.
+    pub vae: Option<PathBuf>,
+    /// Another UNet: its folder, or a folder with `unet/`.
+    pub unet: Option<PathBuf>,
+    /// Which weights to take where a folder has several, such as `fp16`.
+    pub variant: Option<String>,
+    /// What the UNet predicts, where the model is wrong or silent about it.
+    pub prediction: Option<Prediction>,
+}
+
+impl ModelSources {
+    /// A model as it is.
+    pub fn of(model: impl Into<PathBuf>) -> Self {
+        Self { model: model.into(), ..Self::default() }
+    }
+}
+
+impl Model {
+    /// Opens a model as it is; see [`Model::from_sources`].
+    ///
+    /// # Errors
+    /// As [`Model::from_sources`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        Self::from_sources(&ModelSources::of(path.as_ref()))
+    }
+
+    /// Reads `model_index.json` or the names in a single file, puts other parts in their places, and checks that the
+    /// components whose configurations are there fit each other.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] if a folder, a file or the index is not there; [`ModelError::Config`] for a model of another
+    /// kind, a configuration that is not supported, tensors of a single file that do not fit, and components that do not fit
+    /// each other; [`ModelError::UnknownPrediction`]; [`ModelError::Choice`].
+    pub fn from_sources(sources: &ModelSources) -> Result<Self, ModelError> {
+        let ModelSources { model, config, vae, unet, variant, prediction } = sources;
+        let is_file = model.is_file();
+        check_choices(sources, is_file)?;
+        let replaced: Vec<&str> = [("unet", unet), ("vae", vae)]
+            .iter()
+            .filter_map(|(name, path)| path.as_ref().map(|_| *name))
+            .collect();
+        let mut opened = if is_file {
+            let file = SingleFile::open(model)?;
+            let described = match config {
+                Some(folder) => Self { prediction: *prediction, ..in_folder(folder)? },
+                None => {
+                    let prediction = file.layout.prediction(*prediction)?;
+                    Self::described(&Preset::published(file.layout), model, prediction)?
+                }
+            };
+            described.in_file(&file, &replaced)?
+        } else {
+            let opened = in_folder(model)?;
+            if let Some(variant) = variant {
+                check_variant(&opened, variant)?;
+            }
+            Self { prediction: *prediction, variant: variant.clone(), ..opened }
+        };
+        if let Some(path) = unet {
+            opened.parts.insert("unet".to_owned(), Part::Folder(component_folder(path, "unet")?));
+        }
+        if let Some(path) = vae {
+            let part = match path.is_file() {
+                true => Part::held(vae_in_file(path, &opened.vae_config()?)?, opened.config("vae")),
+                false => Part::Folder(component_folder(path, "vae")?),
+            };
+            opened.parts.insert("vae".to_owned(), part);
+        }
+        opened.check_fit()?;
+        Ok(opened)
+    }
+
+    /// The model of a single file, `preset` saying what the file leaves out.
+    ///
+    /// # Errors
+    /// As [`Model::from_sources`].
+    pub fn from_file(file: &SingleFile, preset: &Preset, prediction: Prediction) -> Result<Self, ModelError> {
+        let model = Self::described(preset, file.path(), prediction)?.in_file(file, &[])?;
+        model.check_fit()?;
+        Ok(model)
+    }
+
+    /// This model with another UNet, in its folder or in a folder with `unet/`.
+    ///
+    /// # Errors
+    /// As [`Model::from_sources`].
+    pub fn with_unet(&self, folder: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let mut model = self.clone();
+        let folder = component_folder(folder.as_ref(), "unet")?;
+        model.parts.insert("unet".to_owned(), Part::Folder(folder));
+        model.check_fit()?;
+        Ok(model)
+    }
+
+    /// The networks of a file, described by this model's configurations.
+    ///
+    /// # Errors
+    /// As [`Model::from_sources`].
+    pub fn with_file(&self, file: &SingleFile) -> Result<Self, ModelError> {
+        self.clone().in_file(file, &[])
+    }
+
+    /// A model of which everything is known but its weights, which are to come from `path`.
+    fn described(preset: &Preset, path: &Path, prediction: Prediction) -> Result<Self, ModelError> {
+        let text = preset.config("model_index").to_string();
+        let index_config = Config::AtHand { path: path.to_owned(), text };
+        let index = index_config.read(ModelIndex::from_json)?;
+        let files = |component: &str| match component {
+            "tokenizer" | "tokenizer_2" => {
+                let texts = preset.tokenizer(component == "tokenizer_2").into_iter();
+                texts.map(|(name, text)| (name.to_owned(), text)).collect()
+            }
+            _ => {
+                let name = if component == "scheduler" { "scheduler_config.json" } else { "config.json" };
+                [(name.to_owned(), format!("{:#}\n", preset.config(component)))].into()
+            }
+        };
+        let listed = index.family.components().iter().map(|(component, _)| *component);
+        let parts = listed.map(|component| (component.to_owned(), Part::Files(files(component)))).collect();
+        let prediction = Some(prediction);
+        Ok(Self { path: path.to_owned(), index, index_config, parts, variant: None, prediction })
+    }
+
+    /// The same description with the networks of a file, without those that are replaced.
+    fn in_file(self, file: &SingleFile, replaced: &[&str]) -> Result<Self, ModelError> {
+        if self.family() != Family::from(file.layout) {
+            let problems = format!("the configurations are not those of {}", file.layout.title());
+            return Err(ModelError::Config { path: file.path().to_owned(), problems });
+        }
+        let mut model = self;
+        for network in file.networks(&model, replaced)? {
+            let config = model.config(network.component);
+            model.parts.insert(network.component.to_owned(), Part::held(network, config));
+        }
+        model.path = file.path().to_owned();
+        Ok(model)
+    }
+}
+
+/// A folder in diffusers layout.
+fn in_folder(path: &Path) -> Result<Model, ModelError> {
+    if !path.is_dir() {
+        return Err(missing(path, "a diffusers model folder or a single-file checkpoint").into());
+    }
+    let index_path = path.join("model_index.json");
+    if !index_path.is_file() {
+        return Err(missing(&index_path, "the index of a diffusers model folder").into());
+    }
+    let index_config = Config::File(index_path);
+    let index = index_config.read(ModelIndex::from_json)?;
+    let part = |name: &String| (name.clone(), Part::Folder(path.join(name)));
+    let parts = index.components.iter().map(part).collect();
+    Ok(Model { path: path.to_owned(), index, index_config, parts, variant: None, prediction: None })
+}
+
+/// The folder of a component: the one given, or the one of its name in it.
+fn component_folder(path: &Path, component: &str) -> Result<PathBuf, ModelError> {
+    if path.is_file() {
+        let wanted =
+            format!("a folder with config.json and weights, or one with such a folder `{component}`");
+        return Err(StoreError::malformed(path, "a file", wanted).into());
+    }
+    if !path.is_dir() {
+        return Err(missing(path, &format!("the folder of another {component}")).into());
+    }
+    if path.join("config.json").is_file() {
+        return Ok(path.to_owned());
+    }
+    let inner = path.join(component);
+    if inner.join("config.json").is_file() {
+        return Ok(inner);
+    }
+    let wanted = format!("it with weights beside it, or a folder `{component}` with both");
+    Err(missing(&path.join("config.json"), &wanted).into())
+}
+
+/// What was asked for must mean something for the kind of model that it is asked of.
+fn check_choices(sources: &ModelSources, is_file: bool) -> Result<(), ModelError> {
+    let model = sources.model.display();
+    let plain = |variant: &&String| {
+        variant.is_empty() || !variant.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
+    if let Some(variant) = sources.variant.as_ref().filter(plain) {
+        let wanted = "a word such as fp16";
+        return Err(StoreError::Name { what: "variant", found: variant.clone(), wanted }.into());
+    }
+    if is_file && sources.variant.is_some() {
+        return Err(ModelError::Choice(format!("{model} is a single file, which has no variants")));
+    }
+    if !is_file && sources.config.is_some() && sources.model.exists() {
+        return Err(ModelError::Choice(format!(
+            "{model} is a folder with configurations of its own; only a single-file checkpoint takes others"
+        )));
+    }
+    Ok(())
+}
+
+/// At least one component has weights of the variant; the others go with what they have.
+fn check_variant(model: &Model, variant: &str) -> Result<(), ModelError> {
+    let text = model.family().text_components().iter().map(|(name, _)| (*name, TRANSFORMERS_STEM));
+    let mut networks = [("unet", DIFFUSERS_STEM), ("vae", DIFFUSERS_STEM)].into_iter().chain(text);
+    if networks.any(|(name, stem)| has_variant(model.path.join(name), stem, variant)) {
+        return Ok(());
+    }
+    let path = model.path.join("unet").join(format!("{DIFFUSERS_STEM}.{variant}.safetensors"));
+    Err(missing(&path, "weights of this variant in at least one component").into())
+}
