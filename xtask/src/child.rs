@@ -27,6 +27,17 @@ pub fn cargo(root: &Path) -> Command {
     command
 }
 
+/// The program, built first, in the folder where the user stands: paths among its arguments are meant from there.
+///
+/// # Errors
+/// There is no such folder any more.
+pub fn program(root: &Path) -> Result<Command> {
+    let here = std::env::current_dir().context("the current folder is gone")?;
+    let mut command = cargo(root);
+    command.args(["run", "--package", "tastemaker-cli", "--bin", "tastemaker", "--"]).current_dir(here);
+    Ok(command)
+}
+
 /// Runs `command` and waits for it.
 ///
 /// # Errors

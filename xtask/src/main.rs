@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one entry for those who work on the project.
 
+mod bench;
 mod child;
 mod docs;
 mod golden;
@@ -38,6 +39,8 @@ enum Task {
         /// A folder of golden/.
         area: Option<String>,
     },
+    /// Training steps at real size: time and memory, written to benchmarks/.
+    Bench(bench::Options),
     /// Write docs/reference from the built program.
     Docs {
         /// Only say whether the files are up to date.
@@ -72,6 +75,10 @@ fn run(task: Task) -> Result<()> {
         Task::Check => check(&root),
         Task::Tidy => tidy::run(&root),
         Task::Golden { area } => golden::run(&root, area.as_deref()),
+        Task::Bench(options) => {
+            setup::run(&root, setup::Options::default())?;
+            bench::run(&root, &options)
+        }
         Task::Docs { check } => {
             setup::run(&root, setup::Options::default())?;
             docs::run(&root, check)
@@ -81,10 +88,7 @@ fn run(task: Task) -> Result<()> {
 
 fn demo(root: &Path, rest: &[OsString]) -> Result<()> {
     setup::run(root, setup::Options::default())?;
-    let program = ["run", "--package", "tastemaker-cli", "--bin", "tastemaker", "--", "demo"];
-    // The paths among the arguments are meant from where the user stands.
-    let here = std::env::current_dir().context("the current folder is gone")?;
-    child::run(child::cargo(root).args(program).args(rest).current_dir(here))
+    child::run(child::program(root)?.arg("demo").args(rest))
 }
 
 fn test(root: &Path, rest: &[OsString]) -> Result<()> {

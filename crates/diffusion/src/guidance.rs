@@ -6,21 +6,21 @@ use crate::{Conditioning, Denoiser};
 
 /// `u + scale (c - u)` with `c` the conditional and `u` the unconditional prediction.
 ///
-/// At scale 1 the unconditional branch is not evaluated.
+/// At scale 1 and below the unconditional branch is not evaluated and does not count: SDXL-Turbo is painted with scale 0.
 ///
-/// Source: arXiv 2207.12598.
+/// Source: arXiv 2207.12598; `do_classifier_free_guidance` in `huggingface/diffusers:src/diffusers/pipelines/`.
 pub struct Guided<'a> {
     /// The network.
     pub denoiser: &'a dyn Denoiser,
     /// Conditioning of the empty or negative prompt: one for all samples, or one for each.
     pub unconditional: &'a Conditioning,
-    /// Guidance scale as diffusers counts it: 1 is no guidance.
+    /// Guidance scale as diffusers counts it: 1 and below is no guidance.
     pub scale: f64,
 }
 
 impl Denoiser for Guided<'_> {
     fn predict(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> Tensor {
-        if self.scale == 1.0 {
+        if self.scale <= 1.0 {
             return self.denoiser.predict(x, timestep, conditioning);
         }
         let n = x.size()[0];

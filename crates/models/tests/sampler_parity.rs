@@ -7,9 +7,9 @@
 
 use std::cell::Cell;
 
-use tastemaker_diffusion::Conditioning;
 use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::samplers::ddim;
+use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_models::nn::{Role, Weights};
 use tastemaker_models::pipeline::SchedulerConfig;
@@ -97,6 +97,20 @@ fn one_negative_prompt_serves_every_sample() {
     let both = run(&negative.narrow(0, 1).twice());
     assert!(run(&negative.narrow(0, 1)).equal(&both));
     assert!(!run(&negative).equal(&both));
+}
+
+#[test]
+fn at_scale_one_and_below_the_negative_prompt_does_not_count() {
+    let golden = Golden::load("sampler", "ddim-sdxl");
+    let network = network(&golden);
+    let (x, timestep) = (golden.tensor("initial"), Tensor::from_slice(&[7i64]));
+    let (positive, negative) = (conditioning(&golden, ""), conditioning(&golden, "negative_"));
+    let timestep = timestep.repeat([x.size()[0]]);
+    let plain = network.predict(&x, &timestep, &positive);
+    for (scale, counts) in [(0.0, false), (1.0, false), (1.5, true)] {
+        let guided = Guided { denoiser: &network, unconditional: &negative, scale };
+        assert_eq!(!guided.predict(&x, &timestep, &positive).equal(&plain), counts, "scale {scale}");
+    }
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub struct Start {
     pub n_ties: u64,
     /// The first step that will be made; 0 unless the run was resumed.
     pub step: u64,
+    /// Most memory this process held while it opened the model and encoded the pairs, where the system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// How far the encoding is. It is told of as it goes on; the log holds its end.

@@ -56,6 +56,7 @@ fn one_of_each() -> Vec<Event> {
         n_held_out: 1,
         n_ties: 0,
         step: 0,
+        peak_memory_bytes: Some(1 << 30),
     };
     let outcome = Outcome::Failed("out of memory".into());
     let message = "step 39: the loss stays at 0.6931".into();

@@ -47,6 +47,18 @@ pub fn keep_freed() {
     }
 }
 
+/// Gives what the C allocator holds free back to the kernel: for the moment between two stages that use memory differently.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[expect(unsafe_code, reason = "malloc_trim takes an integer and no memory of ours")]
+        // SAFETY: `malloc_trim` only touches free blocks; malloc_trim(3) allows it at any time.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -107,6 +107,8 @@ pub fn train(
         device,
     };
 
+    let before = memory::read().map(|memory| memory.peak);
+    memory::give_back();
     let knows_peak = memory::reset_peak();
     recorder.record(&Event::Start(Start {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -116,6 +118,7 @@ pub fn train(
         n_held_out: n_held_out as u64,
         n_ties: source.n_ties() as u64,
         step: 0,
+        peak_memory_bytes: before,
     }))?;
     let (began, mut steps, mut probe) = (Instant::now(), 0, None);
     let outcome = guard(&doing(&plan), || {

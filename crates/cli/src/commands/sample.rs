@@ -45,7 +45,7 @@ pub struct SampleArgs {
     /// Steps of the DDIM sampler
     #[arg(long, value_name = "STEPS", default_value_t = 50)]
     num_inference_steps: usize,
-    /// How strongly to follow the prompt; 1 is without guidance
+    /// How strongly to follow the prompt; 1 and below is without guidance
     #[arg(long, value_name = "SCALE", default_value_t = 7.5)]
     guidance_scale: f64,
     /// Pictures per forward pass

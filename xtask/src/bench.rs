@@ -1,0 +1,105 @@
+//! `cargo xtask bench`: training steps at real size, one process a method, figures as JSON lines.
+//!
+//! The figures are those the runs themselves record: seconds between the start and the end of the steps, and the most memory
+//! held before and in them.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::child;
+
+/// What is measured.
+#[derive(Args)]
+pub struct Options {
+    /// A model: a folder or file
+    #[arg(long)]
+    model: String,
+    /// A set of pairs
+    #[arg(long)]
+    pairs: PathBuf,
+    /// Side of the pictures, in pixels
+    #[arg(long, default_value_t = 512)]
+    resolution: u32,
+    /// no or bf16
+    #[arg(long, default_value = "no")]
+    mixed_precision: String,
+    /// Methods, with commas between
+    #[arg(long, value_delimiter = ',', default_value = "diffusion-dpo,mapo,ddim-inpo")]
+    methods: Vec<String>,
+    /// lora or full
+    #[arg(long, default_value = "lora")]
+    adapter: String,
+    /// Optimiser steps of one pair
+    #[arg(long, default_value_t = 1)]
+    steps: u32,
+    /// Figures go to the end of this file
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Trains by each method and writes one line for each.
+///
+/// # Errors
+/// A run fails, or a file cannot be written.
+pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let scratch = std::env::temp_dir().join(format!("tastemaker-bench-{}", std::process::id()));
+    let measured = options.methods.iter().try_for_each(|method| {
+        let folder = scratch.join(method);
+        let figures = measure(root, options, method, &folder)?;
+        println!("{figures}");
+        append(&options.out, &figures)
+    });
+    let _ = fs::remove_dir_all(&scratch);
+    measured
+}
+
+fn measure(root: &Path, options: &Options, method: &str, folder: &Path) -> Result<Value> {
+    let mut command = child::program(root)?;
+    command.args(["train", "--held_out_fraction", "0", "--no_hflip", "--method", method]);
+    command.args(["--pretrained_model_name_or_path", &options.model, "--adapter", &options.adapter]);
+    command.args(["--mixed_precision", &options.mixed_precision]);
+    command.args(["--resolution", &options.resolution.to_string()]);
+    command.args(["--max_train_steps", &options.steps.to_string()]);
+    command.arg("--train_data_dir").arg(&options.pairs).arg("--output_dir").arg(folder);
+    child::run(&mut command)?;
+
+    let log = folder.join("events.jsonl");
+    let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let event = |kind: &str| events.iter().find(|event| event["event"] == kind).cloned().unwrap_or_default();
+    let (start, finish) = (event("start"), event("finish"));
+    let Some(seconds) = finish["seconds"].as_f64() else {
+        bail!("{} says nothing of the end of the run", log.display());
+    };
+    let model = Path::new(&options.model).file_name().unwrap_or_default().to_string_lossy();
+    Ok(json!({
+        "model": model, "method": method, "adapter": options.adapter, "resolution": options.resolution,
+        "precision": options.mixed_precision, "device": start["device"], "version": start["version"],
+        "steps": options.steps, "seconds_per_step": seconds / f64::from(options.steps),
+        "peak_bytes_before_training": start["peak_memory_bytes"], "peak_bytes_in_training": finish["peak_memory_bytes"],
+        "processor": processor(),
+    }))
+}
+
+/// The processor's name, where the system tells.
+fn processor() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn append(path: &Path, figures: &Value) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().create(true).append(true).open(path)?;
+        writeln!(file, "{figures}")
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
