@@ -1,7 +1,5 @@
 //! Models by the names under which they were fetched.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
-
 mod support;
 
 use std::fs;
