@@ -78,6 +78,21 @@ LORAS = {
         LoraConfig(r=2, lora_alpha=3, target_modules=["to_q", "ff.net.2", "proj_in", "conv1", "conv_shortcut", "conv"]),
         "LoRA on linear layers and on 1x1, 3x3 and strided convolutions",
     ),
+    "unet-sd1-lora-ranks": (
+        LoraConfig(
+            r=4,
+            lora_alpha=6,
+            target_modules=["to_q", "to_v", "conv1", "conv_shortcut"],
+            # Several keys fit one layer; the first counts, and diffusers stores them sorted.
+            rank_pattern={"^mid_block.resnets.0.conv1": 5, "attn2.to_q": 3, "conv1": 2},
+            alpha_pattern={"conv1": 1, "conv_shortcut": 0.5},
+        ),
+        "LoRA of several ranks and alphas",
+    ),
+    "unet-sd1-dora": (
+        LoraConfig(r=2, lora_alpha=3, target_modules=["to_q", "ff.net.2", "proj_in", "conv1", "conv"], use_dora=True),
+        "DoRA on linear layers and on 1x1, 3x3 and strided convolutions",
+    ),
 }
 
 VAE = dict(norm_num_groups=4, latent_channels=4, sample_size=16)
@@ -194,6 +209,11 @@ def save_lora(folder, unet):
             (folder / name).write_bytes((pathlib.Path(scratch) / "pytorch_lora_weights.safetensors").read_bytes())
 
 
+def stored_name(parameter):
+    """The name of a factor in files: without the adapter's name, and without the end that DoRA's vector has in memory."""
+    return parameter.replace(".default.", ".").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+
+
 def record_loras(root):
     """LoRA on the weights of `unet-sd1`; only the factors are stored and only they get gradients."""
     for seed, (case, (config, what)) in enumerate(LORAS.items(), start=201):
@@ -203,12 +223,15 @@ def record_loras(root):
         unet.requires_grad_(False)
         unet.add_adapter(config)
         generator = torch.Generator().manual_seed(seed)
-        for _, factor in sorted((n, p) for n, p in unet.named_parameters() if p.requires_grad):
-            factor.data.copy_(0.5 * torch.randn(factor.shape, generator=generator) / factor[0].numel() ** 0.5)
+        for name, factor in sorted((n, p) for n, p in unet.named_parameters() if p.requires_grad):
+            if "lora_magnitude_vector" in name:
+                factor.data.mul_(1 + 0.2 * torch.randn(factor.shape, generator=generator))
+            else:
+                factor.data.copy_(0.5 * torch.randn(factor.shape, generator=generator) / factor[0].numel() ** 0.5)
         given = unet_inputs(unet.config, UNETS["unet-sd1"][1], seed + 1000)
         exact, rounded = twice(unet, lambda model, dtype: unet_run(model, given, dtype))
         # PEFT's parameter names carry the adapter's name, files do not.
-        exact, rounded = ({k.replace(".default.", "."): v for k, v in run.items()} for run in (exact, rounded))
+        exact, rounded = ({stored_name(k): v for k, v in run.items()} for run in (exact, rounded))
 
         save_lora(folder, unet)
         save_case(

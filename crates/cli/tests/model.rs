@@ -9,6 +9,7 @@ use std::fs;
 use insta::assert_snapshot;
 use support::{Bench, Said, mistake};
 use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::nn::Ranks;
 use tastemaker_testkit::Golden;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
@@ -79,7 +80,7 @@ fn an_adapter_goes_from_diffusers_to_kohya_and_back() {
         (format!("{layer}.lora_B.weight"), filled([1280, 4], -0.5)),
     ]
     .into();
-    let file = LoraFile { rank: 4, alpha: 2.0, target_modules: vec!["attn2.to_k".into()], tensors };
+    let file = LoraFile { ranks: Ranks::uniform(4, 2.0), target_modules: vec!["attn2.to_k".into()], tensors };
     file.write(bench.path("a.safetensors")).unwrap();
 
     let refused = bench.run(&["model", "convert", "a.safetensors", "b.safetensors"]);
@@ -89,7 +90,7 @@ fn an_adapter_goes_from_diffusers_to_kohya_and_back() {
     assert_snapshot!(said(&bench, &["model", "inspect", "b.safetensors"]).stdout);
     said(&bench, &["model", "convert", "b.safetensors", "c.safetensors"]);
     let back = LoraFile::read(bench.path("c.safetensors")).unwrap();
-    assert_eq!((back.rank, back.alpha), (4, 2.0));
+    assert_eq!((back.ranks.rank, back.ranks.alpha), (4, 2.0));
     assert!(file.tensors.iter().all(|(name, tensor)| back.tensors[name].equal(tensor)));
 }
 

@@ -46,7 +46,7 @@ fn every_method_trains_a_lora_that_loads_into_the_model() {
     for method in METHODS {
         trained(bench.train(method, &["--method", method]));
         let file = LoraFile::read(bench.path(method).join("pytorch_lora_weights.safetensors")).unwrap();
-        assert_eq!((file.rank, file.alpha), (8, 8.0), "{method}");
+        assert_eq!((file.ranks.rank, file.ranks.alpha), (8, 8.0), "{method}");
         let moved = |name: &str| file.tensors[name].abs().max().double_value(&[]) > 0.0;
         let ups: Vec<_> = file.tensors.keys().filter(|name| name.ends_with(".lora_B.weight")).collect();
         assert!(
@@ -64,6 +64,35 @@ fn every_method_trains_a_lora_that_loads_into_the_model() {
         );
         assert!(!card.contains(bench.path("").to_str().unwrap()), "a place on this machine: {card}");
     }
+}
+
+#[test]
+fn layers_may_have_ranks_and_alphas_of_their_own() {
+    let bench = Bench::new();
+    bench.write(
+        "ranks.toml",
+        "[adapter]\ntarget_modules = [\"to_q\", \"conv1\"]\nrank = 4\nrank_pattern = { conv1 = 2 }\n\
+         alpha_pattern = { conv1 = 1.0 }\n",
+    );
+    trained(bench.train("out", &["ranks.toml", "--method", "mapo"]));
+    let model = ModelFolder::open(bench.path("model")).unwrap();
+    for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
+        let file = LoraFile::read_for(bench.path("out").join(name), &model).unwrap();
+        for layer in file.layers() {
+            let wanted = if layer.ends_with("conv1") { (2, 1.0) } else { (4, 4.0) };
+            assert_eq!((file.ranks.rank(&layer), file.ranks.alpha(&layer)), wanted, "{name}: {layer}");
+        }
+        unet(&bench, "model", Some(file));
+    }
+    let card = fs::read_to_string(bench.path("out/README.md")).unwrap();
+    assert!(
+        card.contains("LoRA of rank 4, alpha 4, on to_q, conv1, rank 2 on conv1, alpha 1 on conv1"),
+        "{card}"
+    );
+
+    bench.write("idle.toml", "[adapter]\nrank_pattern = { conv_in = 2 }\n");
+    let refused = bench.train("idle", &["idle.toml", "--method", "mapo"]);
+    assert!(refused.stderr.contains("no adapted layer has a name ending in conv_in"), "{}", refused.stderr);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::schedule::Prediction;
 use tastemaker_models::adapters::{KohyaFacts, LoraFile};
+use tastemaker_models::nn::Ranks;
 use tastemaker_models::original::{Layout, Preset, unet_shapes};
 use tastemaker_models::unet::UNetConfig;
 use tastemaker_store::safetensors::Header;
@@ -44,7 +45,7 @@ fn adapter(layers: &[&str], config: &UNetConfig, alpha: f64) -> LoraFile {
         tensors.insert(format!("{layer}.lora_B.weight"), filled(&up, number as f64 - 0.5));
     }
     let target_modules = layers.iter().map(|&layer| layer.to_owned()).collect();
-    LoraFile { rank: 2, alpha, target_modules, tensors }
+    LoraFile { ranks: Ranks::uniform(2, alpha), target_modules, tensors }
 }
 
 const LAYERS: [&str; 3] = [
@@ -79,7 +80,8 @@ fn every_layer_has_the_name_diffusers_takes_it_for() {
         let tensors = pairs.iter().flat_map(|(layer, _)| {
             [(format!("{layer}.lora_A.weight"), one()), (format!("{layer}.lora_B.weight"), one())]
         });
-        let file = LoraFile { rank: 2, alpha: 2.0, target_modules: vec![], tensors: tensors.collect() };
+        let file =
+            LoraFile { ranks: Ranks::uniform(2, 2.0), target_modules: vec![], tensors: tensors.collect() };
         let scratch = TempDir::new().unwrap();
         let path = scratch.path().join("twin.safetensors");
         file.write_kohya(&path, &config, &facts(layout)).unwrap();
@@ -100,7 +102,7 @@ fn an_adapter_comes_back_from_kohyas_layout() {
         let bench = written(layout, 3.5);
         let before = adapter(&LAYERS, &bench.config, 3.5);
         let after = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
-        assert_eq!((after.rank, after.alpha), (2, 3.5));
+        assert_eq!((after.ranks.rank, after.ranks.alpha), (2, 3.5));
         assert_eq!(after.target_modules, LAYERS);
         for (name, tensor) in &before.tensors {
             assert!(tensor.equal(&after.tensors[name]), "{layout:?} {name}");
@@ -140,8 +142,45 @@ fn a_file_without_alphas_means_alpha_equals_rank_and_names_may_be_diffusers_own(
     stored.retain(|name, _| !name.ends_with(".alpha"));
     tensors::write(&sd, &stored, &BTreeMap::new()).unwrap();
     let back = LoraFile::read_kohya(&sd, Layout::Sdxl, &bench.config).unwrap();
-    assert_eq!((back.rank, back.alpha), (2, 2.0));
+    assert_eq!((back.ranks.rank, back.ranks.alpha), (2, 2.0));
     assert!(back.tensors.keys().eq(plain.tensors.keys()));
+}
+
+#[test]
+fn ranks_and_alphas_of_single_layers_go_there_and_back() {
+    for layout in [Layout::Sd1, Layout::Sdxl] {
+        let bench = written(layout, 3.5);
+        let mut file = adapter(&LAYERS, &bench.config, 3.5);
+        // As LoCon has it: convolutions of their own rank and alpha.
+        let wide = Tensor::ones(
+            [1, file.tensors[&format!("{}.lora_A.weight", LAYERS[2])].size()[1], 3, 3],
+            (Kind::Float, Device::Cpu),
+        );
+        let tall = Tensor::ones([wide.size()[1], 1, 1, 1], (Kind::Float, Device::Cpu));
+        file.tensors.insert(format!("{}.lora_A.weight", LAYERS[2]), wide);
+        file.tensors.insert(format!("{}.lora_B.weight", LAYERS[2]), tall);
+        file.ranks.rank_pattern.insert("upsamplers.0.conv".into(), 1);
+        file.ranks.alpha_pattern.insert("upsamplers.0.conv".into(), 0.5);
+        file.write_kohya(&bench.path, &bench.config, &facts(layout)).unwrap();
+        let header = Header::read(&bench.path).unwrap();
+        assert_eq!(
+            (&*header.metadata["ss_network_dim"], &*header.metadata["ss_network_alpha"]),
+            ("Dynamic", "Dynamic")
+        );
+        let there = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
+
+        let diffusers = bench.path.with_file_name("diffusers.safetensors");
+        there.write(&diffusers).unwrap();
+        let (back, again) =
+            (LoraFile::read(&diffusers).unwrap(), bench.path.with_file_name("again.safetensors"));
+        back.write_kohya(&again, &bench.config, &facts(layout)).unwrap();
+        assert!(fs::read(&again).unwrap() == fs::read(&bench.path).unwrap(), "{layout:?}");
+        for found in [there, back] {
+            let each = LAYERS.map(|layer| (found.ranks.rank(layer), found.ranks.alpha(layer)));
+            assert_eq!(each, [(2, 3.5), (2, 3.5), (1, 0.5)], "{layout:?}");
+            assert!(file.tensors.iter().all(|(name, tensor)| tensor.equal(&found.tensors[name])));
+        }
+    }
 }
 
 #[test]
@@ -159,8 +198,6 @@ fn what_does_not_belong_to_the_unet_is_refused() {
     let of_text = alpha.replace("unet", "te");
     let strange = refusal(&|t| drop(t.insert(of_text.clone(), one())));
     assert!(strange.contains(&of_text), "{strange}");
-    let uneven = refusal(&|t| drop(t.insert(alpha.clone(), one())));
-    assert!(uneven.contains("different values of `alpha`"), "{uneven}");
     let up = whole.keys().find(|name| name.ends_with(".lora_up.weight")).unwrap();
     let half = refusal(&|t| drop(t.remove(up)));
     assert!(half.contains("one factor of two"), "{half}");

@@ -20,7 +20,8 @@ pub use error::{Problem, RunError, Warning};
 pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use plan::{
-    Adapter, DataPlan, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan, Plan, TrainPlan, ValidationPlan,
+    Adapter, DataPlan, LoraPlan, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan, Plan, TrainPlan,
+    ValidationPlan,
 };
 pub use recipe::{
     AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OptimizerSection, Overrides,

@@ -1,5 +1,6 @@
 //! What will be done: complete, checked, printable, and the same however it was typed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -91,16 +92,27 @@ impl MethodPlan {
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Adapter {
     /// Low-rank additions to named layers.
-    Lora {
-        /// Rank of the matrices.
-        rank: u32,
-        /// The scale is alpha / rank.
-        alpha: f64,
-        /// Name endings of the layers that get one.
-        target_modules: Vec<String>,
-    },
+    Lora(LoraPlan),
     /// Every weight of the network.
     Full {},
+}
+
+/// Low-rank additions to named layers. What a plan of an earlier version does not say is empty.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraPlan {
+    /// Rank of the matrices.
+    pub rank: u32,
+    /// The scale is alpha / rank.
+    pub alpha: f64,
+    /// Name endings of the layers that get one.
+    pub target_modules: Vec<String>,
+    /// Other ranks, by name endings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rank_pattern: BTreeMap<String, u32>,
+    /// Other alphas, by name endings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alpha_pattern: BTreeMap<String, f64>,
 }
 
 /// See [`OptimizerSection`](crate::OptimizerSection).

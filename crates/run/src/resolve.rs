@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tastemaker_math::objectives::objective;
 
-use crate::plan::{Adapter, DataPlan, MethodPlan, ModelPlan, OptimizerPlan, Plan, TrainPlan, ValidationPlan};
+use crate::plan::{
+    Adapter, DataPlan, LoraPlan, MethodPlan, ModelPlan, OptimizerPlan, Plan, TrainPlan, ValidationPlan,
+};
 use crate::recipe::{
     AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OptimizerSection, Overrides,
     Recipe, TrainSection, ValidationSection,
@@ -92,13 +94,15 @@ fn data(check: &mut Check, typed: DataSection) -> DataPlan {
 }
 
 fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection) -> Adapter {
-    let AdapterSection { kind, rank, alpha, target_modules } = typed;
+    let AdapterSection { kind, rank, alpha, target_modules, rank_pattern, alpha_pattern } = typed;
     match kind.unwrap_or_default() {
         AdapterKind::Full => {
             let typed = [
                 ("adapter.rank", rank.is_some()),
                 ("adapter.alpha", alpha.is_some()),
                 ("adapter.target_modules", target_modules.is_some()),
+                ("adapter.rank_pattern", rank_pattern.is_some()),
+                ("adapter.alpha_pattern", alpha_pattern.is_some()),
             ];
             let reason = "every weight of the network learns (adapter.kind is full)";
             let idle = typed.into_iter().filter(|(_, is_typed)| *is_typed);
@@ -119,9 +123,28 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                 named,
                 "name endings of layers",
             );
-            Adapter::Lora { rank, alpha, target_modules }
+            let (rank_pattern, alpha_pattern) =
+                (rank_pattern.unwrap_or_default(), alpha_pattern.unwrap_or_default());
+            for (name, rank) in &rank_pattern {
+                let found = format!("`{name}` with {rank}");
+                check.that("adapter.rank_pattern", found, is_name(name) && *rank > 0, PATTERN);
+            }
+            for (name, alpha) in &alpha_pattern {
+                let found = format!("`{name}` with {alpha}");
+                let fits = is_name(name) && *alpha > 0.0 && alpha.is_finite();
+                check.that("adapter.alpha_pattern", found, fits, PATTERN);
+            }
+            Adapter::Lora(LoraPlan { rank, alpha, target_modules, rank_pattern, alpha_pattern })
         }
     }
+}
+
+const PATTERN: &str = "name endings of layers, not expressions, and positive numbers";
+
+/// Whether peft, which reads keys of patterns as expressions, takes this for a name: dots, and a caret for a whole name.
+fn is_name(key: &str) -> bool {
+    let name = key.strip_prefix('^').unwrap_or(key);
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn optimizer(check: &mut Check, warnings: &mut Vec<Warning>, typed: OptimizerSection) -> OptimizerPlan {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME};
 use tastemaker_models::pipeline::Family;
-use tastemaker_run::{Adapter, MixedPrecision, Plan, Probe};
+use tastemaker_run::{Adapter, LoraPlan, MixedPrecision, Plan, Probe};
 use tastemaker_store::checksum::hex;
 
 /// What a card tells besides the plan.
@@ -23,7 +23,7 @@ pub(crate) struct CardFacts<'a> {
 
 /// Writes the card. It holds no time and no place, so that equal runs write equal cards.
 pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
-    let is_lora = matches!(plan.adapter, Adapter::Lora { .. });
+    let is_lora = matches!(plan.adapter, Adapter::Lora(_));
     let family = match facts.family {
         Family::StableDiffusion => "stable-diffusion",
         Family::StableDiffusionXl => "stable-diffusion-xl",
@@ -55,8 +55,12 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
 fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     let weights = match &plan.adapter {
         Adapter::Full {} => "the whole UNet".to_owned(),
-        Adapter::Lora { rank, alpha, target_modules } => {
-            format!("LoRA of rank {rank}, alpha {alpha}, on {}", target_modules.join(", "))
+        Adapter::Lora(lora) => {
+            let LoraPlan { rank, alpha, .. } = lora;
+            let ranks = lora.rank_pattern.iter().map(|(name, rank)| format!(", rank {rank} on {name}"));
+            let alphas = lora.alpha_pattern.iter().map(|(name, alpha)| format!(", alpha {alpha} on {name}"));
+            let others: String = ranks.chain(alphas).collect();
+            format!("LoRA of rank {rank}, alpha {alpha}, on {}{others}", lora.target_modules.join(", "))
         }
     };
     let train = &plan.train;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile};
-use tastemaker_models::nn::{Role, Trainable};
+use tastemaker_models::nn::{Ranks, Role, Trainable};
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{ModelFolder, StoredType, save_unet};
-use tastemaker_run::{Adapter, Plan};
+use tastemaker_run::{Adapter, LoraPlan, Plan};
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
@@ -18,8 +18,19 @@ use crate::TrainError;
 pub fn result_path(output_dir: &Path, adapter: &Adapter) -> PathBuf {
     output_dir.join(match adapter {
         Adapter::Full {} => "model",
-        Adapter::Lora { .. } => FILE_NAME,
+        Adapter::Lora(_) => FILE_NAME,
     })
+}
+
+/// Rank and alpha of each layer.
+pub(crate) fn ranks(plan: &LoraPlan) -> Ranks {
+    let wide = |(name, rank): (&String, &u32)| (name.clone(), i64::from(*rank));
+    Ranks {
+        rank: i64::from(plan.rank),
+        alpha: plan.alpha,
+        rank_pattern: plan.rank_pattern.iter().map(wide).collect(),
+        alpha_pattern: plan.alpha_pattern.clone(),
+    }
 }
 
 /// Writes what was trained, f32, reads it again and compares. An adapter is written twice, for diffusers and, beside it, as
@@ -47,11 +58,11 @@ pub(crate) fn save(
             let read = ModelFolder::open(path)?.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?;
             same(&read.parameters, path)
         }
-        Adapter::Lora { rank, alpha, target_modules } => {
+        Adapter::Lora(lora) => {
             let tensors =
                 written.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-            let (rank, target_modules) = (i64::from(*rank), target_modules.clone());
-            let file = LoraFile { rank, alpha: *alpha, target_modules, tensors };
+            let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
+            let file = LoraFile { ranks, target_modules, tensors };
             file.write(path)?;
             same(&LoraFile::read(path)?.tensors, path)?;
 

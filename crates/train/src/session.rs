@@ -27,7 +27,7 @@ use crate::encode::{EncodeSettings, Encoded, encode_pairs};
 use crate::fit::{Fit, fit};
 use crate::recorder::Recorder;
 use crate::reference::Reference;
-use crate::result::{result_path, save};
+use crate::result::{ranks, result_path, save};
 use crate::step::{Engine, Timesteps};
 
 /// Images per forward pass of the codec.
@@ -204,17 +204,17 @@ impl Networks {
         let precision = precision(plan);
         let (role, lora) = match &plan.adapter {
             Adapter::Full {} => (Role::Trained, None),
-            Adapter::Lora { rank, alpha, target_modules } => {
-                let (rank, target_modules) = (i64::from(*rank), target_modules.clone());
+            Adapter::Lora(lora) => {
+                let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
                 let seed = plan.train.seed;
-                (Role::Frozen, Some(LoraSpec { rank, alpha: *alpha, target_modules, seed, tensors: None }))
+                (Role::Frozen, Some(LoraSpec { ranks, target_modules, seed, tensors: None }))
             }
         };
         let adapted = lora.is_some();
         let policy = folder.unet(role, precision, device, lora)?;
         if policy.trainable.is_empty() {
             let target_modules = match &plan.adapter {
-                Adapter::Lora { target_modules, .. } => target_modules.clone(),
+                Adapter::Lora(lora) => lora.target_modules.clone(),
                 Adapter::Full {} => Vec::new(),
             };
             return Err(TrainError::NothingTrainable { target_modules });

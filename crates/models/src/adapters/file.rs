@@ -3,7 +3,7 @@
 //! Source: `save_lora_weights` in `huggingface/diffusers:src/diffusers/loaders/`; `LoraConfig` in
 //! `huggingface/peft:src/peft/tuners/lora/config.py`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -14,7 +14,8 @@ use tastemaker_torch::tensors::{self, Named};
 use super::keys::{self, DOWN, UP};
 use crate::ModelError;
 use crate::config::ConfigReader;
-use crate::nn::LoraSpec;
+use crate::names::answers_to;
+use crate::nn::{LoraSpec, Ranks};
 
 /// The file's name in a folder of diffusers adapters.
 pub const FILE_NAME: &str = "pytorch_lora_weights.safetensors";
@@ -43,10 +44,8 @@ const ANNOTATIONS: [&str; 14] = [
 /// A low-rank adapter of a UNet.
 #[derive(Debug)]
 pub struct LoraFile {
-    /// Rank of every update.
-    pub rank: i64,
-    /// Numerator of the scale alpha / rank.
-    pub alpha: f64,
+    /// Rank and alpha of each layer.
+    pub ranks: Ranks,
     /// Ends of the names of the adapted layers.
     pub target_modules: Vec<String>,
     /// Factors by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`.
@@ -57,11 +56,11 @@ impl LoraFile {
     /// Reads an adapter in diffusers' layout, today's spelling or the older one (`.lora.down.weight`,
     /// `.lora.up.weight`).
     ///
-    /// Without metadata, rank is read off the factors and alpha equals it.
+    /// Without metadata, ranks are read off the factors and each layer's alpha equals its rank.
     ///
     /// # Errors
-    /// [`ModelError::Store`] if the file is missing, damaged, or holds anything but complete pairs of factors of one
-    /// rank; [`ModelError::Config`] if the header asks for a kind of adapter that is not supported.
+    /// [`ModelError::Store`] if the file is missing, damaged, or holds anything but complete pairs of factors;
+    /// [`ModelError::Config`] if the header asks for a kind of adapter that is not supported.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let metadata = Header::read(path)?.metadata;
@@ -85,24 +84,24 @@ impl LoraFile {
             return Err(fault(found, "names like `unet.<layer>.lora_A.weight` alone, each once"));
         }
         let layers = layers(&factors);
-        let rank = common_rank(&factors, &layers).map_err(|found| {
-            fault(
-                found,
-                "for each layer a down factor `[r, ..]` and an up factor `[.., r]`, with one r for all",
-            )
+        let found = found_ranks(&factors, &layers).map_err(|found| {
+            fault(found, "for each layer a down factor `[r, ..]` and an up factor `[.., r]`")
         })?;
 
         let refuse = |problems: String| ModelError::Config { path: path.to_owned(), problems };
         let config = match metadata.get(METADATA_KEY) {
-            None => Settings { rank, alpha: rank as f64, target_modules: None },
+            None => {
+                let alike = found.iter().map(|(layer, rank)| (layer.as_str(), *rank, *rank as f64));
+                Settings { ranks: Ranks::of_layers(alike), target_modules: None }
+            }
             Some(text) => {
                 let value =
                     serde_json::from_str(text).map_err(|e| refuse(format!("`{METADATA_KEY}`: {e}")))?;
-                Settings::from_json(&value, rank).map_err(refuse)?
+                Settings::from_json(&value, &found).map_err(refuse)?
             }
         };
         let target_modules = config.target_modules.unwrap_or_else(|| layers.iter().cloned().collect());
-        Ok(Self { rank: config.rank, alpha: config.alpha, target_modules, tensors: factors })
+        Ok(Self { ranks: config.ranks, target_modules, tensors: factors })
     }
 
     /// Writes the adapter as diffusers' `save_lora_weights` does.
@@ -112,12 +111,14 @@ impl LoraFile {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
         let stored =
             self.tensors.iter().map(|(name, tensor)| (keys::stored(name), tensor.shallow_clone())).collect();
-        let alpha = if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) };
+        let number = |n: f64| if n.fract() == 0.0 { json!(n as i64) } else { json!(n) };
+        let Ranks { rank, alpha, rank_pattern, alpha_pattern } = &self.ranks;
+        let alpha_pattern: Map<_, _> = alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
         let mut targets = self.target_modules.clone();
         targets.sort();
         let config = json!({
-            "alpha_pattern": {}, "bias": "none", "lora_alpha": alpha, "lora_bias": false, "lora_dropout": 0.0,
-            "peft_type": "LORA", "r": self.rank, "rank_pattern": {}, "target_modules": targets,
+            "alpha_pattern": alpha_pattern, "bias": "none", "lora_alpha": number(*alpha), "lora_bias": false,
+            "lora_dropout": 0.0, "peft_type": "LORA", "r": rank, "rank_pattern": rank_pattern, "target_modules": targets,
             "use_dora": false, "use_rslora": false,
         });
         let entries = config.as_object().into_iter().flatten();
@@ -127,11 +128,15 @@ impl LoraFile {
         Ok(tensors::write(path.as_ref(), &stored, &metadata)?)
     }
 
+    /// Names of the adapted layers.
+    pub fn layers(&self) -> BTreeSet<String> {
+        layers(&self.tensors)
+    }
+
     /// What a network needs to be built with this adapter: it goes to exactly the layers the file has factors for.
     pub fn into_spec(self) -> LoraSpec {
         LoraSpec {
-            rank: self.rank,
-            alpha: self.alpha,
+            ranks: self.ranks,
             target_modules: layers(&self.tensors).into_iter().collect(),
             seed: 0,
             tensors: Some(self.tensors),
@@ -145,37 +150,37 @@ pub(super) fn layers(factors: &Named) -> BTreeSet<String> {
     factors.keys().filter_map(layer).collect()
 }
 
-/// The rank that all factors share, or what is wrong with them.
-pub(super) fn common_rank(factors: &Named, layers: &BTreeSet<String>) -> Result<i64, String> {
-    let mut ranks = BTreeSet::new();
-    for layer in layers {
+/// The rank of each layer's factors, or what is wrong with them.
+pub(super) fn found_ranks(
+    factors: &Named,
+    layers: &BTreeSet<String>,
+) -> Result<BTreeMap<String, i64>, String> {
+    if layers.is_empty() {
+        return Err("no factors".to_owned());
+    }
+    let rank = |layer: &String| {
         let shape = |end: &str| factors.get(&format!("{layer}{end}")).map(tch::Tensor::size);
         let (Some(down), Some(up)) = (shape(DOWN), shape(UP)) else {
             return Err(format!("`{layer}` with one factor of two"));
         };
         match (down.first(), up.get(1)) {
-            (Some(rank), Some(same)) if rank == same && *rank > 0 => ranks.insert(*rank),
-            _ => return Err(format!("`{layer}` with factors {down:?} and {up:?}")),
-        };
-    }
-    match ranks.iter().copied().collect::<Vec<_>>()[..] {
-        [rank] => Ok(rank),
-        [] => Err("no factors".to_owned()),
-        _ => Err(format!("ranks {ranks:?}")),
-    }
+            (Some(rank), Some(same)) if rank == same && *rank > 0 => Ok((layer.clone(), *rank)),
+            _ => Err(format!("`{layer}` with factors {down:?} and {up:?}")),
+        }
+    };
+    layers.iter().map(rank).collect()
 }
 
 /// What the header says.
 struct Settings {
-    rank: i64,
-    alpha: f64,
+    ranks: Ranks,
     /// `None` where peft was given a regular expression.
     target_modules: Option<Vec<String>>,
 }
 
 impl Settings {
     /// Reads peft's configuration of the UNet. Switches that are off, as most of them are, need no name here.
-    fn from_json(metadata: &Value, found_rank: i64) -> Result<Self, String> {
+    fn from_json(metadata: &Value, found: &BTreeMap<String, i64>) -> Result<Self, String> {
         let Some(entries) = metadata.as_object() else {
             return Err(format!("`{METADATA_KEY}` is {metadata}"));
         };
@@ -185,11 +190,18 @@ impl Settings {
             .map(|(key, value)| (key.to_owned(), value.clone()))
             .collect();
         let mut r = ConfigReader::new(&Value::Object(config));
-        let rank = r.or("r", found_rank);
-        if rank != found_rank {
-            r.problem(format!("`r` is {rank}; the factors have rank {found_rank}"));
-        }
+        let common = found.values().next().copied().unwrap_or(1);
+        let rank = r.or("r", common);
         let alpha = r.or("lora_alpha", rank as f64);
+        let rank_pattern = pattern(&mut r, "rank_pattern");
+        let alpha_pattern = pattern(&mut r, "alpha_pattern");
+        let said = |layer: &str| first(&rank_pattern, layer).map_or(rank, |rank| rank as i64);
+        for (layer, found) in found.iter().filter(|(layer, found)| said(layer) != **found).take(1) {
+            let wanted = said(layer);
+            r.problem(format!(
+                "`r` and `rank_pattern` give `{layer}` rank {wanted}; its factors have rank {found}"
+            ));
+        }
         let target_modules = match r.raw("target_modules") {
             Some(Value::Array(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
             _ => None,
@@ -199,8 +211,43 @@ impl Settings {
         for key in ANNOTATIONS {
             r.ignored(key);
         }
-        r.finish().map(|()| Self { rank, alpha, target_modules })
+        r.finish()?;
+        let alpha = |layer: &str| first(&alpha_pattern, layer).unwrap_or(alpha);
+        let layers = found.iter().map(|(layer, rank)| (layer.as_str(), *rank, alpha(layer)));
+        Ok(Self { ranks: Ranks::of_layers(layers), target_modules })
     }
+}
+
+/// One of peft's patterns in its own order, which decides where several keys fit a layer.
+fn pattern(r: &mut ConfigReader, key: &str) -> Vec<(String, f64)> {
+    let entries = match r.raw(key) {
+        None => return Vec::new(),
+        Some(Value::Object(entries)) => entries,
+        Some(other) => {
+            r.problem(format!("`{key}` is {other}; wanted names with numbers"));
+            return Vec::new();
+        }
+    };
+    let mut pattern = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        let is_name = !name.trim_start_matches('^').contains(is_regex);
+        match value.as_f64().filter(|value| is_name && *value > 0.0) {
+            Some(value) => pattern.push((name, value)),
+            None => {
+                r.problem(format!("`{key}` has `{name}` with {value}; wanted names with positive numbers"))
+            }
+        }
+    }
+    pattern
+}
+
+/// What gives a regular expression away: peft takes them for names, and reads a plain name as one.
+fn is_regex(letter: char) -> bool {
+    r"\*+?()[]{}|^$".contains(letter)
+}
+
+fn first(pattern: &[(String, f64)], layer: &str) -> Option<f64> {
+    pattern.iter().find(|(key, _)| answers_to(layer, key)).map(|(_, value)| *value)
 }
 
 /// Null, false, or empty.

@@ -13,9 +13,10 @@ use tastemaker_store::safetensors::{Header, Metadata};
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Kind, Tensor};
 
-use super::file::{LoraFile, common_rank, layers};
+use super::file::{LoraFile, found_ranks, layers};
 use super::keys::{self, DOWN};
 use crate::ModelError;
+use crate::nn::Ranks;
 use crate::original::{Layout, unet_shapes};
 use crate::unet::UNetConfig;
 
@@ -38,7 +39,9 @@ pub struct KohyaFacts {
 }
 
 impl KohyaFacts {
-    fn metadata(&self, rank: i64, alpha: f64) -> Metadata {
+    fn metadata(&self, ranks: &Ranks) -> Metadata {
+        // As `networks/resize_lora.py` says it where layers differ.
+        let common = |number: String| if ranks.is_uniform() { number } else { "Dynamic".to_owned() };
         let v2 = self.layout == Layout::Sd2;
         let velocity = self.prediction == Prediction::VPrediction;
         let side = self.resolution;
@@ -56,8 +59,8 @@ impl KohyaFacts {
         let own = [
             ("ss_base_model_version", version.to_owned()),
             ("ss_network_module", "networks.lora".to_owned()),
-            ("ss_network_dim", rank.to_string()),
-            ("ss_network_alpha", alpha.to_string()),
+            ("ss_network_dim", common(ranks.rank.to_string())),
+            ("ss_network_alpha", common(ranks.alpha.to_string())),
             ("ss_v2", truth(v2).to_owned()),
             ("ss_resolution", format!("({side}, {side})")),
             ("modelspec.sai_model_spec", "1.0.1".to_owned()),
@@ -96,9 +99,12 @@ impl LoraFile {
                 }
             }
             let kind = self.tensors.get(&format!("{layer}{DOWN}")).map_or(Kind::Float, Tensor::kind);
-            stored.insert(format!("{name}{}", keys::KOHYA_ALPHA), Tensor::from(self.alpha).to_kind(kind));
+            stored.insert(
+                format!("{name}{}", keys::KOHYA_ALPHA),
+                Tensor::from(self.ranks.alpha(&layer)).to_kind(kind),
+            );
         }
-        let mut metadata = facts.metadata(self.rank, self.alpha);
+        let mut metadata = facts.metadata(&self.ranks);
         let bytes = tensors::to_bytes(path, &stored, &training_part(&metadata))?;
         metadata.insert("sshs_model_hash".to_owned(), model_hash(&bytes));
         metadata.insert("sshs_legacy_hash".to_owned(), legacy_hash(&bytes));
@@ -108,8 +114,8 @@ impl LoraFile {
     /// Reads an adapter of a UNet in kohya's layout, under diffusers' or under original block names.
     ///
     /// # Errors
-    /// [`ModelError::Store`] if the file is missing or damaged, holds tensors that belong to no layer of the UNet (those of
-    /// text encoders included), or differs in rank or alpha from layer to layer.
+    /// [`ModelError::Store`] if the file is missing or damaged, or holds tensors that belong to no layer of the UNet
+    /// (those of text encoders included).
     pub fn read_kohya(
         path: impl AsRef<Path>,
         layout: Layout,
@@ -147,15 +153,12 @@ impl LoraFile {
             return Err(fault(found, "`lora_down`, `lora_up` and `alpha` of the UNet's layers alone"));
         }
         let layers = layers(&factors);
-        let rank = common_rank(&factors, &layers)
-            .map_err(|found| fault(found, "a down and an up factor for each layer, of one rank"))?;
-        let alphas: Vec<f64> =
-            layers.iter().map(|layer| alphas.get(layer).copied().unwrap_or(rank as f64)).collect();
-        let alpha = alphas.first().copied().unwrap_or(rank as f64);
-        if alphas.iter().any(|other| *other != alpha) {
-            return Err(fault("different values of `alpha`".to_owned(), "one alpha for all layers"));
-        }
-        Ok(Self { rank, alpha, target_modules: layers.into_iter().collect(), tensors: factors })
+        let found = found_ranks(&factors, &layers)
+            .map_err(|found| fault(found, "a down and an up factor of the same rank for each layer"))?;
+        let alpha = |layer: &str, rank: i64| alphas.get(layer).copied().unwrap_or(rank as f64);
+        let each = found.iter().map(|(layer, rank)| (layer.as_str(), *rank, alpha(layer, *rank)));
+        let ranks = Ranks::of_layers(each);
+        Ok(Self { ranks, target_modules: layers.into_iter().collect(), tensors: factors })
     }
 }
 

@@ -49,7 +49,8 @@ impl LoraFile {
         let (down, up) = (factor(DOWN)?, factor(UP)?);
         let (down_shape, rows) = (down.size(), up.size()[0]);
         let shape = [&[rows], &down_shape[1..]].concat();
-        let product = up.reshape([rows, self.rank]).matmul(&down.reshape([self.rank, -1]));
-        Some(product.reshape(shape) * (self.alpha / self.rank as f64))
+        let rank = down_shape[0];
+        let product = up.reshape([rows, rank]).matmul(&down.reshape([rank, -1]));
+        Some(product.reshape(shape) * (self.ranks.alpha(layer) / rank as f64))
     }
 }

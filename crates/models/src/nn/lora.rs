@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use tastemaker_torch::tensors::Named;
 
+use super::ranks::Ranks;
 use super::weights::Param;
 use crate::names::ends_with;
 
@@ -16,10 +17,8 @@ pub type AdapterSwitch = Rc<Cell<bool>>;
 /// Which layers are adapted, and how strongly.
 #[derive(Debug)]
 pub struct LoraSpec {
-    /// Rank of the update.
-    pub rank: i64,
-    /// Numerator of the scale alpha / rank.
-    pub alpha: f64,
+    /// Rank and alpha of each layer.
+    pub ranks: Ranks,
     /// A layer is adapted if its name equals one of these or ends with a dot and one of these.
     pub target_modules: Vec<String>,
     /// Seed of fresh factors.
@@ -61,8 +60,7 @@ mod tests {
     #[test]
     fn targets_match_whole_name_parts_only() {
         let spec = LoraSpec {
-            rank: 4,
-            alpha: 4.0,
+            ranks: Ranks::uniform(4, 4.0),
             target_modules: vec!["to_q".into(), "to_out.0".into()],
             seed: 0,
             tensors: None,

@@ -6,6 +6,7 @@ mod embedding;
 mod linear;
 mod lora;
 mod norm;
+mod ranks;
 mod weights;
 
 pub(crate) use attention::{attend, attend_causally};
@@ -14,4 +15,5 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{AdapterSwitch, Lora, LoraSpec};
 pub use norm::{GroupNorm, LayerNorm};
+pub use ranks::Ranks;
 pub use weights::{Init, Param, Role, Scope, TensorSource, Trainable, Weights, WeightsReport};

@@ -361,9 +361,10 @@ impl Scope<'_> {
             };
             self.weights.place(name, tensor, Role::Trained)
         };
-        let rank = spec.rank;
+        let rank = spec.ranks.rank(&self.prefix);
         let down = factor("lora_A.weight", down(rank), Init::Normal(1.0 / rank as f64));
         let up = factor("lora_B.weight", up(rank), Init::Zeros);
-        Some(super::Lora { down, up, scale: spec.alpha / rank as f64, switch: self.weights.adapter_switch() })
+        let scale = spec.ranks.scale(&self.prefix);
+        Some(super::Lora { down, up, scale, switch: self.weights.adapter_switch() })
     }
 }

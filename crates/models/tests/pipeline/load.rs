@@ -8,7 +8,7 @@ use tastemaker_diffusion::LatentCodec;
 use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
-use tastemaker_models::nn::{LoraSpec, Role, Weights};
+use tastemaker_models::nn::{LoraSpec, Ranks, Role, Weights};
 use tastemaker_models::pipeline::Family;
 use tastemaker_testkit::{Golden, assert_close, relative_error};
 use tastemaker_torch::{Precision, tensors};
@@ -51,8 +51,7 @@ fn an_adapter_comes_along_and_must_fit() {
     assert_eq!(report.unexpected, ["nowhere.lora_A.weight"]);
 
     let fresh = |target: &str| LoraSpec {
-        rank: 2,
-        alpha: 2.0,
+        ranks: Ranks::uniform(2, 2.0),
         target_modules: vec!["to_q".into(), target.into()],
         seed: 0,
         tensors: None,

@@ -10,7 +10,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser, Posterior};
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{Objective, objective};
 use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
-use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Role, Trainable, Weights};
+use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_run::{Event, Plan, Recipe, resolve};
 use tastemaker_testkit::golden_dir;
@@ -39,7 +39,7 @@ pub fn network(area: &str, case: &str, role: Role, precision: Precision) -> Netw
 /// The demo network under a fresh adapter of attention projections and convolutions.
 pub fn adapted(precision: Precision) -> Network {
     let target_modules = ["to_q", "to_k", "to_v", "to_out.0", "conv1"].map(str::to_owned).to_vec();
-    let lora = LoraSpec { rank: 4, alpha: 8.0, target_modules, seed: 3, tensors: None };
+    let lora = LoraSpec { ranks: Ranks::uniform(4, 8.0), target_modules, seed: 3, tensors: None };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
 }
 

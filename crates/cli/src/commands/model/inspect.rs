@@ -59,9 +59,10 @@ fn of_folder(folder: &ModelFolder) -> Result<()> {
 
 fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
     say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
-    say("rank", &file.rank.to_string());
-    say("alpha", &file.alpha.to_string());
-    say("adapts", &format!("{} layers", file.tensors.len() / 2));
+    let layers = file.layers();
+    say("rank", &counted(layers.iter().map(|layer| file.ranks.rank(layer) as f64)));
+    say("alpha", &counted(layers.iter().map(|layer| file.ranks.alpha(layer))));
+    say("adapts", &format!("{} layers", layers.len()));
     let header = Header::read(&args.path)?;
     let infos = header.tensors.iter();
     say("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
@@ -74,6 +75,22 @@ fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option
     };
     say("loads in", tools);
     Ok(())
+}
+
+/// One number for all layers, or how many layers have which, the most frequent first.
+fn counted(values: impl Iterator<Item = f64>) -> String {
+    let mut counts: Vec<(f64, usize)> = Vec::new();
+    for value in values {
+        match counts.iter_mut().find(|(seen, _)| *seen == value) {
+            Some((_, n)) => *n += 1,
+            None => counts.push((value, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    match counts[..] {
+        [(value, _)] => value.to_string(),
+        _ => counts.iter().map(|(value, n)| format!("{value} in {n} layers")).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn of_view(view: TensorView<'_>) -> (Dtype, &[usize], usize) {

@@ -173,7 +173,7 @@ struct AdapterFlags {
 impl AdapterFlags {
     fn section(self) -> AdapterSection {
         let Self { adapter: kind, rank, alpha, target_modules } = self;
-        AdapterSection { kind, rank, alpha, target_modules }
+        AdapterSection { kind, rank, alpha, target_modules, ..AdapterSection::default() }
     }
 }
 
