@@ -96,6 +96,61 @@ fn layers_may_have_ranks_and_alphas_of_their_own() {
 }
 
 #[test]
+fn a_lora_goes_on_being_trained_from_where_it_is() {
+    let bench = Bench::new();
+    trained(
+        bench.train("first", &["--method", "mapo", "--rank", "2", "--alpha", "3", "--learning_rate", "0.1"]),
+    );
+    let model = ModelFolder::open(bench.path("model")).unwrap();
+    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap();
+    let start = read("first/pytorch_lora_weights.safetensors");
+    for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
+        let file = format!("first/{name}");
+        for precision in ["no", "bf16"] {
+            let output = format!("{name}-{precision}");
+            let more =
+                ["--method", "diffusion-dpo", "--network_weights", &file, "--mixed_precision", precision];
+            trained(bench.train(&output, &more));
+            let steps = steps(&bench, &output);
+            assert_eq!((steps[0].logit_mean, steps[0].loss), (Some(0.0), std::f64::consts::LN_2), "{output}");
+            assert_ne!(steps[1].logit_mean, Some(0.0), "{output} did not learn");
+            let result = read(&format!("{output}/pytorch_lora_weights.safetensors"));
+            assert_eq!(result.ranks, start.ranks);
+            assert!(result.tensors.keys().eq(start.tensors.keys()));
+            assert!(
+                start.tensors.iter().all(|(name, tensor)| !tensor.equal(&result.tensors[name])),
+                "{output}"
+            );
+        }
+        let card = fs::read_to_string(bench.path(&format!("{name}-no/README.md"))).unwrap();
+        assert!(card.contains(&format!("| started from | LoRA `{name}`, sha256 `")), "{card}");
+        assert!(card.contains("LoRA of rank 2, alpha 3"), "{card}");
+    }
+    // Base and LoRA are what the first step sees: its winner error is that of the same step on the merged model.
+    let lora = "first/pytorch_lora_weights.safetensors";
+    trained(bench.run(&["model", "merge", "model", lora, "merged"]));
+    fs::rename(bench.path("model"), bench.path("base")).unwrap();
+    fs::rename(bench.path("merged"), bench.path("model")).unwrap();
+    trained(bench.train("on-merged", &["--method", "diffusion-dpo"]));
+    fs::rename(bench.path("model"), bench.path("merged")).unwrap();
+    fs::rename(bench.path("base"), bench.path("model")).unwrap();
+    let error = |output: &str| steps(&bench, output)[0].winner_error;
+    let (found, merged) = (error("pytorch_lora_weights.safetensors-no"), error("on-merged"));
+    assert!((found / merged - 1.0).abs() < 1e-4, "{found} {merged}");
+
+    let more = ["--method", "mapo", "--network_weights", lora, "--rank", "4", "--target_modules", "to_q"];
+    let refused = bench.train("refused", &more);
+    for said in
+        ["adapter.rank is 4 for ", "but 2 in network_weights", "adapter.target_modules is to_q, but to_k, "]
+    {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    trained(
+        bench.train("same", &["--method", "mapo", "--network_weights", lora, "--rank", "2", "--dry-run"]),
+    );
+}
+
+#[test]
 fn every_method_trains_a_whole_network_that_loads_as_a_model() {
     let bench = Bench::new();
     let before = unet(&bench, "model", None);

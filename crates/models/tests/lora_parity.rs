@@ -74,6 +74,23 @@ fn an_adapter_that_is_off_is_not_there() {
 }
 
 #[test]
+fn an_anchored_adapter_that_is_off_is_as_it_started() {
+    for case in CASES {
+        let golden = Golden::load("models", case);
+        let read = || LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        let (network, trainable, switch) = adapted(&golden, Some(read().into_start()));
+        let started = predict(&golden, &adapted(&golden, Some(read().into_spec())).0);
+        assert!(predict(&golden, &network).equal(&started));
+        tch::no_grad(|| {
+            trainable.iter().for_each(|factor| drop(factor.tensor.shallow_clone().g_mul_scalar_(1.5)))
+        });
+        assert!(!predict(&golden, &network).equal(&started));
+        switch.set(false);
+        assert!(predict(&golden, &network).equal(&started));
+    }
+}
+
+#[test]
 fn a_fresh_adapter_changes_nothing() {
     let golden = Golden::load("models", "unet-sd1-lora");
     let lora = LoraSpec {
@@ -81,6 +98,7 @@ fn a_fresh_adapter_changes_nothing() {
         target_modules: vec!["to_q".into(), "conv1".into()],
         seed: 1,
         tensors: None,
+        anchored: false,
     };
     let (network, trainable, _) = adapted(&golden, Some(lora));
     assert!(!trainable.is_empty());

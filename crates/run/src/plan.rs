@@ -9,6 +9,7 @@ use tastemaker_math::Prediction;
 use tastemaker_math::objectives::{Objective, SettingsError, objective};
 
 use crate::Warning;
+use crate::recipe::AdapterSection;
 use crate::schedule::{LrScheduler, Schedule};
 
 /// A run in full. Fields have the meaning of the recipe's keys, see [`Recipe`](crate::Recipe).
@@ -93,6 +94,13 @@ impl MethodPlan {
 pub enum Adapter {
     /// Low-rank additions to named layers.
     Lora(LoraPlan),
+    /// A LoRA that is there already, before its file has been read.
+    Continued {
+        /// The file.
+        network_weights: PathBuf,
+        /// What was typed beside it. The file says the same, or the run is refused.
+        asked: AdapterSection,
+    },
     /// Every weight of the network.
     Full {},
 }
@@ -113,6 +121,9 @@ pub struct LoraPlan {
     /// Other alphas, by name endings.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alpha_pattern: BTreeMap<String, f64>,
+    /// The LoRA that training starts from and compares with, which says all of the above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_weights: Option<PathBuf>,
 }
 
 /// See [`OptimizerSection`](crate::OptimizerSection).

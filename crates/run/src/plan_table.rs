@@ -41,11 +41,18 @@ fn rows(plan: &Plan) -> Vec<Row> {
     let mut row = |section, key: &str, value: String| rows.push(Row { section, key: key.into(), value });
     match &plan.adapter {
         Adapter::Full {} => row("adapter", "kind", words(&AdapterKind::Full)),
+        Adapter::Continued { network_weights, .. } => {
+            row("adapter", "kind", words(&AdapterKind::Lora));
+            row("adapter", "network_weights", network_weights.display().to_string());
+        }
         Adapter::Lora(lora) => {
             row("adapter", "kind", words(&AdapterKind::Lora));
             row("adapter", "rank", lora.rank.to_string());
             row("adapter", "alpha", lora.alpha.to_string());
             row("adapter", "target_modules", lora.target_modules.join(", "));
+            if let Some(file) = &lora.network_weights {
+                row("adapter", "network_weights", file.display().to_string());
+            }
             for (key, pattern) in [
                 ("rank_pattern", pattern(lora.rank_pattern.iter())),
                 ("alpha_pattern", pattern(lora.alpha_pattern.iter())),

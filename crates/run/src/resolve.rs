@@ -94,7 +94,8 @@ fn data(check: &mut Check, typed: DataSection) -> DataPlan {
 }
 
 fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection) -> Adapter {
-    let AdapterSection { kind, rank, alpha, target_modules, rank_pattern, alpha_pattern } = typed;
+    let AdapterSection { kind, rank, alpha, target_modules, rank_pattern, alpha_pattern, network_weights } =
+        typed.clone();
     match kind.unwrap_or_default() {
         AdapterKind::Full => {
             let typed = [
@@ -103,6 +104,7 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                 ("adapter.target_modules", target_modules.is_some()),
                 ("adapter.rank_pattern", rank_pattern.is_some()),
                 ("adapter.alpha_pattern", alpha_pattern.is_some()),
+                ("adapter.network_weights", network_weights.is_some()),
             ];
             let reason = "every weight of the network learns (adapter.kind is full)";
             let idle = typed.into_iter().filter(|(_, is_typed)| *is_typed);
@@ -134,7 +136,21 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                 let fits = is_name(name) && *alpha > 0.0 && alpha.is_finite();
                 check.that("adapter.alpha_pattern", found, fits, PATTERN);
             }
-            Adapter::Lora(LoraPlan { rank, alpha, target_modules, rank_pattern, alpha_pattern })
+            match network_weights {
+                Some(file) => {
+                    let network_weights = check.path("adapter.network_weights", Some(file));
+                    let asked = AdapterSection { kind: None, network_weights: None, ..typed };
+                    Adapter::Continued { network_weights, asked }
+                }
+                None => Adapter::Lora(LoraPlan {
+                    rank,
+                    alpha,
+                    target_modules,
+                    rank_pattern,
+                    alpha_pattern,
+                    network_weights,
+                }),
+            }
         }
     }
 }

@@ -51,6 +51,7 @@ fn lora(rank: u32, alpha: f64, targets: &[&str]) -> Adapter {
         target_modules: targets.iter().map(|&name| name.to_owned()).collect(),
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
+        network_weights: None,
     })
 }
 
@@ -370,6 +371,17 @@ mod resolving {
             let error = resolve(recipe, Overrides::default()).unwrap_err().to_string();
             assert!(error.contains(found) && error.contains("not expressions"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_lora_to_start_from_says_what_it_is_when_it_is_read() {
+        let plan = plan_of(&shortest_with("[adapter]\nnetwork_weights = \"there.safetensors\"\nrank = 4\n"));
+        let asked = AdapterSection { rank: Some(4), ..Default::default() };
+        assert_eq!(plan.adapter, Adapter::Continued { network_weights: "there.safetensors".into(), asked });
+        let table = plan.to_string();
+        assert!(table.contains("network_weights                there.safetensors\n"), "{table}");
+        assert!(!table.contains("target_modules"), "{table}");
+        assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
     }
 
     #[test]

@@ -17,13 +17,15 @@ pub(crate) struct CardFacts<'a> {
     pub fingerprint: [u8; 32],
     /// Pairs never trained on.
     pub n_held_out: usize,
+    /// The LoRA that training started from, in words.
+    pub origin: Option<&'a str>,
     /// The last look at them.
     pub probe: Option<&'a Probe>,
 }
 
 /// Writes the card. It holds no time and no place, so that equal runs write equal cards.
 pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
-    let is_lora = matches!(plan.adapter, Adapter::Lora(_));
+    let is_lora = !matches!(plan.adapter, Adapter::Full {});
     let family = match facts.family {
         Family::StableDiffusion => "stable-diffusion",
         Family::StableDiffusionXl => "stable-diffusion-xl",
@@ -55,6 +57,7 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
 fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     let weights = match &plan.adapter {
         Adapter::Full {} => "the whole UNet".to_owned(),
+        Adapter::Continued { .. } => "a LoRA".to_owned(),
         Adapter::Lora(lora) => {
             let LoraPlan { rank, alpha, .. } = lora;
             let ranks = lora.rank_pattern.iter().map(|(name, rank)| format!(", rank {rank} on {name}"));
@@ -81,6 +84,9 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         ("seed", train.seed.to_string()),
         ("pairs", format!("{pairs}{} held out, sha256 `{hash}`", facts.n_held_out)),
     ];
+    if let Some(origin) = facts.origin {
+        rows.insert(1, ("started from", origin.to_owned()));
+    }
     if let Some(probe) = facts.probe {
         let against = |now: f64, before: Option<f64>| {
             before.map_or_else(

@@ -4,37 +4,30 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile};
-use tastemaker_models::nn::{Ranks, Role, Trainable};
+use tastemaker_models::nn::{Role, Trainable};
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{ModelFolder, StoredType, save_unet};
-use tastemaker_run::{Adapter, LoraPlan, Plan};
+use tastemaker_run::{Adapter, Plan};
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
 use crate::TrainError;
+use crate::start::ranks;
 
 /// Where a run's result goes: `model/`, a folder in diffusers layout, or `pytorch_lora_weights.safetensors`.
 pub fn result_path(output_dir: &Path, adapter: &Adapter) -> PathBuf {
     output_dir.join(match adapter {
         Adapter::Full {} => "model",
-        Adapter::Lora(_) => FILE_NAME,
+        Adapter::Lora(_) | Adapter::Continued { .. } => FILE_NAME,
     })
-}
-
-/// Rank and alpha of each layer.
-pub(crate) fn ranks(plan: &LoraPlan) -> Ranks {
-    let wide = |(name, rank): (&String, &u32)| (name.clone(), i64::from(*rank));
-    Ranks {
-        rank: i64::from(plan.rank),
-        alpha: plan.alpha,
-        rank_pattern: plan.rank_pattern.iter().map(wide).collect(),
-        alpha_pattern: plan.alpha_pattern.clone(),
-    }
 }
 
 /// Writes what was trained, f32, reads it again and compares. An adapter is written twice, for diffusers and, beside it, as
 /// kohya's scripts do for everything else.
+///
+/// # Panics
+/// For a LoRA to start from that was never read: runs read it first.
 pub(crate) fn save(
     source: &ModelFolder,
     trained: &[Trainable],
@@ -58,6 +51,7 @@ pub(crate) fn save(
             let read = ModelFolder::open(path)?.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?;
             same(&read.parameters, path)
         }
+        Adapter::Continued { network_weights, .. } => panic!("{} was not read", network_weights.display()),
         Adapter::Lora(lora) => {
             let tensors =
                 written.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();

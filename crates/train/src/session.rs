@@ -9,6 +9,7 @@ use tastemaker_data::split::Split;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_math::objectives::{Corruption, InversionModel, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::{LoraSpec, Role};
 use tastemaker_models::pipeline::{Loaded, ModelFolder};
 use tastemaker_models::unet::UNet;
@@ -27,7 +28,8 @@ use crate::encode::{EncodeSettings, Encoded, encode_pairs};
 use crate::fit::{Fit, fit};
 use crate::recorder::Recorder;
 use crate::reference::Reference;
-use crate::result::{ranks, result_path, save};
+use crate::result::{result_path, save};
+use crate::start::{origin, ranks, with_network_weights};
 use crate::step::{Engine, Timesteps};
 
 /// Images per forward pass of the codec.
@@ -69,12 +71,15 @@ pub fn train(
     let plan = plan.clone().with_data(split.train.len() as u64);
     let device = Device::Cpu;
     let folder = ModelFolder::open(&plan.model.pretrained_model_name_or_path)?;
+    let (plan, start) = with_network_weights(plan, &folder)?;
+    let origin = origin(&plan)?;
     let schedule = schedule(&folder, &plan)?;
     let objective = plan.method.objective().map_err(RunError::from)?;
     let was_there = plan.output_dir.join("plan.json").exists();
     let dir = RunDir::create(&plan.output_dir, &plan)?;
     let mut recorder = Recorder::begin(&dir, tell)?;
-    let (networks, pairs) = match prepare(&folder, &plan, source, objective.as_ref(), device, &mut recorder) {
+    let prepared = prepare(&folder, &plan, start, source, objective.as_ref(), device, &mut recorder);
+    let (networks, pairs) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(recorder);
@@ -132,6 +137,7 @@ pub fn train(
         family: folder.family(),
         fingerprint: source.fingerprint(),
         n_held_out,
+        origin: origin.as_deref(),
         probe: probe.as_ref(),
     };
     let saved = trained
@@ -157,12 +163,13 @@ fn write_card(result: &Path, card: &str) -> Result<(), TrainError> {
 fn prepare(
     folder: &ModelFolder,
     plan: &Plan,
+    start: Option<LoraFile>,
     source: &dyn PairSource,
     objective: &dyn Objective,
     device: Device,
     recorder: &mut Recorder<'_>,
 ) -> Result<(Networks, EncodedPairs), TrainError> {
-    let networks = Networks::load(folder, plan, objective, device)?;
+    let networks = Networks::load(folder, plan, start, objective, device)?;
     let pairs = encode(folder, plan, source, device, recorder)?;
     Ok((networks, pairs))
 }
@@ -187,7 +194,8 @@ fn schedule(folder: &ModelFolder, plan: &Plan) -> Result<NoiseSchedule, TrainErr
 /// The network that learns, and the frozen copy where the reference is one.
 ///
 /// Policy and reference run the same numeric path: masters cast to the compute type are bit for bit the weights that the
-/// frozen copy holds in it, and an adapter starts at zero, so at step 0 every logit is exactly 0.
+/// frozen copy holds in it, and an adapter starts at zero or beside
+/// a copy of itself, so at step 0 every logit is exactly 0.
 struct Networks {
     policy: Loaded<UNet>,
     frozen: Option<Loaded<UNet>>,
@@ -198,25 +206,17 @@ impl Networks {
     fn load(
         folder: &ModelFolder,
         plan: &Plan,
+        start: Option<LoraFile>,
         objective: &dyn Objective,
         device: Device,
     ) -> Result<Self, TrainError> {
         let precision = precision(plan);
-        let (role, lora) = match &plan.adapter {
-            Adapter::Full {} => (Role::Trained, None),
-            Adapter::Lora(lora) => {
-                let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
-                let seed = plan.train.seed;
-                (Role::Frozen, Some(LoraSpec { ranks, target_modules, seed, tensors: None }))
-            }
-        };
+        let lora = start.map(LoraFile::into_start).or_else(|| fresh(plan));
         let adapted = lora.is_some();
+        let role = if adapted { Role::Frozen } else { Role::Trained };
         let policy = folder.unet(role, precision, device, lora)?;
         if policy.trainable.is_empty() {
-            let target_modules = match &plan.adapter {
-                Adapter::Lora(lora) => lora.target_modules.clone(),
-                Adapter::Full {} => Vec::new(),
-            };
+            let target_modules = fresh(plan).map_or_else(Vec::new, |spec| spec.target_modules);
             return Err(TrainError::NothingTrainable { target_modules });
         }
         let needs_copy = !adapted && needs_reference(objective);
@@ -232,6 +232,13 @@ impl Networks {
             None => Reference::None,
         }
     }
+}
+
+/// The adapter of a plan that starts from none.
+fn fresh(plan: &Plan) -> Option<LoraSpec> {
+    let Adapter::Lora(lora) = &plan.adapter else { return None };
+    let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
+    Some(LoraSpec { ranks, target_modules, seed: plan.train.seed, tensors: None, anchored: false })
 }
 
 /// Whether a method asks the reference for anything: its errors, or the inversion.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tastemaker_store::safetensors::Header;
 
-use super::file::{LoraFile, layers};
+use super::file::{LoraFile, layers, stored};
 use super::keys::{self, DOWN, UP};
 use crate::ModelError;
 use crate::original::{Layout, unet_shapes};
@@ -23,7 +23,11 @@ pub enum LoraNames {
 impl LoraNames {
     /// Reads the naming off a file's header; `None` if the file holds no adapter of a UNet.
     pub fn of(header: &Header) -> Option<Self> {
-        let any = |test: fn(&str) -> bool| header.tensors.iter().any(|tensor| test(&tensor.name));
+        Self::of_names(header.tensors.iter().map(|tensor| tensor.name.as_str()))
+    }
+
+    fn of_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
+        let any = |test: fn(&str) -> bool| names.clone().any(test);
         if any(|name| keys::ours(name).is_some()) {
             Some(Self::Diffusers)
         } else if any(keys::is_kohya) {
@@ -63,16 +67,17 @@ impl LoraFile {
         Err(refusal.unwrap_or_else(unfit))
     }
 
-    /// Reads an adapter of a model, in either naming.
+    /// Reads an adapter of a model, in either naming and any kind of file.
     ///
     /// # Errors
     /// As [`LoraFile::read`] and [`LoraFile::read_kohya`].
     pub fn read_for(path: impl AsRef<Path>, model: &ModelFolder) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        if path.is_file() && LoraNames::of(&Header::read(path)?) == Some(LoraNames::Kohya) {
-            return Self::read_kohya(path, Layout::of_folder(model)?, &model.unet_config()?);
+        let (stored, metadata) = stored(path)?;
+        if LoraNames::of_names(stored.keys().map(String::as_str)) == Some(LoraNames::Kohya) {
+            return Self::of_kohya(path, stored, Layout::of_folder(model)?, &model.unet_config()?);
         }
-        Self::read(path)
+        Self::of_stored(path, stored, &metadata)
     }
 
     /// Whether a UNet has every adapted layer, in the factors' sizes.

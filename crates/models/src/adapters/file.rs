@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::Header;
+use tastemaker_store::safetensors::{Header, Metadata};
 use tastemaker_torch::tensors::{self, Named};
 
 use super::keys::{self, DOWN, UP};
@@ -56,20 +56,24 @@ impl LoraFile {
     /// Reads an adapter in diffusers' layout, today's spelling or the older one (`.lora.down.weight`,
     /// `.lora.up.weight`).
     ///
-    /// Without metadata, ranks are read off the factors and each layer's alpha equals its rank.
+    /// PyTorch's own files (`.bin`, `.pt`) are read without running anything in them. Without metadata, ranks are read off the factors and each layer's alpha equals its rank.
     ///
     /// # Errors
     /// [`ModelError::Store`] if the file is missing, damaged, or holds anything but complete pairs of factors;
     /// [`ModelError::Config`] if the header asks for a kind of adapter that is not supported.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        let metadata = Header::read(path)?.metadata;
+        let (stored, metadata) = stored(path)?;
+        Self::of_stored(path, stored, &metadata)
+    }
+
+    pub(super) fn of_stored(path: &Path, stored: Named, metadata: &Metadata) -> Result<Self, ModelError> {
         let fault =
             |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
 
         let mut factors = Named::new();
         let mut unknown = Vec::new();
-        for (name, tensor) in tensors::read(path)? {
+        for (name, tensor) in stored {
             match keys::ours(&name) {
                 Some(ours) if tensor.is_floating_point() && !factors.contains_key(&ours) => {
                     factors.insert(ours, tensor);
@@ -140,8 +144,24 @@ impl LoraFile {
             target_modules: layers(&self.tensors).into_iter().collect(),
             seed: 0,
             tensors: Some(self.tensors),
+            anchored: false,
         }
     }
+
+    /// As [`LoraFile::into_spec`], for a network whose reference has this adapter too: it stays the network's anchor.
+    pub fn into_start(self) -> LoraSpec {
+        LoraSpec { anchored: true, ..self.into_spec() }
+    }
+}
+
+/// Every tensor of an adapter's file, and what its header says; PyTorch's own files have no header.
+pub(super) fn stored(path: &Path) -> Result<(Named, Metadata), ModelError> {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    if matches!(ending, Some("bin" | "pt" | "pth" | "ckpt")) {
+        return Ok((tensors::read_legacy(path)?, Metadata::new()));
+    }
+    let metadata = Header::read(path)?.metadata;
+    Ok((tensors::read(path)?, metadata))
 }
 
 /// Names of the adapted layers.

@@ -15,12 +15,29 @@ pub(super) const DOWN: &str = ".lora_A.weight";
 pub(super) const UP: &str = ".lora_B.weight";
 
 /// (End of a stored name, end of our name).
-const ENDS: [(&str, &str); 4] =
-    [(DOWN, DOWN), (UP, UP), (".lora.down.weight", DOWN), (".lora.up.weight", UP)];
+const ENDS: [(&str, &str); 12] = [
+    (DOWN, DOWN),
+    (UP, UP),
+    (".lora.down.weight", DOWN),
+    (".lora.up.weight", UP),
+    // As attention processors held them, the only spelling in the `.bin` files of their time.
+    ("to_q_lora.down.weight", "to_q.lora_A.weight"),
+    ("to_q_lora.up.weight", "to_q.lora_B.weight"),
+    ("to_k_lora.down.weight", "to_k.lora_A.weight"),
+    ("to_k_lora.up.weight", "to_k.lora_B.weight"),
+    ("to_v_lora.down.weight", "to_v.lora_A.weight"),
+    ("to_v_lora.up.weight", "to_v.lora_B.weight"),
+    ("to_out_lora.down.weight", "to_out.0.lora_A.weight"),
+    ("to_out_lora.up.weight", "to_out.0.lora_B.weight"),
+];
+
+/// Part of the names that attention processors had, with or without [`UNET`] before them.
+const PROCESSOR: &str = ".processor.";
 
 /// Our name of a factor: `<layer>.lora_A.weight` or `<layer>.lora_B.weight`; `None` for any other tensor.
 pub(super) fn ours(stored: &str) -> Option<String> {
-    let name = stored.strip_prefix(UNET)?;
+    let name = stored.strip_prefix(UNET).or_else(|| stored.contains(PROCESSOR).then_some(stored))?;
+    let name = name.replace(PROCESSOR, ".");
     ENDS.iter().find_map(|(theirs, ours)| Some(format!("{}{ours}", name.strip_suffix(theirs)?)))
 }
 
@@ -67,6 +84,10 @@ mod tests {
         assert_eq!(ours("unet.mid_block.attentions.0.proj_in.lora.down.weight").as_deref(), Some(wanted));
         assert_eq!(ours("unet.mid_block.attentions.0.proj_in.lora_A.weight").as_deref(), Some(wanted));
         assert_eq!(ours(&stored(wanted)).as_deref(), Some(wanted));
+        let old = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out_lora.up.weight";
+        let wanted = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_B.weight";
+        assert_eq!(ours(old).as_deref(), Some(wanted));
+        assert_eq!(ours(&format!("unet.{old}")).as_deref(), Some(wanted));
     }
 
     #[test]

@@ -9,11 +9,11 @@ use std::path::Path;
 use tastemaker_math::schedule::Prediction;
 use tastemaker_store::StoreError;
 use tastemaker_store::checksum;
-use tastemaker_store::safetensors::{Header, Metadata};
+use tastemaker_store::safetensors::Metadata;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Kind, Tensor};
 
-use super::file::{LoraFile, found_ranks, layers};
+use super::file::{LoraFile, found_ranks, layers, stored};
 use super::keys::{self, DOWN};
 use crate::ModelError;
 use crate::nn::Ranks;
@@ -122,7 +122,15 @@ impl LoraFile {
         config: &UNetConfig,
     ) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        Header::read(path)?;
+        Self::of_kohya(path, stored(path)?.0, layout, config)
+    }
+
+    pub(super) fn of_kohya(
+        path: &Path,
+        stored: Named,
+        layout: Layout,
+        config: &UNetConfig,
+    ) -> Result<Self, ModelError> {
         let fault =
             |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
         let mut known = BTreeMap::new();
@@ -135,7 +143,7 @@ impl LoraFile {
         let mut factors = Named::new();
         let mut alphas = BTreeMap::new();
         let mut unknown = Vec::new();
-        for (name, tensor) in tensors::read(path)? {
+        for (name, tensor) in stored {
             let (layer, end) = name.split_at(name.find('.').unwrap_or(name.len()));
             let ours = keys::KOHYA_ENDS.iter().find(|(_, theirs)| *theirs == end);
             match (known.get(layer), ours) {

@@ -83,12 +83,10 @@ impl Conv2d {
             x.conv2d(&weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
         };
         let y = convolve(x, self.weight.value(), self.bias.as_ref().map(Param::value), stride, padding);
-        match self.lora.as_ref().filter(|lora| lora.is_on()) {
-            None => y,
-            Some(lora) => {
-                let low = convolve(x, lora.down.value(), None, stride, padding);
-                y + convolve(&low, lora.up.value(), None, 1, 0) * lora.scale
-            }
-        }
+        let Some(lora) = &self.lora else { return y };
+        lora.adapt(y, |factors| {
+            let low = convolve(x, factors.down.value(), None, stride, padding);
+            convolve(&low, factors.up.value(), None, 1, 0)
+        })
     }
 }

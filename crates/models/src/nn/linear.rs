@@ -43,13 +43,9 @@ impl Linear {
     /// `[.., n_in]` to `[.., n_out]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.linear(&self.weight.value(), self.bias.as_ref().map(Param::value));
-        match self.lora.as_ref().filter(|lora| lora.is_on()) {
-            None => y,
-            Some(lora) => {
-                let update =
-                    x.linear(&lora.down.value(), None::<Tensor>).linear(&lora.up.value(), None::<Tensor>);
-                y + update * lora.scale
-            }
-        }
+        let Some(lora) = &self.lora else { return y };
+        lora.adapt(y, |factors| {
+            x.linear(&factors.down.value(), None::<Tensor>).linear(&factors.up.value(), None::<Tensor>)
+        })
     }
 }

@@ -6,12 +6,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use tastemaker_torch::tensors::Named;
+use tch::Tensor;
 
 use super::ranks::Ranks;
 use super::weights::Param;
 use crate::names::ends_with;
 
-/// True while adapters act. Shared by all adapted layers of a network.
+/// True while adapters act as learnt; while it is false, as they started. Shared by all adapted layers of a network.
 pub type AdapterSwitch = Rc<Cell<bool>>;
 
 /// Which layers are adapted, and how strongly.
@@ -25,6 +26,8 @@ pub struct LoraSpec {
     pub seed: u64,
     /// Factors to start from, by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`; fresh ones where `None`.
     pub tensors: Option<Named>,
+    /// Whether the network keeps `tensors` as they are, for when its adapters are off; without that it is then bare.
+    pub anchored: bool,
 }
 
 impl LoraSpec {
@@ -37,19 +40,34 @@ impl LoraSpec {
 /// The adapter of one layer: `scale * up(down(x))` is added to the layer's output.
 #[derive(Debug)]
 pub struct Lora {
+    /// What learns.
+    pub(super) learnt: Factors,
+    /// What it started from, where that is more than nothing. It stays as it was given, whatever is read into `learnt` later.
+    pub(super) anchor: Option<Factors>,
+    /// alpha / rank.
+    pub(super) scale: f64,
+    pub(super) switch: AdapterSwitch,
+}
+
+/// The two factors of an update.
+#[derive(Debug)]
+pub struct Factors {
     /// Down projection: `[rank, in]`, or `[rank, in, k, k]`.
     pub down: Param,
     /// Up projection: `[out, rank]`, or `[out, rank, 1, 1]`.
     pub up: Param,
-    /// alpha / rank.
-    pub scale: f64,
-    pub(super) switch: AdapterSwitch,
 }
 
 impl Lora {
-    /// Whether the adapter acts now.
-    pub fn is_on(&self) -> bool {
-        self.switch.get()
+    /// The layer's output `y` with the update of the factors that act now: those that learn, the anchor, or none.
+    ///
+    /// Both run the same numeric path, so that equal factors give equal outputs to the last bit.
+    pub(super) fn adapt(&self, y: Tensor, update: impl FnOnce(&Factors) -> Tensor) -> Tensor {
+        let acting = if self.switch.get() { Some(&self.learnt) } else { self.anchor.as_ref() };
+        match acting {
+            None => y,
+            Some(factors) => y + update(factors) * self.scale,
+        }
     }
 }
 
@@ -64,6 +82,7 @@ mod tests {
             target_modules: vec!["to_q".into(), "to_out.0".into()],
             seed: 0,
             tensors: None,
+            anchored: false,
         };
         assert!(spec.targets("mid_block.attentions.0.transformer_blocks.0.attn1.to_q"));
         assert!(spec.targets("attn1.to_out.0"));

@@ -13,7 +13,7 @@ pub(crate) use attention::{attend, attend_causally};
 pub use conv::{Conv2d, ConvShape};
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use lora::{AdapterSwitch, Lora, LoraSpec};
+pub use lora::{AdapterSwitch, Factors, Lora, LoraSpec};
 pub use norm::{GroupNorm, LayerNorm};
 pub use ranks::Ranks;
 pub use weights::{Init, Param, Role, Scope, TensorSource, Trainable, Weights, WeightsReport};

@@ -13,7 +13,7 @@ use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
-use super::lora::{AdapterSwitch, LoraSpec};
+use super::lora::{AdapterSwitch, Factors, LoraSpec};
 
 /// Whether a network's own parameters receive gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +259,12 @@ impl Weights {
         Some(tensor)
     }
 
+    /// A parameter that never moves and is bit for bit what a master of the same start gives in the compute type.
+    fn still(&self, start: &Tensor) -> Param {
+        let tensor = start.to_device(self.device).to_kind(Kind::Float).to_kind(self.compute);
+        Param { tensor: channels_last(tensor).set_requires_grad(false), compute: self.compute }
+    }
+
     fn place(&self, name: String, tensor: Tensor, role: Role) -> Param {
         let tensor = match role {
             Role::Frozen => {
@@ -342,7 +348,7 @@ impl Scope<'_> {
         up: impl Fn(i64) -> Vec<i64>,
     ) -> Option<super::Lora> {
         let spec = self.weights.lora.as_ref().filter(|spec| spec.targets(&self.prefix))?;
-        let factor = |name: &str, shape: Vec<i64>, init: Init| {
+        let start = |name: &str, shape: Vec<i64>, init: Init| {
             let name = self.full(name);
             let tensor = match spec.tensors.as_ref() {
                 None => self.weights.initial(spec.seed, &name, &shape, init),
@@ -359,12 +365,16 @@ impl Scope<'_> {
                     }
                 },
             };
-            self.weights.place(name, tensor, Role::Trained)
+            (name, tensor)
         };
         let rank = spec.ranks.rank(&self.prefix);
-        let down = factor("lora_A.weight", down(rank), Init::Normal(1.0 / rank as f64));
-        let up = factor("lora_B.weight", up(rank), Init::Zeros);
+        let down = start("lora_A.weight", down(rank), Init::Normal(1.0 / rank as f64));
+        let up = start("lora_B.weight", up(rank), Init::Zeros);
+        let still = |(_, tensor): &(String, Tensor)| self.weights.still(tensor);
+        let anchor = spec.anchored.then(|| Factors { down: still(&down), up: still(&up) });
+        let learns = |(name, tensor): (String, Tensor)| self.weights.place(name, tensor, Role::Trained);
+        let learnt = Factors { down: learns(down), up: learns(up) };
         let scale = spec.ranks.scale(&self.prefix);
-        Some(super::Lora { down, up, scale, switch: self.weights.adapter_switch() })
+        Some(super::Lora { learnt, anchor, scale, switch: self.weights.adapter_switch() })
     }
 }

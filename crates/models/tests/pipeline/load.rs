@@ -55,6 +55,7 @@ fn an_adapter_comes_along_and_must_fit() {
         target_modules: vec!["to_q".into(), target.into()],
         seed: 0,
         tensors: None,
+        anchored: false,
     };
     assert!(load(fresh("to_out.0")).is_ok());
     let error = load(fresh("to_kk")).unwrap_err().to_string();

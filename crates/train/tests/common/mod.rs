@@ -38,8 +38,21 @@ pub fn network(area: &str, case: &str, role: Role, precision: Precision) -> Netw
 
 /// The demo network under a fresh adapter of attention projections and convolutions.
 pub fn adapted(precision: Precision) -> Network {
+    build(stored("models", "unet-demo"), Role::Frozen, precision, Some(fresh()))
+}
+
+fn fresh() -> LoraSpec {
     let target_modules = ["to_q", "to_k", "to_v", "to_out.0", "conv1"].map(str::to_owned).to_vec();
-    let lora = LoraSpec { ranks: Ranks::uniform(4, 8.0), target_modules, seed: 3, tensors: None };
+    LoraSpec { ranks: Ranks::uniform(4, 8.0), target_modules, seed: 3, tensors: None, anchored: false }
+}
+
+/// The demo network under an adapter that has learnt already; `anchored` keeps it for the reference.
+pub fn learnt(precision: Precision, anchored: bool) -> Network {
+    let factors = adapted(Precision::F32).trainable;
+    let drawn = factors.iter().enumerate().map(|(index, factor)| {
+        (factor.name.clone(), normal(500 + index as u64, &factor.tensor.size()) * 0.1)
+    });
+    let lora = LoraSpec { tensors: Some(drawn.collect()), anchored, ..fresh() };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
 }
 
@@ -85,6 +98,11 @@ impl Pairing {
     /// An adapter learns; the reference is the same network without it.
     pub fn adapted(precision: Precision) -> Self {
         Self { policy: adapted(precision), frozen: None }
+    }
+
+    /// An adapter that has learnt already goes on; the reference has it as it was.
+    pub fn continued(precision: Precision) -> Self {
+        Self { policy: learnt(precision, true), frozen: None }
     }
 
     /// A policy that has moved from its reference.

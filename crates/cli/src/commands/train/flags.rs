@@ -168,12 +168,15 @@ struct AdapterFlags {
     /// Name endings of the layers that get a LoRA, with commas between [default: to_k,to_q,to_v,to_out.0]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     target_modules: Option<Vec<String>>,
+    /// A LoRA to start from and compare with, of any tool; its rank, alpha and layers are kept
+    #[arg(long, value_name = "FILE")]
+    network_weights: Option<PathBuf>,
 }
 
 impl AdapterFlags {
     fn section(self) -> AdapterSection {
-        let Self { adapter: kind, rank, alpha, target_modules } = self;
-        AdapterSection { kind, rank, alpha, target_modules, ..AdapterSection::default() }
+        let Self { adapter: kind, rank, alpha, target_modules, network_weights } = self;
+        AdapterSection { kind, rank, alpha, target_modules, network_weights, ..AdapterSection::default() }
     }
 }
 

@@ -13,6 +13,7 @@ use tastemaker_models::pipeline::ModelFolder;
 use tastemaker_run::{Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
 use tastemaker_train::session;
+use tastemaker_train::start::with_network_weights;
 
 use crate::exit::UsageError;
 use crate::hub::model_folder;
@@ -68,10 +69,10 @@ fn locate(plan: &mut Plan, only_shown: bool) -> Result<()> {
 }
 
 /// Prints the plan, with the size of the data if it is there.
-fn show(plan: Plan) -> Result<()> {
+fn show(mut plan: Plan) -> Result<()> {
     let model = Path::new(&plan.model.pretrained_model_name_or_path);
     if model.exists() {
-        ModelFolder::open(model)?;
+        plan = with_network_weights(plan.clone(), &ModelFolder::open(model)?)?.0;
     } else {
         eprintln!("note: the model {} does not exist yet", model.display());
     }
