@@ -151,6 +151,41 @@ fn a_lora_goes_on_being_trained_from_where_it_is() {
 }
 
 #[test]
+fn dora_starts_at_the_reference_and_can_be_gone_on_with_merged_and_painted() {
+    let bench = Bench::new();
+    let targets = ["--target_modules", "to_q,conv1,proj_in"];
+    let dora = ["--method", "diffusion-dpo", "--use_dora"];
+    for precision in ["no", "bf16"] {
+        trained(bench.train(precision, &[&dora[..], &targets, &["--mixed_precision", precision]].concat()));
+        let steps = steps(&bench, precision);
+        assert_eq!((steps[0].logit_mean, steps[0].loss), (Some(0.0), std::f64::consts::LN_2), "{precision}");
+        assert_ne!(steps[1].logit_mean, Some(0.0), "{precision} did not learn");
+    }
+    let model = ModelFolder::open(bench.path("model")).unwrap();
+    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap();
+    let file = read("no/pytorch_lora_weights.safetensors");
+    assert!(file.is_dora() && read("no/pytorch_lora_weights_kohya.safetensors").is_dora());
+    let before = unet(&bench, "model", None);
+    let magnitudes = file.tensors.iter().filter(|(name, _)| name.ends_with(".lora_magnitude_vector"));
+    for (name, magnitude) in magnitudes {
+        let rows = before[&name.replace("lora_magnitude_vector", "weight")].flatten(1, -1);
+        let lengths = rows.norm_scalaropt_dim(2.0, [1i64], false).reshape(magnitude.size());
+        assert!(!magnitude.equal(&lengths), "{name} did not learn");
+    }
+
+    let kohya = "no/pytorch_lora_weights_kohya.safetensors";
+    trained(bench.train("on", &["--method", "diffusion-dpo", "--network_weights", kohya]));
+    assert_eq!(steps(&bench, "on")[0].loss, std::f64::consts::LN_2);
+    assert!(read("on/pytorch_lora_weights.safetensors").is_dora());
+    let card = fs::read_to_string(bench.path("on/README.md")).unwrap();
+    assert!(card.contains("DoRA of rank 8"), "{card}");
+
+    trained(bench.run(&["model", "merge", "model", kohya, "merged"]));
+    let inspected = bench.run(&["model", "inspect", "no/pytorch_lora_weights.safetensors"]);
+    assert!(inspected.stdout.contains("DoRA"), "{}{}", inspected.stdout, inspected.stderr);
+}
+
+#[test]
 fn every_method_trains_a_whole_network_that_loads_as_a_model() {
     let bench = Bench::new();
     let before = unet(&bench, "model", None);

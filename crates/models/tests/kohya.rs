@@ -184,6 +184,49 @@ fn ranks_and_alphas_of_single_layers_go_there_and_back() {
 }
 
 #[test]
+fn magnitudes_of_dora_go_there_and_back_in_the_shape_lycoris_gives_them() {
+    for layout in [Layout::Sd1, Layout::Sdxl] {
+        let bench = written(layout, 3.5);
+        let mut file = adapter(&LAYERS, &bench.config, 3.5);
+        for layer in LAYERS {
+            let up = file.tensors[&format!("{layer}.lora_B.weight")].size();
+            let shape = if up.len() == 4 { vec![1, up[0], 1, 1] } else { vec![up[0]] };
+            let numbers = Tensor::arange(up[0], (Kind::Float, Device::Cpu)).reshape(shape);
+            file.tensors.insert(format!("{layer}.lora_magnitude_vector"), numbers);
+        }
+        file.write_kohya(&bench.path, &bench.config, &facts(layout)).unwrap();
+        let header = Header::read(&bench.path).unwrap();
+        assert_eq!(header.metadata["ss_network_module"], "lycoris.kohya");
+        let scales = header.tensors.iter().filter(|tensor| tensor.name.ends_with(".dora_scale"));
+        let shapes: Vec<_> = scales.map(|tensor| tensor.shape.clone()).collect();
+        assert_eq!(shapes.len(), 3);
+        assert!(shapes.iter().all(|shape| shape[0] > 1 && shape[1..].iter().all(|n| *n == 1)), "{shapes:?}");
+
+        let there = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
+        let diffusers = bench.path.with_file_name("diffusers.safetensors");
+        there.write(&diffusers).unwrap();
+        let metadata = &Header::read(&diffusers).unwrap().metadata["lora_adapter_metadata"];
+        assert!(metadata.contains("\"unet.use_dora\": true"), "{metadata}");
+        let back = LoraFile::read(&diffusers).unwrap();
+        for found in [there, back] {
+            assert!(found.is_dora());
+            assert!(found.tensors.keys().eq(file.tensors.keys()));
+            let same = |(name, tensor): (&String, &Tensor)| tensor.equal(&found.tensors[name]);
+            assert!(file.tensors.iter().all(same));
+        }
+
+        // One magnitude for each column, as LyCORIS has it with `wd_on_out` off, is another adapter.
+        let mut stored = tensors::read(&bench.path).unwrap();
+        let scale = stored.keys().find(|name| name.ends_with(".dora_scale")).unwrap().clone();
+        let down = stored[&scale.replace(".dora_scale", ".lora_down.weight")].size();
+        stored.insert(scale, Tensor::ones([1, down[1]], (Kind::Float, Device::Cpu)));
+        tensors::write(&bench.path, &stored, &BTreeMap::new()).unwrap();
+        let refused = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap_err().to_string();
+        assert!(refused.contains("with magnitudes [1, "), "{refused}");
+    }
+}
+
+#[test]
 fn what_does_not_belong_to_the_unet_is_refused() {
     let bench = written(Layout::Sd1, 2.0);
     let whole = tensors::read(&bench.path).unwrap();
@@ -198,6 +241,10 @@ fn what_does_not_belong_to_the_unet_is_refused() {
     let of_text = alpha.replace("unet", "te");
     let strange = refusal(&|t| drop(t.insert(of_text.clone(), one())));
     assert!(strange.contains(&of_text), "{strange}");
+    let scale = alpha.replace(".alpha", ".dora_scale");
+    let some =
+        refusal(&|t| drop(t.insert(scale.clone(), Tensor::ones([1280, 1], (Kind::Float, Device::Cpu)))));
+    assert!(some.contains("magnitudes"), "{some}");
     let up = whole.keys().find(|name| name.ends_with(".lora_up.weight")).unwrap();
     let half = refusal(&|t| drop(t.remove(up)));
     assert!(half.contains("one factor of two"), "{half}");

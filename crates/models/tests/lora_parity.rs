@@ -18,7 +18,7 @@ use tastemaker_torch::{Precision, tensors};
 use tch::{Device, Kind, Reduction, Tensor};
 use tempfile::TempDir;
 
-const CASES: [&str; 3] = ["unet-sd1-lora", "unet-sd1-lora-conv", "unet-sd1-lora-ranks"];
+const CASES: [&str; 4] = ["unet-sd1-lora", "unet-sd1-lora-conv", "unet-sd1-lora-ranks", "unet-sd1-dora"];
 
 fn adapted(golden: &Golden, lora: Option<LoraSpec>) -> (UNet, Vec<Trainable>, AdapterSwitch) {
     let mut weights = Weights::from_tensors(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
@@ -99,10 +99,63 @@ fn a_fresh_adapter_changes_nothing() {
         seed: 1,
         tensors: None,
         anchored: false,
+        use_dora: false,
     };
     let (network, trainable, _) = adapted(&golden, Some(lora));
     assert!(!trainable.is_empty());
     assert!(predict(&golden, &network).equal(&predict(&golden, &adapted(&golden, None).0)));
+}
+
+#[test]
+fn a_fresh_dora_changes_nothing_to_the_last_bit() {
+    let golden = Golden::load("models", "unet-sd1-lora");
+    for precision in [Precision::F32, Precision::Bf16] {
+        let lora = LoraSpec {
+            ranks: Ranks::uniform(4, 8.0),
+            target_modules: ["to_q", "proj_in", "conv1", "conv", "ff.net.2"].map(str::to_owned).to_vec(),
+            seed: 1,
+            tensors: None,
+            anchored: false,
+            use_dora: true,
+        };
+        let weights =
+            Weights::from_tensors(golden.weights(), Role::Frozen, precision, Device::Cpu).with_lora(lora);
+        let switch = weights.adapter_switch();
+        let config = UNetConfig::from_json(&golden.config_json()).unwrap();
+        let network = UNet::new(weights.root(), config, precision);
+        let (trainable, parameters) = weights.finish().unwrap();
+        let magnitudes = || trainable.iter().filter(|p| p.name.ends_with(".lora_magnitude_vector"));
+        assert!(magnitudes().count() > 10);
+        for magnitude in magnitudes() {
+            let weight = &parameters[&magnitude.name.replace("lora_magnitude_vector", "weight")];
+            let rows = weight.to_kind(Kind::Double).flatten(1, -1).norm_scalaropt_dim(2.0, [1i64], false);
+            assert_close(&magnitude.tensor.flatten(0, -1), &rows.to_kind(Kind::Float), 1e-6, &magnitude.name);
+        }
+        let on = predict(&golden, &network);
+        switch.set(false);
+        assert!(predict(&golden, &network).equal(&on), "{precision:?}");
+        // The magnitudes alone learn already: the network is theirs to stretch.
+        switch.set(true);
+        tch::no_grad(|| magnitudes().for_each(|p| drop(p.tensor.shallow_clone().g_mul_scalar_(1.01))));
+        assert!(!predict(&golden, &network).equal(&on), "{precision:?}");
+    }
+}
+
+#[test]
+fn a_merged_adapter_computes_what_it_computed_apart() {
+    for case in CASES {
+        let golden = Golden::load("models", case);
+        let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        let merged = |strength: f64| {
+            let merged = file.merged(&golden.weights(), strength).unwrap();
+            let weights = Weights::from_tensors(merged, Role::Frozen, Precision::F32, Device::Cpu);
+            let config = UNetConfig::from_json(&golden.config_json()).unwrap();
+            predict(&golden, &UNet::new(weights.root(), config, Precision::F32))
+        };
+        assert_close(&merged(1.0), &golden.tensor("output"), golden.tolerance("output"), case);
+        let base = predict(&golden, &adapted(&golden, None).0);
+        assert_close(&merged(0.0), &base, 1e-6, case);
+    }
 }
 
 #[test]

@@ -121,6 +121,9 @@ pub struct LoraPlan {
     /// Other alphas, by name endings.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alpha_pattern: BTreeMap<String, f64>,
+    /// Whether lengths of rows are learnt apart from directions (DoRA).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub use_dora: bool,
     /// The LoRA that training starts from and compares with, which says all of the above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_weights: Option<PathBuf>,

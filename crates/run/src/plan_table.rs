@@ -50,6 +50,9 @@ fn rows(plan: &Plan) -> Vec<Row> {
             row("adapter", "rank", lora.rank.to_string());
             row("adapter", "alpha", lora.alpha.to_string());
             row("adapter", "target_modules", lora.target_modules.join(", "));
+            if lora.use_dora {
+                row("adapter", "use_dora", words(&true));
+            }
             if let Some(file) = &lora.network_weights {
                 row("adapter", "network_weights", file.display().to_string());
             }

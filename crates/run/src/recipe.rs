@@ -72,6 +72,8 @@ section! {
         rank_pattern: BTreeMap<String, u32>,
         /// Other alphas, by name endings of layers; none, so that layers of another rank have another scale.
         alpha_pattern: BTreeMap<String, f64>,
+        /// Learns the lengths of the rows of weights apart from their directions, DoRA; false.
+        use_dora: bool,
         /// A LoRA file to start from, which says all of the above; none.
         network_weights: PathBuf,
     }

@@ -94,8 +94,16 @@ fn data(check: &mut Check, typed: DataSection) -> DataPlan {
 }
 
 fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection) -> Adapter {
-    let AdapterSection { kind, rank, alpha, target_modules, rank_pattern, alpha_pattern, network_weights } =
-        typed.clone();
+    let AdapterSection {
+        kind,
+        rank,
+        alpha,
+        target_modules,
+        rank_pattern,
+        alpha_pattern,
+        use_dora,
+        network_weights,
+    } = typed.clone();
     match kind.unwrap_or_default() {
         AdapterKind::Full => {
             let typed = [
@@ -104,6 +112,7 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                 ("adapter.target_modules", target_modules.is_some()),
                 ("adapter.rank_pattern", rank_pattern.is_some()),
                 ("adapter.alpha_pattern", alpha_pattern.is_some()),
+                ("adapter.use_dora", use_dora.is_some()),
                 ("adapter.network_weights", network_weights.is_some()),
             ];
             let reason = "every weight of the network learns (adapter.kind is full)";
@@ -148,6 +157,7 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                     target_modules,
                     rank_pattern,
                     alpha_pattern,
+                    use_dora: use_dora.unwrap_or(false),
                     network_weights,
                 }),
             }

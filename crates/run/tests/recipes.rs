@@ -51,6 +51,7 @@ fn lora(rank: u32, alpha: f64, targets: &[&str]) -> Adapter {
         target_modules: targets.iter().map(|&name| name.to_owned()).collect(),
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
+        use_dora: false,
         network_weights: None,
     })
 }

@@ -60,10 +60,11 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         Adapter::Continued { .. } => "a LoRA".to_owned(),
         Adapter::Lora(lora) => {
             let LoraPlan { rank, alpha, .. } = lora;
+            let kind = if lora.use_dora { "DoRA" } else { "LoRA" };
             let ranks = lora.rank_pattern.iter().map(|(name, rank)| format!(", rank {rank} on {name}"));
             let alphas = lora.alpha_pattern.iter().map(|(name, alpha)| format!(", alpha {alpha} on {name}"));
             let others: String = ranks.chain(alphas).collect();
-            format!("LoRA of rank {rank}, alpha {alpha}, on {}{others}", lora.target_modules.join(", "))
+            format!("{kind} of rank {rank}, alpha {alpha}, on {}{others}", lora.target_modules.join(", "))
         }
     };
     let train = &plan.train;

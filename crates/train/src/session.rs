@@ -238,7 +238,14 @@ impl Networks {
 fn fresh(plan: &Plan) -> Option<LoraSpec> {
     let Adapter::Lora(lora) = &plan.adapter else { return None };
     let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
-    Some(LoraSpec { ranks, target_modules, seed: plan.train.seed, tensors: None, anchored: false })
+    Some(LoraSpec {
+        ranks,
+        target_modules,
+        seed: plan.train.seed,
+        tensors: None,
+        anchored: false,
+        use_dora: lora.use_dora,
+    })
 }
 
 /// Whether a method asks the reference for anything: its errors, or the inversion.

@@ -53,6 +53,7 @@ pub fn with_network_weights(
         target_modules: file.target_modules.clone(),
         rank_pattern: rank_pattern.into_iter().map(narrow).collect(),
         alpha_pattern,
+        use_dora: file.is_dora(),
         network_weights: Some(path),
     });
     Ok((plan, Some(file)))
@@ -104,6 +105,9 @@ fn differences(
         let (typed, there) = (wanted.alpha(layer), file.ranks.alpha(layer));
         problem("adapter.alpha", format!("{typed} for {layer}"), there.to_string());
     }
+    if let Some(use_dora) = asked.use_dora.filter(|use_dora| *use_dora != file.is_dora()) {
+        problem("adapter.use_dora", use_dora.to_string(), file.is_dora().to_string());
+    }
     if let Some(target_modules) = &asked.target_modules {
         let spec = LoraSpec {
             ranks: wanted,
@@ -111,6 +115,7 @@ fn differences(
             seed: 0,
             tensors: None,
             anchored: false,
+            use_dora: false,
         };
         let shapes = unet_shapes(&folder.unet_config()?);
         let weights = shapes.iter().filter(|(_, shape)| shape.len() > 1);

@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::f64::consts::LN_2;
 
 use common::{
-    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learnt, method, pairs,
-    schedule, take_gradients, uses,
+    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learnt, learnt_dora, method,
+    pairs, schedule, take_gradients, uses,
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_torch::Precision;
@@ -28,6 +28,8 @@ fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
             ("full", Pairing::full(precision)),
             ("lora", Pairing::adapted(precision)),
             ("continued", Pairing::continued(precision)),
+            ("dora", Pairing::dora(precision)),
+            ("continued dora", Pairing::continued_dora(precision)),
         ] {
             for name in COMPARING {
                 let (reference, objective) = (pairing.reference(), method(name));
@@ -54,8 +56,13 @@ fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
 #[test]
 fn the_reference_of_a_continued_adapter_is_the_model_with_it_and_stays_so() {
     let (pairs, schedule) = (pairs(), schedule());
-    for precision in [Precision::F32, Precision::Bf16] {
-        let (pairing, still) = (Pairing::continued(precision), learnt(precision, false));
+    let (plain, bf16) = (Precision::F32, Precision::Bf16);
+    for (precision, pairing, still) in [
+        (plain, Pairing::continued(plain), learnt(plain, false)),
+        (bf16, Pairing::continued(bf16), learnt(bf16, false)),
+        (plain, Pairing::continued_dora(plain), learnt_dora(plain, false)),
+        (bf16, Pairing::continued_dora(bf16), learnt_dora(bf16, false)),
+    ] {
         let objective = method("diffusion-dpo");
         let errors = |policy: &dyn Denoiser, reference: &Reference<'_>| {
             let uses = uses(&[0, 1, 2], 0);

@@ -11,7 +11,7 @@ use tastemaker_store::StoreError;
 use tastemaker_store::safetensors::{Header, Metadata};
 use tastemaker_torch::tensors::{self, Named};
 
-use super::keys::{self, DOWN, UP};
+use super::keys::{self, DOWN, MAGNITUDE, UP};
 use crate::ModelError;
 use crate::config::ConfigReader;
 use crate::names::answers_to;
@@ -48,7 +48,8 @@ pub struct LoraFile {
     pub ranks: Ranks,
     /// Ends of the names of the adapted layers.
     pub target_modules: Vec<String>,
-    /// Factors by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`.
+    /// Factors by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`; for DoRA also `<layer>.lora_magnitude_vector`, of shape
+    /// `[out]`, for convolutions `[1, out, 1, 1]`.
     pub tensors: Named,
 }
 
@@ -92,6 +93,10 @@ impl LoraFile {
             fault(found, "for each layer a down factor `[r, ..]` and an up factor `[.., r]`")
         })?;
 
+        let factors = with_magnitudes(factors, &layers, |_, _| true)
+            .map_err(|found| fault(found, "for DoRA a magnitude for each row of each layer's up factor"))?;
+        let use_dora = factors.keys().any(|name| name.ends_with(MAGNITUDE));
+
         let refuse = |problems: String| ModelError::Config { path: path.to_owned(), problems };
         let config = match metadata.get(METADATA_KEY) {
             None => {
@@ -101,7 +106,7 @@ impl LoraFile {
             Some(text) => {
                 let value =
                     serde_json::from_str(text).map_err(|e| refuse(format!("`{METADATA_KEY}`: {e}")))?;
-                Settings::from_json(&value, &found).map_err(refuse)?
+                Settings::from_json(&value, &found, use_dora).map_err(refuse)?
             }
         };
         let target_modules = config.target_modules.unwrap_or_else(|| layers.iter().cloned().collect());
@@ -123,13 +128,18 @@ impl LoraFile {
         let config = json!({
             "alpha_pattern": alpha_pattern, "bias": "none", "lora_alpha": number(*alpha), "lora_bias": false,
             "lora_dropout": 0.0, "peft_type": "LORA", "r": rank, "rank_pattern": rank_pattern, "target_modules": targets,
-            "use_dora": false, "use_rslora": false,
+            "use_dora": self.is_dora(), "use_rslora": false,
         });
         let entries = config.as_object().into_iter().flatten();
         let config: Map<_, _> = entries.map(|(key, value)| (keys::stored(key), value.clone())).collect();
         let text = format!("{:#}", Value::Object(config));
         let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA_KEY.to_owned(), text)].into();
         Ok(tensors::write(path.as_ref(), &stored, &metadata)?)
+    }
+
+    /// Whether lengths of rows are learnt apart from their directions.
+    pub fn is_dora(&self) -> bool {
+        self.tensors.keys().any(|name| name.ends_with(MAGNITUDE))
     }
 
     /// Names of the adapted layers.
@@ -140,6 +150,7 @@ impl LoraFile {
     /// What a network needs to be built with this adapter: it goes to exactly the layers the file has factors for.
     pub fn into_spec(self) -> LoraSpec {
         LoraSpec {
+            use_dora: self.is_dora(),
             ranks: self.ranks,
             target_modules: layers(&self.tensors).into_iter().collect(),
             seed: 0,
@@ -166,8 +177,36 @@ pub(super) fn stored(path: &Path) -> Result<(Named, Metadata), ModelError> {
 
 /// Names of the adapted layers.
 pub(super) fn layers(factors: &Named) -> BTreeSet<String> {
-    let layer = |name: &String| name.strip_suffix(DOWN).or_else(|| name.strip_suffix(UP)).map(str::to_owned);
+    let layer = |name: &String| {
+        [DOWN, UP, MAGNITUDE].iter().find_map(|end| name.strip_suffix(end)).map(str::to_owned)
+    };
     factors.keys().filter_map(layer).collect()
+}
+
+/// The factors with magnitudes in our shapes, or what is wrong with them: all layers have one or none has. `fits` judges the
+/// shape a file has one in, given the number of rows.
+pub(super) fn with_magnitudes(
+    mut factors: Named,
+    layers: &BTreeSet<String>,
+    fits: impl Fn(&[i64], i64) -> bool,
+) -> Result<Named, String> {
+    if !factors.keys().any(|name| name.ends_with(MAGNITUDE)) {
+        return Ok(factors);
+    }
+    for layer in layers {
+        let up = factors.get(&format!("{layer}{UP}")).map_or_else(Vec::new, tch::Tensor::size);
+        let rows = up.first().copied().unwrap_or_default();
+        let ours = if up.len() == 4 { vec![1, rows, 1, 1] } else { vec![rows] };
+        let Some(magnitude) = factors.get_mut(&format!("{layer}{MAGNITUDE}")) else {
+            return Err(format!("`{layer}` without magnitudes, which other layers have"));
+        };
+        let found = magnitude.size();
+        if magnitude.numel() as i64 != rows || !fits(&found, rows) {
+            return Err(format!("`{layer}` with magnitudes {found:?} for {rows} rows"));
+        }
+        *magnitude = magnitude.reshape(ours);
+    }
+    Ok(factors)
 }
 
 /// The rank of each layer's factors, or what is wrong with them.
@@ -200,7 +239,7 @@ struct Settings {
 
 impl Settings {
     /// Reads peft's configuration of the UNet. Switches that are off, as most of them are, need no name here.
-    fn from_json(metadata: &Value, found: &BTreeMap<String, i64>) -> Result<Self, String> {
+    fn from_json(metadata: &Value, found: &BTreeMap<String, i64>, use_dora: bool) -> Result<Self, String> {
         let Some(entries) = metadata.as_object() else {
             return Err(format!("`{METADATA_KEY}` is {metadata}"));
         };
@@ -226,6 +265,11 @@ impl Settings {
             Some(Value::Array(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
             _ => None,
         };
+        let said = r.or("use_dora", false);
+        if said != use_dora {
+            let there = if use_dora { "magnitudes" } else { "no magnitudes" };
+            r.problem(format!("`use_dora` is {said}; the file has {there}"));
+        }
         r.neutral("peft_type", &[json!("LORA")]);
         r.neutral("bias", &[json!("none")]);
         for key in ANNOTATIONS {

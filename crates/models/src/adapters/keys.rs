@@ -14,10 +14,15 @@ pub(super) const DOWN: &str = ".lora_A.weight";
 /// End of an up factor's name, ours and in files of today.
 pub(super) const UP: &str = ".lora_B.weight";
 
+/// End of the name of DoRA's magnitudes, ours and in files.
+pub(super) const MAGNITUDE: &str = ".lora_magnitude_vector";
+
 /// (End of a stored name, end of our name).
-const ENDS: [(&str, &str); 12] = [
+const ENDS: [(&str, &str); 14] = [
     (DOWN, DOWN),
     (UP, UP),
+    (MAGNITUDE, MAGNITUDE),
+    (".lora_magnitude_vector.weight", MAGNITUDE),
     (".lora.down.weight", DOWN),
     (".lora.up.weight", UP),
     // As attention processors held them, the only spelling in the `.bin` files of their time.
@@ -50,7 +55,8 @@ pub(super) fn stored(ours: &str) -> String {
 const KOHYA_UNET: &str = "lora_unet_";
 
 /// (End of our name, end of kohya's name).
-pub(super) const KOHYA_ENDS: [(&str, &str); 2] = [(DOWN, ".lora_down.weight"), (UP, ".lora_up.weight")];
+pub(super) const KOHYA_ENDS: [(&str, &str); 3] =
+    [(DOWN, ".lora_down.weight"), (UP, ".lora_up.weight"), (MAGNITUDE, ".dora_scale")];
 
 /// End of the name of the scale's numerator in kohya's files.
 pub(super) const KOHYA_ALPHA: &str = ".alpha";

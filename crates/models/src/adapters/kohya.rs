@@ -13,8 +13,8 @@ use tastemaker_store::safetensors::Metadata;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Kind, Tensor};
 
-use super::file::{LoraFile, found_ranks, layers, stored};
-use super::keys::{self, DOWN};
+use super::file::{LoraFile, found_ranks, layers, stored, with_magnitudes};
+use super::keys::{self, DOWN, MAGNITUDE};
 use crate::ModelError;
 use crate::nn::Ranks;
 use crate::original::{Layout, unet_shapes};
@@ -39,7 +39,7 @@ pub struct KohyaFacts {
 }
 
 impl KohyaFacts {
-    fn metadata(&self, ranks: &Ranks) -> Metadata {
+    fn metadata(&self, ranks: &Ranks, is_dora: bool) -> Metadata {
         // As `networks/resize_lora.py` says it where layers differ.
         let common = |number: String| if ranks.is_uniform() { number } else { "Dynamic".to_owned() };
         let v2 = self.layout == Layout::Sd2;
@@ -58,7 +58,7 @@ impl KohyaFacts {
         let truth = |yes: bool| if yes { "True" } else { "False" };
         let own = [
             ("ss_base_model_version", version.to_owned()),
-            ("ss_network_module", "networks.lora".to_owned()),
+            ("ss_network_module", if is_dora { "lycoris.kohya" } else { "networks.lora" }.to_owned()),
             ("ss_network_dim", common(ranks.rank.to_string())),
             ("ss_network_alpha", common(ranks.alpha.to_string())),
             ("ss_v2", truth(v2).to_owned()),
@@ -70,13 +70,18 @@ impl KohyaFacts {
             ("modelspec.resolution", format!("{side}x{side}")),
             ("modelspec.prediction_type", if velocity { "v" } else { "epsilon" }.to_owned()),
         ];
+        let dora = is_dora.then(|| {
+            let args = r#"{"algo": "lora", "dora_wd": "True", "wd_on_out": "True"}"#;
+            ("ss_network_args".to_owned(), args.to_owned())
+        });
         let training = self.training.iter().map(|(key, value)| (format!("ss_{key}"), value.clone()));
-        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(training).collect()
+        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(dora).chain(training).collect()
     }
 }
 
 impl LoraFile {
-    /// Writes the adapter as kohya's scripts do: a `lora_down`, a `lora_up` and an `alpha` for every layer.
+    /// Writes the adapter as kohya's scripts do: a `lora_down`, a `lora_up` and an `alpha` for every layer, with DoRA a
+    /// `dora_scale` as LyCORIS has it, its `wd_on_out` being on.
     ///
     /// # Errors
     /// [`ModelError::Store`] for a layer the UNet does not have; [`ModelError::Torch`] if the file cannot be written.
@@ -94,9 +99,14 @@ impl LoraFile {
                 return Err(StoreError::malformed(path, format!("layer `{layer}`"), wanted).into());
             };
             for (ours, theirs) in keys::KOHYA_ENDS {
-                if let Some(tensor) = self.tensors.get(&format!("{layer}{ours}")) {
-                    stored.insert(format!("{name}{theirs}"), tensor.shallow_clone());
-                }
+                let Some(tensor) = self.tensors.get(&format!("{layer}{ours}")) else { continue };
+                let tensor = match ours {
+                    // One number for each row of the weight, with as many dimensions: `[out, 1]` or `[out, 1, 1, 1]`.
+                    MAGNITUDE if tensor.dim() == 4 => tensor.reshape([-1, 1, 1, 1]),
+                    MAGNITUDE => tensor.reshape([-1, 1]),
+                    _ => tensor.shallow_clone(),
+                };
+                stored.insert(format!("{name}{theirs}"), tensor);
             }
             let kind = self.tensors.get(&format!("{layer}{DOWN}")).map_or(Kind::Float, Tensor::kind);
             stored.insert(
@@ -104,7 +114,7 @@ impl LoraFile {
                 Tensor::from(self.ranks.alpha(&layer)).to_kind(kind),
             );
         }
-        let mut metadata = facts.metadata(&self.ranks);
+        let mut metadata = facts.metadata(&self.ranks, self.is_dora());
         let bytes = tensors::to_bytes(path, &stored, &training_part(&metadata))?;
         metadata.insert("sshs_model_hash".to_owned(), model_hash(&bytes));
         metadata.insert("sshs_legacy_hash".to_owned(), legacy_hash(&bytes));
@@ -163,6 +173,8 @@ impl LoraFile {
         let layers = layers(&factors);
         let found = found_ranks(&factors, &layers)
             .map_err(|found| fault(found, "a down and an up factor of the same rank for each layer"))?;
+        let factors = with_magnitudes(factors, &layers, |found, rows| found.first() == Some(&rows))
+            .map_err(|found| fault(found, "for DoRA a `dora_scale` for each row of each layer's weight"))?;
         let alpha = |layer: &str, rank: i64| alphas.get(layer).copied().unwrap_or(rank as f64);
         let each = found.iter().map(|(layer, rank)| (layer.as_str(), *rank, alpha(layer, *rank)));
         let ranks = Ranks::of_layers(each);

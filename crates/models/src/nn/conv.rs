@@ -67,12 +67,10 @@ impl Conv2d {
 
     fn starting(scope: Scope<'_>, shape: ConvShape, init: Init) -> Self {
         let ConvShape { n_in, n_out, kernel, .. } = shape;
-        Self {
-            weight: scope.param("weight", &[n_out, n_in, kernel, kernel], init),
-            bias: None,
-            lora: scope.lora(|rank| vec![rank, n_in, kernel, kernel], |rank| vec![n_out, rank, 1, 1]),
-            shape,
-        }
+        let weight = scope.param("weight", &[n_out, n_in, kernel, kernel], init);
+        let down = |rank| vec![rank, n_in, kernel, kernel];
+        let lora = scope.lora(&weight, down, |rank| vec![n_out, rank, 1, 1]);
+        Self { weight, bias: None, lora, shape }
     }
 
     /// # Shapes
@@ -84,7 +82,7 @@ impl Conv2d {
         };
         let y = convolve(x, self.weight.value(), self.bias.as_ref().map(Param::value), stride, padding);
         let Some(lora) = &self.lora else { return y };
-        lora.adapt(y, |factors| {
+        lora.adapt(y, (&self.weight, self.bias.as_ref()), |factors| {
             let low = convolve(x, factors.down.value(), None, stride, padding);
             convolve(&low, factors.up.value(), None, 1, 0)
         })

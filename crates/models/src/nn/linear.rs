@@ -32,11 +32,9 @@ impl Linear {
     }
 
     fn starting(scope: Scope<'_>, n_in: i64, n_out: i64, init: Init) -> Self {
-        Self {
-            weight: scope.param("weight", &[n_out, n_in], init),
-            bias: None,
-            lora: scope.lora(|rank| vec![rank, n_in], |rank| vec![n_out, rank]),
-        }
+        let weight = scope.param("weight", &[n_out, n_in], init);
+        let lora = scope.lora(&weight, |rank| vec![rank, n_in], |rank| vec![n_out, rank]);
+        Self { weight, bias: None, lora }
     }
 
     /// # Shapes
@@ -44,7 +42,7 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.linear(&self.weight.value(), self.bias.as_ref().map(Param::value));
         let Some(lora) = &self.lora else { return y };
-        lora.adapt(y, |factors| {
+        lora.adapt(y, (&self.weight, self.bias.as_ref()), |factors| {
             x.linear(&factors.down.value(), None::<Tensor>).linear(&factors.up.value(), None::<Tensor>)
         })
     }

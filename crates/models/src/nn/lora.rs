@@ -1,12 +1,13 @@
 //! Low-rank adapters: which layers get one, and the switch that turns them off for the reference pass.
 //!
-//! Source: arXiv 2106.09685; scale alpha / rank and name matching as in peft's `LoraConfig`.
+//! Source: arXiv 2106.09685; scale alpha / rank and name matching as in peft's `LoraConfig`. DoRA: arXiv 2402.09353, as in
+//! `huggingface/peft:src/peft/tuners/lora/dora.py`.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use tastemaker_torch::tensors::Named;
-use tch::Tensor;
+use tch::{Kind, Tensor, no_grad};
 
 use super::ranks::Ranks;
 use super::weights::Param;
@@ -28,6 +29,8 @@ pub struct LoraSpec {
     pub tensors: Option<Named>,
     /// Whether the network keeps `tensors` as they are, for when its adapters are off; without that it is then bare.
     pub anchored: bool,
+    /// Whether the length of each row of the adapted weight is learnt apart from its direction (DoRA).
+    pub use_dora: bool,
 }
 
 impl LoraSpec {
@@ -49,25 +52,64 @@ pub struct Lora {
     pub(super) switch: AdapterSwitch,
 }
 
-/// The two factors of an update.
+/// The two factors of an update, and the lengths of rows where they are learnt.
 #[derive(Debug)]
 pub struct Factors {
     /// Down projection: `[rank, in]`, or `[rank, in, k, k]`.
     pub down: Param,
     /// Up projection: `[out, rank]`, or `[out, rank, 1, 1]`.
     pub up: Param,
+    /// DoRA's magnitudes, always f32: `[out]`, or `[1, out, 1, 1]`.
+    pub magnitude: Option<Param>,
+}
+
+impl Factors {
+    /// Length of each row of `weight + scale up down`, f32, a constant to the gradient as section 4.3 of the paper has it.
+    ///
+    /// Fresh factors add exact zeros, so that magnitudes that start as these lengths give quotients of exactly 1.
+    ///
+    /// # Shapes
+    /// `[out]`.
+    pub(super) fn row_lengths(&self, weight: &Param, scale: f64) -> Tensor {
+        no_grad(|| {
+            let wide = |param: &Param| param.value().to_kind(Kind::Float);
+            let (weight, down, up) = (wide(weight), wide(&self.down), wide(&self.up));
+            let (rows, rank) = (up.size()[0], up.size()[1]);
+            let update = up.reshape([rows, rank]).matmul(&down.reshape([rank, -1])) * scale;
+            let lengths = (weight.reshape([rows, -1]) + update).norm_scalaropt_dim(2.0, [1i64], false);
+            // A row of zeros has no direction; it stays what it is.
+            lengths.clamp_min(f64::from(f32::MIN_POSITIVE))
+        })
+    }
 }
 
 impl Lora {
     /// The layer's output `y` with the update of the factors that act now: those that learn, the anchor, or none.
     ///
     /// Both run the same numeric path, so that equal factors give equal outputs to the last bit.
-    pub(super) fn adapt(&self, y: Tensor, update: impl FnOnce(&Factors) -> Tensor) -> Tensor {
+    ///
+    /// With DoRA the result is `y + (s - 1) (y - bias) + s scale update`, s being magnitude / row length: exactly `y` while s is
+    /// 1 and the update 0, as they start.
+    pub(super) fn adapt(
+        &self,
+        y: Tensor,
+        (weight, bias): (&Param, Option<&Param>),
+        update: impl FnOnce(&Factors) -> Tensor,
+    ) -> Tensor {
         let acting = if self.switch.get() { Some(&self.learnt) } else { self.anchor.as_ref() };
-        match acting {
-            None => y,
-            Some(factors) => y + update(factors) * self.scale,
-        }
+        let Some(factors) = acting else { return y };
+        let update = update(factors) * self.scale;
+        let Some(magnitude) = &factors.magnitude else { return y + update };
+        let magnitude = magnitude.value();
+        let lengths = factors.row_lengths(weight, self.scale).reshape(magnitude.size());
+        let stretch = magnitude / lengths; // s, f32
+        let unbiased = match bias {
+            Some(bias) => &y - bias.value().reshape(stretch.size()),
+            None => y.shallow_clone(),
+        };
+        let kind = y.kind();
+        let stretched = (&stretch - 1.0).to_kind(kind) * unbiased + stretch.to_kind(kind) * update;
+        y + stretched
     }
 }
 
@@ -83,6 +125,7 @@ mod tests {
             seed: 0,
             tensors: None,
             anchored: false,
+            use_dora: false,
         };
         assert!(spec.targets("mid_block.attentions.0.transformer_blocks.0.attn1.to_q"));
         assert!(spec.targets("attn1.to_out.0"));

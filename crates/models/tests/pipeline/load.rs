@@ -56,6 +56,7 @@ fn an_adapter_comes_along_and_must_fit() {
         seed: 0,
         tensors: None,
         anchored: false,
+        use_dora: false,
     };
     assert!(load(fresh("to_out.0")).is_ok());
     let error = load(fresh("to_kk")).unwrap_err().to_string();

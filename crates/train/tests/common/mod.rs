@@ -41,18 +41,42 @@ pub fn adapted(precision: Precision) -> Network {
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(fresh()))
 }
 
+/// As [`adapted`], lengths of rows learnt apart.
+pub fn dora(precision: Precision) -> Network {
+    let lora = LoraSpec { use_dora: true, ..fresh() };
+    build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
+}
+
 fn fresh() -> LoraSpec {
     let target_modules = ["to_q", "to_k", "to_v", "to_out.0", "conv1"].map(str::to_owned).to_vec();
-    LoraSpec { ranks: Ranks::uniform(4, 8.0), target_modules, seed: 3, tensors: None, anchored: false }
+    LoraSpec {
+        ranks: Ranks::uniform(4, 8.0),
+        target_modules,
+        seed: 3,
+        tensors: None,
+        anchored: false,
+        use_dora: false,
+    }
 }
 
 /// The demo network under an adapter that has learnt already; `anchored` keeps it for the reference.
 pub fn learnt(precision: Precision, anchored: bool) -> Network {
-    let factors = adapted(Precision::F32).trainable;
-    let drawn = factors.iter().enumerate().map(|(index, factor)| {
-        (factor.name.clone(), normal(500 + index as u64, &factor.tensor.size()) * 0.1)
+    learnt_from(adapted(Precision::F32), precision, anchored)
+}
+
+/// As [`learnt`], lengths of rows learnt apart.
+pub fn learnt_dora(precision: Precision, anchored: bool) -> Network {
+    learnt_from(dora(Precision::F32), precision, anchored)
+}
+
+fn learnt_from(fresh_one: Network, precision: Precision, anchored: bool) -> Network {
+    let drawn = fresh_one.trainable.iter().enumerate().map(|(index, factor)| {
+        let moved = factor.tensor.detach() * 0.9 + normal(500 + index as u64, &factor.tensor.size()) * 0.1;
+        (factor.name.clone(), moved)
     });
-    let lora = LoraSpec { tensors: Some(drawn.collect()), anchored, ..fresh() };
+    let tensors: Named = drawn.collect();
+    let use_dora = tensors.keys().any(|name| name.ends_with("magnitude_vector"));
+    let lora = LoraSpec { tensors: Some(tensors), anchored, use_dora, ..fresh() };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
 }
 
@@ -103,6 +127,16 @@ impl Pairing {
     /// An adapter that has learnt already goes on; the reference has it as it was.
     pub fn continued(precision: Precision) -> Self {
         Self { policy: learnt(precision, true), frozen: None }
+    }
+
+    /// As [`Pairing::adapted`] with [`dora`].
+    pub fn dora(precision: Precision) -> Self {
+        Self { policy: dora(precision), frozen: None }
+    }
+
+    /// As [`Pairing::continued`] with [`dora`].
+    pub fn continued_dora(precision: Precision) -> Self {
+        Self { policy: learnt_dora(precision, true), frozen: None }
     }
 
     /// A policy that has moved from its reference.

@@ -59,6 +59,9 @@ fn of_folder(folder: &ModelFolder) -> Result<()> {
 
 fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
     say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
+    if file.is_dora() {
+        say("kind", "DoRA, the lengths of rows are learnt apart from their directions");
+    }
     let layers = file.layers();
     say("rank", &counted(layers.iter().map(|layer| file.ranks.rank(layer) as f64)));
     say("alpha", &counted(layers.iter().map(|layer| file.ranks.alpha(layer))));

@@ -168,6 +168,9 @@ struct AdapterFlags {
     /// Name endings of the layers that get a LoRA, with commas between [default: to_k,to_q,to_v,to_out.0]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     target_modules: Option<Vec<String>>,
+    /// Learn the lengths of the rows of weights apart from their directions (DoRA)
+    #[arg(long)]
+    use_dora: bool,
     /// A LoRA to start from and compare with, of any tool; its rank, alpha and layers are kept
     #[arg(long, value_name = "FILE")]
     network_weights: Option<PathBuf>,
@@ -175,8 +178,11 @@ struct AdapterFlags {
 
 impl AdapterFlags {
     fn section(self) -> AdapterSection {
-        let Self { adapter: kind, rank, alpha, target_modules, network_weights } = self;
-        AdapterSection { kind, rank, alpha, target_modules, network_weights, ..AdapterSection::default() }
+        let Self { adapter: kind, rank, alpha, target_modules, use_dora, network_weights } = self;
+        let use_dora = use_dora.then_some(true);
+        let typed =
+            AdapterSection { kind, rank, alpha, target_modules, use_dora, ..AdapterSection::default() };
+        AdapterSection { network_weights, ..typed }
     }
 }
 
