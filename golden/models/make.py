@@ -1,6 +1,7 @@
 """Records tiny UNets, VAEs and CLIP encoders of diffusers and transformers: outputs and gradients in f64."""
 
 import contextlib
+import json
 import pathlib
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -240,6 +242,42 @@ def record_loras(root):
         )  # fmt: skip
 
 
+def record_text_lora(root):
+    """A file with adapters of a UNet and of a text encoder, and what the adapted text encoder gives."""
+    case, base, seed = "clip-text-lora", "clip-text-legacy", 205
+    folder = root / case
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = pathlib.Path(__file__).parent / base
+    text = CLIPTextModel(CLIPTextConfig(**json.loads((stored / "config.json").read_text()))).eval()
+    weights = load_file(stored / "weights.safetensors")
+    # Published checkpoints have a prefix that transformers 5 does without.
+    known = set(text.state_dict())
+    text.load_state_dict({k if k in known else k.removeprefix("text_model."): v for k, v in weights.items()})
+    unet = load_unet("unet-sd1")
+    targets = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1"]
+    text.add_adapter(LoraConfig(r=3, lora_alpha=6, target_modules=targets, rank_pattern={"fc1": 2}, alpha_pattern={"fc1": 1}))
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=1, target_modules=["conv_in"]))
+    generator = torch.Generator().manual_seed(seed)
+    parts, metadata = {}, {}
+    for model, name in [(text, "text_encoder"), (unet, "unet")]:
+        for _, factor in sorted((n, p) for n, p in model.named_parameters() if "lora_" in n):
+            factor.data.copy_(torch.randn(factor.shape, generator=generator) / factor[0].numel() ** 0.5)
+        parts[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+        config = model.peft_config["default"].to_dict()
+        config["target_modules"] = sorted(config["target_modules"])
+        metadata[f"{name}_lora_adapter_metadata"] = config
+    for file, header in [("pytorch_lora_weights.safetensors", metadata), ("without_metadata.safetensors", {})]:
+        with tempfile.TemporaryDirectory() as scratch:
+            StableDiffusionPipeline.save_lora_weights(scratch, **parts, **header)
+            (folder / file).write_bytes((pathlib.Path(scratch) / "pytorch_lora_weights.safetensors").read_bytes())
+    draws = Draws(seed + 1000)
+    fed = draws.keep("input_ids", torch.tensor([[97, 5, 2, 40, 98] + [98] * 11, [97, 2, 11, 7, 93, 64, 33, 20, 98] + [0] * 7]))
+    with torch.no_grad():
+        exact, rounded = twice(text, lambda model, dtype: {"last_hidden_state": model(fed).last_hidden_state})
+    what = "LoRA of several ranks on a text encoder, in one file with one of a UNet"
+    save_case(folder, what, seed, ["diffusers", "peft", "transformers"], draws.kept, exact, rounded, weights=base)
+
+
 def vae_run(vae, given, dtype):
     """Encoder and decoder side by side on inputs of their own, so that neither hides the other's error."""
     image, latent = (given[k].to(dtype).requires_grad_() for k in ("image", "latent"))
@@ -342,6 +380,7 @@ def record_clips(root):
 def record(root):
     record_unets(root)
     record_loras(root)
+    record_text_lora(root)
     record_vaes(root)
     record_clips(root)
 

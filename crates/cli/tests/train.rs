@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use support::{Bench, Said, files};
-use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::ModelFolder;
 use tastemaker_run::{Event, Outcome, Step, read_events};
@@ -33,10 +33,10 @@ fn trained(said: Said) {
 fn unet(
     bench: &Bench,
     folder: &str,
-    lora: Option<LoraFile>,
+    lora: Option<LoraPart>,
 ) -> std::collections::BTreeMap<String, tch::Tensor> {
     let folder = ModelFolder::open(bench.path(folder)).unwrap();
-    let lora = lora.map(LoraFile::into_spec);
+    let lora = lora.map(LoraPart::into_spec);
     folder.unet(Role::Frozen, Precision::F32, Device::Cpu, lora).unwrap().parameters
 }
 
@@ -45,7 +45,7 @@ fn every_method_trains_a_lora_that_loads_into_the_model() {
     let bench = Bench::new();
     for method in METHODS {
         trained(bench.train(method, &["--method", method]));
-        let file = LoraFile::read(bench.path(method).join("pytorch_lora_weights.safetensors")).unwrap();
+        let file = LoraFile::read(bench.path(method).join("pytorch_lora_weights.safetensors")).unwrap().unet;
         assert_eq!((file.ranks.rank, file.ranks.alpha), (8, 8.0), "{method}");
         let moved = |name: &str| file.tensors[name].abs().max().double_value(&[]) > 0.0;
         let ups: Vec<_> = file.tensors.keys().filter(|name| name.ends_with(".lora_B.weight")).collect();
@@ -77,7 +77,7 @@ fn layers_may_have_ranks_and_alphas_of_their_own() {
     trained(bench.train("out", &["ranks.toml", "--method", "mapo"]));
     let model = ModelFolder::open(bench.path("model")).unwrap();
     for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
-        let file = LoraFile::read_for(bench.path("out").join(name), &model).unwrap();
+        let file = LoraFile::read_for(bench.path("out").join(name), &model).unwrap().unet;
         for layer in file.layers() {
             let wanted = if layer.ends_with("conv1") { (2, 1.0) } else { (4, 4.0) };
             assert_eq!((file.ranks.rank(&layer), file.ranks.alpha(&layer)), wanted, "{name}: {layer}");
@@ -102,7 +102,7 @@ fn a_lora_goes_on_being_trained_from_where_it_is() {
         bench.train("first", &["--method", "mapo", "--rank", "2", "--alpha", "3", "--learning_rate", "0.1"]),
     );
     let model = ModelFolder::open(bench.path("model")).unwrap();
-    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap();
+    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap().unet;
     let start = read("first/pytorch_lora_weights.safetensors");
     for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
         let file = format!("first/{name}");
@@ -162,7 +162,7 @@ fn dora_starts_at_the_reference_and_can_be_gone_on_with_merged_and_painted() {
         assert_ne!(steps[1].logit_mean, Some(0.0), "{precision} did not learn");
     }
     let model = ModelFolder::open(bench.path("model")).unwrap();
-    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap();
+    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap().unet;
     let file = read("no/pytorch_lora_weights.safetensors");
     assert!(file.is_dora() && read("no/pytorch_lora_weights_kohya.safetensors").is_dora());
     let before = unet(&bench, "model", None);

@@ -12,7 +12,7 @@ use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::ModelError;
-use crate::adapters::LoraFile;
+use crate::adapters::LoraPart;
 use crate::nn::Role;
 use crate::pipeline::{Family, ModelFolder};
 
@@ -39,7 +39,7 @@ pub fn verify(
     path: &Path,
     reference: &Named,
     prompts: &[String],
-    lora: Option<LoraFile>,
+    lora: Option<LoraPart>,
     precision: Precision,
 ) -> Result<Vec<Agreement>, ModelError> {
     let reference = Reference { path, tensors: reference };
@@ -126,7 +126,7 @@ fn text(
 fn unet(
     folder: &ModelFolder,
     reference: &Reference<'_>,
-    lora: Option<LoraFile>,
+    lora: Option<LoraPart>,
     precision: Precision,
     found: &mut Vec<Agreement>,
 ) -> Result<(), ModelError> {
@@ -153,7 +153,7 @@ fn unet(
         }
         _ => Conditioning::text(hidden),
     };
-    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraFile::into_spec))?.network;
+    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraPart::into_spec))?.network;
     reference.compare("noise_pred", &unet.predict(&sample, &timestep, &conditioning), found)
 }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::ModelError;
-use tastemaker_models::adapters::{FILE_NAME, LoraFile};
+use tastemaker_models::adapters::{FILE_NAME, LoraFile, LoraPart};
+use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_store::StoreError;
@@ -31,6 +32,11 @@ fn adapted(golden: &Golden, lora: Option<LoraSpec>) -> (UNet, Vec<Trainable>, Ad
     (network, weights.finish().unwrap().0, switch)
 }
 
+/// The UNet's part of a file.
+fn unet(path: impl AsRef<Path>) -> LoraPart {
+    LoraFile::read(path).unwrap().unet
+}
+
 fn predict(golden: &Golden, network: &UNet) -> Tensor {
     let conditioning = Conditioning::text(golden.tensor("encoder_hidden_states"));
     network.predict(&golden.tensor("sample"), &golden.tensor("timestep"), &conditioning)
@@ -45,7 +51,7 @@ fn outputs_and_gradients_equal_peft() {
     for case in CASES {
         let golden = Golden::load("models", case);
         let (tolerance, slope_tolerance) = (golden.tolerance("output"), golden.tolerance("gradient"));
-        let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        let file = unet(golden.path(FILE_NAME));
         assert_eq!(
             (file.ranks.rank as f64, file.ranks.alpha),
             (number(&golden, "rank"), number(&golden, "alpha"))
@@ -62,7 +68,7 @@ fn outputs_and_gradients_equal_peft() {
 #[test]
 fn an_adapter_that_is_off_is_not_there() {
     let golden = Golden::load("models", "unet-sd1-lora");
-    let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+    let file = unet(golden.path(FILE_NAME));
     let (network, _, switch) = adapted(&golden, Some(file.into_spec()));
     let (plain, ..) = adapted(&golden, None);
     let (on, base) = (predict(&golden, &network), predict(&golden, &plain));
@@ -77,7 +83,7 @@ fn an_adapter_that_is_off_is_not_there() {
 fn an_anchored_adapter_that_is_off_is_as_it_started() {
     for case in CASES {
         let golden = Golden::load("models", case);
-        let read = || LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        let read = || unet(golden.path(FILE_NAME));
         let (network, trainable, switch) = adapted(&golden, Some(read().into_start()));
         let started = predict(&golden, &adapted(&golden, Some(read().into_spec())).0);
         assert!(predict(&golden, &network).equal(&started));
@@ -145,7 +151,7 @@ fn a_fresh_dora_changes_nothing_to_the_last_bit() {
 fn a_merged_adapter_computes_what_it_computed_apart() {
     for case in CASES {
         let golden = Golden::load("models", case);
-        let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        let file = unet(golden.path(FILE_NAME));
         let merged = |strength: f64| {
             let merged = file.merged(&golden.weights(), strength).unwrap();
             let weights = Weights::from_tensors(merged, Role::Frozen, Precision::F32, Device::Cpu);
@@ -159,13 +165,46 @@ fn a_merged_adapter_computes_what_it_computed_apart() {
 }
 
 #[test]
+fn a_text_encoder_with_its_adapter_merged_equals_peft() {
+    let (golden, base) =
+        (Golden::load("models", "clip-text-lora"), Golden::load("models", "clip-text-legacy"));
+    let config = ClipTextConfig::from_json(&base.config_json()).unwrap();
+    let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+    let text = &file.text["text_encoder"];
+    assert_eq!((text.ranks.rank, text.ranks.alpha), (3, 6.0));
+    let layer = "text_model.encoder.layers.0.mlp.fc1";
+    assert_eq!((text.ranks.rank(layer), text.ranks.alpha(layer)), (2, 1.0));
+    assert_eq!(file.unet.layers().into_iter().collect::<Vec<_>>(), ["conv_in"]);
+
+    let merged = text.merged(&base.weights(), 1.0).unwrap();
+    let weights = Weights::from_tensors(merged, Role::Frozen, Precision::F32, Device::Cpu);
+    let network = ClipText::new(weights.root(), config);
+    let found = network.forward(&golden.tensor("input_ids")).last_hidden_state;
+    assert_close(
+        &found,
+        &golden.tensor("last_hidden_state"),
+        golden.tolerance("output"),
+        "last hidden state",
+    );
+
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(FILE_NAME);
+    file.write(&path).unwrap();
+    let again = LoraFile::read(&path).unwrap();
+    assert_eq!(again.text["text_encoder"].ranks, text.ranks);
+    assert_same(&again.text["text_encoder"], text);
+    assert_same(&again.unet, &file.unet);
+    let bare = LoraFile::read(golden.path("without_metadata.safetensors")).unwrap();
+    assert_eq!(bare.text["text_encoder"].ranks.alpha(layer), 2.0);
+    let refused = file.into_unet(&path).unwrap_err().to_string();
+    assert!(refused.contains("an adapter of text_encoder") && refused.contains("model merge"), "{refused}");
+}
+
+#[test]
 fn without_metadata_alpha_equals_the_rank_of_the_factors() {
     for case in CASES {
         let golden = Golden::load("models", case);
-        let (told, bare) = (
-            LoraFile::read(golden.path(FILE_NAME)).unwrap(),
-            LoraFile::read(golden.path("without_metadata.safetensors")).unwrap(),
-        );
+        let (told, bare) = (unet(golden.path(FILE_NAME)), unet(golden.path("without_metadata.safetensors")));
         for layer in told.layers() {
             let rank = told.ranks.rank(&layer);
             assert_eq!((bare.ranks.rank(&layer), bare.ranks.alpha(&layer)), (rank, rank as f64), "{layer}");
@@ -175,7 +214,7 @@ fn without_metadata_alpha_equals_the_rank_of_the_factors() {
 }
 
 #[track_caller]
-fn assert_same(found: &LoraFile, wanted: &LoraFile) {
+fn assert_same(found: &LoraPart, wanted: &LoraPart) {
     assert!(found.tensors.keys().eq(wanted.tensors.keys()));
     assert!(found.tensors.iter().all(|(name, tensor)| tensor.equal(&wanted.tensors[name])));
 }
@@ -185,10 +224,11 @@ fn what_is_written_is_read_back_and_named_as_peft_names_it() {
     let folder = TempDir::new().unwrap();
     for case in CASES {
         let golden = Golden::load("models", case);
-        let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        let file = unet(golden.path(FILE_NAME));
         let path = folder.path().join(FILE_NAME);
-        file.write(&path).unwrap();
-        let again = LoraFile::read(&path).unwrap();
+        LoraFile::from(file).write(&path).unwrap();
+        let file = unet(golden.path(FILE_NAME));
+        let again = unet(&path);
         assert_eq!(again.ranks, file.ranks);
         assert_eq!(again.target_modules, file.target_modules);
         assert_same(&again, &file);
@@ -236,7 +276,8 @@ fn factors_that_make_no_adapter_are_refused() {
     assert!(found(&[DOWN, ("unet.conv_in.lora_B.weight", &[8, 3, 1, 1])]).contains("[8, 3, 1, 1]"));
     assert!(found(&[DOWN, UP, ("unet.conv_in.alpha", &[])]).contains("unet.conv_in.alpha"));
     assert!(found(&[DOWN, UP, ("unet.conv_in.lora.down.weight", DOWN.1)]).contains("1 tensors"));
-    assert!(found(&[DOWN, UP, ("text_encoder.q.lora_A.weight", &[2, 8])]).contains("text_encoder.q"));
+    assert!(found(&[DOWN, UP, ("text_encoder.q.lora_A.weight", &[2, 8])]).contains("`q` with one factor"));
+    assert!(found(&[DOWN, UP, ("text_encoder.q.alpha", &[])]).contains("text_encoder.q.alpha"));
     assert!(found(&[]).contains("no factors"));
 }
 
@@ -258,11 +299,11 @@ fn kinds_of_adapters_that_would_come_out_wrong_are_refused() {
         assert!(matches!(error, ModelError::Config { .. }), "{error}");
         assert!(error.to_string().contains(key.trim_start_matches("unet.")), "{error}");
     }
-    assert_eq!(read(json!({"unet.lora_alpha": 16, "unet.use_dora": false})).unwrap().ranks.alpha, 16.0);
+    assert_eq!(read(json!({"unet.lora_alpha": 16, "unet.use_dora": false})).unwrap().unet.ranks.alpha, 16.0);
     // Of several keys that fit, the first counts, as in peft.
     let several =
         json!({"unet.lora_alpha": 16, "unet.alpha_pattern": {"nowhere": 9, "^conv_in": 4, "conv_in": 5}});
-    assert_eq!(read(several).unwrap().ranks.alpha("conv_in"), 4.0);
+    assert_eq!(read(several).unwrap().unet.ranks.alpha("conv_in"), 4.0);
 }
 
 #[test]

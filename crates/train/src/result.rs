@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
-use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile};
+use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::{Role, Trainable};
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{ModelFolder, StoredType, save_unet};
@@ -56,14 +56,14 @@ pub(crate) fn save(
             let tensors =
                 written.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
             let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
-            let file = LoraFile { ranks, target_modules, tensors };
+            let file = LoraFile::from(LoraPart { ranks, target_modules, tensors });
             file.write(path)?;
-            same(&LoraFile::read(path)?.tensors, path)?;
+            same(&LoraFile::read(path)?.unet.tensors, path)?;
 
             let facts = kohya_facts(source, plan, schedule)?;
             let (config, twin) = (source.unet_config()?, path.with_file_name(KOHYA_FILE_NAME));
             file.write_kohya(&twin, &config, &facts)?;
-            same(&LoraFile::read_kohya(&twin, facts.layout, &config)?.tensors, &twin)
+            same(&LoraFile::read_kohya(&twin, facts.layout, &config)?.unet.tensors, &twin)
         }
     }
 }

@@ -9,7 +9,7 @@ use tastemaker_data::split::Split;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_math::objectives::{Corruption, InversionModel, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
-use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::adapters::LoraPart;
 use tastemaker_models::nn::{LoraSpec, Role};
 use tastemaker_models::pipeline::{Loaded, ModelFolder};
 use tastemaker_models::unet::UNet;
@@ -163,7 +163,7 @@ fn write_card(result: &Path, card: &str) -> Result<(), TrainError> {
 fn prepare(
     folder: &ModelFolder,
     plan: &Plan,
-    start: Option<LoraFile>,
+    start: Option<LoraPart>,
     source: &dyn PairSource,
     objective: &dyn Objective,
     device: Device,
@@ -206,12 +206,12 @@ impl Networks {
     fn load(
         folder: &ModelFolder,
         plan: &Plan,
-        start: Option<LoraFile>,
+        start: Option<LoraPart>,
         objective: &dyn Objective,
         device: Device,
     ) -> Result<Self, TrainError> {
         let precision = precision(plan);
-        let lora = start.map(LoraFile::into_start).or_else(|| fresh(plan));
+        let lora = start.map(LoraPart::into_start).or_else(|| fresh(plan));
         let adapted = lora.is_some();
         let role = if adapted { Role::Frozen } else { Role::Trained };
         let policy = folder.unet(role, precision, device, lora)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::{LoraSpec, Ranks};
 use tastemaker_models::original::unet_shapes;
 use tastemaker_models::pipeline::ModelFolder;
@@ -32,7 +32,7 @@ pub(crate) fn ranks(plan: &LoraPlan) -> Ranks {
 pub fn with_network_weights(
     mut plan: Plan,
     folder: &ModelFolder,
-) -> Result<(Plan, Option<LoraFile>), TrainError> {
+) -> Result<(Plan, Option<LoraPart>), TrainError> {
     let (path, asked) = match &plan.adapter {
         Adapter::Continued { network_weights, asked } => (network_weights.clone(), asked.clone()),
         Adapter::Lora(LoraPlan { network_weights: Some(path), .. }) => {
@@ -40,7 +40,7 @@ pub fn with_network_weights(
         }
         _ => return Ok((plan, None)),
     };
-    let file = LoraFile::read_for(&path, folder)?;
+    let file = LoraFile::read_for(&path, folder)?.into_unet(&path)?;
     let problems = differences(&asked, &file, folder)?;
     if !problems.is_empty() {
         return Err(RunError::Invalid(problems).into());
@@ -70,7 +70,7 @@ pub(crate) fn origin(plan: &Plan) -> Result<Option<String>, TrainError> {
 /// What was typed beside the file and is not what the file says.
 fn differences(
     asked: &AdapterSection,
-    file: &LoraFile,
+    file: &LoraPart,
     folder: &ModelFolder,
 ) -> Result<Vec<Problem>, TrainError> {
     const WANTED: &str = "the same or nothing, for the file decides";

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use image::ImageFormat;
 use tastemaker_eval::generate::{Job, PaintSettings, Painter};
-use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::ModelFolder;
 use tastemaker_run::MixedPrecision;
@@ -75,9 +75,9 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let lora = args
         .lora
         .as_ref()
-        .map(|lora| LoraFile::read_for(lora, &folder))
+        .map(|lora| LoraFile::read_for(lora, &folder)?.into_unet(lora))
         .transpose()?
-        .map(LoraFile::into_spec);
+        .map(LoraPart::into_spec);
     atomic::create_folder(&args.out)?;
     let painter = Painter::open(&folder, precision, Device::Cpu)?;
     let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora)?.network;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tastemaker_store::safetensors::Header;
 
-use super::file::{LoraFile, layers, stored};
+use super::file::{LoraFile, stored};
 use super::keys::{self, DOWN, UP};
 use crate::ModelError;
 use crate::original::{Layout, unet_shapes};
@@ -21,7 +21,7 @@ pub enum LoraNames {
 }
 
 impl LoraNames {
-    /// Reads the naming off a file's header; `None` if the file holds no adapter of a UNet.
+    /// Reads the naming off a file's header; `None` if the file holds no adapter.
     pub fn of(header: &Header) -> Option<Self> {
         Self::of_names(header.tensors.iter().map(|tensor| tensor.name.as_str()))
     }
@@ -80,17 +80,20 @@ impl LoraFile {
         Self::of_stored(path, stored, &metadata)
     }
 
-    /// Whether a UNet has every adapted layer, in the factors' sizes.
+    /// Whether a UNet has every adapted layer, in the factors' sizes, and the text encoders there are adapters for.
     pub fn fits(&self, config: &UNetConfig) -> bool {
         let shapes = unet_shapes(config);
-        layers(&self.tensors).iter().all(|layer| {
-            let Some(weight) = shapes.get(&format!("{layer}.weight")) else { return false };
-            let size = |end: &str, axis: usize| {
-                let tensor = self.tensors.get(&format!("{layer}{end}"))?;
-                tensor.size().get(axis).map(|&n| n as usize)
-            };
-            size(UP, 0) == weight.first().copied() && size(DOWN, 1) == weight.get(1).copied()
-        })
+        let texts = if config.text_time.is_some() { 2 } else { 1 };
+        let known = |component: &&str| keys::TEXT[..texts].contains(component);
+        self.text.keys().all(known)
+            && self.unet.layers().iter().all(|layer| {
+                let Some(weight) = shapes.get(&format!("{layer}.weight")) else { return false };
+                let size = |end: &str, axis: usize| {
+                    let tensor = self.unet.tensors.get(&format!("{layer}{end}"))?;
+                    tensor.size().get(axis).map(|&n| n as usize)
+                };
+                size(UP, 0) == weight.first().copied() && size(DOWN, 1) == weight.get(1).copied()
+            })
     }
 }
 

@@ -3,11 +3,11 @@
 use tastemaker_torch::tensors::Named;
 use tch::{Kind, Tensor, no_grad};
 
-use super::file::{LoraFile, layers};
 use super::keys::{DOWN, MAGNITUDE, UP};
+use super::part::{LoraPart, layers};
 use crate::nn::TensorSource;
 
-impl LoraFile {
+impl LoraPart {
     /// Every tensor of `weights`, those of adapted layers with `strength * alpha / rank * up down` added; with DoRA,
     /// `strength` of the way from the weight to the adapted one.
     ///

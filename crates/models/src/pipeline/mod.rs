@@ -10,7 +10,7 @@ mod text;
 pub use component::Stored;
 pub use index::{Family, ModelIndex};
 pub use load::{Loaded, ModelFolder};
-pub use save::{StoredType, save_unet, write_component};
+pub use save::{StoredType, save_components, save_unet, write_component};
 pub use scheduler::SchedulerConfig;
 pub use text::TextEncoders;
 

@@ -10,11 +10,13 @@ use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind};
 
-use super::DIFFUSERS_STEM;
 use super::load::ModelFolder;
+use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::nn::{Role, Weights};
 use crate::unet::UNet;
+
+const UNET: &str = "unet";
 
 /// Element type of stored weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,8 +54,24 @@ pub fn save_unet(
     parameters: &Named,
     dtype: StoredType,
 ) -> Result<(), ModelError> {
+    save_components(source, destination, &[(UNET, parameters)], dtype)
+}
+
+/// As [`save_unet`] for any networks of the folder, by component. Text encoders are written under our names, the published ones.
+///
+/// # Errors
+/// As [`save_unet`].
+pub fn save_components(
+    source: &ModelFolder,
+    destination: impl AsRef<Path>,
+    components: &[(&str, &Named)],
+    dtype: StoredType,
+) -> Result<(), ModelError> {
     let destination = destination.as_ref();
-    check_parameters(source, destination, parameters)?;
+    let new = |name: &str| components.iter().find(|(component, _)| *component == name).map(|(_, new)| *new);
+    if let Some(parameters) = new(UNET) {
+        check_parameters(source, destination, parameters)?;
+    }
     atomic::create_folder(destination)?;
     if same_folder(source.path(), destination) {
         return Err(
@@ -67,16 +85,17 @@ pub fn save_unet(
         }
         _ => {}
     }
-    for component in source.index().components.iter().filter(|name| *name != "unet") {
-        let folder = source.component(component);
-        if folder.is_dir() {
-            copy_files(&folder, &destination.join(component))?;
+    for component in &source.index().components {
+        let (from, to) = (source.component(component), destination.join(component));
+        if let Some(parameters) = new(component) {
+            atomic::create_folder(&to)?;
+            copy_file(&from.join("config.json"), &to.join("config.json"))?;
+            let stem = if component == UNET { DIFFUSERS_STEM } else { TRANSFORMERS_STEM };
+            write_weights(&to, stem, parameters, dtype)?;
+        } else if from.is_dir() {
+            copy_files(&from, &to)?;
         }
     }
-    let unet = destination.join("unet");
-    atomic::create_folder(&unet)?;
-    copy_file(&source.component("unet").join("config.json"), &unet.join("config.json"))?;
-    write_weights(&unet, DIFFUSERS_STEM, parameters, dtype)?;
     Ok(copy_file(&source.path().join("model_index.json"), &index)?)
 }
 

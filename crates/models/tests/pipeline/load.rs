@@ -39,7 +39,7 @@ fn an_adapter_comes_along_and_must_fit() {
     let (folder, golden) = (sd1(), Golden::load("models", "unet-sd1-lora"));
     let model = open(&folder);
     let load = |lora: LoraSpec| model.unet(Role::Frozen, Precision::F32, Device::Cpu, Some(lora));
-    let spec = || LoraFile::read(golden.path(FILE_NAME)).unwrap().into_spec();
+    let spec = || LoraFile::read(golden.path(FILE_NAME)).unwrap().unet.into_spec();
     let unet = load(spec()).unwrap();
     assert_close(&predict(&golden, &unet.network), &golden.tensor("output"), 1e-5, "adapted");
     assert!(unet.trainable.iter().all(|p| p.name.contains(".lora_")));

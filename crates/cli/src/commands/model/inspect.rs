@@ -59,13 +59,16 @@ fn of_folder(folder: &ModelFolder) -> Result<()> {
 
 fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
     say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
-    if file.is_dora() {
+    let is_dora = file.parts().any(|(_, part)| part.is_dora());
+    if is_dora {
         say("kind", "DoRA, the lengths of rows are learnt apart from their directions");
     }
-    let layers = file.layers();
-    say("rank", &counted(layers.iter().map(|layer| file.ranks.rank(layer) as f64)));
-    say("alpha", &counted(layers.iter().map(|layer| file.ranks.alpha(layer))));
-    say("adapts", &format!("{} layers", layers.len()));
+    for (component, part) in file.parts() {
+        let layers = part.layers();
+        say("rank", &counted(layers.iter().map(|layer| part.ranks.rank(layer) as f64)));
+        say("alpha", &counted(layers.iter().map(|layer| part.ranks.alpha(layer))));
+        say("adapts", &format!("{} layers of {component}", layers.len()));
+    }
     let header = Header::read(&args.path)?;
     let infos = header.tensors.iter();
     say("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
@@ -74,6 +77,7 @@ fn of_lora(args: &InspectArgs, file: &LoraFile, names: LoraNames, layout: Option
         LoraNames::Diffusers => {
             "diffusers and peft; ComfyUI, A1111 and Forge after `tastemaker model convert`"
         }
+        LoraNames::Kohya if is_dora => "LyCORIS, A1111, Forge and ComfyUI; diffusers leaves `dora_scale` out",
         LoraNames::Kohya => "A1111, Forge, ComfyUI, InvokeAI and diffusers",
     };
     say("loads in", tools);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::pipeline::{ModelFolder, StoredType, save_unet};
+use tastemaker_models::pipeline::{ModelFolder, StoredType, save_components};
 
 use super::must_be_new;
 
@@ -21,7 +21,7 @@ pub struct MergeArgs {
     /// How much of the LoRA: 1 is as trained.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     weight: f64,
-    /// Element type of the UNet that is written.
+    /// Element type of the networks that the LoRA adapts.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
 }
@@ -40,21 +40,29 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
     must_be_new(to)?;
     let folder = ModelFolder::open(model)?;
     let file = LoraFile::read_for(lora, &folder)?;
-    let merged = file.merged(&folder.stored("unet")?, *weight).map_err(|strangers| {
-        let shown = strangers.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let n = strangers.len();
-        anyhow::Error::from(tastemaker_store::StoreError::malformed(
-            lora,
-            format!("{n} layers that the UNet of {} does not have in this size ({shown})", model.display()),
-            "an adapter of this model",
-        ))
-    })?;
+    let mut merged = Vec::new();
+    for (component, part) in file.parts() {
+        let weights = part.merged(&folder.stored(component)?, *weight).map_err(|strangers| {
+            let shown = strangers.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let n = strangers.len();
+            anyhow::Error::from(tastemaker_store::StoreError::malformed(
+                lora,
+                format!(
+                    "{n} layers that {component} of {} does not have in this size ({shown})",
+                    model.display()
+                ),
+                "an adapter of this model",
+            ))
+        })?;
+        merged.push((component, weights));
+    }
     let dtype = match dtype {
         Dtype::F32 => StoredType::F32,
         Dtype::F16 => StoredType::F16,
         Dtype::Bf16 => StoredType::Bf16,
     };
-    save_unet(&folder, to, &merged, dtype)?;
+    let merged: Vec<_> = merged.iter().map(|(component, weights)| (*component, weights)).collect();
+    save_components(&folder, to, &merged, dtype)?;
     println!("wrote {}", to.display());
     Ok(())
 }

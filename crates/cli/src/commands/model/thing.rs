@@ -15,7 +15,7 @@ pub enum Thing {
     Folder(ModelFolder),
     /// A single-file checkpoint.
     SingleFile(SingleFile),
-    /// An adapter of a UNet; the layout is `None` for one of no published UNet.
+    /// An adapter; the layout is `None` for one of no published UNet.
     Lora {
         /// What it holds.
         file: LoraFile,

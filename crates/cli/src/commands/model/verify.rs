@@ -43,7 +43,8 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
         None => Vec::new(),
     };
     let reference = tensors::read(path).context("reading the reference")?;
-    let lora = args.lora.as_ref().map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
+    let lora =
+        args.lora.as_ref().map(|lora| LoraFile::read_for(lora, &folder)?.into_unet(lora)).transpose()?;
     let found = verify(&folder, path, &reference, &prompts, lora, Precision::F32)?;
     if found.is_empty() {
         let wanted = "inputs and results under the names in docs/guide/models.md";
