@@ -1,6 +1,7 @@
 """Records tiny UNets, VAEs and CLIP encoders of diffusers and transformers: outputs and gradients in f64."""
 
 import contextlib
+import json
 import pathlib
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -77,6 +79,21 @@ LORAS = {
     "unet-sd1-lora-conv": (
         LoraConfig(r=2, lora_alpha=3, target_modules=["to_q", "ff.net.2", "proj_in", "conv1", "conv_shortcut", "conv"]),
         "LoRA on linear layers and on 1x1, 3x3 and strided convolutions",
+    ),
+    "unet-sd1-lora-ranks": (
+        LoraConfig(
+            r=4,
+            lora_alpha=6,
+            target_modules=["to_q", "to_v", "conv1", "conv_shortcut"],
+            # Several keys fit one layer; the first counts, and diffusers stores them sorted.
+            rank_pattern={"^mid_block.resnets.0.conv1": 5, "attn2.to_q": 3, "conv1": 2},
+            alpha_pattern={"conv1": 1, "conv_shortcut": 0.5},
+        ),
+        "LoRA of several ranks and alphas",
+    ),
+    "unet-sd1-dora": (
+        LoraConfig(r=2, lora_alpha=3, target_modules=["to_q", "ff.net.2", "proj_in", "conv1", "conv"], use_dora=True),
+        "DoRA on linear layers and on 1x1, 3x3 and strided convolutions",
     ),
 }
 
@@ -194,6 +211,11 @@ def save_lora(folder, unet):
             (folder / name).write_bytes((pathlib.Path(scratch) / "pytorch_lora_weights.safetensors").read_bytes())
 
 
+def stored_name(parameter):
+    """The name of a factor in files: without the adapter's name, and without the end that DoRA's vector has in memory."""
+    return parameter.replace(".default.", ".").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+
+
 def record_loras(root):
     """LoRA on the weights of `unet-sd1`; only the factors are stored and only they get gradients."""
     for seed, (case, (config, what)) in enumerate(LORAS.items(), start=201):
@@ -203,18 +225,57 @@ def record_loras(root):
         unet.requires_grad_(False)
         unet.add_adapter(config)
         generator = torch.Generator().manual_seed(seed)
-        for _, factor in sorted((n, p) for n, p in unet.named_parameters() if p.requires_grad):
-            factor.data.copy_(0.5 * torch.randn(factor.shape, generator=generator) / factor[0].numel() ** 0.5)
+        for name, factor in sorted((n, p) for n, p in unet.named_parameters() if p.requires_grad):
+            if "lora_magnitude_vector" in name:
+                factor.data.mul_(1 + 0.2 * torch.randn(factor.shape, generator=generator))
+            else:
+                factor.data.copy_(0.5 * torch.randn(factor.shape, generator=generator) / factor[0].numel() ** 0.5)
         given = unet_inputs(unet.config, UNETS["unet-sd1"][1], seed + 1000)
         exact, rounded = twice(unet, lambda model, dtype: unet_run(model, given, dtype))
         # PEFT's parameter names carry the adapter's name, files do not.
-        exact, rounded = ({k.replace(".default.", "."): v for k, v in run.items()} for run in (exact, rounded))
+        exact, rounded = ({stored_name(k): v for k, v in run.items()} for run in (exact, rounded))
 
         save_lora(folder, unet)
         save_case(
             folder, what, seed, ["diffusers", "peft"], given, exact, rounded,
             weights="unet-sd1", rank=str(config.r), alpha=str(config.lora_alpha),
         )  # fmt: skip
+
+
+def record_text_lora(root):
+    """A file with adapters of a UNet and of a text encoder, and what the adapted text encoder gives."""
+    case, base, seed = "clip-text-lora", "clip-text-legacy", 205
+    folder = root / case
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = pathlib.Path(__file__).parent / base
+    text = CLIPTextModel(CLIPTextConfig(**json.loads((stored / "config.json").read_text()))).eval()
+    weights = load_file(stored / "weights.safetensors")
+    # Published checkpoints have a prefix that transformers 5 does without.
+    known = set(text.state_dict())
+    text.load_state_dict({k if k in known else k.removeprefix("text_model."): v for k, v in weights.items()})
+    unet = load_unet("unet-sd1")
+    targets = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1"]
+    text.add_adapter(LoraConfig(r=3, lora_alpha=6, target_modules=targets, rank_pattern={"fc1": 2}, alpha_pattern={"fc1": 1}))
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=1, target_modules=["conv_in"]))
+    generator = torch.Generator().manual_seed(seed)
+    parts, metadata = {}, {}
+    for model, name in [(text, "text_encoder"), (unet, "unet")]:
+        for _, factor in sorted((n, p) for n, p in model.named_parameters() if "lora_" in n):
+            factor.data.copy_(torch.randn(factor.shape, generator=generator) / factor[0].numel() ** 0.5)
+        parts[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+        config = model.peft_config["default"].to_dict()
+        config["target_modules"] = sorted(config["target_modules"])
+        metadata[f"{name}_lora_adapter_metadata"] = config
+    for file, header in [("pytorch_lora_weights.safetensors", metadata), ("without_metadata.safetensors", {})]:
+        with tempfile.TemporaryDirectory() as scratch:
+            StableDiffusionPipeline.save_lora_weights(scratch, **parts, **header)
+            (folder / file).write_bytes((pathlib.Path(scratch) / "pytorch_lora_weights.safetensors").read_bytes())
+    draws = Draws(seed + 1000)
+    fed = draws.keep("input_ids", torch.tensor([[97, 5, 2, 40, 98] + [98] * 11, [97, 2, 11, 7, 93, 64, 33, 20, 98] + [0] * 7]))
+    with torch.no_grad():
+        exact, rounded = twice(text, lambda model, dtype: {"last_hidden_state": model(fed).last_hidden_state})
+    what = "LoRA of several ranks on a text encoder, in one file with one of a UNet"
+    save_case(folder, what, seed, ["diffusers", "peft", "transformers"], draws.kept, exact, rounded, weights=base)
 
 
 def vae_run(vae, given, dtype):
@@ -319,6 +380,7 @@ def record_clips(root):
 def record(root):
     record_unets(root)
     record_loras(root)
+    record_text_lora(root)
     record_vaes(root)
     record_clips(root)
 

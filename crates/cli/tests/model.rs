@@ -8,7 +8,9 @@ use std::fs;
 
 use insta::assert_snapshot;
 use support::{Bench, Said, mistake};
-use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::adapters::{LoraFile, LoraPart};
+use tastemaker_models::nn::{Ranks, TensorSource};
+use tastemaker_models::pipeline::Model;
 use tastemaker_testkit::Golden;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
@@ -79,7 +81,8 @@ fn an_adapter_goes_from_diffusers_to_kohya_and_back() {
         (format!("{layer}.lora_B.weight"), filled([1280, 4], -0.5)),
     ]
     .into();
-    let file = LoraFile { rank: 4, alpha: 2.0, target_modules: vec!["attn2.to_k".into()], tensors };
+    let part = LoraPart { ranks: Ranks::uniform(4, 2.0), target_modules: vec!["attn2.to_k".into()], tensors };
+    let file = LoraFile::from(part);
     file.write(bench.path("a.safetensors")).unwrap();
 
     let refused = bench.run(&["model", "convert", "a.safetensors", "b.safetensors"]);
@@ -89,8 +92,46 @@ fn an_adapter_goes_from_diffusers_to_kohya_and_back() {
     assert_snapshot!(said(&bench, &["model", "inspect", "b.safetensors"]).stdout);
     said(&bench, &["model", "convert", "b.safetensors", "c.safetensors"]);
     let back = LoraFile::read(bench.path("c.safetensors")).unwrap();
-    assert_eq!((back.rank, back.alpha), (4, 2.0));
-    assert!(file.tensors.iter().all(|(name, tensor)| back.tensors[name].equal(tensor)));
+    assert_eq!((back.unet.ranks.rank, back.unet.ranks.alpha), (4, 2.0));
+    assert!(file.unet.tensors.iter().all(|(name, tensor)| back.unet.tensors[name].equal(tensor)));
+}
+
+#[test]
+fn a_text_encoders_adapter_is_inspected_merged_and_not_left_out_unsaid() {
+    let bench = Bench::new();
+    let model = Model::open(bench.path("model")).unwrap();
+    let layer = "text_model.encoder.layers.0.mlp.fc1";
+    let name = format!("{layer}.weight");
+    let before = model.stored("text_encoder").unwrap().read(&name).unwrap();
+    let ones = |shape: [i64; 2]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
+    let (rows, columns) = before.size2().unwrap();
+    let tensors: Named = [
+        (format!("{layer}.lora_A.weight"), ones([1, columns])),
+        (format!("{layer}.lora_B.weight"), ones([rows, 1])),
+    ]
+    .into();
+    let part = LoraPart { ranks: Ranks::uniform(1, 0.5), target_modules: vec!["mlp.fc1".into()], tensors };
+    let nothing = LoraPart { ranks: Ranks::uniform(1, 1.0), target_modules: vec![], tensors: Named::new() };
+    LoraFile { unet: nothing, text: [("text_encoder", part)].into() }
+        .write(bench.path("a.safetensors"))
+        .unwrap();
+
+    let inspected = said(&bench, &["model", "inspect", "a.safetensors"]).stdout;
+    assert!(inspected.contains("1 layers of text_encoder"), "{inspected}");
+    said(&bench, &["model", "convert", "a.safetensors", "kohya.safetensors"]);
+    for (lora, merged) in [("a.safetensors", "one"), ("kohya.safetensors", "two")] {
+        said(&bench, &["model", "merge", "model", lora, merged]);
+        let folder = Model::open(bench.path(merged)).unwrap();
+        let after = folder.stored("text_encoder").unwrap().read(&name).unwrap();
+        assert!(((&after - &before) - 0.5).abs().max().double_value(&[]) < 1e-6, "{lora}");
+    }
+    assert_ne!(
+        picture(&bench, "with", &["--model", "one"]),
+        picture(&bench, "without", &["--model", "model"])
+    );
+    let refused =
+        bench.run(&["sample", "--model", "model", "--lora", "a.safetensors", "--prompt", "a", "--out", "x"]);
+    assert!(refused.stderr.contains("model merge"), "{}", refused.stderr);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use support::{Bench, Said, files};
-use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, Outcome, Step, read_events};
@@ -33,10 +33,10 @@ fn trained(said: Said) {
 fn unet(
     bench: &Bench,
     folder: &str,
-    lora: Option<LoraFile>,
+    lora: Option<LoraPart>,
 ) -> std::collections::BTreeMap<String, tch::Tensor> {
     let folder = Model::open(bench.path(folder)).unwrap();
-    let lora = lora.map(LoraFile::into_spec);
+    let lora = lora.map(LoraPart::into_spec);
     folder.unet(Role::Frozen, Precision::F32, Device::Cpu, lora).unwrap().parameters
 }
 
@@ -45,8 +45,8 @@ fn every_method_trains_a_lora_that_loads_into_the_model() {
     let bench = Bench::new();
     for method in METHODS {
         trained(bench.train(method, &["--method", method]));
-        let file = LoraFile::read(bench.path(method).join("pytorch_lora_weights.safetensors")).unwrap();
-        assert_eq!((file.rank, file.alpha), (8, 8.0), "{method}");
+        let file = LoraFile::read(bench.path(method).join("pytorch_lora_weights.safetensors")).unwrap().unet;
+        assert_eq!((file.ranks.rank, file.ranks.alpha), (8, 8.0), "{method}");
         let moved = |name: &str| file.tensors[name].abs().max().double_value(&[]) > 0.0;
         let ups: Vec<_> = file.tensors.keys().filter(|name| name.ends_with(".lora_B.weight")).collect();
         assert!(
@@ -64,6 +64,125 @@ fn every_method_trains_a_lora_that_loads_into_the_model() {
         );
         assert!(!card.contains(bench.path("").to_str().unwrap()), "a place on this machine: {card}");
     }
+}
+
+#[test]
+fn layers_may_have_ranks_and_alphas_of_their_own() {
+    let bench = Bench::new();
+    bench.write(
+        "ranks.toml",
+        "[adapter]\ntarget_modules = [\"to_q\", \"conv1\"]\nrank = 4\nrank_pattern = { conv1 = 2 }\n\
+         alpha_pattern = { conv1 = 1.0 }\n",
+    );
+    trained(bench.train("out", &["ranks.toml", "--method", "mapo"]));
+    let model = Model::open(bench.path("model")).unwrap();
+    for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
+        let file = LoraFile::read_for(bench.path("out").join(name), &model).unwrap().unet;
+        for layer in file.layers() {
+            let wanted = if layer.ends_with("conv1") { (2, 1.0) } else { (4, 4.0) };
+            assert_eq!((file.ranks.rank(&layer), file.ranks.alpha(&layer)), wanted, "{name}: {layer}");
+        }
+        unet(&bench, "model", Some(file));
+    }
+    let card = fs::read_to_string(bench.path("out/README.md")).unwrap();
+    assert!(
+        card.contains("LoRA of rank 4, alpha 4, on to_q, conv1, rank 2 on conv1, alpha 1 on conv1"),
+        "{card}"
+    );
+
+    bench.write("idle.toml", "[adapter]\nrank_pattern = { conv_in = 2 }\n");
+    let refused = bench.train("idle", &["idle.toml", "--method", "mapo"]);
+    assert!(refused.stderr.contains("no adapted layer has a name ending in conv_in"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_lora_goes_on_being_trained_from_where_it_is() {
+    let bench = Bench::new();
+    trained(
+        bench.train("first", &["--method", "mapo", "--rank", "2", "--alpha", "3", "--learning_rate", "0.1"]),
+    );
+    let model = Model::open(bench.path("model")).unwrap();
+    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap().unet;
+    let start = read("first/pytorch_lora_weights.safetensors");
+    for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
+        let file = format!("first/{name}");
+        for precision in ["no", "bf16"] {
+            let output = format!("{name}-{precision}");
+            let more =
+                ["--method", "diffusion-dpo", "--network_weights", &file, "--mixed_precision", precision];
+            trained(bench.train(&output, &more));
+            let steps = steps(&bench, &output);
+            assert_eq!((steps[0].logit_mean, steps[0].loss), (Some(0.0), std::f64::consts::LN_2), "{output}");
+            assert_ne!(steps[1].logit_mean, Some(0.0), "{output} did not learn");
+            let result = read(&format!("{output}/pytorch_lora_weights.safetensors"));
+            assert_eq!(result.ranks, start.ranks);
+            assert!(result.tensors.keys().eq(start.tensors.keys()));
+            assert!(
+                start.tensors.iter().all(|(name, tensor)| !tensor.equal(&result.tensors[name])),
+                "{output}"
+            );
+        }
+        let card = fs::read_to_string(bench.path(&format!("{name}-no/README.md"))).unwrap();
+        assert!(card.contains(&format!("| started from | LoRA `{name}`, sha256 `")), "{card}");
+        assert!(card.contains("LoRA of rank 2, alpha 3"), "{card}");
+    }
+    // Base and LoRA are what the first step sees: its winner error is that of the same step on the merged model.
+    let lora = "first/pytorch_lora_weights.safetensors";
+    trained(bench.run(&["model", "merge", "model", lora, "merged"]));
+    fs::rename(bench.path("model"), bench.path("base")).unwrap();
+    fs::rename(bench.path("merged"), bench.path("model")).unwrap();
+    trained(bench.train("on-merged", &["--method", "diffusion-dpo"]));
+    fs::rename(bench.path("model"), bench.path("merged")).unwrap();
+    fs::rename(bench.path("base"), bench.path("model")).unwrap();
+    let error = |output: &str| steps(&bench, output)[0].winner_error;
+    let (found, merged) = (error("pytorch_lora_weights.safetensors-no"), error("on-merged"));
+    assert!((found / merged - 1.0).abs() < 1e-4, "{found} {merged}");
+
+    let more = ["--method", "mapo", "--network_weights", lora, "--rank", "4", "--target_modules", "to_q"];
+    let refused = bench.train("refused", &more);
+    for said in
+        ["adapter.rank is 4 for ", "but 2 in network_weights", "adapter.target_modules is to_q, but to_k, "]
+    {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    trained(
+        bench.train("same", &["--method", "mapo", "--network_weights", lora, "--rank", "2", "--dry-run"]),
+    );
+}
+
+#[test]
+fn dora_starts_at_the_reference_and_can_be_gone_on_with_merged_and_painted() {
+    let bench = Bench::new();
+    let targets = ["--target_modules", "to_q,conv1,proj_in"];
+    let dora = ["--method", "diffusion-dpo", "--use_dora"];
+    for precision in ["no", "bf16"] {
+        trained(bench.train(precision, &[&dora[..], &targets, &["--mixed_precision", precision]].concat()));
+        let steps = steps(&bench, precision);
+        assert_eq!((steps[0].logit_mean, steps[0].loss), (Some(0.0), std::f64::consts::LN_2), "{precision}");
+        assert_ne!(steps[1].logit_mean, Some(0.0), "{precision} did not learn");
+    }
+    let model = Model::open(bench.path("model")).unwrap();
+    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap().unet;
+    let file = read("no/pytorch_lora_weights.safetensors");
+    assert!(file.is_dora() && read("no/pytorch_lora_weights_kohya.safetensors").is_dora());
+    let before = unet(&bench, "model", None);
+    let magnitudes = file.tensors.iter().filter(|(name, _)| name.ends_with(".lora_magnitude_vector"));
+    for (name, magnitude) in magnitudes {
+        let rows = before[&name.replace("lora_magnitude_vector", "weight")].flatten(1, -1);
+        let lengths = rows.norm_scalaropt_dim(2.0, [1i64], false).reshape(magnitude.size());
+        assert!(!magnitude.equal(&lengths), "{name} did not learn");
+    }
+
+    let kohya = "no/pytorch_lora_weights_kohya.safetensors";
+    trained(bench.train("on", &["--method", "diffusion-dpo", "--network_weights", kohya]));
+    assert_eq!(steps(&bench, "on")[0].loss, std::f64::consts::LN_2);
+    assert!(read("on/pytorch_lora_weights.safetensors").is_dora());
+    let card = fs::read_to_string(bench.path("on/README.md")).unwrap();
+    assert!(card.contains("DoRA of rank 8"), "{card}");
+
+    trained(bench.run(&["model", "merge", "model", kohya, "merged"]));
+    let inspected = bench.run(&["model", "inspect", "no/pytorch_lora_weights.safetensors"]);
+    assert!(inspected.stdout.contains("DoRA"), "{}{}", inspected.stdout, inspected.stderr);
 }
 
 #[test]
@@ -119,7 +238,7 @@ fn sdxl_trains_by_every_method_and_as_turbo() {
                 );
             }
             let file = LoraFile::read(bench.path(&output).join("pytorch_lora_weights.safetensors")).unwrap();
-            unet(&bench, "model", Some(file));
+            unet(&bench, "model", Some(file.unet));
             assert!(bench.path(&output).join("pytorch_lora_weights_kohya.safetensors").is_file());
         }
     }

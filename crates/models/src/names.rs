@@ -14,6 +14,14 @@ pub(crate) fn ends_with(layer: &str, target: &str) -> bool {
     layer.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
+/// Whether a layer's name answers to a key of peft's `rank_pattern` or `alpha_pattern`: the whole name after `^`, else an
+/// ending of it.
+///
+/// Source: `get_pattern_key` in `huggingface/peft:src/peft/utils/other.py`, for keys that are plain names.
+pub(crate) fn answers_to(layer: &str, key: &str) -> bool {
+    key.strip_prefix('^').map_or_else(|| ends_with(layer, key), |whole| layer == whole)
+}
+
 /// New names to the names they stand for. `modern` gives a tensor's name of today, or `None` for what is to be left out.
 ///
 /// A name whose new place is taken stays as it is, to be reported as unexpected.

@@ -12,7 +12,7 @@ use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor, no_grad, with_grad};
 
 use crate::ModelError;
-use crate::adapters::LoraFile;
+use crate::adapters::LoraPart;
 use crate::nn::{Role, Trainable};
 use crate::pipeline::{Family, Model};
 
@@ -42,7 +42,7 @@ pub fn verify(
     path: &Path,
     reference: &Named,
     prompts: &[String],
-    lora: Option<LoraFile>,
+    lora: Option<LoraPart>,
     precision: Precision,
 ) -> Result<Vec<Agreement>, ModelError> {
     let reference = Reference { path, tensors: reference };
@@ -129,7 +129,7 @@ fn text(
 fn unet(
     folder: &Model,
     reference: &Reference<'_>,
-    lora: Option<LoraFile>,
+    lora: Option<LoraPart>,
     precision: Precision,
     found: &mut Vec<Agreement>,
 ) -> Result<(), ModelError> {
@@ -156,7 +156,7 @@ fn unet(
         }
         _ => Conditioning::text(hidden),
     };
-    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraFile::into_spec))?;
+    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraPart::into_spec))?;
     let predict = || unet.network.predict(&sample, &timestep, &conditioning);
     let weights = reference.shaped("noise_pred_weights", &sample.size())?;
     let Some(weights) = weights.filter(|_| !unet.trainable.is_empty()) else {

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::schedule::Prediction;
-use tastemaker_models::adapters::{KohyaFacts, LoraFile};
+use tastemaker_models::adapters::{KohyaFacts, LoraFile, LoraPart};
+use tastemaker_models::nn::Ranks;
 use tastemaker_models::original::{Layout, Preset, unet_shapes};
 use tastemaker_models::unet::UNetConfig;
 use tastemaker_store::safetensors::Header;
@@ -44,7 +45,7 @@ fn adapter(layers: &[&str], config: &UNetConfig, alpha: f64) -> LoraFile {
         tensors.insert(format!("{layer}.lora_B.weight"), filled(&up, number as f64 - 0.5));
     }
     let target_modules = layers.iter().map(|&layer| layer.to_owned()).collect();
-    LoraFile { rank: 2, alpha, target_modules, tensors }
+    LoraFile::from(LoraPart { ranks: Ranks::uniform(2, alpha), target_modules, tensors })
 }
 
 const LAYERS: [&str; 3] = [
@@ -79,7 +80,11 @@ fn every_layer_has_the_name_diffusers_takes_it_for() {
         let tensors = pairs.iter().flat_map(|(layer, _)| {
             [(format!("{layer}.lora_A.weight"), one()), (format!("{layer}.lora_B.weight"), one())]
         });
-        let file = LoraFile { rank: 2, alpha: 2.0, target_modules: vec![], tensors: tensors.collect() };
+        let file = LoraFile::from(LoraPart {
+            ranks: Ranks::uniform(2, 2.0),
+            target_modules: vec![],
+            tensors: tensors.collect(),
+        });
         let scratch = TempDir::new().unwrap();
         let path = scratch.path().join("twin.safetensors");
         file.write_kohya(&path, &config, &facts(layout)).unwrap();
@@ -90,7 +95,7 @@ fn every_layer_has_the_name_diffusers_takes_it_for() {
         wanted.sort_unstable();
         assert_eq!(found, wanted, "{family}");
         let back = LoraFile::read_kohya(&path, layout, &config).unwrap();
-        assert!(back.tensors.keys().eq(file.tensors.keys()), "{family}");
+        assert!(back.unet.tensors.keys().eq(file.unet.tensors.keys()), "{family}");
     }
 }
 
@@ -100,10 +105,10 @@ fn an_adapter_comes_back_from_kohyas_layout() {
         let bench = written(layout, 3.5);
         let before = adapter(&LAYERS, &bench.config, 3.5);
         let after = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
-        assert_eq!((after.rank, after.alpha), (2, 3.5));
-        assert_eq!(after.target_modules, LAYERS);
-        for (name, tensor) in &before.tensors {
-            assert!(tensor.equal(&after.tensors[name]), "{layout:?} {name}");
+        assert_eq!((after.unet.ranks.rank, after.unet.ranks.alpha), (2, 3.5));
+        assert_eq!(after.unet.target_modules, LAYERS);
+        for (name, tensor) in &before.unet.tensors {
+            assert!(tensor.equal(&after.unet.tensors[name]), "{layout:?} {name}");
         }
     }
 }
@@ -140,8 +145,131 @@ fn a_file_without_alphas_means_alpha_equals_rank_and_names_may_be_diffusers_own(
     stored.retain(|name, _| !name.ends_with(".alpha"));
     tensors::write(&sd, &stored, &BTreeMap::new()).unwrap();
     let back = LoraFile::read_kohya(&sd, Layout::Sdxl, &bench.config).unwrap();
-    assert_eq!((back.rank, back.alpha), (2, 2.0));
-    assert!(back.tensors.keys().eq(plain.tensors.keys()));
+    assert_eq!((back.unet.ranks.rank, back.unet.ranks.alpha), (2, 2.0));
+    assert!(back.unet.tensors.keys().eq(plain.unet.tensors.keys()));
+}
+
+#[test]
+fn ranks_and_alphas_of_single_layers_go_there_and_back() {
+    for layout in [Layout::Sd1, Layout::Sdxl] {
+        let bench = written(layout, 3.5);
+        let mut file = adapter(&LAYERS, &bench.config, 3.5);
+        // As LoCon has it: convolutions of their own rank and alpha.
+        let wide = Tensor::ones(
+            [1, file.unet.tensors[&format!("{}.lora_A.weight", LAYERS[2])].size()[1], 3, 3],
+            (Kind::Float, Device::Cpu),
+        );
+        let tall = Tensor::ones([wide.size()[1], 1, 1, 1], (Kind::Float, Device::Cpu));
+        file.unet.tensors.insert(format!("{}.lora_A.weight", LAYERS[2]), wide);
+        file.unet.tensors.insert(format!("{}.lora_B.weight", LAYERS[2]), tall);
+        file.unet.ranks.rank_pattern.insert("upsamplers.0.conv".into(), 1);
+        file.unet.ranks.alpha_pattern.insert("upsamplers.0.conv".into(), 0.5);
+        file.write_kohya(&bench.path, &bench.config, &facts(layout)).unwrap();
+        let header = Header::read(&bench.path).unwrap();
+        assert_eq!(
+            (&*header.metadata["ss_network_dim"], &*header.metadata["ss_network_alpha"]),
+            ("Dynamic", "Dynamic")
+        );
+        let there = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
+
+        let diffusers = bench.path.with_file_name("diffusers.safetensors");
+        there.write(&diffusers).unwrap();
+        let (back, again) =
+            (LoraFile::read(&diffusers).unwrap(), bench.path.with_file_name("again.safetensors"));
+        back.write_kohya(&again, &bench.config, &facts(layout)).unwrap();
+        assert!(fs::read(&again).unwrap() == fs::read(&bench.path).unwrap(), "{layout:?}");
+        for found in [there, back] {
+            let each = LAYERS.map(|layer| (found.unet.ranks.rank(layer), found.unet.ranks.alpha(layer)));
+            assert_eq!(each, [(2, 3.5), (2, 3.5), (1, 0.5)], "{layout:?}");
+            assert!(file.unet.tensors.iter().all(|(name, tensor)| tensor.equal(&found.unet.tensors[name])));
+        }
+    }
+}
+
+#[test]
+fn magnitudes_of_dora_go_there_and_back_in_the_shape_lycoris_gives_them() {
+    for layout in [Layout::Sd1, Layout::Sdxl] {
+        let bench = written(layout, 3.5);
+        let mut file = adapter(&LAYERS, &bench.config, 3.5);
+        for layer in LAYERS {
+            let up = file.unet.tensors[&format!("{layer}.lora_B.weight")].size();
+            let shape = if up.len() == 4 { vec![1, up[0], 1, 1] } else { vec![up[0]] };
+            let numbers = Tensor::arange(up[0], (Kind::Float, Device::Cpu)).reshape(shape);
+            file.unet.tensors.insert(format!("{layer}.lora_magnitude_vector"), numbers);
+        }
+        file.write_kohya(&bench.path, &bench.config, &facts(layout)).unwrap();
+        let header = Header::read(&bench.path).unwrap();
+        assert_eq!(header.metadata["ss_network_module"], "lycoris.kohya");
+        let scales = header.tensors.iter().filter(|tensor| tensor.name.ends_with(".dora_scale"));
+        let shapes: Vec<_> = scales.map(|tensor| tensor.shape.clone()).collect();
+        assert_eq!(shapes.len(), 3);
+        assert!(shapes.iter().all(|shape| shape[0] > 1 && shape[1..].iter().all(|n| *n == 1)), "{shapes:?}");
+
+        let there = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
+        let diffusers = bench.path.with_file_name("diffusers.safetensors");
+        there.write(&diffusers).unwrap();
+        let metadata = &Header::read(&diffusers).unwrap().metadata["lora_adapter_metadata"];
+        assert!(metadata.contains("\"unet.use_dora\": true"), "{metadata}");
+        let back = LoraFile::read(&diffusers).unwrap();
+        for found in [there, back] {
+            assert!(found.unet.is_dora());
+            assert!(found.unet.tensors.keys().eq(file.unet.tensors.keys()));
+            let same = |(name, tensor): (&String, &Tensor)| tensor.equal(&found.unet.tensors[name]);
+            assert!(file.unet.tensors.iter().all(same));
+        }
+
+        // One magnitude for each column, as LyCORIS has it with `wd_on_out` off, is another adapter.
+        let mut stored = tensors::read(&bench.path).unwrap();
+        let scale = stored.keys().find(|name| name.ends_with(".dora_scale")).unwrap().clone();
+        let down = stored[&scale.replace(".dora_scale", ".lora_down.weight")].size();
+        stored.insert(scale, Tensor::ones([1, down[1]], (Kind::Float, Device::Cpu)));
+        tensors::write(&bench.path, &stored, &BTreeMap::new()).unwrap();
+        let refused = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap_err().to_string();
+        assert!(refused.contains("with magnitudes [1, "), "{refused}");
+    }
+}
+
+#[test]
+fn adapters_of_text_encoders_go_there_and_back() {
+    for (layout, components) in
+        [(Layout::Sd1, &["text_encoder"][..]), (Layout::Sdxl, &["text_encoder", "text_encoder_2"])]
+    {
+        let bench = written(layout, 2.0);
+        let mut file = adapter(&LAYERS, &bench.config, 2.0);
+        for component in components {
+            let layer = "text_model.encoder.layers.3.mlp.fc1";
+            let tensor = |shape: [i64; 2]| Tensor::ones(shape, (Kind::Float, Device::Cpu)) * shape[0];
+            let tensors = [
+                (format!("{layer}.lora_A.weight"), tensor([4, 8])),
+                (format!("{layer}.lora_B.weight"), tensor([16, 4])),
+            ];
+            let part = LoraPart {
+                ranks: Ranks::uniform(4, 1.0),
+                target_modules: vec![layer.to_owned()],
+                tensors: tensors.into(),
+            };
+            file.text.insert(component, part);
+        }
+        file.write_kohya(&bench.path, &bench.config, &facts(layout)).unwrap();
+        let there = LoraFile::read_kohya(&bench.path, layout, &bench.config).unwrap();
+        let diffusers = bench.path.with_file_name("diffusers.safetensors");
+        there.write(&diffusers).unwrap();
+        let back = LoraFile::read(&diffusers).unwrap();
+        for found in [&there, &back] {
+            assert!(
+                found
+                    .parts()
+                    .map(|(component, _)| component)
+                    .eq(file.parts().map(|(component, _)| component))
+            );
+            for ((_, found), (component, wanted)) in found.parts().zip(file.parts()) {
+                assert_eq!(found.ranks, wanted.ranks, "{layout:?} {component}");
+                assert!(wanted.tensors.iter().all(|(name, tensor)| tensor.equal(&found.tensors[name])));
+            }
+        }
+        // The file alone tells its family.
+        assert_eq!(LoraFile::open(&bench.path).unwrap().2, Some(layout));
+    }
 }
 
 #[test]
@@ -156,11 +284,13 @@ fn what_does_not_belong_to_the_unet_is_refused() {
     };
     let one = || Tensor::ones([1], (Kind::Float, Device::Cpu));
     let alpha = whole.keys().find(|name| name.ends_with(".alpha")).unwrap();
-    let of_text = alpha.replace("unet", "te");
+    let of_text = alpha.replace("unet", "te2");
     let strange = refusal(&|t| drop(t.insert(of_text.clone(), one())));
     assert!(strange.contains(&of_text), "{strange}");
-    let uneven = refusal(&|t| drop(t.insert(alpha.clone(), one())));
-    assert!(uneven.contains("different values of `alpha`"), "{uneven}");
+    let scale = alpha.replace(".alpha", ".dora_scale");
+    let some =
+        refusal(&|t| drop(t.insert(scale.clone(), Tensor::ones([1280, 1], (Kind::Float, Device::Cpu)))));
+    assert!(some.contains("magnitudes"), "{some}");
     let up = whole.keys().find(|name| name.ends_with(".lora_up.weight")).unwrap();
     let half = refusal(&|t| drop(t.remove(up)));
     assert!(half.contains("one factor of two"), "{half}");

@@ -119,7 +119,7 @@ fn damaged_single_files_are_answered() {
     let folder = TempDir::new().unwrap();
     let [described, file] = ["described", "single.safetensors"].map(|name| folder.path().join(name));
     tiny_model(&described);
-    pack(&Model::open(&described).unwrap(), None, &file, &BTreeMap::new()).unwrap();
+    pack(&Model::open(&described).unwrap(), &[], &file, &BTreeMap::new()).unwrap();
     let sources = ModelSources { config: Some(described), ..ModelSources::of(&file) };
     each_damaged(100, &[file], &sources);
 }

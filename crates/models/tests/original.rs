@@ -128,12 +128,12 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
             ["model", "single.safetensors", "back"].map(|name| scratch.path().join(name));
         let preset = narrow(layout);
         write_model(&preset, &model);
-        let packed = pack(&Model::open(&model).unwrap(), None, &file, &BTreeMap::new()).unwrap();
+        let packed = pack(&Model::open(&model).unwrap(), &[], &file, &BTreeMap::new()).unwrap();
         assert_eq!(packed, layout, "{name}");
         let single = SingleFile::open(&file).unwrap();
         assert_eq!(single.layout, layout, "{name}");
         let held = Model::from_file(&single, &preset, Prediction::VPrediction).unwrap();
-        save(&held, None, &back).unwrap();
+        save(&held, &[], &back).unwrap();
 
         for component in ["unet", "vae"].iter().chain(text_components(layout)) {
             let stem = if component.starts_with("text") { TRANSFORMERS_STEM } else { DIFFUSERS_STEM };
@@ -168,7 +168,7 @@ fn networks_come_out_of_a_single_file_as_out_of_the_folder() {
         let preset = narrow(layout);
         write_model(&preset, &folder);
         let folder = Model::open(&folder).unwrap();
-        pack(&folder, None, &path, &BTreeMap::new()).unwrap();
+        pack(&folder, &[], &path, &BTreeMap::new()).unwrap();
         let file = Model::from_file(&SingleFile::open(&path).unwrap(), &preset, Prediction::Epsilon).unwrap();
         for (one, other) in parameters(&folder).iter().zip(&parameters(&file)) {
             assert!(one.keys().eq(other.keys()), "{name}");
@@ -193,7 +193,7 @@ fn what_an_sd2_file_predicts_must_be_said() {
     let [folder, file] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
     let preset = narrow(Layout::Sd2);
     write_model(&preset, &folder);
-    pack(&Model::open(&folder).unwrap(), None, &file, &BTreeMap::new()).unwrap();
+    pack(&Model::open(&folder).unwrap(), &[], &file, &BTreeMap::new()).unwrap();
     assert!(matches!(Model::open(&file), Err(ModelError::UnknownPrediction)));
     // Said, it goes on to the sizes, which are not those of the published model.
     let said = ModelSources { prediction: Some(Prediction::VPrediction), ..ModelSources::of(&file) };
@@ -203,12 +203,12 @@ fn what_an_sd2_file_predicts_must_be_said() {
     // A folder with the configurations of its own describes it, and what is said goes before what the folder says.
     let described = scratch.path().join("described");
     let held = Model::from_file(&SingleFile::open(&file).unwrap(), &preset, Prediction::Epsilon).unwrap();
-    save(&held, None, &described).unwrap();
+    save(&held, &[], &described).unwrap();
     let sources = ModelSources { config: Some(described), ..said };
     let model = Model::from_sources(&sources).unwrap();
     assert_eq!(model.schedule().unwrap().schedule.prediction(), Prediction::VPrediction);
     let again = scratch.path().join("again");
-    save(&model, None, &again).unwrap();
+    save(&model, &[], &again).unwrap();
     let again = Model::open(&again).unwrap().schedule().unwrap();
     assert_eq!(again, model.schedule().unwrap());
     let silent = Model::from_sources(&ModelSources { prediction: None, ..sources }).unwrap();
@@ -221,7 +221,7 @@ fn a_file_without_the_part_that_is_replaced_will_do() {
     let [folder, file] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
     let preset = narrow(Layout::Sd1);
     write_model(&preset, &folder);
-    pack(&Model::open(&folder).unwrap(), None, &file, &BTreeMap::new()).unwrap();
+    pack(&Model::open(&folder).unwrap(), &[], &file, &BTreeMap::new()).unwrap();
     let (_, vae) = maps(&preset).remove(1);
     let mut tensors = tensors::read(&file).unwrap();
     vae.entries().for_each(|(_, _, place)| drop(tensors.remove(&place.name)));
@@ -246,7 +246,7 @@ fn what_is_no_checkpoint_is_refused_by_name() {
     let [model, file] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
     let preset = narrow(Layout::Sd1);
     write_model(&preset, &model);
-    pack(&Model::open(&model).unwrap(), None, &file, &BTreeMap::new()).unwrap();
+    pack(&Model::open(&model).unwrap(), &[], &file, &BTreeMap::new()).unwrap();
     let whole = tensors::read(&file).unwrap();
     let refusal = |edit: Edit<'_>| {
         let mut tensors: BTreeMap<_, _> = whole.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();

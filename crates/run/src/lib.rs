@@ -20,8 +20,8 @@ pub use error::{Problem, RunError, Warning};
 pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use plan::{
-    Adapter, DataPlan, MemoryEstimate, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan, OutputPlan,
-    Plan, TimeIds, TrainPlan, ValidationPlan,
+    Adapter, DataPlan, LoraPlan, MemoryEstimate, MethodPlan, MixedPrecision, ModelPlan, OptimizerPlan,
+    OutputPlan, Plan, TimeIds, TrainPlan, ValidationPlan,
 };
 pub use recipe::{
     AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OneOrMore, OptimizerSection,

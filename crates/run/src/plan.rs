@@ -1,5 +1,6 @@
 //! What will be done: complete, checked, printable, and the same however it was typed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use tastemaker_math::Prediction;
 use tastemaker_math::objectives::{Objective, SettingsError, objective};
 
 use crate::Warning;
-use crate::recipe::{OutputLayout, OutputType};
+use crate::recipe::{AdapterSection, OutputLayout, OutputType};
 use crate::schedule::{LrScheduler, Schedule};
 
 /// A run in full. Fields have the meaning of the recipe's keys, see [`Recipe`](crate::Recipe).
@@ -117,16 +118,40 @@ impl MethodPlan {
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Adapter {
     /// Low-rank additions to named layers.
-    Lora {
-        /// Rank of the matrices.
-        rank: u32,
-        /// The scale is alpha / rank.
-        alpha: f64,
-        /// Name endings of the layers that get one.
-        target_modules: Vec<String>,
+    Lora(LoraPlan),
+    /// A LoRA that is there already, before its file has been read.
+    Continued {
+        /// The file.
+        network_weights: PathBuf,
+        /// What was typed beside it. The file says the same, or the run is refused.
+        asked: AdapterSection,
     },
     /// Every weight of the network.
     Full {},
+}
+
+/// Low-rank additions to named layers. What a plan of an earlier version does not say is empty.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraPlan {
+    /// Rank of the matrices.
+    pub rank: u32,
+    /// The scale is alpha / rank.
+    pub alpha: f64,
+    /// Name endings of the layers that get one.
+    pub target_modules: Vec<String>,
+    /// Other ranks, by name endings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rank_pattern: BTreeMap<String, u32>,
+    /// Other alphas, by name endings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alpha_pattern: BTreeMap<String, f64>,
+    /// Whether lengths of rows are learnt apart from directions (DoRA).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub use_dora: bool,
+    /// The LoRA that training starts from and compares with, which says all of the above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_weights: Option<PathBuf>,
 }
 
 /// See [`OptimizerSection`](crate::OptimizerSection).

@@ -41,11 +41,29 @@ fn rows(plan: &Plan) -> Vec<Row> {
     let mut row = |section, key: &str, value: String| rows.push(Row { section, key: key.into(), value });
     match &plan.adapter {
         Adapter::Full {} => row("adapter", "kind", words(&AdapterKind::Full)),
-        Adapter::Lora { rank, alpha, target_modules } => {
+        Adapter::Continued { network_weights, .. } => {
             row("adapter", "kind", words(&AdapterKind::Lora));
-            row("adapter", "rank", rank.to_string());
-            row("adapter", "alpha", alpha.to_string());
-            row("adapter", "target_modules", target_modules.join(", "));
+            row("adapter", "network_weights", network_weights.display().to_string());
+        }
+        Adapter::Lora(lora) => {
+            row("adapter", "kind", words(&AdapterKind::Lora));
+            row("adapter", "rank", lora.rank.to_string());
+            row("adapter", "alpha", lora.alpha.to_string());
+            row("adapter", "target_modules", lora.target_modules.join(", "));
+            if lora.use_dora {
+                row("adapter", "use_dora", words(&true));
+            }
+            if let Some(file) = &lora.network_weights {
+                row("adapter", "network_weights", file.display().to_string());
+            }
+            for (key, pattern) in [
+                ("rank_pattern", pattern(lora.rank_pattern.iter())),
+                ("alpha_pattern", pattern(lora.alpha_pattern.iter())),
+            ] {
+                if !pattern.is_empty() {
+                    row("adapter", key, pattern);
+                }
+            }
         }
     }
     table(&mut rows, "optimizer", &plan.optimizer);
@@ -80,6 +98,10 @@ fn rows(plan: &Plan) -> Vec<Row> {
         row(effect, "steps per epoch", format!("{steps:.1} ({epochs:.1} epochs in all)"));
     }
     rows
+}
+
+fn pattern<'a, T: fmt::Display + 'a>(entries: impl Iterator<Item = (&'a String, &'a T)>) -> String {
+    entries.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// One row per field of a flat structure.

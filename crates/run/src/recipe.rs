@@ -1,5 +1,6 @@
 //! What was typed: a TOML file and flags, every key optional, nothing filled in.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,14 @@ section! {
         alpha: f64,
         /// Name endings of the layers that get a LoRA; to_k, to_q, to_v, to_out.0.
         target_modules: Vec<String>,
+        /// Other ranks, by name endings of layers as in peft; none.
+        rank_pattern: BTreeMap<String, u32>,
+        /// Other alphas, by name endings of layers; none, so that layers of another rank have another scale.
+        alpha_pattern: BTreeMap<String, f64>,
+        /// Learns the lengths of the rows of weights apart from their directions, DoRA; false.
+        use_dora: bool,
+        /// A LoRA file to start from, which says all of the above; none.
+        network_weights: PathBuf,
     }
 }
 

@@ -6,7 +6,8 @@ use serde_json::Value;
 use tastemaker_math::objectives::objective;
 
 use crate::plan::{
-    Adapter, DataPlan, MethodPlan, ModelPlan, OptimizerPlan, OutputPlan, Plan, TrainPlan, ValidationPlan,
+    Adapter, DataPlan, LoraPlan, MethodPlan, ModelPlan, OptimizerPlan, OutputPlan, Plan, TrainPlan,
+    ValidationPlan,
 };
 use crate::recipe::{
     AdapterKind, AdapterSection, DataSection, MethodSection, ModelSection, OneOrMore, OptimizerSection,
@@ -104,13 +105,26 @@ fn data(check: &mut Check, typed: DataSection) -> DataPlan {
 }
 
 fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection) -> Adapter {
-    let AdapterSection { kind, rank, alpha, target_modules } = typed;
+    let AdapterSection {
+        kind,
+        rank,
+        alpha,
+        target_modules,
+        rank_pattern,
+        alpha_pattern,
+        use_dora,
+        network_weights,
+    } = typed.clone();
     match kind.unwrap_or_default() {
         AdapterKind::Full => {
             let typed = [
                 ("adapter.rank", rank.is_some()),
                 ("adapter.alpha", alpha.is_some()),
                 ("adapter.target_modules", target_modules.is_some()),
+                ("adapter.rank_pattern", rank_pattern.is_some()),
+                ("adapter.alpha_pattern", alpha_pattern.is_some()),
+                ("adapter.use_dora", use_dora.is_some()),
+                ("adapter.network_weights", network_weights.is_some()),
             ];
             let reason = "every weight of the network learns (adapter.kind is full)";
             let idle = typed.into_iter().filter(|(_, is_typed)| *is_typed);
@@ -131,9 +145,43 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                 named,
                 "name endings of layers",
             );
-            Adapter::Lora { rank, alpha, target_modules }
+            let (rank_pattern, alpha_pattern) =
+                (rank_pattern.unwrap_or_default(), alpha_pattern.unwrap_or_default());
+            for (name, rank) in &rank_pattern {
+                let found = format!("`{name}` with {rank}");
+                check.that("adapter.rank_pattern", found, is_name(name) && *rank > 0, PATTERN);
+            }
+            for (name, alpha) in &alpha_pattern {
+                let found = format!("`{name}` with {alpha}");
+                let fits = is_name(name) && *alpha > 0.0 && alpha.is_finite();
+                check.that("adapter.alpha_pattern", found, fits, PATTERN);
+            }
+            match network_weights {
+                Some(file) => {
+                    let network_weights = check.path("adapter.network_weights", Some(file));
+                    let asked = AdapterSection { kind: None, network_weights: None, ..typed };
+                    Adapter::Continued { network_weights, asked }
+                }
+                None => Adapter::Lora(LoraPlan {
+                    rank,
+                    alpha,
+                    target_modules,
+                    rank_pattern,
+                    alpha_pattern,
+                    use_dora: use_dora.unwrap_or(false),
+                    network_weights,
+                }),
+            }
         }
     }
+}
+
+const PATTERN: &str = "name endings of layers, not expressions, and positive numbers";
+
+/// Whether peft, which reads keys of patterns as expressions, takes this for a name: dots, and a caret for a whole name.
+fn is_name(key: &str) -> bool {
+    let name = key.strip_prefix('^').unwrap_or(key);
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn optimizer(check: &mut Check, warnings: &mut Vec<Warning>, typed: OptimizerSection) -> OptimizerPlan {

@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its recipe should stop")]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
 use proptest::prelude::*;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
-    Adapter, AdapterKind, AdapterSection, LrScheduler, MethodSection, MixedPrecision, OptimizerSection,
-    OutputLayout, OutputPlan, OutputType, Overrides, Plan, Recipe, RunError, TrainSection, Warning, lr_at,
-    resolve,
+    Adapter, AdapterKind, AdapterSection, LoraPlan, LrScheduler, MethodSection, MixedPrecision,
+    OptimizerSection, OutputLayout, OutputPlan, OutputType, Overrides, Plan, Recipe, RunError, TrainSection,
+    Warning, lr_at, resolve,
 };
 use tastemaker_store::StoreError;
 
@@ -42,6 +43,18 @@ fn plan_of(text: &str) -> Plan {
 /// sections are whole.
 fn shortest_with(more: &str) -> String {
     format!("{SHORTEST}{more}")
+}
+
+fn lora(rank: u32, alpha: f64, targets: &[&str]) -> Adapter {
+    Adapter::Lora(LoraPlan {
+        rank,
+        alpha,
+        target_modules: targets.iter().map(|&name| name.to_owned()).collect(),
+        rank_pattern: BTreeMap::new(),
+        alpha_pattern: BTreeMap::new(),
+        use_dora: false,
+        network_weights: None,
+    })
 }
 
 fn refusal(text: &str) -> String {
@@ -115,7 +128,7 @@ mod parsing {
         );
         assert_eq!(plan.method.settings["beta"], 2000.0);
         assert_eq!(plan.method.settings["grid"], "release");
-        assert_eq!(plan.adapter, Adapter::Lora { rank: 4, alpha: 8.0, target_modules: vec!["to_q".into()] });
+        assert_eq!(plan.adapter, lora(4, 8.0, &["to_q"]));
         assert_eq!(plan.optimizer.lr_scheduler, LrScheduler::CosineWithRestarts);
         assert_eq!(plan.train.mixed_precision, MixedPrecision::Bf16);
         assert_eq!((plan.effective_batch(), plan.train.seed, plan.validation.every), (8, 7, 10));
@@ -214,8 +227,7 @@ mod resolving {
     #[test]
     fn what_is_not_typed_has_the_documented_default() {
         let plan = plan_of(SHORTEST);
-        let modules = ["to_k", "to_q", "to_v", "to_out.0"].map(str::to_owned).to_vec();
-        assert_eq!(plan.adapter, Adapter::Lora { rank: 8, alpha: 8.0, target_modules: modules });
+        assert_eq!(plan.adapter, lora(8, 8.0, &["to_k", "to_q", "to_v", "to_out.0"]));
         assert_eq!((plan.data.resolution, plan.data.held_out_fraction), (512, 0.05));
         assert_eq!((plan.optimizer.learning_rate, plan.optimizer.adam_weight_decay), (1e-5, 0.01));
         assert_eq!(plan.train.mixed_precision, MixedPrecision::No);
@@ -374,6 +386,40 @@ mod resolving {
             .collect();
         assert_eq!(keys, ["adapter.rank", "optimizer.lr_warmup_steps", "optimizer.lr_num_cycles"]);
         assert_eq!(plan.adapter, Adapter::Full {});
+    }
+
+    #[test]
+    fn ranks_of_single_layers_are_in_the_plan_and_in_its_table() {
+        let text = shortest_with(
+            "[adapter]\nrank_pattern = { conv1 = 2, \"^conv_in\" = 3 }\nalpha_pattern = { conv1 = 0.5 }\n",
+        );
+        let plan = plan_of(&text);
+        let Adapter::Lora(lora) = &plan.adapter else { panic!("{:?}", plan.adapter) };
+        assert_eq!(lora.rank_pattern, [("conv1".to_owned(), 2), ("^conv_in".to_owned(), 3)].into());
+        assert_eq!(lora.alpha_pattern, [("conv1".to_owned(), 0.5)].into());
+        assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
+        let table = plan.to_string();
+        assert!(table.contains("rank_pattern                   ^conv_in 3, conv1 2\n"), "{table}");
+        for (line, found) in [
+            ("rank_pattern = { conv1 = 0 }", "`conv1` with 0"),
+            ("rank_pattern = { \"conv.*\" = 2 }", "`conv.*` with 2"),
+            ("alpha_pattern = { conv1 = -1.0 }", "`conv1` with -1"),
+        ] {
+            let recipe = parse(&shortest_with(&format!("[adapter]\n{line}\n"))).unwrap();
+            let error = resolve(recipe, Overrides::default()).unwrap_err().to_string();
+            assert!(error.contains(found) && error.contains("not expressions"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lora_to_start_from_says_what_it_is_when_it_is_read() {
+        let plan = plan_of(&shortest_with("[adapter]\nnetwork_weights = \"there.safetensors\"\nrank = 4\n"));
+        let asked = AdapterSection { rank: Some(4), ..Default::default() };
+        assert_eq!(plan.adapter, Adapter::Continued { network_weights: "there.safetensors".into(), asked });
+        let table = plan.to_string();
+        assert!(table.contains("network_weights                there.safetensors\n"), "{table}");
+        assert!(!table.contains("target_modules"), "{table}");
+        assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tastemaker_store::safetensors::{self as files, Dtype, SafeTensorsFile, TensorView};
+use tastemaker_store::weights::WeightFile;
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;
@@ -17,7 +18,20 @@ pub type Named = BTreeMap<String, Tensor>;
 /// The store's errors for a file that is missing or malformed; [`TorchError::ElementType`].
 pub fn read(path: &Path) -> Result<Named, TorchError> {
     let file = SafeTensorsFile::open(path)?;
-    file.tensors()
+    owned(path, file.tensors())
+}
+
+/// Reads every tensor of one of PyTorch's own files, without running anything in it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_legacy(path: &Path) -> Result<Named, TorchError> {
+    let file = WeightFile::open(path)?;
+    owned(path, file.tensors())
+}
+
+fn owned<'a>(path: &Path, views: impl Iterator<Item = TensorView<'a>>) -> Result<Named, TorchError> {
+    views
         .map(|view| {
             let kind = kind_of(view.dtype).ok_or_else(|| TorchError::ElementType {
                 path: path.to_owned(),

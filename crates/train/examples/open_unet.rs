@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use tastemaker_models::nn::{LoraSpec, Role};
+use tastemaker_models::nn::{LoraSpec, Ranks, Role};
 use tastemaker_models::pipeline::Model;
 use tastemaker_torch::{Precision, memory};
 use tch::Device;
@@ -19,7 +19,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         files.map(|file| Ok::<_, std::io::Error>(file?.metadata()?.len())).collect();
     let on_disk: u64 = sizes?.into_iter().sum();
     let target_modules = ["to_q", "to_k", "to_v", "to_out.0"].map(str::to_owned).to_vec();
-    let lora = LoraSpec { rank: 8, alpha: 8.0, target_modules, seed: 0, tensors: None };
+    let lora = LoraSpec {
+        ranks: Ranks::uniform(8, 8.0),
+        target_modules,
+        seed: 0,
+        tensors: None,
+        anchored: false,
+        use_dora: false,
+    };
 
     let before = memory::read().ok_or("the system does not tell")?;
     memory::reset_peak();

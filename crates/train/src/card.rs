@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME};
 use tastemaker_models::pipeline::Family;
-use tastemaker_run::{Adapter, MixedPrecision, OutputLayout, Plan, Probe};
+use tastemaker_run::{Adapter, LoraPlan, MixedPrecision, OutputLayout, Plan, Probe};
 use tastemaker_store::checksum::hex;
 
 use crate::result::file_name;
@@ -19,13 +19,15 @@ pub(crate) struct CardFacts<'a> {
     pub fingerprint: [u8; 32],
     /// Pairs never trained on.
     pub n_held_out: usize,
+    /// The LoRA that training started from, in words.
+    pub origin: Option<&'a str>,
     /// The last look at them.
     pub probe: Option<&'a Probe>,
 }
 
 /// Writes the card. It holds no time and no place, so that equal runs write equal cards.
 pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
-    let is_lora = matches!(plan.adapter, Adapter::Lora { .. });
+    let is_lora = !matches!(plan.adapter, Adapter::Full {});
     let family = match facts.family {
         Family::StableDiffusion => "stable-diffusion",
         Family::StableDiffusionXl => "stable-diffusion-xl",
@@ -60,8 +62,14 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
             let dtype = serde_json::to_value(plan.output.dtype).unwrap_or_default();
             format!("the whole UNet, {}", dtype.as_str().unwrap_or("float32"))
         }
-        Adapter::Lora { rank, alpha, target_modules } => {
-            format!("LoRA of rank {rank}, alpha {alpha}, on {}", target_modules.join(", "))
+        Adapter::Continued { .. } => "a LoRA".to_owned(),
+        Adapter::Lora(lora) => {
+            let LoraPlan { rank, alpha, .. } = lora;
+            let kind = if lora.use_dora { "DoRA" } else { "LoRA" };
+            let ranks = lora.rank_pattern.iter().map(|(name, rank)| format!(", rank {rank} on {name}"));
+            let alphas = lora.alpha_pattern.iter().map(|(name, alpha)| format!(", alpha {alpha} on {name}"));
+            let others: String = ranks.chain(alphas).collect();
+            format!("{kind} of rank {rank}, alpha {alpha}, on {}{others}", lora.target_modules.join(", "))
         }
     };
     let train = &plan.train;
@@ -90,6 +98,9 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         ("pairs", format!("{pairs}{} held out, sha256 `{hash}`", facts.n_held_out)),
     ];
     rows.extend(parts);
+    if let Some(origin) = facts.origin {
+        rows.insert(1, ("started from", origin.to_owned()));
+    }
     if let Some(probe) = facts.probe {
         let against = |now: f64, before: Option<f64>| {
             before.map_or_else(

@@ -9,6 +9,7 @@ use tastemaker_run::{Adapter, MemoryEstimate, MixedPrecision, Plan, RunError};
 
 use crate::TrainError;
 use crate::session::needs_reference;
+use crate::start::ranks;
 
 /// Tokens of a caption.
 const N_TOKENS: u64 = 77;
@@ -35,13 +36,16 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let n_weights: u64 = shapes.values().map(|shape| numbers(shape)).sum();
     let (learning, trained) = match &plan.adapter {
         Adapter::Full {} => (Learning::Everything, n_weights),
-        Adapter::Lora { rank, target_modules, .. } => {
-            let factors = shapes
+        // Not read yet, so its size is not known.
+        Adapter::Continued { .. } => (Learning::Adapters, 0),
+        Adapter::Lora(lora) => {
+            let ranks = ranks(lora);
+            let learning = shapes
                 .iter()
                 .filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)))
-                .filter(|(layer, _)| is_target(layer, target_modules))
-                .map(|(_, shape)| factors(shape, u64::from(*rank)));
-            (Learning::Adapters, factors.sum())
+                .filter(|(layer, _)| is_target(layer, &lora.target_modules))
+                .map(|(layer, shape)| factors(shape, ranks.rank(layer) as u64, lora.use_dora));
+            (Learning::Adapters, learning.sum())
         }
     };
     // Masters of a full fine-tune are counted as what learns; used in bf16, each has a copy that lives as long as the step.
@@ -83,9 +87,9 @@ fn numbers(shape: &[usize]) -> u64 {
     shape.iter().map(|&n| n as u64).product()
 }
 
-/// Numbers in both factors of a layer whose weight has this shape.
-fn factors(weight: &[usize], rank: u64) -> u64 {
+/// Numbers in both factors of a layer whose weight has this shape, and in DoRA's lengths.
+fn factors(weight: &[usize], rank: u64, use_dora: bool) -> u64 {
     let n_out = weight.first().copied().unwrap_or(0) as u64;
     let fan_in: u64 = weight.iter().skip(1).map(|&n| n as u64).product();
-    rank * (n_out + fan_in)
+    rank * (n_out + fan_in) + if use_dora { n_out } else { 0 }
 }

@@ -14,6 +14,7 @@ mod recorder;
 pub mod reference;
 mod result;
 pub mod session;
+pub mod start;
 pub mod step;
 
 pub use error::TrainError;

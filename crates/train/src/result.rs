@@ -3,22 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
-use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile};
+use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::{TensorSource, Trainable};
 use tastemaker_models::original::{Layout, SingleFile, pack};
-use tastemaker_models::pipeline::{Model, StoredType, TrainedUNet, save as save_model, write_unet};
+use tastemaker_models::pipeline::{Model, StoredType, Trained, save as save_model, write_unet};
 use tastemaker_run::{Adapter, OutputLayout, OutputType, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
 use crate::TrainError;
+use crate::start::ranks;
 
 /// Where a run's results go: of a full fine-tune `model/`, a folder in diffusers layout, `unet/`, the UNet alone, and
 /// `model.safetensors`, one file under original names; of an adapter `pytorch_lora_weights.safetensors`.
 pub fn result_paths(output_dir: &Path, plan: &Plan) -> Vec<PathBuf> {
     let names: Vec<&str> = match &plan.adapter {
         Adapter::Full {} => plan.output.layout.iter().map(|layout| file_name(*layout)).collect(),
-        Adapter::Lora { .. } => vec![FILE_NAME],
+        Adapter::Lora(_) | Adapter::Continued { .. } => vec![FILE_NAME],
     };
     names.into_iter().map(|name| output_dir.join(name)).collect()
 }
@@ -34,6 +35,9 @@ pub(crate) fn file_name(layout: OutputLayout) -> &'static str {
 
 /// Writes what was trained, reads it again and compares. A whole network is written in every layout of the plan; an adapter
 /// twice, for diffusers and, beside it, as kohya's scripts do for everything else.
+///
+/// # Panics
+/// For a LoRA to start from that was never read: runs read it first.
 pub(crate) fn save(
     source: &Model,
     trained: &[Trainable],
@@ -58,24 +62,25 @@ pub(crate) fn save(
                 OutputType::Float16 => StoredType::F16,
                 OutputType::Bfloat16 => StoredType::Bf16,
             };
-            let unet = TrainedUNet { parameters: &written, dtype };
+            let unet = Trained { component: "unet", parameters: &written, dtype };
             plan.output.layout.iter().try_for_each(|layout| {
                 save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
             })
         }
-        Adapter::Lora { rank, alpha, target_modules } => {
+        Adapter::Continued { network_weights, .. } => panic!("{} was not read", network_weights.display()),
+        Adapter::Lora(lora) => {
             let tensors =
                 written.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-            let (rank, target_modules) = (i64::from(*rank), target_modules.clone());
-            let file = LoraFile { rank, alpha: *alpha, target_modules, tensors };
+            let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
+            let file = LoraFile::from(LoraPart { ranks, target_modules, tensors });
             let path = &output_dir.join(FILE_NAME);
             file.write(path)?;
-            same(&LoraFile::read(path)?.tensors, path)?;
+            same(&LoraFile::read(path)?.unet.tensors, path)?;
 
             let facts = kohya_facts(source, plan, schedule)?;
             let (config, twin) = (source.unet_config()?, path.with_file_name(KOHYA_FILE_NAME));
             file.write_kohya(&twin, &config, &facts)?;
-            same(&LoraFile::read_kohya(&twin, facts.layout, &config)?.tensors, &twin)
+            same(&LoraFile::read_kohya(&twin, facts.layout, &config)?.unet.tensors, &twin)
         }
     }
 }
@@ -83,13 +88,13 @@ pub(crate) fn save(
 /// Writes a trained UNet in one layout and compares what is read back, after rounding to the stored type.
 fn save_whole(
     source: &Model,
-    unet: &TrainedUNet<'_>,
+    unet: &Trained<'_>,
     layout: OutputLayout,
     path: &Path,
 ) -> Result<(), TrainError> {
     let read = match layout {
         OutputLayout::Diffusers => {
-            save_model(source, Some(unet), path)?;
+            save_model(source, &[*unet], path)?;
             Model::open(path)?.stored("unet")?
         }
         OutputLayout::Unet => {
@@ -97,7 +102,7 @@ fn save_whole(
             source.with_unet(path)?.stored("unet")?
         }
         OutputLayout::Original => {
-            pack(source, Some(unet), path, &[("format".to_owned(), "pt".to_owned())].into())?;
+            pack(source, &[*unet], path, &[("format".to_owned(), "pt".to_owned())].into())?;
             source.with_file(&SingleFile::open(path)?)?.stored("unet")?
         }
     };

@@ -9,6 +9,7 @@ use tastemaker_data::split::Split;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_math::objectives::{Corruption, InversionModel, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_models::adapters::LoraPart;
 use tastemaker_models::nn::{LoraSpec, Role};
 use tastemaker_models::pipeline::{Loaded, Model, ModelSources};
 use tastemaker_models::unet::UNet;
@@ -29,6 +30,7 @@ use crate::fit::{Fit, fit};
 use crate::recorder::Recorder;
 use crate::reference::Reference;
 use crate::result::{result_paths, save};
+use crate::start::{origin, ranks, with_network_weights};
 use crate::step::{Engine, Timesteps};
 
 /// Images per forward pass of the codec, and the pixels they may have together: its maps are as large as the pictures.
@@ -71,6 +73,8 @@ pub fn train(
     let plan = plan.clone().with_data(split.train.len() as u64);
     let device = Device::Cpu;
     let folder = Model::from_sources(&sources(&plan.model))?;
+    let (plan, start) = with_network_weights(plan, &folder)?;
+    let origin = origin(&plan)?;
     let schedule = folder.schedule()?.schedule;
     let rescaled = plan.model.rescale_betas_zero_snr;
     let schedule = if rescaled { schedule.rescale_zero_terminal_snr() } else { schedule };
@@ -80,7 +84,8 @@ pub fn train(
     let was_there = plan.output_dir.join("plan.json").exists();
     let dir = RunDir::create(&plan.output_dir, &plan)?;
     let mut recorder = Recorder::begin(&dir, tell)?;
-    let (networks, pairs) = match prepare(&folder, &plan, source, objective.as_ref(), device, &mut recorder) {
+    let prepared = prepare(&folder, &plan, start, source, objective.as_ref(), device, &mut recorder);
+    let (networks, pairs) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(recorder);
@@ -141,6 +146,7 @@ pub fn train(
         family: folder.family(),
         fingerprint: source.fingerprint(),
         n_held_out,
+        origin: origin.as_deref(),
         probe: probe.as_ref(),
     };
     let saved = trained
@@ -170,12 +176,13 @@ fn write_card(results: &[PathBuf], card: &str) -> Result<(), TrainError> {
 fn prepare(
     folder: &Model,
     plan: &Plan,
+    start: Option<LoraPart>,
     source: &dyn PairSource,
     objective: &dyn Objective,
     device: Device,
     recorder: &mut Recorder<'_>,
 ) -> Result<(Networks, EncodedPairs), TrainError> {
-    let networks = Networks::load(folder, plan, objective, device)?;
+    let networks = Networks::load(folder, plan, start, objective, device)?;
     let pairs = encode(folder, plan, source, device, recorder)?;
     Ok((networks, pairs))
 }
@@ -218,7 +225,8 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
 /// The network that learns, and the frozen copy where the reference is one.
 ///
 /// Policy and reference run the same numeric path: masters cast to the compute type are bit for bit the weights that the
-/// frozen copy holds in it, and an adapter starts at zero, so at step 0 every logit is exactly 0.
+/// frozen copy holds in it, and an adapter starts at zero or beside
+/// a copy of itself, so at step 0 every logit is exactly 0.
 struct Networks {
     policy: Loaded<UNet>,
     frozen: Option<Loaded<UNet>>,
@@ -229,25 +237,17 @@ impl Networks {
     fn load(
         folder: &Model,
         plan: &Plan,
+        start: Option<LoraPart>,
         objective: &dyn Objective,
         device: Device,
     ) -> Result<Self, TrainError> {
         let precision = precision(plan);
-        let (role, lora) = match &plan.adapter {
-            Adapter::Full {} => (Role::Trained, None),
-            Adapter::Lora { rank, alpha, target_modules } => {
-                let (rank, target_modules) = (i64::from(*rank), target_modules.clone());
-                let seed = plan.train.seed;
-                (Role::Frozen, Some(LoraSpec { rank, alpha: *alpha, target_modules, seed, tensors: None }))
-            }
-        };
+        let lora = start.map(LoraPart::into_start).or_else(|| fresh(plan));
         let adapted = lora.is_some();
+        let role = if adapted { Role::Frozen } else { Role::Trained };
         let policy = folder.unet(role, precision, device, lora)?;
         if policy.trainable.is_empty() {
-            let target_modules = match &plan.adapter {
-                Adapter::Lora { target_modules, .. } => target_modules.clone(),
-                Adapter::Full {} => Vec::new(),
-            };
+            let target_modules = fresh(plan).map_or_else(Vec::new, |spec| spec.target_modules);
             return Err(TrainError::NothingTrainable { target_modules });
         }
         let needs_copy = !adapted && needs_reference(objective);
@@ -263,6 +263,20 @@ impl Networks {
             None => Reference::None,
         }
     }
+}
+
+/// The adapter of a plan that starts from none.
+fn fresh(plan: &Plan) -> Option<LoraSpec> {
+    let Adapter::Lora(lora) = &plan.adapter else { return None };
+    let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
+    Some(LoraSpec {
+        ranks,
+        target_modules,
+        seed: plan.train.seed,
+        tensors: None,
+        anchored: false,
+        use_dora: lora.use_dora,
+    })
 }
 
 /// Whether a method asks the reference for anything: its errors, or the inversion.

@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::f64::consts::LN_2;
 
 use common::{
-    Pairing, assert_identical, batch, distance, engine, frozen_copy, method, pairs, schedule, take_gradients,
-    uses,
+    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learnt, learnt_dora, method,
+    pairs, schedule, take_gradients, uses,
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_torch::Precision;
@@ -24,7 +24,13 @@ const REFERENCE_FREE: [&str; 2] = ["mapo", "sft"];
 fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
     let (pairs, schedule) = (pairs(), schedule());
     for precision in [Precision::F32, Precision::Bf16] {
-        for (kind, pairing) in [("full", Pairing::full(precision)), ("lora", Pairing::adapted(precision))] {
+        for (kind, pairing) in [
+            ("full", Pairing::full(precision)),
+            ("lora", Pairing::adapted(precision)),
+            ("continued", Pairing::continued(precision)),
+            ("dora", Pairing::dora(precision)),
+            ("continued dora", Pairing::continued_dora(precision)),
+        ] {
             for name in COMPARING {
                 let (reference, objective) = (pairing.reference(), method(name));
                 let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
@@ -43,6 +49,43 @@ fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn the_reference_of_a_continued_adapter_is_the_model_with_it_and_stays_so() {
+    let (pairs, schedule) = (pairs(), schedule());
+    let (plain, bf16) = (Precision::F32, Precision::Bf16);
+    for (precision, pairing, still) in [
+        (plain, Pairing::continued(plain), learnt(plain, false)),
+        (bf16, Pairing::continued(bf16), learnt(bf16, false)),
+        (plain, Pairing::continued_dora(plain), learnt_dora(plain, false)),
+        (bf16, Pairing::continued_dora(bf16), learnt_dora(bf16, false)),
+    ] {
+        let objective = method("diffusion-dpo");
+        let errors = |policy: &dyn Denoiser, reference: &Reference<'_>| {
+            let uses = uses(&[0, 1, 2], 0);
+            let engine = engine(policy, reference, objective.as_ref(), &schedule);
+            engine.accumulate(&batch(&pairs, &uses, objective.as_ref()), uses.len())
+        };
+        let wanted = errors(&still.unet, &Reference::Frozen(&still.unet));
+        let before = errors(&pairing.policy.unet, &pairing.reference());
+        assert!(before.iter().zip(&wanted).all(|(found, wanted)| found.reference == wanted.reference));
+        let bare = adapted(precision);
+        let of_base = errors(&bare.unet, &Reference::Frozen(&bare.unet));
+        assert!(before.iter().zip(&of_base).all(|(found, base)| found.reference != base.reference));
+
+        let gradients = take_gradients(&pairing.policy.trainable);
+        for factor in &pairing.policy.trainable {
+            let slope = &gradients[&factor.name];
+            assert!(slope.abs().max().double_value(&[]) > 0.0, "{} does not learn", factor.name);
+            tch::no_grad(|| drop(factor.tensor.shallow_clone().g_sub_(&(slope * 1e-3))));
+        }
+        let after = errors(&pairing.policy.unet, &pairing.reference());
+        for (found, wanted) in after.iter().zip(&wanted) {
+            assert_eq!(found.reference, wanted.reference, "{precision:?}");
+            assert!(found.outcome.logit != Some(0.0), "{precision:?}");
         }
     }
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tastemaker_store::safetensors::Header;
 
-use super::file::{LoraFile, layers};
+use super::file::{LoraFile, stored};
 use super::keys::{self, DOWN, UP};
 use crate::ModelError;
 use crate::original::{Layout, unet_shapes};
-use crate::pipeline::ModelFolder;
+use crate::pipeline::Model;
 use crate::unet::UNetConfig;
 
 /// How an adapter file names its tensors.
@@ -21,9 +21,13 @@ pub enum LoraNames {
 }
 
 impl LoraNames {
-    /// Reads the naming off a file's header; `None` if the file holds no adapter of a UNet.
+    /// Reads the naming off a file's header; `None` if the file holds no adapter.
     pub fn of(header: &Header) -> Option<Self> {
-        let any = |test: fn(&str) -> bool| header.tensors.iter().any(|tensor| test(&tensor.name));
+        Self::of_names(header.tensors.iter().map(|tensor| tensor.name.as_str()))
+    }
+
+    fn of_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
+        let any = |test: fn(&str) -> bool| names.clone().any(test);
         if any(|name| keys::ours(name).is_some()) {
             Some(Self::Diffusers)
         } else if any(keys::is_kohya) {
@@ -63,29 +67,33 @@ impl LoraFile {
         Err(refusal.unwrap_or_else(unfit))
     }
 
-    /// Reads an adapter of a model, in either naming.
+    /// Reads an adapter of a model, in either naming and any kind of file.
     ///
     /// # Errors
     /// As [`LoraFile::read`] and [`LoraFile::read_kohya`].
-    pub fn read_for(path: impl AsRef<Path>, model: &ModelFolder) -> Result<Self, ModelError> {
+    pub fn read_for(path: impl AsRef<Path>, model: &Model) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        if path.is_file() && LoraNames::of(&Header::read(path)?) == Some(LoraNames::Kohya) {
-            return Self::read_kohya(path, Layout::of_folder(model)?, &model.unet_config()?);
+        let (stored, metadata) = stored(path)?;
+        if LoraNames::of_names(stored.keys().map(String::as_str)) == Some(LoraNames::Kohya) {
+            return Self::of_kohya(path, stored, Layout::of_folder(model)?, &model.unet_config()?);
         }
-        Self::read(path)
+        Self::of_stored(path, stored, &metadata)
     }
 
-    /// Whether a UNet has every adapted layer, in the factors' sizes.
+    /// Whether a UNet has every adapted layer, in the factors' sizes, and the text encoders there are adapters for.
     pub fn fits(&self, config: &UNetConfig) -> bool {
         let shapes = unet_shapes(config);
-        layers(&self.tensors).iter().all(|layer| {
-            let Some(weight) = shapes.get(&format!("{layer}.weight")) else { return false };
-            let size = |end: &str, axis: usize| {
-                let tensor = self.tensors.get(&format!("{layer}{end}"))?;
-                tensor.size().get(axis).map(|&n| n as usize)
-            };
-            size(UP, 0) == weight.first().copied() && size(DOWN, 1) == weight.get(1).copied()
-        })
+        let texts = if config.text_time.is_some() { 2 } else { 1 };
+        let known = |component: &&str| keys::TEXT[..texts].contains(component);
+        self.text.keys().all(known)
+            && self.unet.layers().iter().all(|layer| {
+                let Some(weight) = shapes.get(&format!("{layer}.weight")) else { return false };
+                let size = |end: &str, axis: usize| {
+                    let tensor = self.unet.tensors.get(&format!("{layer}{end}"))?;
+                    tensor.size().get(axis).map(|&n| n as usize)
+                };
+                size(UP, 0) == weight.first().copied() && size(DOWN, 1) == weight.get(1).copied()
+            })
     }
 }
 

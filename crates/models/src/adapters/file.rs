@@ -3,213 +3,163 @@
 //! Source: `save_lora_weights` in `huggingface/diffusers:src/diffusers/loaders/`; `LoraConfig` in
 //! `huggingface/peft:src/peft/tuners/lora/config.py`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::Header;
+use tastemaker_store::safetensors::{Header, Metadata};
 use tastemaker_torch::tensors::{self, Named};
 
-use super::keys::{self, DOWN, UP};
+use super::keys;
+use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
-use crate::config::ConfigReader;
-use crate::nn::LoraSpec;
+use crate::nn::Ranks;
 
 /// The file's name in a folder of diffusers adapters.
 pub const FILE_NAME: &str = "pytorch_lora_weights.safetensors";
 
 /// Where diffusers keeps the configuration in the header.
-const METADATA_KEY: &str = "lora_adapter_metadata";
+pub(super) const METADATA_KEY: &str = "lora_adapter_metadata";
 
-/// Keys of peft's configuration that say nothing about the update itself.
-const ANNOTATIONS: [&str; 14] = [
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-];
-
-/// A low-rank adapter of a UNet.
+/// The low-rank adapters of a pipeline's networks.
 #[derive(Debug)]
 pub struct LoraFile {
-    /// Rank of every update.
-    pub rank: i64,
-    /// Numerator of the scale alpha / rank.
-    pub alpha: f64,
-    /// Ends of the names of the adapted layers.
-    pub target_modules: Vec<String>,
-    /// Factors by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`.
-    pub tensors: Named,
+    /// The UNet's. It has no layers in a file for text encoders alone.
+    pub unet: LoraPart,
+    /// Those of text encoders, by component: `text_encoder`, `text_encoder_2`.
+    pub text: BTreeMap<&'static str, LoraPart>,
+}
+
+impl From<LoraPart> for LoraFile {
+    fn from(unet: LoraPart) -> Self {
+        Self { unet, text: BTreeMap::new() }
+    }
 }
 
 impl LoraFile {
-    /// Reads an adapter in diffusers' layout, today's spelling or the older one (`.lora.down.weight`,
+    /// Reads adapters in diffusers' layout, today's spelling or the older one (`.lora.down.weight`,
     /// `.lora.up.weight`).
     ///
-    /// Without metadata, rank is read off the factors and alpha equals it.
+    /// PyTorch's own files (`.bin`, `.pt`) are read without running anything in them. Without metadata, ranks are read off the
+    /// factors and each layer's alpha equals its rank.
     ///
     /// # Errors
-    /// [`ModelError::Store`] if the file is missing, damaged, or holds anything but complete pairs of factors of one
-    /// rank; [`ModelError::Config`] if the header asks for a kind of adapter that is not supported.
+    /// [`ModelError::Store`] if the file is missing, damaged, or holds anything but complete pairs of factors;
+    /// [`ModelError::Config`] if the header asks for a kind of adapter that is not supported.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        let metadata = Header::read(path)?.metadata;
+        let (stored, metadata) = stored(path)?;
+        Self::of_stored(path, stored, &metadata)
+    }
+
+    pub(super) fn of_stored(path: &Path, stored: Named, metadata: &Metadata) -> Result<Self, ModelError> {
         let fault =
             |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
 
-        let mut factors = Named::new();
+        let mut factors: BTreeMap<&'static str, Named> = BTreeMap::new();
         let mut unknown = Vec::new();
-        for (name, tensor) in tensors::read(path)? {
-            match keys::ours(&name) {
-                Some(ours) if tensor.is_floating_point() && !factors.contains_key(&ours) => {
-                    factors.insert(ours, tensor);
+        for (name, tensor) in stored {
+            match keys::ours(&name).filter(|_| tensor.is_floating_point()) {
+                Some((component, ours)) => {
+                    let taken = factors.entry(component).or_default().insert(ours, tensor);
+                    unknown.extend(taken.map(|_| name));
                 }
-                _ => unknown.push(name),
+                None => unknown.push(name),
             }
         }
         if !unknown.is_empty() {
             let shown = unknown.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let found =
-                format!("{} tensors that are no factors of a UNet's adapter ({shown})", unknown.len());
-            return Err(fault(found, "names like `unet.<layer>.lora_A.weight` alone, each once"));
+            let found = format!("{} tensors that are no factors of an adapter ({shown})", unknown.len());
+            let wanted = "names like `unet.<layer>.lora_A.weight`, or of text encoders, alone and each once";
+            return Err(fault(found, wanted));
         }
-        let layers = layers(&factors);
-        let rank = common_rank(&factors, &layers).map_err(|found| {
-            fault(
-                found,
-                "for each layer a down factor `[r, ..]` and an up factor `[.., r]`, with one r for all",
-            )
-        })?;
-
         let refuse = |problems: String| ModelError::Config { path: path.to_owned(), problems };
-        let config = match metadata.get(METADATA_KEY) {
-            None => Settings { rank, alpha: rank as f64, target_modules: None },
+        let metadata: Option<Value> = match metadata.get(METADATA_KEY) {
+            None => None,
             Some(text) => {
-                let value =
-                    serde_json::from_str(text).map_err(|e| refuse(format!("`{METADATA_KEY}`: {e}")))?;
-                Settings::from_json(&value, rank).map_err(refuse)?
+                Some(serde_json::from_str(text).map_err(|e| refuse(format!("`{METADATA_KEY}`: {e}")))?)
             }
         };
-        let target_modules = config.target_modules.unwrap_or_else(|| layers.iter().cloned().collect());
-        Ok(Self { rank: config.rank, alpha: config.alpha, target_modules, tensors: factors })
+        Self::of_parts(factors, |component, factors| {
+            let layers = layers(&factors);
+            let found = found_ranks(&factors, &layers).map_err(|found| {
+                fault(found, "for each layer a down factor `[r, ..]` and an up factor `[.., r]`")
+            })?;
+            let tensors = with_magnitudes(factors, &layers, |_, _| true).map_err(|found| {
+                fault(found, "for DoRA a magnitude for each row of each layer's up factor")
+            })?;
+            let target_modules = layers.into_iter().collect();
+            let alike = found.iter().map(|(layer, rank)| (layer.as_str(), *rank, *rank as f64));
+            let bare = LoraPart { ranks: Ranks::of_layers(alike), target_modules, tensors };
+            match &metadata {
+                None => Ok(bare),
+                Some(metadata) => bare.with_settings(component, metadata, &found).map_err(refuse),
+            }
+        })
+        .and_then(|file| file.ok_or_else(|| fault("no factors".to_owned(), "an adapter")))
     }
 
-    /// Writes the adapter as diffusers' `save_lora_weights` does.
+    /// Puts together what is made of each component's factors; `None` where there is no component.
+    pub(super) fn of_parts(
+        factors: BTreeMap<&'static str, Named>,
+        make: impl Fn(&'static str, Named) -> Result<LoraPart, ModelError>,
+    ) -> Result<Option<Self>, ModelError> {
+        if factors.is_empty() {
+            return Ok(None);
+        }
+        let made = factors.into_iter().map(|(component, factors)| Ok((component, make(component, factors)?)));
+        let mut text = made.collect::<Result<BTreeMap<_, _>, ModelError>>()?;
+        let unet = text.remove(keys::UNET).unwrap_or_else(LoraPart::empty);
+        Ok(Some(Self { unet, text }))
+    }
+
+    /// Every component that is adapted, with its adapter.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static str, &LoraPart)> {
+        let unet = Some((keys::UNET, &self.unet)).filter(|(_, part)| !part.tensors.is_empty());
+        unet.into_iter().chain(self.text.iter().map(|(component, part)| (*component, part)))
+    }
+
+    /// The UNet's adapter, where it is the only one; `path` is for errors.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] for a file with adapters of text encoders, which act only once they are merged.
+    pub fn into_unet(self, path: impl AsRef<Path>) -> Result<LoraPart, ModelError> {
+        if self.text.is_empty() {
+            return Ok(self.unet);
+        }
+        let found = format!("an adapter of {}", self.text.into_keys().collect::<Vec<_>>().join(" and "));
+        let wanted = "one of the UNet alone; `tastemaker model merge` takes this one";
+        Err(StoreError::malformed(path.as_ref(), found, wanted).into())
+    }
+
+    /// Writes the adapters as diffusers' `save_lora_weights` does.
     ///
     /// # Errors
     /// [`ModelError::Torch`] if the file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
-        let stored =
-            self.tensors.iter().map(|(name, tensor)| (keys::stored(name), tensor.shallow_clone())).collect();
-        let alpha = if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) };
-        let mut targets = self.target_modules.clone();
-        targets.sort();
-        let config = json!({
-            "alpha_pattern": {}, "bias": "none", "lora_alpha": alpha, "lora_bias": false, "lora_dropout": 0.0,
-            "peft_type": "LORA", "r": self.rank, "rank_pattern": {}, "target_modules": targets,
-            "use_dora": false, "use_rslora": false,
-        });
-        let entries = config.as_object().into_iter().flatten();
-        let config: Map<_, _> = entries.map(|(key, value)| (keys::stored(key), value.clone())).collect();
+        let mut stored = Named::new();
+        let mut config = Map::new();
+        for (component, part) in self.parts() {
+            let factors = part.tensors.iter();
+            stored.extend(
+                factors.map(|(name, tensor)| (keys::stored(component, name), tensor.shallow_clone())),
+            );
+            let settings = part.settings();
+            config.extend(settings.into_iter().map(|(key, value)| (keys::stored(component, &key), value)));
+        }
         let text = format!("{:#}", Value::Object(config));
         let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA_KEY.to_owned(), text)].into();
         Ok(tensors::write(path.as_ref(), &stored, &metadata)?)
     }
-
-    /// What a network needs to be built with this adapter: it goes to exactly the layers the file has factors for.
-    pub fn into_spec(self) -> LoraSpec {
-        LoraSpec {
-            rank: self.rank,
-            alpha: self.alpha,
-            target_modules: layers(&self.tensors).into_iter().collect(),
-            seed: 0,
-            tensors: Some(self.tensors),
-        }
-    }
 }
 
-/// Names of the adapted layers.
-pub(super) fn layers(factors: &Named) -> BTreeSet<String> {
-    let layer = |name: &String| name.strip_suffix(DOWN).or_else(|| name.strip_suffix(UP)).map(str::to_owned);
-    factors.keys().filter_map(layer).collect()
-}
-
-/// The rank that all factors share, or what is wrong with them.
-pub(super) fn common_rank(factors: &Named, layers: &BTreeSet<String>) -> Result<i64, String> {
-    let mut ranks = BTreeSet::new();
-    for layer in layers {
-        let shape = |end: &str| factors.get(&format!("{layer}{end}")).map(tch::Tensor::size);
-        let (Some(down), Some(up)) = (shape(DOWN), shape(UP)) else {
-            return Err(format!("`{layer}` with one factor of two"));
-        };
-        match (down.first(), up.get(1)) {
-            (Some(rank), Some(same)) if rank == same && *rank > 0 => ranks.insert(*rank),
-            _ => return Err(format!("`{layer}` with factors {down:?} and {up:?}")),
-        };
+/// Every tensor of an adapter's file, and what its header says; PyTorch's own files have no header.
+pub(super) fn stored(path: &Path) -> Result<(Named, Metadata), ModelError> {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    if matches!(ending, Some("bin" | "pt" | "pth" | "ckpt")) {
+        return Ok((tensors::read_legacy(path)?, Metadata::new()));
     }
-    match ranks.iter().copied().collect::<Vec<_>>()[..] {
-        [rank] => Ok(rank),
-        [] => Err("no factors".to_owned()),
-        _ => Err(format!("ranks {ranks:?}")),
-    }
-}
-
-/// What the header says.
-struct Settings {
-    rank: i64,
-    alpha: f64,
-    /// `None` where peft was given a regular expression.
-    target_modules: Option<Vec<String>>,
-}
-
-impl Settings {
-    /// Reads peft's configuration of the UNet. Switches that are off, as most of them are, need no name here.
-    fn from_json(metadata: &Value, found_rank: i64) -> Result<Self, String> {
-        let Some(entries) = metadata.as_object() else {
-            return Err(format!("`{METADATA_KEY}` is {metadata}"));
-        };
-        let entries = entries.iter().filter_map(|(key, value)| Some((key.strip_prefix(keys::UNET)?, value)));
-        let config: Map<_, _> = entries
-            .filter(|(_, value)| !is_off(value))
-            .map(|(key, value)| (key.to_owned(), value.clone()))
-            .collect();
-        let mut r = ConfigReader::new(&Value::Object(config));
-        let rank = r.or("r", found_rank);
-        if rank != found_rank {
-            r.problem(format!("`r` is {rank}; the factors have rank {found_rank}"));
-        }
-        let alpha = r.or("lora_alpha", rank as f64);
-        let target_modules = match r.raw("target_modules") {
-            Some(Value::Array(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
-            _ => None,
-        };
-        r.neutral("peft_type", &[json!("LORA")]);
-        r.neutral("bias", &[json!("none")]);
-        for key in ANNOTATIONS {
-            r.ignored(key);
-        }
-        r.finish().map(|()| Self { rank, alpha, target_modules })
-    }
-}
-
-/// Null, false, or empty.
-fn is_off(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(on) => !on,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(items) => items.is_empty(),
-        _ => false,
-    }
+    let metadata = Header::read(path)?.metadata;
+    Ok((tensors::read(path)?, metadata))
 }

@@ -1,12 +1,16 @@
-//! Names under which diffusers and kohya's scripts store low-rank factors of a UNet.
+//! Names under which diffusers and kohya's scripts store low-rank factors.
 //!
 //! Source: `huggingface/diffusers:src/diffusers/utils/state_dict_utils.py`; `kohya-ss/sd-scripts:networks/lora.py`.
 
+use crate::clip_text::modern_name;
 use crate::original::Layout;
 use crate::unet::{UNetConfig, original_name};
 
-/// What stands before every layer's name.
-pub(super) const UNET: &str = "unet.";
+/// The component that is the UNet; its name and a dot stand before its layers' names.
+pub(super) const UNET: &str = "unet";
+
+/// The components that are text encoders.
+pub(super) const TEXT: [&str; 2] = ["text_encoder", "text_encoder_2"];
 
 /// End of a down factor's name, ours and in files of today.
 pub(super) const DOWN: &str = ".lora_A.weight";
@@ -14,26 +18,85 @@ pub(super) const DOWN: &str = ".lora_A.weight";
 /// End of an up factor's name, ours and in files of today.
 pub(super) const UP: &str = ".lora_B.weight";
 
-/// (End of a stored name, end of our name).
-const ENDS: [(&str, &str); 4] =
-    [(DOWN, DOWN), (UP, UP), (".lora.down.weight", DOWN), (".lora.up.weight", UP)];
+/// End of the name of DoRA's magnitudes, ours and in files.
+pub(super) const MAGNITUDE: &str = ".lora_magnitude_vector";
 
-/// Our name of a factor: `<layer>.lora_A.weight` or `<layer>.lora_B.weight`; `None` for any other tensor.
-pub(super) fn ours(stored: &str) -> Option<String> {
-    let name = stored.strip_prefix(UNET)?;
-    ENDS.iter().find_map(|(theirs, ours)| Some(format!("{}{ours}", name.strip_suffix(theirs)?)))
+/// (End of a stored name, end of our name).
+const ENDS: [(&str, &str); 14] = [
+    (DOWN, DOWN),
+    (UP, UP),
+    (MAGNITUDE, MAGNITUDE),
+    (".lora_magnitude_vector.weight", MAGNITUDE),
+    (".lora.down.weight", DOWN),
+    (".lora.up.weight", UP),
+    // As attention processors held them, the only spelling in the `.bin` files of their time.
+    ("to_q_lora.down.weight", "to_q.lora_A.weight"),
+    ("to_q_lora.up.weight", "to_q.lora_B.weight"),
+    ("to_k_lora.down.weight", "to_k.lora_A.weight"),
+    ("to_k_lora.up.weight", "to_k.lora_B.weight"),
+    ("to_v_lora.down.weight", "to_v.lora_A.weight"),
+    ("to_v_lora.up.weight", "to_v.lora_B.weight"),
+    ("to_out_lora.down.weight", "to_out.0.lora_A.weight"),
+    ("to_out_lora.up.weight", "to_out.0.lora_B.weight"),
+];
+
+/// (End of a stored name, end of our name) in text encoders.
+const TEXT_ENDS: [(&str, &str); 16] = [
+    (DOWN, DOWN),
+    (UP, UP),
+    (MAGNITUDE, MAGNITUDE),
+    (".lora_magnitude_vector.weight", MAGNITUDE),
+    (".lora_linear_layer.down.weight", DOWN),
+    (".lora_linear_layer.up.weight", UP),
+    (".lora.down.weight", DOWN),
+    (".lora.up.weight", UP),
+    (".to_q_lora.down.weight", ".q_proj.lora_A.weight"),
+    (".to_q_lora.up.weight", ".q_proj.lora_B.weight"),
+    (".to_k_lora.down.weight", ".k_proj.lora_A.weight"),
+    (".to_k_lora.up.weight", ".k_proj.lora_B.weight"),
+    (".to_v_lora.down.weight", ".v_proj.lora_A.weight"),
+    (".to_v_lora.up.weight", ".v_proj.lora_B.weight"),
+    (".to_out_lora.down.weight", ".out_proj.lora_A.weight"),
+    (".to_out_lora.up.weight", ".out_proj.lora_B.weight"),
+];
+
+/// Part of the names that attention processors had, with or without [`UNET`] before them.
+const PROCESSOR: &str = ".processor.";
+
+/// Component and our name of a factor: `<layer>.lora_A.weight` or `<layer>.lora_B.weight`; `None` for any other tensor.
+pub(super) fn ours(stored: &str) -> Option<(&'static str, String)> {
+    let below = |component: &str| stored.strip_prefix(component)?.strip_prefix('.');
+    if let Some((component, name)) = TEXT.into_iter().find_map(|text| Some((text, below(text)?))) {
+        let found = |(theirs, ours): &(&str, &str)| {
+            Some(format!("{}{ours}", modern_name(name.strip_suffix(theirs)?)?))
+        };
+        return Some((component, TEXT_ENDS.iter().find_map(found)?));
+    }
+    let name = below(UNET).or_else(|| stored.contains(PROCESSOR).then_some(stored))?;
+    let name = name.replace(PROCESSOR, ".");
+    let found = |(theirs, ours): &(&str, &str)| Some(format!("{}{ours}", name.strip_suffix(theirs)?));
+    Some((UNET, ENDS.iter().find_map(found)?))
 }
 
-/// The stored name of one of our factors.
-pub(super) fn stored(ours: &str) -> String {
-    format!("{UNET}{ours}")
+/// A key of peft's patterns under our names: newer transformers releases leave a prefix out.
+pub(super) fn pattern(component: &str, key: String) -> String {
+    match key.strip_prefix('^').filter(|_| component != UNET).and_then(modern_name) {
+        Some(whole) => format!("^{whole}"),
+        None => key,
+    }
+}
+
+/// The stored name of one of a component's factors, or of one of its settings.
+pub(super) fn stored(component: &str, ours: &str) -> String {
+    format!("{component}.{ours}")
 }
 
 /// What stands before a UNet layer's name in kohya's files.
 const KOHYA_UNET: &str = "lora_unet_";
 
 /// (End of our name, end of kohya's name).
-pub(super) const KOHYA_ENDS: [(&str, &str); 2] = [(DOWN, ".lora_down.weight"), (UP, ".lora_up.weight")];
+pub(super) const KOHYA_ENDS: [(&str, &str); 3] =
+    [(DOWN, ".lora_down.weight"), (UP, ".lora_up.weight"), (MAGNITUDE, ".dora_scale")];
 
 /// End of the name of the scale's numerator in kohya's files.
 pub(super) const KOHYA_ALPHA: &str = ".alpha";
@@ -47,9 +110,49 @@ pub(super) fn kohya(layout: Layout, config: &UNetConfig, layer: &str) -> Option<
     }
 }
 
-/// Whether this is the name of a UNet's factor in a kohya file.
+/// (Component, what stands before its layers' names in kohya's files).
+fn kohya_text(layout: Layout) -> &'static [(&'static str, &'static str)] {
+    match layout {
+        Layout::Sd1 | Layout::Sd2 => &[(TEXT[0], "lora_te_")],
+        Layout::Sdxl => &[(TEXT[0], "lora_te1_"), (TEXT[1], "lora_te2_")],
+    }
+}
+
+/// What stands before the number of a text encoder's block.
+const TEXT_BLOCK: &str = "text_model.encoder.layers.";
+
+/// The layers of such a block.
+const TEXT_LAYERS: [&str; 6] =
+    ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2"];
+
+/// The one layer outside.
+const TEXT_PROJECTION: &str = "text_projection";
+
+/// Kohya's name of a text encoder's layer; `None` for a component the layout lacks.
+pub(super) fn kohya_of_text(layout: Layout, component: &str, layer: &str) -> Option<String> {
+    let (_, prefix) = kohya_text(layout).iter().find(|(own, _)| *own == component)?;
+    Some(format!("{prefix}{}", layer.replace('.', "_")))
+}
+
+/// The text encoder's layer of this name in a kohya file, with its component.
+pub(super) fn text_of_kohya(layout: Layout, spelt: &str) -> Option<(&'static str, String)> {
+    let (component, name) = kohya_text(layout)
+        .iter()
+        .find_map(|(component, prefix)| Some((*component, spelt.strip_prefix(prefix)?)))?;
+    if name == TEXT_PROJECTION {
+        return Some((component, name.to_owned()));
+    }
+    let (number, inner) = name.strip_prefix(&TEXT_BLOCK.replace('.', "_"))?.split_once('_')?;
+    number.parse::<u32>().ok()?;
+    let inner = TEXT_LAYERS.into_iter().find(|layer| layer.replace('.', "_") == inner)?;
+    Some((component, format!("{TEXT_BLOCK}{number}.{inner}")))
+}
+
+/// Whether this is the name of a factor in a kohya file.
 pub(super) fn is_kohya(stored: &str) -> bool {
-    stored.starts_with(KOHYA_UNET) && KOHYA_ENDS.iter().any(|(_, theirs)| stored.ends_with(theirs))
+    let mut prefixes = [KOHYA_UNET, "lora_te_", "lora_te1_", "lora_te2_"].into_iter();
+    prefixes.any(|prefix| stored.starts_with(prefix))
+        && KOHYA_ENDS.iter().any(|(_, theirs)| stored.ends_with(theirs))
 }
 
 /// Any dotted name as kohya spells it.
@@ -62,18 +165,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_become_one() {
+    fn every_spelling_becomes_one() {
+        let unet = |name: &str| Some((UNET, name.to_owned()));
         let wanted = "mid_block.attentions.0.proj_in.lora_A.weight";
-        assert_eq!(ours("unet.mid_block.attentions.0.proj_in.lora.down.weight").as_deref(), Some(wanted));
-        assert_eq!(ours("unet.mid_block.attentions.0.proj_in.lora_A.weight").as_deref(), Some(wanted));
-        assert_eq!(ours(&stored(wanted)).as_deref(), Some(wanted));
+        assert_eq!(ours("unet.mid_block.attentions.0.proj_in.lora.down.weight"), unet(wanted));
+        assert_eq!(ours("unet.mid_block.attentions.0.proj_in.lora_A.weight"), unet(wanted));
+        assert_eq!(ours(&stored(UNET, wanted)), unet(wanted));
+        let old = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out_lora.up.weight";
+        let wanted = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_B.weight";
+        assert_eq!(ours(old), unet(wanted));
+        assert_eq!(ours(&format!("unet.{old}")), unet(wanted));
+
+        let text = Some((TEXT[1], "text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight".to_owned()));
+        for name in [
+            "text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
+            "text_model.encoder.layers.0.self_attn.to_q_lora.down.weight",
+            "encoder.layers.0.self_attn.q_proj.lora_A.weight",
+        ] {
+            assert_eq!(ours(&format!("text_encoder_2.{name}")), text, "{name}");
+        }
+    }
+
+    #[test]
+    fn layers_of_text_encoders_go_there_and_back() {
+        for (layout, component) in [(Layout::Sd2, TEXT[0]), (Layout::Sdxl, TEXT[0]), (Layout::Sdxl, TEXT[1])]
+        {
+            for layer in [
+                "text_model.encoder.layers.11.self_attn.out_proj",
+                "text_model.encoder.layers.0.mlp.fc2",
+                TEXT_PROJECTION,
+            ] {
+                let spelt = kohya_of_text(layout, component, layer).unwrap();
+                assert_eq!(text_of_kohya(layout, &spelt), Some((component, layer.to_owned())), "{spelt}");
+            }
+        }
+        assert_eq!(kohya_of_text(Layout::Sd1, TEXT[1], TEXT_PROJECTION), None);
+        assert_eq!(text_of_kohya(Layout::Sd1, "lora_te_text_model_encoder_layers_x_mlp_fc1"), None);
+        assert_eq!(text_of_kohya(Layout::Sd1, "lora_te1_text_model_encoder_layers_0_mlp_fc1"), None);
     }
 
     #[test]
     fn what_is_no_factor_has_no_name_here() {
         for name in [
             "unet.mid_block.attentions.0.proj_in.alpha",
-            "text_encoder.q_proj.lora_A.weight",
+            "text_encoder.text_model.embeddings.lora_A.bias",
             "lora_unet_x.lora_down.weight",
         ] {
             assert_eq!(ours(name), None, "{name}");

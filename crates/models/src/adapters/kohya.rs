@@ -9,13 +9,15 @@ use std::path::Path;
 use tastemaker_math::schedule::Prediction;
 use tastemaker_store::StoreError;
 use tastemaker_store::checksum;
-use tastemaker_store::safetensors::{Header, Metadata};
+use tastemaker_store::safetensors::Metadata;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Kind, Tensor};
 
-use super::file::{LoraFile, common_rank, layers};
-use super::keys::{self, DOWN};
+use super::file::{LoraFile, stored};
+use super::keys::{self, DOWN, MAGNITUDE};
+use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
+use crate::nn::Ranks;
 use crate::original::{Layout, unet_shapes};
 use crate::unet::UNetConfig;
 
@@ -38,7 +40,9 @@ pub struct KohyaFacts {
 }
 
 impl KohyaFacts {
-    fn metadata(&self, rank: i64, alpha: f64) -> Metadata {
+    fn metadata(&self, ranks: &Ranks, is_dora: bool) -> Metadata {
+        // As `networks/resize_lora.py` says it where layers differ.
+        let common = |number: String| if ranks.is_uniform() { number } else { "Dynamic".to_owned() };
         let v2 = self.layout == Layout::Sd2;
         let velocity = self.prediction == Prediction::VPrediction;
         let side = self.resolution;
@@ -55,9 +59,9 @@ impl KohyaFacts {
         let truth = |yes: bool| if yes { "True" } else { "False" };
         let own = [
             ("ss_base_model_version", version.to_owned()),
-            ("ss_network_module", "networks.lora".to_owned()),
-            ("ss_network_dim", rank.to_string()),
-            ("ss_network_alpha", alpha.to_string()),
+            ("ss_network_module", if is_dora { "lycoris.kohya" } else { "networks.lora" }.to_owned()),
+            ("ss_network_dim", common(ranks.rank.to_string())),
+            ("ss_network_alpha", common(ranks.alpha.to_string())),
             ("ss_v2", truth(v2).to_owned()),
             ("ss_resolution", format!("({side}, {side})")),
             ("modelspec.sai_model_spec", "1.0.1".to_owned()),
@@ -67,13 +71,18 @@ impl KohyaFacts {
             ("modelspec.resolution", format!("{side}x{side}")),
             ("modelspec.prediction_type", if velocity { "v" } else { "epsilon" }.to_owned()),
         ];
+        let dora = is_dora.then(|| {
+            let args = r#"{"algo": "lora", "dora_wd": "True", "wd_on_out": "True"}"#;
+            ("ss_network_args".to_owned(), args.to_owned())
+        });
         let training = self.training.iter().map(|(key, value)| (format!("ss_{key}"), value.clone()));
-        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(training).collect()
+        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(dora).chain(training).collect()
     }
 }
 
 impl LoraFile {
-    /// Writes the adapter as kohya's scripts do: a `lora_down`, a `lora_up` and an `alpha` for every layer.
+    /// Writes the adapter as kohya's scripts do: a `lora_down`, a `lora_up` and an `alpha` for every layer, with DoRA a
+    /// `dora_scale` as LyCORIS has it, its `wd_on_out` being on.
     ///
     /// # Errors
     /// [`ModelError::Store`] for a layer the UNet does not have; [`ModelError::Torch`] if the file cannot be written.
@@ -85,38 +94,64 @@ impl LoraFile {
     ) -> Result<(), ModelError> {
         let path = path.as_ref();
         let mut stored = Named::new();
-        for layer in layers(&self.tensors) {
-            let Some(name) = keys::kohya(facts.layout, config, &layer) else {
+        let layers = self.parts().flat_map(|(component, part)| {
+            part.layers().into_iter().map(move |layer| (component, part, layer))
+        });
+        for (component, part, layer) in layers {
+            let name = match component {
+                keys::UNET => keys::kohya(facts.layout, config, &layer),
+                text => keys::kohya_of_text(facts.layout, text, &layer),
+            };
+            let Some(name) = name else {
                 let wanted = "a layer that SD1.x, SD2.x or SDXL have";
-                return Err(StoreError::malformed(path, format!("layer `{layer}`"), wanted).into());
+                return Err(
+                    StoreError::malformed(path, format!("layer `{layer}` of {component}"), wanted).into()
+                );
             };
             for (ours, theirs) in keys::KOHYA_ENDS {
-                if let Some(tensor) = self.tensors.get(&format!("{layer}{ours}")) {
-                    stored.insert(format!("{name}{theirs}"), tensor.shallow_clone());
-                }
+                let Some(tensor) = part.tensors.get(&format!("{layer}{ours}")) else { continue };
+                let tensor = match ours {
+                    // One number for each row of the weight, with as many dimensions: `[out, 1]` or `[out, 1, 1, 1]`.
+                    MAGNITUDE if tensor.dim() == 4 => tensor.reshape([-1, 1, 1, 1]),
+                    MAGNITUDE => tensor.reshape([-1, 1]),
+                    _ => tensor.shallow_clone(),
+                };
+                stored.insert(format!("{name}{theirs}"), tensor);
             }
-            let kind = self.tensors.get(&format!("{layer}{DOWN}")).map_or(Kind::Float, Tensor::kind);
-            stored.insert(format!("{name}{}", keys::KOHYA_ALPHA), Tensor::from(self.alpha).to_kind(kind));
+            let kind = part.tensors.get(&format!("{layer}{DOWN}")).map_or(Kind::Float, Tensor::kind);
+            stored.insert(
+                format!("{name}{}", keys::KOHYA_ALPHA),
+                Tensor::from(part.ranks.alpha(&layer)).to_kind(kind),
+            );
         }
-        let mut metadata = facts.metadata(self.rank, self.alpha);
+        let first = self.parts().next().map_or(&self.unet, |(_, part)| part);
+        let mut metadata = facts.metadata(&first.ranks, first.is_dora());
         let bytes = tensors::to_bytes(path, &stored, &training_part(&metadata))?;
         metadata.insert("sshs_model_hash".to_owned(), model_hash(&bytes));
         metadata.insert("sshs_legacy_hash".to_owned(), legacy_hash(&bytes));
         Ok(tensors::write(path, &stored, &metadata)?)
     }
 
-    /// Reads an adapter of a UNet in kohya's layout, under diffusers' or under original block names.
+    /// Reads adapters of a UNet and of text encoders in kohya's layout, the UNet's under diffusers' or under original block names.
     ///
     /// # Errors
-    /// [`ModelError::Store`] if the file is missing or damaged, holds tensors that belong to no layer of the UNet (those of
-    /// text encoders included), or differs in rank or alpha from layer to layer.
+    /// [`ModelError::Store`] if the file is missing or damaged, or holds tensors that belong to no layer of the UNet
+    /// or of the layout's text encoders.
     pub fn read_kohya(
         path: impl AsRef<Path>,
         layout: Layout,
         config: &UNetConfig,
     ) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        Header::read(path)?;
+        Self::of_kohya(path, stored(path)?.0, layout, config)
+    }
+
+    pub(super) fn of_kohya(
+        path: &Path,
+        stored: Named,
+        layout: Layout,
+        config: &UNetConfig,
+    ) -> Result<Self, ModelError> {
         let fault =
             |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
         let mut known = BTreeMap::new();
@@ -126,16 +161,22 @@ impl LoraFile {
                 known.extend(spelt.map(|spelt| (spelt, layer.to_owned())));
             }
         }
-        let mut factors = Named::new();
+        let place = |spelt: &str| match known.get(spelt) {
+            Some(layer) => Some((keys::UNET, layer.clone())),
+            None => keys::text_of_kohya(layout, spelt),
+        };
+        let mut factors: BTreeMap<&'static str, Named> = BTreeMap::new();
         let mut alphas = BTreeMap::new();
         let mut unknown = Vec::new();
-        for (name, tensor) in tensors::read(path)? {
+        for (name, tensor) in stored {
             let (layer, end) = name.split_at(name.find('.').unwrap_or(name.len()));
             let ours = keys::KOHYA_ENDS.iter().find(|(_, theirs)| *theirs == end);
-            match (known.get(layer), ours) {
-                (Some(layer), Some((ours, _))) => drop(factors.insert(format!("{layer}{ours}"), tensor)),
-                (Some(layer), None) if end == keys::KOHYA_ALPHA && tensor.numel() == 1 => {
-                    alphas.insert(layer.clone(), tensor.double_value(&[]));
+            match (place(layer), ours) {
+                (Some((component, layer)), Some((ours, _))) => {
+                    factors.entry(component).or_default().insert(format!("{layer}{ours}"), tensor);
+                }
+                (Some(place), None) if end == keys::KOHYA_ALPHA && tensor.numel() == 1 => {
+                    alphas.insert(place, tensor.double_value(&[]));
                 }
                 _ => unknown.push(name),
             }
@@ -143,19 +184,27 @@ impl LoraFile {
         if !unknown.is_empty() {
             let shown = unknown.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             let found =
-                format!("{} tensors that are no factors of this UNet's adapter ({shown})", unknown.len());
-            return Err(fault(found, "`lora_down`, `lora_up` and `alpha` of the UNet's layers alone"));
+                format!("{} tensors that are no factors of this model's adapter ({shown})", unknown.len());
+            let wanted = "`lora_down`, `lora_up`, `alpha` and `dora_scale` of the layers of UNet and text encoders alone";
+            return Err(fault(found, wanted));
         }
-        let layers = layers(&factors);
-        let rank = common_rank(&factors, &layers)
-            .map_err(|found| fault(found, "a down and an up factor for each layer, of one rank"))?;
-        let alphas: Vec<f64> =
-            layers.iter().map(|layer| alphas.get(layer).copied().unwrap_or(rank as f64)).collect();
-        let alpha = alphas.first().copied().unwrap_or(rank as f64);
-        if alphas.iter().any(|other| *other != alpha) {
-            return Err(fault("different values of `alpha`".to_owned(), "one alpha for all layers"));
-        }
-        Ok(Self { rank, alpha, target_modules: layers.into_iter().collect(), tensors: factors })
+        let alpha = |component, layer: &str, rank: i64| {
+            alphas.get(&(component, layer.to_owned())).copied().unwrap_or(rank as f64)
+        };
+        Self::of_parts(factors, |component, factors| {
+            let layers = layers(&factors);
+            let found = found_ranks(&factors, &layers)
+                .map_err(|found| fault(found, "a down and an up factor of the same rank for each layer"))?;
+            let tensors = with_magnitudes(factors, &layers, |found, rows| found.first() == Some(&rows))
+                .map_err(|found| {
+                    fault(found, "for DoRA a `dora_scale` for each row of each layer's weight")
+                })?;
+            let each =
+                found.iter().map(|(layer, rank)| (layer.as_str(), *rank, alpha(component, layer, *rank)));
+            let ranks = Ranks::of_layers(each);
+            Ok(LoraPart { ranks, target_modules: layers.into_iter().collect(), tensors })
+        })
+        .and_then(|file| file.ok_or_else(|| fault("no factors".to_owned(), "an adapter")))
     }
 }
 

@@ -3,12 +3,13 @@
 use tastemaker_torch::tensors::Named;
 use tch::{Kind, Tensor, no_grad};
 
-use super::file::{LoraFile, layers};
-use super::keys::{DOWN, UP};
+use super::keys::{DOWN, MAGNITUDE, UP};
+use super::part::{LoraPart, layers};
 use crate::nn::TensorSource;
 
-impl LoraFile {
-    /// Every tensor of `weights`, those of adapted layers with `strength * alpha / rank * up down` added.
+impl LoraPart {
+    /// Every tensor of `weights`, those of adapted layers with `strength * alpha / rank * up down` added; with DoRA,
+    /// `strength` of the way from the weight to the adapted one.
     ///
     /// The sum is taken in f32 and rounded to the element type of the weight.
     ///
@@ -25,9 +26,13 @@ impl LoraFile {
                 .filter(|layer| adapted.contains(*layer))
                 .and_then(|layer| Some((layer, self.update(layer)?)));
             let weight = match update {
-                Some((_, update)) if update.size() == weight.size() => no_grad(|| {
-                    let sum = weight.to_kind(Kind::Float) + update * strength;
-                    sum.to_kind(weight.kind())
+                Some((layer, update)) if update.size() == weight.size() => no_grad(|| {
+                    let wide = weight.to_kind(Kind::Float);
+                    let update = match self.tensors.get(&format!("{layer}{MAGNITUDE}")) {
+                        None => update,
+                        Some(magnitude) => stretched(&wide + update, magnitude) - &wide,
+                    };
+                    (wide + update * strength).to_kind(weight.kind())
                 }),
                 Some((layer, _)) => {
                     strangers.push(layer.to_owned());
@@ -49,7 +54,16 @@ impl LoraFile {
         let (down, up) = (factor(DOWN)?, factor(UP)?);
         let (down_shape, rows) = (down.size(), up.size()[0]);
         let shape = [&[rows], &down_shape[1..]].concat();
-        let product = up.reshape([rows, self.rank]).matmul(&down.reshape([self.rank, -1]));
-        Some(product.reshape(shape) * (self.alpha / self.rank as f64))
+        let rank = down_shape[0];
+        let product = up.reshape([rows, rank]).matmul(&down.reshape([rank, -1]));
+        Some(product.reshape(shape) * (self.ranks.alpha(layer) / rank as f64))
     }
+}
+
+/// A weight with its rows brought to these lengths.
+fn stretched(weight: Tensor, lengths: &Tensor) -> Tensor {
+    let shape = weight.size();
+    let rows = weight.reshape([shape[0], -1]);
+    let found = rows.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(f64::from(f32::MIN_POSITIVE));
+    (rows * (lengths.detach().to_kind(Kind::Float).reshape([-1, 1]) / found)).reshape(shape)
 }

@@ -5,7 +5,10 @@ mod file;
 mod keys;
 mod kohya;
 mod merge;
+mod part;
+mod settings;
 
 pub use detect::LoraNames;
 pub use file::{FILE_NAME, LoraFile};
 pub use kohya::{KOHYA_FILE_NAME, KohyaFacts};
+pub use part::LoraPart;

@@ -68,12 +68,10 @@ impl Conv2d {
 
     fn starting(scope: Scope<'_>, shape: ConvShape, init: Init) -> Self {
         let ConvShape { n_in, n_out, kernel, .. } = shape;
-        Self {
-            weight: scope.param("weight", &[n_out, n_in, kernel, kernel], init),
-            bias: None,
-            lora: scope.lora(|rank| vec![rank, n_in, kernel, kernel], |rank| vec![n_out, rank, 1, 1]),
-            shape,
-        }
+        let weight = scope.param("weight", &[n_out, n_in, kernel, kernel], init);
+        let down = |rank| vec![rank, n_in, kernel, kernel];
+        let lora = scope.lora(&weight, down, |rank| vec![n_out, rank, 1, 1]);
+        Self { weight, bias: None, lora, shape }
     }
 
     /// # Shapes
@@ -82,12 +80,10 @@ impl Conv2d {
         let ConvShape { stride, padding, .. } = self.shape;
         let bias = self.bias.as_ref().map(Param::value);
         let y = conv2d(x, &self.weight.value(), bias.as_ref(), stride, padding);
-        match self.lora.as_ref().filter(|lora| lora.is_on()) {
-            None => y,
-            Some(lora) => {
-                let low = conv2d(x, &lora.down.value(), None, stride, padding);
-                y + conv2d(&low, &lora.up.value(), None, 1, 0) * lora.scale
-            }
-        }
+        let Some(lora) = &self.lora else { return y };
+        lora.adapt(y, (&self.weight, self.bias.as_ref()), |factors| {
+            let low = conv2d(x, &factors.down.value(), None, stride, padding);
+            conv2d(&low, &factors.up.value(), None, 1, 0)
+        })
     }
 }

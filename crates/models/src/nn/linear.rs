@@ -33,23 +33,18 @@ impl Linear {
     }
 
     fn starting(scope: Scope<'_>, n_in: i64, n_out: i64, init: Init) -> Self {
-        Self {
-            weight: scope.param("weight", &[n_out, n_in], init),
-            bias: None,
-            lora: scope.lora(|rank| vec![rank, n_in], |rank| vec![n_out, rank]),
-        }
+        let weight = scope.param("weight", &[n_out, n_in], init);
+        let lora = scope.lora(&weight, |rank| vec![rank, n_in], |rank| vec![n_out, rank]);
+        Self { weight, bias: None, lora }
     }
 
     /// # Shapes
     /// `[.., n_in]` to `[.., n_out]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = linear(x, &self.weight.value(), self.bias.as_ref().map(Param::value).as_ref());
-        match self.lora.as_ref().filter(|lora| lora.is_on()) {
-            None => y,
-            Some(lora) => {
-                let low = linear(x, &lora.down.value(), None);
-                y + linear(&low, &lora.up.value(), None) * lora.scale
-            }
-        }
+        let Some(lora) = &self.lora else { return y };
+        lora.adapt(y, (&self.weight, self.bias.as_ref()), |factors| {
+            linear(&linear(x, &factors.down.value(), None), &factors.up.value(), None)
+        })
     }
 }

@@ -1,31 +1,36 @@
 //! Low-rank adapters: which layers get one, and the switch that turns them off for the reference pass.
 //!
-//! Source: arXiv 2106.09685; scale alpha / rank and name matching as in peft's `LoraConfig`.
+//! Source: arXiv 2106.09685; scale alpha / rank and name matching as in peft's `LoraConfig`. DoRA: arXiv 2402.09353, as in
+//! `huggingface/peft:src/peft/tuners/lora/dora.py`.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use tastemaker_torch::tensors::Named;
+use tch::{Kind, Tensor, no_grad};
 
+use super::ranks::Ranks;
 use super::weights::Param;
 use crate::names::ends_with;
 
-/// True while adapters act. Shared by all adapted layers of a network.
+/// True while adapters act as learnt; while it is false, as they started. Shared by all adapted layers of a network.
 pub type AdapterSwitch = Rc<Cell<bool>>;
 
 /// Which layers are adapted, and how strongly.
 #[derive(Debug)]
 pub struct LoraSpec {
-    /// Rank of the update.
-    pub rank: i64,
-    /// Numerator of the scale alpha / rank.
-    pub alpha: f64,
+    /// Rank and alpha of each layer.
+    pub ranks: Ranks,
     /// A layer is adapted if its name equals one of these or ends with a dot and one of these.
     pub target_modules: Vec<String>,
     /// Seed of fresh factors.
     pub seed: u64,
     /// Factors to start from, by `<layer>.lora_A.weight` and `<layer>.lora_B.weight`; fresh ones where `None`.
     pub tensors: Option<Named>,
+    /// Whether the network keeps `tensors` as they are, for when its adapters are off; without that it is then bare.
+    pub anchored: bool,
+    /// Whether the length of each row of the adapted weight is learnt apart from its direction (DoRA).
+    pub use_dora: bool,
 }
 
 impl LoraSpec {
@@ -43,19 +48,73 @@ pub fn is_target(layer: &str, target_modules: &[String]) -> bool {
 /// The adapter of one layer: `scale * up(down(x))` is added to the layer's output.
 #[derive(Debug)]
 pub struct Lora {
+    /// What learns.
+    pub(super) learnt: Factors,
+    /// What it started from, where that is more than nothing. It stays as it was given, whatever is read into `learnt` later.
+    pub(super) anchor: Option<Factors>,
+    /// alpha / rank.
+    pub(super) scale: f64,
+    pub(super) switch: AdapterSwitch,
+}
+
+/// The two factors of an update, and the lengths of rows where they are learnt.
+#[derive(Debug)]
+pub struct Factors {
     /// Down projection: `[rank, in]`, or `[rank, in, k, k]`.
     pub down: Param,
     /// Up projection: `[out, rank]`, or `[out, rank, 1, 1]`.
     pub up: Param,
-    /// alpha / rank.
-    pub scale: f64,
-    pub(super) switch: AdapterSwitch,
+    /// DoRA's magnitudes, always f32: `[out]`, or `[1, out, 1, 1]`.
+    pub magnitude: Option<Param>,
+}
+
+impl Factors {
+    /// Length of each row of `weight + scale up down`, f32, a constant to the gradient as section 4.3 of the paper has it.
+    ///
+    /// Fresh factors add exact zeros, so that magnitudes that start as these lengths give quotients of exactly 1.
+    ///
+    /// # Shapes
+    /// `[out]`.
+    pub(super) fn row_lengths(&self, weight: &Param, scale: f64) -> Tensor {
+        no_grad(|| {
+            let wide = |param: &Param| param.value().to_kind(Kind::Float);
+            let (weight, down, up) = (wide(weight), wide(&self.down), wide(&self.up));
+            let (rows, rank) = (up.size()[0], up.size()[1]);
+            let update = up.reshape([rows, rank]).matmul(&down.reshape([rank, -1])) * scale;
+            let lengths = (weight.reshape([rows, -1]) + update).norm_scalaropt_dim(2.0, [1i64], false);
+            // A row of zeros has no direction; it stays what it is.
+            lengths.clamp_min(f64::from(f32::MIN_POSITIVE))
+        })
+    }
 }
 
 impl Lora {
-    /// Whether the adapter acts now.
-    pub fn is_on(&self) -> bool {
-        self.switch.get()
+    /// The layer's output `y` with the update of the factors that act now: those that learn, the anchor, or none.
+    ///
+    /// Both run the same numeric path, so that equal factors give equal outputs to the last bit.
+    ///
+    /// With DoRA the result is `y + (s - 1) (y - bias) + s scale update`, s being magnitude / row length: exactly `y` while s is
+    /// 1 and the update 0, as they start.
+    pub(super) fn adapt(
+        &self,
+        y: Tensor,
+        (weight, bias): (&Param, Option<&Param>),
+        update: impl FnOnce(&Factors) -> Tensor,
+    ) -> Tensor {
+        let acting = if self.switch.get() { Some(&self.learnt) } else { self.anchor.as_ref() };
+        let Some(factors) = acting else { return y };
+        let update = update(factors) * self.scale;
+        let Some(magnitude) = &factors.magnitude else { return y + update };
+        let magnitude = magnitude.value();
+        let lengths = factors.row_lengths(weight, self.scale).reshape(magnitude.size());
+        let stretch = magnitude / lengths; // s, f32
+        let unbiased = match bias {
+            Some(bias) => &y - bias.value().reshape(stretch.size()),
+            None => y.shallow_clone(),
+        };
+        let kind = y.kind();
+        let stretched = (&stretch - 1.0).to_kind(kind) * unbiased + stretch.to_kind(kind) * update;
+        y + stretched
     }
 }
 
@@ -66,11 +125,12 @@ mod tests {
     #[test]
     fn targets_match_whole_name_parts_only() {
         let spec = LoraSpec {
-            rank: 4,
-            alpha: 4.0,
+            ranks: Ranks::uniform(4, 4.0),
             target_modules: vec!["to_q".into(), "to_out.0".into()],
             seed: 0,
             tensors: None,
+            anchored: false,
+            use_dora: false,
         };
         assert!(spec.targets("mid_block.attentions.0.transformer_blocks.0.attn1.to_q"));
         assert!(spec.targets("attn1.to_out.0"));

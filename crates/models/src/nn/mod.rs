@@ -6,12 +6,14 @@ mod embedding;
 mod linear;
 mod lora;
 mod norm;
+mod ranks;
 mod weights;
 
 pub(crate) use attention::{attend, attend_causally};
 pub use conv::{Conv2d, ConvShape};
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use lora::{AdapterSwitch, Lora, LoraSpec, is_target};
+pub use lora::{AdapterSwitch, Factors, Lora, LoraSpec, is_target};
 pub use norm::{GroupNorm, LayerNorm};
+pub use ranks::Ranks;
 pub use weights::{Init, Param, Role, Scope, TensorSource, Trainable, Weights, WeightsReport};

@@ -13,7 +13,7 @@ use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
-use super::lora::{AdapterSwitch, LoraSpec};
+use super::lora::{AdapterSwitch, Factors, LoraSpec};
 
 /// Whether a network's own parameters receive gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +259,12 @@ impl Weights {
         Some(tensor)
     }
 
+    /// A parameter that never moves and is bit for bit what a master of the same start gives in the compute type.
+    fn still(&self, start: &Tensor, compute: Kind) -> Param {
+        let tensor = start.to_device(self.device).to_kind(Kind::Float).to_kind(compute);
+        Param { tensor: channels_last(tensor).set_requires_grad(false), compute }
+    }
+
     fn place(&self, name: String, tensor: Tensor, role: Role) -> Param {
         let tensor = match role {
             Role::Frozen => {
@@ -335,17 +341,19 @@ impl Scope<'_> {
     ///
     /// # Shapes
     /// `down` is the shape of the down projection, `up` of the up projection; both start as peft's `gaussian` does:
-    /// normal with deviation 1/rank, and zero.
+    /// normal with deviation 1/rank, and zero. DoRA's magnitudes start as the lengths of the rows of `weight` as it is
+    /// computed with, in the compute type.
     pub(super) fn lora(
         &self,
+        weight: &Param,
         down: impl Fn(i64) -> Vec<i64>,
         up: impl Fn(i64) -> Vec<i64>,
     ) -> Option<super::Lora> {
         let spec = self.weights.lora.as_ref().filter(|spec| spec.targets(&self.prefix))?;
-        let factor = |name: &str, shape: Vec<i64>, init: Init| {
+        let start = |name: &str, shape: Vec<i64>, fresh: &dyn Fn(&str, &[i64]) -> Tensor| {
             let name = self.full(name);
             let tensor = match spec.tensors.as_ref() {
-                None => self.weights.initial(spec.seed, &name, &shape, init),
+                None => fresh(&name, &shape),
                 Some(stored) => match stored.get(&name) {
                     Some(tensor) if tensor.size() == shape => tensor.shallow_clone(),
                     Some(tensor) => {
@@ -359,11 +367,30 @@ impl Scope<'_> {
                     }
                 },
             };
-            self.weights.place(name, tensor, Role::Trained)
+            (name, tensor)
         };
-        let rank = spec.rank;
-        let down = factor("lora_A.weight", down(rank), Init::Normal(1.0 / rank as f64));
-        let up = factor("lora_B.weight", up(rank), Init::Zeros);
-        Some(super::Lora { down, up, scale: spec.alpha / rank as f64, switch: self.weights.adapter_switch() })
+        let rank = spec.ranks.rank(&self.prefix);
+        let scale = spec.ranks.scale(&self.prefix);
+        let draw = |init| move |name: &str, shape: &[i64]| self.weights.initial(spec.seed, name, shape, init);
+        let down = start("lora_A.weight", down(rank), &draw(Init::Normal(1.0 / rank as f64)));
+        let up = start("lora_B.weight", up(rank), &draw(Init::Zeros));
+        let still = |(_, tensor): &(String, Tensor)| self.weights.still(tensor, self.weights.compute);
+        let mut anchor =
+            spec.anchored.then(|| Factors { down: still(&down), up: still(&up), magnitude: None });
+        let learns = |(name, tensor): (String, Tensor)| self.weights.place(name, tensor, Role::Trained);
+        let mut learnt = Factors { down: learns(down), up: learns(up), magnitude: None };
+        if spec.use_dora {
+            let rows = learnt.up.tensor.size()[0];
+            let shape = if learnt.up.tensor.dim() == 4 { vec![1, rows, 1, 1] } else { vec![rows] };
+            let lengths = |_: &str, shape: &[i64]| {
+                learnt.row_lengths(weight, scale).to_device(Device::Cpu).reshape(shape)
+            };
+            let magnitude = start("lora_magnitude_vector", shape, &lengths);
+            if let Some(anchor) = &mut anchor {
+                anchor.magnitude = Some(self.weights.still(&magnitude.1, Kind::Float));
+            }
+            learnt.magnitude = Some(Param { compute: Kind::Float, ..learns(magnitude) });
+        }
+        Some(super::Lora { learnt, anchor, scale, switch: self.weights.adapter_switch() })
     }
 }

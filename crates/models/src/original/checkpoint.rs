@@ -14,7 +14,7 @@ use super::open_file::{OpenFile, refuse};
 use super::place::Moved;
 use crate::ModelError;
 use crate::clip_text::Activation;
-use crate::pipeline::{Family, Model, TrainedUNet};
+use crate::pipeline::{Family, Model, Trained};
 use crate::vae::VaeConfig;
 
 impl Layout {
@@ -42,32 +42,33 @@ impl From<Layout> for Family {
 }
 
 /// Writes UNet, VAE and text encoders of a model to one safetensors file under original names, every tensor in the element
-/// type it has. `unet` goes in place of the model's own.
+/// type it has. Networks in `trained` go in place of the model's own.
 ///
 /// # Errors
 /// [`ModelError::Store`] if a file cannot be read or written; [`ModelError::Config`] naming every tensor that original
 /// checkpoints have no place for.
 pub fn pack(
     model: &Model,
-    unet: Option<&TrainedUNet<'_>>,
+    trained: &[Trained<'_>],
     file: impl AsRef<Path>,
     metadata: &Metadata,
 ) -> Result<Layout, ModelError> {
     let (layout, file) = (Layout::of_folder(model)?, file.as_ref());
-    let trained = unet.map(|unet| unet.raw(file)).transpose()?;
     let mut sources = Vec::new();
     for (component, _) in layout.networks() {
         let map = map_of(layout, component, model)?.map_err(|problems| refuse(model.path(), &problems))?;
-        let is_given = component == "unet" && trained.is_some();
-        sources.push((map, if is_given { None } else { Some(model.stored(component)?) }));
+        let given = trained.iter().find(|network| network.component == component);
+        let given = given.map(|network| network.raw(file)).transpose()?;
+        let stored = if given.is_some() { None } else { Some(model.stored(component)?) };
+        sources.push((map, stored, given.unwrap_or_default()));
     }
-    let given: BTreeMap<&str, &Raw> = trained.iter().flatten().map(|raw| (raw.name.as_str(), raw)).collect();
     let held: Vec<BTreeMap<String, Moved<'_>>> = sources
         .iter()
-        .map(|(_, source)| source.iter().flat_map(|s| s.tensors()).map(|t| (t.name.clone(), t)).collect())
+        .map(|(_, source, _)| source.iter().flat_map(|s| s.tensors()).map(|t| (t.name.clone(), t)).collect())
         .collect();
     let mut moved: Vec<Moved<'_>> = Vec::new();
-    for ((map, source), held) in sources.iter().zip(&held) {
+    for ((map, source, given), held) in sources.iter().zip(&held) {
+        let given: BTreeMap<&str, &Raw> = given.iter().map(|raw| (raw.name.as_str(), raw)).collect();
         let found = match source {
             Some(_) => map.store(|name| held.get(name).map(Moved::view)),
             None => map.store(|name| given.get(name).map(|raw| raw.view())),

@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 use super::load::Loaded;
 use crate::ModelError;
 use crate::names::{ends_with, renamed};
-use crate::nn::{LoraSpec, Role, Scope, TensorSource, Weights, WeightsReport};
+use crate::nn::{LoraSpec, Ranks, Role, Scope, TensorSource, Weights, WeightsReport};
 use crate::original::{Change, ComponentMap, Moved, OpenFile, Place, Shapes, restore, shapes};
 
 /// The tensors of a component, under today's names, in whatever files and layout. They are read when they are asked for.
@@ -198,7 +198,8 @@ pub(super) fn build<N>(
     }
     let Build { role, precision, device, lora } = how;
     let weights = Weights::from_source(stored, role, precision, device);
-    let targets = lora.as_ref().map_or_else(Vec::new, |spec| spec.target_modules.clone());
+    let (targets, ranks) =
+        lora.as_ref().map(|spec| (spec.target_modules.clone(), spec.ranks.clone())).unzip();
     let factors: BTreeSet<String> = lora
         .as_ref()
         .and_then(|spec| spec.tensors.as_ref())
@@ -219,9 +220,14 @@ pub(super) fn build<N>(
             report: WeightsReport { unexpected: unused, ..Default::default() },
         });
     }
-    let layers: Vec<_> = parameters.keys().filter_map(|name| name.strip_suffix(".lora_A.weight")).collect();
-    let adapted = |target: &String| layers.iter().any(|layer| ends_with(layer, target));
-    let idle: Vec<_> = targets.into_iter().filter(|target| !adapted(target)).collect();
+    let layers = || parameters.keys().filter_map(|name| name.strip_suffix(".lora_A.weight"));
+    let adapted = |target: &String| layers().any(|layer| ends_with(layer, target));
+    let idle: Vec<_> = targets.into_iter().flatten().filter(|target| !adapted(target)).collect();
+    let idle_patterns = ranks.map_or_else(Vec::new, |ranks: Ranks| ranks.idle(layers()));
+    if idle.is_empty() && !idle_patterns.is_empty() {
+        let problems = format!("no adapted layer has a name ending in {}", idle_patterns.join(", "));
+        return Err(ModelError::Config { path, problems });
+    }
     if !idle.is_empty() {
         let problems = format!("no layer that can be adapted has a name ending in {}", idle.join(", "));
         return Err(ModelError::Config { path, problems });

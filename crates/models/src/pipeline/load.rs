@@ -47,9 +47,6 @@ pub struct Model {
     pub(super) prediction: Option<Prediction>,
 }
 
-/// A model by the name of its most usual form.
-pub type ModelFolder = Model;
-
 impl Model {
     /// The folder or the single file.
     pub fn path(&self) -> &Path {

@@ -13,9 +13,9 @@ mod text;
 
 pub use component::Stored;
 pub use index::{Family, ModelIndex};
-pub use load::{Loaded, Model, ModelFolder};
+pub use load::{Loaded, Model};
 pub use open::ModelSources;
-pub use save::{StoredType, TrainedUNet, save, write_component, write_unet};
+pub use save::{StoredType, Trained, save, write_component, write_unet};
 pub use scheduler::SchedulerConfig;
 pub use text::TextEncoders;
 

@@ -17,7 +17,7 @@ use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::nn::{Role, Weights};
 use crate::original::Moved;
-use crate::unet::{UNet, UNetConfig};
+use crate::unet::UNet;
 
 /// Element type of stored weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,24 +42,25 @@ impl StoredType {
     }
 }
 
-/// A UNet to write in place of a model's own.
+/// A network to write in place of a model's own.
 #[derive(Debug, Clone, Copy)]
-pub struct TrainedUNet<'a> {
+pub struct Trained<'a> {
+    /// Which: `unet`, `text_encoder` or `text_encoder_2`.
+    pub component: &'a str,
     /// Its parameters by their diffusers names.
     pub parameters: &'a Named,
     /// The element type to store them in.
     pub dtype: StoredType,
 }
 
-impl TrainedUNet<'_> {
+impl Trained<'_> {
     /// A parameter as it will be read back, rounded to the stored type.
     pub fn rounded(&self, name: &str) -> Option<Tensor> {
         Some(self.parameters.get(name)?.detach().to_kind(self.dtype.kind()))
     }
 
     fn stored(&self) -> Named {
-        let kind = self.dtype.kind();
-        self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_kind(kind))).collect()
+        rounded(self.parameters, self.dtype)
     }
 
     /// The bytes to write to `path`.
@@ -67,8 +68,13 @@ impl TrainedUNet<'_> {
         Ok(tensors::raw(path, &self.stored())?)
     }
 
-    /// Builds the network from the parameters: names and shapes must be exactly those of the configuration.
-    fn check(&self, config: UNetConfig, destination: &Path) -> Result<(), ModelError> {
+    /// Builds the network from the parameters: names and shapes must be exactly those of the configuration. Text encoders are
+    /// never trained whole, only merged with an adapter, which keeps names and shapes.
+    fn check(&self, model: &Model, destination: &Path) -> Result<(), ModelError> {
+        if self.component != "unet" {
+            return Ok(());
+        }
+        let config = model.unet_config()?;
         let device = self.parameters.values().next().map_or(Device::Cpu, Tensor::device);
         let given = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
         let weights = Weights::from_tensors(given, Role::Frozen, Precision::F32, device);
@@ -80,7 +86,7 @@ impl TrainedUNet<'_> {
     }
 }
 
-/// Writes a whole model folder: the UNet if one is given, everything else as it is, components of a folder byte for byte.
+/// Writes a whole model folder: the networks that are given, everything else as it is, components of a folder byte for byte.
 ///
 /// Every file is whole or not there, and `model_index.json` comes last, so a folder that has one is complete.
 /// Only components the index lists travel; a single-file checkpoint beside them does not.
@@ -88,14 +94,10 @@ impl TrainedUNet<'_> {
 /// # Errors
 /// [`ModelError::Weights`] if the parameters are not exactly those of the model's UNet; [`ModelError::Store`] if
 /// a file cannot be read or written, or the destination is the model itself.
-pub fn save(
-    model: &Model,
-    unet: Option<&TrainedUNet<'_>>,
-    destination: impl AsRef<Path>,
-) -> Result<(), ModelError> {
+pub fn save(model: &Model, trained: &[Trained<'_>], destination: impl AsRef<Path>) -> Result<(), ModelError> {
     let destination = destination.as_ref();
-    if let Some(unet) = unet {
-        unet.check(model.unet_config()?, &destination.join("unet"))?;
+    for network in trained {
+        network.check(model, &destination.join(network.component))?;
     }
     atomic::create_folder(destination)?;
     if same_folder(&model.path, destination) {
@@ -112,8 +114,8 @@ pub fn save(
     }
     for component in &model.index.components {
         let target = destination.join(component);
-        match unet.filter(|_| component == "unet") {
-            Some(unet) => write_trained(model, unet, &target)?,
+        match trained.iter().find(|network| network.component == component) {
+            Some(network) => write_trained(model, network, &target)?,
             None => write_part(model, component, &target)?,
         }
     }
@@ -124,15 +126,23 @@ pub fn save(
 ///
 /// # Errors
 /// As [`save`].
-pub fn write_unet(model: &Model, unet: &TrainedUNet<'_>, folder: impl AsRef<Path>) -> Result<(), ModelError> {
-    unet.check(model.unet_config()?, folder.as_ref())?;
+pub fn write_unet(model: &Model, unet: &Trained<'_>, folder: impl AsRef<Path>) -> Result<(), ModelError> {
+    unet.check(model, folder.as_ref())?;
     write_trained(model, unet, folder.as_ref())
 }
 
-fn write_trained(model: &Model, unet: &TrainedUNet<'_>, folder: &Path) -> Result<(), ModelError> {
+fn write_trained(model: &Model, network: &Trained<'_>, folder: &Path) -> Result<(), ModelError> {
     atomic::create_folder(folder)?;
-    model.config("unet").write(&folder.join("config.json"))?;
-    write_weights(folder, DIFFUSERS_STEM, &unet.stored())
+    model.config(network.component).write(&folder.join("config.json"))?;
+    write_weights(folder, stem(network.component), &network.stored())
+}
+
+fn rounded(tensors: &Named, dtype: StoredType) -> Named {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_kind(dtype.kind()))).collect()
+}
+
+fn stem(component: &str) -> &'static str {
+    if component.starts_with("text") { TRANSFORMERS_STEM } else { DIFFUSERS_STEM }
 }
 
 fn write_part(model: &Model, component: &str, target: &Path) -> Result<(), ModelError> {
@@ -154,8 +164,7 @@ fn write_part(model: &Model, component: &str, target: &Path) -> Result<(), Model
             let tensors: Vec<Moved<'_>> = stored.tensors().collect();
             let views: Vec<TensorView<'_>> = tensors.iter().map(Moved::view).collect();
             model.config(component).write(&target.join("config.json"))?;
-            let stem = if component.starts_with("text") { TRANSFORMERS_STEM } else { DIFFUSERS_STEM };
-            write(target.join(format!("{stem}.safetensors")), &views, &pytorch())?;
+            write(target.join(format!("{}.safetensors", stem(component))), &views, &pytorch())?;
         }
     }
     if component == "scheduler" { write_prediction(model, target) } else { Ok(()) }
@@ -191,7 +200,7 @@ pub fn write_component(
     let folder = folder.as_ref();
     atomic::create_folder(folder)?;
     json_file::write(folder.join("config.json"), config)?;
-    write_weights(folder, stem, &TrainedUNet { parameters: tensors, dtype }.stored())
+    write_weights(folder, stem, &rounded(tensors, dtype))
 }
 
 fn write_weights(folder: &Path, stem: &str, tensors: &Named) -> Result<(), ModelError> {

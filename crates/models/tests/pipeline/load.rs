@@ -8,7 +8,7 @@ use tastemaker_diffusion::LatentCodec;
 use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
-use tastemaker_models::nn::{LoraSpec, Role, Weights};
+use tastemaker_models::nn::{LoraSpec, Ranks, Role, Weights};
 use tastemaker_models::pipeline::Family;
 use tastemaker_testkit::{Golden, assert_close, relative_error};
 use tastemaker_torch::{Precision, tensors};
@@ -39,7 +39,7 @@ fn an_adapter_comes_along_and_must_fit() {
     let (folder, golden) = (sd1(), Golden::load("models", "unet-sd1-lora"));
     let model = open(&folder);
     let load = |lora: LoraSpec| model.unet(Role::Frozen, Precision::F32, Device::Cpu, Some(lora));
-    let spec = || LoraFile::read(golden.path(FILE_NAME)).unwrap().into_spec();
+    let spec = || LoraFile::read(golden.path(FILE_NAME)).unwrap().unet.into_spec();
     let unet = load(spec()).unwrap();
     assert_close(&predict(&golden, &unet.network), &golden.tensor("output"), 1e-5, "adapted");
     assert!(unet.trainable.iter().all(|p| p.name.contains(".lora_")));
@@ -51,11 +51,12 @@ fn an_adapter_comes_along_and_must_fit() {
     assert_eq!(report.unexpected, ["nowhere.lora_A.weight"]);
 
     let fresh = |target: &str| LoraSpec {
-        rank: 2,
-        alpha: 2.0,
+        ranks: Ranks::uniform(2, 2.0),
         target_modules: vec!["to_q".into(), target.into()],
         seed: 0,
         tensors: None,
+        anchored: false,
+        use_dora: false,
     };
     assert!(load(fresh("to_out.0")).is_ok());
     let error = load(fresh("to_kk")).unwrap_err().to_string();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tastemaker_models::ModelError;
 use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::{Model, StoredType, TrainedUNet, save};
+use tastemaker_models::pipeline::{Model, StoredType, Trained, save};
 use tastemaker_torch::tensors::Named;
 use tastemaker_torch::{Precision, tensors};
 use tch::{Device, Kind};
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use crate::folders::{WEIGHTS, files, open, sd1};
 
-fn trained(parameters: &Named, dtype: StoredType) -> TrainedUNet<'_> {
-    TrainedUNet { parameters, dtype }
+fn trained(parameters: &Named, dtype: StoredType) -> Trained<'_> {
+    Trained { component: "unet", parameters, dtype }
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_saved_model_is_the_same_but_for_its_unet() {
     let unet = model.unet(Role::Trained, Precision::F32, Device::Cpu, None).unwrap();
     let destination = out.path().join("runs/tuned");
     tch::no_grad(|| unet.trainable.iter().for_each(|p| drop(p.tensor.shallow_clone().fill_(0.5))));
-    save(&model, Some(&trained(&unet.parameters, StoredType::F32)), &destination).unwrap();
+    save(&model, &[trained(&unet.parameters, StoredType::F32)], &destination).unwrap();
 
     let (mut before, mut after) = (files(folder.path()), files(&destination));
     let weights = Path::new("unet").join(WEIGHTS);
@@ -47,7 +47,7 @@ fn saving_what_was_loaded_gives_the_same_weights() {
     for (dtype, kind) in
         [(StoredType::F32, Kind::Float), (StoredType::F16, Kind::Half), (StoredType::Bf16, Kind::BFloat16)]
     {
-        save(&model, Some(&trained(&unet.parameters, dtype)), out.path()).unwrap();
+        save(&model, &[trained(&unet.parameters, dtype)], out.path()).unwrap();
         let stored = tensors::read(&out.path().join("unet").join(WEIGHTS)).unwrap();
         assert!(stored.keys().eq(unet.parameters.keys()));
         assert!(
@@ -63,13 +63,13 @@ fn a_model_is_not_saved_over_itself_nor_with_tensors_that_do_not_fit() {
     let before = files(folder.path());
     let model = open(&folder);
     let mut parameters = model.unet(Role::Frozen, Precision::F32, Device::Cpu, None).unwrap().parameters;
-    let error = save(&model, Some(&trained(&parameters, StoredType::F32)), folder.path()).unwrap_err();
+    let error = save(&model, &[trained(&parameters, StoredType::F32)], folder.path()).unwrap_err();
     assert!(error.to_string().contains("the model itself"), "{error}");
     let tensor = parameters.remove("conv_in.bias").unwrap();
     parameters.insert("conv_in.lora_A.weight".into(), tensor);
     let out = TempDir::new().unwrap();
     let Err(ModelError::Weights { report, .. }) =
-        save(&model, Some(&trained(&parameters, StoredType::F32)), out.path())
+        save(&model, &[trained(&parameters, StoredType::F32)], out.path())
     else {
         panic!("a parameter is missing")
     };

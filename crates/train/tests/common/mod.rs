@@ -10,7 +10,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser, Posterior};
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{Objective, objective};
 use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
-use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Role, Trainable, Weights};
+use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_run::{Event, Plan, Recipe, resolve};
 use tastemaker_testkit::golden_dir;
@@ -38,8 +38,45 @@ pub fn network(area: &str, case: &str, role: Role, precision: Precision) -> Netw
 
 /// The demo network under a fresh adapter of attention projections and convolutions.
 pub fn adapted(precision: Precision) -> Network {
+    build(stored("models", "unet-demo"), Role::Frozen, precision, Some(fresh()))
+}
+
+/// As [`adapted`], lengths of rows learnt apart.
+pub fn dora(precision: Precision) -> Network {
+    let lora = LoraSpec { use_dora: true, ..fresh() };
+    build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
+}
+
+fn fresh() -> LoraSpec {
     let target_modules = ["to_q", "to_k", "to_v", "to_out.0", "conv1"].map(str::to_owned).to_vec();
-    let lora = LoraSpec { rank: 4, alpha: 8.0, target_modules, seed: 3, tensors: None };
+    LoraSpec {
+        ranks: Ranks::uniform(4, 8.0),
+        target_modules,
+        seed: 3,
+        tensors: None,
+        anchored: false,
+        use_dora: false,
+    }
+}
+
+/// The demo network under an adapter that has learnt already; `anchored` keeps it for the reference.
+pub fn learnt(precision: Precision, anchored: bool) -> Network {
+    learnt_from(adapted(Precision::F32), precision, anchored)
+}
+
+/// As [`learnt`], lengths of rows learnt apart.
+pub fn learnt_dora(precision: Precision, anchored: bool) -> Network {
+    learnt_from(dora(Precision::F32), precision, anchored)
+}
+
+fn learnt_from(fresh_one: Network, precision: Precision, anchored: bool) -> Network {
+    let drawn = fresh_one.trainable.iter().enumerate().map(|(index, factor)| {
+        let moved = factor.tensor.detach() * 0.9 + normal(500 + index as u64, &factor.tensor.size()) * 0.1;
+        (factor.name.clone(), moved)
+    });
+    let tensors: Named = drawn.collect();
+    let use_dora = tensors.keys().any(|name| name.ends_with("magnitude_vector"));
+    let lora = LoraSpec { tensors: Some(tensors), anchored, use_dora, ..fresh() };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
 }
 
@@ -85,6 +122,21 @@ impl Pairing {
     /// An adapter learns; the reference is the same network without it.
     pub fn adapted(precision: Precision) -> Self {
         Self { policy: adapted(precision), frozen: None }
+    }
+
+    /// An adapter that has learnt already goes on; the reference has it as it was.
+    pub fn continued(precision: Precision) -> Self {
+        Self { policy: learnt(precision, true), frozen: None }
+    }
+
+    /// As [`Pairing::adapted`] with [`dora`].
+    pub fn dora(precision: Precision) -> Self {
+        Self { policy: dora(precision), frozen: None }
+    }
+
+    /// As [`Pairing::continued`] with [`dora`].
+    pub fn continued_dora(precision: Precision) -> Self {
+        Self { policy: learnt_dora(precision, true), frozen: None }
     }
 
     /// A policy that has moved from its reference.

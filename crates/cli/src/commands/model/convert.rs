@@ -46,14 +46,14 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     }
     match thing {
         Thing::Folder(folder) => {
-            let layout = pack(&folder, None, to, &[("format".to_owned(), "pt".to_owned())].into())?;
+            let layout = pack(&folder, &[], to, &[("format".to_owned(), "pt".to_owned())].into())?;
             println!("wrote {}, a single-file checkpoint of {}", to.display(), layout.title());
         }
         Thing::SingleFile(file) => {
             let config = model_config.as_deref().map(|name| locate(name, None)).transpose()?;
             let of = ModelSources::of(file.path());
             let model = Model::from_sources(&ModelSources { config, prediction: *prediction_type, ..of })?;
-            save(&model, None, to)?;
+            save(&model, &[], to)?;
             Model::open(to)?;
             println!("wrote {}, a diffusers folder of {}", to.display(), file.layout.title());
         }

@@ -64,9 +64,16 @@ fn stored_sizes(stored: &Stored) -> String {
 
 fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
     say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
-    say("rank", &file.rank.to_string());
-    say("alpha", &file.alpha.to_string());
-    say("adapts", &format!("{} layers", file.tensors.len() / 2));
+    let is_dora = file.parts().any(|(_, part)| part.is_dora());
+    if is_dora {
+        say("kind", "DoRA, the lengths of rows are learnt apart from their directions");
+    }
+    for (component, part) in file.parts() {
+        let layers = part.layers();
+        say("rank", &counted(layers.iter().map(|layer| part.ranks.rank(layer) as f64)));
+        say("alpha", &counted(layers.iter().map(|layer| part.ranks.alpha(layer))));
+        say("adapts", &format!("{} layers of {component}", layers.len()));
+    }
     let header = Header::read(path)?;
     let infos = header.tensors.iter();
     say("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
@@ -75,10 +82,27 @@ fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout
         LoraNames::Diffusers => {
             "diffusers and peft; ComfyUI, A1111 and Forge after `tastemaker model convert`"
         }
+        LoraNames::Kohya if is_dora => "LyCORIS, A1111, Forge and ComfyUI; diffusers leaves `dora_scale` out",
         LoraNames::Kohya => "A1111, Forge, ComfyUI, InvokeAI and diffusers",
     };
     say("loads in", tools);
     Ok(())
+}
+
+/// One number for all layers, or how many layers have which, the most frequent first.
+fn counted(values: impl Iterator<Item = f64>) -> String {
+    let mut counts: Vec<(f64, usize)> = Vec::new();
+    for value in values {
+        match counts.iter_mut().find(|(seen, _)| *seen == value) {
+            Some((_, n)) => *n += 1,
+            None => counts.push((value, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    match counts[..] {
+        [(value, _)] => value.to_string(),
+        _ => counts.iter().map(|(value, n)| format!("{value} in {n} layers")).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn of_view(view: TensorView<'_>) -> (Dtype, &[usize], usize) {

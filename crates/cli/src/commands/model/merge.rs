@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::original::pack;
-use tastemaker_models::pipeline::{StoredType, TrainedUNet, save};
+use tastemaker_models::pipeline::{StoredType, Trained, save};
 
 use super::must_be_new;
 use crate::commands::parts::PartFlags;
@@ -24,7 +24,7 @@ pub struct MergeArgs {
     /// How much of the LoRA: 1 is as trained.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     weight: f64,
-    /// Element type of the UNet that is written.
+    /// Element type of the networks that the LoRA adapts.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
     #[command(flatten)]
@@ -46,25 +46,30 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
     let folder = parts.open(model)?;
     let lora = &locate_lora(&args.lora)?;
     let file = LoraFile::read_for(lora, &folder)?;
-    let merged = file.merged(&folder.stored("unet")?, *weight).map_err(|strangers| {
-        let shown = strangers.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let n = strangers.len();
-        anyhow::Error::from(tastemaker_store::StoreError::malformed(
-            lora,
-            format!("{n} layers that the UNet of {model} does not have in this size ({shown})"),
-            "an adapter of this model",
-        ))
-    })?;
+    let mut merged = Vec::new();
+    for (component, part) in file.parts() {
+        let weights = part.merged(&folder.stored(component)?, *weight).map_err(|strangers| {
+            let shown = strangers.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let n = strangers.len();
+            anyhow::Error::from(tastemaker_store::StoreError::malformed(
+                lora,
+                format!("{n} layers that {component} of {model} does not have in this size ({shown})"),
+                "an adapter of this model",
+            ))
+        })?;
+        merged.push((component, weights));
+    }
     let dtype = match dtype {
         Dtype::F32 => StoredType::F32,
         Dtype::F16 => StoredType::F16,
         Dtype::Bf16 => StoredType::Bf16,
     };
-    let unet = TrainedUNet { parameters: &merged, dtype };
+    let merged: Vec<Trained<'_>> =
+        merged.iter().map(|(component, parameters)| Trained { component, parameters, dtype }).collect();
     if to.extension().is_some_and(|extension| extension == "safetensors") {
-        pack(&folder, Some(&unet), to, &[("format".to_owned(), "pt".to_owned())].into())?;
+        pack(&folder, &merged, to, &[("format".to_owned(), "pt".to_owned())].into())?;
     } else {
-        save(&folder, Some(&unet), to)?;
+        save(&folder, &merged, to)?;
     }
     println!("wrote {}", to.display());
     Ok(())

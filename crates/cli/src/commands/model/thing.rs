@@ -17,7 +17,7 @@ pub enum Thing {
     Folder(Model),
     /// A single-file checkpoint.
     SingleFile(SingleFile),
-    /// An adapter of a UNet; the layout is `None` for one of no published UNet.
+    /// An adapter; the layout is `None` for one of no published UNet.
     Lora {
         /// Where it is.
         path: PathBuf,

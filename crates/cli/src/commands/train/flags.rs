@@ -189,12 +189,21 @@ struct AdapterFlags {
     /// Name endings of the layers that get a LoRA, with commas between [default: to_k,to_q,to_v,to_out.0]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     target_modules: Option<Vec<String>>,
+    /// Learn the lengths of the rows of weights apart from their directions (DoRA)
+    #[arg(long)]
+    use_dora: bool,
+    /// A LoRA to start from and compare with, of any tool; its rank, alpha and layers are kept
+    #[arg(long, value_name = "FILE")]
+    network_weights: Option<PathBuf>,
 }
 
 impl AdapterFlags {
     fn section(self) -> AdapterSection {
-        let Self { adapter: kind, rank, alpha, target_modules } = self;
-        AdapterSection { kind, rank, alpha, target_modules }
+        let Self { adapter: kind, rank, alpha, target_modules, use_dora, network_weights } = self;
+        let use_dora = use_dora.then_some(true);
+        let typed =
+            AdapterSection { kind, rank, alpha, target_modules, use_dora, ..AdapterSection::default() };
+        AdapterSection { network_weights, ..typed }
     }
 }
 

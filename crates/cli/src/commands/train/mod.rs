@@ -12,6 +12,7 @@ use tastemaker_data::{DataError, PairSource, formats};
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
+use tastemaker_train::start::with_network_weights;
 use tastemaker_train::{estimate, session};
 
 use crate::exit::UsageError;
@@ -74,7 +75,7 @@ fn find(name: &mut String, revision: Option<&str>, only_shown: bool) -> Result<(
 }
 
 /// Prints the plan, with the size of the data if it is there.
-fn show(plan: Plan) -> Result<()> {
+fn show(mut plan: Plan) -> Result<()> {
     let sources = session::sources(&plan.model);
     let parts = [Some(&sources.model), sources.config.as_ref(), sources.vae.as_ref(), sources.unet.as_ref()];
     let absent: Vec<&PathBuf> = parts.into_iter().flatten().filter(|path| !path.exists()).collect();
@@ -82,6 +83,9 @@ fn show(plan: Plan) -> Result<()> {
         eprintln!("note: the model {} does not exist yet", path.display());
     }
     let model = if absent.is_empty() { Some(Model::from_sources(&sources)?) } else { None };
+    if let Some(model) = &model {
+        plan = with_network_weights(plan, model)?.0;
+    }
     let plan = match formats::open(&plan.data.train_data_dir) {
         Ok(source) => with_data(plan, source.as_ref()).0,
         Err(DataError::Store(StoreError::Missing { path, .. })) if path == plan.data.train_data_dir => {

@@ -1,0 +1,122 @@
+//! The LoRA that a run starts from, where there is one.
+
+use std::collections::BTreeSet;
+
+use tastemaker_models::adapters::{LoraFile, LoraPart};
+use tastemaker_models::nn::{LoraSpec, Ranks};
+use tastemaker_models::original::unet_shapes;
+use tastemaker_models::pipeline::Model;
+use tastemaker_run::{Adapter, AdapterSection, LoraPlan, Plan, Problem, RunError};
+use tastemaker_store::checksum::sha256_file;
+
+use crate::TrainError;
+
+/// Rank and alpha of each layer.
+pub(crate) fn ranks(plan: &LoraPlan) -> Ranks {
+    let wide = |(name, rank): (&String, &u32)| (name.clone(), i64::from(*rank));
+    Ranks {
+        rank: i64::from(plan.rank),
+        alpha: plan.alpha,
+        rank_pattern: plan.rank_pattern.iter().map(wide).collect(),
+        alpha_pattern: plan.alpha_pattern.clone(),
+    }
+}
+
+/// The plan in full, with the LoRA that training starts from if it names one; other plans come back as they are.
+///
+/// The base model with this LoRA is what comparing methods compare with, and the LoRA goes on being trained.
+///
+/// # Errors
+/// [`TrainError`] for a file that holds no LoRA of this model; [`RunError::Invalid`] for every key that was typed with
+/// another value than the file's, with both.
+pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Option<LoraPart>), TrainError> {
+    let (path, asked) = match &plan.adapter {
+        Adapter::Continued { network_weights, asked } => (network_weights.clone(), asked.clone()),
+        Adapter::Lora(LoraPlan { network_weights: Some(path), .. }) => {
+            (path.clone(), AdapterSection::default())
+        }
+        _ => return Ok((plan, None)),
+    };
+    let file = LoraFile::read_for(&path, folder)?.into_unet(&path)?;
+    let problems = differences(&asked, &file, folder)?;
+    if !problems.is_empty() {
+        return Err(RunError::Invalid(problems).into());
+    }
+    let Ranks { rank, alpha, rank_pattern, alpha_pattern } = file.ranks.clone();
+    let narrow = |(name, rank): (String, i64)| (name, rank as u32);
+    plan.adapter = Adapter::Lora(LoraPlan {
+        rank: rank as u32,
+        alpha,
+        target_modules: file.target_modules.clone(),
+        rank_pattern: rank_pattern.into_iter().map(narrow).collect(),
+        alpha_pattern,
+        use_dora: file.is_dora(),
+        network_weights: Some(path),
+    });
+    Ok((plan, Some(file)))
+}
+
+/// Name and hash of the LoRA that a run starts from, for its card.
+pub(crate) fn origin(plan: &Plan) -> Result<Option<String>, TrainError> {
+    let Adapter::Lora(LoraPlan { network_weights: Some(path), .. }) = &plan.adapter else { return Ok(None) };
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let hash = sha256_file(path).map_err(RunError::from)?;
+    Ok(Some(format!("LoRA `{name}`, sha256 `{hash}`")))
+}
+
+/// What was typed beside the file and is not what the file says.
+fn differences(asked: &AdapterSection, file: &LoraPart, folder: &Model) -> Result<Vec<Problem>, TrainError> {
+    const WANTED: &str = "the same or nothing, for the file decides";
+    let mut problems = Vec::new();
+    let mut problem = |key, typed: String, there: String| {
+        problems.push(Problem {
+            key,
+            found: format!("{typed}, but {there} in network_weights"),
+            wanted: WANTED,
+        });
+    };
+    let layers = file.layers();
+    let wanted = Ranks {
+        rank: asked.rank.map_or(file.ranks.rank, i64::from),
+        alpha: asked.alpha.unwrap_or(file.ranks.alpha),
+        rank_pattern: match (&asked.rank, &asked.rank_pattern) {
+            (None, None) => file.ranks.rank_pattern.clone(),
+            (_, pattern) => {
+                pattern.iter().flatten().map(|(name, rank)| (name.clone(), i64::from(*rank))).collect()
+            }
+        },
+        alpha_pattern: match (&asked.alpha, &asked.alpha_pattern) {
+            (None, None) => file.ranks.alpha_pattern.clone(),
+            (_, pattern) => pattern.clone().unwrap_or_default(),
+        },
+    };
+    if let Some(layer) = layers.iter().find(|layer| wanted.rank(layer) != file.ranks.rank(layer)) {
+        let (typed, there) = (wanted.rank(layer), file.ranks.rank(layer));
+        problem("adapter.rank", format!("{typed} for {layer}"), there.to_string());
+    }
+    if let Some(layer) = layers.iter().find(|layer| wanted.alpha(layer) != file.ranks.alpha(layer)) {
+        let (typed, there) = (wanted.alpha(layer), file.ranks.alpha(layer));
+        problem("adapter.alpha", format!("{typed} for {layer}"), there.to_string());
+    }
+    if let Some(use_dora) = asked.use_dora.filter(|use_dora| *use_dora != file.is_dora()) {
+        problem("adapter.use_dora", use_dora.to_string(), file.is_dora().to_string());
+    }
+    if let Some(target_modules) = &asked.target_modules {
+        let spec = LoraSpec {
+            ranks: wanted,
+            target_modules: target_modules.clone(),
+            seed: 0,
+            tensors: None,
+            anchored: false,
+            use_dora: false,
+        };
+        let shapes = unet_shapes(&folder.unet_config()?);
+        let weights = shapes.iter().filter(|(_, shape)| shape.len() > 1);
+        let named =
+            weights.filter_map(|(name, _)| name.strip_suffix(".weight").filter(|layer| spec.targets(layer)));
+        if named.map(str::to_owned).collect::<BTreeSet<_>>() != layers {
+            problem("adapter.target_modules", target_modules.join(", "), file.target_modules.join(", "));
+        }
+    }
+    Ok(problems)
+}
