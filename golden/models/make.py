@@ -211,6 +211,18 @@ def save_lora(folder, unet):
             (folder / name).write_bytes((pathlib.Path(scratch) / "pytorch_lora_weights.safetensors").read_bytes())
 
 
+def save_legacy(folder, unet):
+    """As diffusers saved attention processors before PEFT: pickled, without a prefix, without metadata."""
+    names = {"to_out.0.": "to_out_lora.", **{f"to_{x}.": f"to_{x}_lora." for x in "qkv"}}
+    legacy = {}
+    for key, value in get_peft_model_state_dict(unet).items():
+        block, layer = key.replace("lora_A", "down").replace("lora_B", "up").rsplit(".to_", 1)
+        layer = f"to_{layer}"
+        new = next(layer.replace(old, new) for old, new in names.items() if layer.startswith(old))
+        legacy[f"{block}.processor.{new}"] = value.detach().clone()
+    torch.save(legacy, folder / "legacy.bin")
+
+
 def stored_name(parameter):
     """The name of a factor in files: without the adapter's name, and without the end that DoRA's vector has in memory."""
     return parameter.replace(".default.", ".").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
@@ -236,6 +248,8 @@ def record_loras(root):
         exact, rounded = ({stored_name(k): v for k, v in run.items()} for run in (exact, rounded))
 
         save_lora(folder, unet)
+        if case == "unet-sd1-lora":
+            save_legacy(folder, unet)
         save_case(
             folder, what, seed, ["diffusers", "peft"], given, exact, rounded,
             weights="unet-sd1", rank=str(config.r), alpha=str(config.lora_alpha),

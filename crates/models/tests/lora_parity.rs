@@ -213,6 +213,14 @@ fn without_metadata_alpha_equals_the_rank_of_the_factors() {
     }
 }
 
+#[test]
+fn a_pickled_file_of_attention_processors_holds_the_same_adapter() {
+    let golden = Golden::load("models", "unet-sd1-lora");
+    let (told, legacy) = (unet(golden.path(FILE_NAME)), unet(golden.path("legacy.bin")));
+    assert_eq!(legacy.ranks, Ranks::uniform(told.ranks.rank, told.ranks.rank as f64));
+    assert_same(&legacy, &told);
+}
+
 #[track_caller]
 fn assert_same(found: &LoraPart, wanted: &LoraPart) {
     assert!(found.tensors.keys().eq(wanted.tensors.keys()));
