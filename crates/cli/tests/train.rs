@@ -245,6 +245,58 @@ fn sdxl_trains_by_every_method_and_as_turbo() {
 }
 
 #[test]
+fn text_encoders_learn_beside_the_unet() {
+    for (bench, components) in
+        [(Bench::new(), &["text_encoder"][..]), (Bench::sdxl(), &["text_encoder", "text_encoder_2"])]
+    {
+        for method in METHODS {
+            for precision in ["no", "bf16"] {
+                let output = format!("{method}-{precision}");
+                let line = "--proportion_empty_prompts 0.5 --train_text_encoder --text_encoder_lr 1e-4";
+                let more = line.split(' ').chain(["--method", method, "--mixed_precision", precision]);
+                trained(bench.train(&output, &more.collect::<Vec<_>>()));
+                let first = &steps(&bench, &output)[0];
+                if ["diffusion-dpo", "ddim-inpo"].contains(&method) {
+                    let start = (Some(0.0), std::f64::consts::LN_2);
+                    assert_eq!((first.logit_mean, first.loss), start, "{output}");
+                }
+                let read = |name: &str| {
+                    let model = Model::open(bench.path("model")).unwrap();
+                    LoraFile::read_for(bench.path(&output).join(name), &model).unwrap()
+                };
+                let file = read("pytorch_lora_weights.safetensors");
+                assert!(file.text.keys().eq(components), "{output}");
+                let twin = read("pytorch_lora_weights_kohya.safetensors");
+                for (component, part) in &file.text {
+                    let ups = part.tensors.iter().filter(|(name, _)| name.ends_with("lora_B.weight"));
+                    // SDXL reads the states before the last layer: without a projection that one does not learn.
+                    let learnt = ups.filter(|(_, up)| up.abs().max().double_value(&[]) > 0.0).count();
+                    assert!(learnt >= 4, "{output}: {learnt} factors learnt");
+                    let there = |name: &String| &twin.text[component].tensors[name];
+                    assert!(part.tensors.iter().all(|(name, tensor)| there(name).equal(tensor)), "{output}");
+                }
+            }
+        }
+        // The result can be painted with, merged, and trained on.
+        let lora = "mapo-no/pytorch_lora_weights_kohya.safetensors";
+        let paint = |model: &str, more: &[&str], out: &str| {
+            let line = ["sample", "--prompt", "a fox", "--num_inference_steps", "2", "--model", model];
+            bench.succeed(&[&line[..], more, &["--out", out]].concat());
+            let folder = bench.path(out);
+            let picture = files(&folder).into_iter().find(|(path, _)| path.extension().unwrap() == "png");
+            image::load_from_memory(&picture.unwrap().1).unwrap().to_rgb8().into_raw()
+        };
+        bench.succeed(&["model", "merge", "model", lora, "merged"]);
+        let (adapted, merged) = (paint("model", &["--lora", lora], "a"), paint("merged", &[], "b"));
+        let far = adapted.iter().zip(&merged).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(far <= 2, "merged and adapted model paint {far} apart");
+        trained(bench.train("again", &["--method", "diffusion-dpo", "--network_weights", lora]));
+        let first = &steps(&bench, "again")[0];
+        assert_eq!((first.logit_mean, first.loss), (Some(0.0), std::f64::consts::LN_2));
+    }
+}
+
+#[test]
 fn what_sdxl_is_told_about_sizes_matters() {
     let bench = Bench::sdxl();
     let first_error = |kind: &str| {

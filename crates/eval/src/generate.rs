@@ -9,7 +9,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::{Model, SchedulerConfig, TextEncoders};
+use tastemaker_models::pipeline::{Model, SchedulerConfig, TextAdapters, TextEncoders};
 use tastemaker_models::vae::Vae;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
@@ -57,11 +57,24 @@ impl Painter {
     /// # Errors
     /// [`EvalError::Model`] for whatever the folder lacks.
     pub fn open(folder: &Model, precision: Precision, device: Device) -> Result<Self, EvalError> {
+        Self::adapted(folder, TextAdapters::new(), precision, device)
+    }
+
+    /// As [`Painter::open`], with adapters of text encoders.
+    ///
+    /// # Errors
+    /// [`EvalError::Model`], also for an adapter that does not fit.
+    pub fn adapted(
+        folder: &Model,
+        text: TextAdapters,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self, EvalError> {
         let unet = folder.unet_config()?;
         let codec = folder.vae(Role::Frozen, precision, device)?.network;
         let resolution = unet.sample_size * codec.config().downsampling();
         Ok(Self {
-            text: folder.text(precision, device)?,
+            text: folder.adapted_text(text, precision, device)?,
             scheduler: folder.schedule()?,
             latent_shape: [unet.in_channels, unet.sample_size, unet.sample_size],
             resolution,

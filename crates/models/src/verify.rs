@@ -12,9 +12,9 @@ use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor, no_grad, with_grad};
 
 use crate::ModelError;
-use crate::adapters::LoraPart;
-use crate::nn::{Role, Trainable};
-use crate::pipeline::{Family, Model};
+use crate::adapters::LoraFile;
+use crate::nn::{LoraSpec, Role, Trainable};
+use crate::pipeline::{Family, Model, TextAdapters};
 
 /// Header entry with the prompts, a JSON list.
 pub const PROMPTS: &str = "prompts";
@@ -42,14 +42,15 @@ pub fn verify(
     path: &Path,
     reference: &Named,
     prompts: &[String],
-    lora: Option<LoraPart>,
+    lora: Option<LoraFile>,
     precision: Precision,
 ) -> Result<Vec<Agreement>, ModelError> {
+    let (unet_lora, text_loras) = lora.map(LoraFile::into_specs).unwrap_or_default();
     let reference = Reference { path, tensors: reference };
     let mut found = Vec::new();
     no_grad(|| {
-        text(folder, &reference, prompts, precision, &mut found)?;
-        unet(folder, &reference, lora, precision, &mut found)?;
+        text(folder, &reference, prompts, text_loras, precision, &mut found)?;
+        unet(folder, &reference, unet_lora, precision, &mut found)?;
         vae(folder, &reference, &mut found)
     })?;
     Ok(found)
@@ -100,6 +101,7 @@ fn text(
     folder: &Model,
     reference: &Reference<'_>,
     prompts: &[String],
+    adapters: TextAdapters,
     precision: Precision,
     found: &mut Vec<Agreement>,
 ) -> Result<(), ModelError> {
@@ -107,7 +109,7 @@ fn text(
     if prompts.is_empty() || results.iter().all(|name| reference.get(name).is_none()) {
         return Ok(());
     }
-    let encoders = folder.text(precision, Device::Cpu)?;
+    let encoders = folder.adapted_text(adapters, precision, Device::Cpu)?;
     for (tokenizer, name) in encoders.tokenizers().zip(results) {
         let Some(theirs) = reference.get(name) else { continue };
         let ours = Tensor::from_slice(&tokenizer.encode_batch(prompts)).view([prompts.len() as i64, -1]);
@@ -129,7 +131,7 @@ fn text(
 fn unet(
     folder: &Model,
     reference: &Reference<'_>,
-    lora: Option<LoraPart>,
+    lora: Option<LoraSpec>,
     precision: Precision,
     found: &mut Vec<Agreement>,
 ) -> Result<(), ModelError> {
@@ -156,7 +158,7 @@ fn unet(
         }
         _ => Conditioning::text(hidden),
     };
-    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora.map(LoraPart::into_spec))?;
+    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora)?;
     let predict = || unet.network.predict(&sample, &timestep, &conditioning);
     let weights = reference.shaped("noise_pred_weights", &sample.size())?;
     let Some(weights) = weights.filter(|_| !unet.trainable.is_empty()) else {

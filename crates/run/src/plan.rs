@@ -149,6 +149,9 @@ pub struct LoraPlan {
     /// Whether lengths of rows are learnt apart from directions (DoRA).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub use_dora: bool,
+    /// Name endings of the text encoders' layers that get one too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub text_encoder_target_modules: Vec<String>,
     /// The LoRA that training starts from and compares with, which says all of the above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_weights: Option<PathBuf>,
@@ -160,6 +163,9 @@ pub struct LoraPlan {
 pub struct OptimizerPlan {
     /// As typed; what is used is [`Plan::effective_learning_rate`].
     pub learning_rate: f64,
+    /// That of text encoders, as typed; `None` is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder_lr: Option<f64>,
     /// Whether the learning rate is multiplied by the pairs per step.
     pub scale_lr: bool,
     /// Decay of the first moment.
@@ -297,6 +303,11 @@ impl Plan {
     pub fn effective_learning_rate(&self) -> f64 {
         let scale = if self.optimizer.scale_lr { self.effective_batch() as f64 } else { 1.0 };
         self.optimizer.learning_rate * scale
+    }
+
+    /// The learning rate of text encoders over that of the UNet.
+    pub fn text_rate(&self) -> f64 {
+        self.optimizer.text_encoder_lr.map_or(1.0, |rate| rate / self.optimizer.learning_rate)
     }
 
     /// Optimiser steps that use every pair once on average, once the data is known.

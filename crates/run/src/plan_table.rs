@@ -53,6 +53,10 @@ fn rows(plan: &Plan) -> Vec<Row> {
             if lora.use_dora {
                 row("adapter", "use_dora", words(&true));
             }
+            if !lora.text_encoder_target_modules.is_empty() {
+                let names = lora.text_encoder_target_modules.join(", ");
+                row("adapter", "text_encoder_target_modules", names);
+            }
             if let Some(file) = &lora.network_weights {
                 row("adapter", "network_weights", file.display().to_string());
             }

@@ -93,6 +93,8 @@ section! {
         alpha_pattern: BTreeMap<String, f64>,
         /// Learns the lengths of the rows of weights apart from their directions, DoRA; false.
         use_dora: bool,
+        /// Name endings of the text encoders' layers that get one too; none.
+        text_encoder_target_modules: Vec<String>,
         /// A LoRA file to start from, which says all of the above; none.
         network_weights: PathBuf,
     }
@@ -103,6 +105,8 @@ section! {
     OptimizerSection {
         /// Highest learning rate; 1e-5.
         learning_rate: f64,
+        /// Highest learning rate of text encoders; that of the UNet.
+        text_encoder_lr: f64,
         /// Multiplies the learning rate by the pairs per step, as the published launchers do; false.
         scale_lr: bool,
         /// Decay of the first moment; 0.9.

@@ -113,6 +113,7 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
         rank_pattern,
         alpha_pattern,
         use_dora,
+        text_encoder_target_modules,
         network_weights,
     } = typed.clone();
     match kind.unwrap_or_default() {
@@ -124,6 +125,7 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                 ("adapter.rank_pattern", rank_pattern.is_some()),
                 ("adapter.alpha_pattern", alpha_pattern.is_some()),
                 ("adapter.use_dora", use_dora.is_some()),
+                ("adapter.text_encoder_target_modules", text_encoder_target_modules.is_some()),
                 ("adapter.network_weights", network_weights.is_some()),
             ];
             let reason = "every weight of the network learns (adapter.kind is full)";
@@ -143,6 +145,13 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                 "adapter.target_modules",
                 format!("{target_modules:?}"),
                 named,
+                "name endings of layers",
+            );
+            let text_encoder_target_modules = text_encoder_target_modules.unwrap_or_default();
+            check.that(
+                "adapter.text_encoder_target_modules",
+                format!("{text_encoder_target_modules:?}"),
+                text_encoder_target_modules.iter().all(|name| !name.is_empty()),
                 "name endings of layers",
             );
             let (rank_pattern, alpha_pattern) =
@@ -169,6 +178,7 @@ fn adapter(check: &mut Check, warnings: &mut Vec<Warning>, typed: AdapterSection
                     rank_pattern,
                     alpha_pattern,
                     use_dora: use_dora.unwrap_or(false),
+                    text_encoder_target_modules,
                     network_weights,
                 }),
             }
@@ -187,6 +197,7 @@ fn is_name(key: &str) -> bool {
 fn optimizer(check: &mut Check, warnings: &mut Vec<Warning>, typed: OptimizerSection) -> OptimizerPlan {
     let plan = OptimizerPlan {
         learning_rate: typed.learning_rate.unwrap_or(1e-5),
+        text_encoder_lr: typed.text_encoder_lr,
         scale_lr: typed.scale_lr.unwrap_or(false),
         adam_beta1: typed.adam_beta1.unwrap_or(0.9),
         adam_beta2: typed.adam_beta2.unwrap_or(0.999),
@@ -198,6 +209,7 @@ fn optimizer(check: &mut Check, warnings: &mut Vec<Warning>, typed: OptimizerSec
         lr_num_cycles: typed.lr_num_cycles.unwrap_or(1),
     };
     check.positive("optimizer.learning_rate", plan.learning_rate);
+    check.positive("optimizer.text_encoder_lr", plan.text_encoder_lr.unwrap_or(1.0));
     for (key, value) in [("optimizer.adam_beta1", plan.adam_beta1), ("optimizer.adam_beta2", plan.adam_beta2)]
     {
         check.that(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");

@@ -53,6 +53,7 @@ fn lora(rank: u32, alpha: f64, targets: &[&str]) -> Adapter {
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
         use_dora: false,
+        text_encoder_target_modules: Vec::new(),
         network_weights: None,
     })
 }
@@ -485,11 +486,13 @@ mod plans {
             "\
 model       pretrained_model_name_or_path  models/tiny
             prediction_type                as the model says
+            rescale_betas_zero_snr         no
 data        train_data_dir                 pairs
             resolution                     512
             held_out_fraction              0.05
             no_hflip                       no
             proportion_empty_prompts       0
+            time_ids                       constant
 method      name                           diffusion-dpo
             beta                           5000
 adapter     kind                           lora
@@ -510,6 +513,7 @@ train       max_train_steps                100
             train_batch_size               16
             gradient_accumulation_steps    128
             mixed_precision                no
+            timesteps                      as the model says
             seed                           0
 validation  every                          0
             n_pairs                        64

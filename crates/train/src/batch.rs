@@ -3,6 +3,7 @@
 use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
+use tastemaker_models::pipeline::Tokens;
 use tch::{Device, Kind, Tensor};
 
 /// The images and captions of a pair set, encoded once.
@@ -21,6 +22,8 @@ pub struct EncodedPairs {
     pub captions: Conditioning,
     /// Conditioning of the empty caption.
     pub empty: Conditioning,
+    /// Token ids of the distinct captions, then of the empty one, where text encoders learn.
+    pub tokens: Option<Tokens>,
     /// One entry per pair.
     pub pairs: Vec<EncodedPair>,
     /// What SDXL is told about the sizes of each pair, `[n_pairs, 6]`; `None` where its captions say all there is.
@@ -58,6 +61,8 @@ pub struct Batch {
     pub latents: Tensor,
     /// Conditioning of each row of `latents`.
     pub conditioning: Conditioning,
+    /// Token ids of each pair's caption, where text encoders learn.
+    pub tokens: Option<Tokens>,
     /// Identity and repetition of each pair.
     pub keys: Vec<(u64, u64)>,
     /// Whether losers are there.
@@ -134,7 +139,15 @@ impl EncodedPairs {
             let rows: Vec<i64> = uses.iter().map(|u| u.index as i64).collect();
             conditioning.time_ids = Some(sizes.index_select(0, &Tensor::from_slice(&rows)).to_device(device));
         }
+        let tokens = self.tokens.as_ref().map(|tokens| {
+            // The empty caption follows the others.
+            let empty = self.captions.len() as i64;
+            let row = |(u, &caption): (&Use, &i64)| if u.drop_caption { empty } else { caption };
+            let rows: Vec<i64> = uses.iter().zip(&captions).map(row).collect();
+            tokens.select(&Tensor::from_slice(&rows).to_device(device))
+        });
         Batch {
+            tokens,
             latents: (mean + deviation * noise).to_device(device),
             conditioning: if with_losers { conditioning.twice() } else { conditioning },
             keys,

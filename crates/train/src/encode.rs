@@ -27,6 +27,8 @@ pub struct EncodeSettings {
     pub flips: bool,
     /// What SDXL is told about sizes.
     pub time_ids: TimeIds,
+    /// Whether token ids are kept, for text encoders that learn.
+    pub keeps_tokens: bool,
     /// Where the codec is.
     pub device: Device,
 }
@@ -71,6 +73,7 @@ pub fn encode_pairs(
         heard(Encoded { n_pairs: pairs.len(), n_images: images.index.len() })?;
     }
     let resolution = i64::from(settings.resolution);
+    let tokens = settings.keeps_tokens.then(|| text.tokens(&captions).followed_by(&text.tokens(&[""])));
     let captions = text.encode(&captions, resolution);
     let told = settings.time_ids == TimeIds::Real && captions.time_ids.is_some();
     Ok(EncodedPairs {
@@ -78,6 +81,7 @@ pub fn encode_pairs(
         mirrored: settings.flips,
         captions,
         empty: text.empty(resolution),
+        tokens,
         sizes: told.then(|| Tensor::from_slice(&sizes).view([-1, 6])),
         pairs,
     })

@@ -2,10 +2,10 @@
 
 use tastemaker_math::objectives::Objective;
 use tastemaker_models::nn::is_target;
-use tastemaker_models::original::unet_shapes;
+use tastemaker_models::original::{Shapes, text_shapes, unet_shapes};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_models::unet::{Learning, UNetConfig};
-use tastemaker_run::{Adapter, MemoryEstimate, MixedPrecision, Plan, RunError};
+use tastemaker_run::{Adapter, LoraPlan, MemoryEstimate, MixedPrecision, Plan, RunError};
 
 use crate::TrainError;
 use crate::session::needs_reference;
@@ -34,18 +34,23 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     };
     let shapes = unet_shapes(&config);
     let n_weights: u64 = shapes.values().map(|shape| numbers(shape)).sum();
+    // Text encoders stay only where they learn.
+    let mut text = 0;
     let (learning, trained) = match &plan.adapter {
         Adapter::Full {} => (Learning::Everything, n_weights),
         // Not read yet, so its size is not known.
         Adapter::Continued { .. } => (Learning::Adapters, 0),
         Adapter::Lora(lora) => {
-            let ranks = ranks(lora);
-            let learning = shapes
-                .iter()
-                .filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)))
-                .filter(|(layer, _)| is_target(layer, &lora.target_modules))
-                .map(|(layer, shape)| factors(shape, ranks.rank(layer) as u64, lora.use_dora));
-            (Learning::Adapters, learning.sum())
+            let of_text = &lora.text_encoder_target_modules;
+            let mut trained = adapted(&shapes, lora, &lora.target_modules);
+            if !of_text.is_empty() {
+                for (component, _) in folder.family().text_components() {
+                    let shapes = text_shapes(&folder.text_config(component)?);
+                    trained += adapted(&shapes, lora, of_text);
+                    text += shapes.values().map(|shape| numbers(shape)).sum::<u64>();
+                }
+            }
+            (Learning::Adapters, trained)
         }
     };
     // Masters of a full fine-tune are counted as what learns; used in bf16, each has a copy that lives as long as the step.
@@ -61,7 +66,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let rows = u64::from(plan.train.train_batch_size) * halves(objective.as_ref());
     let kept = config.kept_for_backward(side, side, N_TOKENS, learning);
     Ok(MemoryEstimate {
-        weights: weights + copy,
+        weights: weights + copy + text * compute,
         learning: trained * LEARNING,
         activations: rows * kept * compute,
         data: plan.n_pairs.unwrap_or(0) * bytes_per_pair(plan, folder, &config, side, compute),
@@ -85,6 +90,16 @@ fn halves(objective: &dyn Objective) -> u64 {
 
 fn numbers(shape: &[usize]) -> u64 {
     shape.iter().map(|&n| n as u64).product()
+}
+
+/// Numbers that learn in the adapter of a network.
+fn adapted(shapes: &Shapes, lora: &LoraPlan, target_modules: &[String]) -> u64 {
+    let ranks = ranks(lora);
+    let layers = shapes.iter().filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)));
+    layers
+        .filter(|(layer, shape)| shape.len() > 1 && is_target(layer, target_modules))
+        .map(|(layer, shape)| factors(shape, ranks.rank(layer) as u64, lora.use_dora))
+        .sum()
 }
 
 /// Numbers in both factors of a layer whose weight has this shape, and in DoRA's lengths.

@@ -21,6 +21,8 @@ pub struct Fit<'a> {
     pub engine: Engine<'a>,
     /// The masters that learn.
     pub trainable: &'a [Trainable],
+    /// How many of them, at the end, belong to text encoders and learn at a rate of their own.
+    pub n_text: usize,
     /// Encoded pairs.
     pub pairs: &'a EncodedPairs,
     /// Indices of the pairs to train on.
@@ -57,7 +59,10 @@ pub fn fit(
         adam_epsilon: plan.optimizer.adam_epsilon,
     };
     let masters: Vec<Tensor> = fit.trainable.iter().map(|t| t.tensor.shallow_clone()).collect();
-    let mut optimizer = AdamW::new(masters, settings);
+    let n_unet = masters.len() - fit.n_text;
+    let text_rate = plan.text_rate();
+    let rates = (0..masters.len()).map(|i| if i < n_unet { 1.0 } else { text_rate }).collect();
+    let mut optimizer = AdamW::new(masters, settings).with_rates(rates);
     let schedule = plan.schedule();
     let probing = plan.validation.every > 0 && !fit.held_out.is_empty();
     let mut before = None;
@@ -149,6 +154,7 @@ fn held_out(fit: &Fit<'_>, plan: &Plan, step: u64, before: &mut Option<Vec<(f64,
         timesteps: fit.engine.timesteps,
         seed: plan.train.seed,
         batch_size: plan.train.train_batch_size as usize,
+        text: fit.engine.text,
         device: fit.device,
     };
     let now = probe(fit.engine.policy, fit.engine.schedule, &set);

@@ -16,6 +16,7 @@ mod result;
 pub mod session;
 pub mod start;
 pub mod step;
+mod text;
 
 pub use error::TrainError;
 pub use result::result_paths;

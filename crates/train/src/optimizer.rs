@@ -30,6 +30,7 @@ impl Default for AdamWSettings {
 pub struct AdamW {
     settings: AdamWSettings,
     parameters: Vec<Tensor>,
+    rates: Vec<f64>,
     first: Vec<Tensor>,
     second: Vec<Tensor>,
     n_steps: i32,
@@ -39,7 +40,15 @@ impl AdamW {
     /// An optimiser over these parameters, its moments at zero.
     pub fn new(parameters: Vec<Tensor>, settings: AdamWSettings) -> Self {
         let zeros = || parameters.iter().map(|p| p.detach().zeros_like()).collect();
-        Self { settings, first: zeros(), second: zeros(), parameters, n_steps: 0 }
+        let rates = vec![1.0; parameters.len()];
+        Self { settings, rates, first: zeros(), second: zeros(), parameters, n_steps: 0 }
+    }
+
+    /// With a factor on the learning rate of each parameter.
+    #[must_use]
+    pub fn with_rates(self, rates: Vec<f64>) -> Self {
+        debug_assert_eq!(rates.len(), self.parameters.len());
+        Self { rates, ..self }
     }
 
     /// Applies the accumulated gradients, times `gradient_scale`, at this learning rate, and clears them.
@@ -50,7 +59,9 @@ impl AdamW {
         let correction_2 = (1.0 - b2.powi(self.n_steps)).sqrt();
         tch::no_grad(|| {
             let moments = self.first.iter_mut().zip(&mut self.second);
-            for (parameter, (first, second)) in self.parameters.iter_mut().zip(moments) {
+            let parameters = self.parameters.iter_mut().zip(&self.rates);
+            for ((parameter, rate), (first, second)) in parameters.zip(moments) {
+                let learning_rate = learning_rate * rate;
                 let mut gradient = parameter.grad();
                 if !gradient.defined() {
                     continue;

@@ -5,9 +5,11 @@ use tastemaker_diffusion::corruption::forward;
 use tastemaker_diffusion::noise::gaussian;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_models::pipeline::TextEncoders;
 
 use crate::batch::{Batch, EncodedPairs, Use, to_host};
 use crate::step::{Timesteps, errors};
+use crate::text::told_policy;
 
 /// Repetition numbers of probes start here, far from those of training.
 const FIRST_DRAW: u64 = 1 << 40;
@@ -25,6 +27,8 @@ pub struct ProbeSet<'a> {
     pub seed: u64,
     /// Pairs per forward pass.
     pub batch_size: usize,
+    /// The text encoders, where they learn.
+    pub text: Option<&'a TextEncoders>,
     /// Where the network is.
     pub device: tch::Device,
 }
@@ -50,7 +54,7 @@ pub fn probe(denoiser: &dyn Denoiser, schedule: &NoiseSchedule, set: &ProbeSet<'
         let first = chunk_index * set.batch_size;
         let timesteps: Vec<usize> =
             batch.keys.iter().enumerate().map(|(i, &key)| timestep(first + i, key)).collect();
-        result.extend(measure(denoiser, schedule, &batch, &timesteps, set.seed));
+        result.extend(measure(denoiser, schedule, &batch, &timesteps, set));
     }
     result
 }
@@ -60,14 +64,14 @@ fn measure(
     schedule: &NoiseSchedule,
     batch: &Batch,
     timesteps: &[usize],
-    seed: u64,
+    set: &ProbeSet<'_>,
 ) -> Vec<(f64, f64)> {
-    let keys = batch.pair_keys(seed, Stream::Noise);
+    let keys = batch.pair_keys(set.seed, Stream::Noise);
     let rows = batch.per_row(timesteps);
     let per_row = tch::no_grad(|| {
         let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());
         let corrupted = forward(schedule, &batch.latents, &batch.per_row_tensor(&noise), &rows);
-        to_host(&errors(denoiser, &corrupted, &rows, &batch.conditioning))
+        to_host(&errors(denoiser, &corrupted, &rows, &told_policy(set.text, batch)))
     });
     batch.split(&per_row).into_iter().map(|(winner, loser)| (winner, loser.unwrap_or(f64::NAN))).collect()
 }

@@ -36,10 +36,10 @@ impl Reference<'_> {
 }
 
 /// Keeps adapters off while it lives, also through a panic that is caught further up.
-struct Off<'a>(&'a AdapterSwitch);
+pub(crate) struct Off<'a>(&'a AdapterSwitch);
 
 impl<'a> Off<'a> {
-    fn new(switch: &'a AdapterSwitch) -> Self {
+    pub(crate) fn new(switch: &'a AdapterSwitch) -> Self {
         switch.set(false);
         Self(switch)
     }

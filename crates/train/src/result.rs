@@ -1,13 +1,14 @@
 //! What a run leaves behind: a model folder or an adapter file, read back before it counts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
-use tastemaker_models::nn::{TensorSource, Trainable};
+use tastemaker_models::nn::{Ranks, TensorSource, Trainable};
 use tastemaker_models::original::{Layout, SingleFile, pack};
 use tastemaker_models::pipeline::{Model, StoredType, Trained, save as save_model, write_unet};
-use tastemaker_run::{Adapter, OutputLayout, OutputType, Plan};
+use tastemaker_run::{Adapter, LoraPlan, OutputLayout, OutputType, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
@@ -40,21 +41,12 @@ pub(crate) fn file_name(layout: OutputLayout) -> &'static str {
 /// For a LoRA to start from that was never read: runs read it first.
 pub(crate) fn save(
     source: &Model,
-    trained: &[Trainable],
+    learnt: &[(&'static str, &[Trainable])],
+    shapes: &BTreeMap<&'static str, AdapterShape>,
     plan: &Plan,
     schedule: &NoiseSchedule,
     output_dir: &Path,
 ) -> Result<(), TrainError> {
-    let on_host = |t: &Trainable| (t.name.clone(), t.tensor.detach().to_device(Device::Cpu));
-    let written: Named = trained.iter().map(on_host).collect();
-    let same = |read: &Named, path: &Path| {
-        let differs =
-            |(name, tensor): &(&String, &Tensor)| !read.get(*name).is_some_and(|found| found.equal(tensor));
-        match written.iter().find(differs) {
-            Some((tensor, _)) => Err(TrainError::ReadBack { path: path.to_owned(), tensor: tensor.clone() }),
-            None => Ok(()),
-        }
-    };
     match &plan.adapter {
         Adapter::Full {} => {
             let dtype = match plan.output.dtype {
@@ -62,6 +54,7 @@ pub(crate) fn save(
                 OutputType::Float16 => StoredType::F16,
                 OutputType::Bfloat16 => StoredType::Bf16,
             };
+            let written = learnt.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
             let unet = Trained { component: "unet", parameters: &written, dtype };
             plan.output.layout.iter().try_for_each(|layout| {
                 save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
@@ -69,20 +62,68 @@ pub(crate) fn save(
         }
         Adapter::Continued { network_weights, .. } => panic!("{} was not read", network_weights.display()),
         Adapter::Lora(lora) => {
-            let tensors =
-                written.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-            let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
-            let file = LoraFile::from(LoraPart { ranks, target_modules, tensors });
+            let part = |(component, trained): &(&'static str, &[Trainable])| {
+                let AdapterShape { ranks, target_modules } = match shapes.get(component) {
+                    Some(shape) => shape.clone(),
+                    None => AdapterShape::planned(lora, component),
+                };
+                (*component, LoraPart { ranks, target_modules, tensors: on_host(trained) })
+            };
+            let mut parts: BTreeMap<&'static str, LoraPart> = learnt.iter().map(part).collect();
+            let unet =
+                parts.remove("unet").ok_or(TrainError::NothingTrainable { target_modules: Vec::new() })?;
+            let file = LoraFile { unet, text: parts };
             let path = &output_dir.join(FILE_NAME);
             file.write(path)?;
-            same(&LoraFile::read(path)?.unet.tensors, path)?;
+            same(&file, &LoraFile::read(path)?, path)?;
 
             let facts = kohya_facts(source, plan, schedule)?;
             let (config, twin) = (source.unet_config()?, path.with_file_name(KOHYA_FILE_NAME));
             file.write_kohya(&twin, &config, &facts)?;
-            same(&LoraFile::read_kohya(&twin, facts.layout, &config)?.unet.tensors, &twin)
+            same(&file, &LoraFile::read_kohya(&twin, facts.layout, &config)?, &twin)
         }
     }
+}
+
+/// Which layers of a network are adapted, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct AdapterShape {
+    ranks: Ranks,
+    target_modules: Vec<String>,
+}
+
+impl AdapterShape {
+    fn planned(lora: &LoraPlan, component: &str) -> Self {
+        let of_unet = component == "unet";
+        let targets = if of_unet { &lora.target_modules } else { &lora.text_encoder_target_modules };
+        Self { ranks: ranks(lora), target_modules: targets.clone() }
+    }
+}
+
+impl From<&LoraPart> for AdapterShape {
+    fn from(part: &LoraPart) -> Self {
+        Self { ranks: part.ranks.clone(), target_modules: part.target_modules.clone() }
+    }
+}
+
+/// What was trained, on the host.
+fn on_host(trained: &[Trainable]) -> Named {
+    trained.iter().map(|t| (t.name.clone(), t.tensor.detach().to_device(Device::Cpu))).collect()
+}
+
+/// Whether an adapter was read back as it was written.
+fn same(written: &LoraFile, read: &LoraFile, path: &Path) -> Result<(), TrainError> {
+    let found: BTreeMap<&str, &LoraPart> = read.parts().collect();
+    for (component, part) in written.parts() {
+        let read = found.get(component);
+        let differs = |(name, tensor): &(&String, &Tensor)| {
+            !read.and_then(|part| part.tensors.get(*name)).is_some_and(|found| found.equal(tensor))
+        };
+        if let Some((name, _)) = part.tensors.iter().find(differs) {
+            return Err(TrainError::ReadBack { path: path.to_owned(), tensor: name.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Writes a trained UNet in one layout and compares what is read back, after rounding to the stored type.

@@ -1,5 +1,6 @@
 //! A whole run, from a plan to its result on disk.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -9,9 +10,9 @@ use tastemaker_data::split::Split;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_math::objectives::{Corruption, InversionModel, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
-use tastemaker_models::adapters::LoraPart;
-use tastemaker_models::nn::{LoraSpec, Role};
-use tastemaker_models::pipeline::{Loaded, Model, ModelSources};
+use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::nn::{LoraSpec, Role, Trainable};
+use tastemaker_models::pipeline::{Loaded, Model, ModelSources, TextAdapters, TextEncoders};
 use tastemaker_models::unet::UNet;
 use tastemaker_run::{
     Adapter, Encode, Event, Finish, MixedPrecision, ModelPlan, Outcome, Plan, Problem, RunDir, RunError,
@@ -29,7 +30,7 @@ use crate::encode::{EncodeSettings, Encoded, encode_pairs};
 use crate::fit::{Fit, fit};
 use crate::recorder::Recorder;
 use crate::reference::Reference;
-use crate::result::{result_paths, save};
+use crate::result::{AdapterShape, result_paths, save};
 use crate::start::{origin, ranks, with_network_weights};
 use crate::step::{Engine, Timesteps};
 
@@ -96,16 +97,19 @@ pub fn train(
         }
     };
     let reference = networks.reference();
+    let trainable: Vec<Trainable> = networks.learnt().flat_map(|(_, learnt)| learnt).map(share).collect();
     let work = Fit {
         engine: Engine {
             policy: &networks.policy.network,
             reference: &reference,
+            text: networks.text.as_ref(),
             objective: objective.as_ref(),
             schedule: &schedule,
             timesteps,
             seed: plan.train.seed,
         },
-        trainable: &networks.policy.trainable,
+        trainable: &trainable,
+        n_text: trainable.len() - networks.policy.trainable.len(),
         pairs: &pairs,
         train: &split.train,
         held_out: &split.held_out,
@@ -150,7 +154,16 @@ pub fn train(
         probe: probe.as_ref(),
     };
     let saved = trained
-        .and_then(|()| save(&folder, &networks.policy.trainable, &plan, &schedule, dir.path()))
+        .and_then(|()| {
+            save(
+                &folder,
+                &networks.learnt().collect::<Vec<_>>(),
+                &networks.shapes,
+                &plan,
+                &schedule,
+                dir.path(),
+            )
+        })
         .and_then(|()| write_card(&results, &card(&plan, &facts)));
     if let Err(error) = saved {
         // The run's own error matters more than one about writing it down.
@@ -176,14 +189,14 @@ fn write_card(results: &[PathBuf], card: &str) -> Result<(), TrainError> {
 fn prepare(
     folder: &Model,
     plan: &Plan,
-    start: Option<LoraPart>,
+    start: Option<LoraFile>,
     source: &dyn PairSource,
     objective: &dyn Objective,
     device: Device,
     recorder: &mut Recorder<'_>,
 ) -> Result<(Networks, EncodedPairs), TrainError> {
     let networks = Networks::load(folder, plan, start, objective, device)?;
-    let pairs = encode(folder, plan, source, device, recorder)?;
+    let pairs = encode(folder, plan, networks.text.as_ref(), source, device, recorder)?;
     Ok((networks, pairs))
 }
 
@@ -229,30 +242,52 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
 /// a copy of itself, so at step 0 every logit is exactly 0.
 struct Networks {
     policy: Loaded<UNet>,
+    /// Where they learn; otherwise captions are encoded before and encoders not kept.
+    text: Option<TextEncoders>,
     frozen: Option<Loaded<UNet>>,
     adapted: bool,
+    /// Of the adapters that training started from.
+    shapes: BTreeMap<&'static str, AdapterShape>,
 }
 
 impl Networks {
     fn load(
         folder: &Model,
         plan: &Plan,
-        start: Option<LoraPart>,
+        start: Option<LoraFile>,
         objective: &dyn Objective,
         device: Device,
     ) -> Result<Self, TrainError> {
         let precision = precision(plan);
-        let lora = start.map(LoraPart::into_start).or_else(|| fresh(plan));
+        let shapes = match &start {
+            Some(file) => file.parts().map(|(name, part)| (name, AdapterShape::from(part))).collect(),
+            None => BTreeMap::new(),
+        };
+        let (lora, text_loras) = match start {
+            Some(file) => {
+                let text = file.text.into_iter().map(|(component, part)| (component, part.into_start()));
+                (Some(file.unet.into_start()), text.collect())
+            }
+            None => (fresh(plan), fresh_text(folder, plan)),
+        };
         let adapted = lora.is_some();
         let role = if adapted { Role::Frozen } else { Role::Trained };
         let policy = folder.unet(role, precision, device, lora)?;
-        if policy.trainable.is_empty() {
+        let learns = !text_loras.is_empty();
+        let text = learns.then(|| folder.adapted_text(text_loras, precision, device)).transpose()?;
+        if policy.trainable.is_empty() && text.is_none() {
             let target_modules = fresh(plan).map_or_else(Vec::new, |spec| spec.target_modules);
             return Err(TrainError::NothingTrainable { target_modules });
         }
         let needs_copy = !adapted && needs_reference(objective);
         let frozen = needs_copy.then(|| folder.unet(Role::Frozen, precision, device, None)).transpose()?;
-        Ok(Self { policy, frozen, adapted })
+        Ok(Self { policy, text, frozen, adapted, shapes })
+    }
+
+    /// What learns, by component, the UNet's first.
+    fn learnt(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
+        let unet = [("unet", self.policy.trainable.as_slice())];
+        unet.into_iter().chain(self.text.iter().flat_map(TextEncoders::trainable))
     }
 
     fn reference(&self) -> Reference<'_> {
@@ -279,6 +314,29 @@ fn fresh(plan: &Plan) -> Option<LoraSpec> {
     })
 }
 
+/// The adapters of text encoders of such a plan.
+fn fresh_text(folder: &Model, plan: &Plan) -> TextAdapters {
+    let Adapter::Lora(lora) = &plan.adapter else { return TextAdapters::new() };
+    let targets = &lora.text_encoder_target_modules;
+    let components = folder.family().text_components().iter().filter(|_| !targets.is_empty());
+    // Random numbers are keyed by names of layers, which both encoders share.
+    let numbered = components.zip(1u64..);
+    let spec = |number: u64| LoraSpec {
+        ranks: ranks(lora),
+        target_modules: targets.clone(),
+        seed: plan.train.seed ^ (number << 32),
+        tensors: None,
+        anchored: false,
+        use_dora: lora.use_dora,
+    };
+    numbered.map(|((component, _), number)| (*component, spec(number))).collect()
+}
+
+/// A second handle on what learns.
+fn share(trainable: &Trainable) -> Trainable {
+    Trainable { name: trainable.name.clone(), tensor: trainable.tensor.shallow_clone() }
+}
+
 /// Whether a method asks the reference for anything: its errors, or the inversion.
 pub(crate) fn needs_reference(objective: &dyn Objective) -> bool {
     let reference = InversionModel::Reference;
@@ -290,22 +348,31 @@ pub(crate) fn needs_reference(objective: &dyn Objective) -> bool {
 fn encode(
     folder: &Model,
     plan: &Plan,
+    learning: Option<&TextEncoders>,
     source: &dyn PairSource,
     device: Device,
     recorder: &mut Recorder<'_>,
 ) -> Result<EncodedPairs, TrainError> {
     // Half precision would save little here, and SDXL's codec overflows in it.
     let codec = folder.vae(Role::Frozen, Precision::F32, device)?.network;
-    let text = folder.text(precision(plan), device)?;
+    let loaded;
+    let text = match learning {
+        Some(text) => text,
+        None => {
+            loaded = folder.text(precision(plan), device)?;
+            &loaded
+        }
+    };
     let resolution = plan.data.resolution;
     let flips = !plan.data.no_hflip;
     let time_ids = plan.data.time_ids;
+    let keeps_tokens = learning.is_some();
     let fitting = ENCODE_PIXELS / u64::from(resolution).pow(2);
     let batch_size = usize::try_from(fitting).unwrap_or(ENCODE_BATCH).clamp(1, ENCODE_BATCH);
-    let settings = EncodeSettings { resolution, batch_size, flips, time_ids, device };
+    let settings = EncodeSettings { resolution, batch_size, flips, time_ids, keeps_tokens, device };
     let doing = format!("encoding {batch_size} images of {resolution} x {resolution}");
     guard(&doing, || {
-        encode_pairs(source, &codec, &text, &settings, &mut |Encoded { n_pairs, n_images }| {
+        encode_pairs(source, &codec, text, &settings, &mut |Encoded { n_pairs, n_images }| {
             let n_done = n_pairs as u64;
             let event =
                 Event::Encode(Encode { n_done, n_pairs: source.len() as u64, n_images: n_images as u64 });

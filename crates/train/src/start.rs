@@ -29,7 +29,7 @@ pub(crate) fn ranks(plan: &LoraPlan) -> Ranks {
 /// # Errors
 /// [`TrainError`] for a file that holds no LoRA of this model; [`RunError::Invalid`] for every key that was typed with
 /// another value than the file's, with both.
-pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Option<LoraPart>), TrainError> {
+pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Option<LoraFile>), TrainError> {
     let (path, asked) = match &plan.adapter {
         Adapter::Continued { network_weights, asked } => (network_weights.clone(), asked.clone()),
         Adapter::Lora(LoraPlan { network_weights: Some(path), .. }) => {
@@ -37,20 +37,28 @@ pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Opt
         }
         _ => return Ok((plan, None)),
     };
-    let file = LoraFile::read_for(&path, folder)?.into_unet(&path)?;
-    let problems = differences(&asked, &file, folder)?;
+    let file = LoraFile::read_for(&path, folder)?;
+    let of_text: BTreeSet<String> =
+        file.text.values().flat_map(|part| part.target_modules.iter().cloned()).collect();
+    let of_text: Vec<String> = of_text.into_iter().collect();
+    let mut problems = differences(&asked, &file.unet, folder)?;
+    if let Some(typed) = asked.text_encoder_target_modules.filter(|typed| *typed != of_text) {
+        let (typed, there) = (typed.join(", "), of_text.join(", "));
+        problems.push(problem("adapter.text_encoder_target_modules", &typed, &there));
+    }
     if !problems.is_empty() {
         return Err(RunError::Invalid(problems).into());
     }
-    let Ranks { rank, alpha, rank_pattern, alpha_pattern } = file.ranks.clone();
+    let Ranks { rank, alpha, rank_pattern, alpha_pattern } = file.unet.ranks.clone();
     let narrow = |(name, rank): (String, i64)| (name, rank as u32);
     plan.adapter = Adapter::Lora(LoraPlan {
         rank: rank as u32,
         alpha,
-        target_modules: file.target_modules.clone(),
+        target_modules: file.unet.target_modules.clone(),
         rank_pattern: rank_pattern.into_iter().map(narrow).collect(),
         alpha_pattern,
-        use_dora: file.is_dora(),
+        use_dora: file.unet.is_dora(),
+        text_encoder_target_modules: of_text,
         network_weights: Some(path),
     });
     Ok((plan, Some(file)))
@@ -66,15 +74,8 @@ pub(crate) fn origin(plan: &Plan) -> Result<Option<String>, TrainError> {
 
 /// What was typed beside the file and is not what the file says.
 fn differences(asked: &AdapterSection, file: &LoraPart, folder: &Model) -> Result<Vec<Problem>, TrainError> {
-    const WANTED: &str = "the same or nothing, for the file decides";
     let mut problems = Vec::new();
-    let mut problem = |key, typed: String, there: String| {
-        problems.push(Problem {
-            key,
-            found: format!("{typed}, but {there} in network_weights"),
-            wanted: WANTED,
-        });
-    };
+    let mut differ = |key, typed: String, there: String| problems.push(problem(key, &typed, &there));
     let layers = file.layers();
     let wanted = Ranks {
         rank: asked.rank.map_or(file.ranks.rank, i64::from),
@@ -92,14 +93,14 @@ fn differences(asked: &AdapterSection, file: &LoraPart, folder: &Model) -> Resul
     };
     if let Some(layer) = layers.iter().find(|layer| wanted.rank(layer) != file.ranks.rank(layer)) {
         let (typed, there) = (wanted.rank(layer), file.ranks.rank(layer));
-        problem("adapter.rank", format!("{typed} for {layer}"), there.to_string());
+        differ("adapter.rank", format!("{typed} for {layer}"), there.to_string());
     }
     if let Some(layer) = layers.iter().find(|layer| wanted.alpha(layer) != file.ranks.alpha(layer)) {
         let (typed, there) = (wanted.alpha(layer), file.ranks.alpha(layer));
-        problem("adapter.alpha", format!("{typed} for {layer}"), there.to_string());
+        differ("adapter.alpha", format!("{typed} for {layer}"), there.to_string());
     }
     if let Some(use_dora) = asked.use_dora.filter(|use_dora| *use_dora != file.is_dora()) {
-        problem("adapter.use_dora", use_dora.to_string(), file.is_dora().to_string());
+        differ("adapter.use_dora", use_dora.to_string(), file.is_dora().to_string());
     }
     if let Some(target_modules) = &asked.target_modules {
         let spec = LoraSpec {
@@ -115,8 +116,17 @@ fn differences(asked: &AdapterSection, file: &LoraPart, folder: &Model) -> Resul
         let named =
             weights.filter_map(|(name, _)| name.strip_suffix(".weight").filter(|layer| spec.targets(layer)));
         if named.map(str::to_owned).collect::<BTreeSet<_>>() != layers {
-            problem("adapter.target_modules", target_modules.join(", "), file.target_modules.join(", "));
+            differ("adapter.target_modules", target_modules.join(", "), file.target_modules.join(", "));
         }
     }
     Ok(problems)
+}
+
+/// A key with another value than the file's.
+fn problem(key: &'static str, typed: &str, there: &str) -> Problem {
+    Problem {
+        key,
+        found: format!("{typed}, but {there} in network_weights"),
+        wanted: "the same or nothing, for the file decides",
+    }
 }

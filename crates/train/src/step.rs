@@ -9,10 +9,12 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{Corruption, InversionModel, Objective, Outcome, PairContext, evaluate};
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_models::pipeline::TextEncoders;
 use tch::{Kind, Tensor};
 
 use crate::batch::{Batch, to_host};
 use crate::reference::Reference;
+use crate::text::{told_policy, told_reference};
 
 /// Everything a step looks at and does not change.
 pub struct Engine<'a> {
@@ -20,6 +22,8 @@ pub struct Engine<'a> {
     pub policy: &'a dyn Denoiser,
     /// The frozen reference.
     pub reference: &'a Reference<'a>,
+    /// The text encoders, where they learn.
+    pub text: Option<&'a TextEncoders>,
     /// The method.
     pub objective: &'a dyn Objective,
     /// Noise levels.
@@ -131,14 +135,15 @@ impl Engine<'_> {
     /// [`Engine::accumulate`] with draws made elsewhere.
     pub fn accumulate_with(&self, batch: &Batch, draws: &Draws, n_total: usize) -> Vec<PairRecord> {
         let rows = batch.per_row(&draws.timesteps);
-        let corrupted = self.corrupt(batch, &draws.noise, &rows);
+        let told = told_policy(self.text, batch);
+        let corrupted = self.corrupt(batch, &draws.noise, &rows, &told);
         let reference = self.objective.needs_reference().then(|| {
-            self.reference.with(|denoiser| {
-                tch::no_grad(|| to_host(&errors(denoiser, &corrupted, &rows, &batch.conditioning)))
-            })
+            let told = told_reference(self.text, batch);
+            self.reference
+                .with(|denoiser| tch::no_grad(|| to_host(&errors(denoiser, &corrupted, &rows, &told))))
         });
 
-        let policy = errors(self.policy, &corrupted, &rows, &batch.conditioning);
+        let policy = errors(self.policy, &corrupted, &rows, &told);
         let records = self.judge(batch, &draws.timesteps, &to_host(&policy), reference.as_deref());
         if records.iter().all(PairRecord::is_finite) {
             let share = 1.0 / n_total as f64;
@@ -154,18 +159,21 @@ impl Engine<'_> {
     }
 
     /// Noisy latents and targets. Winner and loser share timestep and noise; policy and reference share the result.
-    fn corrupt(&self, batch: &Batch, noise: &Noise, rows: &[usize]) -> Corrupted {
+    fn corrupt(&self, batch: &Batch, noise: &Noise, rows: &[usize], told: &Conditioning) -> Corrupted {
         match noise {
             Noise::Forward(noise) => {
                 forward(self.schedule, &batch.latents, &batch.per_row_tensor(noise), rows)
             }
             Noise::Inversion { model, settings, keys } => {
-                let run = |denoiser: &dyn Denoiser| {
-                    invert(self.schedule, denoiser, &batch.latents, &batch.conditioning, rows, keys, settings)
+                let run = |denoiser: &dyn Denoiser, told: &Conditioning| {
+                    invert(self.schedule, denoiser, &batch.latents, told, rows, keys, settings)
                 };
                 match model {
-                    InversionModel::Policy => run(self.policy),
-                    InversionModel::Reference => self.reference.with(run),
+                    InversionModel::Policy => run(self.policy, told),
+                    InversionModel::Reference => {
+                        let told = told_reference(self.text, batch);
+                        self.reference.with(|denoiser| run(denoiser, &told))
+                    }
                 }
             }
         }

@@ -63,6 +63,7 @@ fn encode(codec: &Plain, flips: bool, batch_size: usize) -> Result<EncodedPairs,
         batch_size,
         flips,
         time_ids: TimeIds::Constant,
+        keeps_tokens: false,
         device: Device::Cpu,
     };
     encode_pairs(&source(), codec, &text(), &settings, &mut |_| Ok(()))
@@ -144,8 +145,14 @@ fn told(time_ids: TimeIds) -> Vec<Vec<f32>> {
     let folder = tempfile::tempdir().unwrap();
     tiny_sdxl_model(folder.path());
     let text = Model::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap();
-    let settings =
-        EncodeSettings { resolution: 16, batch_size: 8, flips: false, time_ids, device: Device::Cpu };
+    let settings = EncodeSettings {
+        resolution: 16,
+        batch_size: 8,
+        flips: false,
+        time_ids,
+        keeps_tokens: false,
+        device: Device::Cpu,
+    };
     let pairs = encode_pairs(&source, &Plain::default(), &text, &settings, &mut |_| Ok(())).unwrap();
     let uses = [false, true].map(|drop_caption| Use { index: 0, draw: 0, drop_caption });
     let conditioning = pairs.batch(&uses, 3, true, Device::Cpu).conditioning;

@@ -158,7 +158,15 @@ fn a_gradient_that_is_not_finite_stops_the_run_and_names_all_pairs_of_the_step()
     let cusp = Cusp { network: &pairing.policy.unet, parameter: &pairing.policy.trainable[0] };
     let engine = common::engine(&cusp, &Reference::None, objective.as_ref(), &schedule);
     let trainable = &pairing.policy.trainable;
-    let task = Fit { engine, trainable, pairs: &pairs, train: &[0, 1], held_out: &[], device: Device::Cpu };
+    let task = Fit {
+        engine,
+        trainable,
+        n_text: 0,
+        pairs: &pairs,
+        train: &[0, 1],
+        held_out: &[],
+        device: Device::Cpu,
+    };
     let start = weights(trainable);
     let plan = plan("sft", 1, "train_batch_size = 2\n");
     let Err(TrainError::NonFinite { step: 0, pairs: named }) = fit(&task, &plan, |_| Ok(())) else {

@@ -36,6 +36,7 @@ impl Given {
 
     fn batch(&self) -> Batch {
         Batch {
+            tokens: None,
             latents: Tensor::cat(&[&self.tensors["winner"], &self.tensors["loser"]], 0),
             conditioning: Conditioning::text(self.tensors["encoder_hidden_states"].shallow_clone()).twice(),
             keys: (0..N_PAIRS as u64).map(|id| (id, 0)).collect(),

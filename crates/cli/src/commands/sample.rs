@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use image::ImageFormat;
 use tastemaker_eval::generate::{Job, PaintSettings, Painter};
-use tastemaker_models::adapters::{LoraFile, LoraPart};
+use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_run::MixedPrecision;
 use tastemaker_store::{atomic, json};
@@ -75,10 +75,10 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     };
     let folder = args.parts.open(&args.model)?;
     let lora = args.lora.as_deref().map(locate_lora).transpose()?;
-    let lora = lora.map(|lora| LoraFile::read_for(&lora, &folder)?.into_unet(&lora)).transpose()?;
-    let lora = lora.map(LoraPart::into_spec);
+    let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
+    let (lora, text_loras) = lora.map(LoraFile::into_specs).unwrap_or_default();
     atomic::create_folder(&args.out)?;
-    let painter = Painter::open(&folder, precision, Device::Cpu)?;
+    let painter = Painter::adapted(&folder, text_loras, precision, Device::Cpu)?;
     let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora)?.network;
 
     let settings = PaintSettings {

@@ -307,6 +307,7 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
     println!("network of {n_parameters} parameters, {} pictures", encoded.pairs.len());
     let sft = objective("sft", &serde_json::json!({"snr_gamma": 5.0}))?;
     let engine = Engine {
+        text: None,
         policy: &unet,
         reference: &Reference::None,
         objective: sft.as_ref(),
@@ -381,6 +382,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
         mirrored: false,
         captions: encode(&prompts),
         empty: encode(&[String::new()]),
+        tokens: None,
         sizes: None,
         pairs,
     })

@@ -14,7 +14,8 @@ use tastemaker_torch::tensors::{self, Named};
 use super::keys;
 use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
-use crate::nn::Ranks;
+use crate::nn::{LoraSpec, Ranks};
+use crate::pipeline::TextAdapters;
 
 /// The file's name in a folder of diffusers adapters.
 pub const FILE_NAME: &str = "pytorch_lora_weights.safetensors";
@@ -120,17 +121,10 @@ impl LoraFile {
         unet.into_iter().chain(self.text.iter().map(|(component, part)| (*component, part)))
     }
 
-    /// The UNet's adapter, where it is the only one; `path` is for errors.
-    ///
-    /// # Errors
-    /// [`ModelError::Store`] for a file with adapters of text encoders, which act only once they are merged.
-    pub fn into_unet(self, path: impl AsRef<Path>) -> Result<LoraPart, ModelError> {
-        if self.text.is_empty() {
-            return Ok(self.unet);
-        }
-        let found = format!("an adapter of {}", self.text.into_keys().collect::<Vec<_>>().join(" and "));
-        let wanted = "one of the UNet alone; `tastemaker model merge` takes this one";
-        Err(StoreError::malformed(path.as_ref(), found, wanted).into())
+    /// What networks need to be built with these adapters: the UNet, where it has one, and the text encoders.
+    pub fn into_specs(self) -> (Option<LoraSpec>, TextAdapters) {
+        let unet = (!self.unet.tensors.is_empty()).then(|| self.unet.into_spec());
+        (unet, self.text.into_iter().map(|(component, part)| (component, part.into_spec())).collect())
     }
 
     /// Writes the adapters as diffusers' `save_lora_weights` does.

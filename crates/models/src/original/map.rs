@@ -52,7 +52,7 @@ impl ComponentMap {
     /// # Errors
     /// As [`ComponentMap::unet`].
     pub fn text(layout: Layout, index: usize, config: &ClipTextConfig) -> Result<Self, Problems> {
-        let shapes = shapes(|scope| drop(ClipText::new(scope, config.clone())));
+        let shapes = text_shapes(config);
         let (_, prefix, names) = layout.text()[index];
         let place = |name: &str| match names {
             TextNames::Transformers => Some(Place::same(name)),
@@ -136,6 +136,11 @@ impl ComponentMap {
 /// Names and shapes of a UNet's parameters.
 pub fn unet_shapes(config: &UNetConfig) -> Shapes {
     shapes(|scope| drop(UNet::new(scope, config.clone(), Precision::F32)))
+}
+
+/// Names and shapes of a text encoder's parameters.
+pub fn text_shapes(config: &ClipTextConfig) -> Shapes {
+    shapes(|scope| drop(ClipText::new(scope, config.clone())))
 }
 
 /// Names and shapes of what a constructor asks for.

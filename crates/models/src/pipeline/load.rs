@@ -11,7 +11,7 @@ use super::component::{Build, Stored, build, missing};
 use super::index::{Family, ModelIndex};
 use super::part::{Config, Part};
 use super::scheduler::SchedulerConfig;
-use super::text::{self, TextEncoders};
+use super::text::{self, TextAdapters, TextEncoders};
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::clip_text::{self, ClipTextConfig};
@@ -145,7 +145,20 @@ impl Model {
     /// # Errors
     /// As [`Model::unet`], and [`ModelError::Tokenizer`].
     pub fn text(&self, precision: Precision, device: Device) -> Result<TextEncoders, ModelError> {
-        text::load(self, precision, device)
+        self.adapted_text(TextAdapters::new(), precision, device)
+    }
+
+    /// As [`Model::text`], with adapters that train.
+    ///
+    /// # Errors
+    /// As [`Model::unet`], and [`ModelError::Tokenizer`].
+    pub fn adapted_text(
+        &self,
+        adapters: TextAdapters,
+        precision: Precision,
+        device: Device,
+    ) -> Result<TextEncoders, ModelError> {
+        text::load(self, adapters, precision, device)
     }
 
     /// The weights of a network, under its own names, as they lie on disk.

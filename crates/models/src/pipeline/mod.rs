@@ -17,7 +17,7 @@ pub use load::{Loaded, Model};
 pub use open::ModelSources;
 pub use save::{StoredType, Trained, save, write_component, write_unet};
 pub use scheduler::SchedulerConfig;
-pub use text::TextEncoders;
+pub use text::{TextAdapters, TextEncoders, Tokens};
 
 /// Stem of the weights files of UNets and VAEs.
 pub const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";

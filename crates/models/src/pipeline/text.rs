@@ -2,25 +2,50 @@
 //!
 //! Source: `encode_prompt` of diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
 
+use std::collections::BTreeMap;
+
 use tastemaker_diffusion::Conditioning;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::component::{Build, build};
 use super::index::Family;
-use super::load::Model;
+use super::load::{Loaded, Model};
 use crate::ModelError;
 use crate::clip_text::ClipText;
-use crate::nn::Role;
+use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable};
 use crate::tokenizer::ClipTokenizer;
+
+/// Adapters of text encoders, by component.
+pub type TextAdapters = BTreeMap<&'static str, LoraSpec>;
 
 /// Prompts encoded in one forward pass.
 const BATCH: usize = 64;
 
 #[derive(Debug)]
 struct TextEncoder {
+    component: &'static str,
     tokenizer: ClipTokenizer,
-    network: ClipText,
+    loaded: Loaded<ClipText>,
+}
+
+/// Token ids of prompts, one table for each text encoder.
+///
+/// # Shapes
+/// `[n, m]` int64 each.
+#[derive(Debug)]
+pub struct Tokens(Vec<Tensor>);
+
+impl Tokens {
+    /// The prompts at `index` (`[k]`, int64), in that order.
+    pub fn select(&self, index: &Tensor) -> Self {
+        Self(self.0.iter().map(|ids| ids.index_select(0, index)).collect())
+    }
+
+    /// These prompts followed by those of `other`.
+    pub fn followed_by(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| Tensor::cat(&[a, b], 0)).collect())
+    }
 }
 
 /// The text encoders of a model, with their tokenizers.
@@ -32,8 +57,13 @@ pub struct TextEncoders {
     device: Device,
 }
 
-/// Loads every text encoder of a model.
-pub(super) fn load(model: &Model, precision: Precision, device: Device) -> Result<TextEncoders, ModelError> {
+/// Loads every text encoder of a model, each with its adapter if it is given one.
+pub(super) fn load(
+    model: &Model,
+    mut adapters: TextAdapters,
+    precision: Precision,
+    device: Device,
+) -> Result<TextEncoders, ModelError> {
     let mut encoders: Vec<TextEncoder> = Vec::new();
     for (component, tokenizer_name) in model.family().text_components() {
         let config = model.text_config(component)?;
@@ -58,10 +88,10 @@ pub(super) fn load(model: &Model, precision: Precision, device: Device) -> Resul
                 message: format!("it makes {problem}"),
             });
         }
-        let how = Build { role: Role::Frozen, precision, device, lora: None };
+        let how = Build { role: Role::Frozen, precision, device, lora: adapters.remove(component) };
         let stored = model.stored(component)?;
-        let network = build(stored, how, |scope| ClipText::new(scope, config.clone()))?.network;
-        encoders.push(TextEncoder { tokenizer, network });
+        let loaded = build(stored, how, |scope| ClipText::new(scope, config.clone()))?;
+        encoders.push(TextEncoder { component, tokenizer, loaded });
     }
     let zeros_for_empty = model.index().force_zeros_for_empty_prompt;
     Ok(TextEncoders { encoders, family: model.family(), zeros_for_empty, device })
@@ -104,16 +134,37 @@ impl TextEncoders {
         self.encoders.iter().map(|encoder| &encoder.tokenizer)
     }
 
+    /// What learns, by component.
+    pub fn trainable(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
+        self.encoders.iter().map(|encoder| (encoder.component, encoder.loaded.trainable.as_slice()))
+    }
+
+    /// The switches of the adapters.
+    pub fn switches(&self) -> impl Iterator<Item = &AdapterSwitch> {
+        self.encoders.iter().map(|encoder| &encoder.loaded.switch)
+    }
+
+    /// The ids of prompts.
+    pub fn tokens(&self, prompts: &[impl AsRef<str>]) -> Tokens {
+        let ids = self.encoders.iter().map(|TextEncoder { tokenizer, .. }| {
+            let ids = Tensor::from_slice(&tokenizer.encode_batch(prompts));
+            ids.view([prompts.len() as i64, -1]).to_device(self.device)
+        });
+        Tokens(ids.collect())
+    }
+
     fn encode_some(&self, prompts: &[impl AsRef<str>], resolution: i64) -> Conditioning {
-        let n = prompts.len() as i64;
+        self.conditioning(&self.tokens(prompts), resolution)
+    }
+
+    /// The conditioning of token ids, as [`TextEncoders::encode`] makes it of prompts; differentiable with respect to adapters.
+    pub fn conditioning(&self, tokens: &Tokens, resolution: i64) -> Conditioning {
+        let n = tokens.0[0].size()[0];
         let outputs: Vec<_> = self
             .encoders
             .iter()
-            .map(|TextEncoder { tokenizer, network }| {
-                let ids =
-                    Tensor::from_slice(&tokenizer.encode_batch(prompts)).view([n, -1]).to_device(self.device);
-                network.forward(&ids)
-            })
+            .zip(&tokens.0)
+            .map(|(encoder, ids)| encoder.loaded.network.forward(ids))
             .collect();
         if self.family == Family::StableDiffusion {
             return Conditioning::text(outputs[0].last_hidden_state.shallow_clone());

@@ -179,7 +179,7 @@ pub fn engine<'a>(
     objective: &'a dyn Objective,
     schedule: &'a NoiseSchedule,
 ) -> Engine<'a> {
-    Engine { policy, reference, objective, schedule, timesteps: Timesteps::All, seed: 11 }
+    Engine { policy, reference, text: None, objective, schedule, timesteps: Timesteps::All, seed: 11 }
 }
 
 fn normal(index: u64, shape: &[i64]) -> Tensor {
@@ -196,6 +196,7 @@ pub fn pairs() -> EncodedPairs {
         mirrored: false,
         captions: Conditioning::text(normal(2, &[3, 7, 12])),
         empty: Conditioning::text(normal(3, &[1, 7, 12])),
+        tokens: None,
         sizes: None,
         pairs: (0..6)
             .map(|i| EncodedPair { id: 100 + i as u64, winner: i, loser: (i + 2) % 8, caption: i % 3 })
@@ -261,8 +262,15 @@ pub fn train(
     let (reference, schedule) = (pairing.reference(), schedule());
     let objective = plan.method.objective().unwrap();
     let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
-    let task =
-        Fit { engine, trainable: &pairing.policy.trainable, pairs, train, held_out, device: Device::Cpu };
+    let task = Fit {
+        engine,
+        trainable: &pairing.policy.trainable,
+        n_text: 0,
+        pairs,
+        train,
+        held_out,
+        device: Device::Cpu,
+    };
     let mut events = Vec::new();
     let result = fit(&task, plan, |event| {
         events.push(event.clone());

@@ -46,7 +46,7 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
     };
     let reference = tensors::read(path).context("reading the reference")?;
     let lora = args.lora.as_deref().map(locate_lora).transpose()?;
-    let lora = lora.map(|lora| LoraFile::read_for(&lora, &folder)?.into_unet(&lora)).transpose()?;
+    let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
     let found = verify(&folder, path, &reference, &prompts, lora, Precision::F32)?;
     if found.is_empty() {
         let wanted = "inputs and results under the names in docs/guide/models.md";

@@ -21,6 +21,11 @@ use crate::exit::UsageError;
 /// Source: `--is_turbo` of diffusers' train_diffusion_dpo_sdxl.py: 250 k + 249 for k in 0 to 3.
 const TURBO_TIMESTEPS: [u32; 4] = [249, 499, 749, 999];
 
+/// The layers of text encoders that `--train_text_encoder` adapts.
+///
+/// Source: `text_lora_config` of diffusers' train_dreambooth_lora_sdxl.py.
+const TEXT_TARGETS: [&str; 4] = ["q_proj", "k_proj", "v_proj", "out_proj"];
+
 /// Everything a recipe can say.
 #[derive(Debug, Default, Args)]
 pub struct Flags {
@@ -192,6 +197,12 @@ struct AdapterFlags {
     /// Learn the lengths of the rows of weights apart from their directions (DoRA)
     #[arg(long)]
     use_dora: bool,
+    /// Name endings of the text encoders' layers that get a LoRA too, with commas between [default: none]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    text_encoder_target_modules: Option<Vec<String>>,
+    /// The same as --text_encoder_target_modules q_proj,k_proj,v_proj,out_proj
+    #[arg(long, conflicts_with = "text_encoder_target_modules")]
+    train_text_encoder: bool,
     /// A LoRA to start from and compare with, of any tool; its rank, alpha and layers are kept
     #[arg(long, value_name = "FILE")]
     network_weights: Option<PathBuf>,
@@ -199,11 +210,18 @@ struct AdapterFlags {
 
 impl AdapterFlags {
     fn section(self) -> AdapterSection {
-        let Self { adapter: kind, rank, alpha, target_modules, use_dora, network_weights } = self;
-        let use_dora = use_dora.then_some(true);
-        let typed =
-            AdapterSection { kind, rank, alpha, target_modules, use_dora, ..AdapterSection::default() };
-        AdapterSection { network_weights, ..typed }
+        let of_text = self.train_text_encoder.then(|| TEXT_TARGETS.map(str::to_owned).to_vec());
+        AdapterSection {
+            kind: self.adapter,
+            rank: self.rank,
+            alpha: self.alpha,
+            target_modules: self.target_modules,
+            rank_pattern: None,
+            alpha_pattern: None,
+            use_dora: self.use_dora.then_some(true),
+            text_encoder_target_modules: of_text.or(self.text_encoder_target_modules),
+            network_weights: self.network_weights,
+        }
     }
 }
 
@@ -213,6 +231,9 @@ struct OptimizerFlags {
     /// Highest learning rate [default: 1e-5]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
+    /// Highest learning rate of text encoders [default: that of the UNet]
+    #[arg(long, value_name = "RATE")]
+    text_encoder_lr: Option<f64>,
     /// Multiply the learning rate by the pairs per step
     #[arg(long)]
     scale_lr: bool,
@@ -246,6 +267,7 @@ impl OptimizerFlags {
     fn section(self) -> OptimizerSection {
         OptimizerSection {
             learning_rate: self.learning_rate,
+            text_encoder_lr: self.text_encoder_lr,
             scale_lr: self.scale_lr.then_some(true),
             adam_beta1: self.adam_beta1,
             adam_beta2: self.adam_beta2,
