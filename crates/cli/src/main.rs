@@ -1,5 +1,6 @@
 //! The `tastemaker` program: parse, resolve, dispatch, exit codes.
 
+mod allocator;
 mod args;
 mod commands;
 mod demo;
@@ -13,7 +14,6 @@ use args::{Command, Typed};
 use exit::{Exit, exit_of};
 
 fn main() -> ExitCode {
-    tastemaker_torch::memory::keep_freed();
     // A defect must not look like any of the errors a user can cause.
     std::panic::catch_unwind(run).unwrap_or(Exit::Internal.into())
 }

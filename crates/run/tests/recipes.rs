@@ -4,46 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::Path;
 
 use proptest::prelude::*;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
     Adapter, AdapterKind, AdapterSection, LoraPlan, LrScheduler, MethodSection, MixedPrecision,
     OptimizerSection, OutputLayout, OutputPlan, OutputType, Overrides, Plan, Recipe, RunError, TrainSection,
-    Warning, lr_at, resolve,
+    Warning, resolve,
 };
 use tastemaker_store::StoreError;
 
-const SHORTEST: &str = r#"
-output_dir = "out"
+mod support;
 
-[model]
-pretrained_model_name_or_path = "models/tiny"
-
-[data]
-train_data_dir = "pairs"
-
-[method]
-name = "diffusion-dpo"
-
-[train]
-max_train_steps = 100
-"#;
-
-fn parse(text: &str) -> Result<Recipe, RunError> {
-    Recipe::parse(Path::new("dpo.toml"), text)
-}
-
-fn plan_of(text: &str) -> Plan {
-    resolve(parse(text).unwrap(), Overrides::default()).unwrap()
-}
-
-/// The shortest recipe with lines appended; TOML lets a dotted key add to a table only before its header, so
-/// sections are whole.
-fn shortest_with(more: &str) -> String {
-    format!("{SHORTEST}{more}")
-}
+use support::{SHORTEST, parse, plan_of, shortest_with};
 
 fn lora(rank: u32, alpha: f64, targets: &[&str]) -> Adapter {
     Adapter::Lora(LoraPlan {
@@ -437,92 +410,5 @@ mod resolving {
         let error =
             resolve(parse(SHORTEST).unwrap(), Overrides { output_dir, ..Default::default() }).unwrap_err();
         assert!(error.to_string().ends_with("wanted a path in UTF-8"), "{error}");
-    }
-}
-
-mod plans {
-    use super::*;
-
-    const LAUNCHER: &str = "[optimizer]\nlearning_rate = 1e-8\nscale_lr = true\n";
-
-    fn launcher() -> Plan {
-        let text = shortest_with(LAUNCHER);
-        let train = TrainSection {
-            train_batch_size: Some(16),
-            gradient_accumulation_steps: Some(128),
-            ..Default::default()
-        };
-        resolve(parse(&text).unwrap(), Overrides { train, ..Default::default() }).unwrap()
-    }
-
-    #[test]
-    fn the_published_launcher_means_two_e_minus_five() {
-        // 1e-8 scaled by 2048 pairs: methods of the DPO authors, whose paper states another number.
-        let plan = launcher();
-        assert_eq!(plan.effective_batch(), 2048);
-        assert!((plan.effective_learning_rate() - 2.048e-5).abs() < 1e-18);
-        assert_eq!(lr_at(0, &plan.schedule()), plan.effective_learning_rate());
-    }
-
-    #[test]
-    fn a_plan_survives_its_json() {
-        for plan in [launcher().with_data(51_200), plan_of(SHORTEST)] {
-            let text = serde_json::to_string(&plan).unwrap();
-            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
-        }
-        let full = Overrides {
-            adapter: AdapterSection { kind: Some(AdapterKind::Full), ..Default::default() },
-            ..Default::default()
-        };
-        let plan = resolve(parse(SHORTEST).unwrap(), full).unwrap();
-        assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
-    }
-
-    #[test]
-    fn the_table_shows_every_value_and_what_follows_from_them() {
-        let table = launcher().with_data(51_200).to_string();
-        assert_eq!(
-            table,
-            "\
-model       pretrained_model_name_or_path  models/tiny
-            prediction_type                as the model says
-            rescale_betas_zero_snr         no
-data        train_data_dir                 pairs
-            resolution                     512
-            held_out_fraction              0.05
-            no_hflip                       no
-            proportion_empty_prompts       0
-            time_ids                       constant
-method      name                           diffusion-dpo
-            beta                           5000
-adapter     kind                           lora
-            rank                           8
-            alpha                          8
-            target_modules                 to_k, to_q, to_v, to_out.0
-optimizer   learning_rate                  1e-8
-            scale_lr                       yes
-            adam_beta1                     0.9
-            adam_beta2                     0.999
-            adam_weight_decay              0.01
-            adam_epsilon                   1e-8
-            max_grad_norm                  1
-            lr_scheduler                   constant
-            lr_warmup_steps                0
-            lr_num_cycles                  1
-train       max_train_steps                100
-            train_batch_size               16
-            gradient_accumulation_steps    128
-            mixed_precision                no
-            timesteps                      as the model says
-            seed                           0
-validation  every                          0
-            n_pairs                        64
-output      output_dir                     out
-in effect   pairs per step                 2048 (16 x 128 accumulated)
-            learning rate                  2.048e-5
-            pairs to train on              51200
-            steps per epoch                25.0 (4.0 epochs in all)
-"
-        );
     }
 }

@@ -29,7 +29,7 @@ pub fn reset_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// Has the C allocator keep what libtorch frees, for the next step to use. Call it before anything else runs.
+/// Has the C allocator keep what libtorch frees, for the next step to use. Call it before networks are loaded; it suits small ones.
 ///
 /// A training step frees and asks again for the same large blocks. By default the allocator gives each of them back to the
 /// kernel and takes zeroed pages anew; on a virtual machine that was a third of the time of a small model's step.

@@ -15,6 +15,7 @@ use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
 use tch::Device;
 
+use crate::allocator;
 use crate::commands::parts::PartFlags;
 use crate::commands::word;
 use crate::exit::UsageError;
@@ -74,6 +75,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         MixedPrecision::Bf16 => Precision::Bf16,
     };
     let folder = args.parts.open(&args.model)?;
+    allocator::suit(&folder)?;
     let lora = args.lora.as_deref().map(locate_lora).transpose()?;
     let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
     let (lora, text_loras) = lora.map(LoraFile::into_specs).unwrap_or_default();

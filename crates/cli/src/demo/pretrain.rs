@@ -85,6 +85,7 @@ fn defaults(part: Part) -> (u64, usize, f64, f64) {
 
 /// Runs the command.
 pub fn pretrain(args: &PretrainArgs) -> Result<()> {
+    tastemaker_torch::memory::keep_freed();
     if let Some(threads) = args.threads {
         tch::set_num_threads(threads);
     }

@@ -53,6 +53,7 @@ pub struct DemoArgs {
 
 /// Runs the command.
 pub fn demo(args: &DemoArgs) -> Result<()> {
+    tastemaker_torch::memory::keep_freed();
     let started = Instant::now();
     let methods = if args.method.is_empty() { ALL.to_vec() } else { args.method.clone() };
     let overridden = args.learning_rate.is_some() || args.max_train_steps.is_some();

@@ -15,6 +15,7 @@ use tastemaker_store::StoreError;
 use tastemaker_train::start::with_network_weights;
 use tastemaker_train::{estimate, session};
 
+use crate::allocator;
 use crate::exit::UsageError;
 use crate::hub::locate;
 use crate::progress::{Progress, duration, mebibytes};
@@ -107,6 +108,7 @@ fn show(mut plan: Plan) -> Result<()> {
 
 fn run(plan: Plan) -> Result<()> {
     let source = formats::open(&plan.data.train_data_dir)?;
+    allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let (plan, split) = with_data(plan, source.as_ref());
     let mut progress = Progress::new(plan.train.max_train_steps);
     let trained = session::train(&plan, source.as_ref(), &split, &mut |event| {

@@ -1,0 +1,91 @@
+//! What follows from a plan, its JSON and its table.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its recipe should stop")]
+
+mod support;
+
+use support::{SHORTEST, parse, plan_of, shortest_with};
+use tastemaker_run::{AdapterKind, AdapterSection, Overrides, Plan, TrainSection, lr_at, resolve};
+
+const LAUNCHER: &str = "[optimizer]\nlearning_rate = 1e-8\nscale_lr = true\n";
+
+fn launcher() -> Plan {
+    let text = shortest_with(LAUNCHER);
+    let train = TrainSection {
+        train_batch_size: Some(16),
+        gradient_accumulation_steps: Some(128),
+        ..Default::default()
+    };
+    resolve(parse(&text).unwrap(), Overrides { train, ..Default::default() }).unwrap()
+}
+
+#[test]
+fn the_published_launcher_means_two_e_minus_five() {
+    // 1e-8 scaled by 2048 pairs: methods of the DPO authors, whose paper states another number.
+    let plan = launcher();
+    assert_eq!(plan.effective_batch(), 2048);
+    assert!((plan.effective_learning_rate() - 2.048e-5).abs() < 1e-18);
+    assert_eq!(lr_at(0, &plan.schedule()), plan.effective_learning_rate());
+}
+
+#[test]
+fn a_plan_survives_its_json() {
+    for plan in [launcher().with_data(51_200), plan_of(SHORTEST)] {
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    }
+    let full = Overrides {
+        adapter: AdapterSection { kind: Some(AdapterKind::Full), ..Default::default() },
+        ..Default::default()
+    };
+    let plan = resolve(parse(SHORTEST).unwrap(), full).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
+}
+
+#[test]
+fn the_table_shows_every_value_and_what_follows_from_them() {
+    let table = launcher().with_data(51_200).to_string();
+    assert_eq!(
+        table,
+        "\
+model       pretrained_model_name_or_path  models/tiny
+            prediction_type                as the model says
+            rescale_betas_zero_snr         no
+data        train_data_dir                 pairs
+            resolution                     512
+            held_out_fraction              0.05
+            no_hflip                       no
+            proportion_empty_prompts       0
+            time_ids                       constant
+method      name                           diffusion-dpo
+            beta                           5000
+adapter     kind                           lora
+            rank                           8
+            alpha                          8
+            target_modules                 to_k, to_q, to_v, to_out.0
+optimizer   learning_rate                  1e-8
+            scale_lr                       yes
+            adam_beta1                     0.9
+            adam_beta2                     0.999
+            adam_weight_decay              0.01
+            adam_epsilon                   1e-8
+            max_grad_norm                  1
+            lr_scheduler                   constant
+            lr_warmup_steps                0
+            lr_num_cycles                  1
+train       max_train_steps                100
+            train_batch_size               16
+            gradient_accumulation_steps    128
+            mixed_precision                no
+            timesteps                      as the model says
+            seed                           0
+validation  every                          0
+            n_pairs                        64
+output      output_dir                     out
+in effect   pairs per step                 2048 (16 x 128 accumulated)
+            learning rate                  2.048e-5
+            pairs to train on              51200
+            steps per epoch                25.0 (4.0 epochs in all)
+"
+    );
+}
