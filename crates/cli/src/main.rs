@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod exit;
 mod hub;
+mod judges;
 mod pairs;
 mod progress;
 mod ranks;

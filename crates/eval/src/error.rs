@@ -64,6 +64,14 @@ pub enum EvalError {
         /// Its index.
         caption: usize,
     },
+    /// A scorer that cannot judge.
+    #[error("scorer `{scorer}` cannot judge: {what}")]
+    Scorer {
+        /// Its name.
+        scorer: String,
+        /// Why not.
+        what: String,
+    },
     /// Scores to compare must be numbers.
     #[error("score of prompt {prompt}, seed {seed} is not finite: {a} against {b}")]
     ScoreNotFinite {

@@ -2,6 +2,7 @@
 
 mod art;
 mod base;
+pub mod judge;
 mod methods;
 mod pairs;
 mod pictures;

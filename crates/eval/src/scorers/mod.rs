@@ -3,6 +3,7 @@
 pub mod features;
 mod logistic;
 pub mod nearest_art;
+mod panel;
 pub mod preference;
 pub mod preference_check;
 pub mod self_check;
@@ -12,7 +13,8 @@ use std::collections::HashMap;
 use crate::EvalError;
 use image::RgbImage;
 
-pub use nearest_art::{Artwork, Judge, NearestArt, Reading};
+pub use nearest_art::{Artwork, Judge, Reading};
+pub use panel::Panel;
 pub use preference::{PreferenceScorer, RankedImages};
 pub use preference_check::{
     ScorerCheck, ScorerCheckRow, StyleTaste, check_pairs, check_preference, motif_pairs, style_pairs,
@@ -29,7 +31,10 @@ pub struct Item<'a> {
 }
 
 /// The index of the caption a prompt is, for scorers that know a fixed set of captions.
-fn caption_of(captions: &HashMap<String, usize>, prompt: &str) -> Result<usize, EvalError> {
+///
+/// # Errors
+/// [`EvalError::UnknownPrompt`].
+pub fn caption_of(captions: &HashMap<String, usize>, prompt: &str) -> Result<usize, EvalError> {
     captions
         .get(prompt)
         .copied()
@@ -38,8 +43,8 @@ fn caption_of(captions: &HashMap<String, usize>, prompt: &str) -> Result<usize, 
 
 /// Something that scores pictures for prompts. Higher is better.
 pub trait Scorer {
-    /// Name of the entry in [`SCORERS`].
-    fn name(&self) -> &'static str;
+    /// Name of the entry in [`SCORERS`], followed by what sets this one apart from others of the entry.
+    fn name(&self) -> &str;
 
     /// One score per item, in the unit of the scorer's entry.
     ///

@@ -8,11 +8,10 @@
 //! Its own reliability on real art that was blurred, shifted, compressed or tinted is measured by
 //! [`self_check`](super::self_check), and belongs in every report that quotes it.
 
+use super::ScorerEntry;
 use super::features::{describe, squared_distance};
-use super::{Item, Scorer, ScorerEntry};
 use crate::EvalError;
 use image::RgbImage;
-use std::collections::HashMap;
 
 /// Squared distance over which a probability falls by a factor e.
 ///
@@ -191,50 +190,13 @@ fn log_sum_exp(logs: &[f64]) -> f64 {
     greatest + logs.iter().map(|log| (log - greatest).exp()).sum::<f64>().ln()
 }
 
-/// [`Judge`] as a [`Scorer`]: looks a prompt up among the captions and scores the picture for it.
-#[derive(Clone, Debug)]
-pub struct NearestArt {
-    judge: Judge,
-    captions: HashMap<String, usize>,
-    style: Option<usize>,
-}
-
-impl NearestArt {
-    /// A scorer for the judge's captions, in the order of their indices.
-    ///
-    /// With a `style`, a picture is scored for showing the caption in that style; without, in any.
-    pub fn new(judge: Judge, captions: &[String], style: Option<usize>) -> Self {
-        let captions =
-            captions.iter().cloned().enumerate().map(|(index, caption)| (caption, index)).collect();
-        Self { judge, captions, style }
-    }
-}
-
-/// How [`NearestArt`] introduces itself.
+/// How the judge introduces itself as a scorer.
 pub const ENTRY: ScorerEntry = ScorerEntry {
     name: "nearest-art",
     summary: "log probability of the prompt's caption (and target style) by distance to real artworks",
     unit: "nats",
     source: "fixed formula: Oklab colour pyramid and orientation histograms (Dalal and Triggs, CVPR 2005)",
 };
-
-impl Scorer for NearestArt {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
-    fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError> {
-        let score = |item: &Item<'_>| {
-            let caption = super::caption_of(&self.captions, item.prompt)?;
-            let reading = self.judge.read(item.image);
-            Ok(match self.style {
-                Some(style) => reading.score(caption, style),
-                None => reading.caption_score(caption),
-            })
-        };
-        items.iter().map(score).collect()
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -320,18 +282,5 @@ mod tests {
         let refusal = |gallery: &[Artwork]| Judge::new(gallery, 2, 1).unwrap_err().to_string();
         assert!(refusal(&[]).starts_with("gallery is empty"));
         assert!(refusal(&gallery()).starts_with("artwork 1 has caption 0 and style 1"));
-    }
-
-    #[test]
-    fn the_scorer_knows_its_captions_and_no_others() {
-        let gallery = gallery();
-        let captions = ["left".to_owned(), "right".to_owned()];
-        let judge = Judge::new(&gallery, 2, 2).unwrap();
-        let scorer = NearestArt::new(judge, &captions, Some(1));
-        let item = |prompt| Item { image: &gallery[1].image, prompt };
-        let scores = scorer.score(&[item("left"), item("right")]).unwrap();
-        assert!(scores[0] > scores[1]);
-        let error = scorer.score(&[item("middle")]).unwrap_err().to_string();
-        assert_eq!(error, "prompt \"middle\" is not one of the 2 captions this scorer knows");
     }
 }

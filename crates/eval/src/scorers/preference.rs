@@ -144,7 +144,7 @@ impl<'a> PreferenceScorer<'a> {
 }
 
 impl Scorer for PreferenceScorer<'_> {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         ENTRY.name
     }
 
