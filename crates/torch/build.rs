@@ -6,8 +6,13 @@ mod link;
 use std::path::Path;
 
 const SHIM: &str = "shim";
-const SOURCES: [&str; 4] =
-    ["shim/distributed.cpp", "shim/optimizers.cpp", "shim/products.cpp", "shim/recompute.cpp"];
+const SOURCES: [&str; 5] = [
+    "shim/devices.cpp",
+    "shim/distributed.cpp",
+    "shim/optimizers.cpp",
+    "shim/products.cpp",
+    "shim/recompute.cpp",
+];
 
 fn main() {
     link::main();

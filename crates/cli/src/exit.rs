@@ -167,6 +167,7 @@ fn of_torch(error: &TorchError, reader: Exit) -> Exit {
     match error {
         TorchError::Store(error) => of_store(error, reader),
         TorchError::ElementType { .. } => reader,
+        TorchError::Device { .. } => Exit::Usage,
         _ => Exit::Internal,
     }
 }

@@ -38,6 +38,11 @@ pub fn join() -> Result<Option<Group>> {
     Ok(Some(Group::join(&settings)?))
 }
 
+/// The place of this process on its machine, from 0.
+pub fn local_rank() -> Result<usize> {
+    Ok(number("LOCAL_RANK")?.unwrap_or(0))
+}
+
 fn number<T: std::str::FromStr>(name: &str) -> Result<Option<T>>
 where
     T::Err: std::error::Error + Send + Sync + 'static,

@@ -143,6 +143,27 @@ fn recomputed_activations_change_no_bit() {
 }
 
 #[test]
+fn an_optimiser_on_the_host_changes_no_bit() {
+    let bench = bench();
+    for kind in ["--adapter full --optimizer adamw", "--rank 4 --optimizer adamw8bit --use_ema"] {
+        let more = format!("--method mapo --learning_rate 1e-4 {kind}");
+        let (there, here) = (format!("there{}", more.len()), format!("here{}", more.len()));
+        trained(&bench, &there, &more);
+        trained(&bench, &here, &format!("{more} --offload_optimizer"));
+        assert_same(&bench, &there, &here, if kind.contains("full") { FULL } else { LORA });
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused_before_anything_is_read() {
+    let bench = Bench::empty();
+    let said = train(&bench, "out", "--method mapo --device cuda:99");
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("cuda:99 cannot be used: "), "{}", said.stderr);
+    assert!(said.stderr.contains("--device cpu"), "{}", said.stderr);
+}
+
+#[test]
 fn half_precision_scales_its_loss_and_starts_where_others_do() {
     let bench = bench();
     // So slow that gradients of all steps are those of the start.

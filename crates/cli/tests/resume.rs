@@ -241,3 +241,29 @@ fn an_output_folder_that_vanishes_is_an_error_that_names_it() {
     assert!(code == Some(5) || bench.path("moved/README.md").exists(), "{code:?}");
     assert!(!checkpoints(&bench.path("moved")).is_empty());
 }
+
+#[test]
+fn a_full_disk_is_an_error_that_leaves_the_last_checkpoint_whole() {
+    let bench = bench();
+    let file = "pytorch_lora_weights.safetensors";
+    assert_eq!(train(&bench, "whole", "--method mapo").code, 0);
+    let often = "--method mapo --checkpointing_steps 2";
+    let mut child = start(&bench, "out", often);
+    while !bench.path("out/checkpoint-2").exists() {
+        sleep(Duration::from_millis(1));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let last = checkpoints(&bench.path("out")).len();
+    let sizes = fs::read_dir(bench.path("out/checkpoint-2")).unwrap();
+    let largest = sizes.map(|entry| entry.unwrap().metadata().unwrap().len()).max().unwrap();
+
+    let resumed = format!("{often} --resume_from_checkpoint latest");
+    let said = bench.run_on_a_full_disk(&line("out", &resumed), largest / 2);
+    assert_eq!(said.code, 5, "{}", said.stderr);
+    assert!(said.stderr.contains("checkpoint-") && said.stderr.contains("too large"), "{}", said.stderr);
+    assert_eq!(checkpoints(&bench.path("out")).len(), last, "a checkpoint was added or lost");
+
+    assert_eq!(train(&bench, "out", &resumed).code, 0);
+    assert_same(&result(&bench, "out", file), &result(&bench, "whole", file), "behind a full disk");
+}

@@ -234,6 +234,9 @@ pub struct OptimizerPlan {
     pub text_encoder_lr: Option<f64>,
     /// Whether the learning rate is multiplied by the pairs per step.
     pub scale_lr: bool,
+    /// Whether the optimiser's state is kept on the host, wherever training is.
+    #[serde(default)]
+    pub offload_optimizer: bool,
     /// Decay of the first moment.
     pub adam_beta1: f64,
     /// Decay of the second moment.

@@ -140,6 +140,8 @@ section! {
         kind: OptimizerKind,
         /// Deals the optimiser's state out to all processes; false.
         shard_optimizer: bool,
+        /// Keeps the optimiser's state in the host's memory where training is on another device; false.
+        offload_optimizer: bool,
         /// Highest learning rate; 1e-5.
         learning_rate: f64,
         /// Highest learning rate of text encoders; that of the UNet.

@@ -283,6 +283,7 @@ fn optimizer(check: &mut Check, warnings: &mut Vec<Warning>, typed: OptimizerSec
     let plan = OptimizerPlan {
         kind: typed.kind.unwrap_or_default(),
         shard_optimizer: typed.shard_optimizer.unwrap_or(false),
+        offload_optimizer: typed.offload_optimizer.unwrap_or(false),
         learning_rate: typed.learning_rate.unwrap_or(1e-5),
         text_encoder_lr: typed.text_encoder_lr,
         scale_lr: typed.scale_lr.unwrap_or(false),

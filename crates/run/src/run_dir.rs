@@ -107,7 +107,7 @@ fn plan_value(dir: &RunDir, plan: &Plan) -> Result<Value, StoreError> {
 }
 
 /// Keys, and beginnings of keys, that change no weight.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "output_dir",
     "checkpoint.",
     "logging.",
@@ -115,6 +115,7 @@ const FREE: [&str; 12] = [
     "data.cache_to",
     "data.dataloader_num_workers",
     "optimizer.shard_optimizer",
+    "optimizer.offload_optimizer",
     "train.bank_to",
     "validation.prompts",
     "validation.num_",

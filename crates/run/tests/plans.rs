@@ -93,6 +93,7 @@ adapter     kind                           lora
             target_modules                 to_k, to_q, to_v, to_out.0
 optimizer   kind                           adamw
             shard_optimizer                no
+            offload_optimizer              no
             learning_rate                  1e-8
             scale_lr                       yes
             adam_beta1                     0.9

@@ -114,7 +114,7 @@ mod parsing {
         let message = refusal(text);
         assert!(
             message.starts_with(
-                "dpo.toml, line 3: unknown key \"lr_warmup_step\", did you mean \"lr_warmup_steps\"?; known are kind, shard_optimizer, learning_rate, "
+                "dpo.toml, line 3: unknown key \"lr_warmup_step\", did you mean \"lr_warmup_steps\"?; known are kind, shard_optimizer, offload_optimizer, "
             ),
             "{message}"
         );

@@ -23,6 +23,15 @@ pub enum TorchError {
         dtype: String,
     },
 
+    /// A device that was asked for is not there or cannot be used.
+    #[error("{wanted} cannot be used: {why}; --device cpu always can")]
+    Device {
+        /// As typed.
+        wanted: String,
+        /// The reason.
+        why: String,
+    },
+
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),

@@ -3,6 +3,7 @@
 //! This is not an abstraction over `tch`: networks and the training step use [`tch::Tensor`] directly. The crate holds
 //! what `tch` lacks and nothing else.
 
+pub mod devices;
 pub mod distributed;
 pub mod error;
 pub mod mapped;

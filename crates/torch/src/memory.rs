@@ -1,12 +1,52 @@
 //! How much memory this process holds, in bytes.
 
-/// Resident and peak resident memory of this process.
+use std::ffi::c_char;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::shim::{Raw, attempt, raw};
+
+/// Memory of this process, or of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes resident now.
+    /// Bytes held now.
     pub resident: u64,
-    /// Largest number of bytes resident since the start, or since the last [`reset_peak`].
+    /// Largest number of bytes held since the start, or since the peak was reset.
     pub peak: u64,
+}
+
+/// What is held on a device: of the CPU the whole process, of another what libtorch's tensors take there. `None` where nobody
+/// tells.
+pub fn read_on(device: Device) -> Option<Memory> {
+    if device == Device::Cpu {
+        return read();
+    }
+    let there = Tensor::zeros([0], (Kind::Float, device));
+    let (mut resident, mut peak) = (0, 0);
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: `there` is a live tensor; the shim writes two integers.
+    attempt(|error| unsafe {
+        tastemaker_device_memory(raw(&there), &raw mut resident, &raw mut peak, error)
+    })
+    .ok()?;
+    Some(Memory { resident: u64::try_from(resident).ok()?, peak: u64::try_from(peak).ok()? })
+}
+
+/// Lowers the peak on a device to what is held there now; returns whether that worked.
+pub fn reset_peak_on(device: Device) -> bool {
+    if device == Device::Cpu {
+        return reset_peak();
+    }
+    let there = Tensor::zeros([0], (Kind::Float, device));
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: `there` is a live tensor.
+    attempt(|error| unsafe { tastemaker_device_reset_peak(raw(&there), error) }).is_ok()
+}
+
+#[expect(unsafe_code, reason = "the shim is C++; its functions are called through C")]
+unsafe extern "C" {
+    fn tastemaker_device_memory(tensor: Raw, now: *mut i64, peak: *mut i64, error: *mut *mut c_char) -> bool;
+    fn tastemaker_device_reset_peak(tensor: Raw, error: *mut *mut c_char) -> bool;
 }
 
 /// Reads the figures from the kernel; `None` where it does not offer them.

@@ -3,7 +3,7 @@
 use tastemaker_math::objectives::Objective;
 use tastemaker_models::original::{Shapes, n_numbers, text_shapes, unet_shapes};
 use tastemaker_models::pipeline::{Family, Model};
-use tastemaker_models::unet::{Learning, UNetConfig};
+use tastemaker_models::unet::{Keeping, Learning, UNetConfig};
 use tastemaker_run::{
     Adapter, LoraPlan, MemoryEstimate, MixedPrecision, OptimizerKind, OutputType, Plan, ReferenceKind,
     RunError,
@@ -77,7 +77,8 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
 
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
     let rows = u64::from(plan.train.train_batch_size) * halves(objective.as_ref());
-    let kept = config.kept_for_backward(side, side, N_TOKENS, learning);
+    let keeping = if plan.train.gradient_checkpointing { Keeping::Inputs } else { Keeping::Everything };
+    let kept = config.kept_for_backward((side, side), N_TOKENS, learning, keeping);
     let average = if plan.train.ema_decay.is_some() { AVERAGE } else { 0 };
     let per_number = MASTER + average + state_bytes(plan.optimizer.kind);
     Ok(MemoryEstimate {
@@ -104,7 +105,7 @@ fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, c
 }
 
 fn halves(objective: &dyn Objective) -> u64 {
-    if objective.needs_loser() { 2 } else { 1 }
+    if objective.needs_loser() && !objective.is_unpaired() { 2 } else { 1 }
 }
 
 /// Numbers that learn in the adapter of a network.

@@ -2,7 +2,7 @@
 
 use tastemaker_models::nn::Trainable;
 use tastemaker_torch::distributed::Group;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::TrainError;
 use crate::state::Looked;
@@ -66,7 +66,7 @@ impl<'a> Processes<'a> {
             bucket.push(tensor.grad());
             if n_numbers >= BUCKET || i + 1 == trainable.len() {
                 let flat: Vec<Tensor> = bucket.iter().map(|gradient| gradient.reshape([-1])).collect();
-                let mut sum = [Tensor::cat(&flat, 0)];
+                let mut sum = [Tensor::cat(&flat, 0).to_device(Device::Cpu)];
                 group.all_reduce_sum(&mut sum)?;
                 spread(&sum[0], bucket.drain(..));
                 n_numbers = 0;
@@ -99,7 +99,7 @@ impl<'a> Processes<'a> {
             let owner = *run[0].0;
             for some in buckets(run) {
                 let flat: Vec<Tensor> = some.iter().map(|(_, t)| t.tensor.detach().reshape([-1])).collect();
-                let mut flat = Tensor::cat(&flat, 0);
+                let mut flat = Tensor::cat(&flat, 0).to_device(Device::Cpu);
                 group.broadcast(&mut flat, owner)?;
                 if owner != group.rank() {
                     let parts = some.iter().map(|(_, t)| &t.tensor);

@@ -40,7 +40,7 @@ pub struct Trained {
     pub steps: u64,
     /// Seconds from before the first step to after the last, probes included.
     pub seconds: f64,
-    /// Most memory this process held in that time, where the system tells.
+    /// Most memory held in that time on the device, where somebody tells; on the CPU that of the whole process.
     pub peak_memory_bytes: Option<u64>,
     /// Model folders and files, or the adapter file; see [`result_paths`].
     pub results: Vec<PathBuf>,
@@ -55,11 +55,13 @@ pub struct Options<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// The processes that train together; they share a disk.
     pub ranks: Processes<'a>,
+    /// Where networks live.
+    pub device: Device,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { resume: None, stop: &|| false, ranks: Processes::default() }
+        Self { resume: None, stop: &|| false, ranks: Processes::default(), device: Device::Cpu }
     }
 }
 
@@ -95,7 +97,7 @@ pub fn train(
         return Err(TrainError::NoSoftLabels { method: objective.name() });
     }
     let plan = plan.clone().with_data(split.train.len() as u64);
-    let device = Device::Cpu;
+    let device = options.device;
     let folder = Model::from_sources(&sources(&plan.model))?;
     let (plan, start) = with_network_weights(plan, &folder)?;
     let origin = origin(&plan)?;
@@ -164,13 +166,13 @@ pub fn train(
         None => Ok(Vec::new()),
     };
 
-    let before = memory::read().map(|memory| memory.peak);
+    let before = memory::read_on(device).map(|memory| memory.peak);
     memory::give_back();
-    let knows_peak = memory::reset_peak();
+    let knows_peak = memory::reset_peak_on(device);
     let start = Event::Start(Start {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         method: plan.method.name.clone(),
-        device: device_in_words(&plan),
+        device: device_in_words(device, &plan),
         n_pairs: order.train.len() as u64,
         n_held_out: n_held_out as u64,
         n_ties: source.n_ties() as u64,
@@ -213,7 +215,7 @@ pub fn train(
     });
     let (probe, ended_by) = (keeper.probe, keeper.ended_by);
     let seconds = began.elapsed().as_secs_f64();
-    let peak_memory_bytes = memory::read().filter(|_| knows_peak).map(|memory| memory.peak);
+    let peak_memory_bytes = memory::read_on(device).filter(|_| knows_peak).map(|memory| memory.peak);
     let steps = state.step;
     let finish = |outcome| Event::Finish(Finish { step: steps, outcome, seconds, peak_memory_bytes });
 
@@ -289,19 +291,19 @@ fn write_card(results: &[PathBuf], card: &str) -> Result<(), TrainError> {
 
 /// Makes this process's share of the cache of a plan, and says where it is and how large it is in bytes by now.
 ///
-/// `share` is the number of this process and how many there are. `tell` hears of [`Event::Encode`].
+/// `share` is the number of this process and how many there are, `device` where networks encode. `tell` hears of [`Event::Encode`].
 ///
 /// # Errors
 /// [`TrainError`] if the model or the data cannot be read, or the folder holds the cache of something else.
 pub fn cache(
     plan: &Plan,
     source: &dyn PairSource,
-    share: (usize, usize),
+    (share, device): ((usize, usize), Device),
     tell: &mut dyn FnMut(&Event) -> Result<(), TrainError>,
 ) -> Result<CacheFolder, TrainError> {
     let folder = Model::from_sources(&sources(&plan.model))?;
     let (plan, _) = with_network_weights(plan.clone(), &folder)?;
-    let settings = prepare::caching(&plan, Device::Cpu, share);
+    let settings = prepare::caching(&plan, device, share);
     Ok(prepare::cache(&plan, &folder, source, &Captions::of(source), &settings, tell)?.0)
 }
 
@@ -340,12 +342,15 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
     }
 }
 
-fn device_in_words(plan: &Plan) -> String {
+fn device_in_words(device: Device, plan: &Plan) -> String {
     let precision = match precision(plan) {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
         Precision::F16 => "fp16",
     };
+    if let Device::Cuda(index) = device {
+        return format!("CUDA device {index}, {precision}");
+    }
     let n_threads = tch::get_num_threads();
     format!("CPU, {n_threads} {}, {precision}", if n_threads == 1 { "thread" } else { "threads" })
 }

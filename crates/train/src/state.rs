@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tastemaker_models::nn::Trainable;
 use tastemaker_run::{MixedPrecision, OptimizerKind, Plan};
 use tastemaker_torch::tensors::Named;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::average::Average;
 use crate::optimizer::{Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Optimizer};
@@ -98,7 +98,11 @@ fn optimizer(masters: Vec<Tensor>, owned: Vec<bool>, plan: &Plan) -> Optimizer {
         adam_epsilon: plan.optimizer.adam_epsilon,
     };
     let weight_decay = plan.optimizer.adam_weight_decay;
-    Optimizer::sharded(masters, owned, |kept| match plan.optimizer.kind {
+    // The kernels of 8-bit moments are the host's.
+    let elsewhere = masters.first().is_some_and(|master| master.device() != Device::Cpu);
+    let on_host =
+        plan.optimizer.offload_optimizer || (elsewhere && plan.optimizer.kind == OptimizerKind::AdamW8bit);
+    Optimizer::sharded(masters, owned, on_host, |kept| match plan.optimizer.kind {
         OptimizerKind::AdamW => Box::new(AdamW::new(kept, settings)),
         OptimizerKind::AdamW8bit => Box::new(AdamW8bit::new(kept, settings)),
         OptimizerKind::Adafactor => {

@@ -1,11 +1,14 @@
 //! One file or folder per command.
 
 pub mod data;
+mod device;
 mod fetching;
 pub mod model;
 mod parts;
 pub mod sample;
 pub mod train;
+
+pub use device::DeviceFlag;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -104,6 +104,21 @@ impl Bench {
         Said { code: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
     }
 
+    /// Runs it where no file can grow beyond so many bytes, as on a disk that is full.
+    pub fn run_on_a_full_disk(&self, args: &[impl AsRef<OsStr>], n_bytes: u64) -> Said {
+        let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", n_bytes / 512);
+        let Output { status, stdout, stderr } = Command::new("sh")
+            .args(["-c", &limited, env!("CARGO_BIN_EXE_tastemaker")])
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("OMP_NUM_THREADS", "1")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said { code: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
     /// Starts it, silent, to be killed or waited for.
     pub fn start(&self, args: &[impl AsRef<OsStr>]) -> Child {
         Command::new(env!("CARGO_BIN_EXE_tastemaker"))

@@ -14,38 +14,66 @@ pub enum Learning {
     Everything,
 }
 
+/// Whether layers keep what is inside them, or only what enters them and compute the rest again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// Everything the backward pass needs.
+    Everything,
+    /// What enters each layer, and the inside of one layer at a time.
+    Inputs,
+}
+
 impl UNetConfig {
     /// Numbers kept per sample, for latents of `height` x `width` and a text of `n_tokens`.
-    pub fn kept_for_backward(&self, height: u64, width: u64, n_tokens: u64, learning: Learning) -> u64 {
+    pub fn kept_for_backward(
+        &self,
+        (height, width): (u64, u64),
+        n_tokens: u64,
+        learning: Learning,
+        keeping: Keeping,
+    ) -> u64 {
         let n_levels = self.block_out_channels.len();
         let count = Count { config: self, height, width, n_tokens, learning };
         let channels = |level: usize| self.block_out_channels[level] as u64;
         let layers = |level: usize| self.layers_per_block[level] as u64;
-        let mut kept = 0;
+        let (mut inside, mut largest, mut inputs) = (0, 0, 0);
+        let mut layer = |kept: u64, level: usize, n_in: u64| {
+            inside += kept;
+            largest = kept.max(largest);
+            inputs += n_in * count.positions(level);
+        };
         let mut learns = learning == Learning::Everything;
         for level in 0..n_levels {
             let attends = self.down_blocks[level] == BlockKind::CrossAttention;
-            for layer in 0..layers(level) {
-                let n_in = if layer > 0 { channels(level) } else { channels(level.saturating_sub(1)) };
-                kept += if learns { count.resnet(level, n_in) } else { 0 };
+            for j in 0..layers(level) {
+                let n_in = if j > 0 { channels(level) } else { channels(level.saturating_sub(1)) };
+                let resnet = if learns { count.resnet(level, n_in) } else { 0 };
                 learns |= attends;
-                kept += if attends { count.transformer(level) } else { 0 };
+                let attention = if attends { count.transformer(level) } else { 0 };
+                layer(resnet + attention, level, n_in);
             }
         }
         let lowest = n_levels - 1;
-        kept += 2 * count.resnet(lowest, channels(lowest)) + count.transformer(lowest);
+        let resnet = count.resnet(lowest, channels(lowest));
+        layer(resnet + count.transformer(lowest), lowest, channels(lowest));
+        layer(resnet, lowest, channels(lowest));
         for level in (0..n_levels).rev() {
             let attends = self.up_blocks[lowest - level] == BlockKind::CrossAttention;
             let (below, above) = (channels((level + 1).min(lowest)), channels(level.saturating_sub(1)));
-            for layer in 0..=layers(level) {
-                let n_in = if layer == 0 { below } else { channels(level) };
-                let skip = if layer == layers(level) { above } else { channels(level) };
-                kept += count.resnet(level, n_in + skip);
-                kept += if attends { count.transformer(level) } else { 0 };
+            for j in 0..=layers(level) {
+                let n_in = if j == 0 { below } else { channels(level) };
+                let skip = if j == layers(level) { above } else { channels(level) };
+                let attention = if attends { count.transformer(level) } else { 0 };
+                // The skip is an input of the way down, or its last output: counted there.
+                layer(count.resnet(level, n_in + skip) + attention, level, n_in);
             }
         }
         // The last normalisation and its activation.
-        kept + 2 * channels(0) * count.positions(0)
+        let last = 2 * channels(0) * count.positions(0);
+        match keeping {
+            Keeping::Everything => inside + last,
+            Keeping::Inputs => inputs + largest + last,
+        }
     }
 }
 
@@ -93,11 +121,14 @@ mod tests {
     fn what_is_kept_grows_with_the_picture_and_with_what_learns() {
         for layout in [Layout::Sd1, Layout::Sd2, Layout::Sdxl] {
             let config = layout.published_unet();
-            let kept = |side, learning| config.kept_for_backward(side, side, 77, learning);
+            let kept =
+                |side, learning| config.kept_for_backward((side, side), 77, learning, Keeping::Everything);
             let (adapters, everything) = (kept(64, Learning::Adapters), kept(64, Learning::Everything));
             assert!(adapters < everything && everything < 2 * adapters, "{adapters} {everything}");
             let larger = kept(128, Learning::Adapters);
             assert!(larger > 3 * adapters && larger <= 4 * adapters, "{adapters} {larger}");
+            let again = config.kept_for_backward((64, 64), 77, Learning::Everything, Keeping::Inputs);
+            assert!(3 * again < everything && 20 * again > everything, "{again} {everything}");
         }
     }
 }

@@ -5,7 +5,7 @@ mod adamw;
 
 use tastemaker_models::nn::Trainable;
 use tastemaker_torch::tensors::Named;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub use adamw::{AdamW, AdamW8bit, AdamWSettings};
@@ -33,33 +33,33 @@ pub struct Optimizer {
     rates: Vec<f64>,
     rule: Box<dyn Update>,
     owned: Vec<bool>,
+    on_host: bool,
     n_steps: i32,
 }
 
 impl Optimizer {
     /// An optimiser over these parameters, its state as at the start. It moves those it owns and keeps state for no
-    /// others; `rule` is given nothing in the place of the others.
+    /// others; `rule` is given nothing in the place of the others. `on_host` keeps state and arithmetic on the host, wherever
+    /// the parameters are.
     pub fn sharded(
         parameters: Vec<Tensor>,
         owned: Vec<bool>,
+        on_host: bool,
         rule: impl FnOnce(&[Tensor]) -> Box<dyn Update>,
     ) -> Self {
+        let kept = |p: &Tensor| if on_host { to_host(&p.detach().empty_like()) } else { p.shallow_clone() };
         let kept: Vec<Tensor> = parameters
             .iter()
             .zip(&owned)
-            .map(
-                |(p, &owned)| {
-                    if owned { p.shallow_clone() } else { Tensor::zeros([0], (p.kind(), p.device())) }
-                },
-            )
+            .map(|(p, &owned)| if owned { kept(p) } else { Tensor::zeros([0], (p.kind(), p.device())) })
             .collect();
-        Self { rates: vec![1.0; parameters.len()], rule: rule(&kept), parameters, owned, n_steps: 0 }
+        Self { rates: vec![1.0; parameters.len()], rule: rule(&kept), parameters, owned, on_host, n_steps: 0 }
     }
 
     /// AdamW over these parameters, all of them its own.
     pub fn adamw(parameters: Vec<Tensor>, settings: AdamWSettings) -> Self {
         let owned = vec![true; parameters.len()];
-        Self::sharded(parameters, owned, |kept| Box::new(AdamW::new(kept, settings)))
+        Self::sharded(parameters, owned, false, |kept| Box::new(AdamW::new(kept, settings)))
     }
 
     /// With a factor on the learning rate of each parameter.
@@ -81,7 +81,14 @@ impl Optimizer {
                 if gradient_scale != 1.0 {
                     let _ = gradient.g_mul_scalar_(gradient_scale);
                 }
-                self.rule.update(i, parameter, &mut gradient, learning_rate * rate, self.n_steps);
+                let rate = learning_rate * rate;
+                if self.on_host {
+                    let (mut moved, mut along) = (to_host(parameter), to_host(&gradient));
+                    self.rule.update(i, &mut moved, &mut along, rate, self.n_steps);
+                    parameter.copy_(&moved);
+                } else {
+                    self.rule.update(i, parameter, &mut gradient, rate, self.n_steps);
+                }
             }
         });
         self.clear_gradients();
@@ -138,6 +145,11 @@ impl Optimizer {
     }
 }
 
+/// A copy on the host, laid out in memory as the tensor is.
+fn to_host(tensor: &Tensor) -> Tensor {
+    tensor.to_device_(Device::Cpu, tensor.kind(), false, true)
+}
+
 /// Sum of squares in f64.
 fn squared_length(gradient: &Tensor) -> Tensor {
     gradient.square().sum(Kind::Double)
@@ -153,7 +165,6 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     #[test]
     fn the_first_step_moves_every_weight_by_the_learning_rate() {

@@ -10,6 +10,7 @@ use tastemaker_run::Recipe;
 use tastemaker_train::session;
 
 use crate::allocator;
+use crate::commands::DeviceFlag;
 use crate::commands::train::{Flags, open, planned, say_left_out};
 use crate::exit::UsageError;
 use crate::progress::{Progress, mebibytes};
@@ -26,6 +27,8 @@ pub struct CacheArgs {
     /// Make the I-th of N shares, counted from 0, beside other processes that make the others
     #[arg(long, value_name = "I/N", value_parser = share)]
     share: Option<(usize, usize)>,
+    #[command(flatten)]
+    device: DeviceFlag,
     #[command(flatten)]
     flags: Flags,
 }
@@ -45,7 +48,8 @@ pub fn cache(args: CacheArgs, notices: &[String]) -> Result<()> {
     say_left_out(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let mut progress = Progress::new(0);
-    let made = session::cache(&plan, &source, args.share.unwrap_or((0, 1)), &mut |event| {
+    let whose = (args.share.unwrap_or((0, 1)), args.device.open()?);
+    let made = session::cache(&plan, &source, whose, &mut |event| {
         progress.hear(event);
         Ok(())
     });

@@ -22,6 +22,7 @@ use tastemaker_train::start::with_network_weights;
 use tastemaker_train::{TrainError, estimate, session};
 
 use crate::allocator;
+use crate::commands::DeviceFlag;
 use crate::commands::data::open_settings;
 use crate::exit::{Interrupted, UsageError};
 use crate::hub::{locate, pair_caches};
@@ -45,6 +46,8 @@ pub struct TrainArgs {
     #[arg(long = "dry-run")]
     dry_run: bool,
     #[command(flatten)]
+    device: DeviceFlag,
+    #[command(flatten)]
     flags: Flags,
 }
 
@@ -52,7 +55,7 @@ pub struct TrainArgs {
 pub fn train(args: TrainArgs, notices: &[String]) -> Result<()> {
     let recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
     let plan = planned(recipe, args.flags, args.dry_run, notices)?;
-    if args.dry_run { show(plan) } else { run(plan, args.resume.as_ref()) }
+    if args.dry_run { show(plan) } else { run(plan, args.resume.as_ref(), args.device) }
 }
 
 /// The plan of a recipe and flags, its parts found, what is odd about it said.
@@ -163,7 +166,8 @@ fn resume(text: &str) -> Result<Resume, std::convert::Infallible> {
     Ok(if text == "latest" { Resume::Latest } else { Resume::From(text.into()) })
 }
 
-fn run(plan: Plan, resume: Option<&Resume>) -> Result<()> {
+fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
+    let device = device.open()?;
     let group = ranks::join()?;
     let mut plan = plan;
     plan.train.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
@@ -174,8 +178,8 @@ fn run(plan: Plan, resume: Option<&Resume>) -> Result<()> {
     let is_first = Processes::new(group.as_ref()).is_first();
     let mut progress = Progress::new(plan.train.max_train_steps);
     let signals = Signals::listen()?;
-    let options =
-        Options { resume, stop: &|| signals.came().is_some(), ranks: Processes::new(group.as_ref()) };
+    let ranks = Processes::new(group.as_ref());
+    let options = Options { resume, stop: &|| signals.came().is_some(), ranks, device };
     let trained = session::train(&plan, &source, &split, options, &mut |event| {
         if is_first {
             progress.hear(event);

@@ -38,6 +38,9 @@ pub struct OptimizerFlags {
     /// Deal the optimiser's state out to all processes
     #[arg(long)]
     shard_optimizer: bool,
+    /// Keep the optimiser's state in the host's memory where training is on another device
+    #[arg(long)]
+    offload_optimizer: bool,
     /// Highest learning rate [default: 1e-5]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
@@ -81,6 +84,7 @@ impl OptimizerFlags {
         OptimizerSection {
             kind: self.optimizer.or(named),
             shard_optimizer: self.shard_optimizer.then_some(true),
+            offload_optimizer: self.offload_optimizer.then_some(true),
             learning_rate: self.learning_rate,
             text_encoder_lr: self.text_encoder_lr,
             scale_lr: self.scale_lr.then_some(true),

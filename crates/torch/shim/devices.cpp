@@ -1,0 +1,35 @@
+// What the allocator of a device tells.
+
+#include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+#include <cstdint>
+
+#include "shim.h"
+
+namespace {
+
+constexpr size_t OF_ALL_POOLS = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+c10::DeviceAllocator* allocator(const at::Tensor& tensor) { return c10::getDeviceAllocator(tensor.device().type()); }
+
+}  // namespace
+
+extern "C" {
+
+bool tastemaker_device_memory(const at::Tensor* tensor, int64_t* now, int64_t* peak, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    auto stats = allocator(*tensor)->getDeviceStats(tensor->device().index());
+    *now = stats.allocated_bytes[OF_ALL_POOLS].current;
+    *peak = stats.allocated_bytes[OF_ALL_POOLS].peak;
+    return true;
+  });
+}
+
+bool tastemaker_device_reset_peak(const at::Tensor* tensor, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    allocator(*tensor)->resetPeakStats(tensor->device().index());
+    return true;
+  });
+}
+}
