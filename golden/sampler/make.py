@@ -1,10 +1,11 @@
-"""Records DDIM trajectories and inversions of diffusers' schedulers on the recorded networks."""
+"""Records trajectories and inversions of diffusers' schedulers on the recorded networks: DDIM here, others in `solvers.py`."""
 
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+import solvers
 import torch
 from common import Draws, load_unet, main, relative_error, save_meta, save_tensors, twice
 from diffusers import DDIMInverseScheduler, DDIMScheduler
@@ -45,9 +46,8 @@ CASES = {
 ETA = {"ddim-eta": 0.5}
 
 
-def inputs(config, steps, eta, seed):
+def inputs(config, steps, eta, seed, shape=(2, 4, 8, 8), picture=False):
     draws = Draws(seed)
-    shape = (2, 4, 8, 8)
     draws.normal("initial", *shape)
     draws.normal("encoder_hidden_states", 2, 7, config.cross_attention_dim)
     draws.normal("negative_encoder_hidden_states", 2, 7, config.cross_attention_dim)
@@ -58,6 +58,8 @@ def inputs(config, steps, eta, seed):
         draws.keep("negative_time_ids", torch.tensor([[32.0, 32, 0, 0, 64, 64], [64, 64, 0, 0, 64, 80]]))
     if eta:
         draws.normal("variance_noise", steps, *shape)
+    if picture:
+        draws.normal("picture", *shape)
     return draws.kept
 
 
@@ -123,6 +125,7 @@ def record_case(folder, seed, unet_case, scheduler, steps, guided, what):
 def record(root):
     for seed, (name, case) in enumerate(CASES.items(), start=501):
         record_case(root / name, seed, *case)
+    solvers.record(root, inputs)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
-use crate::commands::sample::SampleArgs;
+use crate::commands::sample::{self, SampleArgs};
 use crate::commands::train::{self, TrainArgs};
 use crate::demo;
 use crate::exit::UsageError;
@@ -27,7 +27,7 @@ pub enum Command {
     /// Align a model with pairs of images.
     Train(Box<TrainArgs>),
     /// Paint prompts with a model, or with a model and a LoRA.
-    Sample(SampleArgs),
+    Sample(Box<SampleArgs>),
     /// Inspect, convert and merge models and adapters; fetch models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -68,7 +68,7 @@ fn command() -> clap::Command {
     let lenient = |command: clap::Command| command.args_override_self(true).mut_args(forgiving);
     Cli::command()
         .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
-        .mut_subcommand("sample", lenient)
+        .mut_subcommand("sample", |command| lenient(command.after_help(sample::samplers())))
         .mut_subcommand("data", |data| {
             data.mut_subcommand("cache", |cache| cache.args(train::published_args())).mut_subcommands(lenient)
         })

@@ -110,7 +110,7 @@ fn of_eval(error: &EvalError) -> Exit {
         EvalError::Model(error) => of_model(error),
         EvalError::Data(error) => of_data(error),
         EvalError::Store(error) => of_store(error, Exit::Data),
-        EvalError::Schedule(_) => Exit::Usage,
+        EvalError::Schedule(_) | EvalError::Size { .. } => Exit::Usage,
         _ => Exit::Internal,
     }
 }

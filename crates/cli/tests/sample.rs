@@ -3,7 +3,10 @@
 mod support;
 
 use std::fs;
+use std::io::BufReader;
+use std::path::PathBuf;
 
+use image::RgbImage;
 use insta::assert_snapshot;
 use support::{Bench, files, mistake};
 use tastemaker_testkit::golden_dir;
@@ -29,7 +32,13 @@ fn every_prompt_is_painted_with_every_seed_under_a_name_that_says_so() {
     painted(&bench, &[more.as_slice(), &["--out", "out"]].concat());
     let names: Vec<_> = files(&bench.path("out")).into_iter().map(|(path, _)| path).collect();
     let wanted = ["0000-41.png", "0000-42.png", "0001-41.png", "0001-42.png", "0002-41.png", "0002-42.png"];
-    assert_eq!(names, wanted.map(std::path::PathBuf::from));
+    assert_eq!(names, wanted.into_iter().chain(["contact-sheet.png"]).map(PathBuf::from).collect::<Vec<_>>());
+    let sheet = image::open(bench.path("out/contact-sheet.png")).unwrap();
+    assert_eq!(
+        (sheet.width(), sheet.height()),
+        (4 + 2 * 36, 4 + 3 * 36),
+        "two seeds across, three prompts down"
+    );
     let picture = image::open(bench.path("out/0001-42.png")).unwrap();
     assert_eq!((picture.width(), picture.height()), (32, 32));
 }
@@ -62,6 +71,199 @@ fn what_was_trained_can_be_painted_with() {
     let read = |folder: &str| fs::read(bench.path(folder).join("0000-0.png")).unwrap();
     assert!(read("base") != read("with-lora"));
     assert!(read("base") != read("with-full"));
+}
+
+/// The chunk that A1111 and others read.
+fn parameters(bench: &Bench, path: &str) -> String {
+    let file = BufReader::new(fs::File::open(bench.path(path)).unwrap());
+    let reader = png::Decoder::new(file).read_info().unwrap();
+    let [chunk] = &reader.info().uncompressed_latin1_text[..] else { panic!("one chunk of text") };
+    assert_eq!(chunk.keyword, "parameters");
+    chunk.text.clone()
+}
+
+fn pixels(bench: &Bench, path: &str) -> RgbImage {
+    image::open(bench.path(path)).unwrap().into_rgb8()
+}
+
+/// Largest difference of a channel, 0 to 255.
+fn distance(one: &RgbImage, other: &RgbImage) -> u8 {
+    let pairs = one.as_raw().iter().zip(other.as_raw());
+    pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+#[test]
+fn a_picture_says_what_it_was_painted_with_in_the_form_of_a1111() {
+    let bench = Bench::new();
+    let model = fs::read(bench.path("model/unet/diffusion_pytorch_model.safetensors")).unwrap();
+    let hash = &tastemaker_store::checksum::sha256_bytes(&model)[..10];
+    let flags = [
+        "--prompt",
+        "a fox, asleep",
+        "--negative_prompt",
+        "rain",
+        "--sampler",
+        "DPM++ 2M Karras",
+        "--seed",
+        "7",
+        "--guidance_scale",
+        "5",
+        "--guidance_rescale",
+        "0.5",
+        "--height",
+        "48",
+        "--out",
+        "out",
+    ];
+    painted(&bench, &flags);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        parameters(&bench, "out/0000-7.png"),
+        format!(
+            "a fox, asleep\nNegative prompt: rain\nSteps: 2, Sampler: DPM++ 2M Karras, CFG scale: 5, Seed: 7, \
+             Size: 32x48, Model hash: {hash}, Model: model, CFG Rescale: 0.5, Version: tastemaker {version}"
+        )
+    );
+    assert_eq!(pixels(&bench, "out/0000-7.png").dimensions(), (32, 48));
+}
+
+#[test]
+fn every_sampler_paints_and_no_two_alike() {
+    let bench = Bench::new();
+    let mut seen: Vec<RgbImage> = Vec::new();
+    for entry in tastemaker_math::SAMPLERS {
+        let more = ["--prompt", "a fox", "--sampler", entry.name, "--out", entry.name];
+        painted(&bench, &[more.as_slice(), &["--num_inference_steps", "5"]].concat());
+        let picture = pixels(&bench, &format!("{}/0000-0.png", entry.name));
+        assert!(seen.iter().all(|other| distance(other, &picture) > 0), "{}", entry.name);
+        seen.push(picture);
+    }
+}
+
+#[test]
+fn sdxl_paints_oblongs_too() {
+    let bench = Bench::sdxl();
+    painted(&bench, &["--prompt", "a fox", "--width", "64", "--out", "out"]);
+    let picture = pixels(&bench, "out/0000-0.png");
+    assert_eq!(picture.width(), 64);
+    assert_ne!(picture.height(), 64);
+}
+
+#[test]
+fn a_picture_to_start_from_shows_through_the_more_the_less_strength() {
+    let bench = Bench::new();
+    image::RgbImage::from_fn(2, 2, |x, y| image::Rgb([255 * x as u8, 255 * y as u8, 60]))
+        .save(bench.path("layout.png"))
+        .unwrap();
+    let paint = |strength: &str| {
+        let more = ["--prompt", "a fox", "--image", "layout.png", "--strength", strength, "--out", strength];
+        painted(&bench, &[more.as_slice(), &["--num_inference_steps", "50"]].concat());
+        assert!(
+            parameters(&bench, &format!("{strength}/0000-0.png"))
+                .contains(&format!("Denoising strength: {strength}, Image: layout"))
+        );
+        pixels(&bench, &format!("{strength}/0000-0.png"))
+    };
+    let (little, much) = (paint("0.02"), paint("0.9"));
+    painted(&bench, &["--prompt", "a fox", "--out", "none"]);
+    let mean = |one: &RgbImage, other: &RgbImage| {
+        let pairs = one.as_raw().iter().zip(other.as_raw());
+        pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / one.as_raw().len() as f64
+    };
+    let as_decoded = paint("0.04");
+    assert!(mean(&little, &as_decoded) < mean(&much, &as_decoded), "a step more is a small change");
+}
+
+#[test]
+fn a_lora_acts_at_its_weight() {
+    let bench = Bench::new();
+    let said = bench.train("lora", &["--method", "mapo", "--adapter", "lora", "--learning_rate", "0.1"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let lora = "lora/pytorch_lora_weights.safetensors";
+    let half = format!("{lora}:0.5");
+    let paint = |out: &str, more: &[&str]| {
+        painted(&bench, &[&["--prompt", "a fox", "--out", out], more].concat());
+        pixels(&bench, &format!("{out}/0000-0.png"))
+    };
+    let (base, whole) = (paint("base", &[]), paint("whole", &["--lora", lora]));
+    assert!(paint("none", &["--lora", lora, "--lora_weight", "0"]) == base);
+    let middle = paint("half", &["--lora", &half]);
+    assert!(middle == paint("typed", &["--lora", lora, "--lora_weight", "0.5"]));
+    assert!(middle != base && middle != whole);
+    let told = parameters(&bench, "half/0000-0.png");
+    assert!(told.contains("Lora hashes: \"lora: ") && told.contains("\", Lora weight: 0.5, "), "{told}");
+
+    let said = sample(&bench, &["--prompt", "a fox", "--out", "out", "--lora", &half, "--lora_weight", "1"]);
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("two weights of one LoRA"), "{}", said.stderr);
+}
+
+#[test]
+fn guidance_leads_away_from_a_negative_prompt_model_or_lora() {
+    let bench = Bench::new();
+    let train = |output: &str, adapter: &str| {
+        let said = bench.train(output, &["--method", "mapo", "--adapter", adapter, "--learning_rate", "0.1"]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    };
+    train("full", "full");
+    train("lora", "lora");
+    let paint = |out: &str, more: &[&str]| {
+        painted(&bench, &[&["--prompt", "a fox", "--out", out], more].concat());
+        pixels(&bench, &format!("{out}/0000-0.png"))
+    };
+    let plain = paint("plain", &[]);
+    assert!(distance(&plain, &paint("same", &["--negative_model", "model"])) <= 1, "the model itself");
+    for (out, more) in [
+        ("prompt", ["--negative_prompt", "rain"]),
+        ("folder", ["--negative_model", "full/model"]),
+        ("unet", ["--negative_model", "full/model/unet"]),
+        ("adapter", ["--negative_lora", "lora/pytorch_lora_weights.safetensors"]),
+        ("rescaled", ["--guidance_rescale", "0.7"]),
+    ] {
+        assert!(distance(&plain, &paint(out, &more)) > 0, "{out}");
+    }
+    assert!(pixels(&bench, "folder/0000-0.png") == pixels(&bench, "unet/0000-0.png"));
+    assert!(parameters(&bench, "folder/0000-0.png").contains("Negative model: full/model, "));
+}
+
+#[test]
+fn pictures_that_are_there_can_be_left_alone() {
+    let bench = Bench::new();
+    let run = |more: &[&str]| {
+        let said =
+            sample(&bench, &[&["--prompt", "a fox", "--out", "out", "--skip_existing"], more].concat());
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        said.stdout
+    };
+    assert!(!run(&[]).contains("is there already"));
+    let first = fs::read(bench.path("out/0000-0.png")).unwrap();
+    let said = run(&["--num_images_per_prompt", "2"]);
+    assert!(said.contains("0000-0.png  is there already") && said.contains("0000-1.png  a fox"), "{said}");
+    assert!(bench.path("out/contact-sheet.png").exists(), "with the one that was there");
+    assert!(fs::read(bench.path("out/0000-0.png")).unwrap() == first);
+    assert!(!run(&["--guidance_scale", "3"]).contains("is there already"), "other parameters");
+}
+
+#[test]
+fn flags_that_cannot_be_are_mistakes() {
+    let bench = Bench::new();
+    bench.write("text.png", "no picture");
+    for (more, code, words) in [
+        (&["--sampler", "eular"][..], 2, "did you mean \"euler\"?"),
+        (&["--sampler", "euler", "--eta", "0.5"], 2, "eta is a setting of ddim, and euler has none"),
+        (&["--guidance_scale", "1", "--negative_prompt", "rain"], 2, "--negative_prompt does nothing at"),
+        (&["--guidance_scale", "0", "--negative_model", "model"], 2, "--negative_model does nothing at"),
+        (&["--guidance_rescale", "2"], 2, "--guidance_rescale is 2; wanted a number from 0 to 1"),
+        (&["--width", "33"], 2, "pictures of 33 x 32 pixels: both sides must be multiples of"),
+        (&["--image", "text.png"], 3, "text.png"),
+        (&["--image", "none.png"], 3, "none.png"),
+        (&["--strength", "0.5"], 2, "--image"),
+        (&["--lora_weight", "0.5"], 2, "--lora"),
+    ] {
+        let said = sample(&bench, &[&["--prompt", "a fox", "--out", "out"], more].concat());
+        assert_eq!(said.code, code, "{more:?}: {}", said.stderr);
+        assert!(said.stderr.contains(words), "{more:?}: {}", said.stderr);
+    }
 }
 
 #[test]

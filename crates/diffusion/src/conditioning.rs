@@ -23,6 +23,16 @@ impl Conditioning {
         Self { hidden, pooled: None, time_ids: None }
     }
 
+    /// The same for uncropped pictures of this height and width, in pixels, where the network has micro-conditioning.
+    pub fn of_size(self, height: i64, width: i64) -> Self {
+        let time_ids = self.time_ids.map(|ids| {
+            let sizes = [height, width, 0, 0, height, width];
+            let row = Tensor::from_slice(&sizes).to_kind(ids.kind()).to_device(ids.device());
+            row.view([1, 6]).repeat([ids.size()[0], 1])
+        });
+        Self { time_ids, ..self }
+    }
+
     /// Applies `f` to every part.
     fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
         Self {

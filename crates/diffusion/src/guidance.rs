@@ -1,4 +1,4 @@
-//! Classifier-free guidance as a denoiser made of a denoiser.
+//! Classifier-free guidance as a denoiser made of a denoiser, or of two.
 
 use tch::Tensor;
 
@@ -16,6 +16,42 @@ pub struct Guided<'a> {
     pub unconditional: &'a Conditioning,
     /// Guidance scale as diffusers counts it: 1 and below is no guidance.
     pub scale: f64,
+    /// How much of each guided prediction gets the deviation of its conditional one, from 0 to 1; 0 leaves it as it is.
+    ///
+    /// Source: arXiv 2305.08891, section 3.4; `rescale_noise_cfg` of diffusers.
+    pub rescale: f64,
+    /// Another network for the unconditional prediction, one that learnt what people do not want; then each network is called with
+    /// its own half.
+    ///
+    /// Source: Diffusion-NPO, arXiv 2505.11245.
+    pub negative: Option<&'a dyn Denoiser>,
+}
+
+impl<'a> Guided<'a> {
+    /// Guidance by one network, without rescaling.
+    pub fn new(denoiser: &'a dyn Denoiser, unconditional: &'a Conditioning, scale: f64) -> Self {
+        Self { denoiser, unconditional, scale, rescale: 0.0, negative: None }
+    }
+
+    /// The unconditional and the conditional prediction, `[n, c, h, w]` each.
+    fn branches(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> (Tensor, Tensor) {
+        let n = x.size()[0];
+        let unconditional = if self.unconditional.len() == n as usize {
+            self.unconditional.share()
+        } else {
+            self.unconditional.select(&Tensor::zeros([n], (tch::Kind::Int64, x.device())))
+        };
+        if let Some(negative) = self.negative {
+            let u = negative.predict(x, timestep, &unconditional);
+            return (u, self.denoiser.predict(x, timestep, conditioning));
+        }
+        let both = self.denoiser.predict(
+            &Tensor::cat(&[x, x], 0),
+            &Tensor::cat(&[timestep, timestep], 0),
+            &unconditional.followed_by(conditioning),
+        );
+        (both.narrow(0, 0, n), both.narrow(0, n, n))
+    }
 }
 
 impl Denoiser for Guided<'_> {
@@ -23,18 +59,17 @@ impl Denoiser for Guided<'_> {
         if self.scale <= 1.0 {
             return self.denoiser.predict(x, timestep, conditioning);
         }
-        let n = x.size()[0];
-        let unconditional = if self.unconditional.len() == n as usize {
-            self.unconditional.share()
-        } else {
-            self.unconditional.select(&Tensor::zeros([n], (tch::Kind::Int64, x.device())))
-        };
-        let both = self.denoiser.predict(
-            &Tensor::cat(&[x, x], 0),
-            &Tensor::cat(&[timestep, timestep], 0),
-            &unconditional.followed_by(conditioning),
-        );
-        let (u, c) = (both.narrow(0, 0, n), both.narrow(0, n, n));
-        &u + self.scale * (c - &u)
+        let (u, c) = self.branches(x, timestep, conditioning);
+        let guided = &u + self.scale * (&c - &u);
+        if self.rescale == 0.0 {
+            return guided;
+        }
+        let ratio = deviations(&c) / deviations(&guided); // [n, 1, 1, 1]
+        guided * (ratio * self.rescale + (1.0 - self.rescale))
     }
+}
+
+/// Deviation of each sample's values, `[n, c, h, w]` to `[n, 1, 1, 1]`.
+fn deviations(x: &Tensor) -> Tensor {
+    x.std_dim([1i64, 2, 3].as_slice(), true, true)
 }

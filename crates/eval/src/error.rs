@@ -102,6 +102,18 @@ pub enum EvalError {
         /// What was found and what was wanted.
         what: String,
     },
+    /// Sides that the image codec cannot have.
+    #[error(
+        "pictures of {width} x {height} pixels: both sides must be multiples of {multiple} for this model"
+    )]
+    Size {
+        /// Width as given.
+        width: u32,
+        /// Height as given.
+        height: u32,
+        /// Pixels for each of the codec's.
+        multiple: u32,
+    },
     /// A picture could not be encoded or decoded.
     #[error("picture could not be coded")]
     Picture(#[from] image::ImageError),

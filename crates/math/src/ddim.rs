@@ -182,6 +182,44 @@ pub fn plan(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Samplin
     Ok(timesteps.into_iter().map(at).collect())
 }
 
+/// One step of [`inverse_plan`]: call the network at `timestep`, then take one of the two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InverseStep {
+    /// The training timestep the network is told.
+    pub timestep: usize,
+    /// For the network's answer at the latent the step starts from.
+    pub guess: Step,
+    /// For its answer at the latent the step ends at: exactly undoes the step of [`plan`] at this timestep. The same as `guess`
+    /// where the network predicts noise.
+    pub undo: Step,
+}
+
+/// The way of [`plan`] backwards, from image to noise. `eta` does not count.
+///
+/// The network is told the level a step goes *to*, because that is where `plan` will ask it; [`inversion_exact`] tells it the level
+/// a step comes from.
+///
+/// # Errors
+/// As [`plan`].
+///
+/// Source: `DDIMInverseScheduler` of diffusers, which takes `guess`.
+pub fn inverse_plan(
+    schedule: &NoiseSchedule,
+    sampling: &Sampling,
+) -> Result<Vec<InverseStep>, ScheduleError> {
+    let sampling = Sampling { eta: 0.0, ..*sampling };
+    let back = |forth: &SamplingStep| {
+        let SamplingStep { timestep, step: Step { sample, prediction, .. } } = *forth;
+        let from = previous_alpha_bar(schedule, timestep, sampling.n_steps, sampling.set_alpha_to_one);
+        InverseStep {
+            timestep,
+            guess: step(from, schedule.alpha_bar(timestep), schedule.prediction(), 0.0),
+            undo: Step { sample: 1.0 / sample, prediction: -prediction / sample, noise: 0.0 },
+        }
+    };
+    Ok(plan(schedule, &sampling)?.iter().rev().map(back).collect())
+}
+
 /// One step of an inversion: call the network with `model_timestep`, then move between the two levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InversionStep {

@@ -2,6 +2,7 @@
 //!
 //! * [`schedule`]: noise levels, and how images, noise and regression targets mix at each of them;
 //! * [`ddim`]: one sampler step, towards the image or towards noise, as three scalars;
+//! * [`samplers`]: whole ways from noise to image, and the list of them;
 //! * [`dual`]: numbers that carry their derivative with respect to the winner's and the loser's error;
 //! * [`objectives`]: the preference methods, one file each, and the list of them;
 //! * [`keyed`] and [`permutation`]: random numbers and orders that are pure functions of their key;
@@ -19,9 +20,11 @@ pub mod keyed;
 pub mod nearest;
 pub mod objectives;
 pub mod permutation;
+pub mod samplers;
 pub mod schedule;
 
 pub use dual::Dual;
 pub use keyed::{Keyed, Stream};
 pub use permutation::Permutation;
+pub use samplers::{SAMPLERS, Sampler};
 pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleError};

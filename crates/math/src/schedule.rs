@@ -70,6 +70,28 @@ pub enum ScheduleError {
         /// The last timestep that does.
         last: usize,
     },
+    /// A sampler that is not defined on a flow's straight path.
+    #[error("{sampler} is not defined for flow_prediction: use euler or ddim")]
+    NoFlow {
+        /// The sampler.
+        sampler: &'static str,
+    },
+    /// A share of posterior noise for a sampler that has none to choose.
+    #[error("eta is a setting of ddim, and {sampler} has none: leave it out, or use ddim")]
+    Eta {
+        /// The sampler.
+        sampler: &'static str,
+    },
+    /// A strength that leaves no step to take, or more than there are.
+    #[error(
+        "strength {strength} of {n_steps} steps: wanted a number up to 1 that leaves at least one step to take"
+    )]
+    Strength {
+        /// As given.
+        strength: f64,
+        /// Steps of the whole way.
+        n_steps: usize,
+    },
 }
 
 /// `x_t = clean z + noise e`.

@@ -1,7 +1,5 @@
 //! Whole DDIM trajectories with guidance against diffusers (`golden/sampler/ddim-*`).
-//!
-//! The recorded inversions (`inverse-*`) have no twin here: diffusers asks the network at the level a step goes *to*, our
-//! grids at the one it comes *from*, as DDIM-InPO does. `golden/losses/ddim-inpo` holds those.
+//! `solver_parity.rs` has the other samplers and inversions.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -42,11 +40,10 @@ fn number(golden: &Golden, key: &str) -> f64 {
 /// The last latents of the case, drawn by our sampler, for the samples `start..start + length`.
 fn sampled(golden: &Golden, start: i64, length: i64, posterior_noise: impl FnMut() -> Tensor) -> Tensor {
     let network = network(golden);
-    let SchedulerConfig { schedule, sampling } =
+    let SchedulerConfig { schedule, sampling, .. } =
         SchedulerConfig::from_json(&golden.json("scheduler_config.json")).unwrap();
     let unconditional = conditioning(golden, "negative_").narrow(start, length);
-    let guided =
-        Guided { denoiser: &network, unconditional: &unconditional, scale: number(golden, "guidance") };
+    let guided = Guided::new(&network, &unconditional, number(golden, "guidance"));
     ddim(
         &guided,
         &golden.tensor("initial").narrow(0, start, length),
@@ -85,11 +82,11 @@ fn stochastic_trajectories_take_their_noise_step_by_step() {
 fn one_negative_prompt_serves_every_sample() {
     let golden = Golden::load("sampler", "ddim-sdxl");
     let network = network(&golden);
-    let SchedulerConfig { schedule, sampling } =
+    let SchedulerConfig { schedule, sampling, .. } =
         SchedulerConfig::from_json(&golden.json("scheduler_config.json")).unwrap();
     let negative = conditioning(&golden, "negative_");
     let run = |unconditional: &Conditioning| {
-        let guided = Guided { denoiser: &network, unconditional, scale: 5.0 };
+        let guided = Guided::new(&network, unconditional, 5.0);
         let sampling = Sampling { n_steps: 2, ..sampling };
         let conditioning = conditioning(&golden, "");
         ddim(&guided, &golden.tensor("initial"), &conditioning, &schedule, &sampling, no_noise).unwrap()
@@ -108,7 +105,7 @@ fn at_scale_one_and_below_the_negative_prompt_does_not_count() {
     let timestep = timestep.repeat([x.size()[0]]);
     let plain = network.predict(&x, &timestep, &positive);
     for (scale, counts) in [(0.0, false), (1.0, false), (1.5, true)] {
-        let guided = Guided { denoiser: &network, unconditional: &negative, scale };
+        let guided = Guided::new(&network, &negative, scale);
         assert_eq!(!guided.predict(&x, &timestep, &positive).equal(&plain), counts, "scale {scale}");
     }
 }

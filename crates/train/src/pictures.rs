@@ -117,7 +117,7 @@ impl<'a> Easel<'a> {
         let noise = gaussian(&[key], &[config.in_channels, side, side]).to_device(self.device);
         let n_steps = validation.num_inference_steps as usize;
         let sampling = Sampling { n_steps, eta: 0.0, ..self.folder.schedule()?.sampling };
-        let guided = Guided { denoiser, unconditional: empty, scale: validation.guidance_scale };
+        let guided = Guided::new(denoiser, empty, validation.guidance_scale);
         let prompt = prompts.select(&Tensor::from_slice(&[(i / n_images) as i64]).to_device(self.device));
         Ok(ddim(&guided, &noise, &prompt, self.schedule, &sampling, || noise.zeros_like())?)
     }

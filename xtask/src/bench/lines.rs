@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,24 @@ pub struct Setting {
     pub threads: usize,
     /// The processor's name, where the system tells.
     pub processor: Option<String>,
+}
+
+impl Setting {
+    /// That of this machine; `None` takes one thread for each processor.
+    pub fn here(model: &Path, resolution: u32, threads: Option<usize>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            model: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            resolution,
+            threads: threads.unwrap_or(processors),
+            processor: processor(),
+        }
+    }
+
+    /// Gives either side the same threads, waiting in the same way, as `.cargo/config.toml` has ours wait.
+    pub fn suit(&self, command: &mut Command) {
+        command.env("OMP_NUM_THREADS", self.threads.to_string()).env("OMP_WAIT_POLICY", "passive");
+    }
 }
 
 /// One line.

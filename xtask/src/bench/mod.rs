@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: time and memory of training steps at real size, as JSON lines.
+//! `cargo xtask bench`: time and memory of training steps and of painting at real size, as JSON lines.
 
 mod lines;
 mod ours;
 mod peer;
+mod sample;
 mod steps;
 mod table;
 mod train;
@@ -24,6 +25,8 @@ pub struct Options {
 enum Measure {
     /// Steps beside those of the published PyTorch recipes, in turns, with ratios.
     Train(Box<train::Options>),
+    /// Pictures beside those of diffusers, in turns, with ratios.
+    Sample(Box<sample::Options>),
     /// The tables of a file that `bench train` wrote.
     Table {
         /// Raw figures.
@@ -40,6 +43,7 @@ enum Measure {
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     match &options.command {
         Measure::Train(options) => train::run(root, options),
+        Measure::Sample(options) => sample::run(root, options),
         Measure::Table { file } => {
             println!("{}", table::markdown(&lines::read(file)?));
             Ok(())

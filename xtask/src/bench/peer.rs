@@ -13,7 +13,7 @@ use super::watch::{Ended, watch};
 use crate::{child, setup};
 
 /// A script of `benchmarks/peer/`.
-fn script(root: &Path, name: &str) -> PathBuf {
+pub fn script(root: &Path, name: &str) -> PathBuf {
     root.join("benchmarks").join("peer").join(name)
 }
 

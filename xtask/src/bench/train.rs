@@ -101,9 +101,9 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Gives either side the same threads, waiting in the same way, as `.cargo/config.toml` has ours wait.
+    /// [`Setting::suit`].
     pub fn suit(&self, command: &mut Command) {
-        command.env("OMP_NUM_THREADS", self.setting.threads.to_string()).env("OMP_WAIT_POLICY", "passive");
+        self.setting.suit(command);
     }
 }
 
@@ -132,26 +132,14 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 }
 
 fn run_in(root: &Path, options: &Options, work: &Path) -> Result<Vec<Line>> {
-    let python = match &options.python {
-        Some(python) => python.clone(),
-        None => golden::environment("bench", &root.join("benchmarks").join("peer").join("requirements.txt"))?,
-    };
+    let python = python(root, options.python.as_deref())?;
     let resolution = options.resolution.unwrap_or(if options.smoke { 64 } else { 512 });
-    let model = match &options.model {
-        Some(model) => model.clone(),
-        None => {
-            let name = if options.smoke { "tiny-random" } else { "sd15-random" };
-            let folder = setup::user_cache()?.join("bench").join(name);
-            peer::make_model(root, &python, &folder, options.smoke)?;
-            folder
-        }
-    };
+    let model = model(root, &python, options.model.as_deref(), options.smoke)?;
     let pairs = options.pairs.clone().unwrap_or_else(|| work.join(format!("pairs-{resolution}")));
     peer::make_pairs(root, &python, &pairs, resolution)?;
     if options.program.is_none() && options.sides.iter().any(|side| side == "ours") {
         child::output(child::program(root)?.arg("--version"))?;
     }
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let bench = Bench {
         root,
         program: options.program.as_deref(),
@@ -160,14 +148,33 @@ fn run_in(root: &Path, options: &Options, work: &Path) -> Result<Vec<Line>> {
         pairs: &pairs,
         work,
         limit: Duration::from_secs(60 * options.limit),
-        setting: Setting {
-            model: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            resolution,
-            threads: options.threads.unwrap_or(processors),
-            processor: lines::processor(),
-        },
+        setting: Setting::here(&model, resolution, options.threads),
     };
     in_turns(&bench, options)
+}
+
+/// The interpreter named, or one with the packages of the peer.
+///
+/// # Errors
+/// The environment cannot be made.
+pub fn python(root: &Path, named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        Some(python) => Ok(python.to_owned()),
+        None => golden::environment("bench", &root.join("benchmarks").join("peer").join("requirements.txt")),
+    }
+}
+
+/// The model named, or one with random weights in the user's cache, made where it is not there.
+///
+/// # Errors
+/// Those of [`peer::make_model`].
+pub fn model(root: &Path, python: &Path, named: Option<&Path>, tiny: bool) -> Result<PathBuf> {
+    if let Some(model) = named {
+        return Ok(model.to_owned());
+    }
+    let folder = setup::user_cache()?.join("bench").join(if tiny { "tiny-random" } else { "sd15-random" });
+    peer::make_model(root, python, &folder, tiny)?;
+    Ok(folder)
 }
 
 fn in_turns(bench: &Bench<'_>, options: &Options) -> Result<Vec<Line>> {

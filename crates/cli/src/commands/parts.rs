@@ -50,6 +50,27 @@ impl PartFlags {
         }
     }
 
+    /// What takes the place of something of the model's own and so changes what it paints, by the names that pictures are told.
+    pub fn told(&self) -> Vec<(&'static str, String)> {
+        let prediction = self.prediction_type.map(|prediction| format!("{prediction:?}"));
+        let parts = [
+            ("VAE", self.pretrained_vae_model_name_or_path.clone()),
+            ("UNet", self.unet_init.clone()),
+            ("Variant", self.variant.clone()),
+            ("Revision", self.revision.clone()),
+            ("Prediction", prediction),
+        ];
+        parts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// As [`PartFlags::open`], with another UNet in place of the model's.
+    ///
+    /// # Errors
+    /// As [`PartFlags::open`].
+    pub fn open_with_unet(&self, model: &str, unet: &str) -> Result<Model> {
+        Self { unet_init: Some(unet.to_owned()), ..self.clone() }.open(model)
+    }
+
     /// Finds and opens a model.
     ///
     /// # Errors

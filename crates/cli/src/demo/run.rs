@@ -79,7 +79,12 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
     let stage = Stage {
         painter: Painter::open(&folder, Precision::F32, Device::Cpu)?,
         questions: questions(&task, args.seed, args.full),
-        settings: PaintSettings { n_steps: 20, guidance_scale: 2.0, batch_size: 32, eta: 0.0 },
+        settings: PaintSettings {
+            n_steps: 20,
+            guidance_scale: 2.0,
+            batch_size: 32,
+            ..PaintSettings::default()
+        },
         task: &task,
         art: &art,
         judge: &judge,

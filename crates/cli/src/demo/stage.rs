@@ -91,6 +91,7 @@ impl Stage<'_> {
                 prompt: self.art.captions[question.caption].label.clone(),
                 seed: question.seed,
                 number: number as u64,
+                ..Job::default()
             })
             .collect();
         let pictures = self.painter.paint(denoiser, &jobs, &self.settings)?;
@@ -192,6 +193,7 @@ pub fn ranked_by_the_judge(stage: &Stage<'_>, base: &dyn Denoiser, seed: u64) ->
             prompt: stage.art.captions[caption].label.clone(),
             seed: seed ^ (1 << 60),
             number: (caption * CANDIDATES + k) as u64,
+            ..Job::default()
         })
         .collect();
     println!("painting {} candidates with the base", jobs.len());

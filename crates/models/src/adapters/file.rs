@@ -121,6 +121,12 @@ impl LoraFile {
         unet.into_iter().chain(self.text.iter().map(|(component, part)| (*component, part)))
     }
 
+    /// Every part [`LoraPart::scaled`].
+    pub fn scaled(self, weight: f64) -> Self {
+        let text = self.text.into_iter().map(|(component, part)| (component, part.scaled(weight)));
+        Self { unet: self.unet.scaled(weight), text: text.collect() }
+    }
+
     /// What networks need to be built with these adapters: the UNet, where it has one, and the text encoders.
     pub fn into_specs(self) -> (Option<LoraSpec>, TextAdapters) {
         let unet = (!self.unet.tensors.is_empty()).then(|| self.unet.into_spec());

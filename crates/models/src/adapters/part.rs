@@ -25,6 +25,14 @@ impl LoraPart {
         Self { ranks: Ranks::uniform(1, 1.0), target_modules: Vec::new(), tensors: Named::new() }
     }
 
+    /// The same with updates of this many times the size: `alpha` is multiplied. With DoRA lengths of rows stay what they were
+    /// learnt to be, as in peft.
+    pub fn scaled(mut self, weight: f64) -> Self {
+        self.ranks.alpha *= weight;
+        self.ranks.alpha_pattern.values_mut().for_each(|alpha| *alpha *= weight);
+        self
+    }
+
     /// Whether lengths of rows are learnt apart from their directions.
     pub fn is_dora(&self) -> bool {
         self.tensors.keys().any(|name| name.ends_with(MAGNITUDE))

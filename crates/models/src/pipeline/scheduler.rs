@@ -1,12 +1,13 @@
 //! `scheduler/scheduler_config.json`: the noise a model was trained on, and how its images are drawn.
 //!
-//! Sampling here is DDIM whatever class the file names, so keys that only choose among solvers are read over; keys that
+//! Which solver draws an image is not for the file to say, so keys that only choose among solvers are read over; keys that
 //! change the noise levels, the prediction or the timesteps the network is told are used or refused.
 //!
 //! Source: the constructors in `huggingface/diffusers:src/diffusers/schedulers/`.
 
 use serde_json::{Value, json};
 use tastemaker_math::ddim::{Sampling, Spacing};
+use tastemaker_math::samplers::Sampler;
 use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
 
 use crate::config::ConfigReader;
@@ -74,9 +75,20 @@ pub struct SchedulerConfig {
     pub schedule: NoiseSchedule,
     /// DDIM over the model's own timesteps: 50 steps, eta 0.
     pub sampling: Sampling,
+    /// How the file itself spreads timesteps; `None` where it is silent and the class it names decides.
+    pub stated_spacing: Option<Spacing>,
 }
 
 impl SchedulerConfig {
+    /// How a sampler draws with this model: where the file does not say how timesteps are spread, as the sampler's own class does,
+    /// as `from_config` of diffusers has it.
+    pub fn sampling_by(&self, sampler: Sampler) -> Sampling {
+        match (self.stated_spacing, sampler.entry().spacing) {
+            (None, Some(spacing)) => Sampling { spacing, ..self.sampling },
+            _ => self.sampling,
+        }
+    }
+
     /// Reads and validates a diffusers configuration.
     ///
     /// # Errors
@@ -95,8 +107,9 @@ impl SchedulerConfig {
         let n_timesteps = r.or("num_train_timesteps", 1000usize);
         let (start, end) = (r.or("beta_start", 0.0001), r.or("beta_end", 0.02));
         let rescale = r.or("rescale_betas_zero_snr", false);
+        let stated_spacing = r.optional("timestep_spacing");
         let sampling = Sampling {
-            spacing: r.or("timestep_spacing", class.spacing),
+            spacing: stated_spacing.unwrap_or(class.spacing),
             n_steps: 50,
             steps_offset: r.or("steps_offset", 0),
             set_alpha_to_one: r.or("set_alpha_to_one", class.set_alpha_to_one),
@@ -111,7 +124,7 @@ impl SchedulerConfig {
         match schedule {
             Ok(schedule) => {
                 let schedule = if rescale { schedule.rescale_zero_terminal_snr() } else { schedule };
-                r.finish().map(|()| Self { schedule, sampling })
+                r.finish().map(|()| Self { schedule, sampling, stated_spacing })
             }
             Err(problem) => {
                 r.problem(problem);
@@ -167,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_published_sd1_configuration_is_read() {
-        let SchedulerConfig { schedule, sampling } = SchedulerConfig::from_json(&sd1()).unwrap();
+        let SchedulerConfig { schedule, sampling, .. } = SchedulerConfig::from_json(&sd1()).unwrap();
         let wanted =
             NoiseSchedule::new(BetaSchedule::ScaledLinear, 1000, 0.00085, 0.012, Prediction::Epsilon)
                 .unwrap();
@@ -192,7 +205,13 @@ mod tests {
             "timestep_spacing": "leading", "trained_betas": null, "use_karras_sigmas": false,
         }))
         .unwrap();
-        assert_eq!(config, SchedulerConfig::from_json(&sd1()).unwrap());
+        let sd1 = SchedulerConfig::from_json(&sd1()).unwrap();
+        assert_eq!((&config.schedule, config.sampling), (&sd1.schedule, sd1.sampling));
+        assert_eq!((config.stated_spacing, sd1.stated_spacing), (Some(Spacing::Leading), None));
+        let spacing = |config: &SchedulerConfig, sampler| config.sampling_by(sampler).spacing;
+        assert_eq!(spacing(&config, Sampler::Euler), Spacing::Leading, "the file says so");
+        assert_eq!(spacing(&sd1, Sampler::Euler), Spacing::Linspace, "as Euler's class does");
+        assert_eq!(spacing(&sd1, Sampler::Ddim), Spacing::Leading, "as the file's class does");
     }
 
     #[test]

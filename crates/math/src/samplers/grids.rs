@@ -1,0 +1,114 @@
+//! Timesteps and noise levels that solvers visit.
+//!
+//! Source: `set_timesteps` of `EulerDiscreteScheduler` and `DPMSolverMultistepScheduler` in
+//! `huggingface/diffusers:src/diffusers/schedulers/`.
+
+use crate::ddim::{Sampling, Spacing, timesteps};
+use crate::schedule::{NoiseSchedule, Prediction, ScheduleError};
+
+/// What stands for a signal power of exactly 0, so that no sigma is infinite; diffusers takes the same.
+const FAINTEST: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// A place of a grid.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Point {
+    /// What the network is told.
+    pub timestep: f64,
+    /// Signal power there.
+    pub alpha_bar: f64,
+}
+
+/// Noise over signal, k-diffusion's sigma.
+pub(super) fn sigma(alpha_bar: f64) -> f64 {
+    ((1.0 - alpha_bar) / alpha_bar).sqrt()
+}
+
+fn alpha_bar_of(sigma: f64) -> f64 {
+    1.0 / (1.0 + sigma * sigma)
+}
+
+/// Signal power at a training timestep. A flow steps off pure noise without trouble and keeps it.
+fn level(schedule: &NoiseSchedule, t: usize) -> f64 {
+    let alpha_bar = schedule.alpha_bar(t);
+    if alpha_bar == 0.0 && schedule.prediction() != Prediction::Flow { FAINTEST } else { alpha_bar }
+}
+
+/// Sigmas of two neighbouring timesteps, mixed in proportion; a flow has the level of the nearest timestep.
+fn between(schedule: &NoiseSchedule, t: f64) -> f64 {
+    if t.fract() == 0.0 || schedule.prediction() == Prediction::Flow {
+        return level(schedule, t.round_ties_even() as usize);
+    }
+    let at = |t: f64| sigma(level(schedule, t as usize));
+    alpha_bar_of(at(t.floor()) + t.fract() * (at(t.ceil()) - at(t.floor())))
+}
+
+fn within(schedule: &NoiseSchedule, sampling: &Sampling, found: &[f64]) -> Result<(), ScheduleError> {
+    let last = schedule.len() - 1;
+    match found.iter().find(|&&t| t > last as f64) {
+        None => Ok(()),
+        Some(&t) => Err(ScheduleError::OffsetBeyondEnd {
+            steps_offset: sampling.steps_offset,
+            timestep: t as usize,
+            last,
+        }),
+    }
+}
+
+/// Euler's: linspace is not rounded, the others are DDIM's.
+pub(super) fn euler(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Point>, ScheduleError> {
+    let Sampling { spacing, n_steps, steps_offset, .. } = *sampling;
+    let found: Vec<f64> = if spacing == Spacing::Linspace && n_steps > 1 {
+        let stride = (schedule.len() - 1) as f64 / (n_steps - 1) as f64;
+        // The network's clock is f32.
+        let value = |i: usize| f64::from((i as f64 * stride) as f32);
+        (0..n_steps)
+            .rev()
+            .map(|i| if i + 1 == n_steps { (schedule.len() - 1) as f64 } else { value(i) })
+            .collect()
+    } else {
+        whole(timesteps(spacing, schedule.len(), n_steps, steps_offset))
+    };
+    within(schedule, sampling, &found)?;
+    Ok(found.into_iter().map(|t| Point { timestep: t, alpha_bar: between(schedule, t) }).collect())
+}
+
+/// DPM-Solver's: linspace and leading cut the schedule into one piece more and leave the last out.
+pub(super) fn dpm(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Point>, ScheduleError> {
+    let Sampling { spacing, n_steps, steps_offset, .. } = *sampling;
+    let n_points = n_steps + usize::from(spacing != Spacing::Trailing);
+    if n_points > schedule.len() {
+        return Err(ScheduleError::StepCount { n_steps, n_train: schedule.len() - 1 });
+    }
+    let found = whole(timesteps(spacing, schedule.len(), n_points, steps_offset));
+    let found = &found[..n_steps];
+    within(schedule, sampling, found)?;
+    Ok(found.iter().map(|&t| Point { timestep: t, alpha_bar: level(schedule, t as usize) }).collect())
+}
+
+/// Karras' levels, `(smax^(1/7) + u (smin^(1/7) - smax^(1/7)))^7`, u from 0 to 1; the network is told the nearest timesteps,
+/// counted along the logarithm of sigma.
+///
+/// Source: arXiv 2206.00364, eq. 5.
+pub(super) fn karras(schedule: &NoiseSchedule, n_steps: usize) -> Vec<Point> {
+    const RHO: f64 = 7.0;
+    let logs: Vec<f64> = (0..schedule.len()).map(|t| sigma(level(schedule, t)).ln()).collect();
+    let root = |log: f64| (log / RHO).exp();
+    let (least, most) = (root(logs[0]), root(logs[logs.len() - 1]));
+    let point = |i: usize| {
+        let share = if n_steps > 1 { i as f64 / (n_steps - 1) as f64 } else { 0.0 };
+        let sigma = (most + share * (least - most)).powf(RHO);
+        Point { timestep: nearest_timestep(&logs, sigma.ln()), alpha_bar: alpha_bar_of(sigma) }
+    };
+    (0..n_steps).map(point).collect()
+}
+
+/// The timestep of a logarithm of sigma, of a table that rises.
+fn nearest_timestep(logs: &[f64], log: f64) -> f64 {
+    let low = logs.partition_point(|&entry| entry <= log).saturating_sub(1).min(logs.len() - 2);
+    let share = ((log - logs[low]) / (logs[low + 1] - logs[low])).clamp(0.0, 1.0);
+    (low as f64 + share).round_ties_even()
+}
+
+fn whole(timesteps: Vec<usize>) -> Vec<f64> {
+    timesteps.into_iter().map(|t| t as f64).collect()
+}

@@ -1,0 +1,110 @@
+//! Samplers as plans: which timesteps the network is told, and the linear combination to take at each of them.
+//!
+//! Latents are variance preserving throughout, `x = sqrt(alpha_bar) z + sqrt(1 - alpha_bar) e`, so the network takes them as they
+//! are. Solvers that are published in k-diffusion's scale, `z + sigma e` with `sigma = sqrt(1 / alpha_bar - 1)`, are the same
+//! steps divided by `sqrt(1 + sigma^2)`.
+
+mod dpmpp;
+mod euler;
+mod grids;
+mod registry;
+
+pub use registry::{SAMPLERS, Sampler, SamplerEntry, UnknownSampler};
+
+use crate::ddim::{self, Sampling, Step};
+use crate::schedule::{Forward, NoiseSchedule, ScheduleError};
+
+/// The clean latent as a linear combination: `sample x + prediction model_output`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Weight of the noisy latent.
+    pub sample: f64,
+    /// Weight of the model output.
+    pub prediction: f64,
+}
+
+/// One entry of a plan: call the network at `timestep`, then
+/// `x' = step.sample x + step.prediction model_output + step.noise gaussian + previous estimate_before`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PlanStep {
+    /// The training timestep the network is told; Euler's may lie between two.
+    pub timestep: f64,
+    /// The weights of this step's own tensors.
+    pub step: Step,
+    /// Weight of the clean latent that the step before estimated; 0 where the solver does not look back.
+    pub previous: f64,
+    /// How the clean latent is estimated here, where the next step looks back at it.
+    pub estimate: Option<Estimate>,
+}
+
+/// A whole way to an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Deviation of the noise to start from, where there is no picture to start from.
+    pub initial: f64,
+    /// How a clean latent and noise are mixed where the plan starts from a picture.
+    pub mixture: Forward,
+    /// What to do, in order; never empty.
+    pub steps: Vec<PlanStep>,
+}
+
+/// How many steps of a plan are left out when painting starts from a picture: `n - floor(n strength)`.
+///
+/// # Errors
+/// [`ScheduleError::Strength`] unless `strength` lies between 0 and 1 and leaves a step to take.
+///
+/// Source: `get_timesteps` of diffusers' image-to-image pipelines.
+pub fn skipped_steps(n_steps: usize, strength: f64) -> Result<usize, ScheduleError> {
+    let taken = (n_steps as f64 * strength) as usize;
+    if (0.0..=1.0).contains(&strength) && taken > 0 {
+        Ok(n_steps - taken)
+    } else {
+        Err(ScheduleError::Strength { strength, n_steps })
+    }
+}
+
+impl Sampler {
+    /// The plan of `sampling.n_steps` steps without its first `skipped`.
+    ///
+    /// # Errors
+    /// [`ScheduleError::StepCount`] and [`ScheduleError::OffsetBeyondEnd`] for what the schedule cannot serve, nothing left
+    /// after `skipped` among it; [`ScheduleError::NoFlow`] for a solver that a flow is not known to; [`ScheduleError::Eta`]
+    /// for an `eta` that is not 0 where the sampler has none.
+    pub fn plan(
+        self,
+        schedule: &NoiseSchedule,
+        sampling: &Sampling,
+        skipped: usize,
+    ) -> Result<Plan, ScheduleError> {
+        let n_steps = sampling.n_steps;
+        if !(1..=schedule.len()).contains(&n_steps) || skipped >= n_steps {
+            return Err(ScheduleError::StepCount { n_steps, n_train: schedule.len() });
+        }
+        if sampling.eta != 0.0 && self != Self::Ddim {
+            return Err(ScheduleError::Eta { sampler: self.name() });
+        }
+        match self {
+            Self::Ddim => ddim_plan(schedule, sampling, skipped),
+            Self::Euler => euler::plan(schedule, sampling, skipped, 0.0),
+            Self::EulerAncestral => euler::plan(schedule, sampling, skipped, 1.0),
+            Self::Dpmpp2m => dpmpp::plan(schedule, &grids::dpm(schedule, sampling)?, skipped),
+            Self::Dpmpp2mKarras => dpmpp::plan(schedule, &grids::karras(schedule, n_steps), skipped),
+        }
+    }
+}
+
+fn ddim_plan(schedule: &NoiseSchedule, sampling: &Sampling, skipped: usize) -> Result<Plan, ScheduleError> {
+    let steps = ddim::plan(schedule, sampling)?;
+    let steps = &steps[skipped..];
+    let entry = |one: &ddim::SamplingStep| PlanStep {
+        timestep: one.timestep as f64,
+        step: one.step,
+        previous: 0.0,
+        estimate: None,
+    };
+    Ok(Plan {
+        initial: 1.0,
+        mixture: schedule.forward_coefficients(steps[0].timestep),
+        steps: steps.iter().map(entry).collect(),
+    })
+}

@@ -1,0 +1,137 @@
+//! The list of samplers, walked by help texts, reference docs and conformance tests.
+
+use std::str::FromStr;
+
+use crate::ddim::Spacing;
+use crate::nearest::{did_you_mean, nearest};
+
+/// How images are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sampler {
+    /// `ddim`.
+    #[default]
+    Ddim,
+    /// `euler`.
+    Euler,
+    /// `euler-ancestral`.
+    EulerAncestral,
+    /// `dpmpp-2m`.
+    Dpmpp2m,
+    /// `dpmpp-2m-karras`.
+    Dpmpp2mKarras,
+}
+
+/// One sampler, as the list shows it.
+#[derive(Debug)]
+pub struct SamplerEntry {
+    /// Which it is.
+    pub sampler: Sampler,
+    /// The kebab-case name users type.
+    pub name: &'static str,
+    /// Names of other programs, spelt as [`Sampler::from_str`] spells what is typed: lower case, dashes.
+    pub aliases: &'static [&'static str],
+    /// Its name in AUTOMATIC1111's interface and in the parameters that program writes into pictures.
+    pub label: &'static str,
+    /// What it does, in one sentence.
+    pub summary: &'static str,
+    /// Where it comes from: paper and reference code.
+    pub source: &'static str,
+    /// How its timesteps are spread where a model's configuration says nothing; `None` for what its class does then.
+    pub spacing: Option<Spacing>,
+    /// Whether every step draws fresh noise.
+    pub is_stochastic: bool,
+}
+
+/// Every sampler there is.
+pub static SAMPLERS: &[SamplerEntry] = &[
+    SamplerEntry {
+        sampler: Sampler::Ddim,
+        name: "ddim",
+        aliases: &["ddimscheduler"],
+        label: "DDIM",
+        summary: "first order on the model's own timesteps; what methods of this program train on",
+        source: "arXiv 2010.02502; diffusers DDIMScheduler",
+        spacing: None,
+        is_stochastic: false,
+    },
+    SamplerEntry {
+        sampler: Sampler::Euler,
+        name: "euler",
+        aliases: &["k-euler", "eulerdiscretescheduler"],
+        label: "Euler",
+        summary: "first order along sigma, from the last timestep to no noise at all",
+        source: "arXiv 2206.00364, algorithm 1; diffusers EulerDiscreteScheduler",
+        spacing: Some(Spacing::Linspace),
+        is_stochastic: false,
+    },
+    SamplerEntry {
+        sampler: Sampler::EulerAncestral,
+        name: "euler-ancestral",
+        aliases: &["euler-a", "k-euler-a", "k-euler-ancestral", "eulerancestraldiscretescheduler"],
+        label: "Euler a",
+        summary: "Euler with fresh noise after each step: the choice for distilled models of one to four steps",
+        source: "k-diffusion sample_euler_ancestral; diffusers EulerAncestralDiscreteScheduler",
+        spacing: Some(Spacing::Linspace),
+        is_stochastic: true,
+    },
+    SamplerEntry {
+        sampler: Sampler::Dpmpp2m,
+        name: "dpmpp-2m",
+        aliases: &["dpm++-2m", "k-dpmpp-2m", "dpmsolvermultistepscheduler"],
+        label: "DPM++ 2M",
+        summary: "second order, looking back one step: good from 15 steps on",
+        source: "arXiv 2211.01095; diffusers DPMSolverMultistepScheduler",
+        spacing: Some(Spacing::Linspace),
+        is_stochastic: false,
+    },
+    SamplerEntry {
+        sampler: Sampler::Dpmpp2mKarras,
+        name: "dpmpp-2m-karras",
+        aliases: &["dpm++-2m-karras", "k-dpmpp-2m-karras"],
+        label: "DPM++ 2M Karras",
+        summary: "dpmpp-2m with smaller steps towards the end",
+        source: "arXiv 2211.01095 and 2206.00364, eq. 5; diffusers DPMSolverMultistepScheduler with use_karras_sigmas",
+        spacing: Some(Spacing::Linspace),
+        is_stochastic: false,
+    },
+];
+
+/// A name that no sampler has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("found sampler \"{typed}\", wanted one of {}{}", known(), did_you_mean(*meant))]
+pub struct UnknownSampler {
+    /// As it was typed.
+    pub typed: String,
+    /// What it probably meant.
+    pub meant: Option<&'static str>,
+}
+
+fn known() -> String {
+    SAMPLERS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
+}
+
+impl Sampler {
+    /// Its row of the list.
+    pub fn entry(self) -> &'static SamplerEntry {
+        SAMPLERS.iter().find(|entry| entry.sampler == self).unwrap_or(&SAMPLERS[0])
+    }
+
+    /// The name users type.
+    pub fn name(self) -> &'static str {
+        self.entry().name
+    }
+}
+
+impl FromStr for Sampler {
+    type Err = UnknownSampler;
+
+    /// By its name or one that other programs have for it, whatever the case, with blanks or underscores for dashes.
+    fn from_str(typed: &str) -> Result<Self, UnknownSampler> {
+        let name = typed.trim().to_lowercase().replace([' ', '_'], "-");
+        let fits = |entry: &&SamplerEntry| entry.name == name || entry.aliases.contains(&name.as_str());
+        SAMPLERS.iter().find(fits).map(|entry| entry.sampler).ok_or_else(|| UnknownSampler {
+            typed: typed.to_owned(),
+            meant: nearest(&name, SAMPLERS.iter().map(|entry| entry.name)),
+        })
+    }
+}
