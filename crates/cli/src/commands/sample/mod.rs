@@ -29,6 +29,7 @@ use tch::Device;
 use self::sheet::Sheet;
 use self::weighted::{Weighted, hash_of, name_of};
 use crate::allocator;
+use crate::commands::DeviceFlag;
 use crate::commands::parts::PartFlags;
 use crate::commands::word;
 use crate::exit::UsageError;
@@ -108,6 +109,8 @@ pub struct SampleArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
+    device: DeviceFlag,
+    #[command(flatten)]
     parts: PartFlags,
 }
 
@@ -130,15 +133,16 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         MixedPrecision::Bf16 => Precision::Bf16,
         MixedPrecision::Fp16 => Precision::F16,
     };
+    let device = args.device.open()?;
     let folder = args.parts.open(&args.model)?;
     allocator::suit(&folder)?;
     let lora = args.lora.as_deref().map(|lora| Weighted::parse(lora, args.lora_weight)).transpose()?;
     let specs = lora.as_ref().map(|lora| lora.read(&folder)).transpose()?;
     let (unet_lora, text_loras) = specs.map(LoraFile::into_specs).unwrap_or_default();
     atomic::create_folder(&args.out)?;
-    let painter = Painter::adapted(&folder, text_loras, precision, Device::Cpu)?;
-    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, unet_lora)?.network;
-    let negative = negative(args, &folder, precision)?;
+    let painter = Painter::adapted(&folder, text_loras, precision, device)?;
+    let unet = folder.unet(Role::Frozen, precision, device, unet_lora)?.network;
+    let negative = negative(args, &folder, precision, device)?;
 
     let settings = PaintSettings { size: size(args, &painter), ..settings(args) };
     let common = told(args, &folder, lora.as_ref(), painter.size(&settings))?;
@@ -232,7 +236,12 @@ fn size(args: &SampleArgs, painter: &Painter) -> Option<(u32, u32)> {
 }
 
 /// The network that predicts what guidance leads away from, where it is another one.
-fn negative(args: &SampleArgs, folder: &Model, precision: Precision) -> Result<Option<UNet>> {
+fn negative(
+    args: &SampleArgs,
+    folder: &Model,
+    precision: Precision,
+    device: Device,
+) -> Result<Option<UNet>> {
     let other = match &args.negative_model {
         None if args.negative_lora.is_none() => return Ok(None),
         None => folder.clone(),
@@ -258,7 +267,7 @@ fn negative(args: &SampleArgs, folder: &Model, precision: Precision) -> Result<O
             "--negative_lora adapts text encoders, which both predictions share: wanted one of a UNet alone";
         return Err(UsageError(text.to_owned()).into());
     }
-    Ok(Some(other.unet(Role::Frozen, precision, Device::Cpu, lora)?.network))
+    Ok(Some(other.unet(Role::Frozen, precision, device, lora)?.network))
 }
 
 /// The settings that all pictures share, in the order and under the names of A1111.
