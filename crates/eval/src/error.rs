@@ -72,6 +72,34 @@ pub enum EvalError {
         /// Why not.
         what: String,
     },
+    /// A picture that no square can be made of.
+    #[error(
+        "picture {item} is {width} x {height} pixels; wanted one whose sides differ by a factor of {longest} at most"
+    )]
+    PictureShape {
+        /// Its position among the pictures.
+        item: usize,
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// The largest factor.
+        longest: u32,
+    },
+    /// A scorer that gives no number: its weights are damaged, or a picture is beyond them.
+    #[error(
+        "scorer `{scorer}` gives {score} for picture {item}, whose prompt is {prompt:?}: its weights may be damaged"
+    )]
+    PictureScore {
+        /// Its name.
+        scorer: String,
+        /// Position of the picture.
+        item: usize,
+        /// Its prompt.
+        prompt: String,
+        /// What came out.
+        score: f64,
+    },
     /// Scores to compare must be numbers.
     #[error("score of prompt {prompt}, seed {seed} is not finite: {a} against {b}")]
     ScoreNotFinite {
@@ -135,4 +163,22 @@ pub enum EvalError {
     /// libtorch.
     #[error("libtorch refused")]
     Tch(#[from] tch::TchError),
+}
+
+impl EvalError {
+    /// The same error about a list of pictures that begins `by` pictures earlier.
+    pub(crate) fn further(mut self, by: usize) -> Self {
+        if let Self::PictureShape { item, .. } | Self::PictureScore { item, .. } = &mut self {
+            *item += by;
+        }
+        self
+    }
+
+    /// The position of the picture that the error is about.
+    pub fn item(&self) -> Option<usize> {
+        match self {
+            Self::PictureShape { item, .. } | Self::PictureScore { item, .. } => Some(*item),
+            _ => None,
+        }
+    }
 }

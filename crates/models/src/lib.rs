@@ -1,6 +1,8 @@
 //! Networks: one folder each, built from a diffusers `config.json` and a checkpoint's tensors.
 
 pub mod adapters;
+pub mod blip;
+pub mod clip;
 pub mod clip_text;
 pub mod clip_vision;
 pub mod config;
@@ -9,6 +11,7 @@ mod names;
 pub mod nn;
 pub mod original;
 pub mod pipeline;
+pub mod reward_head;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;

@@ -59,6 +59,22 @@ fn every_network_case_is_listed_and_complete() {
 }
 
 #[test]
+fn every_case_of_scorers_is_listed_and_complete() {
+    for (case, names) in [
+        ("clip", &["aesthetic", "clip-score", "pick-score"][..]),
+        ("hps", &["hps-v2.1"]),
+        ("image-reward", &["image-reward"]),
+        ("pixels", &["cut", "cut_to_even", "pad"]),
+    ] {
+        let golden = Golden::load("scorers", case);
+        assert!(golden.tolerance("output") <= 1e-5, "{case}");
+        for name in names {
+            assert_eq!(golden.tensor(name).size()[0], 50, "{case}: {name}");
+        }
+    }
+}
+
+#[test]
 fn no_parameter_has_the_value_that_hides_a_missing_layer() {
     for case in NETWORKS {
         for (name, weight) in Golden::load("models", case).weights() {

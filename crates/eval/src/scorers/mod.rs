@@ -1,25 +1,38 @@
 //! Scorers: what says how good a picture is for its prompt.
 
+pub mod aesthetic;
+pub mod clip_score;
 pub mod features;
+pub mod image_reward;
 mod logistic;
 pub mod nearest_art;
 mod panel;
+mod pillow;
+pub mod pixels;
 pub mod preference;
 pub mod preference_check;
+mod prompt_text;
+pub mod seen;
 pub mod self_check;
+mod tower;
 
 use std::collections::HashMap;
 
 use crate::EvalError;
 use image::RgbImage;
 
+pub use aesthetic::Aesthetic;
+pub use clip_score::{CLIP_SCORE, ClipScorer, HPS_V2, HPS_V2_1, PICK_SCORE};
+pub use image_reward::ImageReward;
 pub use nearest_art::{Artwork, Judge, Reading};
 pub use panel::Panel;
 pub use preference::{PreferenceScorer, RankedImages};
 pub use preference_check::{
     ScorerCheck, ScorerCheckRow, StyleTaste, check_pairs, check_preference, motif_pairs, style_pairs,
 };
+pub use seen::Seen;
 pub use self_check::{CheckRow, Disturbance, self_check};
+pub use tower::Tower;
 
 /// A picture together with the prompt it answers.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +64,41 @@ pub trait Scorer {
     /// # Errors
     /// Whatever keeps the scorer from judging an item; no score is ever made up.
     fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError>;
+
+    /// The same, with what other scorers already made of these very items; what this one makes is added to it.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`].
+    fn score_seen(&self, items: &[Item<'_>], seen: &mut Seen) -> Result<Vec<f64>, EvalError> {
+        let _ = seen;
+        self.score(items)
+    }
+
+    /// Whether the prompt has a say.
+    fn needs_prompt(&self) -> bool {
+        true
+    }
+
+    /// Tells scorers apart whose scores are not to be mixed: the name, and whatever weights there are.
+    ///
+    /// # Errors
+    /// Weights that cannot be read any more.
+    fn fingerprint(&self) -> Result<String, EvalError> {
+        Ok(self.name().to_owned())
+    }
+}
+
+/// Scores that are all numbers.
+fn checked(name: &str, items: &[Item<'_>], scores: Vec<f64>) -> Result<Vec<f64>, EvalError> {
+    match scores.iter().position(|score| !score.is_finite()) {
+        None => Ok(scores),
+        Some(item) => Err(EvalError::PictureScore {
+            scorer: name.to_owned(),
+            item,
+            prompt: items[item].prompt.to_owned(),
+            score: scores[item],
+        }),
+    }
 }
 
 /// How a scorer introduces itself to help texts and reference pages.
@@ -67,4 +115,13 @@ pub struct ScorerEntry {
 }
 
 /// Every scorer this program knows.
-pub static SCORERS: &[ScorerEntry] = &[nearest_art::ENTRY, preference::ENTRY];
+pub static SCORERS: &[ScorerEntry] = &[
+    PICK_SCORE,
+    HPS_V2,
+    HPS_V2_1,
+    CLIP_SCORE,
+    image_reward::ENTRY,
+    aesthetic::ENTRY,
+    nearest_art::ENTRY,
+    preference::ENTRY,
+];

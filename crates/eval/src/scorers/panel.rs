@@ -1,17 +1,26 @@
 //! Several scorers asked about the same pictures.
 
-use super::{Item, Scorer};
+use super::{Item, Scorer, Seen};
 use crate::EvalError;
+
+/// Pictures that scorers look at together unless told otherwise.
+const BATCH: usize = 8;
 
 /// Scorers in the order in which their scores are reported.
 pub struct Panel {
     scorers: Vec<Box<dyn Scorer>>,
+    batch_size: usize,
 }
 
 impl Panel {
     /// A panel of these scorers.
     pub fn new(scorers: Vec<Box<dyn Scorer>>) -> Self {
-        Self { scorers }
+        Self { scorers, batch_size: BATCH }
+    }
+
+    /// The same with another number of pictures in one forward pass, 1 at least.
+    pub fn with_batch_size(self, batch_size: usize) -> Self {
+        Self { batch_size: batch_size.max(1), ..self }
     }
 
     /// The names of the scorers, in order.
@@ -19,7 +28,20 @@ impl Panel {
         self.scorers.iter().map(|scorer| scorer.name().to_owned()).collect()
     }
 
-    /// What every scorer says about every item.
+    /// What tells each scorer from others of its name, such as a hash of its weights. It reads them again.
+    ///
+    /// # Errors
+    /// Weights that cannot be read any more.
+    pub fn fingerprints(&self) -> Result<Vec<String>, EvalError> {
+        self.scorers.iter().map(|scorer| scorer.fingerprint()).collect()
+    }
+
+    /// Whether any scorer looks at prompts.
+    pub fn needs_prompts(&self) -> bool {
+        self.scorers.iter().any(|scorer| scorer.needs_prompt())
+    }
+
+    /// What every scorer says about every item. Scorers that see pictures alike share what they see.
     ///
     /// # Shapes
     /// `[scorers][items]`.
@@ -27,6 +49,14 @@ impl Panel {
     /// # Errors
     /// The first of any scorer.
     pub fn score(&self, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>, EvalError> {
-        self.scorers.iter().map(|scorer| scorer.score(items)).collect()
+        let mut scores = vec![Vec::with_capacity(items.len()); self.scorers.len()];
+        for (n, some) in items.chunks(self.batch_size).enumerate() {
+            let mut seen = Seen::default();
+            for (scorer, scores) in self.scorers.iter().zip(&mut scores) {
+                let more = scorer.score_seen(some, &mut seen);
+                scores.extend(more.map_err(|error| error.further(n * self.batch_size))?);
+            }
+        }
+        Ok(scores)
     }
 }

@@ -45,7 +45,12 @@ pub fn open_clip(name: &str) -> Option<Place> {
     if let Some(end) = after(name, "text_model.final_layer_norm") {
         return Some(Place::same(&format!("ln_final{end}")));
     }
-    let (layer, inner) = name.strip_prefix("text_model.encoder.layers.")?.split_once('.')?;
+    open_clip_block(name.strip_prefix("text_model.encoder.layers.")?)
+}
+
+/// Where a tensor of a transformer block lies, below a tower of OpenCLIP; `name` begins with the block's number.
+pub(crate) fn open_clip_block(name: &str) -> Option<Place> {
+    let (layer, inner) = name.split_once('.')?;
     layer.parse::<u32>().ok()?;
     let place = |inner: String, change| {
         Some(Place { name: format!("transformer.resblocks.{layer}.{inner}"), change })

@@ -8,6 +8,6 @@ mod model;
 pub use config::{Activation, ClipTextConfig, Pooling};
 pub(crate) use config::{EncoderShape, annotations, encoder_shape};
 pub(crate) use encoder::Encoder;
-pub(crate) use keys::POSITION_IDS;
+pub(crate) use keys::{POSITION_IDS, open_clip_block};
 pub use keys::{modern_name, open_clip as open_clip_place};
 pub use model::{ClipText, ClipTextOutput};

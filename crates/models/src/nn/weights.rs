@@ -324,7 +324,7 @@ impl Scope<'_> {
         let name = self.full(name);
         let tensor = match &self.weights.source {
             Source::Shapes => {
-                let tensor = Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false);
+                let tensor = Tensor::zeros([], (Kind::Float, Device::Cpu)).expand(shape, false);
                 self.weights.parameters.borrow_mut().insert(name, tensor.shallow_clone());
                 return Param { tensor, compute: self.weights.compute };
             }

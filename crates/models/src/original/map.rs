@@ -61,7 +61,11 @@ impl ComponentMap {
         Self::new(shapes, |name| Some(place(name)?.under(prefix)))
     }
 
-    fn new(shapes: Shapes, place: impl Fn(&str) -> Option<Place>) -> Result<Self, Problems> {
+    /// The map of anything: where each of the shapes lies.
+    ///
+    /// # Errors
+    /// As [`ComponentMap::unet`].
+    pub(crate) fn new(shapes: Shapes, place: impl Fn(&str) -> Option<Place>) -> Result<Self, Problems> {
         let mut unplaced = Vec::new();
         let mut entries = BTreeMap::new();
         for (name, shape) in shapes {
@@ -78,8 +82,13 @@ impl ComponentMap {
         self.entries.iter().map(|(name, (shape, place))| (name.as_str(), shape.as_slice(), place))
     }
 
+    /// Where the tensor of our name lies.
+    pub(crate) fn get(&self, name: &str) -> Option<&Place> {
+        self.entries.get(name).map(|(_, place)| place)
+    }
+
     /// The names in the checkpoint.
-    pub(super) fn stored_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn stored_names(&self) -> impl Iterator<Item = &str> {
         self.entries.values().map(|(_, place)| place.name.as_str())
     }
 

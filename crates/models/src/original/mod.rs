@@ -15,6 +15,7 @@ pub use checkpoint::{SingleFile, pack};
 pub use keys::Layout;
 pub(crate) use map::shapes;
 pub use map::{ComponentMap, Problems, n_numbers, text_shapes, unet_shapes};
-pub(crate) use open_file::OpenFile;
+pub(crate) use open_file::{OpenFile, refuse};
 pub use place::{Change, Moved, Place, Shapes, restore, store};
 pub use preset::Preset;
+pub(crate) use preset::published_tokenizer;

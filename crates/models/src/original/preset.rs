@@ -3,10 +3,12 @@
 //! Configurations as published with the models on the Hub, less what every reader takes as default.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::keys::Layout;
+use crate::tokenizer::TokenizerFiles;
 use crate::unet::UNetConfig;
 
 /// The merges of CLIP's tokenizer; its vocabulary follows from them.
@@ -79,6 +81,12 @@ impl Layout {
         let preset = Preset::published(self);
         UNetConfig::from_json(preset.config("unet")).expect("presets are supported")
     }
+}
+
+/// CLIP's tokenizer as OpenAI's models have it, for weights that come without one.
+pub(crate) fn published_tokenizer(path: &Path) -> TokenizerFiles {
+    let files = Preset::published(Layout::Sd1).tokenizer(false).into_iter();
+    TokenizerFiles::at_hand(path, files.map(|(name, text)| (name.to_owned(), text)).collect())
 }
 
 /// CLIP's vocabulary: every byte, every byte at the end of a word, every merge, the two special tokens.

@@ -69,7 +69,7 @@ impl Stored {
     ///
     /// # Errors
     /// [`ModelError::Store`] for tensors that are no floating-point numbers.
-    pub(super) fn held(file: &OpenFile, map: &ComponentMap) -> Result<Self, ModelError> {
+    pub(crate) fn held(file: &OpenFile, map: &ComponentMap) -> Result<Self, ModelError> {
         let lies = |shape: &[usize], place: &Place| Lies {
             name: place.name.clone(),
             form: Some((shape.to_vec(), place.change)),
@@ -106,7 +106,7 @@ impl Stored {
     }
 
     /// Shows every tensor, one at a time, and keeps none of them in memory.
-    pub(super) fn each(&self, mut show: impl FnMut(&Moved<'_>)) {
+    pub(crate) fn each(&self, mut show: impl FnMut(&Moved<'_>)) {
         for tensor in self.tensors() {
             show(&tensor);
             self.maps.iter().for_each(|map| map.release(&tensor.bytes));
@@ -174,12 +174,12 @@ fn weight_kind(dtype: Dtype) -> Option<Kind> {
     })
 }
 
-pub(super) fn missing(path: &Path, wanted: &str) -> StoreError {
+pub(crate) fn missing(path: &Path, wanted: &str) -> StoreError {
     StoreError::Missing { path: path.to_owned(), wanted: wanted.to_owned() }
 }
 
 /// How a network is to be built.
-pub(super) struct Build {
+pub(crate) struct Build {
     /// Whether its own parameters train.
     pub role: Role,
     /// Their compute type.
@@ -194,7 +194,7 @@ pub(super) struct Build {
 ///
 /// Names and shapes are compared before the first tensor is read, so a configuration that asks for more than there is
 /// costs nothing.
-pub(super) fn build<N>(
+pub(crate) fn build<N>(
     stored: Stored,
     how: Build,
     construct: impl Fn(Scope<'_>) -> N,

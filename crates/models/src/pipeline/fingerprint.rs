@@ -3,18 +3,9 @@
 use sha2::{Digest, Sha256};
 use tastemaker_store::checksum::hex;
 
+use super::component::Stored;
 use super::load::Model;
 use crate::ModelError;
-
-/// Files that decide what a tokenizer does.
-const TOKENIZER: [&str; 6] = [
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
 
 impl Model {
     /// SHA-256 over the VAE's configuration and weights, hexadecimal.
@@ -45,9 +36,9 @@ impl Model {
         let mut hash = Sha256::new();
         for (component, tokenizer) in self.family().text_components() {
             let files = self.tokenizer(tokenizer);
-            for name in TOKENIZER.into_iter().filter(|name| files.has(name)) {
-                part(&mut hash, name.as_bytes());
-                part(&mut hash, files.text(name)?.as_bytes());
+            for name in files.present() {
+                hash_part(&mut hash, name.as_bytes());
+                hash_part(&mut hash, files.text(name)?.as_bytes());
             }
             self.hash_network(component, &mut hash)?;
         }
@@ -56,17 +47,23 @@ impl Model {
 
     /// Weights count by value: in which files they lie does not matter.
     fn hash_network(&self, component: &str, hash: &mut Sha256) -> Result<(), ModelError> {
-        part(hash, self.config(component).value()?.to_string().as_bytes());
-        self.stored(component)?.each(|tensor| {
-            part(hash, tensor.name.as_bytes());
-            part(hash, format!("{} {:?}", tensor.dtype, tensor.shape).as_bytes());
-            part(hash, &tensor.bytes);
-        });
+        hash_part(hash, self.config(component).value()?.to_string().as_bytes());
+        hash_stored(hash, &self.stored(component)?);
         Ok(())
     }
 }
 
-fn part(hash: &mut Sha256, bytes: &[u8]) {
+/// Adds names, types, shapes and values of tensors.
+pub(crate) fn hash_stored(hash: &mut Sha256, stored: &Stored) {
+    stored.each(|tensor| {
+        hash_part(hash, tensor.name.as_bytes());
+        hash_part(hash, format!("{} {:?}", tensor.dtype, tensor.shape).as_bytes());
+        hash_part(hash, &tensor.bytes);
+    });
+}
+
+/// Adds bytes, and how many there are.
+pub(crate) fn hash_part(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(bytes);
 }

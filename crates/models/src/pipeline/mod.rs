@@ -13,6 +13,8 @@ mod scheduler;
 mod text;
 
 pub use component::Stored;
+pub(crate) use component::{Build, build, missing};
+pub(crate) use fingerprint::{hash_part, hash_stored};
 pub use index::{Family, ModelIndex};
 pub use load::{Loaded, Model};
 pub use open::ModelSources;

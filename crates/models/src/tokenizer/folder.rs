@@ -6,6 +6,16 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tastemaker_store::{StoreError, json};
 
+/// Files that decide what a tokenizer does.
+const TOKENIZER: [&str; 6] = [
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
 /// Where the files of a tokenizer are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerFiles {
@@ -38,6 +48,11 @@ impl TokenizerFiles {
             Some(texts) => texts.contains_key(name),
             None => self.path(name).exists(),
         }
+    }
+
+    /// The files that decide what the tokenizer does, as far as they are there.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &'static str> {
+        TOKENIZER.into_iter().filter(|name| self.has(name))
     }
 
     pub(crate) fn text(&self, name: &str) -> Result<String, StoreError> {

@@ -1,0 +1,63 @@
+//! ImageReward: a BLIP whose text encoder looks at the picture.
+
+use tastemaker_models::ModelError;
+use tastemaker_models::blip::{ImageReward as Network, ImageRewardFiles};
+use tastemaker_torch::Precision;
+use tch::Device;
+
+use super::pixels::{Fit, Transform};
+use super::seen::Seen;
+use super::{Item, Scorer, ScorerEntry, checked};
+use crate::EvalError;
+
+/// How ImageReward introduces itself.
+pub const ENTRY: ScorerEntry = ScorerEntry {
+    name: "image-reward",
+    summary: "how people rate a picture for its prompt, learnt from rankings by experts",
+    unit: "deviations from the mean of its training data; about -2 to 2",
+    source: "Xu et al. 2023 (arXiv 2304.05977), THUDM/ImageReward ImageReward.pt",
+};
+
+/// ImageReward with weights.
+#[derive(Debug)]
+pub struct ImageReward {
+    network: Network,
+    files: ImageRewardFiles,
+    precision: Precision,
+}
+
+impl ImageReward {
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// As [`ImageRewardFiles::load`].
+    pub fn load(files: ImageRewardFiles, precision: Precision, device: Device) -> Result<Self, ModelError> {
+        Ok(Self { network: files.load(precision, device)?, files, precision })
+    }
+}
+
+impl Scorer for ImageReward {
+    fn name(&self) -> &str {
+        ENTRY.name
+    }
+
+    fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError> {
+        self.score_seen(items, &mut Seen::default())
+    }
+
+    fn score_seen(&self, items: &[Item<'_>], seen: &mut Seen) -> Result<Vec<f64>, EvalError> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let transform = Transform { fit: Fit::CutToEven, side: self.network.image_size() as u32 };
+        let pixels = seen.pixels(items, transform)?;
+        let prompts: Vec<&str> = items.iter().map(|item| item.prompt).collect();
+        let scores = tch::no_grad(|| self.network.score(&pixels, &prompts));
+        let scores = Vec::<f32>::try_from(scores)?.into_iter().map(f64::from);
+        checked(self.name(), items, scores.collect())
+    }
+
+    fn fingerprint(&self) -> Result<String, EvalError> {
+        Ok(format!("{} {} {:?}", ENTRY.name, self.files.fingerprint()?, self.precision))
+    }
+}

@@ -1,0 +1,56 @@
+//! What was already made of the pictures at hand, so that scorers that see alike look once.
+
+use std::collections::BTreeMap;
+
+use image::RgbImage;
+use tch::Tensor;
+
+use super::Item;
+use super::pixels::Transform;
+use crate::EvalError;
+
+/// Pixels and embeddings of one list of items. It belongs to that list alone.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pixels: BTreeMap<Transform, Tensor>,
+    embedded: BTreeMap<(usize, Transform), Tensor>,
+}
+
+impl Seen {
+    /// The pictures of the items as a network sees them; made once for each transform.
+    ///
+    /// # Shapes
+    /// `[n, 3, side, side]`, f32.
+    ///
+    /// # Errors
+    /// As [`Transform::pixels`].
+    pub fn pixels(&mut self, items: &[Item<'_>], transform: Transform) -> Result<Tensor, EvalError> {
+        if let Some(pixels) = self.pixels.get(&transform) {
+            return Ok(pixels.shallow_clone());
+        }
+        let pictures: Vec<&RgbImage> = items.iter().map(|item| item.image).collect();
+        let pixels = transform.pixels(&pictures)?;
+        self.pixels.insert(transform, pixels.shallow_clone());
+        Ok(pixels)
+    }
+
+    /// What a network makes of the pictures; asked once for each network and transform. `network` tells networks that are in
+    /// memory together apart.
+    ///
+    /// # Errors
+    /// As [`Transform::pixels`].
+    pub fn embedded(
+        &mut self,
+        items: &[Item<'_>],
+        network: usize,
+        transform: Transform,
+        embed: impl FnOnce(&Tensor) -> Tensor,
+    ) -> Result<Tensor, EvalError> {
+        if let Some(embedded) = self.embedded.get(&(network, transform)) {
+            return Ok(embedded.shallow_clone());
+        }
+        let embedded = embed(&self.pixels(items, transform)?);
+        self.embedded.insert((network, transform), embedded.shallow_clone());
+        Ok(embedded)
+    }
+}

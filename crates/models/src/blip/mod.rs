@@ -1,0 +1,12 @@
+//! BLIP as ImageReward uses it: an image tower, a text encoder that looks at it in every layer, and a head for one number.
+
+mod config;
+mod files;
+mod keys;
+mod text;
+mod tokenizer;
+mod vision;
+
+pub use config::{MedConfig, VitConfig};
+pub use files::{ImageReward, ImageRewardFiles};
+pub use tokenizer::BertTokenizer;
