@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::compare::CompareArgs;
 use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
@@ -28,6 +29,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Paint prompts with a model, or with a model and a LoRA.
     Sample(Box<SampleArgs>),
+    /// Paint prompts with several models, score the pictures, and say who wins.
+    Compare(Box<CompareArgs>),
     /// Inspect, convert and merge models and adapters; fetch models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -69,6 +72,7 @@ fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
         .mut_subcommand("sample", |command| lenient(command.after_help(sample::samplers())))
+        .mut_subcommand("compare", lenient)
         .mut_subcommand("data", |data| {
             data.mut_subcommand("cache", |cache| cache.args(train::published_args())).mut_subcommands(lenient)
         })

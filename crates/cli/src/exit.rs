@@ -111,6 +111,11 @@ fn of_eval(error: &EvalError) -> Exit {
         EvalError::Data(error) => of_data(error),
         EvalError::Store(error) => of_store(error, Exit::Data),
         EvalError::Schedule(_) | EvalError::Size { .. } => Exit::Usage,
+        EvalError::Prompts { .. }
+        | EvalError::Pictures { .. }
+        | EvalError::Picture(_)
+        | EvalError::UnknownPrompt { .. } => Exit::Data,
+        EvalError::Compared { .. } => Exit::Output,
         _ => Exit::Internal,
     }
 }

@@ -17,7 +17,7 @@ use parquet::schema::parser::parse_message_type;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use support::{left_out, open_mapped, pairs, png};
-use tastemaker_data::formats::{open, open_at};
+use tastemaker_data::formats::{open, open_at, read_texts};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{DataError, Half, PairSource, Reason};
 use tastemaker_store::StoreError;
@@ -61,6 +61,25 @@ fn tables_of_the_published_packages_are_read_as_they_read_them() {
         assert_eq!(found, wanted, "{name}");
     }
     assert!(n_pairs >= 32 && n_soft == 3, "{n_pairs}, {n_soft}");
+}
+
+#[test]
+fn a_column_of_text_is_read_alone_as_the_published_packages_read_it() {
+    let rows: Value = serde_json::from_slice(&fs::read(golden().join("rows.json")).unwrap()).unwrap();
+    let mut n_captions = 0;
+    for (name, rows) in rows.as_object().unwrap() {
+        let path = golden().join(format!("{name}.parquet"));
+        let texts = read_texts(&path, &["no_such_column", "caption", "prompt"]).unwrap();
+        for (text, row) in texts.iter().zip(rows.as_array().unwrap()) {
+            if let Some(caption) = row["caption"].as_str() {
+                assert_eq!(text.as_deref().unwrap_or_default(), caption, "{name}");
+                n_captions += 1;
+            }
+        }
+        let error = read_texts(&path, &["words"]).unwrap_err().to_string();
+        assert!(error.ends_with("none of words is a column of text"), "{name}: {error}");
+    }
+    assert!(n_captions >= 32, "{n_captions}");
 }
 
 /// Values of a column, all there.

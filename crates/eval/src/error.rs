@@ -1,5 +1,7 @@
 //! What can go wrong while judging and reporting.
 
+use std::path::PathBuf;
+
 /// Everything `tastemaker-eval` can refuse.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
@@ -99,6 +101,30 @@ pub enum EvalError {
         prompt: String,
         /// What came out.
         score: f64,
+    },
+    /// Something that should hold prompts.
+    #[error("{} is no set of prompts: {what}", .path.display())]
+    Prompts {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// Something that was said to be a result of a comparison.
+    #[error("{} does not belong to this comparison: {what}", .path.display())]
+    Compared {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was found and what to do.
+        what: String,
+    },
+    /// A folder of pictures that lacks what is asked for.
+    #[error("{} does not answer the prompts: {what}", .path.display())]
+    Pictures {
+        /// The folder.
+        path: PathBuf,
+        /// What was found and what to do.
+        what: String,
     },
     /// Scores to compare must be numbers.
     #[error("score of prompt {prompt}, seed {seed} is not finite: {a} against {b}")]

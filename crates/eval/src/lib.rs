@@ -1,8 +1,10 @@
 //! Judging: scorers, win rates with intervals, and the report that shows both with pictures.
 
+pub mod compare;
 pub mod contact_sheet;
 pub mod error;
 pub mod generate;
+pub mod prompts;
 pub mod report;
 pub mod scorers;
 pub mod winrate;

@@ -104,6 +104,29 @@ pub struct Bounds {
     pub high: f64,
 }
 
+impl WinRate {
+    /// How B fared against A.
+    pub fn mirrored(&self) -> Self {
+        Self {
+            n: self.n,
+            wins: self.losses,
+            ties: self.ties,
+            losses: self.wins,
+            rate: (self.losses as f64 + 0.5 * self.ties as f64) / self.n as f64,
+            low: 1.0 - self.high,
+            high: 1.0 - self.low,
+            mean_difference: self.mean_difference.negated(),
+            median_difference: self.median_difference.negated(),
+        }
+    }
+}
+
+impl Bounds {
+    fn negated(&self) -> Self {
+        Self { value: -self.value, low: -self.high, high: -self.low }
+    }
+}
+
 /// Win rate of A over all comparisons given.
 ///
 /// The Wilson interval takes comparisons as independent. The bootstrap resamples prompts, because two pictures of
@@ -197,6 +220,13 @@ mod tests {
         assert!((there.low + back.high - 1.0).abs() < 1e-12);
         assert_eq!(there.mean_difference.value, -back.mean_difference.value);
         assert!((there.mean_difference.low + back.mean_difference.high).abs() < 1e-12);
+        let mirrored = there.mirrored();
+        assert_eq!((mirrored.wins, mirrored.ties, mirrored.losses), (back.wins, back.ties, back.losses));
+        for (one, other) in [(mirrored.rate, back.rate), (mirrored.low, back.low), (mirrored.high, back.high)]
+        {
+            assert!((one - other).abs() < 1e-12);
+        }
+        assert!((mirrored.median_difference.low - back.median_difference.low).abs() < 1e-12);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One file or folder per command.
 
+pub mod compare;
 pub mod data;
 mod device;
 mod fetching;

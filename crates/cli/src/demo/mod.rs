@@ -7,8 +7,9 @@ mod methods;
 mod pairs;
 mod pictures;
 pub mod pretrain;
+pub mod prompts;
 mod run;
-mod stage;
+pub mod stage;
 mod summary;
 mod task;
 

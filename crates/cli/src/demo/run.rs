@@ -20,7 +20,9 @@ use tch::Device;
 
 use super::art::{Art, STYLES};
 use super::methods::{ALL, BATCH, MethodName, Numbers};
-use super::stage::{Stage, gallery, questions, ranked_by_the_judge, scorer};
+use super::stage::{
+    BATCH_SIZE, GUIDANCE_SCALE, N_STEPS, Stage, gallery, questions, ranked_by_the_judge, scorer,
+};
 use super::summary::{Aligned, Entry, assemble, print_table};
 use super::task::{Task, TaskName};
 use super::{base, pairs};
@@ -80,9 +82,9 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
         painter: Painter::open(&folder, Precision::F32, Device::Cpu)?,
         questions: questions(&task, args.seed, args.full),
         settings: PaintSettings {
-            n_steps: 20,
-            guidance_scale: 2.0,
-            batch_size: 32,
+            n_steps: N_STEPS,
+            guidance_scale: GUIDANCE_SCALE,
+            batch_size: BATCH_SIZE,
             ..PaintSettings::default()
         },
         task: &task,

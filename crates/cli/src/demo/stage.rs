@@ -33,6 +33,13 @@ pub struct Question {
     pub group: Group,
 }
 
+/// Steps of the demo's sampler.
+pub const N_STEPS: usize = 20;
+/// Its guidance.
+pub const GUIDANCE_SCALE: f64 = 2.0;
+/// Its pictures per forward pass.
+pub const BATCH_SIZE: usize = 32;
+
 /// The demo's fixed parts.
 pub struct Stage<'a> {
     /// What the pairs prefer.

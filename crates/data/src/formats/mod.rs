@@ -11,6 +11,7 @@ mod table;
 mod webdataset;
 
 pub use by_name::IMAGE_EXTENSIONS;
+pub use parquet::read_texts;
 pub use registry::{FORMATS, Format, open, open_at, open_with};
 pub use settings::{Columns, OpenSettings};
 pub use table::{CONVENTIONS, Convention, Roles};

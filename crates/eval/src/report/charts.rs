@@ -6,7 +6,7 @@ use super::text::{escape, percent};
 use crate::winrate::WinRate;
 
 /// A win rate as a bar with its interval as a whisker, on an axis from 0 to 100%.
-pub(super) fn win_bar(rate: &WinRate, class: &str) -> String {
+pub(crate) fn win_bar(rate: &WinRate, class: &str) -> String {
     const WIDTH: f64 = 180.0;
     let at = |share: f64| coordinate(share * WIDTH);
     let (low, high, mid, end) = (at(rate.low), at(rate.high), at(0.5), at(rate.rate));
@@ -200,7 +200,7 @@ fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
 }
 
 /// A coordinate with one decimal at most: a tenth of a pixel is enough.
-fn coordinate(value: f64) -> String {
+pub(crate) fn coordinate(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }
@@ -229,7 +229,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 /// Round values within a range, with their labels.
-fn ticks(low: f64, high: f64) -> Vec<(f64, String)> {
+pub(crate) fn ticks(low: f64, high: f64) -> Vec<(f64, String)> {
     let rough = (high - low) / 5.0;
     let magnitude = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude).into_iter().find(|&step| step >= rough);

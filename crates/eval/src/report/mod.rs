@@ -1,13 +1,13 @@
 //! The report: one self-contained page with pictures, and the same figures as JSON.
 
-mod charts;
+pub(crate) mod charts;
 mod findings;
 mod model;
 mod page;
 mod pictures;
 mod summary;
 mod tables;
-mod text;
+pub(crate) mod text;
 
 pub use findings::{CAPTION_ACCURACY_TOLERANCE, Verdict, WINNER_DRIFT_LIMIT, findings};
 pub use model::{

@@ -236,12 +236,7 @@ fn size(args: &SampleArgs, painter: &Painter) -> Option<(u32, u32)> {
 }
 
 /// The network that predicts what guidance leads away from, where it is another one.
-fn negative(
-    args: &SampleArgs,
-    folder: &Model,
-    precision: Precision,
-    device: Device,
-) -> Result<Option<UNet>> {
+fn negative(args: &SampleArgs, folder: &Model, precision: Precision, device: Device) -> Result<Option<UNet>> {
     let other = match &args.negative_model {
         None if args.negative_lora.is_none() => return Ok(None),
         None => folder.clone(),

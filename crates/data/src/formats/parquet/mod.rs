@@ -8,6 +8,8 @@ mod pictures;
 mod shard;
 mod source;
 mod splits;
+mod texts;
 
 pub use index::read_parquet;
 pub use splits::is_shard;
+pub use texts::read_texts;

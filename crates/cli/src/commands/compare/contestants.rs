@@ -1,0 +1,293 @@
+//! Who is compared: what was typed, and what is found there.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tastemaker_eval::EvalError;
+use tastemaker_eval::compare::match_pictures;
+use tastemaker_models::adapters::LoraNames;
+use tastemaker_models::pipeline::{Model, ModelSources};
+use tastemaker_store::safetensors::Header;
+use tastemaker_store::tree::{LocalTree, Tree};
+use tastemaker_store::{StoreError, json};
+
+use super::asked::Asked;
+use super::painting::Painting;
+use super::{CompareArgs, SharedParts};
+use crate::exit::UsageError;
+use crate::hub::{locate, lora_in};
+
+/// One of those who are compared.
+pub struct Entrant {
+    /// Its name.
+    pub name: String,
+    /// What was typed, without the name.
+    pub what: String,
+    /// Where its pictures come from.
+    pub source: Source,
+    /// SHA-256 of that.
+    pub fingerprint: String,
+}
+
+/// Where pictures come from.
+pub enum Source {
+    /// They are painted.
+    Model {
+        /// The model.
+        model: Model,
+        /// A LoRA on it.
+        lora: Option<PathBuf>,
+        /// How it paints.
+        painting: Painting,
+    },
+    /// They are there: the folder, and the file for each question below it.
+    Pictures {
+        /// The folder.
+        folder: PathBuf,
+        /// A file for each question.
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What a path holds.
+enum Found {
+    Model(PathBuf),
+    Lora(PathBuf),
+    UNet(PathBuf),
+    Pictures(PathBuf),
+}
+
+/// Finds and opens everybody, in the order typed. Pictures are not looked at yet.
+///
+/// # Errors
+/// [`UsageError`] for names that are not usable or given twice, and for parts without a model; whatever keeps a model from being
+/// opened.
+pub fn open(args: &CompareArgs) -> Result<Vec<Entrant>> {
+    let mut entrants: Vec<Entrant> = Vec::new();
+    for typed in &args.contestants {
+        let (name, what) = named(typed);
+        let name = name.map_or_else(|| default_name(what), str::to_owned);
+        check_name(&name, typed)?;
+        if entrants.iter().any(|earlier| earlier.name == name) {
+            return Err(UsageError(format!(
+                "two contestants are called `{name}`; call one otherwise, as in other={what}"
+            ))
+            .into());
+        }
+        let source = source(what, args).with_context(|| format!("contestant `{name}`"))?;
+        entrants.push(Entrant { name, what: what.to_owned(), source, fingerprint: String::new() });
+    }
+    Ok(entrants)
+}
+
+fn source(what: &str, args: &CompareArgs) -> Result<Source> {
+    let (base, part) = match what.split_once('+').filter(|_| !Path::new(what).exists()) {
+        Some((base, part)) => (Some(base), part),
+        None => (None, what),
+    };
+    let base = || match (base, args.base.as_deref()) {
+        (Some(base), _) | (None, Some(base)) => Ok(base),
+        (None, None) => Err(UsageError(format!("{part} needs a model: give --base, or type MODEL+{part}"))),
+    };
+    let (model, unet, lora) = match look(part)? {
+        Found::Pictures(folder) => return Ok(Source::Pictures { folder, files: Vec::new() }),
+        Found::Model(_) if what.contains('+') && part != what => {
+            return Err(
+                UsageError(format!("{part} is a whole model; wanted a LoRA or a UNet behind the +")).into()
+            );
+        }
+        Found::Model(model) => (model, None, None),
+        Found::Lora(lora) => (model_at(base()?)?, None, Some(lora)),
+        Found::UNet(unet) => (model_at(base()?)?, Some(unet), None),
+    };
+    let SharedParts { pretrained_vae_model_name_or_path: vae, variant } = &args.parts;
+    let vae = vae.as_deref().map(|vae| locate(vae, None)).transpose()?;
+    let model = Model::from_sources(&ModelSources {
+        vae,
+        unet,
+        variant: variant.clone(),
+        ..ModelSources::of(model)
+    })?;
+    let painting = Painting::of(&model, args);
+    Ok(Source::Model { model, lora, painting })
+}
+
+/// The model of this name, which can also be a training's output folder.
+fn model_at(name: &str) -> Result<PathBuf> {
+    match look(name)? {
+        Found::Model(path) => Ok(path),
+        _ => Err(UsageError(format!("{name} is no model to put a part on")).into()),
+    }
+}
+
+fn look(what: &str) -> Result<Found> {
+    let (name, revision) = match what.rsplit_once('@').filter(|_| !Path::new(what).exists()) {
+        Some((name, revision)) => (name, Some(revision)),
+        None => (what, None),
+    };
+    let path = locate(name, revision)?;
+    if path.is_file() {
+        return Ok(if is_lora(&path)? { Found::Lora(path) } else { Found::Model(path) });
+    }
+    if !path.is_dir() {
+        let wanted = "a model, an adapter, a UNet's folder or a folder of pictures".to_owned();
+        return Err(StoreError::Missing { path, wanted }.into());
+    }
+    let has = |name: &str| path.join(name).is_file();
+    let trained = path.join("model");
+    let adapter = lora_in(path.clone());
+    Ok(if has("model_index.json") {
+        Found::Model(path)
+    } else if trained.join("model_index.json").is_file() {
+        Found::Model(trained)
+    } else if adapter.is_file() {
+        Found::Lora(adapter)
+    } else if has("config.json") || has("unet/config.json") {
+        Found::UNet(path)
+    } else {
+        Found::Pictures(path)
+    })
+}
+
+fn is_lora(path: &Path) -> Result<bool> {
+    Ok(match path.extension().and_then(|ending| ending.to_str()) {
+        Some("safetensors") | None => LoraNames::of(&Header::read(path)?).is_some(),
+        Some("bin" | "pt" | "pth") => true,
+        _ => false,
+    })
+}
+
+/// Splits `NAME=WHAT`; a `=` behind a `/`, or in the name of something that is there, is part of the name of a file.
+fn named(typed: &str) -> (Option<&str>, &str) {
+    match typed.split_once('=') {
+        Some((name, what)) if !name.contains('/') && !Path::new(typed).exists() => (Some(name), what),
+        _ => (None, typed),
+    }
+}
+
+/// The last part of a path that says something.
+fn default_name(what: &str) -> String {
+    let whole = Path::new(what).exists();
+    let part = what.rsplit_once('+').filter(|_| !whole).map_or(what, |(_, part)| part);
+    let part = part.rsplit_once('@').filter(|_| !whole).map_or(part, |(name, _)| name);
+    let dull = ["model", "unet", "pytorch_lora_weights", "pictures", "images", "."];
+    let names = Path::new(part).components().rev().filter_map(|component| component.as_os_str().to_str());
+    let stem = |name: &str| {
+        let endings = [".safetensors", ".ckpt", ".bin", ".pt", ".pth"];
+        endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name).to_owned()
+    };
+    let mut names = names.map(stem);
+    let last = names.next().unwrap_or_default();
+    if dull.contains(&last.as_str()) { names.next().unwrap_or(last) } else { last }
+}
+
+fn check_name(name: &str, typed: &str) -> Result<(), UsageError> {
+    let fits = !name.is_empty()
+        && name.len() <= 80
+        && !name.starts_with('.')
+        && !name.chars().any(|c| c.is_control() || "/\\:*?\"<>|".contains(c));
+    match fits {
+        true => Ok(()),
+        false => Err(UsageError(format!(
+            "`{typed}`: a contestant cannot be called `{name}`, because its pictures go to a folder of that name; type NAME={typed}"
+        ))),
+    }
+}
+
+/// Finds the files of folders of pictures. With `skip`, questions that a folder does not answer are not asked.
+///
+/// # Errors
+/// [`EvalError::Pictures`] for a folder that lacks pictures, or has none.
+pub fn answer(entrants: &mut [Entrant], asked: &mut Asked, skip: bool) -> Result<()> {
+    let mut answers: Vec<(usize, Vec<Option<String>>)> = Vec::new();
+    for (index, entrant) in entrants.iter().enumerate() {
+        let Source::Pictures { folder, .. } = &entrant.source else { continue };
+        let names: Vec<String> =
+            LocalTree::new(folder).entries()?.into_iter().map(|entry| entry.path).collect();
+        let metadata = folder.join("metadata.jsonl");
+        let metadata = metadata.is_file().then(|| json::read_text(&metadata)).transpose()?;
+        let refuse = |what: String| EvalError::Pictures { path: folder.clone(), what };
+        let matched = match_pictures(&names, metadata.as_deref(), &asked.set.prompts, &asked.questions)
+            .map_err(refuse)?;
+        let missing: Vec<usize> = (0..matched.files.len()).filter(|&i| matched.files[i].is_none()).collect();
+        if missing.len() == matched.files.len() || (!missing.is_empty() && !skip) {
+            return Err(refuse(lacking(asked, &missing, matched.by)).into());
+        }
+        if !missing.is_empty() {
+            println!(
+                "`{}` has no picture for {} of {} questions",
+                entrant.name,
+                missing.len(),
+                matched.files.len()
+            );
+        }
+        answers.push((index, matched.files));
+    }
+    let keep: Vec<bool> = (0..asked.questions.len())
+        .map(|question| answers.iter().all(|(_, files)| files[question].is_some()))
+        .collect();
+    if !keep.contains(&true) {
+        return Err(UsageError("no prompt has a picture in every folder".into()).into());
+    }
+    asked.keep(&keep);
+    for (index, found) in answers {
+        if let Source::Pictures { folder, files } = &mut entrants[index].source {
+            let kept = found.into_iter().zip(&keep).filter(|(_, keep)| **keep);
+            *files = kept.filter_map(|(file, _)| Some(folder.join(file?))).collect();
+        }
+    }
+    Ok(())
+}
+
+fn lacking(asked: &Asked, missing: &[usize], by: &str) -> String {
+    let examples: Vec<String> = missing
+        .iter()
+        .take(3)
+        .map(|&index| {
+            let question = asked.questions[index];
+            format!("{} with seed {}", asked.set.prompts[question.prompt].id, question.seed)
+        })
+        .collect();
+    format!(
+        "told apart by {by}, it has no picture for {} of {} questions, such as prompt {}; add them, or give --skip_missing to \
+         leave these prompts out",
+        missing.len(),
+        asked.questions.len(),
+        examples.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_last_part_that_says_something() {
+        for (what, name) in [
+            ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5"),
+            ("demo-out/diffusion-dpo/model", "diffusion-dpo"),
+            ("sdxl+runs/mapo/pytorch_lora_weights.safetensors", "mapo"),
+            ("models/v1-5.safetensors", "v1-5"),
+            ("org/name@abc123", "name"),
+            ("out/pictures", "out"),
+            ("unet", "unet"),
+        ] {
+            assert_eq!(default_name(what), name, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_name_stands_before_an_equals_sign() {
+        assert_eq!(named("a=b/c"), (Some("a"), "b/c"));
+        assert_eq!(named("runs/beta=5000/model"), (None, "runs/beta=5000/model"));
+        assert_eq!(named("dpo=runs/beta=5000/model"), (Some("dpo"), "runs/beta=5000/model"));
+    }
+
+    #[test]
+    fn names_that_are_no_folders_are_refused() {
+        assert!(check_name("a b-1.5", "x").is_ok());
+        for name in ["", "..", "a/b", "a:b", "a\nb"] {
+            assert!(check_name(name, "x").is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Painting what is not there yet, one model in memory at a time.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use image::ImageFormat;
+use tastemaker_eval::compare::Question;
+use tastemaker_eval::generate::{Job, PaintSettings, Painter};
+use tastemaker_math::Sampler;
+use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::nn::Role;
+use tastemaker_models::pipeline::{Family, Model};
+use tastemaker_run::MixedPrecision;
+use tastemaker_store::atomic;
+use tastemaker_torch::Precision;
+use tastemaker_torch::error::guard;
+use tch::Device;
+
+use super::CompareArgs;
+use super::asked::Asked;
+use crate::allocator;
+use crate::demo::stage;
+use crate::progress::Work;
+
+/// How a model paints.
+#[derive(Debug, Clone)]
+pub struct Painting {
+    /// How steps are taken.
+    pub sampler: Sampler,
+    /// What guidance leads away from.
+    pub negative_prompt: Option<String>,
+    /// Steps of the sampler.
+    pub n_steps: usize,
+    /// Guidance.
+    pub guidance_scale: f64,
+    /// Pictures per forward pass.
+    pub batch_size: usize,
+    /// Type of weights and activations.
+    pub precision: Precision,
+}
+
+impl Painting {
+    /// What was typed; else what the demo uses for its prompts; else what evaluations of the model's family use: 50 steps,
+    /// guidance 7.5, and 5 for SDXL as in `SalesforceAIResearch/DiffusionDPO`.
+    pub fn of(model: &Model, args: &CompareArgs) -> Self {
+        let of_demo = args.prompts == "demo" || args.prompts.starts_with("demo:");
+        let (n_steps, guidance_scale, batch_size) = match (of_demo, model.family()) {
+            (true, _) => (stage::N_STEPS, stage::GUIDANCE_SCALE, stage::BATCH_SIZE),
+            (false, Family::StableDiffusionXl) => (50, 5.0, 4),
+            (false, Family::StableDiffusion) => (50, 7.5, 4),
+        };
+        let flags = &args.flags;
+        Self {
+            sampler: flags.sampler,
+            negative_prompt: flags.negative_prompt.clone(),
+            n_steps: flags.num_inference_steps.unwrap_or(n_steps),
+            guidance_scale: flags.guidance_scale.unwrap_or(guidance_scale),
+            batch_size: flags.batch_size.unwrap_or(batch_size),
+            precision: match flags.mixed_precision {
+                MixedPrecision::No => Precision::F32,
+                MixedPrecision::Bf16 => Precision::Bf16,
+                MixedPrecision::Fp16 => Precision::F16,
+            },
+        }
+    }
+
+    /// What decides about pictures, beyond the order in which floats are summed, by the names of the flags.
+    pub fn facts(&self) -> BTreeMap<String, String> {
+        let facts = [
+            ("sampler", self.sampler.entry().label.to_owned()),
+            ("num_inference_steps", self.n_steps.to_string()),
+            ("guidance_scale", self.guidance_scale.to_string()),
+            ("precision", format!("{:?}", self.precision).to_lowercase()),
+        ];
+        let negative = self.negative_prompt.iter().map(|text| ("negative_prompt", text.clone()));
+        facts.into_iter().chain(negative).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn settings(&self) -> PaintSettings {
+        PaintSettings {
+            sampler: self.sampler,
+            n_steps: self.n_steps,
+            guidance_scale: self.guidance_scale,
+            batch_size: self.batch_size,
+            ..PaintSettings::default()
+        }
+    }
+}
+
+/// Where a painted picture lies.
+pub fn place(out: &Path, name: &str, question: &Question) -> PathBuf {
+    out.join("pictures").join(name).join(format!("{:04}-{}.png", question.prompt, question.seed))
+}
+
+/// Paints the pictures of a model that are not there. What is there is left alone.
+///
+/// Pictures are painted in the same batches whatever is missing, so that one painted later is the same to the last bit.
+pub fn paint(
+    name: &str,
+    model: &Model,
+    lora: Option<&Path>,
+    painting: &Painting,
+    asked: &Asked,
+    (out, device): (&Path, Device),
+) -> Result<()> {
+    let is_missing = |&question: &usize| !place(out, name, &asked.questions[question]).is_file();
+    let all: Vec<usize> = (0..asked.questions.len()).collect();
+    let missing = all.iter().filter(|question| is_missing(question)).count();
+    if missing == 0 {
+        println!("{name}: all {} pictures are there", all.len());
+        return Ok(());
+    }
+    println!("{name}: painting {missing} pictures, {} are there", all.len() - missing);
+    atomic::create_folder(out.join("pictures").join(name))?;
+    allocator::suit(model)?;
+    let lora = lora.map(|lora| LoraFile::read_for(lora, model)).transpose()?;
+    let (lora, text_loras) = lora.map(LoraFile::into_specs).unwrap_or_default();
+    let painter = Painter::adapted(model, text_loras, painting.precision, device)?;
+    let unet = model.unet(Role::Frozen, painting.precision, device, lora)?.network;
+
+    let mut work = Work::new("painting", "pictures");
+    let mut done = 0;
+    for batch in all.chunks(painting.batch_size) {
+        let wanted: Vec<usize> = batch.iter().copied().filter(is_missing).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let job = |&question: &usize| Job {
+            negative_prompt: painting.negative_prompt.clone(),
+            ..asked.job(question)
+        };
+        let jobs: Vec<Job> = batch.iter().map(job).collect();
+        let doing =
+            format!("painting {} pictures at once (a smaller --batch_size needs less memory)", jobs.len());
+        let settings = painting.settings();
+        let pictures = guard(&doing, || tch::no_grad(|| painter.paint(&unet, &jobs, &settings)))??;
+        for (question, picture) in
+            batch.iter().zip(pictures).filter(|(question, _)| wanted.contains(question))
+        {
+            let mut png = Cursor::new(Vec::new());
+            picture.write_to(&mut png, ImageFormat::Png).context("encoding a picture as PNG")?;
+            atomic::write_bytes(place(out, name, &asked.questions[*question]), png.get_ref())?;
+        }
+        done += wanted.len();
+        work.at(done as u64, missing as u64);
+    }
+    work.end();
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Scoring what is not scored yet, one scorer in memory at a time.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use image::{Rgb, RgbImage};
+use tastemaker_eval::compare::{Ledger, Score};
+use tastemaker_eval::scorers::Item;
+
+use super::CompareArgs;
+use super::asked::Asked;
+use super::contestants::{Entrant, Source};
+use super::painting::place;
+use crate::exit::UsageError;
+use crate::judges;
+use crate::progress::Work;
+
+/// Pictures read and scored at once.
+const AT_ONCE: usize = 32;
+
+/// The names of the scorers typed. Each scores one grey picture, so that one that cannot judge these prompts is noticed before
+/// anything is painted.
+///
+/// # Errors
+/// [`UsageError`] for two of one name; whatever keeps a scorer from being opened or from judging.
+pub fn names(typed: &[String], asked: &Asked) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let grey = RgbImage::from_pixel(64, 64, Rgb([128; 3]));
+    for typed in typed {
+        let panel = judges::open(std::slice::from_ref(typed))?;
+        panel.score(&[Item { image: &grey, prompt: asked.prompt(0) }])?;
+        names.extend(panel.names());
+    }
+    match (1..names.len()).find(|&index| names[..index].contains(&names[index])) {
+        Some(index) => Err(UsageError(format!("scorer `{}` is given twice", names[index])).into()),
+        None => Ok(names),
+    }
+}
+
+/// The scores of everybody, `[scorers][contestants][questions]`; those that are not in the folder are made and kept there.
+pub fn scores(
+    args: &CompareArgs,
+    asked: &Asked,
+    entrants: &[Entrant],
+    scorers: &[String],
+) -> Result<Vec<Vec<Vec<f64>>>> {
+    let path = args.out.join("scores.jsonl");
+    let mut ledger = Ledger::open(&path)?;
+    for (typed, scorer) in args.scorer.iter().zip(scorers) {
+        let missing: Vec<(&Entrant, Vec<usize>)> = entrants
+            .iter()
+            .map(|entrant| (entrant, unscored(&ledger, entrant, scorer, asked)))
+            .filter(|(_, questions)| !questions.is_empty())
+            .collect();
+        if missing.is_empty() {
+            println!("{scorer}: all scores are there");
+            continue;
+        }
+        let n_missing: usize = missing.iter().map(|(_, questions)| questions.len()).sum();
+        println!("{scorer}: scoring {n_missing} pictures");
+        let panel = judges::open(std::slice::from_ref(typed))?;
+        let (mut work, mut done) = (Work::new("scoring", "pictures"), 0);
+        for (entrant, questions) in missing {
+            for some in questions.chunks(AT_ONCE) {
+                let pictures = some.iter().map(|&question| picture(entrant, question, asked, &args.out));
+                let pictures: Vec<RgbImage> = pictures.collect::<Result<_>>()?;
+                let items: Vec<Item<'_>> = some
+                    .iter()
+                    .zip(&pictures)
+                    .map(|(&question, image)| Item { image, prompt: asked.prompt(question) })
+                    .collect();
+                let given = tch::no_grad(|| panel.score(&items))?;
+                let given = given.into_iter().flatten().zip(some);
+                ledger.add(
+                    given.map(|(score, &question)| row(entrant, scorer, question, asked, score)).collect(),
+                )?;
+                done += some.len();
+                work.at(done as u64, n_missing as u64);
+            }
+        }
+        work.end();
+    }
+    // Scores that were just given count as they will be read the next time.
+    drop(ledger);
+    gather(&Ledger::open(&path)?, asked, entrants, scorers)
+}
+
+fn unscored(ledger: &Ledger, entrant: &Entrant, scorer: &str, asked: &Asked) -> Vec<usize> {
+    let is_there = |question: &usize| {
+        let asked = &asked.questions[*question];
+        ledger.get(&entrant.name, scorer, asked.prompt, asked.seed).is_some()
+    };
+    (0..asked.questions.len()).filter(|question| !is_there(question)).collect()
+}
+
+fn row(entrant: &Entrant, scorer: &str, question: usize, asked: &Asked, score: f64) -> Score {
+    let question = asked.questions[question];
+    Score {
+        contestant: entrant.name.clone(),
+        scorer: scorer.to_owned(),
+        number: question.prompt,
+        seed: question.seed,
+        score,
+    }
+}
+
+fn gather(
+    ledger: &Ledger,
+    asked: &Asked,
+    entrants: &[Entrant],
+    scorers: &[String],
+) -> Result<Vec<Vec<Vec<f64>>>> {
+    let of = |entrant: &Entrant, scorer: &String| -> Option<Vec<f64>> {
+        let score = |question: &tastemaker_eval::compare::Question| {
+            ledger.get(&entrant.name, scorer, question.prompt, question.seed)
+        };
+        asked.questions.iter().map(score).collect()
+    };
+    let scores = scorers.iter().map(|scorer| entrants.iter().map(|entrant| of(entrant, scorer)).collect());
+    scores.collect::<Option<_>>().context("a scorer gave fewer scores than it was asked for")
+}
+
+/// Where the picture of a question lies.
+pub fn file(entrant: &Entrant, question: usize, asked: &Asked, out: &Path) -> PathBuf {
+    match &entrant.source {
+        Source::Model { .. } => place(out, &entrant.name, &asked.questions[question]),
+        Source::Pictures { files, .. } => files[question].clone(),
+    }
+}
+
+/// The picture of a question.
+///
+/// # Errors
+/// [`EvalError::Picture`](tastemaker_eval::EvalError::Picture) with the file's name, for one that does not decode.
+pub fn picture(entrant: &Entrant, question: usize, asked: &Asked, out: &Path) -> Result<RgbImage> {
+    let path = file(entrant, question, asked, out);
+    let image = image::open(&path).map_err(tastemaker_eval::EvalError::from);
+    Ok(image.with_context(|| format!("reading {}", path.display()))?.into_rgb8())
+}

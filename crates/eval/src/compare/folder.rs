@@ -1,0 +1,180 @@
+//! Pictures that are there already: which one answers which question.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use tastemaker_data::formats::IMAGE_EXTENSIONS;
+
+use super::model::Question;
+use crate::prompts::Prompt;
+
+/// Which pictures of a folder answer questions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// For every question the file, relative to the folder; `None` where there is none.
+    pub files: Vec<Option<String>>,
+    /// How the files were told apart.
+    pub by: &'static str,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    #[serde(alias = "image", alias = "path", alias = "gen_image_path", alias = "file")]
+    file_name: String,
+    #[serde(alias = "text", alias = "caption")]
+    prompt: String,
+    seed: Option<u64>,
+}
+
+/// Finds the picture of every question, whose `prompt` counts through `prompts`, the whole set.
+///
+/// `names` are all files below the folder, relative to it, with `/`. In this order:
+/// - `metadata`, the text of a `metadata.jsonl`, says which file shows which prompt (and seed, if it says so);
+/// - names are `<number>-<seed>.png`, as `tastemaker sample` writes them;
+/// - names are `<style>/<number>.jpg`, the folders of HPSv2's benchmark, or `<number>.png`, a picture for each prompt. Where
+///   several pictures of a prompt are asked for, such a name answers the first.
+///
+/// # Errors
+/// A line of the metadata that does not name a file and a prompt, or a folder without any picture; in words.
+pub fn match_pictures(
+    names: &[String],
+    metadata: Option<&str>,
+    prompts: &[Prompt],
+    questions: &[Question],
+) -> Result<Matched, String> {
+    if let Some(metadata) = metadata {
+        return by_metadata(metadata, prompts, questions);
+    }
+    let pictures: Vec<(&str, &String)> =
+        names.iter().filter_map(|name| Some((picture_stem(name)?, name))).collect();
+    if pictures.is_empty() {
+        return Err(format!(
+            "there is no picture in it; wanted files that end in {}",
+            IMAGE_EXTENSIONS.join(", ")
+        ));
+    }
+    let by_seed: HashMap<(usize, u64), &String> = pictures
+        .iter()
+        .filter_map(|(stem, name)| {
+            let (number, seed) = stem.split_once('-')?;
+            Some(((digits(number)?, seed.parse().ok()?), *name))
+        })
+        .collect();
+    if !by_seed.is_empty() {
+        let file =
+            |question: &Question| by_seed.get(&(question.prompt, question.seed)).map(|&name| name.clone());
+        return Ok(Matched { files: questions.iter().map(file).collect(), by: "<number>-<seed>" });
+    }
+    let by_id: HashMap<String, &String> =
+        pictures.iter().filter_map(|(stem, name)| Some((numbered(stem)?, *name))).collect();
+    let mut answered = std::collections::HashSet::new();
+    let file = |question: &Question| {
+        let file = by_id.get(&numbered(&prompts[question.prompt].id)?)?;
+        answered.insert(question.prompt).then(|| (*file).clone())
+    };
+    Ok(Matched { files: questions.iter().map(file).collect(), by: "<number>" })
+}
+
+fn by_metadata(metadata: &str, prompts: &[Prompt], questions: &[Question]) -> Result<Matched, String> {
+    let mut seeded: HashMap<(String, u64), String> = HashMap::new();
+    let mut in_order: HashMap<String, std::collections::VecDeque<String>> = HashMap::new();
+    for (index, line) in metadata.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let Row { file_name, prompt, seed } = serde_json::from_str(line)
+            .map_err(|error| format!("line {} of metadata.jsonl: {error}", index + 1))?;
+        match seed {
+            Some(seed) => drop(seeded.insert((prompt, seed), file_name)),
+            None => in_order.entry(prompt).or_default().push_back(file_name),
+        }
+    }
+    let file = |question: &Question| {
+        let text = &prompts[question.prompt].text;
+        let seeded = seeded.get(&(text.clone(), question.seed)).cloned();
+        seeded.or_else(|| in_order.get_mut(text)?.pop_front())
+    };
+    Ok(Matched { files: questions.iter().map(file).collect(), by: "metadata.jsonl" })
+}
+
+/// The name of a picture without its extension; `None` for another file, or a hidden one.
+fn picture_stem(name: &str) -> Option<&str> {
+    let (stem, extension) = name.rsplit_once('.')?;
+    let is_picture = IMAGE_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str());
+    (is_picture && !name.rsplit('/').next()?.starts_with('.')).then_some(stem)
+}
+
+/// `anime/00017` and `anime/17` as one; `None` for a name that is no number.
+fn numbered(name: &str) -> Option<String> {
+    let (folder, number) =
+        name.rsplit_once('/').map_or((None, name), |(folder, number)| (Some(folder), number));
+    let number = digits(number)?.to_string();
+    Some(folder.map_or(number.clone(), |folder| format!("{folder}/{number}")))
+}
+
+fn digits(text: &str) -> Option<usize> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompts::PromptSet;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn three() -> Vec<Prompt> {
+        PromptSet::new("three", ["a fox", "rain", "a fox"].map(|text| (text.to_owned(), None))).prompts
+    }
+
+    fn asked(pairs: &[(usize, u64)]) -> Vec<Question> {
+        pairs.iter().map(|&(prompt, seed)| Question { prompt, seed }).collect()
+    }
+
+    fn found(matched: Result<Matched, String>) -> Vec<String> {
+        matched.unwrap().files.into_iter().map(|file| file.unwrap_or_else(|| "-".into())).collect()
+    }
+
+    #[test]
+    fn names_with_number_and_seed_are_those_of_sample() {
+        let files = names(&["0000-41.png", "0002-41.png", "0000-42.png", "notes.txt", "thumbs/0001-41.png"]);
+        let questions = asked(&[(0, 41), (0, 42), (1, 41), (2, 41)]);
+        let matched = match_pictures(&files, None, &three(), &questions);
+        assert_eq!(found(matched), ["0000-41.png", "0000-42.png", "-", "0002-41.png"]);
+    }
+
+    #[test]
+    fn plain_numbers_answer_the_first_picture_of_a_prompt() {
+        let files = names(&["00000.jpg", "00001.jpg", "00002.jpg"]);
+        let matched = match_pictures(&files, None, &three(), &asked(&[(1, 7), (1, 8), (2, 7)]));
+        assert_eq!(found(matched), ["00001.jpg", "-", "00002.jpg"]);
+    }
+
+    #[test]
+    fn folders_by_style_are_those_of_hpsv2() {
+        let ids = ["anime/00000", "anime/00001", "photo/00000"];
+        let prompt = |id: &&str| Prompt { id: (*id).to_owned(), text: String::new(), category: None };
+        let prompts: Vec<Prompt> = ids.iter().map(prompt).collect();
+        let files = names(&["photo/00000.jpg", "anime/00001.jpg", "anime/00000.jpg"]);
+        let matched = match_pictures(&files, None, &prompts, &asked(&[(0, 0), (1, 0), (2, 0)]));
+        assert_eq!(found(matched), ["anime/00000.jpg", "anime/00001.jpg", "photo/00000.jpg"]);
+    }
+
+    #[test]
+    fn metadata_matches_by_prompt_and_repeated_prompts_in_order() {
+        let metadata = "{\"file_name\": \"x.png\", \"prompt\": \"a fox\"}\n\n\
+                        {\"image\": \"r.png\", \"text\": \"rain\", \"seed\": 5}\n\
+                        {\"file_name\": \"y.png\", \"prompt\": \"a fox\"}\n";
+        let questions = asked(&[(0, 5), (1, 5), (1, 6), (2, 5)]);
+        let matched = match_pictures(&[], Some(metadata), &three(), &questions);
+        assert_eq!(found(matched), ["x.png", "r.png", "-", "y.png"]);
+        let error = match_pictures(&[], Some("{\"prompt\": \"a\"}"), &three(), &questions).unwrap_err();
+        assert!(error.starts_with("line 1 of metadata.jsonl: missing field `file_name`"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_pictures_is_refused() {
+        let error =
+            match_pictures(&names(&["a.txt", ".0.png"]), None, &three(), &asked(&[(0, 0)])).unwrap_err();
+        assert_eq!(error, "there is no picture in it; wanted files that end in png, jpg, jpeg, webp");
+    }
+}

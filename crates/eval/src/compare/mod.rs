@@ -1,0 +1,41 @@
+//! Comparing models, or pictures of any origin, on equal prompts: figures, one self-contained page, the figures as JSON.
+
+mod charts;
+mod exhibits;
+mod figures;
+mod folder;
+mod headline;
+mod ledger;
+mod model;
+mod page;
+mod pictures;
+mod plan;
+mod summary;
+mod tables;
+
+pub use exhibits::{Choice, Exhibit, Thumb, choose};
+pub use figures::{Agreement, Duel, Figures, Standing};
+pub use folder::{Matched, match_pictures};
+pub use headline::headline;
+pub use ledger::{Ledger, Score};
+pub use model::{Contest, Contestant, Question, ScorerFacts};
+pub use page::page;
+pub use plan::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts};
+pub use summary::{SUMMARY_FORMAT, summary};
+
+use crate::EvalError;
+use std::path::{Path, PathBuf};
+
+/// Writes `report.html` and `summary.json` into a folder, which is created if need be. Returns the path of the page.
+///
+/// # Errors
+/// Scores that do not fit the contestants and questions, or a folder that cannot be written to.
+pub fn write(contest: &Contest, figures: &Figures, folder: impl AsRef<Path>) -> Result<PathBuf, EvalError> {
+    let (page, summary) = (page(contest, figures), summary(contest, figures)?);
+    let folder = folder.as_ref();
+    tastemaker_store::atomic::create_folder(folder)?;
+    tastemaker_store::atomic::write_bytes(folder.join("summary.json"), summary.as_bytes())?;
+    let path = folder.join("report.html");
+    tastemaker_store::atomic::write_bytes(&path, page.as_bytes())?;
+    Ok(path)
+}

@@ -1,0 +1,155 @@
+//! The page itself: one HTML file that asks the network for nothing.
+
+use super::figures::Figures;
+use super::headline::headline;
+use super::model::Contest;
+use super::tables::{self, asked};
+use super::{charts, pictures};
+use crate::report::Fact;
+use crate::report::text::escape;
+
+const BASE_STYLE: &str = include_str!("../report/style.css");
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+/// Renders a comparison as one HTML file. Equal comparisons give equal bytes.
+///
+/// The file carries its style, its script and its pictures, and forbids the browser to load anything else.
+pub fn page(contest: &Contest, figures: &Figures) -> String {
+    let sections = [
+        header(contest, figures),
+        tables::cards(contest, figures),
+        how_to_read(contest),
+        tables::matrix(contest, figures),
+        tables::standings(contest, figures),
+        tables::agreement(contest, figures),
+        tables::categories(contest, figures),
+        charts::section(contest, figures),
+        pictures::section(contest, figures),
+        settings(contest),
+    ];
+    let sections = sections.concat();
+    format!(
+        r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="tastemaker">
+<title>{}</title>
+<style>
+{BASE_STYLE}{STYLE}</style>
+</head>
+<body>
+{}<main>
+{sections}</main>
+<dialog id="zoom" aria-label="Enlarged picture"><p id="zoom-prompt"></p><img alt=""><div id="zoom-names"></div><p class="small keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> contestant, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> prompt, <kbd>Esc</kbd> close</p></dialog>
+<script>
+{SCRIPT}</script>
+</body>
+</html>
+"#,
+        escape(&title(contest)),
+        bar(contest, &sections)
+    )
+}
+
+fn title(contest: &Contest) -> String {
+    match contest.contestants.as_slice() {
+        [first, other] => format!("{} against {}", other.name, first.name),
+        several => format!("{} contestants, measured by {}", several.len(), several[0].name),
+    }
+}
+
+/// Links to the sections that are there, the choice of a scorer, the theme.
+fn bar(contest: &Contest, sections: &str) -> String {
+    let links: String = [
+        ("verdicts", "Win rates"),
+        ("matrix", "Matrix"),
+        ("scores", "Scores"),
+        ("agreement", "Agreement"),
+        ("categories", "Categories"),
+        ("distributions", "Distributions"),
+        ("pictures", "Pictures"),
+        ("settings", "Settings"),
+    ]
+    .into_iter()
+    .filter(|(id, _)| sections.contains(&format!("<section id=\"{id}\">")))
+    .map(|(id, name)| format!("<a href=\"#{id}\">{name}</a>"))
+    .collect();
+    let options: String = contest
+        .scorers
+        .iter()
+        .enumerate()
+        .map(|(index, scorer)| format!("<option value=\"{index}\">{}</option>", escape(&scorer.name)))
+        .collect();
+    let choice = match contest.scorers.len() {
+        1 => String::new(),
+        _ => format!(
+            "<label id=\"judge-choice\" hidden>Scored by <select id=\"scorer\">{options}</select></label>"
+        ),
+    };
+    format!(
+        "<nav id=\"bar\"><div>{links}<span class=\"gap\"></span>{choice}<button id=\"theme\" type=\"button\" hidden>Light or \
+         dark</button></div></nav>\n"
+    )
+}
+
+fn header(contest: &Contest, figures: &Figures) -> String {
+    let (n_prompts, n_pictures) = (asked(contest), contest.questions.len());
+    let pictures = match n_pictures == n_prompts {
+        true => "one picture each".to_owned(),
+        false => format!("{n_pictures} pictures each"),
+    };
+    let scorers: Vec<String> =
+        contest.scorers.iter().map(|scorer| format!("<b>{}</b>", escape(&scorer.name))).collect();
+    format!(
+        "<header>\n<p class=\"eyebrow\">tastemaker compare &middot; {} &middot; {n_prompts} prompts, {pictures}</p>\n<h1>{}</h1>\n\
+         <p class=\"lede\">{} Scored by {}.</p>\n</header>\n",
+        escape(&contest.prompts_name),
+        escape(&title(contest)),
+        escape(&headline(contest, figures)),
+        scorers.join(", ")
+    )
+}
+
+fn how_to_read(contest: &Contest) -> String {
+    format!(
+        "<section id=\"reading\">\n<h2>How to read this page</h2>\n<p>Everybody answered the same prompts, models from the same \
+         starting noise. The <b>win rate</b> is the share of these duels in which a picture scores higher than that of \
+         <b>{}</b>, ties counting half; 50% means no difference. The whisker is the 95% Wilson interval: only when all of it lies \
+         right of the middle line is a contestant shown to be better <em>by this scorer</em>. A scorer is a model of what people \
+         prefer, not people: look at the pictures too.</p>\n</section>\n",
+        escape(&contest.contestants[0].name)
+    )
+}
+
+fn settings(contest: &Contest) -> String {
+    let list = |facts: &[Fact]| -> String {
+        facts
+            .iter()
+            .map(|fact| {
+                format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(&fact.name), escape(&fact.value))
+            })
+            .collect()
+    };
+    let contestants: String = contest
+        .contestants
+        .iter()
+        .enumerate()
+        .map(|(index, contestant)| {
+            let what = [Fact::new("what", &contestant.what)];
+            format!(
+                "<h3>{}</h3>\n<dl>\n{}{}</dl>\n",
+                tables::label(contest, index),
+                list(&what),
+                list(&contestant.settings)
+            )
+        })
+        .collect();
+    format!(
+        "<section id=\"settings\">\n<h2>Settings</h2>\n<dl>\n{}</dl>\n{contestants}</section>\n",
+        list(&contest.settings)
+    )
+}

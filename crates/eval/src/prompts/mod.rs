@@ -1,0 +1,99 @@
+//! What models are asked to paint: the prompts that evaluations share.
+
+mod columns;
+mod read;
+mod select;
+
+use serde::{Deserialize, Serialize};
+use tastemaker_store::checksum::sha256_bytes;
+
+pub use read::{HPS_STYLES, read};
+pub use select::select;
+
+use crate::EvalError;
+
+/// One prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// What tells it from others of its set: its number counted from 0, or `<style>/<five digits>` as HPSv2's benchmark names
+    /// pictures.
+    pub id: String,
+    /// What to paint.
+    pub text: String,
+    /// What it is about, where the set says so.
+    pub category: Option<String>,
+}
+
+/// Prompts in the order of their numbers, which count from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptSet {
+    /// What it is called.
+    pub name: String,
+    /// The prompts.
+    pub prompts: Vec<Prompt>,
+    /// Rows that were read, those without a prompt and those left out as repeated included.
+    pub n_rows: usize,
+}
+
+impl PromptSet {
+    /// A set of texts with categories, numbered in this order.
+    pub fn new(name: &str, rows: impl IntoIterator<Item = (String, Option<String>)>) -> Self {
+        let numbered = rows.into_iter().enumerate();
+        let prompts: Vec<Prompt> = numbered
+            .map(|(number, (text, category))| Prompt { id: number.to_string(), text, category })
+            .collect();
+        Self { name: name.to_owned(), n_rows: prompts.len(), prompts }
+    }
+
+    /// The built-in set: prompts of everyday kinds, ours, free for any use.
+    ///
+    /// # Errors
+    /// Never, unless the set was damaged before it was built in.
+    pub fn small() -> Result<Self, EvalError> {
+        read::of_table("small", "the built-in prompts".as_ref(), include_str!("small.tsv"), b'\t')
+    }
+
+    /// The categories, in order of appearance, with how many prompts each has.
+    pub fn categories(&self) -> Vec<(&str, usize)> {
+        let mut counted: Vec<(&str, usize)> = Vec::new();
+        for category in self.prompts.iter().filter_map(|prompt| prompt.category.as_deref()) {
+            match counted.iter_mut().find(|(known, _)| *known == category) {
+                Some((_, n)) => *n += 1,
+                None => counted.push((category, 1)),
+            }
+        }
+        counted
+    }
+
+    /// SHA-256 over prompts and categories, hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let mut all = Vec::new();
+        for prompt in &self.prompts {
+            for part in [&prompt.id, &prompt.text, prompt.category.as_ref().unwrap_or(&String::new())] {
+                all.extend((part.len() as u64).to_le_bytes());
+                all.extend(part.as_bytes());
+            }
+        }
+        sha256_bytes(&all)
+    }
+
+    /// How many prompts of how many kinds, and what became of the other rows.
+    pub fn said(&self) -> String {
+        let n = self.prompts.len();
+        let mut said = format!("{n} {}", if n == 1 { "prompt" } else { "prompts" });
+        match self.categories().len() {
+            0 => {}
+            1 => said += " in one category",
+            n => said += &format!(" in {n} categories"),
+        }
+        if self.n_rows > n {
+            said += &format!(" out of {} rows, the others being repeated or empty", self.n_rows);
+        }
+        let distinct: std::collections::HashSet<&str> =
+            self.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+        if distinct.len() < n {
+            said += &format!(", {} of which repeat an earlier one", n - distinct.len());
+        }
+        said
+    }
+}

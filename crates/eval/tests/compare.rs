@@ -1,0 +1,184 @@
+//! A comparison's figures, page and summary, over made-up scores.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
+
+#[path = "support/contest.rs"]
+mod contest;
+
+use contest::{contest, count};
+use serde_json::Value;
+use tastemaker_eval::compare::{Choice, Contest, Figures, headline, page, summary};
+
+fn main_element(html: &str) -> &str {
+    let (start, end) = (html.find("<main>").unwrap(), html.find("</main>").unwrap());
+    &html[start..end]
+}
+
+fn page_of(contest: &Contest) -> String {
+    page(contest, &Figures::of(contest).unwrap())
+}
+
+#[test]
+fn the_markup_for_two_is_as_reviewed() {
+    insta::assert_snapshot!(main_element(&page_of(&contest(2, 1, 3, 2))));
+}
+
+#[test]
+fn the_markup_of_figures_for_three_is_as_reviewed() {
+    let html = page_of(&contest(3, 2, 12, 0));
+    let main = main_element(&html);
+    // Histograms are long, and reviewed above.
+    let (before, after) =
+        (main.find("<section id=\"distributions\">"), main.find("<section id=\"settings\">"));
+    insta::assert_snapshot!(format!("{}...\n{}", &main[..before.unwrap()], &main[after.unwrap()..]));
+}
+
+#[test]
+fn the_summary_is_as_reviewed() {
+    let contest = contest(2, 2, 6, 0);
+    insta::assert_snapshot!(summary(&contest, &Figures::of(&contest).unwrap()).unwrap());
+}
+
+#[test]
+fn equal_comparisons_give_equal_bytes() {
+    assert_eq!(page_of(&contest(3, 2, 6, 4)), page_of(&contest(3, 2, 6, 4)));
+}
+
+#[test]
+fn the_page_asks_the_network_for_nothing() {
+    let html = page_of(&contest(3, 2, 6, 4));
+    for asking in ["http:", "https:", "//", "url(", "@import", "<link", "src=\"/", "fetch("] {
+        let found = html.match_indices(asking).map(|(at, _)| &html[at..(at + 60).min(html.len())]);
+        // Two slashes alone start a comment in the script.
+        let found: Vec<&str> = found.filter(|text| !text.starts_with("// ")).collect();
+        assert!(found.is_empty(), "{asking}: {found:?}");
+    }
+    assert!(html.contains("default-src 'none'"));
+}
+
+#[test]
+fn names_and_prompts_cannot_become_markup() {
+    let html = page_of(&contest(3, 2, 6, 12));
+    assert!(html.contains("tuned &lt;&amp;&gt;") && !html.contains("tuned <&>"));
+    assert!(html.contains("a &quot;fox&quot; &amp; &lt;b&gt;a hen&lt;/b&gt;") && !html.contains("<b>a hen"));
+}
+
+#[test]
+fn both_directions_of_a_duel_add_up_to_one() {
+    let contest = contest(3, 2, 12, 0);
+    let figures = Figures::of(&contest).unwrap();
+    for scorer in 0..2 {
+        for category in [None, Some(0), Some(1)] {
+            let (there, back) = (
+                figures.duel(scorer, 2, 1, category).unwrap(),
+                figures.duel(scorer, 1, 2, category).unwrap(),
+            );
+            assert!((there.rate + back.rate - 1.0).abs() < 1e-12 && there.wins == back.losses);
+        }
+        assert_eq!(figures.duel(scorer, 1, 1, None), None);
+    }
+}
+
+#[test]
+fn categories_take_the_duels_of_their_prompts_apart() {
+    let contest = contest(2, 1, 9, 0);
+    let figures = Figures::of(&contest).unwrap();
+    assert_eq!(figures.categories, [("animals".to_owned(), 3), ("scenes".to_owned(), 6)]);
+    let duel = |category| figures.duel(0, 1, 0, category).unwrap();
+    let (all, parts) = (duel(None), [duel(Some(0)), duel(Some(1))]);
+    assert_eq!((all.n, all.n), (18, parts[0].n + parts[1].n));
+    assert_eq!(all.wins, parts[0].wins + parts[1].wins);
+    assert_eq!(all.ties, parts[0].ties + parts[1].ties);
+}
+
+#[test]
+fn a_single_category_is_none() {
+    let mut contest = contest(2, 1, 4, 0);
+    contest.prompts.iter_mut().for_each(|prompt| prompt.category = Some("all".into()));
+    assert!(Figures::of(&contest).unwrap().categories.is_empty());
+    contest.prompts[1].category = None;
+    assert_eq!(Figures::of(&contest).unwrap().categories, [("all".to_owned(), 3)]);
+}
+
+#[test]
+fn equal_pictures_tie_by_every_scorer() {
+    let mut contest = contest(2, 2, 6, 0);
+    contest.scores.iter_mut().for_each(|scores| scores[1] = scores[0].clone());
+    let figures = Figures::of(&contest).unwrap();
+    let duel = figures.duel(1, 1, 0, None).unwrap();
+    assert_eq!((duel.wins, duel.ties, duel.losses, duel.rate), (0, 12, 0, 0.5));
+    assert_eq!(figures.agreement(0, 1).unwrap().all, 1.0);
+    assert_eq!(headline(&contest, &figures), "tuned <&> is not shown to differ from base by all 2 scorers.");
+}
+
+#[test]
+fn scorers_that_decide_alike_are_counted() {
+    let mut contest = contest(2, 2, 2, 0);
+    let zero = vec![0.0; 4];
+    contest.scores =
+        vec![vec![zero.clone(), vec![1.0, 1.0, -1.0, 0.0]], vec![zero, vec![2.0, -2.0, -2.0, 0.0]]];
+    let figures = Figures::of(&contest).unwrap();
+    let agreement = figures.agreement(1, 0).unwrap();
+    assert_eq!((agreement.all, agreement.shares[0][1], agreement.shares[1][1]), (0.75, 0.75, 1.0));
+}
+
+#[test]
+fn the_headline_says_who_wins() {
+    let said = |n_contestants, n_scorers| {
+        let contest = contest(n_contestants, n_scorers, 60, 0);
+        headline(&contest, &Figures::of(&contest).unwrap())
+    };
+    assert_eq!(said(2, 1), "tuned <&> beats base.");
+    assert_eq!(said(2, 2), "tuned <&> beats base by all 2 scorers.");
+    assert_eq!(
+        said(3, 2),
+        "One of 2 beats base by every scorer; one loses to it. tuned <&> has the highest mean score."
+    );
+}
+
+#[test]
+fn shown_pictures_say_how_they_were_chosen() {
+    let all = contest(2, 1, 3, 99);
+    assert!(page_of(&all).contains("All 6 pictures of each."));
+    let some = contest(2, 1, 20, 8);
+    assert_eq!([Choice::Spread, Choice::Gain, Choice::Loss].map(|choice| count(&some, choice)), [4, 2, 2]);
+    let html = page_of(&some);
+    assert!(
+        html.contains("8 of 40 pictures of each: every so many, whatever they look like, and those where")
+    );
+    assert_eq!(html.matches("great gain").count(), 2);
+}
+
+#[test]
+fn every_summary_field_is_described_in_the_reference() {
+    let reference =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/summary.md"))
+            .unwrap();
+    let reference = &reference[reference.find("## Of `compare`").unwrap()..];
+    let contest = contest(2, 2, 6, 0);
+    let summary = summary(&contest, &Figures::of(&contest).unwrap()).unwrap();
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let rows = ["contestants", "scorers", "scores", "duels", "agreement"].map(|list| &summary[list][0]);
+    for field in std::iter::once(&summary).chain(rows).flat_map(|part| part.as_object().unwrap().keys()) {
+        assert!(reference.contains(&format!("`{field}`")), "{field} is not described");
+    }
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused() {
+    let refusal = |damage: fn(&mut Contest)| {
+        let mut contest = contest(2, 1, 3, 0);
+        damage(&mut contest);
+        Figures::of(&contest).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(refusal(|contest| contest.contestants[1].name = "base".into()),
+        @r#"report is inconsistent: two contestants are named "base""#);
+    insta::assert_snapshot!(refusal(|contest| { contest.scores[0][1].pop(); }),
+        @"report is inconsistent: scores of other scorers, contestants or pictures than there are");
+    insta::assert_snapshot!(refusal(|contest| contest.contestants.truncate(1)),
+        @"report is inconsistent: 1 contestants, 1 scorers and 6 pictures each; wanted two, one and one at least");
+    insta::assert_snapshot!(refusal(|contest| contest.questions[2].prompt = 3),
+        @"report is inconsistent: a picture of prompt 3 of 3");
+    insta::assert_snapshot!(refusal(|contest| contest.scores[0][0][0] = f64::NAN),
+        @"score of prompt 0, seed 4 is not finite: 19.875 against NaN");
+}
