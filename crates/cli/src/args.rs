@@ -7,6 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::SampleArgs;
+use crate::commands::score::ScoreArgs;
 use crate::commands::train::{self, TrainArgs};
 use crate::demo;
 use crate::exit::UsageError;
@@ -28,6 +29,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Paint prompts with a model, or with a model and a LoRA.
     Sample(SampleArgs),
+    /// Score pictures for their prompts.
+    Score(ScoreArgs),
     /// Inspect, convert and merge models and adapters; fetch models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -69,6 +72,7 @@ fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
         .mut_subcommand("sample", lenient)
+        .mut_subcommand("score", |score| score.mut_args(forgiving))
         .mut_subcommand("data", |data| {
             data.mut_subcommand("cache", |cache| cache.args(train::published_args())).mut_subcommands(lenient)
         })

@@ -5,6 +5,7 @@ mod fetching;
 pub mod model;
 mod parts;
 pub mod sample;
+pub mod score;
 pub mod train;
 
 use serde::de::DeserializeOwned;
