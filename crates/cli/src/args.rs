@@ -8,6 +8,7 @@ use crate::commands::compare::CompareArgs;
 use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
+use crate::commands::score::ScoreArgs;
 use crate::commands::train::{self, TrainArgs};
 use crate::demo;
 use crate::exit::UsageError;
@@ -29,6 +30,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Paint prompts with a model, or with a model and a LoRA.
     Sample(Box<SampleArgs>),
+    /// Score pictures for their prompts.
+    Score(ScoreArgs),
     /// Paint prompts with several models, score the pictures, and say who wins.
     Compare(Box<CompareArgs>),
     /// Inspect, convert and merge models and adapters; fetch models.
@@ -73,6 +76,7 @@ fn command() -> clap::Command {
         .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
         .mut_subcommand("sample", |command| lenient(command.after_help(sample::samplers())))
         .mut_subcommand("compare", lenient)
+        .mut_subcommand("score", |score| score.mut_args(forgiving))
         .mut_subcommand("data", |data| {
             data.mut_subcommand("cache", |cache| cache.args(train::published_args())).mut_subcommands(lenient)
         })

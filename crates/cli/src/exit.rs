@@ -48,6 +48,11 @@ pub struct UsageError(pub String);
 #[error("{0}")]
 pub struct FindingsError(pub String);
 
+/// Pictures or prompts that are not there or cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DataFault(pub String);
+
 /// A run that a signal ended; its state is saved.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
@@ -74,6 +79,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     None.or_else(|| cause.downcast_ref::<UsageError>().map(|_| Exit::Usage))
         .or_else(|| cause.downcast_ref::<FindingsError>().map(|_| Exit::Data))
+        .or_else(|| cause.downcast_ref::<DataFault>().map(|_| Exit::Data))
         .or_else(|| cause.downcast_ref().map(of_train))
         .or_else(|| cause.downcast_ref().map(of_eval))
         .or_else(|| cause.downcast_ref().map(of_model))
@@ -114,7 +120,9 @@ fn of_eval(error: &EvalError) -> Exit {
         EvalError::Prompts { .. }
         | EvalError::Pictures { .. }
         | EvalError::Picture(_)
+        | EvalError::PictureShape { .. }
         | EvalError::UnknownPrompt { .. } => Exit::Data,
+        EvalError::PictureScore { .. } => Exit::Model,
         EvalError::Compared { .. } => Exit::Output,
         _ => Exit::Internal,
     }

@@ -79,6 +79,31 @@ pub fn locate_dataset(name: &str) -> Result<Option<PathBuf>> {
 /// Endings of files that hold pairs, and of no dataset's name.
 const DATA_FILES: [&str; 5] = [".jsonl", ".json", ".parquet", ".tar", ".csv"];
 
+/// Where files of a repository are: the folder or file of this name, or the snapshot in the cache of the repository of this
+/// name, which holds `files`.
+///
+/// # Errors
+/// [`StoreError::NotCached`] with the command that fetches it, the files by name where there are any; as [`locate`].
+pub fn locate_files(name: &str, files: &[&str]) -> Result<PathBuf> {
+    let path = PathBuf::from(name);
+    let is_file_name =
+        [".safetensors", ".pt", ".pth", ".bin", ".ckpt"].iter().any(|ending| name.ends_with(ending));
+    let repo = RepoId::model(name).ok().filter(|_| name.contains('/') && !is_file_name && !path.exists());
+    let Some(repo) = repo else { return Ok(path) };
+    let cache = cache(None)?;
+    let revision = Revision::default();
+    let included: String = files.iter().map(|file| format!(" --include {file}")).collect();
+    let advice = format!("run `tastemaker model fetch {}{included}`", repo.name());
+    let snapshot = cache.require(&repo, &revision, &advice)?;
+    match files.iter().find(|file| !snapshot.folder().join(file).is_file()) {
+        None => Ok(snapshot.folder().to_owned()),
+        Some(file) => {
+            let wanted = format!("it in the cache; {advice}");
+            Err(StoreError::Missing { path: snapshot.folder().join(file), wanted }.into())
+        }
+    }
+}
+
 /// The folder of a fetched repository; `None` where there is no cache to look in.
 fn snapshot(repo: &RepoId, revision: Option<&str>) -> Result<Option<PathBuf>> {
     let revision = revision.map(Revision::new).transpose()?;

@@ -38,6 +38,7 @@ fn dispatch(Typed { command, notices }: Typed) -> anyhow::Result<()> {
         Command::Train(args) => commands::train::train(*args, &notices),
         Command::Sample(args) => commands::sample::sample(&args),
         Command::Compare(args) => commands::compare::compare(&args),
+        Command::Score(args) => commands::score::score(&args),
         Command::Data(command) => commands::data::data(command, &notices),
         Command::Model(command) => commands::model::model(&command),
         Command::Pretrain(args) => demo::pretrain::pretrain(&args),

@@ -7,6 +7,7 @@ mod fetching;
 pub mod model;
 mod parts;
 pub mod sample;
+pub mod score;
 pub mod train;
 
 pub use device::DeviceFlag;

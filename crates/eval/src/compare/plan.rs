@@ -23,8 +23,8 @@ pub struct Plan {
     pub seed: u64,
     /// Who paints.
     pub contestants: Vec<PlannedContestant>,
-    /// Names of those who score.
-    pub scorers: Vec<String>,
+    /// Who scores, by name, with what tells each from others of its name.
+    pub scorers: BTreeMap<String, String>,
 }
 
 /// A set of prompts.
@@ -95,6 +95,10 @@ impl Plan {
         }
         compare("the noise".into(), &self.prompts.noise, &new.prompts.noise);
         compare("the seed".into(), &self.seed.to_string(), &new.seed.to_string());
+        for (name, then) in &self.scorers {
+            let now = new.scorers.get(name).unwrap_or(then);
+            compare(format!("scorer `{name}`"), short(then), short(now));
+        }
         for now in &new.contestants {
             let Some(then) = self.contestants.iter().find(|then| then.name == now.name) else { continue };
             let name = &now.name;
@@ -123,10 +127,8 @@ impl Plan {
                 joined.contestants.push(then);
             }
         }
-        for scorer in self.scorers {
-            if !joined.scorers.contains(&scorer) {
-                joined.scorers.push(scorer);
-            }
+        for (name, fingerprint) in self.scorers {
+            joined.scorers.entry(name).or_insert(fingerprint);
         }
         joined
     }
@@ -158,7 +160,7 @@ mod tests {
             prompts,
             seed: 0,
             contestants: vec![contestant("base"), contestant("tuned")],
-            scorers: vec!["one".into()],
+            scorers: [("one".to_owned(), "weights".to_owned())].into(),
         }
     }
 
@@ -169,8 +171,10 @@ mod tests {
         new.contestants[1].fingerprint = "other".repeat(10);
         new.contestants[1].painting.insert("steps".into(), "20".into());
         new.contestants[0].painting.insert("eta".into(), "1".into());
+        new.scorers.insert("one".into(), "others".into());
         insta::assert_snapshot!(old.differences(&new).join("\n"), @r"
         the seed was 0 and is 1
+        scorer `one` was weights and is others
         eta of `base` was nothing and is 1
         `tuned` was models/tuned (sha256 tunedtunedtu) and is models/tuned (sha256 otherotherot)
         steps of `tuned` was 50 and is 20
@@ -182,7 +186,7 @@ mod tests {
         let (old, mut new) = (plan(), plan());
         new.contestants[0].what = "elsewhere/base".into();
         new.contestants[1].name = "third".into();
-        new.scorers = vec!["two".into()];
+        new.scorers = [("two".to_owned(), "others".to_owned())].into();
         assert_eq!(old.differences(&new), Vec::<String>::new());
         let joined = old.followed_by(new);
         let names: Vec<&str> = joined.contestants.iter().map(|one| one.name.as_str()).collect();

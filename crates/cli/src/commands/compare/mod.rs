@@ -114,19 +114,20 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     println!("{}: {}", asked.set.name, asked.set.said());
     let mut entrants = contestants::open(args)?;
     contestants::answer(&mut entrants, &mut asked, args.skip_missing)?;
-    let scorers = scoring::names(&args.scorer, &asked)?;
+    let scorers = scoring::identify(&args.scorer, &asked, device)?;
     for entrant in &mut entrants {
         planning::identify(entrant)?;
     }
     atomic::create_folder(&args.out)?;
-    planning::agree(args, &asked, &entrants, &scorers)?;
+    let names: Vec<String> = scorers.iter().map(|(name, _)| name.clone()).collect();
+    planning::agree(args, &asked, &entrants, scorers.into_iter().collect())?;
     for entrant in &entrants {
         if let Source::Model { model, lora, painting } = &entrant.source {
             painting::paint(&entrant.name, model, lora.as_deref(), painting, &asked, (&args.out, device))?;
         }
     }
-    let scores = scoring::scores(args, &asked, &entrants, &scorers)?;
-    let contest = result::contest(args, &asked, &entrants, &scorers, scores)?;
+    let scores = scoring::scores(args, &asked, &entrants, &names, device)?;
+    let contest = result::contest(args, &asked, &entrants, &names, scores)?;
     result::report(&contest, &args.out)
 }
 

@@ -1,5 +1,7 @@
 //! What a folder's pictures and scores were made from, and whether they still are what is wanted.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use tastemaker_eval::EvalError;
 use tastemaker_eval::compare::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts};
@@ -40,7 +42,12 @@ pub fn identify(entrant: &mut Entrant) -> Result<()> {
 ///
 /// # Errors
 /// [`EvalError::Compared`] with every difference.
-pub fn agree(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[String]) -> Result<()> {
+pub fn agree(
+    args: &CompareArgs,
+    asked: &Asked,
+    entrants: &[Entrant],
+    scorers: BTreeMap<String, String>,
+) -> Result<()> {
     let path = args.out.join("compare.json");
     let new = plan(args, asked, entrants, scorers);
     let joined = match Plan::read(&path)? {
@@ -78,7 +85,7 @@ fn refuse_strangers(args: &CompareArgs) -> Result<()> {
     Ok(())
 }
 
-fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[String]) -> Plan {
+fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: BTreeMap<String, String>) -> Plan {
     let contestant = |entrant: &Entrant| PlannedContestant {
         name: entrant.name.clone(),
         what: entrant.what.clone(),
@@ -98,6 +105,6 @@ fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[Stri
         },
         seed: args.seed,
         contestants: entrants.iter().map(contestant).collect(),
-        scorers: scorers.to_vec(),
+        scorers,
     }
 }

@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 use image::{Rgb, RgbImage};
 use tastemaker_eval::compare::{Ledger, Score};
 use tastemaker_eval::scorers::Item;
+use tastemaker_store::checksum::sha256_bytes;
+use tastemaker_torch::Precision;
+use tch::Device;
 
 use super::CompareArgs;
 use super::asked::Asked;
@@ -18,23 +21,25 @@ use crate::progress::Work;
 /// Pictures read and scored at once.
 const AT_ONCE: usize = 32;
 
-/// The names of the scorers typed. Each scores one grey picture, so that one that cannot judge these prompts is noticed before
-/// anything is painted.
+/// The scorers typed: name, and what tells each from others of its name. Each scores one grey picture, so that one that cannot
+/// judge these prompts is noticed before anything is painted.
 ///
 /// # Errors
 /// [`UsageError`] for two of one name; whatever keeps a scorer from being opened or from judging.
-pub fn names(typed: &[String], asked: &Asked) -> Result<Vec<String>> {
-    let mut names = Vec::new();
+pub fn identify(typed: &[String], asked: &Asked, device: Device) -> Result<Vec<(String, String)>> {
+    let mut found: Vec<(String, String)> = Vec::new();
     let grey = RgbImage::from_pixel(64, 64, Rgb([128; 3]));
     for typed in typed {
-        let panel = judges::open(std::slice::from_ref(typed))?;
+        let panel = judges::open(std::slice::from_ref(typed), Precision::F32, device)?;
         panel.score(&[Item { image: &grey, prompt: asked.prompt(0) }])?;
-        names.extend(panel.names());
+        for (name, fingerprint) in panel.names().into_iter().zip(panel.fingerprints()?) {
+            if found.iter().any(|(known, _)| *known == name) {
+                return Err(UsageError(format!("scorer `{name}` is given twice")).into());
+            }
+            found.push((name, sha256_bytes(fingerprint.as_bytes())));
+        }
     }
-    match (1..names.len()).find(|&index| names[..index].contains(&names[index])) {
-        Some(index) => Err(UsageError(format!("scorer `{}` is given twice", names[index])).into()),
-        None => Ok(names),
-    }
+    Ok(found)
 }
 
 /// The scores of everybody, `[scorers][contestants][questions]`; those that are not in the folder are made and kept there.
@@ -43,6 +48,7 @@ pub fn scores(
     asked: &Asked,
     entrants: &[Entrant],
     scorers: &[String],
+    device: Device,
 ) -> Result<Vec<Vec<Vec<f64>>>> {
     let path = args.out.join("scores.jsonl");
     let mut ledger = Ledger::open(&path)?;
@@ -58,7 +64,7 @@ pub fn scores(
         }
         let n_missing: usize = missing.iter().map(|(_, questions)| questions.len()).sum();
         println!("{scorer}: scoring {n_missing} pictures");
-        let panel = judges::open(std::slice::from_ref(typed))?;
+        let panel = judges::open(std::slice::from_ref(typed), Precision::F32, device)?;
         let (mut work, mut done) = (Work::new("scoring", "pictures"), 0);
         for (entrant, questions) in missing {
             for some in questions.chunks(AT_ONCE) {

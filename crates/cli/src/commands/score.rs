@@ -1,0 +1,299 @@
+//! `tastemaker score`: what scorers say about pictures.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use image::RgbImage;
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+use tastemaker_data::set::{decode, prompt_of};
+use tastemaker_eval::EvalError;
+use tastemaker_eval::scorers::{Item, Panel, SCORERS};
+use tastemaker_run::MixedPrecision;
+use tastemaker_store::{atomic, json as json_files};
+use tastemaker_torch::Precision;
+use tastemaker_torch::error::guard;
+
+use crate::commands::{DeviceFlag, word};
+use crate::exit::{DataFault, UsageError};
+use crate::judges;
+
+/// Scores pictures for their prompts.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct ScoreArgs {
+    /// Pictures, and folders of pictures
+    #[arg(value_name = "FILE|DIR", required = true)]
+    images: Vec<PathBuf>,
+    /// Who judges: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several. Behind =
+    /// a file, a folder or the name of a fetched model other than the published one
+    #[arg(long, value_name = "NAME[=WEIGHTS]", required = true)]
+    scorer: Vec<String>,
+    /// The prompt of all pictures
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompts")]
+    prompt: Option<String>,
+    /// A file with one prompt a line: for pictures called as those of `sample`, by their numbers, else in their order.
+    /// Without it, the text beside a picture, its row in metadata.jsonl, or what it says itself
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Where scores go, a row per picture; .csv for a table, else JSON lines
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Pictures per forward pass
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    batch_size: usize,
+    /// Type of weights and activations, no or bf16
+    #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
+    mixed_precision: MixedPrecision,
+    #[command(flatten)]
+    device: DeviceFlag,
+}
+
+/// Endings of pictures in a folder.
+const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+/// Runs the command.
+pub fn score(args: &ScoreArgs) -> Result<()> {
+    let images = pictures(&args.images)?;
+    let batch_size = args.batch_size.max(1);
+    let mut prompts = Prompts::new(args, &images)?;
+    let precision = match args.mixed_precision {
+        MixedPrecision::No => Precision::F32,
+        MixedPrecision::Bf16 => Precision::Bf16,
+        MixedPrecision::Fp16 => {
+            return Err(UsageError("--mixed_precision is fp16; wanted no or bf16".into()).into());
+        }
+    };
+    let panel = judges::open(&args.scorer, precision, args.device.open()?)?.with_batch_size(batch_size);
+    let names = panel.names();
+    let bar = ProgressBar::new(images.len() as u64);
+    let mut scores: Vec<Vec<f64>> = vec![Vec::new(); names.len()];
+    let mut asked = Vec::with_capacity(images.len());
+    for (n, some) in images.chunks(batch_size).enumerate() {
+        let mut seen = Vec::with_capacity(some.len());
+        for (i, path) in some.iter().enumerate() {
+            let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let prompt = prompts.of(n * batch_size + i, path, &bytes, panel.needs_prompts())?;
+            let picture = decode(&bytes)
+                .map_err(|error| DataFault(format!("{} is no picture: {error}", path.display())))?;
+            asked.push(prompt);
+            seen.push(picture);
+        }
+        let more = judge(&panel, some, &seen, &asked[asked.len() - some.len()..])?;
+        scores.iter_mut().zip(more).for_each(|(scores, more)| scores.extend(more));
+        bar.inc(some.len() as u64);
+    }
+    bar.finish_and_clear();
+    let rows = Rows { images: &images, prompts: &asked, names: &names, scores: &scores };
+    if let Some(out) = &args.out {
+        let is_table = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
+        let text = if is_table { rows.csv()? } else { rows.json_lines() };
+        atomic::write_bytes(out, text.as_bytes())?;
+    }
+    print!("{}", rows.summary());
+    Ok(())
+}
+
+/// Pictures as typed, those of folders in the order of their names.
+fn pictures(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in typed {
+        if !path.is_dir() {
+            if !path.is_file() {
+                return Err(DataFault(format!("there is no picture {}", path.display())).into());
+            }
+            found.push(path.clone());
+            continue;
+        }
+        let entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut inside: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|file| {
+                let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+                file.is_file() && PICTURES.contains(&ending.to_ascii_lowercase().as_str())
+            })
+            .collect();
+        if inside.is_empty() {
+            let wanted = PICTURES.join(", .");
+            return Err(DataFault(format!("{} holds no pictures (.{wanted})", path.display())).into());
+        }
+        inside.sort();
+        found.extend(inside);
+    }
+    Ok(found)
+}
+
+fn judge(
+    panel: &Panel,
+    paths: &[PathBuf],
+    pictures: &[RgbImage],
+    prompts: &[String],
+) -> Result<Vec<Vec<f64>>> {
+    let items: Vec<Item<'_>> =
+        pictures.iter().zip(prompts).map(|(image, prompt)| Item { image, prompt }).collect();
+    let doing =
+        format!("scoring {} pictures at once (a smaller --batch_size needs less memory)", items.len());
+    let scores = guard(&doing, || panel.score(&items))?;
+    scores.map_err(|error: EvalError| match error.item().and_then(|item| paths.get(item)) {
+        Some(path) => anyhow::Error::new(error).context(path.display().to_string()),
+        None => error.into(),
+    })
+}
+
+/// Where prompts come from.
+struct Prompts {
+    for_all: Option<String>,
+    listed: Option<Vec<String>>,
+    /// By folder, the prompts of its `metadata.jsonl` by file name.
+    folders: BTreeMap<PathBuf, BTreeMap<String, String>>,
+}
+
+impl Prompts {
+    fn new(args: &ScoreArgs, images: &[PathBuf]) -> Result<Self> {
+        let listed = args.prompts.as_deref().map(|file| listed(file, images)).transpose()?;
+        Ok(Self { for_all: args.prompt.clone(), listed, folders: BTreeMap::new() })
+    }
+
+    /// The prompt of the `i`-th picture; an empty one where there is none and nobody asks.
+    fn of(&mut self, i: usize, path: &Path, bytes: &[u8], is_needed: bool) -> Result<String> {
+        if let Some(prompt) = self.for_all.clone().or_else(|| self.listed.as_ref()?.get(i).cloned()) {
+            return Ok(prompt);
+        }
+        let beside = path.with_extension("txt");
+        if beside.is_file() {
+            return Ok(json_files::read_text(beside)?.trim().to_owned());
+        }
+        let named = path.file_name().and_then(|name| name.to_str());
+        let row = named.map_or(Ok(None), |name| self.row(path, name))?;
+        if let Some(prompt) = row.or_else(|| prompt_of(Cursor::new(bytes))) {
+            return Ok(prompt);
+        }
+        if is_needed {
+            let name = path.display();
+            return Err(DataFault(format!(
+                "{name} has no prompt: give --prompt or --prompts, or write it beside the picture as .txt or in metadata.jsonl"
+            ))
+            .into());
+        }
+        Ok(String::new())
+    }
+
+    /// What `metadata.jsonl` in the picture's folder says.
+    fn row(&mut self, path: &Path, name: &str) -> Result<Option<String>> {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        if !self.folders.contains_key(&folder) {
+            let file = folder.join("metadata.jsonl");
+            let rows = if file.is_file() { metadata(&file)? } else { BTreeMap::new() };
+            self.folders.insert(folder.clone(), rows);
+        }
+        Ok(self.folders.get(&folder).and_then(|rows| rows.get(name)).cloned())
+    }
+}
+
+/// File names and prompts of rows as Hugging Face's image folders have them.
+fn metadata(file: &Path) -> Result<BTreeMap<String, String>> {
+    let text = json_files::read_text(file)?;
+    let mut rows = BTreeMap::new();
+    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let row: Map<String, Value> = serde_json::from_str(line)
+            .map_err(|error| DataFault(format!("{} line {}: {error}", file.display(), n + 1)))?;
+        let text = |keys: &[&str]| keys.iter().find_map(|key| row.get(*key)?.as_str().map(str::to_owned));
+        if let (Some(name), Some(prompt)) =
+            (text(&["file_name", "image"]), text(&["prompt", "caption", "text"]))
+        {
+            rows.insert(name, prompt);
+        }
+    }
+    Ok(rows)
+}
+
+/// The prompt of each picture out of a file with one a line.
+fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
+    let text = json_files::read_text(file)?;
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let numbers: Option<Vec<usize>> = images.iter().map(|path| number(path)).collect();
+    if let Some(numbers) = numbers.filter(|numbers| numbers.iter().all(|&number| number < lines.len())) {
+        return Ok(numbers.into_iter().map(|number| lines[number].to_owned()).collect());
+    }
+    if lines.len() != images.len() {
+        let (found, wanted) = (lines.len(), images.len());
+        return Err(DataFault(format!(
+            "{} has {found} prompts for {wanted} pictures; wanted as many of both, or pictures named as `sample` names them",
+            file.display()
+        ))
+        .into());
+    }
+    Ok(lines.into_iter().map(str::to_owned).collect())
+}
+
+/// The number of the prompt in the name of a painted picture, `<number>-<seed>`.
+fn number(path: &Path) -> Option<usize> {
+    let (number, seed) = path.file_stem()?.to_str()?.split_once('-')?;
+    seed.parse::<u64>().ok()?;
+    number.parse().ok()
+}
+
+/// Everything that was found.
+struct Rows<'a> {
+    images: &'a [PathBuf],
+    prompts: &'a [String],
+    names: &'a [String],
+    /// `[scorers][images]`.
+    scores: &'a [Vec<f64>],
+}
+
+impl Rows<'_> {
+    fn json_lines(&self) -> String {
+        let row = |(i, (image, prompt)): (usize, (&PathBuf, &String))| {
+            let mut row = Map::new();
+            row.insert("image".into(), json!(image.display().to_string()));
+            row.insert("prompt".into(), json!(prompt));
+            row.extend(
+                self.names.iter().zip(self.scores).map(|(name, scores)| (name.clone(), json!(scores[i]))),
+            );
+            Value::Object(row).to_string() + "\n"
+        };
+        self.images.iter().zip(self.prompts).enumerate().map(row).collect()
+    }
+
+    fn csv(&self) -> Result<String> {
+        let mut table = csv::Writer::from_writer(Vec::new());
+        let names = self.names.iter().map(String::as_str);
+        table.write_record(["image", "prompt"].into_iter().chain(names))?;
+        for (i, (image, prompt)) in self.images.iter().zip(self.prompts).enumerate() {
+            let scores = self.scores.iter().map(|scores| scores[i].to_string());
+            table.write_record([image.display().to_string(), prompt.clone()].into_iter().chain(scores))?;
+        }
+        Ok(String::from_utf8(table.into_inner()?)?)
+    }
+
+    /// Mean and median of each scorer.
+    fn summary(&self) -> String {
+        let width = self.names.iter().map(String::len).max().unwrap_or_default().max("scorer".len());
+        let mut text = format!("{:width$}  {:>6}  {:>9}  {:>9}  unit\n", "scorer", "n", "mean", "median");
+        for (name, scores) in self.names.iter().zip(self.scores) {
+            let (mean, median) = (mean(scores), median(scores));
+            let unit = SCORERS.iter().find(|entry| entry.name == name).map_or("", |entry| entry.unit);
+            text +=
+                format!("{name:width$}  {:>6}  {mean:>9.4}  {median:>9.4}  {unit}", scores.len()).trim_end();
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn mean(scores: &[f64]) -> f64 {
+    scores.iter().sum::<f64>() / scores.len() as f64
+}
+
+/// The middle of the sorted scores, or the mean of the middle two.
+fn median(scores: &[f64]) -> f64 {
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
+}

@@ -1,0 +1,146 @@
+"""Scorers at published size with random weights, beside published code: no download, but up to 4 GB of disk.
+
+    python golden/verify/scorers.py make pick-score|hps-v2.1|image-reward|aesthetic FOLDER [--pictures 50]
+    tastemaker score FOLDER/pictures --scorer NAME=FOLDER/... --out FOLDER/ours.jsonl    (`make` prints the line)
+    python golden/verify/scorers.py compare FOLDER
+
+Pictures and steps are those of golden/scorers/peers.py. Published code runs in f32 here, as its users run it.
+"""
+
+import argparse
+import json
+import pathlib
+import string
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "golden" / "scorers"))
+
+import peers
+import torch
+
+PROMPTS = ["a fox in the snow, oil painting", "Portrait of an old man, 85mm", "two red houses & a lake", "cyberpunk city at night"]
+
+
+def clip_folder(folder, config):
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    model = CLIPModel(CLIPConfig(**config)).eval()
+    model.save_pretrained(folder, max_shard_size="100GB")
+    tokenizers = ROOT / "golden" / "tokenizer"
+    for file in [*(tokenizers / "tokenizer").iterdir(), tokenizers / "vocab.json", tokenizers / "merges.txt"]:
+        (folder / file.name).write_bytes(file.read_bytes())
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    return model, lambda prompt: tokenizer(prompt, max_length=77, truncation=True).input_ids
+
+
+def towers(vision, text, width, activation):
+    names = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    shared = {"hidden_act": activation}
+    return {
+        "vision_config": dict(zip(names, vision)) | {"patch_size": 14, "image_size": 224} | shared,
+        "text_config": dict(zip(names, text)) | shared,
+        "projection_dim": width,
+    }
+
+
+def pick_score(folder, images, prompts):
+    config = towers((1280, 5120, 32, 16), (1024, 4096, 24, 16), 1024, "gelu")
+    model, encode = clip_folder(folder, config)
+    pick, _, _ = peers.transformers_clip(model, peers.cut(224), images, [encode(p) for p in prompts])
+    return pick, f"pick-score={folder}"
+
+
+def aesthetic(folder, images, prompts):
+    config = towers((1024, 4096, 24, 16), (768, 3072, 12, 12), 768, "quick_gelu")
+    model, encode = clip_folder(folder, config)
+    mlp = peers.head((1024, 128, 64, 16, 1), 768)
+    torch.save({f"layers.{name}": tensor for name, tensor in mlp.state_dict().items()}, folder / "head.pth")
+    _, _, seen = peers.transformers_clip(model, peers.cut(224), images, [encode(p) for p in prompts])
+    with torch.no_grad():
+        return mlp.eval()(seen)[:, 0], f"aesthetic={folder / 'head.pth'},{folder}"
+
+
+def hps(folder, images, prompts):
+    import open_clip
+
+    model = open_clip.create_model("ViT-H-14").eval()
+    file = folder / "HPS_v2.1_compressed.pt"
+    torch.save({"state_dict": model.state_dict()}, file)
+    ids = open_clip.get_tokenizer("ViT-H-14")(prompts).tolist()
+    return 100 * peers.open_clip_cosine(model, peers.pad(224), images, ids), f"hps-v2.1={file}"
+
+
+def image_reward(folder, images, prompts):
+    from transformers import BertTokenizerLegacy, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+    letters = [*string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase), *string.digits, *string.punctuation]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    tokens += [f"filler{i}" for i in range(30522 - len(tokens))]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    tokenizer = BertTokenizerLegacy(folder / "vocab.txt")
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+    vision = BlipVisionModel(BlipVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224, patch_size=16,
+        layer_norm_eps=1e-6,
+    )).eval()  # fmt: skip
+    text = BlipTextModel(BlipTextConfig(
+        vocab_size=30524, hidden_size=768, encoder_hidden_size=1024, intermediate_size=3072, num_hidden_layers=12,
+        num_attention_heads=12, max_position_embeddings=512, layer_norm_eps=1e-12, is_decoder=True,
+    ), add_pooling_layer=False).eval()  # fmt: skip
+    mlp = peers.head((1024, 128, 64, 16, 1), 768).eval()
+    torch.save(peers.image_reward_names(vision, text, mlp), folder / "ImageReward.pt")
+    med = {
+        "architectures": ["BertModel"], "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "hidden_size": 768, "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12, "num_hidden_layers": 12,
+        "pad_token_id": 0, "type_vocab_size": 2, "vocab_size": 30524, "encoder_width": 768, "add_cross_attention": True,
+    }  # fmt: skip
+    (folder / "med_config.json").write_text(json.dumps(med))
+    asked = [tokenizer(p, padding="max_length", truncation=True, max_length=35) for p in prompts]
+    ids, masks = [t.input_ids for t in asked], [t.attention_mask for t in asked]
+    return peers.image_reward(vision, text, mlp, peers.cut_to_even(224), images, ids, masks), f"image-reward={folder}"
+
+
+MAKERS = {"pick-score": pick_score, "hps-v2.1": hps, "image-reward": image_reward, "aesthetic": aesthetic}
+
+
+def make(name, folder, n):
+    torch.manual_seed(0)
+    folder = folder.resolve()
+    (folder / "pictures").mkdir(parents=True)
+    chosen = [i * len(peers.SIZES) // n for i in range(n)]
+    images, prompts = [peers.picture(i) for i in chosen], [PROMPTS[i % len(PROMPTS)] for i in range(n)]
+    files = [f"{i:02}.png" for i in chosen]
+    for file, image in zip(files, images):
+        image.save(folder / "pictures" / file)
+    rows = [json.dumps({"file_name": file, "prompt": prompt}) + "\n" for file, prompt in zip(files, prompts)]
+    (folder / "pictures" / "metadata.jsonl").write_text("".join(rows))
+    scores, typed = MAKERS[name](folder, images, prompts)
+    (folder / "theirs.json").write_text(json.dumps({"name": name, "scores": dict(zip(files, scores.tolist()))}))
+    print(f"tastemaker score {folder / 'pictures'} --scorer {typed} --out {folder / 'ours.jsonl'}")
+
+
+def compare(folder):
+    theirs = json.loads((folder / "theirs.json").read_text())
+    rows = [json.loads(line) for line in (folder / "ours.jsonl").read_text().splitlines()]
+    ours = {pathlib.Path(row["image"]).name: row[theirs["name"]] for row in rows}
+    worst = max(abs(ours[file] - score) for file, score in theirs["scores"].items())
+    spread = max(theirs["scores"].values()) - min(theirs["scores"].values())
+    print(f"{theirs['name']}: {len(ours)} pictures, largest difference {worst:.1e}, scores spread over {spread:.2g}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["make", "compare"])
+    parser.add_argument("rest", nargs="+")
+    parser.add_argument("--pictures", type=int, default=50)
+    args = parser.parse_args()
+    if args.what == "make":
+        return make(args.rest[0], pathlib.Path(args.rest[1]), args.pictures)
+    compare(pathlib.Path(args.rest[0]))
+
+
+if __name__ == "__main__":
+    main()
