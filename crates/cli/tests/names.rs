@@ -39,7 +39,7 @@ fn every_command_takes_the_name_of_a_fetched_model() {
     let quick = "sample --num_inference_steps 2 --prompt fox --model org/tiny --out";
     let picture = |out: &str, more: &str| {
         succeed(&format!("{quick} {out}{more}"));
-        fs::read(bench.path(out).join("0000-0.png")).unwrap()
+        image::open(bench.path(out).join("0000-0.png")).unwrap().into_rgb8()
     };
     let plain = picture("plain", "");
     let tuned = picture("tuned", " --revision tuned");

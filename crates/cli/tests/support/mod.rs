@@ -201,7 +201,7 @@ pub fn tuned(more: &[&str]) -> Bench {
 pub fn painting(bench: &Bench, out: &str, more: &[&str]) -> Vec<u8> {
     let quick = ["sample", "--num_inference_steps", "2", "--prompt", "a fox", "--out", out];
     bench.succeed(&[quick.as_slice(), more].concat());
-    fs::read(bench.path(out).join("0000-0.png")).unwrap()
+    image::open(bench.path(out).join("0000-0.png")).unwrap().into_rgb8().into_raw()
 }
 
 pub fn read(path: impl AsRef<Path>) -> Named {
