@@ -20,7 +20,7 @@ pub use headline::headline;
 pub use ledger::{Ledger, Score};
 pub use model::{Contest, Contestant, Question, ScorerFacts};
 pub use page::page;
-pub use plan::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts};
+pub use plan::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts, PlannedScorer};
 pub use summary::{SUMMARY_FORMAT, summary};
 
 use crate::EvalError;

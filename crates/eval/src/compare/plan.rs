@@ -23,8 +23,20 @@ pub struct Plan {
     pub seed: u64,
     /// Who paints.
     pub contestants: Vec<PlannedContestant>,
-    /// Names of those who score.
-    pub scorers: Vec<String>,
+    /// Who scores.
+    pub scorers: Vec<PlannedScorer>,
+}
+
+/// A scorer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedScorer {
+    /// Its name.
+    pub name: String,
+    /// What was typed.
+    pub what: String,
+    /// SHA-256 of the weights that were named, `None` where none were.
+    pub fingerprint: Option<String>,
 }
 
 /// A set of prompts.
@@ -78,8 +90,8 @@ impl Plan {
 
     /// Every way in which pictures of `self` would not be those of `new`, a line each; none if they can be used.
     ///
-    /// Contestants and scorers may come and go, and a thing may have moved: only what was painted under a name, and how, must
-    /// be the same.
+    /// Contestants and scorers may come and go, and a thing may have moved: only what painted or scored under a name, and how,
+    /// must be the same.
     pub fn differences(&self, new: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |what: String, old: &str, new: &str| {
@@ -112,6 +124,16 @@ impl Plan {
                 compare(format!("{key} of `{name}`"), &value(then), &value(now));
             }
         }
+        for now in &new.scorers {
+            let Some(then) = self.scorers.iter().find(|then| then.name == now.name) else { continue };
+            let thing = |one: &PlannedScorer| match &one.fingerprint {
+                Some(fingerprint) => format!("{} (sha256 {})", one.what, short(fingerprint)),
+                None => one.what.clone(),
+            };
+            if then.fingerprint != now.fingerprint {
+                compare(format!("scorer `{}`", now.name), &thing(then), &thing(now));
+            }
+        }
         found
     }
 
@@ -124,7 +146,7 @@ impl Plan {
             }
         }
         for scorer in self.scorers {
-            if !joined.scorers.contains(&scorer) {
+            if joined.scorers.iter().all(|now| now.name != scorer.name) {
                 joined.scorers.push(scorer);
             }
         }
@@ -139,6 +161,11 @@ fn short(fingerprint: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn scorer(name: &str, fingerprint: &str) -> PlannedScorer {
+        let what = format!("{name}=weights");
+        PlannedScorer { name: name.into(), what, fingerprint: Some(fingerprint.repeat(64)) }
+    }
 
     fn plan() -> Plan {
         let contestant = |name: &str| PlannedContestant {
@@ -158,7 +185,7 @@ mod tests {
             prompts,
             seed: 0,
             contestants: vec![contestant("base"), contestant("tuned")],
-            scorers: vec!["one".into()],
+            scorers: vec![scorer("one", "1")],
         }
     }
 
@@ -169,11 +196,13 @@ mod tests {
         new.contestants[1].fingerprint = "other".repeat(10);
         new.contestants[1].painting.insert("steps".into(), "20".into());
         new.contestants[0].painting.insert("eta".into(), "1".into());
+        new.scorers[0] = scorer("one", "2");
         insta::assert_snapshot!(old.differences(&new).join("\n"), @r"
         the seed was 0 and is 1
         eta of `base` was nothing and is 1
         `tuned` was models/tuned (sha256 tunedtunedtu) and is models/tuned (sha256 otherotherot)
         steps of `tuned` was 50 and is 20
+        scorer `one` was one=weights (sha256 111111111111) and is one=weights (sha256 222222222222)
         ");
     }
 
@@ -182,7 +211,7 @@ mod tests {
         let (old, mut new) = (plan(), plan());
         new.contestants[0].what = "elsewhere/base".into();
         new.contestants[1].name = "third".into();
-        new.scorers = vec!["two".into()];
+        new.scorers = vec![scorer("two", "2")];
         assert_eq!(old.differences(&new), Vec::<String>::new());
         let joined = old.followed_by(new);
         let names: Vec<&str> = joined.contestants.iter().map(|one| one.name.as_str()).collect();

@@ -1,8 +1,10 @@
 //! What a folder's pictures and scores were made from, and whether they still are what is wanted.
 
+use std::path::Path;
+
 use anyhow::Result;
 use tastemaker_eval::EvalError;
-use tastemaker_eval::compare::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts};
+use tastemaker_eval::compare::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts, PlannedScorer};
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use tastemaker_store::tree::{LocalTree, Tree};
 use tastemaker_store::{StoreError, json};
@@ -27,9 +29,7 @@ pub fn identify(entrant: &mut Entrant) -> Result<()> {
             }
         }
         Source::Pictures { folder, .. } => {
-            for entry in LocalTree::new(folder).entries()? {
-                parts.push(format!("{} {}", entry.path, sha256_file(folder.join(&entry.path))?));
-            }
+            parts.extend(listing(folder)?);
         }
     }
     entrant.fingerprint = sha256_bytes(parts.join("\n").as_bytes());
@@ -42,7 +42,7 @@ pub fn identify(entrant: &mut Entrant) -> Result<()> {
 /// [`EvalError::Compared`] with every difference.
 pub fn agree(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[String]) -> Result<()> {
     let path = args.out.join("compare.json");
-    let new = plan(args, asked, entrants, scorers);
+    let new = plan(args, asked, entrants, scorers)?;
     let joined = match Plan::read(&path)? {
         None => {
             refuse_strangers(args)?;
@@ -78,7 +78,26 @@ fn refuse_strangers(args: &CompareArgs) -> Result<()> {
     Ok(())
 }
 
-fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[String]) -> Plan {
+/// The weights behind `NAME=WEIGHTS`, a file or a folder; `None` for a scorer that was named alone.
+fn weights(typed: &str) -> Result<Option<String>> {
+    let Some(path) = typed.split_once('=').map(|(_, path)| Path::new(path)) else { return Ok(None) };
+    if path.is_file() {
+        return Ok(Some(sha256_file(path)?));
+    }
+    Ok(if path.is_dir() { Some(sha256_bytes(listing(path)?.join("\n").as_bytes())) } else { None })
+}
+
+/// Every file of a folder with its SHA-256.
+fn listing(folder: &Path) -> Result<Vec<String>> {
+    let entries = LocalTree::new(folder).entries()?.into_iter();
+    entries.map(|entry| Ok(format!("{} {}", entry.path, sha256_file(folder.join(&entry.path))?))).collect()
+}
+
+fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[String]) -> Result<Plan> {
+    let scorer = |(typed, name): (&String, &String)| {
+        let fingerprint = weights(typed)?;
+        Ok(PlannedScorer { name: name.clone(), what: typed.clone(), fingerprint })
+    };
     let contestant = |entrant: &Entrant| PlannedContestant {
         name: entrant.name.clone(),
         what: entrant.what.clone(),
@@ -88,7 +107,7 @@ fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[Stri
             Source::Pictures { .. } => Default::default(),
         },
     };
-    Plan {
+    Ok(Plan {
         format: PLAN_FORMAT,
         prompts: PlannedPrompts {
             name: asked.set.name.clone(),
@@ -98,6 +117,6 @@ fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: &[Stri
         },
         seed: args.seed,
         contestants: entrants.iter().map(contestant).collect(),
-        scorers: scorers.to_vec(),
-    }
+        scorers: args.scorer.iter().zip(scorers).map(scorer).collect::<Result<_>>()?,
+    })
 }
