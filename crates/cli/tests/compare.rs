@@ -1,5 +1,7 @@
 //! `tastemaker compare`, through the real program.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
 mod support;
 
 use std::collections::BTreeMap;
