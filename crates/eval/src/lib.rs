@@ -3,6 +3,7 @@
 pub mod contact_sheet;
 pub mod error;
 pub mod generate;
+pub mod pairing;
 pub mod report;
 pub mod scorers;
 pub mod winrate;
