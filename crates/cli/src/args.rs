@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::accuracy::AccuracyArgs;
 use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::SampleArgs;
@@ -28,6 +29,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Paint prompts with a model, or with a model and a LoRA.
     Sample(SampleArgs),
+    /// Say how often a model prefers the images that people prefer.
+    Accuracy(Box<AccuracyArgs>),
     /// Inspect, convert and merge models and adapters; fetch models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -69,6 +72,7 @@ fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
         .mut_subcommand("sample", lenient)
+        .mut_subcommand("accuracy", lenient)
         .mut_subcommand("data", |data| {
             data.mut_subcommand("cache", |cache| cache.args(train::published_args())).mut_subcommands(lenient)
         })

@@ -88,7 +88,7 @@ fn of_train(error: &TrainError) -> Exit {
         TrainError::NonFinite { .. } | TrainError::EndedByAlarm { .. } => Exit::Training,
         TrainError::NoPairs { .. } | TrainError::NoSoftLabels { .. } => Exit::Data,
         TrainError::NothingTrainable { .. } | TrainError::NoCheckpoint { .. } => Exit::Usage,
-        TrainError::NonFiniteLatents { .. } => Exit::Model,
+        TrainError::NonFiniteLatents { .. } | TrainError::NotComparable { .. } => Exit::Model,
         TrainError::Schedule(_) => Exit::Usage,
         TrainError::ReadBack { .. }
         | TrainError::NoBest { .. }
@@ -110,7 +110,8 @@ fn of_eval(error: &EvalError) -> Exit {
         EvalError::Model(error) => of_model(error),
         EvalError::Data(error) => of_data(error),
         EvalError::Store(error) => of_store(error, Exit::Data),
-        EvalError::Schedule(_) => Exit::Usage,
+        EvalError::Schedule(_) | EvalError::Weight { .. } => Exit::Usage,
+        EvalError::UnknownPrompt { .. } => Exit::Data,
         _ => Exit::Internal,
     }
 }

@@ -1,5 +1,6 @@
 //! One file or folder per command.
 
+pub mod accuracy;
 pub mod data;
 mod fetching;
 pub mod model;
