@@ -59,8 +59,8 @@ pub fn weights(names: &[String], typed: &[(String, f64)]) -> Result<Vec<f64>, Ev
 /// One score per picture from those of several scorers.
 ///
 /// A scorer alone counts in its own unit, times its weight. Of several each is standardised over all pictures of the set,
-/// `z = (score - mean) / deviation`, and the mix is `sum(w z) / sum(|w|)`: its unit is a standard deviation. A scorer that says the same about
-/// every picture adds nothing.
+/// `z = (score - mean) / deviation`, and the mix is `sum(w z) / sum(|w|)`: its unit is a standard deviation. A
+/// scorer that says the same about every picture adds nothing.
 ///
 /// # Shapes
 /// `scores` is `[scorers][pictures]`, with one name and one weight per scorer.

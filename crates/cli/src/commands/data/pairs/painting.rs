@@ -185,8 +185,8 @@ impl<'a> Studio<'a> {
 
     /// Paints what is not there yet, and says how many pictures that were.
     ///
-    /// Pictures are painted in batches that do not depend on what is there, so that a set which was begun and stopped is bit for bit the
-    /// one that was not.
+    /// Pictures are painted in batches that do not depend on what is there, so that a set which was begun and stopped is bit
+    /// for bit the one that was not.
     pub fn paint(&self, pictures: &[Picture]) -> Result<usize> {
         let batches: Vec<Vec<&Picture>> = (0..self.sides.all.len())
             .flat_map(|side| {
