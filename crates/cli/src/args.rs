@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::accuracy::AccuracyArgs;
 use crate::commands::compare::CompareArgs;
 use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
@@ -34,6 +35,8 @@ pub enum Command {
     Score(ScoreArgs),
     /// Paint prompts with several models, score the pictures, and say who wins.
     Compare(Box<CompareArgs>),
+    /// Say how often a model prefers the images that people prefer.
+    Accuracy(Box<AccuracyArgs>),
     /// Inspect, convert and merge models and adapters; fetch models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -77,6 +80,7 @@ fn command() -> clap::Command {
         .mut_subcommand("sample", |command| lenient(command.after_help(sample::samplers())))
         .mut_subcommand("compare", lenient)
         .mut_subcommand("score", |score| score.mut_args(forgiving))
+        .mut_subcommand("accuracy", lenient)
         .mut_subcommand("data", |data| {
             data.mut_subcommand("cache", |cache| cache.args(train::published_args())).mut_subcommands(lenient)
         })

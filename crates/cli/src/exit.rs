@@ -94,7 +94,7 @@ fn of_train(error: &TrainError) -> Exit {
         TrainError::NonFinite { .. } | TrainError::EndedByAlarm { .. } => Exit::Training,
         TrainError::NoPairs { .. } | TrainError::NoSoftLabels { .. } => Exit::Data,
         TrainError::NothingTrainable { .. } | TrainError::NoCheckpoint { .. } => Exit::Usage,
-        TrainError::NonFiniteLatents { .. } => Exit::Model,
+        TrainError::NonFiniteLatents { .. } | TrainError::NotComparable { .. } => Exit::Model,
         TrainError::Schedule(_) => Exit::Usage,
         TrainError::ReadBack { .. }
         | TrainError::NoBest { .. }
@@ -116,7 +116,7 @@ fn of_eval(error: &EvalError) -> Exit {
         EvalError::Model(error) => of_model(error),
         EvalError::Data(error) => of_data(error),
         EvalError::Store(error) => of_store(error, Exit::Data),
-        EvalError::Schedule(_) | EvalError::Size { .. } => Exit::Usage,
+        EvalError::Schedule(_) | EvalError::Size { .. } | EvalError::Weight { .. } => Exit::Usage,
         EvalError::Prompts { .. }
         | EvalError::Pictures { .. }
         | EvalError::Picture(_)

@@ -7,6 +7,7 @@ use tastemaker_models::adapters::FILE_NAME;
 use tastemaker_store::hub::{Cache, RepoId, RepoKind, Revision, Settings, Token};
 use tastemaker_store::{StoreError, json};
 
+use crate::demo::base;
 use crate::exit::UsageError;
 
 /// The value of a variable, `None` if it is not set or empty.
@@ -43,7 +44,7 @@ pub fn settings() -> Result<Settings> {
     })
 }
 
-/// Where a model is: the folder or file of this name, or the snapshot in the cache of the repository of this name, at
+/// Where a model is: the folder or file of this name, the embedded model if it is `demo`, or the snapshot in the cache of the repository of this name, at
 /// `revision` (`main` if `None`).
 ///
 /// # Errors
@@ -51,6 +52,9 @@ pub fn settings() -> Result<Settings> {
 /// no repository.
 pub fn locate(name: &str, revision: Option<&str>) -> Result<PathBuf> {
     let path = PathBuf::from(name);
+    if name == EMBEDDED && revision.is_none() && !path.exists() {
+        return embedded();
+    }
     let is_file_name = [".safetensors", ".ckpt"].iter().any(|ending| name.ends_with(ending));
     let repo = RepoId::model(name).ok().filter(|_| name.contains('/') && !is_file_name);
     match repo.filter(|_| !path.exists()) {
@@ -61,6 +65,17 @@ pub fn locate(name: &str, revision: Option<&str>) -> Result<PathBuf> {
         .into()),
         None => Ok(path),
     }
+}
+
+/// The name that stands for the embedded model, where nothing else has it.
+const EMBEDDED: &str = "demo";
+
+/// The embedded model, unpacked into the user's cache.
+fn embedded() -> Result<PathBuf> {
+    let caches = own_cache().ok_or_else(|| {
+        UsageError("there is no home folder to unpack the embedded model in: set XDG_CACHE_HOME".into())
+    })?;
+    base::unpacked(&caches)
 }
 
 /// Where a dataset is: the snapshot in the cache of the repository of this name, behind `@` its revision; `None` for what is no
@@ -160,8 +175,13 @@ fn cache_folder(variables: Variables<'_>) -> Option<PathBuf> {
 
 /// Where encoded pairs are kept that are given no place of their own; `None` without a home folder.
 pub fn pair_caches() -> Option<PathBuf> {
+    Some(own_cache()?.join("pairs"))
+}
+
+/// This program's folder in the user's cache.
+fn own_cache() -> Option<PathBuf> {
     let caches = folder(&process, "XDG_CACHE_HOME").or_else(|| Some(home(&process)?.join(".cache")));
-    Some(caches?.join("tastemaker").join("pairs"))
+    Some(caches?.join("tastemaker"))
 }
 
 fn is_offline(variables: Variables<'_>) -> bool {

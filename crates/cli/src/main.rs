@@ -37,6 +37,7 @@ fn dispatch(Typed { command, notices }: Typed) -> anyhow::Result<()> {
         Command::Demo(args) => demo::demo(&args),
         Command::Train(args) => commands::train::train(*args, &notices),
         Command::Sample(args) => commands::sample::sample(&args),
+        Command::Accuracy(args) => commands::accuracy::accuracy(&args),
         Command::Compare(args) => commands::compare::compare(&args),
         Command::Score(args) => commands::score::score(&args),
         Command::Data(command) => commands::data::data(command, &notices),

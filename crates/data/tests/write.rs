@@ -7,10 +7,11 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, Rgb, RgbImage};
-use tastemaker_data::formats::open;
+use tastemaker_data::formats::{Columns, OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::write::{WRITERS, jsonl, pick_a_pic};
+use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value, WRITERS, jsonl, pick_a_pic};
 use tastemaker_data::{Half, PairSource};
+use tastemaker_store::tree::Location;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/data").join(name)
@@ -76,4 +77,37 @@ fn a_picture_that_cannot_be_read_leaves_no_folder_behind() {
     fs::remove_file(from.join("l/b.png")).unwrap();
     pick_a_pic(&set, &folder.path().join("to"), &mut || ()).unwrap_err();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn rows_keep_their_labels_and_whatever_else_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set");
+    let columns = ["a:b_0", "a:b_1"].map(|name| Further::new(name, Kind::Number)).to_vec();
+    let row = |labels: [f64; 2], has_label, further: [f64; 2]| Row {
+        images: [png(1), png(2)],
+        labels,
+        caption: "a fox".into(),
+        has_label,
+        further: further.map(Value::Number).to_vec(),
+    };
+    for _ in 0..2 {
+        // The second time it takes the place of the first.
+        let mut shards = Shards::begin(Target::replacing(&path).unwrap(), "", columns.clone());
+        shards.push(row([0.0, 1.0], true, [1.0, 3.0])).unwrap();
+        shards.push(row([0.5, 0.5], false, [2.0, 2.0])).unwrap();
+        shards.push(row([0.5, 0.5], true, [5.0, 2.0])).unwrap();
+        shards.finish().unwrap();
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    let set = open(&path).unwrap();
+    assert_eq!((set.len(), set.n_ties()), (1, 2));
+    assert_eq!(set.encoded(0, Half::Winner).unwrap(), png(2));
+    let named =
+        Columns { score_0: Some("a:b_0".into()), score_1: Some("a:b_1".into()), ..Columns::default() };
+    let settings = OpenSettings { columns: named, ties: true, ..OpenSettings::default() };
+    let set = open_with(&Location::local(&path).unwrap(), &settings).unwrap();
+    assert_eq!((0..3).map(|at| set.is_tie(at)).collect::<Vec<_>>(), [false, true, true]);
+    assert!((set.soft_label(0).unwrap() - 0.880_797).abs() < 1e-6);
+    assert_eq!(set.encoded(2, Half::Winner).unwrap(), png(1), "a tie stands as it is listed");
 }

@@ -126,6 +126,12 @@ pub enum EvalError {
         /// What was found and what to do.
         what: String,
     },
+    /// A weight that does not fit the scorers.
+    #[error("{what}")]
+    Weight {
+        /// What was found and what was wanted.
+        what: String,
+    },
     /// Scores to compare must be numbers.
     #[error("score of prompt {prompt}, seed {seed} is not finite: {a} against {b}")]
     ScoreNotFinite {

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod contact_sheet;
 pub mod error;
 pub mod generate;
+pub mod pairing;
 pub mod prompts;
 pub mod report;
 pub mod scorers;

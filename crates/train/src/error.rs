@@ -30,6 +30,13 @@ pub enum TrainError {
         path: PathBuf,
     },
 
+    /// Errors of two models that are errors of different things.
+    #[error("the model and its reference differ in their {part}: their errors cannot be compared")]
+    NotComparable {
+        /// What differs.
+        part: &'static str,
+    },
+
     /// A folder holds a reference bank that this run cannot use.
     #[error("{} holds a reference bank of another run ({differs} differ); choose another bank_to", .path.display())]
     OtherBank {

@@ -13,7 +13,7 @@ use crate::bank::Bank;
 use crate::figures::{Circumstances, mean_gain, of_look, of_step};
 use crate::optimizer::clip_factor;
 use crate::pairs::{Fed, Feed, Order, Unusable};
-use crate::probe::{ProbeSet, probe};
+use crate::probe::{ProbeSet, Spread, probe};
 use crate::processes::Processes;
 use crate::state::State;
 use crate::step::{Engine, PairRecord, Share};
@@ -196,7 +196,7 @@ fn look(
     host: &mut dyn Host,
 ) -> Result<(), TrainError> {
     let set = ProbeSet {
-        ids: fit.held_out,
+        spread: Spread::OverPairs(fit.held_out),
         timesteps: fit.engine.timesteps,
         seed: plan.train.seed,
         text: fit.engine.text,

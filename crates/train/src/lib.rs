@@ -1,6 +1,7 @@
 //! Training: a whole run, one optimisation step, the loop between them, optimisers, the reference, and what pre-training
 //! needs.
 
+pub mod accuracy;
 mod average;
 pub mod bank;
 mod banking;

@@ -1,4 +1,4 @@
-//! Errors on held-out pairs at fixed draws: the same question asked again and again, of every method alike.
+//! Errors on pairs at fixed draws: the same question asked again and again, of every method alike.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,14 +11,25 @@ use tastemaker_models::pipeline::TextEncoders;
 
 use crate::TrainError;
 use crate::batch::{Batch, to_host};
+use crate::pairs::FIRST_DRAW;
 use crate::step::{Timesteps, errors};
 use crate::text::told_policy;
 
-/// Which pairs a probe asks about.
+/// How the timesteps of a probe are spread.
+#[derive(Debug, Clone, Copy)]
+pub enum Spread<'a> {
+    /// Over pairs, each looked at once: pair number i of these n gets one from the i-th of n equal parts of those that training
+    /// visits.
+    OverPairs(&'a [u64]),
+    /// Over the looks at each pair: look number i of so many, counted from [`FIRST_DRAW`], gets one from the i-th part.
+    OverDraws(u64),
+}
+
+/// What a probe asks.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeSet<'a> {
-    /// Their identities.
-    pub ids: &'a [u64],
+    /// How timesteps are spread.
+    pub spread: Spread<'a>,
     /// Timesteps that training visits.
     pub timesteps: Timesteps<'a>,
     /// Seed of the draws.
@@ -27,10 +38,19 @@ pub struct ProbeSet<'a> {
     pub text: Option<&'a TextEncoders>,
 }
 
+/// What was found about a pair under one draw.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Look {
+    /// The timestep.
+    pub timestep: usize,
+    /// Error on the winner.
+    pub winner: f64,
+    /// Error on the loser; that of the single image where there is none.
+    pub loser: f64,
+}
+
 /// Winner and loser error of each pair under forward noise, by identity, at draws that depend on the pair alone; the error of a
 /// single image twice.
-///
-/// Timesteps are spread evenly: pair number i of n gets one from the i-th of n equal parts of those that training visits.
 ///
 /// # Errors
 /// Those of `batches`.
@@ -40,10 +60,29 @@ pub fn probe(
     set: &ProbeSet<'_>,
     batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
 ) -> Result<BTreeMap<u64, (f64, f64)>, TrainError> {
-    let number: HashMap<u64, usize> = set.ids.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-    let n = set.ids.len();
+    let found = looks(denoiser, schedule, set, batches)?;
+    Ok(found.into_iter().map(|((id, _), look)| (id, (look.winner, look.loser))).collect())
+}
+
+/// What is found about each pair, by its identity and repetition.
+///
+/// # Errors
+/// Those of `batches`.
+pub fn looks(
+    denoiser: &dyn Denoiser,
+    schedule: &NoiseSchedule,
+    set: &ProbeSet<'_>,
+    batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+) -> Result<BTreeMap<(u64, u64), Look>, TrainError> {
+    let number: HashMap<u64, usize> = match set.spread {
+        Spread::OverPairs(ids) => ids.iter().enumerate().map(|(i, id)| (*id, i)).collect(),
+        Spread::OverDraws(_) => HashMap::new(),
+    };
     let timestep = |&(id, draw): &(u64, u64)| {
-        let i = number.get(&id).copied().unwrap_or_default();
+        let (i, n) = match set.spread {
+            Spread::OverPairs(ids) => (number.get(&id).copied().unwrap_or_default(), ids.len()),
+            Spread::OverDraws(n) => (draw.saturating_sub(FIRST_DRAW) as usize, n as usize),
+        };
         let within = Keyed::new(set.seed, Stream::Timestep, id, draw).uniform();
         let share = (i as f64 + within) / n as f64;
         match set.timesteps {
@@ -56,7 +95,9 @@ pub fn probe(
         let batch = batch?;
         let timesteps: Vec<usize> = batch.keys.iter().map(timestep).collect();
         let errors = measure(denoiser, schedule, &batch, &timesteps, set);
-        result.extend(batch.keys.iter().map(|(id, _)| *id).zip(errors));
+        let found = timesteps.iter().zip(errors);
+        let found = found.map(|(&timestep, (winner, loser))| Look { timestep, winner, loser });
+        result.extend(batch.keys.iter().copied().zip(found));
     }
     Ok(result)
 }

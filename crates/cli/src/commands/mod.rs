@@ -1,5 +1,6 @@
 //! One file or folder per command.
 
+pub mod accuracy;
 pub mod compare;
 pub mod data;
 mod device;

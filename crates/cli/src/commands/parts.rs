@@ -71,6 +71,16 @@ impl PartFlags {
         Self { unet_init: Some(unet.to_owned()), ..self.clone() }.open(model)
     }
 
+    /// Whether another UNet is named.
+    pub fn has_unet(&self) -> bool {
+        self.unet_init.is_some()
+    }
+
+    /// The same parts with the model's own UNet.
+    pub fn without_unet(&self) -> Self {
+        Self { unet_init: None, ..self.clone() }
+    }
+
     /// Finds and opens a model.
     ///
     /// # Errors

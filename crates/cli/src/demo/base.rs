@@ -1,6 +1,6 @@
 //! The embedded base model, and writing it out as an ordinary diffusers folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -36,6 +36,27 @@ pub fn unpack(folder: &Path) -> Result<()> {
         tastemaker_store::atomic::write_bytes(&path, content)?;
     }
     Ok(())
+}
+
+/// The model folder below a cache, under a name that says what is in it; unpacked if it is not there yet.
+///
+/// It is there whole or not at all, also where several processes ask at once.
+pub fn unpacked(caches: &Path) -> Result<PathBuf> {
+    let folder = caches.join("demo").join(&fingerprint()[..16]);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let staged = caches.join("demo").join(format!(".{}.partial", std::process::id()));
+    unpack(&staged)?;
+    let moved = std::fs::rename(&staged, &folder);
+    if moved.is_err() {
+        // Another process may have been first.
+        let _ = std::fs::remove_dir_all(&staged);
+    }
+    if !folder.is_dir() {
+        moved.with_context(|| format!("unpacking the embedded model into {}", folder.display()))?;
+    }
+    Ok(folder)
 }
 
 /// SHA-256 over all files, in order.

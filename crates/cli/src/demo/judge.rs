@@ -16,29 +16,46 @@ use crate::exit::UsageError;
 pub struct ArtJudge {
     name: String,
     task: TaskName,
+    /// Whether it only says if a picture is what the task wants, 1 or 0.
+    counts: bool,
     art: Art,
     judge: Judge,
     captions: HashMap<String, usize>,
 }
 
 impl ArtJudge {
-    /// The judge of a task of the demo, by its name; `quality`, which counts any style, if none is given.
+    /// The judge of a task of the demo, by its name; `quality`, which counts any style, if none is given. Behind a task with a target,
+    /// `-share` makes the score 1 for a picture that meets it, in the style wanted or of the motif forbidden, and 0 for others.
     ///
     /// # Errors
     /// [`UsageError`] for a task the demo does not have.
     pub fn open(task: Option<&str>) -> Result<Self> {
-        let name = match task {
-            Some(task) => TaskName::from_str(task, false).map_err(|_| {
+        let (asked, counts) = match task.and_then(|task| task.strip_suffix("-share")) {
+            Some(asked) => (Some(asked), true),
+            None => (task, false),
+        };
+        let name = match asked {
+            Some(asked) => TaskName::from_str(asked, false).map_err(|_| {
                 let known: Vec<&str> = TaskName::value_variants().iter().map(|task| task.name()).collect();
-                UsageError(format!("the demo has no task `{task}`; it has {}", known.join(", ")))
+                UsageError(format!("the demo has no task `{asked}`; it has {}", known.join(", ")))
             })?,
             None => TaskName::Quality,
         };
+        if counts && name.target_share().is_none() {
+            return Err(UsageError(format!("the task {} has no target to count", name.name())).into());
+        }
         let art = Art::open()?;
         let judge = Judge::new(&gallery(&art), art.captions.len(), STYLES.len())?;
         let captions = art.captions.iter().map(|caption| caption.label.clone()).zip(0..).collect();
         let label = task.map_or_else(String::new, |task| format!(":{task}"));
-        Ok(Self { name: format!("{}{label}", nearest_art::ENTRY.name), task: name, art, judge, captions })
+        Ok(Self {
+            name: format!("{}{label}", nearest_art::ENTRY.name),
+            task: name,
+            counts,
+            art,
+            judge,
+            captions,
+        })
     }
 }
 
@@ -52,7 +69,11 @@ impl Scorer for ArtJudge {
             .map_err(|error| EvalError::Scorer { scorer: self.name.clone(), what: format!("{error:#}") })?;
         let score = |item: &Item<'_>| {
             let caption = caption_of(&self.captions, item.prompt)?;
-            Ok(task.score(&self.judge.read(item.image), caption))
+            let reading = self.judge.read(item.image);
+            Ok(match self.counts {
+                true => f64::from(u8::from(task.meets_target(&reading, caption) == Some(true))),
+                false => task.score(&reading, caption),
+            })
         };
         items.iter().map(score).collect()
     }

@@ -1,7 +1,8 @@
 //! The embedded default: real art, a small model in diffusers layout, and the run that shows every method on them.
 
 mod art;
-mod base;
+pub mod base;
+pub mod captions;
 pub mod judge;
 mod methods;
 mod pairs;

@@ -11,6 +11,9 @@ pub struct OpenSettings {
     pub columns: Columns,
     /// Whether rows of single images stay what they are, liked or disliked, instead of becoming pairs.
     pub unpaired: bool,
+    /// Whether rows of two images that nobody ranked are kept as [ties](crate::set::PairSet::is_tie), the first image in the
+    /// winner's place.
+    pub ties: bool,
 }
 
 /// Names of columns, for tables that follow no convention of [`CONVENTIONS`](super::CONVENTIONS).

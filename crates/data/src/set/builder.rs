@@ -62,6 +62,7 @@ struct Said {
     listed_first: Option<bool>,
     soft_label: Option<f32>,
     label: Option<Label>,
+    tie: bool,
 }
 
 /// Takes up the rows of a set, in order of their ids.
@@ -79,6 +80,8 @@ pub struct Builder {
     soft_labels: Vec<f32>,
     /// Of each entry, empty in a set of pairs.
     labels: Vec<Label>,
+    /// Ids of pairs that nobody ranked, in order.
+    ties: Vec<u64>,
     next: Said,
     left_out: Vec<LeftOut>,
 }
@@ -96,6 +99,7 @@ impl Builder {
             listed_first: Vec::new(),
             soft_labels: Vec::new(),
             labels: Vec::new(),
+            ties: Vec::new(),
             next: Said::default(),
             left_out: Vec::new(),
         }
@@ -127,6 +131,11 @@ impl Builder {
         self.next.label = Some(label);
     }
 
+    /// Says that nobody ranked the images of the next row.
+    pub fn tie(&mut self) {
+        self.next.tie = true;
+    }
+
     /// Takes up a pair.
     pub fn keep(&mut self, id: PairId, winner: Spot, loser: Spot, caption: &str) {
         if caption.len() > MAX_CAPTION_BYTES {
@@ -144,7 +153,8 @@ impl Builder {
     }
 
     fn push(&mut self, id: PairId, halves: [Spot; 2], caption: u32) {
-        let Said { listed_first, soft_label, label } = mem::take(&mut self.next);
+        let Said { listed_first, soft_label, label, tie } = mem::take(&mut self.next);
+        self.ties.extend(tie.then_some(id.0));
         if soft_label.is_some() || !self.soft_labels.is_empty() {
             // Rows before the first that has one have none.
             self.soft_labels.resize(self.ids.len(), f32::NAN);
@@ -172,7 +182,7 @@ impl Builder {
         self.ask_pictures()?;
         let Self { path, containers, mut ids, mut halves, mut captions, texts, .. } = self;
         let (mut listed_first, mut left_out) = (self.listed_first, self.left_out);
-        let (mut soft_labels, mut labels) = (self.soft_labels, self.labels);
+        let (mut soft_labels, mut labels, ties) = (self.soft_labels, self.labels, self.ties);
         left_out.sort_by_key(|row| row.id);
         if ids.is_empty() {
             return Err(empty(path, &names, &left_out));
@@ -210,6 +220,7 @@ impl Builder {
             listed_first,
             soft_labels,
             labels,
+            ties,
             left_out,
             fingerprint,
         })
@@ -228,9 +239,11 @@ impl Builder {
         let rows = mem::take(&mut self.ids).into_iter().zip(mem::take(&mut self.halves));
         let rows = rows.zip(mem::take(&mut self.captions)).zip(mem::take(&mut self.listed_first));
         let (soft_labels, labels) = (mem::take(&mut self.soft_labels), mem::take(&mut self.labels));
+        let ties = mem::take(&mut self.ties);
         for (row, (((id, [winner, loser]), caption), listed_first)) in rows.enumerate() {
             let soft_label = soft_labels.get(row).copied().filter(|soft_label| !soft_label.is_nan());
-            self.next = Said { listed_first, soft_label, label: labels.get(row).copied() };
+            let tie = ties.binary_search(&id).is_ok();
+            self.next = Said { listed_first, soft_label, label: labels.get(row).copied(), tie };
             if caption != UNKNOWN {
                 self.push(PairId(id), [winner, loser], caption);
                 continue;

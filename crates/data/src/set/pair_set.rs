@@ -28,6 +28,8 @@ pub struct PairSet {
     pub(super) soft_labels: Vec<f32>,
     /// Of each entry, empty in a set of pairs.
     pub(super) labels: Vec<Label>,
+    /// Ids of pairs that nobody ranked, in order; those left out later among them.
+    pub(super) ties: Vec<u64>,
     pub(super) left_out: Vec<LeftOut>,
     pub(super) fingerprint: [u8; 32],
 }
@@ -57,6 +59,11 @@ impl PairSet {
     pub fn file(&self, position: usize, half: Half) -> PathBuf {
         let (container, item) = self.container(position, half);
         container.place(item)
+    }
+
+    /// Whether nobody ranked the pair at a position; only in a set opened [with ties](crate::formats::OpenSettings::ties).
+    pub fn is_tie(&self, position: usize) -> bool {
+        self.ties.binary_search(&self.ids[position]).is_ok()
     }
 
     /// An image as it is stored: encoded.

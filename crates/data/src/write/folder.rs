@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_store::{StoreError, atomic};
 
-/// A folder being filled beside the place it will have.
+/// A folder being filled beside the place it will have. One that is never finished is removed.
 #[derive(Debug)]
 pub struct Target {
     staged: PathBuf,
@@ -19,17 +19,20 @@ impl Target {
     /// # Errors
     /// [`StoreError::Name`] for a path that exists or has no name, [`StoreError::Io`].
     pub fn new(path: &Path) -> Result<Self, StoreError> {
-        let unusable =
-            |wanted| StoreError::Name { what: "output folder", found: path.display().to_string(), wanted };
         if path.exists() {
-            return Err(unusable("a place where nothing is"));
+            return Err(unusable(path, "a place where nothing is"));
         }
-        let name = path.file_name().ok_or_else(|| unusable("a path that ends in a name"))?;
-        let staged = path.with_file_name(format!(".{}.partial", name.display()));
+        Self::replacing(path)
+    }
+
+    /// Begins a folder that takes the place of one that may be there.
+    ///
+    /// # Errors
+    /// As [`Target::new`], but for a path that exists.
+    pub fn replacing(path: &Path) -> Result<Self, StoreError> {
+        let staged = beside(path, "partial")?;
         // What is there is left from a run that was killed.
-        if staged.exists() {
-            fs::remove_dir_all(&staged).map_err(|e| StoreError::io("remove", &staged, e))?;
-        }
+        remove(&staged)?;
         atomic::create_folder(&staged)?;
         Ok(Self { staged, path: path.to_path_buf(), done: false })
     }
@@ -51,10 +54,32 @@ impl Target {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn finish(mut self) -> Result<(), StoreError> {
+        let old = beside(&self.path, "old")?;
+        remove(&old)?;
+        if self.path.exists() {
+            atomic::rename(&self.path, &old)?;
+        }
         atomic::rename(&self.staged, &self.path)?;
         self.done = true;
-        Ok(())
+        remove(&old)
     }
+}
+
+/// A hidden sibling.
+fn beside(path: &Path, ending: &str) -> Result<PathBuf, StoreError> {
+    let name = path.file_name().ok_or_else(|| unusable(path, "a path that ends in a name"))?;
+    Ok(path.with_file_name(format!(".{}.{ending}", name.display())))
+}
+
+fn remove(folder: &Path) -> Result<(), StoreError> {
+    match folder.exists() {
+        true => fs::remove_dir_all(folder).map_err(|e| StoreError::io("remove", folder, e)),
+        false => Ok(()),
+    }
+}
+
+fn unusable(path: &Path, wanted: &'static str) -> StoreError {
+    StoreError::Name { what: "output folder", found: path.display().to_string(), wanted }
 }
 
 impl Drop for Target {

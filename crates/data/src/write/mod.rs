@@ -3,9 +3,12 @@
 mod folder;
 mod jsonl;
 mod pick_a_pic;
+mod shards;
 
+pub use folder::Target;
 pub use jsonl::jsonl;
 pub use pick_a_pic::pick_a_pic;
+pub use shards::{Further, Kind, Row, Shards, Value};
 
 use std::path::Path;
 

@@ -165,7 +165,7 @@ pub fn feed(
 }
 
 /// Cuts into parts of at most `micro` that are alike, each as early as its first member.
-fn chunks<T, K: PartialEq>(
+pub(crate) fn chunks<T, K: PartialEq>(
     items: impl Iterator<Item = T>,
     micro: usize,
     kind: impl Fn(&T) -> K,

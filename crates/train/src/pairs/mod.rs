@@ -10,6 +10,7 @@ mod picture;
 pub use ahead::ahead;
 pub(crate) use cached::kind;
 pub use cached::{CachedPairs, Told};
+pub(crate) use feed::chunks;
 pub use feed::{FIRST_DRAW, Fed, Feed, Order, feed};
 pub use live::{LivePairs, LiveSettings};
 pub use memory::{EncodedPair, EncodedPairs};

@@ -4,7 +4,10 @@ mod cache;
 mod check;
 mod convert;
 mod fetch;
+mod pairs;
 mod reading;
+mod relabel;
+mod scoring;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -20,6 +23,10 @@ pub enum DataCommand {
     Check(check::CheckArgs),
     /// Write the same pairs in another layout.
     Convert(convert::ConvertArgs),
+    /// Paint pictures of prompts and make pairs of them.
+    Pairs(Box<pairs::PairsArgs>),
+    /// Compare the labels of a set with what scorers say, and write theirs in their place.
+    Relabel(relabel::RelabelArgs),
     /// Encode the pairs of a run beforehand, or verify what was encoded.
     Cache(Box<cache::CacheArgs>),
 }
@@ -30,6 +37,8 @@ pub fn data(command: DataCommand, notices: &[String]) -> Result<()> {
         DataCommand::Fetch(args) => fetch::fetch(&args),
         DataCommand::Check(args) => check::check(&args),
         DataCommand::Convert(args) => convert::convert(&args),
+        DataCommand::Pairs(args) => pairs::pairs(&args),
+        DataCommand::Relabel(args) => relabel::relabel(&args),
         DataCommand::Cache(args) => cache::cache(*args, notices),
     }
 }

@@ -21,6 +21,8 @@ pub struct Taker {
     images: Images,
     /// `None` where single images stay what they are.
     unpaired: Option<Unpaired>,
+    /// Whether ties are kept.
+    ties: bool,
     next: u64,
     tables: Vec<(String, u64)>,
     rankings: Vec<u64>,
@@ -39,6 +41,7 @@ impl Taker {
             builder: Builder::new(path),
             images: Images::new(location.tree().clone()),
             unpaired: (!settings.unpaired).then(Unpaired::default),
+            ties: settings.ties,
             next: 0,
             tables: Vec::new(),
             rankings: Vec::new(),
@@ -109,9 +112,8 @@ impl Taker {
         layout: &Layout,
         row: &dyn Row,
     ) -> Result<Result<(), Refused>, DataError> {
-        if let Some(column) = &layout.has_label
-            && row.cell(column) == Cell::Bool(false)
-        {
+        let unjudged = layout.has_label.as_ref().is_some_and(|column| row.cell(column) == Cell::Bool(false));
+        if unjudged && !self.ties {
             return Ok(Err((Reason::Tie, "nobody judged it: has_label is false".into())));
         }
         let caption = row_caption(layout, row);
@@ -123,9 +125,14 @@ impl Taker {
             Shape::Ranked { winner, loser } => (winner, loser, true),
             Shape::Labelled { images: [image_0, image_1], labels } => {
                 let [label_0, label_1] = labels.each_ref().map(|column| row.cell(column).label());
-                let first_wins = match compare(label_0, label_1) {
+                let order = if unjudged { Ok(Ordering::Equal) } else { compare(label_0, label_1) };
+                let first_wins = match order {
                     Ok(Ordering::Greater) => true,
                     Ok(Ordering::Less) => false,
+                    Ok(Ordering::Equal) if self.ties => {
+                        self.builder.tie();
+                        true
+                    }
                     Ok(Ordering::Equal) => return Ok(Err((Reason::Tie, String::new()))),
                     Err(problem) => return Ok(Err((Reason::BadRow, problem))),
                 };
@@ -198,6 +205,10 @@ impl Taker {
             let (winner, loser) = match if lowest_wins { better.reverse() } else { better } {
                 Ordering::Greater => (i, j),
                 Ordering::Less => (j, i),
+                Ordering::Equal if self.ties => {
+                    self.builder.tie();
+                    (i, j)
+                }
                 Ordering::Equal => {
                     self.builder.leave_out(id, Reason::Tie, "");
                     continue;

@@ -1,0 +1,242 @@
+//! `tastemaker accuracy`: how often a model prefers the image that people prefer.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+use tastemaker_data::set::PairSet;
+use tastemaker_data::{PairSource, exclusions};
+use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::pipeline::Model;
+use tastemaker_run::{MixedPrecision, Plan, Recipe, resolve};
+use tastemaker_store::checksum::hex;
+use tastemaker_store::json;
+use tastemaker_train::accuracy::{
+    Accuracy, Draws, Looks, Share, accuracy as accuracy_of, ask, check_comparable,
+};
+
+use crate::allocator;
+use crate::commands::DeviceFlag;
+use crate::commands::data::ReadingFlags;
+use crate::commands::parts::PartFlags;
+use crate::commands::train::say_left_out;
+use crate::commands::word;
+use crate::exit::UsageError;
+use crate::hub::{locate_lora, pair_caches};
+use crate::pairs::{self, Part};
+use crate::progress::{Progress, Work};
+
+/// Says how often a model prefers the images that people prefer, by its implicit reward: how much better than its reference it denoises
+/// one image than the other.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct AccuracyArgs {
+    /// The aligned model: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
+    model: String,
+    /// A LoRA of it: its file, a folder with one, or the name of a fetched one
+    #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
+    lora: Option<String>,
+    /// What it is compared with [default: the model without --lora and --unet_init]
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME", conflicts_with = "without_reference")]
+    reference: Option<String>,
+    /// Compare with nothing: the image that the model denoises better is the preferred one, as for MaPO
+    #[arg(long)]
+    without_reference: bool,
+    /// The labelled pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
+    #[arg(long, value_name = "SET", alias = "train_data_dir")]
+    pairs: String,
+    /// Which split of a dataset that has several, such as validation
+    #[arg(long, value_name = "NAME")]
+    dataset_split_name: Option<String>,
+    #[command(flatten)]
+    reading: ReadingFlags,
+    /// Rows to leave out, as `tastemaker data check --fix` lists them
+    #[arg(long, value_name = "FILE")]
+    exclude: Option<PathBuf>,
+    /// Looks at each pair, each at its own noise and timestep, spread evenly over the schedule
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    draws: u64,
+    /// Seed of timesteps and noise
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Side of the square that images are cut to, in pixels [default: that of the model]
+    #[arg(long, value_name = "PIXELS")]
+    resolution: Option<u32>,
+    /// Pairs per forward pass
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    batch_size: u64,
+    /// Type of weights and activations, no or bf16
+    #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
+    mixed_precision: MixedPrecision,
+    /// Print the log-loss of the labels too, at this beta of Diffusion-DPO's loss, such as 5000
+    #[arg(long, value_name = "BETA", visible_alias = "beta_dpo")]
+    beta: Option<f64>,
+    /// A file for everything that was found, as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceFlag,
+    #[command(flatten)]
+    parts: PartFlags,
+}
+
+/// Runs the command.
+pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
+    if let Some(beta) = args.beta.filter(|beta| !(beta.is_finite() && *beta > 0.0)) {
+        return Err(UsageError(format!("--beta is {beta}; wanted a number above 0")).into());
+    }
+    let reference = reference(args)?;
+    let set = open(args)?;
+    say_left_out(&set);
+    let model = args.parts.open(&args.model)?;
+    if let Some(reference) = &reference {
+        check_comparable(&model, reference)?;
+    }
+    let lora = args.lora.as_deref().map(locate_lora).transpose()?;
+    let lora = lora.map(|path| LoraFile::read_for(path, &model)).transpose()?;
+    let plan = plan(args, &model)?;
+    allocator::suit(&model)?;
+
+    // One after the other, so that only one network is in memory.
+    let policy = looks(args, &plan, (&model, lora), &set)?;
+    let before =
+        reference.as_ref().map(|reference| looks(args, &plan, (reference, None), &set)).transpose()?;
+    let n_timesteps = model.schedule()?.schedule.len();
+    let found = accuracy_of(&policy, before.as_ref(), n_timesteps, args.beta)
+        .ok_or_else(|| UsageError("not one pair could be looked at".into()))?;
+    print(args, &found, n_timesteps);
+    if let Some(out) = &args.out {
+        json::write(out, &about(args, &set, &found))?;
+    }
+    Ok(())
+}
+
+/// The model to compare with; `None` if nothing is to be compared with.
+fn reference(args: &AccuracyArgs) -> Result<Option<Model>> {
+    if args.without_reference {
+        return Ok(None);
+    }
+    let parts = args.parts.without_unet();
+    let differs = args.lora.is_some() || args.parts.has_unet();
+    match &args.reference {
+        Some(reference) => Ok(Some(parts.open(reference)?)),
+        None if differs => Ok(Some(parts.open(&args.model)?)),
+        None => Err(UsageError(
+            "nothing to compare the model with: give --reference, or --without_reference for a model aligned without one".into(),
+        )
+        .into()),
+    }
+}
+
+fn open(args: &AccuracyArgs) -> Result<PairSet> {
+    let part = Part { config: None, split: args.dataset_split_name.as_deref() };
+    let mut set = pairs::open(&args.pairs, part, &args.reading.settings()?)?;
+    if let Some(list) = &args.exclude {
+        exclusions::apply(list, &mut set)?;
+    }
+    Ok(set)
+}
+
+/// The pairs and draws as a run's plan has them; nothing is trained by it.
+fn plan(args: &AccuracyArgs, model: &Model) -> Result<Plan> {
+    let own = || -> Result<u32> {
+        let side = model.unet_config()?.sample_size * model.vae_config()?.downsampling();
+        Ok(u32::try_from(side)?)
+    };
+    let mut recipe = Recipe { output_dir: Some("accuracy".into()), ..Recipe::default() };
+    recipe.model.pretrained_model_name_or_path = Some(args.model.clone());
+    recipe.data.train_data_dir = Some(args.pairs.clone());
+    recipe.data.resolution = Some(args.resolution.map_or_else(own, Ok)?);
+    recipe.data.no_hflip = Some(true);
+    recipe.method.name = Some("sft".to_owned());
+    recipe.train.max_train_steps = Some(1);
+    recipe.train.seed = Some(args.seed);
+    recipe.train.mixed_precision = Some(args.mixed_precision);
+    let mut plan = resolve(recipe, Recipe::default())?;
+    plan.cache_root = pair_caches();
+    Ok(plan)
+}
+
+fn looks(
+    args: &AccuracyArgs,
+    plan: &Plan,
+    model: (&Model, Option<LoraFile>),
+    set: &PairSet,
+) -> Result<Looks> {
+    let draws = Draws { per_pair: args.draws, batch_size: args.batch_size as usize };
+    let mut encoding = Progress::new(0);
+    let mut progress = Work::new("looking", "times");
+    let found = ask(
+        plan,
+        model,
+        args.device.open()?,
+        set,
+        draws,
+        &mut |event| {
+            encoding.hear(event);
+            Ok(())
+        },
+        &mut |done, of| progress.at(done, of),
+    );
+    encoding.end();
+    progress.end();
+    Ok(found?)
+}
+
+fn print(args: &AccuracyArgs, found: &Accuracy, n_timesteps: usize) {
+    println!(
+        "prefers {} of {} pairs, {} looks each, seed {}",
+        in_words(&found.whole),
+        found.whole.count.n(),
+        args.draws,
+        args.seed
+    );
+    for (quarter, share) in found.by_quarter.iter().enumerate() {
+        let (from, to) = (quarter * n_timesteps / 4, (quarter + 1) * n_timesteps / 4 - 1);
+        if let Some(share) = share {
+            println!("  timesteps {from}-{to}: {} of {} pairs", in_words(share), share.count.n());
+        }
+    }
+    println!("mean margin {:+.3e}", found.margin);
+    if let (Some(beta), Some(loss)) = (args.beta, found.log_loss) {
+        println!("log-loss {loss:.4} at beta {beta} (0.6931 prefers nothing)");
+    }
+}
+
+fn in_words(share: &Share) -> String {
+    let [estimate, low, high] =
+        [share.interval.estimate, share.interval.low, share.interval.high].map(|share| 100.0 * share);
+    let ties = share.count.ties;
+    let ties = if ties > 0 { format!(", {ties} ties at one half") } else { String::new() };
+    format!("the winner in {estimate:.1}% ({low:.1}-{high:.1}{ties})")
+}
+
+fn about(args: &AccuracyArgs, set: &PairSet, found: &Accuracy) -> Value {
+    let share = |share: &Share| {
+        let Share { count, interval } = share;
+        json!({
+            "share": interval.estimate, "low": interval.low, "high": interval.high,
+            "wins": count.wins, "ties": count.ties, "losses": count.losses,
+        })
+    };
+    json!({
+        "format": 1,
+        "made_by": format!("tastemaker {} accuracy", env!("CARGO_PKG_VERSION")),
+        "model": args.model,
+        "lora": args.lora,
+        "reference": args.reference,
+        "without_reference": args.without_reference,
+        "pairs": args.pairs,
+        "fingerprint": hex(&set.fingerprint()),
+        "n_pairs": found.whole.count.n(),
+        "draws": args.draws,
+        "seed": args.seed,
+        "accuracy": share(&found.whole),
+        "by_quarter": found.by_quarter.iter().map(|quarter| quarter.as_ref().map(share)).collect::<Vec<_>>(),
+        "margin": found.margin,
+        "beta": args.beta,
+        "log_loss": found.log_loss,
+    })
+}

@@ -1,0 +1,283 @@
+//! `tastemaker data pairs`: pairs of pictures that models paint themselves.
+
+mod painting;
+mod sides;
+mod writing;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use tastemaker_eval::pairing::{Choice, Pick, choose};
+use tastemaker_eval::scorers::Panel;
+use tastemaker_math::intervals::mean;
+use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_store::json;
+
+use super::scoring::{Scored, ScoringFlags, score};
+use crate::commands::parts::PartFlags;
+use crate::demo::captions::captions;
+use crate::exit::UsageError;
+use painting::{PaintingFlags, Picture, Studio};
+use sides::{SideFlags, Sides};
+use writing::{Encoding, Pair, Verdict, write};
+
+/// Paints pictures of prompts and makes pairs of them: ranked by scorers, by what was put before their prompts, or left for people
+/// to rank. Writes the columns of Pick-a-Pic, with where everything comes from.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct PairsArgs {
+    /// The model that paints: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
+    model: String,
+    /// A LoRA of it: its file, a folder with one, or the name of a fetched one
+    #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
+    lora: Option<String>,
+    /// What to paint; repeat for several
+    #[arg(long, value_name = "TEXT")]
+    prompt: Vec<String>,
+    /// A file with one prompt a line, after those typed; demo:train and demo:held-out are captions of the embedded art
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<String>,
+    /// Take the first so many prompts [default: all]
+    #[arg(long, value_name = "COUNT")]
+    max_prompts: Option<usize>,
+    /// Pictures of each prompt; with two sides, pairs of each [default: 4, or 1 with two sides]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    num_images_per_prompt: Option<u64>,
+    /// Seed of everything: noise, order of the two pictures, draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    sides: SideFlags,
+    #[command(flatten)]
+    scoring: ScoringFlags,
+    /// Which pictures of a prompt are paired: the best with the worst, the best with another, every two, or each with the next
+    /// worse one [default: best-worst with scorers, all without]
+    #[arg(long, value_enum)]
+    pick: Option<PickName>,
+    #[command(flatten)]
+    painting: PaintingFlags,
+    /// Write pictures as JPEG of this quality, 1 to 100 [default: PNG, without loss]
+    #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100))]
+    jpeg: Option<u8>,
+    /// Where the set goes, in data/, with pairs.json about it, and work/ with the pictures painted so far
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    parts: PartFlags,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PickName {
+    BestWorst,
+    BestRandom,
+    All,
+    Adjacent,
+}
+
+/// The draw about which other picture of a prompt the best one meets.
+const OTHER: u64 = 1 << 40;
+
+/// Runs the command.
+pub fn pairs(args: &PairsArgs) -> Result<()> {
+    let prompts = prompts(args)?;
+    let scorers = args.scoring.open()?;
+    let sides = args.sides.resolve(&args.model, args.lora.as_deref(), &args.parts)?;
+    let pick = pick(args, scorers.is_some(), sides.is_two())?;
+    args.painting.check()?;
+    let n_each = args.num_images_per_prompt.unwrap_or(if sides.is_two() { 1 } else { 4 });
+    if !sides.is_two() && n_each < 2 {
+        return Err(UsageError("a pair needs --num_images_per_prompt of at least 2".into()).into());
+    }
+    let studio = Studio::open(&args.out, &args.painting, args.scoring.device.open()?, &sides)?;
+    let pictures = studio.plan(&prompts, n_each, args.seed);
+    let n_painted = studio.paint(&pictures)?;
+
+    let scored = match &scorers {
+        Some(scorers) => Some(score_pictures(scorers, &studio, &pictures, &prompts)?),
+        None => None,
+    };
+    let pairs = match sides.is_two() {
+        true => by_side(&pictures, scored.as_ref(), args.scoring.min_gap),
+        false => by_score(&pictures, scored.as_ref(), pick, n_each as usize, args),
+    };
+    let n_chosen = pairs.len();
+    let n_ties = pairs.iter().filter(|pair| pair.verdict == Verdict::Tie).count();
+    let keeps = |pair: &Pair| match pair.verdict {
+        Verdict::Tie => args.scoring.keep_ties,
+        Verdict::Filtered => false,
+        Verdict::First | Verdict::Unjudged => true,
+    };
+    let pairs: Vec<Pair> = pairs.into_iter().filter(keeps).collect();
+    if pairs.is_empty() {
+        return Err(UsageError(format!(
+            "of {n_chosen} pairs none is left, {n_ties} of them ties; lower --min_gap or paint more pictures"
+        ))
+        .into());
+    }
+    let encoding = args.jpeg.map_or(Encoding::Png, Encoding::Jpeg);
+    let about = about(args, &sides, &studio, scored.as_ref(), pick, &pairs, (n_chosen, n_ties, n_each));
+    write(&studio, (&pictures, &prompts), &pairs, scored.as_ref(), encoding, args.seed)?;
+    json::write(args.out.join("pairs.json"), &about)?;
+    let (n_pictures, n_pairs) = (pictures.len(), pairs.len());
+    if let Some(scored) = &scored {
+        say_means(scored, &pictures, &sides);
+    }
+    println!("painted {n_painted} pictures, {} were there", n_pictures - n_painted);
+    let left_out = n_chosen - n_pairs;
+    let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
+    println!("wrote {}: {n_pairs} pairs of {n_pictures} pictures{left_out}", args.out.display());
+    Ok(())
+}
+
+/// The prompts typed, then those of the file; blank lines are none.
+fn prompts(args: &PairsArgs) -> Result<Vec<String>> {
+    let mut prompts = args.prompt.clone();
+    if let Some(file) = &args.prompts {
+        match captions(file)?.filter(|_| !Path::new(file).exists()) {
+            Some(captions) => prompts.extend(captions),
+            None => {
+                let text = json::read_text(Path::new(file))?;
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                prompts.extend(lines.map(str::to_owned));
+            }
+        }
+    }
+    prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
+    if prompts.is_empty() {
+        return Err(UsageError("nothing to paint: give --prompt or a file with --prompts".into()).into());
+    }
+    Ok(prompts)
+}
+
+fn pick(args: &PairsArgs, is_scored: bool, is_two_sided: bool) -> Result<Pick, UsageError> {
+    let pick = match args.pick {
+        None if is_scored => Pick::BestWorst,
+        None => Pick::All,
+        Some(PickName::BestWorst) => Pick::BestWorst,
+        Some(PickName::BestRandom) => Pick::BestRandom,
+        Some(PickName::All) => Pick::All,
+        Some(PickName::Adjacent) => Pick::Adjacent,
+    };
+    let asks_scores = matches!(pick, Pick::BestWorst | Pick::BestRandom);
+    if is_two_sided && args.pick.is_some() {
+        return Err(UsageError(
+            "--pick is for pictures of one side; with two sides they are the pairs".into(),
+        ));
+    }
+    if asks_scores && !is_scored {
+        return Err(UsageError(
+            "--pick needs to know which picture is best: add --scorer, or take all or adjacent".into(),
+        ));
+    }
+    if !is_scored && (args.scoring.min_gap.is_some() || args.scoring.keep_ties) {
+        return Err(UsageError("--min_gap and --keep_ties are about scores; add --scorer".into()));
+    }
+    Ok(pick)
+}
+
+fn score_pictures(
+    scorers: &(Panel, Vec<f64>),
+    studio: &Studio,
+    pictures: &[Picture],
+    prompts: &[String],
+) -> Result<Scored> {
+    let load = |number: usize| {
+        let picture = &pictures[number];
+        let path = studio.path(picture);
+        let image = image::open(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok((image.into_rgb8(), prompts[picture.prompt].as_str()))
+    };
+    score(scorers, pictures.len(), load)
+}
+
+/// What each scorer thinks of each side on average.
+fn say_means(scored: &Scored, pictures: &[Picture], sides: &Sides) {
+    for (name, scores) in scored.names.iter().zip(&scored.scores) {
+        let of_side = |side: usize| {
+            let own = pictures.iter().zip(scores).filter(|(picture, _)| picture.side == side);
+            let own: Vec<f64> = own.map(|(_, score)| *score).collect();
+            mean(&own).unwrap_or_default()
+        };
+        match sides.is_two() {
+            true => println!("{name}: mean {:.4} of winners, {:.4} of losers", of_side(0), of_side(1)),
+            false => println!("{name}: mean {:.4}", of_side(0)),
+        }
+    }
+}
+
+/// Each picture of the winning side with that of the other one.
+fn by_side(pictures: &[Picture], scored: Option<&Scored>, min_gap: Option<f64>) -> Vec<Pair> {
+    let both = pictures.chunks_exact(2).enumerate();
+    let pair = |(number, _): (usize, &[Picture])| {
+        let (winner, loser) = (2 * number, 2 * number + 1);
+        let gap = scored.map(|scored| scored.mixed.scores[winner] - scored.mixed.scores[loser]);
+        let agrees = gap.zip(min_gap).is_none_or(|(gap, least)| gap >= least);
+        let verdict = if agrees { Verdict::First } else { Verdict::Filtered };
+        Pair { first: winner, second: loser, verdict }
+    };
+    both.map(pair).collect()
+}
+
+/// Pairs among the pictures of each prompt.
+fn by_score(
+    pictures: &[Picture],
+    scored: Option<&Scored>,
+    pick: Pick,
+    n_each: usize,
+    args: &PairsArgs,
+) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for (prompt, first) in (0..pictures.len()).step_by(n_each).enumerate() {
+        let equal = vec![0.0; n_each];
+        let scores = scored.map_or(equal.as_slice(), |scored| &scored.mixed.scores[first..first + n_each]);
+        let mut keyed = Keyed::new(args.seed, Stream::Data, prompt as u64, OTHER);
+        for choice in choose(scores, pick, &mut keyed) {
+            let Choice { winner, loser, .. } = choice;
+            let verdict = match scored {
+                None => Verdict::Unjudged,
+                Some(_) if choice.is_tie(args.scoring.min_gap.unwrap_or_default()) => Verdict::Tie,
+                Some(_) => Verdict::First,
+            };
+            pairs.push(Pair { first: first + winner, second: first + loser, verdict });
+        }
+    }
+    pairs
+}
+
+/// Everything about the set that is not in its columns.
+fn about(
+    args: &PairsArgs,
+    sides: &Sides,
+    studio: &Studio,
+    scored: Option<&Scored>,
+    pick: Pick,
+    pairs: &[Pair],
+    (n_chosen, n_ties, n_each): (usize, usize, u64),
+) -> Value {
+    let labels = match (sides.is_two(), scored) {
+        (true, _) => "the first side wins",
+        (false, Some(_)) => "the higher score wins",
+        (false, None) => "none: for people to say",
+    };
+    json!({
+        "format": 1,
+        "made_by": format!("tastemaker {} data pairs", env!("CARGO_PKG_VERSION")),
+        "labels": labels,
+        "sides": studio.provenance(),
+        "same_noise_on_both_sides": sides.is_two().then_some(sides.same_noise),
+        "painting": args.painting.provenance(),
+        "seed": args.seed,
+        "num_images_per_prompt": n_each,
+        "pick": (!sides.is_two()).then_some(pick),
+        "min_gap": args.scoring.min_gap,
+        "keep_ties": args.scoring.keep_ties,
+        "scoring": scored.map(Scored::provenance),
+        "pictures": args.jpeg.map_or("png".to_owned(), |quality| format!("jpeg of quality {quality}")),
+        "n_pairs": pairs.len(),
+        "n_ties": n_ties,
+        "n_left_out": n_chosen - pairs.len(),
+    })
+}

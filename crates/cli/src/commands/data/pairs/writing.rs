@@ -1,0 +1,135 @@
+//! The set on disk.
+
+use std::io::Cursor;
+
+use anyhow::{Context, Result};
+use image::codecs::jpeg::JpegEncoder;
+use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value};
+use tastemaker_math::keyed::{Keyed, Stream};
+
+use super::Scored;
+use super::painting::{Picture, Studio};
+
+/// How pictures are written.
+#[derive(Debug, Clone, Copy)]
+pub enum Encoding {
+    /// As they were painted.
+    Png,
+    /// Smaller, of this quality.
+    Jpeg(u8),
+}
+
+/// Who won a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its first picture.
+    First,
+    /// Neither.
+    Tie,
+    /// Nobody has said so far.
+    Unjudged,
+    /// Its scores do not bear out that the winning side won.
+    Filtered,
+}
+
+/// Two pictures, by their numbers, the winner first if there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// The one.
+    pub first: usize,
+    /// The other.
+    pub second: usize,
+    /// Who won.
+    pub verdict: Verdict,
+}
+
+/// Writes the pairs below the studio's folder. Which of the two pictures comes first is drawn, so that nothing can be learnt from
+/// the order.
+///
+/// # Errors
+/// If a picture cannot be read or the folder not be written.
+pub fn write(
+    studio: &Studio<'_>,
+    (pictures, prompts): (&[Picture], &[String]),
+    pairs: &[Pair],
+    scored: Option<&Scored>,
+    encoding: Encoding,
+    seed: u64,
+) -> Result<()> {
+    let target = Target::replacing(&studio.out().join("data"))?;
+    let mut shards = Shards::begin(target, "", columns(scored));
+    for (number, &Pair { first, second, verdict }) in pairs.iter().enumerate() {
+        // Keyed by the pictures and not by their numbers, so that others do not matter.
+        let draw = word(&pictures[first].uid) ^ word(&pictures[second].uid).rotate_left(1);
+        let is_swapped = Keyed::new(seed, Stream::Data, pictures[first].prompt as u64, draw).chance(0.5);
+        let both = if is_swapped { [second, first] } else { [first, second] };
+        let labels = match verdict {
+            Verdict::First => both.map(|picture| if picture == first { 1.0 } else { 0.0 }),
+            Verdict::Tie | Verdict::Unjudged | Verdict::Filtered => [0.5, 0.5],
+        };
+        let best = if verdict == Verdict::First { pictures[first].uid.as_str() } else { "tie" };
+        let text = |text: &str| Value::Text(text.to_owned());
+        let mut further =
+            vec![Value::Integer(number as i64), Value::Integer(pictures[first].prompt as i64), text(best)];
+        further.extend(both.map(|picture| text(&pictures[picture].uid)));
+        further.extend(both.map(|picture| text(&studio.model_name(&pictures[picture]))));
+        further.extend(both.map(|picture| text(studio.unet_print(pictures[picture].side))));
+        further.extend(both.map(|picture| text(&pictures[picture].text)));
+        further.extend(both.map(|picture| Value::Integer(pictures[picture].seed as i64)));
+        if let Some(Scored { scores, mixed, .. }) = scored {
+            for scores in [&mixed.scores].into_iter().chain(scores) {
+                further.extend(both.map(|picture| Value::Number(scores[picture])));
+            }
+        }
+        shards.push(Row {
+            images: [
+                encoded(studio, &pictures[both[0]], encoding)?,
+                encoded(studio, &pictures[both[1]], encoding)?,
+            ],
+            labels,
+            caption: prompts[pictures[first].prompt].clone(),
+            has_label: verdict != Verdict::Unjudged,
+            further,
+        })?;
+    }
+    Ok(shards.finish()?)
+}
+
+/// The first half of a picture's uid as a number.
+fn word(uid: &str) -> u64 {
+    u64::from_str_radix(&uid[..16], 16).unwrap_or_default()
+}
+
+/// The columns behind those of every set.
+fn columns(scored: Option<&Scored>) -> Vec<Further> {
+    let mut columns = vec![
+        Further::new("ranking_id", Kind::Integer),
+        Further::new("prompt_id", Kind::Integer),
+        Further::new("best_image_uid", Kind::Text),
+    ];
+    let mut both = |stem: &str, kind| {
+        columns.extend([0, 1].map(|half| Further::new(stem.replace('#', &half.to_string()), kind)));
+    };
+    both("image_#_uid", Kind::Text);
+    both("model_#", Kind::Text);
+    both("unet_sha256_#", Kind::Text);
+    both("prompt_#", Kind::Text);
+    both("seed_#", Kind::Integer);
+    if let Some(Scored { names, .. }) = scored {
+        both("score_#", Kind::Number);
+        names.iter().for_each(|name| both(&format!("{name}_#"), Kind::Number));
+    }
+    columns
+}
+
+fn encoded(studio: &Studio<'_>, picture: &Picture, encoding: Encoding) -> Result<Vec<u8>> {
+    let path = studio.path(picture);
+    let png = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let Encoding::Jpeg(quality) = encoding else { return Ok(png) };
+    let image = image::load_from_memory(&png).with_context(|| format!("reading {}", path.display()))?;
+    let mut jpeg = Cursor::new(Vec::new());
+    JpegEncoder::new_with_quality(&mut jpeg, quality)
+        .encode_image(&image.into_rgb8())
+        .context("encoding a picture as JPEG")?;
+    Ok(jpeg.into_inner())
+}

@@ -1,0 +1,208 @@
+//! `tastemaker data relabel`: what scorers say about the pairs of a set.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value as Json, json};
+use tastemaker_data::formats::OpenSettings;
+use tastemaker_data::set::PairSet;
+use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value};
+use tastemaker_data::{DataError, Half, PairSource};
+use tastemaker_eval::pairing::{Choice, Standard};
+use tastemaker_math::intervals::WinCount;
+use tastemaker_store::checksum::hex;
+use tastemaker_store::json;
+
+use super::ReadingFlags;
+use super::scoring::{Scored, ScoringFlags, score};
+use crate::commands::train::say_left_out;
+use crate::exit::UsageError;
+use crate::pairs::{self, Part};
+
+/// Says how often scorers side with the labels of a set, and writes it with theirs in their place.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct RelabelArgs {
+    /// The pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
+    set: String,
+    #[command(flatten)]
+    reading: ReadingFlags,
+    #[command(flatten)]
+    scoring: ScoringFlags,
+    /// The folder that is made: shards as Pick-a-Pic has them, and relabel.json about them [default: none, and only the agreement is
+    /// printed]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn relabel(args: &RelabelArgs) -> Result<()> {
+    let scorers = args.scoring.open()?;
+    let scorers = scorers.ok_or_else(|| UsageError("nobody to judge: give --scorer".into()))?;
+    let settings = OpenSettings { ties: true, ..args.reading.settings()? };
+    let set = pairs::open(&args.set, Part::default(), &settings)?;
+    say_left_out(&set);
+    let readable = readable(&set);
+    let load = |number: usize| {
+        let (position, half) = (readable[number / 2], Half::BOTH[number % 2]);
+        Ok((set.image(position, half)?, set.caption(position)))
+    };
+    let scored = score(&scorers, 2 * readable.len(), load)?;
+    let agreements = agreements(&set, &readable, &scored);
+    for (name, count) in &agreements {
+        println!("{name}: {}", in_words(*count));
+    }
+    let Some(out) = &args.out else { return Ok(()) };
+    let (n_pairs, n_ties) = write(&set, &readable, &scored, &args.scoring, out, &agreements, &args.set)?;
+    let ties = match (n_ties, args.scoring.keep_ties) {
+        (0, _) => String::new(),
+        (n, true) => format!(", {n} of them ties"),
+        (n, false) => format!(", {n} ties left out"),
+    };
+    println!("wrote {}: {n_pairs} pairs{ties}", out.display());
+    Ok(())
+}
+
+/// Positions of the pairs whose images decode; the others are named.
+fn readable(set: &PairSet) -> Vec<usize> {
+    let decodes = |position: &usize| {
+        let wrong = Half::BOTH.iter().find_map(|&half| match set.size(*position, half) {
+            Some(_) => None,
+            None => Some(half),
+        });
+        if let Some(half) = wrong {
+            let file = set.file(*position, half);
+            eprintln!("note: {}: {} is no picture we read", set.place(set.id(*position)), file.display());
+        }
+        wrong.is_none()
+    };
+    (0..set.len()).filter(decodes).collect()
+}
+
+/// How often each scorer, and all together, side with the labels that are there.
+fn agreements(set: &PairSet, readable: &[usize], scored: &Scored) -> Vec<(String, WinCount)> {
+    let labelled: Vec<usize> = (0..readable.len()).filter(|&i| !set.is_tie(readable[i])).collect();
+    let count = |scores: &[f64]| {
+        let of = |half: usize| labelled.iter().map(|i| scores[2 * i + half]).collect::<Vec<f64>>();
+        WinCount::of_scores(&of(0), &of(1))
+    };
+    let weighed = |(standard, scores): (&Standard, &Vec<f64>)| {
+        let sign = standard.weight.signum();
+        (standard.name.clone(), count(&scores.iter().map(|score| sign * score).collect::<Vec<f64>>()))
+    };
+    let mut all: Vec<(String, WinCount)> =
+        scored.mixed.standards.iter().zip(&scored.scores).map(weighed).collect();
+    if all.len() > 1 {
+        all.push(("together".to_owned(), count(&scored.mixed.scores)));
+    }
+    all
+}
+
+fn in_words(count: WinCount) -> String {
+    let Some(interval) = count.wilson_95() else { return "no pair has a label to agree with".to_owned() };
+    let [estimate, low, high] = [interval.estimate, interval.low, interval.high].map(|share| 100.0 * share);
+    let ties =
+        if count.ties > 0 { format!(", {} of them ties at one half", count.ties) } else { String::new() };
+    format!("sides with {estimate:.1}% ({low:.1}-{high:.1}) of the labels of {} pairs{ties}", count.n())
+}
+
+/// Writes the set with new labels; says how many pairs, and how many ties there were.
+fn write(
+    set: &PairSet,
+    readable: &[usize],
+    scored: &Scored,
+    scoring: &ScoringFlags,
+    out: &Path,
+    agreements: &[(String, WinCount)],
+    typed: &str,
+) -> Result<(usize, usize)> {
+    let target = Target::new(out)?;
+    let about_path = target.file("relabel.json")?;
+    let mut shards = Shards::begin(target, "data/", columns(scored));
+    let (mut n_pairs, mut n_ties) = (0, 0);
+    for (i, &position) in readable.iter().enumerate() {
+        let of = |half: usize| scored.mixed.scores[2 * i + half];
+        let (winner, loser) = if of(0) >= of(1) { (0, 1) } else { (1, 0) };
+        let is_tie =
+            Choice { winner, loser, gap: of(winner) - of(loser) }.is_tie(scoring.min_gap.unwrap_or_default());
+        n_ties += usize::from(is_tie);
+        if is_tie && !scoring.keep_ties {
+            continue;
+        }
+        n_pairs += 1;
+        shards.push(row(set, position, scored, i, (!is_tie).then_some(winner))?)?;
+    }
+    if n_pairs == 0 {
+        let reason = format!("all {n_ties} pairs are ties by these scorers; lower --min_gap");
+        return Err(DataError::Empty { path: typed.into(), reason }.into());
+    }
+    let share = |(name, count): &(String, WinCount)| {
+        let interval = count.wilson_95();
+        json!({
+            "scorer": name, "n_pairs": count.n(), "agree": count.wins, "ties": count.ties, "disagree": count.losses,
+            "share": interval.map(|i| i.estimate), "low": interval.map(|i| i.low), "high": interval.map(|i| i.high),
+        })
+    };
+    let about = json!({
+        "format": 1,
+        "made_by": format!("tastemaker {} data relabel", env!("CARGO_PKG_VERSION")),
+        "from": typed,
+        "fingerprint": hex(&set.fingerprint()),
+        "scoring": scored.provenance(),
+        "min_gap": scoring.min_gap,
+        "keep_ties": scoring.keep_ties,
+        "agreement_with_old_labels": agreements.iter().map(share).collect::<Vec<Json>>(),
+        "n_pairs": n_pairs,
+        "n_ties": n_ties,
+        "n_not_readable": set.len() - readable.len(),
+    });
+    json::write(&about_path, &about)?;
+    shards.finish()?;
+    Ok((n_pairs, n_ties))
+}
+
+/// A pair as it was listed, with its new labels and its old ones.
+fn row(
+    set: &PairSet,
+    position: usize,
+    scored: &Scored,
+    number: usize,
+    winner: Option<usize>,
+) -> Result<Row, DataError> {
+    // Halves in the order of the columns: that of the list, where it has one.
+    let halves = if set.winner_is_listed_first(position) == Some(false) { [1, 0] } else { [0, 1] };
+    let label = |half: usize| winner.map_or(0.5, |winner| if winner == half { 1.0 } else { 0.0 });
+    let old = |half: usize| match set.is_tie(position) {
+        true => 0.5,
+        false => 1.0 - half as f64,
+    };
+    let mut further = vec![Value::Integer(set.id(position).0 as i64)];
+    further.extend(halves.map(|half| Value::Number(old(half))));
+    further.push(set.soft_label(position).map_or(Value::Missing, Value::Number));
+    for scores in [&scored.mixed.scores].into_iter().chain(&scored.scores) {
+        further.extend(halves.map(|half| Value::Number(scores[2 * number + half])));
+    }
+    let [first, second] = halves.map(|half| set.encoded(position, Half::BOTH[half]));
+    Ok(Row {
+        images: [first?, second?],
+        labels: halves.map(label),
+        caption: set.caption(position).to_owned(),
+        has_label: true,
+        further,
+    })
+}
+
+fn columns(scored: &Scored) -> Vec<Further> {
+    let mut columns = vec![
+        Further::new("row_id", Kind::Integer),
+        Further::new("old_label_0", Kind::Number),
+        Further::new("old_label_1", Kind::Number),
+        Further::new("old_soft_label", Kind::Number),
+        Further::new("score_0", Kind::Number),
+        Further::new("score_1", Kind::Number),
+    ];
+    let of = |name: &String| [0, 1].map(|half| Further::new(format!("{name}_{half}"), Kind::Number));
+    columns.extend(scored.names.iter().flat_map(of));
+    columns
+}

@@ -1,0 +1,114 @@
+//! Flags that choose scorers and say how they count, and scoring with them.
+
+use anyhow::Result;
+use clap::Args;
+use image::RgbImage;
+use serde_json::{Value, json};
+use tastemaker_eval::pairing::{Mixed, mix, weights};
+use tastemaker_eval::scorers::{Item, Panel};
+use tastemaker_torch::Precision;
+
+use crate::commands::DeviceFlag;
+use crate::exit::UsageError;
+use crate::judges;
+use crate::progress::Work;
+
+/// Pictures that are in memory at a time while they are scored.
+const AT_ONCE: usize = 64;
+
+/// Who says which picture is better, and by how much.
+#[derive(Debug, Clone, Default, Args)]
+#[command(rename_all = "snake_case")]
+pub struct ScoringFlags {
+    /// Who judges: NAME, NAME:VARIANT or NAME=WEIGHTS; repeat for several, each then standardised over the set (its mean is 0
+    /// and its standard deviation 1) and all of them added by their weights
+    #[arg(long, value_name = "SCORER")]
+    pub scorer: Vec<String>,
+    /// How much a scorer counts, below 0 for one whose taste is turned round; repeat for several [default: 1 each]
+    #[arg(long, value_name = "NAME=WEIGHT", value_parser = weight)]
+    weight: Vec<(String, f64)>,
+    /// Least difference of scores for one of them to win: in the unit of a scorer alone, in standard deviations of several
+    /// [default: any]
+    #[arg(long, value_name = "SCORE")]
+    pub min_gap: Option<f64>,
+    /// Write pairs that nobody wins as well, with labels of 0.5
+    #[arg(long)]
+    pub keep_ties: bool,
+    #[command(flatten)]
+    pub device: DeviceFlag,
+}
+
+/// What scorers said about the pictures of a set.
+pub struct Scored {
+    /// Their names.
+    pub names: Vec<String>,
+    /// `[scorers][pictures]`.
+    pub scores: Vec<Vec<f64>>,
+    /// What they say together.
+    pub mixed: Mixed,
+}
+
+impl ScoringFlags {
+    /// Opens the scorers and finds their weights; `None` without any.
+    ///
+    /// # Errors
+    /// [`UsageError`] for a gap that is none and weights without scorers; those of [`judges::open`] and [`weights`].
+    pub fn open(&self) -> Result<Option<(Panel, Vec<f64>)>> {
+        if let Some(gap) = self.min_gap.filter(|gap| !(gap.is_finite() && *gap >= 0.0)) {
+            return Err(UsageError(format!("--min_gap is {gap}; wanted a number of at least 0")).into());
+        }
+        if self.scorer.is_empty() {
+            if let Some((name, _)) = self.weight.first() {
+                return Err(UsageError(format!("--weight for {name} without --scorer {name}")).into());
+            }
+            return Ok(None);
+        }
+        let panel = judges::open(&self.scorer, Precision::F32, self.device.open()?)?;
+        let weights = weights(&panel.names(), &self.weight)?;
+        Ok(Some((panel, weights)))
+    }
+}
+
+/// Scores pictures, some at a time: `load` gives the picture of a number with its prompt.
+///
+/// # Errors
+/// Those of `load` and of the scorers.
+pub fn score<'a>(
+    (panel, weights): &(Panel, Vec<f64>),
+    n: usize,
+    mut load: impl FnMut(usize) -> Result<(RgbImage, &'a str)>,
+) -> Result<Scored> {
+    let names = panel.names();
+    let mut scores = vec![Vec::with_capacity(n); names.len()];
+    let mut progress = Work::new("scoring", "pictures");
+    for start in (0..n).step_by(AT_ONCE) {
+        let loaded = (start..n.min(start + AT_ONCE)).map(&mut load).collect::<Result<Vec<_>>>()?;
+        let items: Vec<Item<'_>> = loaded.iter().map(|(image, prompt)| Item { image, prompt }).collect();
+        for (all, some) in scores.iter_mut().zip(panel.score(&items)?) {
+            all.extend(some);
+        }
+        progress.at((start + loaded.len()) as u64, n as u64);
+    }
+    progress.end();
+    let mixed = mix(&names, weights, &scores)?;
+    Ok(Scored { names, scores, mixed })
+}
+
+impl Scored {
+    /// What a reader of the set should know about its scorers.
+    pub fn provenance(&self) -> Value {
+        let unit = match self.names.len() {
+            1 => "the scorer's own, times its weight",
+            _ => {
+                "sum(weight * (score - mean) / deviation) / sum(|weight|), mean and deviation over all pictures of the set"
+            }
+        };
+        json!({ "scorers": self.mixed.standards, "score": unit })
+    }
+}
+
+fn weight(text: &str) -> Result<(String, f64), String> {
+    let (name, weight) = text.rsplit_once('=').ok_or("wanted NAME=WEIGHT")?;
+    let number = weight.trim().parse().map_err(|_| format!("{weight:?} is no number"))?;
+    Ok((name.trim().to_owned(), number))
+}
