@@ -10,7 +10,7 @@ use image::{Rgb, RgbImage};
 use support::{Bench, Said};
 use tastemaker_testkit::golden_dir;
 
-/// A bench with `clip/`, `hps/`, `image-reward/` and three pictures in `pictures/`.
+/// A bench with `clip/`, `hps/`, `image-reward/` and three pictures in `pictures/`, with the sheet that `sample` makes of them.
 fn bench() -> Bench {
     let bench = Bench::empty();
     for case in ["clip", "hps", "image-reward"] {
@@ -26,6 +26,7 @@ fn bench() -> Bench {
             RgbImage::from_fn(40 + u32::from(n), 20, |x, y| Rgb([n * 90, (x * 6) as u8, (y * 12) as u8]));
         picture.save(bench.path(&format!("pictures/000{n}-7.png"))).unwrap();
     }
+    RgbImage::new(8, 8).save(bench.path("pictures/contact-sheet.png")).unwrap();
     bench
 }
 

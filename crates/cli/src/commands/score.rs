@@ -19,6 +19,7 @@ use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
 
 use crate::commands::{DeviceFlag, word};
+use crate::commands::sample::SHEET;
 use crate::exit::{DataFault, UsageError};
 use crate::judges;
 
@@ -26,7 +27,7 @@ use crate::judges;
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct ScoreArgs {
-    /// Pictures, and folders of pictures
+    /// Pictures, and folders of pictures; a contact sheet of `sample` in a folder is none
     #[arg(value_name = "FILE|DIR", required = true)]
     images: Vec<PathBuf>,
     /// Who judges: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several. Behind =
@@ -114,7 +115,8 @@ fn pictures(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|file| {
                 let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-                file.is_file() && PICTURES.contains(&ending.to_ascii_lowercase().as_str())
+                let is_sheet = file.file_name().is_some_and(|name| name == SHEET);
+                file.is_file() && !is_sheet && PICTURES.contains(&ending.to_ascii_lowercase().as_str())
             })
             .collect();
         if inside.is_empty() {

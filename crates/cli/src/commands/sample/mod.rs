@@ -114,6 +114,9 @@ pub struct SampleArgs {
     parts: PartFlags,
 }
 
+/// What a sheet of all pictures is called.
+pub const SHEET: &str = "contact-sheet.png";
+
 /// The samplers, for the end of the help.
 pub fn samplers() -> String {
     SAMPLERS.iter().fold("Samplers:\n".to_owned(), |mut text, entry| {
@@ -182,7 +185,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
             anyhow::Ok(())
         })
     })??;
-    sheet.write(&args.out.join("contact-sheet.png"))
+    sheet.write(&args.out.join(SHEET))
 }
 
 /// What can be said of the flags before anything is read.
