@@ -227,6 +227,9 @@ pub struct OptimizerPlan {
     /// Whether its state is dealt out to all processes.
     #[serde(default)]
     pub shard_optimizer: bool,
+    /// Whether the optimiser's state is kept on the host, wherever training is.
+    #[serde(default)]
+    pub offload_optimizer: bool,
     /// As typed; what is used is [`Plan::effective_learning_rate`].
     pub learning_rate: f64,
     /// That of text encoders, as typed; `None` is the same.
@@ -234,9 +237,6 @@ pub struct OptimizerPlan {
     pub text_encoder_lr: Option<f64>,
     /// Whether the learning rate is multiplied by the pairs per step.
     pub scale_lr: bool,
-    /// Whether the optimiser's state is kept on the host, wherever training is.
-    #[serde(default)]
-    pub offload_optimizer: bool,
     /// Decay of the first moment.
     pub adam_beta1: f64,
     /// Decay of the second moment.

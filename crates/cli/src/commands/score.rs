@@ -18,8 +18,8 @@ use tastemaker_store::{atomic, json as json_files};
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
 
-use crate::commands::{DeviceFlag, word};
 use crate::commands::sample::SHEET;
+use crate::commands::{DeviceFlag, word};
 use crate::exit::{DataFault, UsageError};
 use crate::judges;
 
