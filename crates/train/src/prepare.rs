@@ -47,7 +47,12 @@ pub(crate) fn chance(plan: &Plan) -> Chance {
 
 /// The type that frozen weights and activations have by a plan.
 pub(crate) fn precision(plan: &Plan) -> Precision {
-    match plan.train.mixed_precision {
+    precision_of(plan.train.mixed_precision)
+}
+
+/// The type that frozen weights and activations have under a name of it.
+pub fn precision_of(name: MixedPrecision) -> Precision {
+    match name {
         MixedPrecision::No => Precision::F32,
         MixedPrecision::Bf16 => Precision::Bf16,
         MixedPrecision::Fp16 => Precision::F16,

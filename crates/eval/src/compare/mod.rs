@@ -24,6 +24,7 @@ pub use plan::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts};
 pub use summary::{SUMMARY_FORMAT, summary};
 
 use crate::EvalError;
+use crate::report::put;
 use std::path::{Path, PathBuf};
 
 /// Writes `report.html` and `summary.json` into a folder, which is created if need be. Returns the path of the page.
@@ -31,11 +32,5 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Scores that do not fit the contestants and questions, or a folder that cannot be written to.
 pub fn write(contest: &Contest, figures: &Figures, folder: impl AsRef<Path>) -> Result<PathBuf, EvalError> {
-    let (page, summary) = (page(contest, figures), summary(contest, figures)?);
-    let folder = folder.as_ref();
-    tastemaker_store::atomic::create_folder(folder)?;
-    tastemaker_store::atomic::write_bytes(folder.join("summary.json"), summary.as_bytes())?;
-    let path = folder.join("report.html");
-    tastemaker_store::atomic::write_bytes(&path, page.as_bytes())?;
-    Ok(path)
+    put(&page(contest, figures), &summary(contest, figures)?, folder.as_ref())
 }

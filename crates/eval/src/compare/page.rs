@@ -5,8 +5,8 @@ use super::headline::headline;
 use super::model::Contest;
 use super::tables::{self, asked};
 use super::{charts, pictures};
-use crate::report::Fact;
 use crate::report::text::escape;
+use crate::report::{Fact, fact_list};
 
 const BASE_STYLE: &str = include_str!("../report/style.css");
 const STYLE: &str = include_str!("style.css");
@@ -126,14 +126,6 @@ fn how_to_read(contest: &Contest) -> String {
 }
 
 fn settings(contest: &Contest) -> String {
-    let list = |facts: &[Fact]| -> String {
-        facts
-            .iter()
-            .map(|fact| {
-                format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(&fact.name), escape(&fact.value))
-            })
-            .collect()
-    };
     let contestants: String = contest
         .contestants
         .iter()
@@ -143,13 +135,13 @@ fn settings(contest: &Contest) -> String {
             format!(
                 "<h3>{}</h3>\n<dl>\n{}{}</dl>\n",
                 tables::label(contest, index),
-                list(&what),
-                list(&contestant.settings)
+                fact_list(&what),
+                fact_list(&contestant.settings)
             )
         })
         .collect();
     format!(
         "<section id=\"settings\">\n<h2>Settings</h2>\n<dl>\n{}</dl>\n{contestants}</section>\n",
-        list(&contest.settings)
+        fact_list(&contest.settings)
     )
 }

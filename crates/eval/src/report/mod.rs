@@ -14,6 +14,7 @@ pub use model::{
     Alarm, CurvePoint, Fact, Method, Outcome, Picture, PictureColumn, PictureGrid, PictureRow, Report,
     Severity, Shares, TargetShare, Training,
 };
+pub(crate) use page::fact_list;
 pub use page::page;
 pub use summary::{SUMMARY_FORMAT, summary};
 
@@ -25,8 +26,11 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// A report whose parts do not belong together, or a folder that cannot be written to.
 pub fn write(report: &Report, folder: impl AsRef<Path>) -> Result<PathBuf, EvalError> {
-    let (page, summary) = (page(report)?, summary(report)?);
-    let folder = folder.as_ref();
+    put(&page(report)?, &summary(report)?, folder.as_ref())
+}
+
+/// Puts a page and its summary into a folder.
+pub(crate) fn put(page: &str, summary: &str, folder: &Path) -> Result<PathBuf, EvalError> {
     tastemaker_store::atomic::create_folder(folder)?;
     tastemaker_store::atomic::write_bytes(folder.join("summary.json"), summary.as_bytes())?;
     let path = folder.join("report.html");

@@ -204,25 +204,24 @@ fn how_to_read(report: &Report) -> String {
     )
 }
 
+/// Rows of a list of facts.
+pub(crate) fn fact_list(facts: &[Fact]) -> String {
+    let row =
+        |fact: &Fact| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(&fact.name), escape(&fact.value));
+    facts.iter().map(row).collect()
+}
+
 fn settings(report: &Report) -> String {
-    let list = |facts: &[Fact]| -> String {
-        facts
-            .iter()
-            .map(|fact| {
-                format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(&fact.name), escape(&fact.value))
-            })
-            .collect()
-    };
     let methods: String = report
         .methods
         .iter()
         .filter(|method| !method.settings.is_empty())
         .map(|method| {
-            format!("<h3>{}</h3>\n<dl>\n{}</dl>\n", method_label(report, method), list(&method.settings))
+            format!("<h3>{}</h3>\n<dl>\n{}</dl>\n", method_label(report, method), fact_list(&method.settings))
         })
         .collect();
     format!(
         "<section id=\"settings\">\n<h2>Settings</h2>\n<dl>\n{}</dl>\n{methods}</section>\n",
-        list(&report.settings)
+        fact_list(&report.settings)
     )
 }

@@ -12,10 +12,10 @@ use tastemaker_math::Sampler;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model};
-use tastemaker_run::MixedPrecision;
 use tastemaker_store::atomic;
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
+use tastemaker_train::prepare::precision_of;
 use tch::Device;
 
 use super::CompareArgs;
@@ -58,11 +58,7 @@ impl Painting {
             n_steps: flags.num_inference_steps.unwrap_or(n_steps),
             guidance_scale: flags.guidance_scale.unwrap_or(guidance_scale),
             batch_size: flags.batch_size.unwrap_or(batch_size),
-            precision: match flags.mixed_precision {
-                MixedPrecision::No => Precision::F32,
-                MixedPrecision::Bf16 => Precision::Bf16,
-                MixedPrecision::Fp16 => Precision::F16,
-            },
+            precision: precision_of(flags.mixed_precision),
         }
     }
 

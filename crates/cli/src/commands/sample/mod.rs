@@ -24,6 +24,7 @@ use tastemaker_run::MixedPrecision;
 use tastemaker_store::{StoreError, atomic, json};
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
+use tastemaker_train::prepare::precision_of;
 use tch::Device;
 
 use self::sheet::Sheet;
@@ -131,11 +132,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let prompts = prompts(args)?;
     check(args)?;
     let picture = args.image.as_deref().map(read_picture).transpose()?.map(Arc::new);
-    let precision = match args.mixed_precision {
-        MixedPrecision::No => Precision::F32,
-        MixedPrecision::Bf16 => Precision::Bf16,
-        MixedPrecision::Fp16 => Precision::F16,
-    };
+    let precision = precision_of(args.mixed_precision);
     let device = args.device.open()?;
     let folder = args.parts.open(&args.model)?;
     allocator::suit(&folder)?;

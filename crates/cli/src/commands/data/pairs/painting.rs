@@ -18,6 +18,7 @@ use tastemaker_store::atomic;
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
+use tastemaker_train::prepare::precision_of;
 use tch::Device;
 
 use super::sides::{Side, Sides};
@@ -83,11 +84,7 @@ impl PaintingFlags {
     }
 
     fn precision(&self) -> Precision {
-        match self.mixed_precision {
-            MixedPrecision::No => Precision::F32,
-            MixedPrecision::Bf16 => Precision::Bf16,
-            MixedPrecision::Fp16 => Precision::F16,
-        }
+        precision_of(self.mixed_precision)
     }
 }
 
