@@ -8,6 +8,7 @@ mod exit;
 mod hub;
 mod judges;
 mod pairs;
+mod pictures;
 mod progress;
 mod ranks;
 mod signals;

@@ -108,6 +108,11 @@ fn a_safeguard_changes_the_losers_derivative_and_nothing_else() {
                 (after.loss, after.d_winner, after.logit),
                 (before.loss, before.d_winner, before.logit)
             );
+            assert!(
+                after.residual_factor.is_some_and(|told| (told - factor).abs() < 1e-12),
+                "{name}: {after:?}"
+            );
+            assert_eq!(before.residual_factor, None, "{name}");
         }
     }
 }

@@ -106,7 +106,7 @@ pub(crate) fn of_step(records: &[PairRecord], around: Circumstances) -> Step {
         implicit_accuracy: mean_of(records, |r| Some(implicit_accuracy(r.outcome.logit?, TieRule::Half))),
         margin,
         margin_by_quarter: has_margin.then(|| [0, 1, 2, 3].map(in_quarter)),
-        residual_factor: None,
+        residual_factor: mean_of(records, |r| r.outcome.residual_factor),
         loss_scale,
         skipped,
         grad_norm,
@@ -210,7 +210,13 @@ mod tests {
             winner_error,
             loser_error: None,
             reference: Some((reference, reference)),
-            outcome: Outcome { loss: 0.5, d_winner: 0.0, d_loser: 0.0, logit: Some(1.0) },
+            outcome: Outcome {
+                loss: 0.5,
+                d_winner: 0.0,
+                d_loser: 0.0,
+                logit: Some(1.0),
+                residual_factor: None,
+            },
         };
         let records: Vec<PairRecord> = images.iter().map(record).collect();
         of_step(

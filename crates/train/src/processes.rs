@@ -165,14 +165,14 @@ fn spread(flat: &Tensor, tensors: impl Iterator<Item = Tensor>) {
 }
 
 /// Numbers of a record.
-const WIDTH: usize = 11;
+const WIDTH: usize = 12;
 
 /// What a record does not have is said by a NaN of its own, which no measurement gives.
 const NONE: u64 = 0x7ff8_dead_0000_0001;
 
 fn to_numbers(record: &PairRecord) -> [f64; WIDTH] {
     let none = f64::from_bits(NONE);
-    let Outcome { loss, d_winner, d_loser, logit } = record.outcome;
+    let Outcome { loss, d_winner, d_loser, logit, residual_factor } = record.outcome;
     let (ref_winner, ref_loser) = record.reference.unwrap_or((none, none));
     [
         f64::from_bits(record.id),
@@ -190,6 +190,7 @@ fn to_numbers(record: &PairRecord) -> [f64; WIDTH] {
             Some(Label::Liked) => 1.0,
             Some(Label::Disliked) => -1.0,
         },
+        residual_factor.unwrap_or(none),
     ]
 }
 
@@ -205,7 +206,13 @@ fn from_numbers(said: &[f64]) -> PairRecord {
             0.0 => None,
             sign => Some(if sign > 0.0 { Label::Liked } else { Label::Disliked }),
         },
-        outcome: Outcome { loss: said[6], d_winner: said[7], d_loser: said[8], logit: maybe(said[9]) },
+        outcome: Outcome {
+            loss: said[6],
+            d_winner: said[7],
+            d_loser: said[8],
+            logit: maybe(said[9]),
+            residual_factor: maybe(said[11]),
+        },
     }
 }
 
@@ -224,8 +231,10 @@ mod tests {
 
     #[test]
     fn a_record_survives_being_said() {
-        let outcome = Outcome { loss: f64::NAN, d_winner: 1.0, d_loser: -0.0, logit: None };
         for (loser_error, reference) in [(None, None), (Some(f64::INFINITY), Some((0.25, f64::NAN)))] {
+            let residual_factor = reference.map(|_| 0.5);
+            let outcome =
+                Outcome { loss: f64::NAN, d_winner: 1.0, d_loser: -0.0, logit: None, residual_factor };
             let record = PairRecord {
                 label: Some(Label::Disliked),
                 id: u64::MAX - 7,

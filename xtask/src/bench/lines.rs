@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// Whose program ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// `tastemaker train`.
+    /// `tastemaker`.
     Ours,
-    /// `benchmarks/peer/step.py`.
+    /// A script of `benchmarks/peer/`.
     Peer,
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: time and memory of training steps and of painting at real size, as JSON lines.
 
 mod lines;
+mod options;
 mod ours;
 mod peer;
 mod sample;

@@ -12,10 +12,11 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{self, Side};
+use super::options::{Common, Ready};
 use super::ours::of_kind;
+use super::peer;
 use super::table::median;
 use super::watch::{Ended, watch};
-use super::{peer, train};
 use crate::{child, setup};
 
 const PROMPT: &str = "a red fox asleep under a birch, watercolour";
@@ -23,24 +24,11 @@ const PROMPT: &str = "a red fox asleep under a birch, watercolour";
 /// What is measured, and how.
 #[derive(Args)]
 pub struct Options {
-    /// A folder in diffusers layout [default: SD1.5 with random weights, made once in the user's cache]
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// A model as small as can be, pictures of 64 pixels: to see that every row runs
-    #[arg(long, conflicts_with = "model")]
-    smoke: bool,
-    /// An interpreter with the packages of benchmarks/peer/requirements.txt [default: an environment made for it]
-    #[arg(long)]
-    python: Option<PathBuf>,
-    /// The built program [default: built first]
-    #[arg(long)]
-    program: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
     /// Samplers by our names, with commas between
     #[arg(long, value_delimiter = ',', default_value = "ddim,euler-ancestral,dpmpp-2m")]
     samplers: Vec<String>,
-    /// Sides, with commas between: a run can be completed by another with the same --out
-    #[arg(long, value_delimiter = ',', default_value = "ours,peer")]
-    sides: Vec<String>,
     /// Precisions of both sides, with commas between: no, bf16
     #[arg(long, value_delimiter = ',', default_value = "no")]
     precision: Vec<String>,
@@ -56,18 +44,9 @@ pub struct Options {
     /// Turns of all rows
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Side of the pictures, in pixels [default: 512]
-    #[arg(long)]
-    resolution: Option<u32>,
-    /// Threads of either side [default: one for each processor]
-    #[arg(long)]
-    threads: Option<usize>,
     /// Minutes after which a process is stopped
     #[arg(long, default_value_t = 60)]
     limit: u64,
-    /// Figures go to the end of this file
-    #[arg(long)]
-    out: PathBuf,
 }
 
 /// One process that was measured.
@@ -92,10 +71,8 @@ struct Row {
 struct Bench<'a> {
     root: &'a Path,
     options: &'a Options,
-    python: PathBuf,
-    model: PathBuf,
+    ready: Ready,
     work: PathBuf,
-    setting: lines::Setting,
 }
 
 /// Measures every row in turns, appends a line for each and prints the table.
@@ -116,27 +93,17 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 }
 
 fn prepare<'a>(root: &'a Path, options: &'a Options, work: &Path) -> Result<Bench<'a>> {
-    let python = train::python(root, options.python.as_deref())?;
-    let model = train::model(root, &python, options.model.as_deref(), options.smoke)?;
-    if options.program.is_none() && options.sides.iter().any(|side| side == "ours") {
-        child::output(child::program(root)?.arg("--version"))?;
-    }
-    let resolution = options.resolution.unwrap_or(if options.smoke { 64 } else { 512 });
-    let setting = lines::Setting::here(&model, resolution, options.threads);
-    Ok(Bench { root, options, python, model, work: work.to_owned(), setting })
+    Ok(Bench { root, options, ready: options.common.ready(root)?, work: work.to_owned() })
 }
 
 fn in_turns(bench: &Bench<'_>) -> Result<Vec<Row>> {
-    let Options { samplers, precision, sides, rounds, out, .. } = bench.options;
+    let Options { common, samplers, precision, rounds, .. } = bench.options;
     let mut measured = Vec::new();
     for round in 1..=(*rounds).max(1) {
         let mut turn: Vec<(&String, &String, Side)> = Vec::new();
         for (sampler, precision) in samplers.iter().flat_map(|s| precision.iter().map(move |p| (s, p))) {
-            for (side, name) in [(Side::Ours, "ours"), (Side::Peer, "peer")] {
-                if sides.iter().any(|asked| asked == name) {
-                    turn.push((sampler, precision, side));
-                }
-            }
+            let sides = [Side::Ours, Side::Peer].into_iter().filter(|&side| common.asks(side));
+            turn.extend(sides.map(|side| (sampler, precision, side)));
         }
         // Back and forth, so that a drift of the machine's speed favours no side.
         if round % 2 == 0 {
@@ -148,7 +115,7 @@ fn in_turns(bench: &Bench<'_>) -> Result<Vec<Row>> {
             if let Some(failed) = &row.failed {
                 println!("bench: {failed}");
             }
-            lines::append(out, &row)?;
+            lines::append(&common.out, &row)?;
             measured.push(row);
         }
     }
@@ -160,10 +127,10 @@ fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round:
     let folder = bench.work.join("pictures");
     let _ = fs::remove_dir_all(&folder);
     let n_pictures = options.pictures.max(1) + 1;
-    let mut command = match (side, &options.program) {
+    let mut command = match (side, &options.common.program) {
         (Side::Ours, Some(program)) => Command::new(program),
         (Side::Ours, None) => child::program(bench.root)?,
-        (Side::Peer, _) => setup::python_command(&bench.python),
+        (Side::Peer, _) => setup::python_command(&bench.ready.python),
     };
     if side == Side::Ours {
         command.args(["sample", "--batch_size", "1", "--num_images_per_prompt", &n_pictures.to_string()]);
@@ -172,12 +139,12 @@ fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round:
         command.arg(peer::script(bench.root, "sample.py")).args(["--pictures", &n_pictures.to_string()]);
         command.args(["--precision", precision]);
     }
-    let side_of_pictures = bench.setting.resolution.to_string();
+    let side_of_pictures = bench.ready.setting.resolution.to_string();
     command.args(["--prompt", PROMPT, "--sampler", sampler, "--height", &side_of_pictures]);
     command.args(["--width", &side_of_pictures, "--num_inference_steps", &options.steps.to_string()]);
     command.args(["--guidance_scale", &options.guidance.to_string()]);
-    command.arg("--model").arg(&bench.model).arg("--out").arg(&folder);
-    bench.setting.suit(&mut command);
+    command.arg("--model").arg(&bench.ready.model).arg("--out").arg(&folder);
+    bench.ready.setting.suit(&mut command);
 
     let (said, complaints) = (bench.work.join("out"), bench.work.join("err"));
     let limit = Duration::from_secs(60 * options.limit);
@@ -194,7 +161,7 @@ fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round:
         round,
         steps: options.steps,
         guidance: options.guidance,
-        setting: bench.setting.clone(),
+        setting: bench.ready.setting.clone(),
         seconds,
         versions: versions.unwrap_or_default(),
         process_seconds,

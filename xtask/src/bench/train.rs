@@ -9,36 +9,23 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::lines::{self, Case, Figures, Line, Setting, Side, What};
+use super::options::{Common, Ready};
 use super::{ours, peer, table};
-use crate::{child, golden, setup};
 
 /// What is measured, and how.
 #[derive(Args)]
 pub struct Options {
-    /// A folder in diffusers layout [default: SD1.5 with random weights, made once in the user's cache]
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// A model as small as can be, pictures of 64 pixels: to see that every row runs
-    #[arg(long, conflicts_with = "model")]
-    smoke: bool,
+    #[command(flatten)]
+    common: Common,
     /// A folder of pairs with a metadata.jsonl of columns image_0, image_1, label_0, label_1, caption [default: made]
     #[arg(long)]
     pairs: Option<PathBuf>,
-    /// An interpreter with the packages of benchmarks/peer/requirements.txt [default: an environment made for it]
-    #[arg(long)]
-    python: Option<PathBuf>,
-    /// The built program [default: built first]
-    #[arg(long)]
-    program: Option<PathBuf>,
     /// speed: LoRA steps; memory: steps of a full fine-tune
     #[arg(long, value_delimiter = ',', default_value = "speed,memory")]
     what: Vec<What>,
     /// Methods, with commas between: diffusion-dpo, mapo
     #[arg(long, value_delimiter = ',', default_value = "diffusion-dpo,mapo")]
     methods: Vec<String>,
-    /// Sides, with commas between: a run can be completed by another with the same --out
-    #[arg(long, value_delimiter = ',', default_value = "ours,peer")]
-    sides: Vec<String>,
     /// Ours: bf16, no
     #[arg(long, value_delimiter = ',', default_value = "bf16,no")]
     precision: Vec<String>,
@@ -63,21 +50,12 @@ pub struct Options {
     /// Turns of all timed rows; memory takes one
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Side of the pictures, in pixels [default: 512]
-    #[arg(long)]
-    resolution: Option<u32>,
-    /// Threads of either side [default: one for each processor]
-    #[arg(long)]
-    threads: Option<usize>,
     /// Minutes after which a process is stopped; a step under way then counts as a lower bound
     #[arg(long, default_value_t = 120)]
     limit: u64,
     /// Folder for cache, bank, logs and results of runs, kept [default: one that is removed]
     #[arg(long)]
     work: Option<PathBuf>,
-    /// Figures go to the end of this file
-    #[arg(long)]
-    out: PathBuf,
 }
 
 /// What every measurement needs.
@@ -126,55 +104,27 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         n => bail!(
             "{n} of {} processes did not end well: see `failed` in {}",
             measured.len(),
-            options.out.display()
+            options.common.out.display()
         ),
     }
 }
 
 fn run_in(root: &Path, options: &Options, work: &Path) -> Result<Vec<Line>> {
-    let python = python(root, options.python.as_deref())?;
-    let resolution = options.resolution.unwrap_or(if options.smoke { 64 } else { 512 });
-    let model = model(root, &python, options.model.as_deref(), options.smoke)?;
+    let Ready { python, model, setting } = options.common.ready(root)?;
+    let resolution = setting.resolution;
     let pairs = options.pairs.clone().unwrap_or_else(|| work.join(format!("pairs-{resolution}")));
     peer::make_pairs(root, &python, &pairs, resolution)?;
-    if options.program.is_none() && options.sides.iter().any(|side| side == "ours") {
-        child::output(child::program(root)?.arg("--version"))?;
-    }
     let bench = Bench {
         root,
-        program: options.program.as_deref(),
+        program: options.common.program.as_deref(),
         python: &python,
         model: &model,
         pairs: &pairs,
         work,
         limit: Duration::from_secs(60 * options.limit),
-        setting: Setting::here(&model, resolution, options.threads),
+        setting,
     };
     in_turns(&bench, options)
-}
-
-/// The interpreter named, or one with the packages of the peer.
-///
-/// # Errors
-/// The environment cannot be made.
-pub fn python(root: &Path, named: Option<&Path>) -> Result<PathBuf> {
-    match named {
-        Some(python) => Ok(python.to_owned()),
-        None => golden::environment("bench", &root.join("benchmarks").join("peer").join("requirements.txt")),
-    }
-}
-
-/// The model named, or one with random weights in the user's cache, made where it is not there.
-///
-/// # Errors
-/// Those of [`peer::make_model`].
-pub fn model(root: &Path, python: &Path, named: Option<&Path>, tiny: bool) -> Result<PathBuf> {
-    if let Some(model) = named {
-        return Ok(model.to_owned());
-    }
-    let folder = setup::user_cache()?.join("bench").join(if tiny { "tiny-random" } else { "sd15-random" });
-    peer::make_model(root, python, &folder, tiny)?;
-    Ok(folder)
 }
 
 fn in_turns(bench: &Bench<'_>, options: &Options) -> Result<Vec<Line>> {
@@ -192,7 +142,7 @@ fn in_turns(bench: &Bench<'_>, options: &Options) -> Result<Vec<Line>> {
             if let Some(failed) = &line.figures.failed {
                 println!("bench: {failed}");
             }
-            lines::append(&options.out, &line)?;
+            lines::append(&options.common.out, &line)?;
             measured.push(line);
         }
     }
@@ -241,8 +191,7 @@ fn cases(options: &Options) -> Vec<Case> {
                 (Side::Ours, ours, &options.precision, optimizers),
                 (Side::Peer, &peers[..], &options.peer_precision, &adamw),
             ] {
-                let side_name = format!("{side:?}").to_lowercase();
-                if !options.sides.contains(&side_name) {
+                if !options.common.asks(side) {
                     continue;
                 }
                 for (mode, precision, optimizer) in modes.iter().flat_map(|mode| {

@@ -4,7 +4,7 @@ use super::figures::Figures;
 use super::headline::verdicts;
 use super::model::Contest;
 use crate::report::Verdict;
-use crate::report::charts::win_bar;
+use crate::report::charts::{win_bar, win_cell};
 use crate::report::text::{escape, percent};
 use crate::winrate::{Bounds, WinRate};
 
@@ -149,7 +149,7 @@ pub(super) fn categories(contest: &Contest, figures: &Figures) -> String {
                     let cells: String = others
                         .clone()
                         .map(|one| match figures.duel(scorer, one, 0, *category) {
-                            Some(rate) => win_cell(&rate, &contest.colour(one)),
+                            Some(rate) => win_cell(&rate, &contest.colour(one), tenths),
                             None => NOTHING.to_owned(),
                         })
                         .collect();
@@ -229,19 +229,6 @@ pub(super) fn label(contest: &Contest, contestant: usize) -> String {
         "<span class=\"dot {}\"></span>{}",
         contest.colour(contestant),
         escape(&contest.contestants[contestant].name)
-    )
-}
-
-fn win_cell(rate: &WinRate, class: &str) -> String {
-    format!(
-        "<td class=\"win\" title=\"{} won, {} tied, {} lost\">{}<span><b>{}</b> {}&ndash;{}</span></td>",
-        rate.wins,
-        rate.ties,
-        rate.losses,
-        win_bar(rate, class),
-        tenths(rate.rate),
-        tenths(rate.low),
-        tenths(rate.high)
     )
 }
 

@@ -22,6 +22,20 @@ pub(crate) fn win_bar(rate: &WinRate, class: &str) -> String {
     )
 }
 
+/// A cell of a table: the bar, and `shown` figures beside it.
+pub(crate) fn win_cell(rate: &WinRate, class: &str, shown: fn(f64) -> String) -> String {
+    format!(
+        "<td class=\"win\" title=\"{} won, {} tied, {} lost\">{}<span><b>{}</b> {}&ndash;{}</span></td>",
+        rate.wins,
+        rate.ties,
+        rate.losses,
+        win_bar(rate, class),
+        shown(rate.rate),
+        shown(rate.low),
+        shown(rate.high)
+    )
+}
+
 /// The training curves of every method; nothing when none was recorded.
 pub(super) fn section(report: &Report) -> String {
     let recorded: Vec<&Method> =

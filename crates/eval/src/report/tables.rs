@@ -1,6 +1,6 @@
 //! The tables of the page.
 
-use super::charts::win_bar;
+use super::charts::win_cell;
 use super::findings::{CAPTION_ACCURACY_TOLERANCE, WINNER_DRIFT_LIMIT};
 use super::model::{Method, Outcome, Report, Shares};
 use super::page::{colour_class, method_label};
@@ -62,7 +62,10 @@ fn head_to_head(report: &Report) -> String {
                 .map(|other| {
                     let outcome = method.outcome.as_ref();
                     let versus = outcome.and_then(|outcome| outcome.versus_methods.get(&other.name));
-                    versus.map_or_else(|| NOTHING.to_owned(), |rates| win_cell(&rates.held_out, &class))
+                    versus.map_or_else(
+                        || NOTHING.to_owned(),
+                        |rates| win_cell(&rates.held_out, &class, percent),
+                    )
                 })
                 .collect();
             row(report, method, &cells)
@@ -78,20 +81,7 @@ fn head_to_head(report: &Report) -> String {
 fn win_cells(rates: Option<&Split<WinRate>>, class: &str) -> String {
     rates.map_or_else(
         || NOTHING.repeat(2),
-        |rates| [Group::HeldOut, Group::Seen].map(|group| win_cell(rates.of(group), class)).concat(),
-    )
-}
-
-fn win_cell(rate: &WinRate, class: &str) -> String {
-    format!(
-        "<td class=\"win\" title=\"{} won, {} tied, {} lost\">{}<span><b>{}</b> {}&ndash;{}</span></td>",
-        rate.wins,
-        rate.ties,
-        rate.losses,
-        win_bar(rate, class),
-        percent(rate.rate),
-        percent(rate.low),
-        percent(rate.high)
+        |rates| [Group::HeldOut, Group::Seen].map(|group| win_cell(rates.of(group), class, percent)).concat(),
     )
 }
 
@@ -251,8 +241,9 @@ fn second_opinion(report: &Report) -> String {
             let outcome = method.outcome.as_ref()?;
             let by_scorer = outcome.versus_base_by_scorer.as_ref()?;
             let class = colour_class(report, &method.name);
-            let cells =
-                [by_scorer, &outcome.versus_base.held_out].map(|rate| win_cell(rate, &class)).concat();
+            let cells = [by_scorer, &outcome.versus_base.held_out]
+                .map(|rate| win_cell(rate, &class, percent))
+                .concat();
             Some(row(report, method, &cells))
         })
         .collect();

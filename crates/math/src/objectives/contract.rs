@@ -175,6 +175,14 @@ pub trait Objective: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// What the derivative in the loser's error is multiplied with, 0 to 1, where a safeguard holds losers back.
+    ///
+    /// # Panics
+    /// As [`Objective::loss`].
+    fn residual_factor(&self, _: &PairErrors) -> Option<f64> {
+        None
+    }
+
     /// The settings in full, defaults filled in; parsing them gives the same objective.
     fn settings(&self) -> serde_json::Value;
 
@@ -195,12 +203,14 @@ pub struct Outcome {
     pub d_loser: f64,
     /// See [`Objective::logit`].
     pub logit: Option<f64>,
+    /// See [`Objective::residual_factor`].
+    pub residual_factor: Option<f64>,
 }
 
 impl Outcome {
-    fn new(loss: Dual, logit: Option<f64>) -> Self {
+    fn new(loss: Dual, logit: Option<f64>, residual_factor: Option<f64>) -> Self {
         let Dual { value: loss, d: [d_winner, d_loser] } = loss;
-        Self { loss, d_winner, d_loser, logit }
+        Self { loss, d_winner, d_loser, logit, residual_factor }
     }
 }
 
@@ -223,7 +233,8 @@ pub fn evaluate(
 /// # Panics
 /// As [`Objective::loss`].
 pub fn evaluate_pair(objective: &dyn Objective, errors: &PairErrors, context: &PairContext) -> Outcome {
-    Outcome::new(objective.loss(errors, context), objective.logit(errors, context))
+    let logit = objective.logit(errors, context);
+    Outcome::new(objective.loss(errors, context), logit, objective.residual_factor(errors))
 }
 
 /// The loss of one labelled image, its derivative and its logit, from its error and the reference's as measured.
@@ -239,5 +250,5 @@ pub fn evaluate_one(
 ) -> Outcome {
     let loss = objective.loss_of_one(label, Dual::winner(error), reference, context);
     let loss = loss.expect("an objective of single images is asked about them");
-    Outcome::new(loss, objective.logit_of_one(label, error, reference, context))
+    Outcome::new(loss, objective.logit_of_one(label, error, reference, context), None)
 }

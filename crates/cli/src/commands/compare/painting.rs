@@ -1,11 +1,9 @@
 //! Painting what is not there yet, one model in memory at a time.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use image::ImageFormat;
+use anyhow::Result;
 use tastemaker_eval::compare::Question;
 use tastemaker_eval::generate::{Job, PaintSettings, Painter};
 use tastemaker_math::Sampler;
@@ -22,6 +20,7 @@ use super::CompareArgs;
 use super::asked::Asked;
 use crate::allocator;
 use crate::demo::stage;
+use crate::pictures;
 use crate::progress::Work;
 
 /// How a model paints.
@@ -131,13 +130,10 @@ pub fn paint(
         let doing =
             format!("painting {} pictures at once (a smaller --batch_size needs less memory)", jobs.len());
         let settings = painting.settings();
-        let pictures = guard(&doing, || tch::no_grad(|| painter.paint(&unet, &jobs, &settings)))??;
-        for (question, picture) in
-            batch.iter().zip(pictures).filter(|(question, _)| wanted.contains(question))
+        let painted = guard(&doing, || tch::no_grad(|| painter.paint(&unet, &jobs, &settings)))??;
+        for (question, picture) in batch.iter().zip(painted).filter(|(question, _)| wanted.contains(question))
         {
-            let mut png = Cursor::new(Vec::new());
-            picture.write_to(&mut png, ImageFormat::Png).context("encoding a picture as PNG")?;
-            atomic::write_bytes(place(out, name, &asked.questions[*question]), png.get_ref())?;
+            pictures::write(&place(out, name, &asked.questions[*question]), &picture)?;
         }
         done += wanted.len();
         work.at(done as u64, missing as u64);

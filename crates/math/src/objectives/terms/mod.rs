@@ -134,8 +134,8 @@ impl Objective for WithTerms {
 
     fn loss(&self, errors: &PairErrors, context: &PairContext) -> Dual {
         let mut loss = self.method.loss(errors, context);
-        if let Some(mu) = self.terms.safeguard_mu {
-            loss.d[1] *= safeguard::factor(mu, errors.winner.value, errors.expect_residual_product());
+        if let Some(factor) = self.residual_factor(errors) {
+            loss.d[1] *= factor;
         }
         // A pair is the mean of two images to a method of single images, and only one of the two is liked
         let share = if self.is_unpaired() { 0.5 } else { 1.0 };
@@ -144,6 +144,11 @@ impl Objective for WithTerms {
 
     fn logit(&self, errors: &PairErrors, context: &PairContext) -> Option<f64> {
         self.method.logit(errors, context)
+    }
+
+    fn residual_factor(&self, errors: &PairErrors) -> Option<f64> {
+        let mu = self.terms.safeguard_mu?;
+        Some(safeguard::factor(mu, errors.winner.value, errors.expect_residual_product()))
     }
 
     fn loss_of_one(&self, label: Label, error: Dual, reference: f64, context: &PairContext) -> Option<Dual> {

@@ -1,11 +1,9 @@
 //! Painting the pictures of a set, each of which is kept by what decides it and never painted twice.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use image::ImageFormat;
 use serde_json::{Value, json};
 use tastemaker_eval::generate::{Job, PaintSettings, Painter};
 use tastemaker_eval::pairing::prefixed;
@@ -26,6 +24,7 @@ use crate::allocator;
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate_lora;
+use crate::pictures;
 use crate::progress::Work;
 
 /// How pictures are painted.
@@ -235,9 +234,7 @@ impl<'a> Studio<'a> {
         let painted =
             guard(&doing, || tch::no_grad(|| opened.painter.paint(&opened.network, &jobs, &settings)))??;
         for (picture, image) in batch.iter().zip(painted) {
-            let mut png = Cursor::new(Vec::new());
-            image.write_to(&mut png, ImageFormat::Png).context("encoding a picture as PNG")?;
-            atomic::write_bytes(self.path(picture), png.get_ref())?;
+            pictures::write(&self.path(picture), &image)?;
         }
         Ok(())
     }

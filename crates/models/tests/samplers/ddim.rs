@@ -1,7 +1,4 @@
 //! Whole DDIM trajectories with guidance against diffusers (`golden/sampler/ddim-*`).
-//! `solver_parity.rs` has the other samplers and inversions.
-
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::cell::Cell;
 
@@ -9,39 +6,16 @@ use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::samplers::ddim;
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::ddim::Sampling;
-use tastemaker_models::nn::{Role, Weights};
 use tastemaker_models::pipeline::SchedulerConfig;
-use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_testkit::{Golden, assert_close};
-use tastemaker_torch::Precision;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
-fn network(golden: &Golden) -> UNet {
-    let weights = Weights::from_tensors(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
-    let config = UNetConfig::from_json(&golden.config_json()).unwrap();
-    let network = UNet::new(weights.root(), config, Precision::F32);
-    weights.finish().unwrap();
-    network
-}
-
-fn conditioning(golden: &Golden, side: &str) -> Conditioning {
-    let part = |name: &str| golden.get(&format!("{side}{name}"));
-    Conditioning {
-        hidden: golden.tensor(&format!("{side}encoder_hidden_states")),
-        pooled: part("text_embeds"),
-        time_ids: part("time_ids"),
-    }
-}
-
-fn number(golden: &Golden, key: &str) -> f64 {
-    golden.note(key).unwrap().parse().unwrap()
-}
+use super::{conditioning, network, number, scheduler};
 
 /// The last latents of the case, drawn by our sampler, for the samples `start..start + length`.
 fn sampled(golden: &Golden, start: i64, length: i64, posterior_noise: impl FnMut() -> Tensor) -> Tensor {
     let network = network(golden);
-    let SchedulerConfig { schedule, sampling, .. } =
-        SchedulerConfig::from_json(&golden.json("scheduler_config.json")).unwrap();
+    let SchedulerConfig { schedule, sampling, .. } = scheduler(golden);
     let unconditional = conditioning(golden, "negative_").narrow(start, length);
     let guided = Guided::new(&network, &unconditional, number(golden, "guidance"));
     ddim(
@@ -82,8 +56,7 @@ fn stochastic_trajectories_take_their_noise_step_by_step() {
 fn one_negative_prompt_serves_every_sample() {
     let golden = Golden::load("sampler", "ddim-sdxl");
     let network = network(&golden);
-    let SchedulerConfig { schedule, sampling, .. } =
-        SchedulerConfig::from_json(&golden.json("scheduler_config.json")).unwrap();
+    let SchedulerConfig { schedule, sampling, .. } = scheduler(&golden);
     let negative = conditioning(&golden, "negative_");
     let run = |unconditional: &Conditioning| {
         let guided = Guided::new(&network, unconditional, 5.0);

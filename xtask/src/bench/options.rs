@@ -1,0 +1,85 @@
+//! What every measurement beside a peer is told, and what it then finds or makes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::lines::{Setting, Side};
+use super::peer;
+use crate::{child, golden, setup};
+
+/// The options of all of them.
+#[derive(Args)]
+pub struct Common {
+    /// A folder in diffusers layout [default: SD1.5 with random weights, made once in the user's cache]
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// A model as small as can be, pictures of 64 pixels: to see that every row runs
+    #[arg(long, conflicts_with = "model")]
+    smoke: bool,
+    /// An interpreter with the packages of benchmarks/peer/requirements.txt [default: an environment made for it]
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// The built program [default: built first]
+    #[arg(long)]
+    pub program: Option<PathBuf>,
+    /// Sides, with commas between: a run can be completed by another with the same --out
+    #[arg(long, value_delimiter = ',', default_value = "ours,peer")]
+    sides: Vec<Side>,
+    /// Side of the pictures, in pixels [default: 512]
+    #[arg(long)]
+    resolution: Option<u32>,
+    /// Threads of either side [default: one for each processor]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Figures go to the end of this file
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What is there once everything is made.
+pub struct Ready {
+    /// The interpreter of the peer.
+    pub python: PathBuf,
+    /// A folder in diffusers layout.
+    pub model: PathBuf,
+    /// Told in every line.
+    pub setting: Setting,
+}
+
+impl Common {
+    /// Whether this side is measured.
+    pub fn asks(&self, side: Side) -> bool {
+        self.sides.contains(&side)
+    }
+
+    /// Makes the peer's environment, the model and the program, as far as they are neither named nor there.
+    ///
+    /// # Errors
+    /// One of them cannot be made.
+    pub fn ready(&self, root: &Path) -> Result<Ready> {
+        let python = match &self.python {
+            Some(python) => python.clone(),
+            None => {
+                let packages = root.join("benchmarks").join("peer").join("requirements.txt");
+                golden::environment("bench", &packages)?
+            }
+        };
+        let model = match &self.model {
+            Some(model) => model.clone(),
+            None => {
+                let name = if self.smoke { "tiny-random" } else { "sd15-random" };
+                let folder = setup::user_cache()?.join("bench").join(name);
+                peer::make_model(root, &python, &folder, self.smoke)?;
+                folder
+            }
+        };
+        if self.program.is_none() && self.asks(Side::Ours) {
+            child::output(child::program(root)?.arg("--version"))?;
+        }
+        let resolution = self.resolution.unwrap_or(if self.smoke { 64 } else { 512 });
+        let setting = Setting::here(&model, resolution, self.threads);
+        Ok(Ready { python, model, setting })
+    }
+}
