@@ -1,10 +1,10 @@
 """Scorers at published size with random weights, beside published code: no download, but up to 4 GB of disk.
 
-    python golden/verify/scorers.py make pick-score|hps-v2.1|image-reward|aesthetic FOLDER [--pictures 50]
+    python golden/verify/scorers.py make pick-score|hps|image-reward|aesthetic FOLDER [--pictures 50]
     tastemaker score FOLDER/pictures --scorer NAME=FOLDER/... --out FOLDER/ours.jsonl    (`make` prints the line)
     python golden/verify/scorers.py compare FOLDER
 
-Pictures and steps are those of golden/scorers/peers.py. Published code runs in f32 here, as its users run it.
+The networks of pick-score and aesthetic are asked for the CLIP score, too, that of hps for both versions. Pictures and steps are those of golden/scorers/peers.py. Published code runs in f32 here, as its users run it.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def towers(vision, text, width, activation):
 def pick_score(folder, images, prompts):
     config = towers((1280, 5120, 32, 16), (1024, 4096, 24, 16), 1024, "gelu")
     model, encode = clip_folder(folder, config)
-    pick, _, _ = peers.transformers_clip(model, peers.cut(224), images, [encode(p) for p in prompts])
-    return pick, f"pick-score={folder}"
+    pick, cosine, _ = peers.transformers_clip(model, peers.cut(224), images, [encode(p) for p in prompts])
+    return {f"pick-score={folder}": pick, f"clip-score={folder}": 100 * cosine}
 
 
 def aesthetic(folder, images, prompts):
@@ -56,19 +56,21 @@ def aesthetic(folder, images, prompts):
     model, encode = clip_folder(folder, config)
     mlp = peers.head((1024, 128, 64, 16, 1), 768)
     torch.save({f"layers.{name}": tensor for name, tensor in mlp.state_dict().items()}, folder / "head.pth")
-    _, _, seen = peers.transformers_clip(model, peers.cut(224), images, [encode(p) for p in prompts])
+    _, cosine, seen = peers.transformers_clip(model, peers.cut(224), images, [encode(p) for p in prompts])
     with torch.no_grad():
-        return mlp.eval()(seen)[:, 0], f"aesthetic={folder / 'head.pth'},{folder}"
+        points = mlp.eval()(seen)[:, 0]
+    return {f"aesthetic={folder / 'head.pth'},{folder}": points, f"clip-score={folder}": 100 * cosine}
 
 
 def hps(folder, images, prompts):
     import open_clip
 
     model = open_clip.create_model("ViT-H-14").eval()
-    file = folder / "HPS_v2.1_compressed.pt"
+    file = folder / "HPS.pt"
     torch.save({"state_dict": model.state_dict()}, file)
     ids = open_clip.get_tokenizer("ViT-H-14")(prompts).tolist()
-    return 100 * peers.open_clip_cosine(model, peers.pad(224), images, ids), f"hps-v2.1={file}"
+    scores = 100 * peers.open_clip_cosine(model, peers.pad(224), images, ids)
+    return {f"hps-v2.1={file}": scores, f"hps-v2={file}": scores}
 
 
 def image_reward(folder, images, prompts):
@@ -100,10 +102,10 @@ def image_reward(folder, images, prompts):
     (folder / "med_config.json").write_text(json.dumps(med))
     asked = [tokenizer(p, padding="max_length", truncation=True, max_length=35) for p in prompts]
     ids, masks = [t.input_ids for t in asked], [t.attention_mask for t in asked]
-    return peers.image_reward(vision, text, mlp, peers.cut_to_even(224), images, ids, masks), f"image-reward={folder}"
+    return {f"image-reward={folder}": peers.image_reward(vision, text, mlp, peers.cut_to_even(224), images, ids, masks)}
 
 
-MAKERS = {"pick-score": pick_score, "hps-v2.1": hps, "image-reward": image_reward, "aesthetic": aesthetic}
+MAKERS = {"pick-score": pick_score, "hps": hps, "image-reward": image_reward, "aesthetic": aesthetic}
 
 
 def make(name, folder, n):
@@ -117,18 +119,21 @@ def make(name, folder, n):
         image.save(folder / "pictures" / file)
     rows = [json.dumps({"file_name": file, "prompt": prompt}) + "\n" for file, prompt in zip(files, prompts)]
     (folder / "pictures" / "metadata.jsonl").write_text("".join(rows))
-    scores, typed = MAKERS[name](folder, images, prompts)
-    (folder / "theirs.json").write_text(json.dumps({"name": name, "scores": dict(zip(files, scores.tolist()))}))
-    print(f"tastemaker score {folder / 'pictures'} --scorer {typed} --out {folder / 'ours.jsonl'}")
+    scores = MAKERS[name](folder, images, prompts)
+    theirs = {typed.split("=")[0]: dict(zip(files, of_all.tolist())) for typed, of_all in scores.items()}
+    (folder / "theirs.json").write_text(json.dumps(theirs))
+    typed = " ".join(f"--scorer {typed}" for typed in scores)
+    print(f"tastemaker score {folder / 'pictures'} {typed} --out {folder / 'ours.jsonl'}")
 
 
 def compare(folder):
     theirs = json.loads((folder / "theirs.json").read_text())
     rows = [json.loads(line) for line in (folder / "ours.jsonl").read_text().splitlines()]
-    ours = {pathlib.Path(row["image"]).name: row[theirs["name"]] for row in rows}
-    worst = max(abs(ours[file] - score) for file, score in theirs["scores"].items())
-    spread = max(theirs["scores"].values()) - min(theirs["scores"].values())
-    print(f"{theirs['name']}: {len(ours)} pictures, largest difference {worst:.1e}, scores spread over {spread:.2g}")
+    for name, scores in theirs.items():
+        ours = {pathlib.Path(row["image"]).name: row[name] for row in rows}
+        worst = max(abs(ours[file] - score) for file, score in scores.items())
+        spread = max(scores.values()) - min(scores.values())
+        print(f"{name}: {len(ours)} pictures, largest difference {worst:.1e}, scores spread over {spread:.2g}")
 
 
 def main():
