@@ -202,8 +202,8 @@ mod tests {
     use super::*;
     use tastemaker_math::objectives::Outcome;
 
-    fn figures(images: &[(Label, f64, f64)]) -> Step {
-        let record = |&(label, winner_error, reference): &(Label, f64, f64)| PairRecord {
+    fn record(label: Label, winner_error: f64, reference: f64) -> PairRecord {
+        PairRecord {
             id: 0,
             timestep: 0,
             label: Some(label),
@@ -217,10 +217,17 @@ mod tests {
                 logit: Some(1.0),
                 residual_factor: None,
             },
-        };
-        let records: Vec<PairRecord> = images.iter().map(record).collect();
+        }
+    }
+
+    fn figures(images: &[(Label, f64, f64)]) -> Step {
+        let records = images.iter().map(|&(label, error, reference)| record(label, error, reference));
+        of_records(&records.collect::<Vec<_>>())
+    }
+
+    fn of_records(records: &[PairRecord]) -> Step {
         of_step(
-            &records,
+            records,
             Circumstances {
                 n_train_timesteps: 1000,
                 loss_scale: None,
@@ -240,6 +247,18 @@ mod tests {
             _ => found == wanted,
         };
         assert!(is_near, "{found:?}, not {wanted:?}");
+    }
+
+    #[test]
+    fn a_safeguard_is_told_by_the_mean_of_its_factors() {
+        let pair = |residual_factor| PairRecord {
+            label: None,
+            loser_error: Some(0.5),
+            outcome: Outcome { residual_factor, ..record(Label::Liked, 0.2, 0.3).outcome },
+            ..record(Label::Liked, 0.2, 0.3)
+        };
+        assert_near(of_records(&[pair(Some(1.0)), pair(Some(0.25))]).residual_factor, Some(0.625));
+        assert_eq!(of_records(&[pair(None), pair(None)]).residual_factor, None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What every measurement beside a peer is told, and what it then finds or makes.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
@@ -23,7 +24,7 @@ pub struct Common {
     python: Option<PathBuf>,
     /// The built program [default: built first]
     #[arg(long)]
-    pub program: Option<PathBuf>,
+    program: Option<PathBuf>,
     /// Sides, with commas between: a run can be completed by another with the same --out
     #[arg(long, value_delimiter = ',', default_value = "ours,peer")]
     sides: Vec<Side>,
@@ -52,6 +53,14 @@ impl Common {
     /// Whether this side is measured.
     pub fn asks(&self, side: Side) -> bool {
         self.sides.contains(&side)
+    }
+
+    /// Our program, as named or as built.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn ours(&self, root: &Path) -> Result<Command> {
+        self.program.as_ref().map_or_else(|| child::program(root), |program| Ok(Command::new(program)))
     }
 
     /// Makes the peer's environment, the model and the program, as far as they are neither named nor there.

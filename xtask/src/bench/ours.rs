@@ -1,7 +1,6 @@
 //! Our side: `tastemaker train`, its figures read from the log of the run.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -9,7 +8,6 @@ use serde_json::Value;
 use super::lines::{Case, Figures};
 use super::train::Bench;
 use super::watch::{Ended, watch};
-use crate::child;
 
 /// Trains `n_steps` and one to warm up, and removes what the run wrote.
 ///
@@ -18,10 +16,7 @@ use crate::child;
 pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures, Ended)> {
     let folder = bench.work.join("run");
     let _ = fs::remove_dir_all(&folder);
-    let mut command = match bench.program {
-        Some(program) => Command::new(program),
-        None => child::program(bench.root)?,
-    };
+    let mut command = bench.common.ours(bench.root)?;
     let adapter = if case.mode.starts_with("full") { "full" } else { "lora" };
     command.args([
         "train",
@@ -35,9 +30,13 @@ pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures,
     ]);
     command.args(["--checkpointing_steps", "0", "--learning_rate", "1e-5", "--method", &case.method]);
     command.args(["--adapter", adapter, "--mixed_precision", &case.precision]);
-    command.args(["--resolution", &bench.setting.resolution.to_string()]);
+    command.args(["--resolution", &bench.ready.setting.resolution.to_string()]);
     command.args(["--max_train_steps", &(n_steps + 1).to_string()]);
-    command.arg("--pretrained_model_name_or_path").arg(bench.model).arg("--train_data_dir").arg(bench.pairs);
+    command
+        .arg("--pretrained_model_name_or_path")
+        .arg(&bench.ready.model)
+        .arg("--train_data_dir")
+        .arg(bench.pairs);
     // Latents and errors are those of one precision.
     let cache = bench.work.join(format!("cache-{}", case.precision));
     command.arg("--cache_to").arg(cache).arg("--output_dir").arg(&folder);
@@ -51,7 +50,7 @@ pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures,
     if case.gradient_checkpointing {
         command.arg("--gradient_checkpointing");
     }
-    bench.suit(&mut command);
+    bench.ready.setting.suit(&mut command);
 
     let log = folder.join("events.jsonl");
     let (said, complaints) = (bench.work.join("ours.out"), bench.work.join("ours.err"));

@@ -22,24 +22,24 @@ pub fn script(root: &Path, name: &str) -> PathBuf {
 /// # Errors
 /// The interpreter cannot be started.
 pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures, Ended)> {
-    let mut command = setup::python_command(bench.python);
+    let mut command = setup::python_command(&bench.ready.python);
     command
         .arg(script(bench.root, "step.py"))
         .arg("--model")
-        .arg(bench.model)
+        .arg(&bench.ready.model)
         .arg("--pairs")
         .arg(bench.pairs);
     command.args(["--mode", &case.mode, "--method", &case.method, "--precision", &case.precision]);
     command.args([
         "--resolution",
-        &bench.setting.resolution.to_string(),
+        &bench.ready.setting.resolution.to_string(),
         "--steps",
         &(n_steps + 1).to_string(),
     ]);
     if case.gradient_checkpointing {
         command.arg("--gradient_checkpointing");
     }
-    bench.suit(&mut command);
+    bench.ready.setting.suit(&mut command);
 
     let (said, complaints) = (bench.work.join("peer.out"), bench.work.join("peer.err"));
     let text = || fs::read_to_string(&said).unwrap_or_default();

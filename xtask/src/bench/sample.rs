@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +16,7 @@ use super::ours::of_kind;
 use super::peer;
 use super::table::median;
 use super::watch::{Ended, watch};
-use crate::{child, setup};
+use crate::setup;
 
 const PROMPT: &str = "a red fox asleep under a birch, watercolour";
 
@@ -127,10 +126,9 @@ fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round:
     let folder = bench.work.join("pictures");
     let _ = fs::remove_dir_all(&folder);
     let n_pictures = options.pictures.max(1) + 1;
-    let mut command = match (side, &options.common.program) {
-        (Side::Ours, Some(program)) => Command::new(program),
-        (Side::Ours, None) => child::program(bench.root)?,
-        (Side::Peer, _) => setup::python_command(&bench.ready.python),
+    let mut command = match side {
+        Side::Ours => options.common.ours(bench.root)?,
+        Side::Peer => setup::python_command(&bench.ready.python),
     };
     if side == Side::Ours {
         command.args(["sample", "--batch_size", "1", "--num_images_per_prompt", &n_pictures.to_string()]);

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::lines::{self, Case, Figures, Line, Setting, Side, What};
+use super::lines::{self, Case, Figures, Line, Side, What};
 use super::options::{Common, Ready};
 use super::{ours, peer, table};
 
@@ -62,27 +61,16 @@ pub struct Options {
 pub struct Bench<'a> {
     /// The checkout.
     pub root: &'a Path,
-    /// The built program, where one is named.
-    pub program: Option<&'a Path>,
-    /// The interpreter of the peer.
-    pub python: &'a Path,
-    /// A folder in diffusers layout.
-    pub model: &'a Path,
+    /// What was asked for.
+    pub common: &'a Common,
+    /// What is there for it.
+    pub ready: Ready,
     /// A folder of pairs.
     pub pairs: &'a Path,
     /// Where anything may be written.
     pub work: &'a Path,
     /// After which a process is stopped.
     pub limit: Duration,
-    /// Told in every line.
-    pub setting: Setting,
-}
-
-impl Bench<'_> {
-    /// [`Setting::suit`].
-    pub fn suit(&self, command: &mut Command) {
-        self.setting.suit(command);
-    }
 }
 
 /// Measures every row in turns, appends a line for each and prints the tables.
@@ -110,19 +98,17 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 }
 
 fn run_in(root: &Path, options: &Options, work: &Path) -> Result<Vec<Line>> {
-    let Ready { python, model, setting } = options.common.ready(root)?;
-    let resolution = setting.resolution;
+    let ready = options.common.ready(root)?;
+    let resolution = ready.setting.resolution;
     let pairs = options.pairs.clone().unwrap_or_else(|| work.join(format!("pairs-{resolution}")));
-    peer::make_pairs(root, &python, &pairs, resolution)?;
+    peer::make_pairs(root, &ready.python, &pairs, resolution)?;
     let bench = Bench {
         root,
-        program: options.common.program.as_deref(),
-        python: &python,
-        model: &model,
+        common: &options.common,
+        ready,
         pairs: &pairs,
         work,
         limit: Duration::from_secs(60 * options.limit),
-        setting,
     };
     in_turns(&bench, options)
 }
@@ -162,7 +148,7 @@ fn measure(bench: &Bench<'_>, options: &Options, case: &Case, round: u32) -> Res
     Ok(Line {
         case: case.clone(),
         round,
-        setting: bench.setting.clone(),
+        setting: bench.ready.setting.clone(),
         figures,
         process_seconds: ended.seconds,
     })
