@@ -21,7 +21,7 @@ PRECISION = (
 
 
 def redraw(model, seed):
-    """Redraws every parameter, so that no bias, norm or zero-initialised layer can be left out unnoticed."""
+    """Redraws every parameter, so that no bias, norm or zero-initialized layer can be skipped unnoticed."""
     generator = torch.Generator().manual_seed(seed)
     norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for n, p in m.named_parameters() if n == "weight"}
     with torch.no_grad():

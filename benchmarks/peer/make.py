@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "crates" / "models" / "presets" / "sd1"
 TOKENIZER = ROOT / "golden" / "tokenizer"
-CAPTIONS = ["a red fox asleep under a birch, watercolour", "the harbour of a small town at dusk, seen from a hill, oil on canvas"]
+CAPTIONS = ["a red fox asleep under a birch, watercolor", "the harbour of a small town at dusk, seen from a hill, oil on canvas"]
 
 
 def main():
@@ -43,7 +43,7 @@ def pairs(folder, side):
         row = {"caption": caption, "label_0": 1, "label_1": 0}
         for column in ("image_0", "image_1"):
             row[column] = f"{index}-{column}.jpg"
-            # Noise at a coarse scale: JPEG files as large as those of paintings.
+            # Noise at a coarse scale: JPEG files as large as those of images.
             small = Image.fromarray((torch.rand(side // 8, side // 8, 3) * 255).to(torch.uint8).numpy())
             small.resize((side, side), Image.Resampling.BICUBIC).save(folder / row[column], quality=90)
         rows.append(json.dumps(row) + "\n")

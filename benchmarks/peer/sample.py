@@ -1,6 +1,6 @@
-"""Paints with diffusers for `cargo xtask bench sample`, one picture after another, each written as a PNG file.
+"""Generates with diffusers for `cargo xtask bench sample`, one image after another, each written as a PNG file.
 
-The same flags and names of samplers as `tastemaker sample`. Pictures are timed by the times of their files. Prints a JSON line
+The same flags and names of samplers as `tastemaker sample`. Images are timed by the times of their files. Prints a JSON line
 `end` with versions.
 """
 
@@ -40,13 +40,13 @@ def main():
     parser.add_argument("--num_inference_steps", type=int, default=50)
     parser.add_argument("--guidance_scale", type=float, default=7.5)
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
-    parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     pipeline = load(args)
-    for seed in range(args.pictures):
-        picture = pipeline(
+    for seed in range(args.images):
+        image = pipeline(
             args.prompt,
             height=args.height,
             width=args.width,
@@ -54,7 +54,7 @@ def main():
             guidance_scale=args.guidance_scale,
             generator=torch.Generator().manual_seed(seed),
         ).images[0]
-        picture.save(args.out / f"0000-{seed}.png")
+        image.save(args.out / f"0000-{seed}.png")
     names = ["torch", "diffusers", "transformers"]
     print(json.dumps({"event": "end", "versions": {name: importlib.metadata.version(name) for name in names}}))
 

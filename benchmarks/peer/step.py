@@ -2,7 +2,7 @@
 
 Modes, each for Diffusion-DPO and MaPO, one pair a step:
 
-    lora          a LoRA on the four attention projections; pictures are decoded and encoded, captions encoded in every step;
+    lora          a LoRA on the four attention projections; images are decoded and encoded, captions encoded in every step;
                   the reference is the same network with the adapter off
                   (huggingface/diffusers, examples/research_projects/diffusion_dpo/train_diffusion_dpo.py; mapo-t2i/mapo,
                   train_with_lora.py, on SD1.5)
@@ -78,7 +78,7 @@ def main():
 
 
 class Recipe:
-    """The networks, the optimiser, and one step of them."""
+    """The networks, the optimizer, and one step of them."""
 
     def __init__(self, args, accelerator, weight_dtype):
         self.args, self.accelerator, self.weight_dtype = args, accelerator, weight_dtype
@@ -160,7 +160,7 @@ class Recipe:
 
 
 def squared_errors(prediction, target):
-    """Mean squared error of each picture, in f32."""
+    """Mean squared error of each image, in f32."""
     return F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
 
 
@@ -177,7 +177,7 @@ def mapo(errors):
 
 
 class Pairs(torch.utils.data.Dataset):
-    """Pictures `[6, side, side]`, winner first, from -1 to 1, and token ids `[77]`."""
+    """Images `[6, side, side]`, winner first, from -1 to 1, and token ids `[77]`."""
 
     def __init__(self, folder, side, tokenizer):
         self.folder = folder
@@ -202,8 +202,8 @@ class Pairs(torch.utils.data.Dataset):
             raise IndexError(index)
         row = self.rows[index]
         columns = ("image_0", "image_1") if row["label_0"] else ("image_1", "image_0")
-        pictures = [self.transform(Image.open(self.folder / row[column]).convert("RGB")) for column in columns]
-        return torch.cat(pictures), self.ids[index]
+        images = [self.transform(Image.open(self.folder / row[column]).convert("RGB")) for column in columns]
+        return torch.cat(images), self.ids[index]
 
 
 def compute_products_in_f32():

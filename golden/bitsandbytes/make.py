@@ -1,6 +1,6 @@
-"""Records the 8-bit codes of bitsandbytes, blocks quantised with them, and steps of its AdamW with 8-bit state.
+"""Records the 8-bit codes of bitsandbytes, blocks quantized with them, and steps of its AdamW with 8-bit state.
 
-It runs on the CPU. There the package quantises f32 by a coarse table, which misses the nearest code of small values, and other
+It runs on the CPU. There the package quantizes f32 by a coarse table, which misses the nearest code of small values, and other
 types by comparing with all codes. Blocks are recorded the second way; steps go the first way and record the state after each.
 """
 

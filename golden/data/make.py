@@ -1,6 +1,6 @@
 """Records small tables of preferences as the datasets and pyarrow packages write them, and what they hold.
 
-The pictures are our own, of one colour each. `rows.json` says for every file which rows are pairs, by the rule that the
+The images are our own, of one color each. `rows.json` says for every file which rows are pairs, by the rule that the
 larger label wins and equal labels are a tie; the values are those that the datasets package reads back from the file.
 `scored.parquet` has scores beside each pair as SmPO's preprocessing.py adds them, lists of one cosine, some of them missing; soft
 labels are those of its train.py, for the winner that the labels say.
@@ -21,19 +21,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from common import GOLDEN, main, save_meta
 from datasets import Dataset, Features, Image, List, Value, load_dataset
-from PIL import Image as Picture
+from PIL import Image as Image
 
 WRITTEN = GOLDEN / "data" / "written.parquet"
 CAPTIONS = ["a fox", "", None, "ein Füchslein, 狐", "a tie", "a fox", "nobody judged"]
 
 
-def picture(shade):
+def image(shade):
     out = io.BytesIO()
-    Picture.new("RGB", (6, 4), (shade, 255 - shade, 7)).save(out, "PNG")
+    Image.new("RGB", (6, 4), (shade, 255 - shade, 7)).save(out, "PNG")
     return out.getvalue()
 
 
-# PickScore's cosines of the first and the second picture; in the second row and the fourth they side with the loser.
+# PickScore's cosines of the first and the second image; in the second row and the fourth they side with the loser.
 COSINES = [(0.2205, 0.1987), (0.2301, 0.2112), (0.2, 0.19), (0.28201571106910706, 0.11543526500463486),
            (0.21, 0.21), (0.2, 0.2), (0.2, 0.1)]  # fmt: skip
 LOWEST, HIGHEST = 0.11543526500463486, 0.28201571106910706
@@ -48,8 +48,8 @@ def soft_label(winner, loser):
 def columns(label):
     """Seven rows, of which two are pairs with a caption less, one is a tie, one was not judged."""
     return {
-        "jpg_0": [picture(2 * i) for i in range(7)],
-        "jpg_1": [picture(2 * i + 1) for i in range(7)],
+        "jpg_0": [image(2 * i) for i in range(7)],
+        "jpg_1": [image(2 * i + 1) for i in range(7)],
         "label_0": [label(v) for v in (1, 0, 1, 0, 0.5, 1, 1)],
         "label_1": [label(v) for v in (0, 1, 0, 1, 0.5, 0, 0)],
         "caption": CAPTIONS,
@@ -82,7 +82,7 @@ def write(root):
     lists = Features({name: List(Value("float64")) for name in scores})
     scored = Features({**features(Value("binary"), "float64"), **lists})
     Dataset.from_dict({**floats, **scores}, scored).to_parquet(root / "scored.parquet", batch_size=3)
-    # What other writers make of the same rows: other types of Arrow, codecs, pages of one row, groups of three.
+    # What other writers make of the same rows: other types of Arrow, VAEs, pages of one row, groups of three.
     for name, image, text, options in [
         ("large", pa.large_binary(), pa.large_string(), {"compression": "zstd", "use_dictionary": False}),
         ("dictionary", pa.binary(), pa.dictionary(pa.int32(), pa.string()), {"compression": "brotli"}),
@@ -139,7 +139,7 @@ def record(root):
     (root / "rows.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     save_meta(
         root, __doc__.splitlines()[0], 0, ("datasets", "pyarrow"), {"bytes": 0.0, "soft_label": 1e-6},
-        "pictures, labels and captions are compared exactly; soft labels were computed in single precision", precision=None,
+        "images, labels and captions are compared exactly; soft labels were computed in single precision", precision=None,
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Records one training step of each preference method in f64, from our own reading of the papers.
 
 `losses/batch` holds what the methods share: four pairs, the policy (the network of `models/unet-demo`, slightly moved)
-and its inputs. The reference is `models/unet-demo` itself. Every error is a mean over one picture's elements.
+and its inputs. The reference is `models/unet-demo` itself. Every error is a mean over one image's elements.
 `diffusion-dpo-safeguard` scales the gradient of every loser's error by its own factor. `kto` takes the winners as liked and the losers
-as disliked pictures, on the pairs' shared noise, and `mean_gain` as the mean gain of the step before; that of the batch, which
+as disliked images, on the pairs' shared noise, and `mean_gain` as the mean gain of the step before; that of the batch, which
 `by_batch` is recorded with, is cut off at 0.
 """
 
@@ -36,17 +36,17 @@ ALPHA_BAR = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, TRAIN_STE
 
 
 def at(values, x):
-    """One value per picture, in the picture's type and shape."""
+    """One value per image, in the image's type and shape."""
     return values.to(x.dtype).view(-1, 1, 1, 1)
 
 
 def mean_product(one, other):
-    """Per picture."""
+    """Per image."""
     return (one * other).mean((1, 2, 3))
 
 
 def errors(residuals):
-    """Mean squared error per picture, winners first, of output minus target for winners and then losers."""
+    """Mean squared error per image, winners first, of output minus target for winners and then losers."""
     return mean_product(residuals, residuals).chunk(2)
 
 
@@ -59,7 +59,7 @@ def safeguard(residuals):
 
 
 def kto_losses(gain, point):
-    """jacklishufan/diffusion-kto, sigmoid utility: every picture's loss and logit; the first half is liked."""
+    """jacklishufan/diffusion-kto, sigmoid utility: every image's loss and logit; the first half is liked."""
     sign, weight = torch.ones_like(gain), torch.ones_like(gain)
     disliked = slice(len(gain) // 2, None)
     sign[disliked], weight[disliked] = -1, SETTINGS["kto"]["lambda_disliked"]

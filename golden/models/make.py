@@ -45,7 +45,7 @@ UNETS = {
         dict(SD, attention_head_dim=2),
         (8, 12),
         "SD1 layout: convolutions around the transformers, an integer attention_head_dim that counts heads, "
-        "a picture that is not square",
+        "an image that is not square",
     ),
     "unet-sd2v": (
         dict(SD, attention_head_dim=(2, 4, 4), use_linear_projection=True, upcast_attention=True),
@@ -172,7 +172,7 @@ def unet_inputs(config, size, seed):
 
 
 def unet_run(unet, given, dtype):
-    """One forward and backward, with every picture of the batch at its own timestep."""
+    """One forward and backward, with every image of the batch at its own timestep."""
     sample, text = (given[k].to(dtype).requires_grad_() for k in ("sample", "encoder_hidden_states"))
     added = {k: given[k].to(dtype) for k in ("text_embeds", "time_ids") if k in given}
     levels = range(len(unet.config.block_out_channels))

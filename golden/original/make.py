@@ -204,24 +204,24 @@ def kohya(lines, config, original):
     layers = {ours[: -len(".weight")]: stored[len("model.diffusion_model.") : -len(".weight")]
               for ours, stored, _ in lines if ours.endswith(".weight")}
     layers = {ours: stored if original else ours for ours, stored in layers.items() if ours.endswith(ADAPTED)}
-    spelt = {ours: "lora_unet_" + name.replace(".", "_") for ours, name in layers.items()}
+    spelled = {ours: "lora_unet_" + name.replace(".", "_") for ours, name in layers.items()}
     tensors = {}
-    for number, name in enumerate(spelt.values()):
+    for number, name in enumerate(spelled.values()):
         tensors |= {f"{name}.lora_down.weight": torch.full((1, 1), float(number)), f"{name}.lora_up.weight": torch.ones(1, 1),
                     f"{name}.alpha": torch.tensor(1.0)}
     with torch.device("meta"):
         unet_config = UNet2DConditionModel.from_config(config).config
     tensors = lora._maybe_map_sgm_blocks_to_diffusers(tensors, unet_config)
     converted, _ = lora._convert_non_diffusers_lora_to_diffusers(tensors)
-    ours = list(spelt)
+    ours = list(spelled)
     found = {}
     for name, tensor in converted.items():
         layer = re.fullmatch(r"unet\.(.*)[._]lora(?:\.down|_A)\.weight", name)
         if layer:
             layer = layer[1].replace(".processor.to_", ".to_")  # the older spelling of attention layers
             found[ours[int(tensor)]] = layer if not layer.endswith(".to_out") else f"{layer}.0"
-    assert found == {layer: layer for layer in spelt}, [(a, b) for a, b in found.items() if a != b][:5] + sorted(set(spelt) - set(found))[:5]
-    return [(layer, spelt[layer]) for layer in sorted(spelt)]
+    assert found == {layer: layer for layer in spelled}, [(a, b) for a, b in found.items() if a != b][:5] + sorted(set(spelled) - set(found))[:5]
+    return [(layer, spelled[layer]) for layer in sorted(spelled)]
 
 
 def text(config, prefix, open_clip):

@@ -46,7 +46,7 @@ CASES = {
 ETA = {"ddim-eta": 0.5}
 
 
-def inputs(config, steps, eta, seed, shape=(2, 4, 8, 8), picture=False):
+def inputs(config, steps, eta, seed, shape=(2, 4, 8, 8), image=False):
     draws = Draws(seed)
     draws.normal("initial", *shape)
     draws.normal("encoder_hidden_states", 2, 7, config.cross_attention_dim)
@@ -58,8 +58,8 @@ def inputs(config, steps, eta, seed, shape=(2, 4, 8, 8), picture=False):
         draws.keep("negative_time_ids", torch.tensor([[32.0, 32, 0, 0, 64, 64], [64, 64, 0, 0, 64, 80]]))
     if eta:
         draws.normal("variance_noise", steps, *shape)
-    if picture:
-        draws.normal("picture", *shape)
+    if image:
+        draws.normal("image", *shape)
     return draws.kept
 
 

@@ -30,7 +30,7 @@ TURBO = dict(SDXL, _class_name="EulerAncestralDiscreteScheduler", timestep_spaci
 
 # name: (UNet case, scheduler_config.json, height and width of latents, what)
 CASES = {
-    "solvers-sd1": ("unet-sd1", SD1, (8, 8), "SD1's configuration, which is silent about timesteps; pictures to start from"),
+    "solvers-sd1": ("unet-sd1", SD1, (8, 8), "SD1's configuration, which is silent about timesteps; images to start from"),
     "solvers-sd2v": ("unet-sd2v", SD2V, (6, 10), "v-prediction; sides that the network cannot halve evenly; rescaled guidance"),
     "solvers-sdxl": ("unet-sdxl", SDXL, (8, 8), "SDXL's configuration: leading timesteps whatever the solver"),
     "solvers-turbo": ("unet-sdxl", TURBO, (8, 8), "SDXL-Turbo's configuration: one to four trailing steps without guidance"),
@@ -58,7 +58,7 @@ class Noises:
 
 @torch.no_grad()
 def trajectory(scheduler, predict, given, steps, strength=None):
-    """The last latents, from noise or from a picture."""
+    """The last latents, from noise or from an image."""
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps
     if strength is None:
@@ -68,7 +68,7 @@ def trajectory(scheduler, predict, given, steps, strength=None):
         timesteps = timesteps[first:]
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
-        latents = scheduler.add_noise(given["picture"], given["initial"], timesteps[:1])
+        latents = scheduler.add_noise(given["image"], given["initial"], timesteps[:1])
     with Noises(given["variance_noise"]):
         for t in timesteps:
             prediction = predict(scheduler.scale_model_input(latents, t), t)
@@ -82,7 +82,7 @@ def runs(name, config):
         return [(f"{solver}.{n}", solver, n, 0.0, 0.0, None) for solver in ("euler", "euler-ancestral") for n in (1, 2, 3, 4)]
     plain = [(f"{solver}.{STEPS}", solver, STEPS, GUIDANCE, 0.0, None) for solver in SOLVERS if solver != "ddim"]
     if name == "solvers-sd1":
-        plain += [(f"{solver}.picture", solver, STEPS, GUIDANCE, 0.0, STRENGTH) for solver in SOLVERS]
+        plain += [(f"{solver}.image", solver, STEPS, GUIDANCE, 0.0, STRENGTH) for solver in SOLVERS]
     if name == "solvers-sd2v":
         plain += [("euler.rescaled", "euler", STEPS, GUIDANCE, RESCALE, None)]
     return plain
@@ -92,7 +92,7 @@ def record_case(folder, seed, inputs, unet_case, config, size, what):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scheduler_config.json").write_text(json.dumps(config, indent=2) + "\n")
     unet = load_unet(unet_case)
-    given = inputs(unet.config, STEPS, True, seed, (2, 4, *size), picture=folder.name == "solvers-sd1")
+    given = inputs(unet.config, STEPS, True, seed, (2, 4, *size), image=folder.name == "solvers-sd1")
 
     def run(model, dtype):
         wide = {k: v.to(dtype) for k, v in given.items()}

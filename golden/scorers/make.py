@@ -1,4 +1,4 @@
-"""Records what published code says about fifty pictures, with tiny networks of random weights.
+"""Records what published code says about fifty images, with tiny networks of random weights.
 
 PickScore, CLIP score: transformers' CLIPModel. HPS: open_clip's CLIP, whose names its file has. ImageReward: transformers' port
 of BLIP under the file's names, because the authors' package does not import with it. The steps around the networks are in
@@ -65,7 +65,7 @@ def meta(folder, what, seed, measured=None, packages=PACKAGES):
 def pixels(root):
     """Every transform at 16 pixels; what is made of bytes as bytes."""
     root.mkdir(parents=True, exist_ok=True)
-    images = [peers.picture(i) for i in range(len(peers.SIZES))]
+    images = [peers.image(i) for i in range(len(peers.SIZES))]
     mean, std = torch.tensor(peers.MEAN).view(3, 1, 1), torch.tensor(peers.STD).view(3, 1, 1)
     tensors = {"pad": torch.stack([peers.pad(SIDE)(image) for image in images])}
     for name, see in [("cut", peers.cut(SIDE)), ("cut_to_even", peers.cut_to_even(SIDE))]:
@@ -76,7 +76,7 @@ def pixels(root):
     weights = torch.arange(224, dtype=torch.float64) + 1
     tensors["cut224"] = ((sides * 255).round().double() * weights).sum(-1)
     save_tensors(root / "io.safetensors", tensors, wide=["cut224"])
-    meta(root, "fifty pictures as image towers see them", 0)
+    meta(root, "fifty images as image towers see them", 0)
 
 
 def clip(root):
@@ -91,19 +91,19 @@ def clip(root):
     model = redraw(CLIPModel(config), 701)
     model.logit_scale.data.fill_(3.25)
     mlp = redraw(peers.head((20, 12, 8, 4, 1), WIDTH), 702)
-    # transformers 5 leaves out what published folders still have.
+    # transformers 5 skips what published folders still have.
     save_file({k: v.contiguous() for k, v in sorted(model.state_dict().items())}, root / "model.safetensors", {"format": "pt"})
     model.config.save_pretrained(root)
     numbers = [n for n, layer in enumerate(mlp) if isinstance(layer, torch.nn.Linear)]
     torch.save({f"layers.{n}.{k}": v for n in numbers for k, v in mlp[n].state_dict().items()}, root / "head.pth")
-    images = [peers.picture(i) for i in range(len(peers.SIZES))]
+    images = [peers.image(i) for i in range(len(peers.SIZES))]
     ids = [encode(prompt) for prompt in prompts()]
     pick, cosine, seen = peers.transformers_clip(model.double(), peers.cut(SIDE), images, ids)
     with torch.no_grad():
         aesthetic = mlp.double()(seen)[:, 0]
     scores = {"pick-score": pick, "clip-score": 100 * cosine, "aesthetic": aesthetic}
     save_tensors(root / "io.safetensors", scores, wide=scores)
-    meta(root, "PickScore, CLIP score and the aesthetic score of fifty pictures", 701)
+    meta(root, "PickScore, CLIP score and the aesthetic score of fifty images", 701)
 
 
 def hps(root):
@@ -118,14 +118,14 @@ def hps(root):
     torch.save({"epoch": 1, "state_dict": model.state_dict()}, root / "HPS_v2.1_compressed.pt")
     both = {"model_cfg": config, "preprocess_cfg": {"mean": peers.MEAN, "std": peers.STD}}
     (root / "open_clip_config.json").write_text(json.dumps(both, indent=2) + "\n")
-    images = [peers.picture(i) for i in range(len(peers.SIZES))]
+    images = [peers.image(i) for i in range(len(peers.SIZES))]
     ids = [encode(prompt) for prompt in prompts()]
     padded = [row + [0] * (TOKENS - len(row)) for row in ids]
     cosine = peers.open_clip_cosine(model.double(), peers.pad(SIDE), images, padded)
     save_tensors(root / "io.safetensors", {"hps-v2.1": 100 * cosine}, wide=["hps-v2.1"])
     cleaned = [[text, whitespace_clean(basic_clean(text))] for text in TEXTS]
     (root / "cleaned.json").write_text(json.dumps(cleaned, indent=1) + "\n")
-    meta(root, "HPS v2.1 of fifty pictures; how open_clip cleans prompts", 703, packages=[*PACKAGES, "open_clip_torch", "ftfy"])
+    meta(root, "HPS v2.1 of fifty images; how open_clip cleans prompts", 703, packages=[*PACKAGES, "open_clip_torch", "ftfy"])
 
 
 def image_reward(root):
@@ -151,7 +151,7 @@ def image_reward(root):
     vision, text, mlp = (model.half().float() for model in (vision, text, mlp))
     named = peers.image_reward_names(vision, text, mlp)
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in named.items()}, root / "ImageReward.pt")
-    images = [peers.picture(i) for i in range(len(peers.SIZES))]
+    images = [peers.image(i) for i in range(len(peers.SIZES))]
     asked = [BERT_PROMPTS[i % len(BERT_PROMPTS)] for i in range(len(images))]
     tokens = [tokenizer(p, padding="max_length", truncation=True, max_length=35) for p in asked]
     ids, masks = [t.input_ids for t in tokens], [t.attention_mask for t in tokens]
@@ -159,7 +159,7 @@ def image_reward(root):
     tensors = {"image-reward": reward, "input_ids": torch.tensor(ids[: len(BERT_PROMPTS)], dtype=torch.int32)}
     save_tensors(root / "io.safetensors", tensors, wide=["image-reward"])
     (root / "prompts.json").write_text(json.dumps(BERT_PROMPTS, indent=1) + "\n")
-    meta(root, "ImageReward of fifty pictures; ids of BERT's tokenizer", 704)
+    meta(root, "ImageReward of fifty images; ids of BERT's tokenizer", 704)
 
 
 def record(root):

@@ -1,6 +1,6 @@
-"""What published code says about pictures: the steps of each scorer, for networks of any size.
+"""What published code says about images: the steps of each scorer, for networks of any size.
 
-Pictures are drawn by a formula (`picture`), which the tests compute again instead of reading files.
+Images are drawn by a formula (`image`), which the tests compute again instead of reading files.
 """
 
 import numpy
@@ -22,8 +22,8 @@ SIZES = [
 ]  # fmt: skip
 
 
-def picture(i):
-    """Gradients that wrap around, with noise on them: the `i`-th picture, whose size is `SIZES[i]`."""
+def image(i):
+    """Gradients that wrap around, with noise on them: the `i`-th image, whose size is `SIZES[i]`."""
     width, height = SIZES[i]
     x, y, c = numpy.meshgrid(numpy.arange(width), numpy.arange(height), numpy.arange(3), indexing="xy")
     x, y, c = (v.astype(numpy.uint32) for v in (x, y, c))
@@ -46,7 +46,7 @@ def cut_to_even(side):
 
 
 def pad(side):
-    """As hpsv2's `image_transform` has it with `resize_longest_max`: to numbers, resized, padded, then normalised."""
+    """As hpsv2's `image_transform` has it with `resize_longest_max`: to numbers, resized, padded, then normalized."""
 
     def see(image):
         pixels = ToTensor()(image.convert("RGB"))
@@ -67,7 +67,7 @@ def unit(x):
 
 
 def transformers_clip(model, see, images, ids):
-    """PickScore as its model card computes it, the cosine, and the picture's unit vector."""
+    """PickScore as its model card computes it, the cosine, and the image's unit vector."""
     pixels = torch.stack([see(image) for image in images]).to(model.logit_scale.dtype)
     with torch.no_grad():
         seen = torch.cat([projected(model.get_image_features(some[None])) for some in pixels])

@@ -34,10 +34,10 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width, height, colour, channels):
-    """A picture without compression, so that it is the same whatever wrote it."""
+def png(width, height, color, channels):
+    """An image without compression, so that it is the same whatever wrote it."""
     rows = b"".join(b"\0" + bytes((7 * x + 3 * y) % 256 for x in range(width * channels)) for y in range(height))
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b"")
 
 

@@ -1,10 +1,10 @@
 """Scorers at published size with random weights, beside published code: no download, but up to 4 GB of disk.
 
-    python golden/verify/scorers.py make pick-score|hps|image-reward|aesthetic FOLDER [--pictures 50]
-    tastemaker score FOLDER/pictures --scorer NAME=FOLDER/... --out FOLDER/ours.jsonl    (`make` prints the line)
+    python golden/verify/scorers.py make pick-score|hps|image-reward|aesthetic FOLDER [--images 50]
+    tastemaker score FOLDER/images --scorer NAME=FOLDER/... --out FOLDER/ours.jsonl    (`make` prints the line)
     python golden/verify/scorers.py compare FOLDER
 
-The networks of pick-score and aesthetic are asked for the CLIP score, too, that of hps for both versions. Pictures and steps are those of golden/scorers/peers.py. Published code runs in f32 here, as its users run it.
+The networks of pick-score and aesthetic are asked for the CLIP score, too, that of hps for both versions. Images and steps are those of golden/scorers/peers.py. Published code runs in f32 here, as its users run it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "golden" / "scorers"))
 import peers
 import torch
 
-PROMPTS = ["a fox in the snow, oil painting", "Portrait of an old man, 85mm", "two red houses & a lake", "cyberpunk city at night"]
+PROMPTS = ["a fox in the snow, oil generating", "Portrait of an old man, 85mm", "two red houses & a lake", "cyberpunk city at night"]
 
 
 def clip_folder(folder, config):
@@ -111,19 +111,19 @@ MAKERS = {"pick-score": pick_score, "hps": hps, "image-reward": image_reward, "a
 def make(name, folder, n):
     torch.manual_seed(0)
     folder = folder.resolve()
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     chosen = [i * len(peers.SIZES) // n for i in range(n)]
-    images, prompts = [peers.picture(i) for i in chosen], [PROMPTS[i % len(PROMPTS)] for i in range(n)]
+    images, prompts = [peers.image(i) for i in chosen], [PROMPTS[i % len(PROMPTS)] for i in range(n)]
     files = [f"{i:02}.png" for i in chosen]
     for file, image in zip(files, images):
-        image.save(folder / "pictures" / file)
+        image.save(folder / "images" / file)
     rows = [json.dumps({"file_name": file, "prompt": prompt}) + "\n" for file, prompt in zip(files, prompts)]
-    (folder / "pictures" / "metadata.jsonl").write_text("".join(rows))
+    (folder / "images" / "metadata.jsonl").write_text("".join(rows))
     scores = MAKERS[name](folder, images, prompts)
     theirs = {typed.split("=")[0]: dict(zip(files, of_all.tolist())) for typed, of_all in scores.items()}
     (folder / "theirs.json").write_text(json.dumps(theirs))
     typed = " ".join(f"--scorer {typed}" for typed in scores)
-    print(f"tastemaker score {folder / 'pictures'} {typed} --out {folder / 'ours.jsonl'}")
+    print(f"tastemaker score {folder / 'images'} {typed} --out {folder / 'ours.jsonl'}")
 
 
 def compare(folder):
@@ -133,17 +133,17 @@ def compare(folder):
         ours = {pathlib.Path(row["image"]).name: row[name] for row in rows}
         worst = max(abs(ours[file] - score) for file, score in scores.items())
         spread = max(scores.values()) - min(scores.values())
-        print(f"{name}: {len(ours)} pictures, largest difference {worst:.1e}, scores spread over {spread:.2g}")
+        print(f"{name}: {len(ours)} images, largest difference {worst:.1e}, scores spread over {spread:.2g}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["make", "compare"])
     parser.add_argument("rest", nargs="+")
-    parser.add_argument("--pictures", type=int, default=50)
+    parser.add_argument("--images", type=int, default=50)
     args = parser.parse_args()
     if args.what == "make":
-        return make(args.rest[0], pathlib.Path(args.rest[1]), args.pictures)
+        return make(args.rest[0], pathlib.Path(args.rest[1]), args.images)
     compare(pathlib.Path(args.rest[0]))
 
 

@@ -81,7 +81,7 @@ impl IconSet {
         ))
     }
 
-    /// Renders `code` centred on white, the longer side of its view box filling the cell up to the style's margin.
+    /// Renders `code` centerd on white, the longer side of its view box filling the cell up to the style's margin.
     ///
     /// # Errors
     /// When the set lacks the icon or the drawing is not valid SVG.

@@ -1,4 +1,4 @@
-//! A byte-level BPE vocabulary in CLIP's format, learnt from the captions.
+//! A byte-level BPE vocabulary in CLIP's format, learned from the captions.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,11 +15,11 @@ const WORD_END: &str = "</w>";
 /// CLIP's contractions, tried before anything else.
 const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
 
-/// A learnt vocabulary.
+/// A learned vocabulary.
 pub struct Bpe {
     /// Entries in id order.
     pub entries: Vec<String>,
-    /// Merges in the order learnt, which is also the order of their rank.
+    /// Merges in the order learned, which is also the order of their rank.
     pub merges: Vec<(String, String)>,
 }
 

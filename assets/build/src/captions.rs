@@ -48,7 +48,7 @@ pub fn split_of(code: &str, share: f64) -> Split {
     if unit_interval(code) < share { Split::HeldOut } else { Split::Train }
 }
 
-/// Normalises a code-point sequence: lower case, no `fe0f`.
+/// Normalizes a code-point sequence: lower case, no `fe0f`.
 pub fn normal_code(code: &str) -> String {
     let lower = code.to_lowercase();
     let kept: Vec<&str> = lower.split('-').filter(|point| *point != "fe0f").collect();

@@ -18,8 +18,8 @@ use tastemaker_assets::{bpe, safety};
 const LABEL_WEIGHT: u64 = 4;
 /// Length of every token sequence, special tokens included.
 const MAX_TOKENS: usize = 16;
-/// Licence of what is derived from emojibase alone.
-const TEXT_LICENCE: &str = EMOJIBASE.licence;
+/// License of what is derived from emojibase alone.
+const TEXT_LICENSE: &str = EMOJIBASE.license;
 
 /// Remakes the art, captions, safety list and tokenizer of the embedded default.
 #[derive(Parser)]
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
         files.push(write_atlas(&args.out, set, set.style.name, codes, COLUMNS)?);
         files.push(write_atlas(&args.out, set, &format!("{}-extra", set.style.name), [safety::SIGN], 1)?);
     }
-    files.extend(licences(&args.out)?);
+    files.extend(licenses(&args.out)?);
     for file in &files {
         println!("{:>9}  {}", file.bytes, file.path);
     }
@@ -95,7 +95,7 @@ fn write_texts(out: &Path, captions: &[Caption], sign: &Caption) -> Result<Vec<F
     ["captions.json".to_owned(), "safety.json".to_owned()]
         .into_iter()
         .chain(names.map(|name| format!("tokenizer/{name}")))
-        .map(|path| manifest::measure(out, &path, &[EMOJIBASE.package], TEXT_LICENCE))
+        .map(|path| manifest::measure(out, &path, &[EMOJIBASE.package], TEXT_LICENSE))
         .collect()
 }
 
@@ -109,11 +109,11 @@ fn write_atlas<'a>(
     let cells = codes.into_iter().map(|code| set.cell(code)).collect::<Result<Vec<_>>>()?;
     let path = format!("art/{stem}.png");
     write(out, &path, &art::png(&art::atlas(&cells, columns)?)?)?;
-    manifest::measure(out, &path, &[set.style.source.package], set.style.source.licence)
+    manifest::measure(out, &path, &[set.style.source.package], set.style.source.license)
 }
 
-/// Lists the upstream licence texts, which are kept by hand.
-fn licences(out: &Path) -> Result<Vec<FileEntry>> {
+/// Lists the upstream license texts, which are kept by hand.
+fn licenses(out: &Path) -> Result<Vec<FileEntry>> {
     let folder = out.join("LICENSES");
     let mut names = fs::read_dir(&folder)
         .with_context(|| format!("listing {}", folder.display()))?

@@ -35,7 +35,7 @@ pub struct SourceEntry {
     /// SHA-256 of its tarball.
     pub sha256: String,
     /// SPDX expression.
-    pub licence: String,
+    pub license: String,
     /// Whom to credit.
     pub attribution: String,
     /// Where it is made.
@@ -54,21 +54,21 @@ pub struct FileEntry {
     /// npm packages it is made from; empty for texts.
     pub sources: Vec<String>,
     /// SPDX expression.
-    pub licence: String,
+    pub license: String,
 }
 
 /// Measures the file at `path` under `root`.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn measure(root: &Path, path: &str, sources: &[&str], licence: &str) -> Result<FileEntry> {
+pub fn measure(root: &Path, path: &str, sources: &[&str], license: &str) -> Result<FileEntry> {
     let content = fs::read(root.join(path)).with_context(|| format!("reading {path}"))?;
     Ok(FileEntry {
         path: path.to_owned(),
         bytes: content.len() as u64,
         sha256: sha256_hex(&content),
         sources: sources.iter().map(|&name| name.to_owned()).collect(),
-        licence: licence.to_owned(),
+        license: license.to_owned(),
     })
 }
 
@@ -80,7 +80,7 @@ pub fn of(files: Vec<FileEntry>) -> Manifest {
             package: source.package.to_owned(),
             version: source.version.to_owned(),
             sha256: source.sha256.to_owned(),
-            licence: source.licence.to_owned(),
+            license: source.license.to_owned(),
             attribution: source.attribution.to_owned(),
             upstream: source.upstream.to_owned(),
         })

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::captions::{Caption, Split, split_of};
 
-/// The picture shown instead of a refused one: the "prohibited" sign, drawn in every style.
+/// The image shown instead of a refused one: the "prohibited" sign, drawn in every style.
 pub const SIGN: &str = "1f6ab";
 
 /// The policy, word for word as `safety.json` states it.
-pub const POLICY: &str = "a mock picture-book policy for small children, made up for this demo: no alcohol or drunkenness, \
+pub const POLICY: &str = "a mock image-book policy for small children, made up for this demo: no alcohol or drunkenness, \
 no blades or explosions, no images of death, no vomit, sickness or excrement, no rage or cursing, no devils or ogres, \
 no disease carriers";
 
@@ -107,7 +107,7 @@ pub struct Safety {
     pub version: u32,
     /// What the list refuses.
     pub policy: String,
-    /// The picture that wins on refused prompts.
+    /// The image that wins on refused prompts.
     pub replacement: Replacement,
     /// Refused captions.
     #[serde(rename = "unsafe")]
@@ -116,7 +116,7 @@ pub struct Safety {
     pub reviewed_safe: Vec<Passed>,
 }
 
-/// Where the replacement picture is.
+/// Where the replacement image is.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replacement {
     /// Code of the sign.
@@ -175,7 +175,7 @@ pub fn list(captions: &[Caption], sign: &Caption) -> Result<Safety> {
         .iter()
         .map(|entry| {
             let alternative = find(entry.alternative)?;
-            // The alternative is a training target, so it must be a picture that training may see.
+            // The alternative is a training target, so it must be an image that training may see.
             ensure!(alternative.split == Split::Train, "the alternative {:?} is held out", alternative.label);
             Ok(Unsafe {
                 code: entry.code.to_owned(),

@@ -19,7 +19,7 @@ pub struct Source {
     /// SHA-256 of the tarball, lower-case hex.
     pub sha256: &'static str,
     /// SPDX expression of what we take from it.
-    pub licence: &'static str,
+    pub license: &'static str,
     /// Whom to credit, in one line.
     pub attribution: &'static str,
     /// Where the package's content is made.
@@ -31,7 +31,7 @@ pub const NOTO: Source = Source {
     package: "@iconify-json/noto",
     version: "1.2.9",
     sha256: "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
-    licence: "Apache-2.0",
+    license: "Apache-2.0",
     attribution: "Noto Emoji, Google Inc.",
     upstream: "https://github.com/googlefonts/noto-emoji",
 };
@@ -41,7 +41,7 @@ pub const TWEMOJI: Source = Source {
     package: "@iconify-json/twemoji",
     version: "1.2.5",
     sha256: "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
-    licence: "CC-BY-4.0",
+    license: "CC-BY-4.0",
     attribution: "Twemoji, Twitter, Inc. and other contributors",
     upstream: "https://github.com/jdecked/twemoji",
 };
@@ -51,7 +51,7 @@ pub const FLUENT_FLAT: Source = Source {
     package: "@iconify-json/fluent-emoji-flat",
     version: "1.2.6",
     sha256: "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
-    licence: "MIT",
+    license: "MIT",
     attribution: "Fluent Emoji, Microsoft Corporation",
     upstream: "https://github.com/microsoft/fluentui-emoji",
 };
@@ -61,7 +61,7 @@ pub const FLUENT_HIGH_CONTRAST: Source = Source {
     package: "@iconify-json/fluent-emoji-high-contrast",
     version: "1.2.6",
     sha256: "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0",
-    licence: "MIT",
+    license: "MIT",
     attribution: "Fluent Emoji, Microsoft Corporation",
     upstream: "https://github.com/microsoft/fluentui-emoji",
 };
@@ -71,7 +71,7 @@ pub const EMOJIBASE: Source = Source {
     package: "emojibase-data",
     version: "17.0.0",
     sha256: "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
-    licence: "MIT AND Unicode-3.0",
+    license: "MIT AND Unicode-3.0",
     attribution: "emojibase, Miles Johnson; labels and tags from Unicode CLDR, Unicode, Inc.",
     upstream: "https://github.com/milesj/emojibase",
 };

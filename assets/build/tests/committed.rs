@@ -33,9 +33,9 @@ fn captions() -> Vec<Caption> {
 }
 
 fn atlas(name: &str) -> RgbImage {
-    let picture = image::open(demo().join("art").join(format!("{name}.png"))).unwrap();
-    assert_eq!(picture.color(), image::ColorType::Rgb8, "{name}");
-    picture.into_rgb8()
+    let image = image::open(demo().join("art").join(format!("{name}.png"))).unwrap();
+    assert_eq!(image.color(), image::ColorType::Rgb8, "{name}");
+    image.into_rgb8()
 }
 
 fn cell(sheet: &RgbImage, index: u32) -> RgbImage {
@@ -73,16 +73,16 @@ fn every_built_file_is_listed_and_the_total_is_under_five_million_bytes() {
 }
 
 #[test]
-fn the_manifest_names_the_pinned_sources_and_no_share_alike_licence() {
+fn the_manifest_names_the_pinned_sources_and_no_share_alike_license() {
     let manifest: Manifest = json("manifest.json");
-    let pinned: Vec<_> = SOURCES.iter().map(|s| (s.package, s.version, s.sha256, s.licence)).collect();
+    let pinned: Vec<_> = SOURCES.iter().map(|s| (s.package, s.version, s.sha256, s.license)).collect();
     let listed: Vec<_> = manifest
         .sources
         .iter()
-        .map(|s| (s.package.as_str(), s.version.as_str(), s.sha256.as_str(), s.licence.as_str()))
+        .map(|s| (s.package.as_str(), s.version.as_str(), s.sha256.as_str(), s.license.as_str()))
         .collect();
     assert_eq!(listed, pinned);
-    assert!(manifest.files.iter().all(|file| !file.licence.contains("-SA-")));
+    assert!(manifest.files.iter().all(|file| !file.license.contains("-SA-")));
 }
 
 #[test]
@@ -163,13 +163,13 @@ fn only_two_pairs_of_captions_share_a_drawing() {
 #[test]
 fn high_contrast_is_grey_and_the_other_styles_are_not() {
     for style in STYLES {
-        let coloured = atlas(style.name).pixels().any(|pixel| pixel[0] != pixel[1] || pixel[1] != pixel[2]);
-        assert_eq!(coloured, style.name != "fluent-high-contrast", "{}", style.name);
+        let colored = atlas(style.name).pixels().any(|pixel| pixel[0] != pixel[1] || pixel[1] != pixel[2]);
+        assert_eq!(colored, style.name != "fluent-high-contrast", "{}", style.name);
     }
 }
 
 #[test]
-fn the_safety_list_refers_to_captions_and_trains_only_on_training_pictures() {
+fn the_safety_list_refers_to_captions_and_trains_only_on_training_images() {
     let safety: Safety = json("safety.json");
     let captions = captions();
     let find = |code: &str| captions.iter().find(|caption| caption.code == code).unwrap();

@@ -29,11 +29,11 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Align a model with pairs of images.
     Train(Box<TrainArgs>),
-    /// Paint prompts with a model, or with a model and a LoRA.
+    /// Generate prompts with a model, or with a model and a LoRA.
     Sample(Box<SampleArgs>),
-    /// Score pictures for their prompts.
+    /// Score images for their prompts.
     Score(ScoreArgs),
-    /// Paint prompts with several models, score the pictures, and say who wins.
+    /// Generate prompts with several models, score the images, and say who wins.
     Compare(Box<CompareArgs>),
     /// Say how often a model prefers the images that people prefer.
     Accuracy(Box<AccuracyArgs>),

@@ -48,7 +48,7 @@ pub struct UsageError(pub String);
 #[error("{0}")]
 pub struct FindingsError(pub String);
 
-/// Pictures or prompts that are not there or cannot be read.
+/// Images or prompts that are not there or cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DataFault(pub String);
@@ -118,11 +118,11 @@ fn of_eval(error: &EvalError) -> Exit {
         EvalError::Store(error) => of_store(error, Exit::Data),
         EvalError::Schedule(_) | EvalError::Size { .. } | EvalError::Weight { .. } => Exit::Usage,
         EvalError::Prompts { .. }
-        | EvalError::Pictures { .. }
-        | EvalError::Picture(_)
-        | EvalError::PictureShape { .. }
+        | EvalError::Images { .. }
+        | EvalError::Image(_)
+        | EvalError::ImageShape { .. }
         | EvalError::UnknownPrompt { .. } => Exit::Data,
-        EvalError::PictureScore { .. } => Exit::Model,
+        EvalError::ImageScore { .. } => Exit::Model,
         EvalError::Compared { .. } => Exit::Output,
         _ => Exit::Internal,
     }

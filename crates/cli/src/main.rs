@@ -6,9 +6,9 @@ mod commands;
 mod demo;
 mod exit;
 mod hub;
+mod images;
 mod judges;
 mod pairs;
-mod pictures;
 mod progress;
 mod ranks;
 mod signals;
@@ -47,7 +47,7 @@ fn dispatch(Typed { command, notices }: Typed) -> anyhow::Result<()> {
     }
 }
 
-/// An error with its causes, those left out that the text before them already says.
+/// An error with its causes, those skipped that the text before them already says.
 fn in_full(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
         if text.is_empty() {

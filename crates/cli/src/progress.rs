@@ -57,8 +57,8 @@ impl Progress {
                     self.line(&format!("computed the reference of {} steps", bank.n_steps));
                 }
             }
-            Event::LeftOut(row) => {
-                self.line(&format!("left out: pair {} ({}): {}", row.pair, row.place, row.detail));
+            Event::Skipped(row) => {
+                self.line(&format!("skipped: pair {} ({}): {}", row.pair, row.place, row.detail));
             }
             Event::Start(start) => {
                 self.began = Instant::now();
@@ -79,7 +79,7 @@ impl Progress {
                 let what = if *best { "best so far" } else { "saved" };
                 self.line(&format!("step {step}: {what}, {}", path.display()));
             }
-            Event::Pictures { step, paths } => self.line(&format!("step {step}: {} pictures", paths.len())),
+            Event::Images { step, paths } => self.line(&format!("step {step}: {} images", paths.len())),
             Event::Stopping { step, reason } => self.line(&format!("stopping behind step {step}: {reason}")),
             Event::Finish(_) => self.end(),
         }

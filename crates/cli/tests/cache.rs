@@ -95,7 +95,7 @@ fn training_from_the_cache_is_training_from_pixels() {
 }
 
 #[test]
-fn rows_that_cannot_be_read_are_left_out_by_name_and_the_rest_is_trained_on() {
+fn rows_that_cannot_be_read_are_skipped_by_name_and_the_rest_is_trained_on() {
     for more in ["", "--no_cache"] {
         let bench = Bench::new();
         fs::remove_file(bench.path("pairs/warm1.png")).unwrap();
@@ -104,20 +104,20 @@ fn rows_that_cannot_be_read_are_left_out_by_name_and_the_rest_is_trained_on() {
         let said = train(&bench, "out", &format!("--method diffusion-dpo --max_train_steps 6 {more}"));
         assert!(
             said.stderr.contains(
-                "1 row is left out: 1 with an image that is not there\nnote: row 2: pairs/warm1.png"
+                "1 row is skipped: 1 with an image that is not there\nnote: row 2: pairs/warm1.png"
             ),
             "{}",
             said.stderr
         );
         assert!(
-            said.stderr.contains("left out: pair 4 (row 5): its loser does not decode"),
+            said.stderr.contains("skipped: pair 4 (row 5): its loser does not decode"),
             "{}",
             said.stderr
         );
         let events = read_events(bench.path("out/events.jsonl")).unwrap().events;
         let named: Vec<u64> = events
             .iter()
-            .filter_map(|event| if let Event::LeftOut(row) = event { Some(row.pair) } else { None })
+            .filter_map(|event| if let Event::Skipped(row) = event { Some(row.pair) } else { None })
             .collect();
         assert_eq!(named, [4], "{more}");
     }
@@ -129,7 +129,7 @@ fn a_stale_and_a_damaged_cache_are_refused_with_the_reason() {
     assert_eq!(cache(&bench, "cached", "").code, 0);
     let said = cache(&bench, "cached", "--no_hflip");
     assert_eq!(said.code, 3, "{}", said.stderr);
-    assert!(said.stderr.contains("mirrored is true there and false here"), "{}", said.stderr);
+    assert!(said.stderr.contains("flipped is true there and false here"), "{}", said.stderr);
 
     bench.pairs("pairs", 5);
     let said = bench.train("out", &["--method", "sft", "--cache_to", "cached"]);

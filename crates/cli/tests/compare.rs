@@ -44,20 +44,20 @@ fn summary(bench: &Bench) -> Value {
     serde_json::from_slice(&fs::read(bench.path("out/summary.json")).unwrap()).unwrap()
 }
 
-/// What the pictures of a folder show, by name, sheets left out.
+/// What the images of a folder show, by name, sheets skipped.
 fn pixels(folder: &Path) -> BTreeMap<PathBuf, RgbImage> {
-    let pictures = files(folder).into_iter().filter(|(path, _)| !path.ends_with("contact-sheet.png"));
-    pictures.map(|(path, bytes)| (path, image::load_from_memory(&bytes).unwrap().into_rgb8())).collect()
+    let images = files(folder).into_iter().filter(|(path, _)| !path.ends_with("contact-sheet.png"));
+    images.map(|(path, bytes)| (path, image::load_from_memory(&bytes).unwrap().into_rgb8())).collect()
 }
 
-fn painted(bench: &Bench) -> BTreeMap<PathBuf, SystemTime> {
+fn generated(bench: &Bench) -> BTreeMap<PathBuf, SystemTime> {
     let changed =
-        |path: &Path| fs::metadata(bench.path("out/pictures").join(path)).unwrap().modified().unwrap();
-    files(&bench.path("out/pictures")).into_iter().map(|(path, _)| (path.clone(), changed(&path))).collect()
+        |path: &Path| fs::metadata(bench.path("out/images").join(path)).unwrap().modified().unwrap();
+    files(&bench.path("out/images")).into_iter().map(|(path, _)| (path.clone(), changed(&path))).collect()
 }
 
 #[test]
-fn pictures_are_those_of_sample_and_nothing_is_made_twice() {
+fn images_are_those_of_sample_and_nothing_is_made_twice() {
     let bench = bench();
     let said = compare(&bench, &["model", "other", "--seed", "7", "--num_images_per_prompt", "2"]);
     assert!(said.stdout.contains("win rates against model"), "{}", said.stdout);
@@ -66,23 +66,23 @@ fn pictures_are_those_of_sample_and_nothing_is_made_twice() {
         ["sample", "--model", "other", "--prompts", "prompts.txt", "--seed", "7", "--out", "sampled"];
     let more = ["--num_images_per_prompt", "2", "--num_inference_steps", "2", "--batch_size", "2"];
     bench.succeed(&[sample.as_slice(), &more].concat());
-    assert!(pixels(&bench.path("sampled")) == pixels(&bench.path("out/pictures/other")));
+    assert!(pixels(&bench.path("sampled")) == pixels(&bench.path("out/images/other")));
 
-    let (before, first) = (painted(&bench), summary(&bench));
+    let (before, first) = (generated(&bench), summary(&bench));
     let scores = fs::read(bench.path("out/scores.jsonl")).unwrap();
     assert_eq!(before.len(), 16);
     let again = compare(&bench, &["model", "other", "--seed", "7", "--num_images_per_prompt", "2"]);
     assert!(again.stdout.contains("nearest-art: all scores are there"), "{}", again.stdout);
-    assert_eq!((painted(&bench), summary(&bench)), (before.clone(), first));
+    assert_eq!((generated(&bench), summary(&bench)), (before.clone(), first));
     assert_eq!(fs::read(bench.path("out/scores.jsonl")).unwrap(), scores);
 
-    // Only what is lost is painted again, to the last bit, and it keeps its score.
-    let lost = bench.path("out/pictures/other/0002-8.png");
+    // Only what is lost is generated again, to the last bit, and it keeps its score.
+    let lost = bench.path("out/images/other/0002-8.png");
     let bytes = fs::read(&lost).unwrap();
     fs::remove_file(&lost).unwrap();
     compare(&bench, &["model", "other", "--seed", "7", "--num_images_per_prompt", "2"]);
     assert_eq!(fs::read(&lost).unwrap(), bytes);
-    let now = painted(&bench);
+    let now = generated(&bench);
     assert!(before.iter().filter(|(path, when)| now[*path] != **when).count() == 1);
     assert_eq!(fs::read(bench.path("out/scores.jsonl")).unwrap(), scores);
 }
@@ -94,25 +94,25 @@ fn a_killed_comparison_goes_on_where_it_was() {
     let bench = bench();
     let flags = args(&["model", "other", "--num_images_per_prompt", "8"]);
     let mut child = bench.start(&flags);
-    let (begun, folder) = (Instant::now(), bench.path("out/pictures"));
-    let n_painted = || {
+    let (begun, folder) = (Instant::now(), bench.path("out/images"));
+    let n_generated = || {
         let of = |name: &str| fs::read_dir(folder.join(name)).map_or(0, Iterator::count);
         of("model") + of("other")
     };
-    while n_painted() < 6 {
-        assert!(begun.elapsed() < Duration::from_secs(300), "nothing is painted");
+    while n_generated() < 6 {
+        assert!(begun.elapsed() < Duration::from_secs(300), "nothing is generated");
         std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let before: BTreeMap<_, _> = painted(&bench)
+    let before: BTreeMap<_, _> = generated(&bench)
         .into_iter()
         .filter(|(path, _)| path.extension().is_some_and(|end| end == "png"))
         .collect();
     assert!((1..64).contains(&before.len()), "{}", before.len());
     bench.succeed(&flags);
-    let now = painted(&bench);
-    assert!(before.iter().all(|(path, when)| now[path] == *when), "a picture was painted twice");
+    let now = generated(&bench);
+    assert!(before.iter().all(|(path, when)| now[path] == *when), "an image was generated twice");
     for name in ["report.html", "summary.json", "scores.jsonl", "compare.json"] {
         let of = |bench: &Bench| fs::read(bench.path("out").join(name)).unwrap();
         assert!(of(&bench) == of(&whole), "{name}");
@@ -123,12 +123,12 @@ fn a_killed_comparison_goes_on_where_it_was() {
 fn contestants_and_scorers_can_be_added_and_other_settings_are_refused() {
     let bench = bench();
     compare(&bench, &["model", "other"]);
-    let before = painted(&bench);
+    let before = generated(&bench);
     let said = compare(&bench, &["model", "other", "third=other", "--scorer", "nearest-art:style"]);
-    let now = painted(&bench);
+    let now = generated(&bench);
     assert!(before.iter().all(|(path, when)| now[path] == *when) && now.len() == 12);
-    assert!(said.stdout.contains("nearest-art: scoring 4 pictures"), "{}", said.stdout);
-    assert!(said.stdout.contains("nearest-art:style: scoring 12 pictures"), "{}", said.stdout);
+    assert!(said.stdout.contains("nearest-art: scoring 4 images"), "{}", said.stdout);
+    assert!(said.stdout.contains("nearest-art:style: scoring 12 images"), "{}", said.stdout);
     let duels = summary(&bench)["duels"].as_array().unwrap().len();
     assert_eq!(duels, 3 * 2 * 4, "three pairs, two scorers, three categories and all");
 
@@ -146,42 +146,42 @@ fn contestants_and_scorers_can_be_added_and_other_settings_are_refused() {
             .collect::<String>()
     };
     insta::assert_snapshot!(hashes(&refused));
-    assert_eq!(painted(&bench), now);
+    assert_eq!(generated(&bench), now);
 }
 
 #[test]
-fn parts_go_on_a_model_and_folders_of_pictures_need_none() {
+fn parts_go_on_a_model_and_folders_of_images_need_none() {
     let bench = bench();
     let train = ["--method", "mapo", "--adapter", "lora", "--learning_rate", "0.1"];
     let said = bench.train("lora", &train);
     assert_eq!(said.code, 0, "{}", said.stderr);
     fs::create_dir(bench.path("hps")).unwrap();
     for (number, shade) in [10, 90, 170, 250].into_iter().enumerate() {
-        let picture = RgbImage::from_pixel(40, 30, Rgb([shade; 3]));
-        picture.save(bench.path("hps").join(format!("{number:05}.jpg"))).unwrap();
+        let image = RgbImage::from_pixel(40, 30, Rgb([shade; 3]));
+        image.save(bench.path("hps").join(format!("{number:05}.jpg"))).unwrap();
     }
     compare(
         &bench,
         &["model", "model+lora/pytorch_lora_weights.safetensors", "dpo=other/unet", "hps", "--base", "model"],
     );
-    let bytes = |path: &str| fs::read(bench.path("out/pictures").join(path)).unwrap();
+    let bytes = |path: &str| fs::read(bench.path("out/images").join(path)).unwrap();
     assert!(bytes("model/0000-0.png") != bytes("lora/0000-0.png"));
     assert!(bytes("model/0000-0.png") != bytes("dpo/0000-0.png"));
-    assert!(!bench.path("out/pictures/hps").exists());
+    assert!(!bench.path("out/images/hps").exists());
     let summary = summary(&bench);
     let names: Vec<&str> =
         summary["contestants"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["model", "lora", "dpo", "hps"]);
     assert_eq!(summary["duels"].as_array().unwrap().len(), 6 * 4);
 
-    // A UNet of another model paints what the other model does.
+    // A UNet of another model generates what the other model does.
     let more = ["--prompts", "prompts.tsv", "--out", "whole"];
     bench.succeed(&[["compare"].as_slice(), &QUICK, &["other", "model"], &more].concat());
-    assert_eq!(bytes("dpo/0003-0.png"), fs::read(bench.path("whole/pictures/other/0003-0.png")).unwrap());
+    assert_eq!(bytes("dpo/0003-0.png"), fs::read(bench.path("whole/images/other/0003-0.png")).unwrap());
 }
 
 #[test]
-fn prompts_without_a_picture_are_left_out_only_when_asked() {
+fn prompts_without_an_image_are_skipped_only_when_asked() {
     let bench = bench();
     fs::create_dir_all(bench.path("closed")).unwrap();
     let mut list = String::new();
@@ -195,7 +195,7 @@ fn prompts_without_a_picture_are_left_out_only_when_asked() {
     compare(&bench, &["model", "closed", "--skip_missing"]);
     let summary = summary(&bench);
     assert_eq!((&summary["n_prompts"], &summary["duels"][0]["n"]), (&2.into(), &2.into()));
-    let names: Vec<PathBuf> = files(&bench.path("out/pictures")).into_iter().map(|(path, _)| path).collect();
+    let names: Vec<PathBuf> = files(&bench.path("out/images")).into_iter().map(|(path, _)| path).collect();
     assert_eq!(names, [PathBuf::from("model/0000-0.png"), PathBuf::from("model/0002-0.png")]);
 }
 
@@ -204,11 +204,11 @@ fn categories_and_counts_choose_prompts_and_keep_their_numbers() {
     let bench = bench();
     compare(&bench, &["model", "other", "--category", "animals", "--n_prompts", "1"]);
     let names: Vec<PathBuf> =
-        files(&bench.path("out/pictures/other")).into_iter().map(|(path, _)| path).collect();
+        files(&bench.path("out/images/other")).into_iter().map(|(path, _)| path).collect();
     assert_eq!(names, [PathBuf::from("0002-0.png")]);
-    let before = painted(&bench);
+    let before = generated(&bench);
     compare(&bench, &["model", "other"]);
-    let now = painted(&bench);
+    let now = generated(&bench);
     assert!(before.iter().all(|(path, when)| now[path] == *when) && now.len() == 8);
 }
 
@@ -238,7 +238,7 @@ fn what_cannot_be_compared_is_a_mistake_that_says_why() {
     .map(|more| format!("> {}\n{}", more.join(" "), mistake(&bench.run(&args(more)))))
     .collect();
     insta::assert_snapshot!(refused.join("\n"));
-    assert!(!bench.path("out/pictures").exists());
+    assert!(!bench.path("out/images").exists());
 }
 
 #[test]

@@ -52,13 +52,13 @@ fn a_check_says_what_it_found_and_where_the_page_is() {
 }
 
 #[test]
-fn training_leaves_out_what_the_list_names() {
+fn training_skips_what_the_list_names() {
     let bench = bench();
     assert_eq!(check(&bench, &["--fix"]).code, 0);
     let said = bench.train("out", &["--method", "mapo", "--exclude", "check-pairs/excluded.jsonl"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(
-        said.stderr.contains("note: 2 rows are left out: 1 ties, 1 excluded by a list"),
+        said.stderr.contains("note: 2 rows are skipped: 1 ties, 1 excluded by a list"),
         "{}",
         said.stderr
     );

@@ -48,7 +48,7 @@ fn open(bench: &Bench, name: &str, columns: &[(&str, &str)]) -> PairSet {
     open_with(&Location::local(bench.path(name)).unwrap(), &settings).unwrap()
 }
 
-/// Ids, captions and encoded pictures, the winner's first.
+/// Ids, captions and encoded images, the winner's first.
 fn contents(set: &PairSet) -> Vec<(u64, String, [Vec<u8>; 2])> {
     let images = |at| Half::BOTH.map(|half| set.encoded(at, half).unwrap());
     (0..set.len()).map(|at| (set.id(at).0, set.caption(at).to_owned(), images(at))).collect()
@@ -57,11 +57,11 @@ fn contents(set: &PairSet) -> Vec<(u64, String, [Vec<u8>; 2])> {
 const SCORED: [&str; 4] = ["--prompts", "prompts.txt", "--scorer", "nearest-art:style"];
 
 #[test]
-fn the_picture_with_the_higher_score_wins() {
+fn the_image_with_the_higher_score_wins() {
     let bench = bench();
     made(&bench, &[SCORED.as_slice(), &["--num_images_per_prompt", "3", "--out", "set"]].concat());
     let set = open(&bench, "set", &[]);
-    assert_eq!((set.len(), set.left_out().len()), (3, 0));
+    assert_eq!((set.len(), set.skipped().len()), (3, 0));
     let captions: Vec<&str> = (0..3).map(|at| set.caption(at)).collect();
     assert_eq!(captions, ["fox", "red apple", "hot beverage"]);
     // Scores beside the labels say the same as the labels
@@ -94,12 +94,12 @@ fn every_way_of_picking_makes_its_number_of_pairs() {
         let more = ["--num_images_per_prompt", "3", "--pick", pick, "--out", "set"];
         let said = made(&bench, &[SCORED.as_slice(), &more].concat());
         assert_eq!(open(&bench, "set", &[]).len(), n, "{pick}");
-        let painted = if pick == "all" {
-            "painted 9 pictures, 0 were there"
+        let generated = if pick == "all" {
+            "generated 9 images, 0 were there"
         } else {
-            "painted 0 pictures, 9 were there"
+            "generated 0 images, 9 were there"
         };
-        assert!(said.stdout.contains(painted), "{}", said.stdout);
+        assert!(said.stdout.contains(generated), "{}", said.stdout);
     }
     let wide =
         [SCORED.as_slice(), &["--num_images_per_prompt", "3", "--min_gap", "1e9", "--out", "set"]].concat();
@@ -137,7 +137,7 @@ fn a_set_that_was_stopped_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn prefixes_are_painted_with_and_not_told() {
+fn prefixes_are_generated_with_and_not_told() {
     let bench = bench();
     let sides = ["--prompts", "prompts.txt", "--winner_prefix", "art", "--loser_prefix", "photo"];
     made(&bench, &[sides.as_slice(), &["--num_images_per_prompt", "2", "--out", "set"]].concat());
@@ -161,7 +161,7 @@ fn prefixes_are_painted_with_and_not_told() {
 }
 
 #[test]
-fn another_model_may_paint_the_winners() {
+fn another_model_may_generate_the_winners() {
     let bench = bench();
     let said = bench.train("lora", &["--method", "mapo", "--learning_rate", "0.1"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
@@ -169,7 +169,7 @@ fn another_model_may_paint_the_winners() {
     let set = open(&bench, "set", &[]);
     assert!(contents(&set).iter().all(|(_, _, [winner, loser])| winner != loser));
     let alike = mistake(&pairs(&bench, &["--prompt", "fox", "--winner_model", "model", "--out", "alike"]));
-    assert!(alike.contains("winners and losers are painted alike"), "{alike}");
+    assert!(alike.contains("winners and losers are generated alike"), "{alike}");
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn mistakes_are_named() {
     let bench = bench();
     bench.write("full/file.txt", "something else");
     let wanted = [
-        (["--out", "x"].as_slice(), 2, "nothing to paint"),
+        (["--out", "x"].as_slice(), 2, "nothing to generate"),
         (&["--prompt", "fox", "--out", "full"], 2, "full holds something else"),
         (
             &["--prompt", "fox", "--out", "x", "--pick", "best-worst"],

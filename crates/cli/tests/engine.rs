@@ -1,4 +1,4 @@
-//! Ways to run that must not change what a run does: the bank, recomputing, precision and optimisers, alarms and what they do.
+//! Ways to run that must not change what a run does: the bank, recomputing, precision and optimizers, alarms and what they do.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
@@ -143,7 +143,7 @@ fn recomputed_activations_change_no_bit() {
 }
 
 #[test]
-fn an_optimiser_on_the_host_changes_no_bit() {
+fn an_optimizer_on_the_host_changes_no_bit() {
     let bench = bench();
     for kind in ["--adapter full --optimizer adamw", "--rank 4 --optimizer adamw8bit --use_ema"] {
         let more = format!("--method mapo --learning_rate 1e-4 {kind}");
@@ -245,29 +245,29 @@ fn figures_go_to_tensorboard_unless_told_otherwise() {
 }
 
 #[test]
-fn fixed_prompts_are_painted_from_fixed_noise_on_the_way() {
+fn fixed_prompts_are_generated_from_fixed_noise_on_the_way() {
     let bench = bench();
     let prompts =
         "--validation_every 4 --validation_prompt fox --validation_prompt rain --num_validation_images 2";
     trained(&bench, "out", &format!("--method sft --learning_rate 1e-2 {prompts}"));
-    let painted: Vec<_> = events(&bench, "out")
+    let generated: Vec<_> = events(&bench, "out")
         .into_iter()
         .filter_map(
-            |event| if let Event::Pictures { step, paths } = event { Some((step, paths)) } else { None },
+            |event| if let Event::Images { step, paths } = event { Some((step, paths)) } else { None },
         )
         .collect();
     assert_eq!(
-        painted.iter().map(|(step, paths)| (*step, paths.len())).collect::<Vec<_>>(),
+        generated.iter().map(|(step, paths)| (*step, paths.len())).collect::<Vec<_>>(),
         [(0, 4), (4, 4), (8, 4)]
     );
-    let picture = |step: usize, i: usize| fs::read(bench.path("out").join(&painted[step].1[i])).unwrap();
-    assert_ne!(picture(0, 0), picture(2, 0), "training changes the picture");
-    assert_ne!(picture(0, 0), picture(0, 1), "two pictures of a prompt are the same");
+    let image = |step: usize, i: usize| fs::read(bench.path("out").join(&generated[step].1[i])).unwrap();
+    assert_ne!(image(0, 0), image(2, 0), "training changes the image");
+    assert_ne!(image(0, 0), image(0, 1), "two images of a prompt are the same");
     trained(&bench, "plain", "--method sft --learning_rate 1e-2");
     assert_same(&bench, "out", "plain", LORA);
     trained(&bench, "slow", &format!("--method sft --learning_rate 1e-12 {prompts}"));
-    let of_start = fs::read(bench.path("slow/pictures/step-000000/prompt-1-0.png")).unwrap();
-    assert_eq!(of_start, picture(0, 2));
+    let of_start = fs::read(bench.path("slow/images/step-000000/prompt-1-0.png")).unwrap();
+    assert_eq!(of_start, image(0, 2));
     let board = fs::read_dir(bench.path("out/logs/tastemaker")).unwrap().next().unwrap().unwrap().path();
     let bytes = fs::read(board).unwrap();
     let tag = b"validation/prompt-1-1";

@@ -50,7 +50,7 @@ fn the_commands_of_the_training_guide_work() {
         "runs/first/pytorch_lora_weights.safetensors",
         "runs/mapo/pytorch_lora_weights.safetensors",
         "runs/full/model/model_index.json",
-        "paintings/full/0001-1.png",
+        "images/full/0001-1.png",
     ] {
         assert!(bench.path(result).is_file(), "{result} is not there");
     }

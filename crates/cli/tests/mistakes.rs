@@ -81,7 +81,7 @@ fn images_that_are_all_missing() {
 fn images_of_which_none_decodes() {
     let bench = Bench::new();
     for i in 0..6 {
-        bench.write(&format!("pairs/warm{i}.png"), "no picture");
+        bench.write(&format!("pairs/warm{i}.png"), "no image");
     }
     assert_snapshot!(train(&bench, &[]));
     assert!(!bench.path("out").exists(), "a run that never began is in the way of the corrected one");

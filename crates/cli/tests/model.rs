@@ -30,23 +30,23 @@ fn adapted() -> Bench {
     bench
 }
 
-fn picture(bench: &Bench, out: &str, more: &[&str]) -> Vec<u8> {
+fn image(bench: &Bench, out: &str, more: &[&str]) -> Vec<u8> {
     let quick = ["sample", "--num_inference_steps", "2", "--prompt", "a fox", "--out", out];
     said(bench, &[&quick, more].concat());
     image::open(bench.path(out).join("0000-0.png")).unwrap().into_rgb8().into_raw()
 }
 
 #[test]
-fn both_files_of_an_adapter_and_the_merged_model_paint_the_same() {
+fn both_files_of_an_adapter_and_the_merged_model_generate_the_same() {
     let bench = adapted();
     let [diffusers, kohya] =
         ["lora/pytorch_lora_weights.safetensors", "lora/pytorch_lora_weights_kohya.safetensors"];
-    let with = picture(&bench, "one", &["--model", "model", "--lora", diffusers]);
-    assert_eq!(with, picture(&bench, "two", &["--model", "model", "--lora", kohya]));
-    assert_ne!(with, picture(&bench, "none", &["--model", "model"]));
+    let with = image(&bench, "one", &["--model", "model", "--lora", diffusers]);
+    assert_eq!(with, image(&bench, "two", &["--model", "model", "--lora", kohya]));
+    assert_ne!(with, image(&bench, "none", &["--model", "model"]));
 
     said(&bench, &["model", "merge", "model", kohya, "merged"]);
-    let merged = picture(&bench, "three", &["--model", "merged"]);
+    let merged = image(&bench, "three", &["--model", "merged"]);
     let apart = with.iter().zip(&merged).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(apart <= 1, "{apart} of 255");
     said(&bench, &["model", "merge", "model", diffusers, "unmerged", "--weight", "0"]);
@@ -97,7 +97,7 @@ fn an_adapter_goes_from_diffusers_to_kohya_and_back() {
 }
 
 #[test]
-fn a_text_encoders_adapter_is_inspected_merged_and_painted_with() {
+fn a_text_encoders_adapter_is_inspected_merged_and_generated_with() {
     let bench = Bench::new();
     let model = Model::open(bench.path("model")).unwrap();
     let layer = "text_model.encoder.layers.0.mlp.fc1";
@@ -125,10 +125,10 @@ fn a_text_encoders_adapter_is_inspected_merged_and_painted_with() {
         let after = folder.stored("text_encoder").unwrap().read(&name).unwrap();
         assert!(((&after - &before) - 0.5).abs().max().double_value(&[]) < 1e-6, "{lora}");
     }
-    let merged = picture(&bench, "with", &["--model", "one"]);
-    assert_ne!(merged, picture(&bench, "without", &["--model", "model"]));
-    let adapted = picture(&bench, "adapted", &["--model", "model", "--lora", "a.safetensors"]);
-    assert_ne!(adapted, picture(&bench, "without-again", &["--model", "model"]));
+    let merged = image(&bench, "with", &["--model", "one"]);
+    assert_ne!(merged, image(&bench, "without", &["--model", "model"]));
+    let adapted = image(&bench, "adapted", &["--model", "model", "--lora", "a.safetensors"]);
+    assert_ne!(adapted, image(&bench, "without-again", &["--model", "model"]));
 }
 
 #[test]

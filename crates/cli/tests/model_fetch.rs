@@ -40,9 +40,9 @@ fn a_fetched_model_is_known_by_its_name() {
     let n_files = files.len();
     let server = hub::hub(files, |_, _| None);
     fs::remove_dir_all(bench.path("model")).unwrap();
-    let paint =
+    let generate =
         ["sample", "--model", "org/name", "--prompt", "a fox", "--num_inference_steps", "2", "--out", "out"];
-    let before = run(&bench, &server, &paint, &[]);
+    let before = run(&bench, &server, &generate, &[]);
     assert_snapshot!(mistake(&before));
 
     let said = run(&bench, &server, &["model", "fetch", "org/name"], &[]);
@@ -52,8 +52,8 @@ fn a_fetched_model_is_known_by_its_name() {
     assert_eq!(said.stderr.lines().count(), n_files + 1);
 
     let n_asked = server.asked().len();
-    let painted = run(&bench, &server, &paint, &[]);
-    assert_eq!(painted.code, 0, "{}", painted.stderr);
+    let generated = run(&bench, &server, &generate, &[]);
+    assert_eq!(generated.code, 0, "{}", generated.stderr);
     assert!(bench.path("out/0000-0.png").is_file());
     let line = "train --pretrained_model_name_or_path org/name --train_data_dir pairs --resolution 32 \
                 --max_train_steps 2 --method mapo --held_out_fraction 0 --output_dir run";

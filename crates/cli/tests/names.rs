@@ -37,16 +37,16 @@ fn every_command_takes_the_name_of_a_fetched_model() {
     succeed("model convert org/tiny single.safetensors");
     succeed("model merge org/tiny org/lora merged");
     let quick = "sample --num_inference_steps 2 --prompt fox --model org/tiny --out";
-    let picture = |out: &str, more: &str| {
+    let image = |out: &str, more: &str| {
         succeed(&format!("{quick} {out}{more}"));
         image::open(bench.path(out).join("0000-0.png")).unwrap().into_rgb8()
     };
-    let plain = picture("plain", "");
-    let tuned = picture("tuned", " --revision tuned");
+    let plain = image("plain", "");
+    let tuned = image("tuned", " --revision tuned");
     assert!(plain != tuned);
-    assert!(tuned == picture("unet", " --unet_init org/unet"));
-    assert!(plain != picture("vae", " --vae org/vae"));
-    assert!(plain != picture("lora", " --lora org/lora"));
+    assert!(tuned == image("unet", " --unet_init org/unet"));
+    assert!(plain != image("vae", " --vae org/vae"));
+    assert!(plain != image("lora", " --lora org/lora"));
     let train = "train --train_data_dir pairs --resolution 32 --held_out_fraction 0 --max_train_steps 1 --method mapo \
                  --pretrained_model_name_or_path org/tiny --revision tuned --unet_init org/unet --vae org/vae --output_dir o";
     succeed(&train.split_whitespace().collect::<Vec<_>>().join(" "));

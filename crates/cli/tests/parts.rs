@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use insta::assert_snapshot;
-use support::{Bench, WEIGHTS, bright_vae, copy, files, mistake, painting, read, same, tuned};
+use support::{Bench, WEIGHTS, bright_vae, copy, files, generating, mistake, read, same, tuned};
 use tastemaker_run::{Event, Step, read_events};
 use tastemaker_torch::tensors;
 use tch::Kind;
@@ -22,11 +22,12 @@ fn first_step(bench: &Bench, output: &str) -> Step {
 fn another_vae_is_taken_from_wherever_it_lies() {
     let bench = Bench::new();
     bright_vae(&bench);
-    let wanted = painting(&bench, "wanted", &["--model", "bright"]);
-    assert!(wanted != painting(&bench, "plain", &["--model", "model"]));
+    let wanted = generating(&bench, "wanted", &["--model", "bright"]);
+    assert!(wanted != generating(&bench, "plain", &["--model", "model"]));
     for vae in ["vae", "bright", "bright.safetensors", "alone.safetensors"] {
         let out = format!("with-{vae}");
-        let with = painting(&bench, &out, &["--model", "model", "--pretrained-vae-model-name-or-path", vae]);
+        let with =
+            generating(&bench, &out, &["--model", "model", "--pretrained-vae-model-name-or-path", vae]);
         assert!(with == wanted, "{vae}");
     }
 
@@ -41,9 +42,9 @@ fn another_vae_is_taken_from_wherever_it_lies() {
 #[test]
 fn policy_and_reference_start_from_another_unet() {
     let bench = tuned(&[]);
-    let wanted = painting(&bench, "wanted", &["--model", "full/model"]);
+    let wanted = generating(&bench, "wanted", &["--model", "full/model"]);
     for unet in ["full", "full/unet", "full/model"] {
-        let with = painting(&bench, &unet.replace('/', "-"), &["--model", "model", "--unet_init", unet]);
+        let with = generating(&bench, &unet.replace('/', "-"), &["--model", "model", "--unet_init", unet]);
         assert!(with == wanted, "{unet}");
     }
     // So small a step changes no f32.
@@ -92,17 +93,17 @@ fn the_chosen_variant_is_read() {
     unet.insert("conv_out.bias".into(), bias);
     tensors::write(&path, &unet, &Default::default()).unwrap();
     fs::copy(&path, bench.path("model/unet/diffusion_pytorch_model.ema.safetensors")).unwrap();
-    let wanted = painting(&bench, "wanted", &["--model", "tuned"]);
-    assert!(wanted == painting(&bench, "variant", &["--model", "model", "--variant", "ema"]));
-    assert!(wanted != painting(&bench, "plain", &["--model", "model"]));
+    let wanted = generating(&bench, "wanted", &["--model", "tuned"]);
+    assert!(wanted == generating(&bench, "variant", &["--model", "model", "--variant", "ema"]));
+    assert!(wanted != generating(&bench, "plain", &["--model", "model"]));
 }
 
 #[test]
-fn a_single_file_paints_and_trains_as_the_folder_it_was_made_from() {
+fn a_single_file_generates_and_trains_as_the_folder_it_was_made_from() {
     let bench = Bench::new();
     bench.succeed(&["model", "convert", "model", "single.safetensors"]);
     let single = ["--model", "single.safetensors", "--model_config", "model"];
-    assert!(painting(&bench, "one", &single) == painting(&bench, "two", &["--model", "model"]));
+    assert!(generating(&bench, "one", &single) == generating(&bench, "two", &["--model", "model"]));
 
     bench.succeed(&["model", "convert", "single.safetensors", "back", "--model_config", "model"]);
     for part in ["unet", "vae"] {
@@ -152,11 +153,11 @@ fn a_full_fine_tune_is_written_in_every_layout_and_type() {
         let bias = &unet["conv_in.bias"];
         assert!(original.values().any(|tensor| tensor.size() == bias.size() && tensor.equal(bias)), "{flag}");
         // What was not trained keeps its type.
-        let codec = original.iter().find(|(name, _)| name.ends_with(".decoder.conv_out.bias")).unwrap().1;
-        assert_eq!(codec.kind(), Kind::Float);
-        let from_folder = painting(&bench, "folder", &["--model", "full/model"]);
+        let vae = original.iter().find(|(name, _)| name.ends_with(".decoder.conv_out.bias")).unwrap().1;
+        assert_eq!(vae.kind(), Kind::Float);
+        let from_folder = generating(&bench, "folder", &["--model", "full/model"]);
         let file = ["--model", "full/model.safetensors", "--model_config", "model"];
-        assert!(from_folder == painting(&bench, "file", &file), "{flag}");
+        assert!(from_folder == generating(&bench, "file", &file), "{flag}");
 
         let card = fs::read_to_string(bench.path("full/README.md")).unwrap();
         for part in

@@ -78,7 +78,7 @@ fn steps(bench: &Bench, output: &str) -> Vec<Step> {
     steps
 }
 
-/// Length of the difference over length of what was learnt.
+/// Length of the difference over length of what was learned.
 fn apart(found: &Named, wanted: &Named, start: &Named) -> f64 {
     let squares = |a: &Named, b: &Named| {
         a.iter()
@@ -184,7 +184,7 @@ fn steps_made(bench: &Bench) -> usize {
 }
 
 #[test]
-fn an_optimiser_that_is_dealt_out_is_the_same_optimiser() {
+fn an_optimizer_that_is_dealt_out_is_the_same_optimizer() {
     let bench = bench();
     for optimizer in ["adamw", "adamw8bit"] {
         let more = format!("--max_train_steps 6 --optimizer {optimizer} --checkpointing_steps 4 --use_ema");

@@ -89,8 +89,8 @@ fn a_set_is_the_same_wherever_it_lies() {
     fs::write(bench.path("pairs/.hidden.png"), "x").unwrap();
     for (side, file) in [("w", "warm"), ("l", "cold")] {
         for i in 0..3 {
-            let picture = fs::read(bench.path(&format!("pairs/{file}{i}.png"))).unwrap();
-            bench.write(&format!("folders/{side}/{i}.png"), picture);
+            let image = fs::read(bench.path(&format!("pairs/{file}{i}.png"))).unwrap();
+            bench.write(&format!("folders/{side}/{i}.png"), image);
             bench.write(&format!("folders/{side}/{i}.txt"), "a fox");
         }
     }

@@ -20,18 +20,18 @@ fn sample(bench: &Bench, more: &[&str]) -> support::Said {
 }
 
 #[track_caller]
-fn painted(bench: &Bench, more: &[&str]) {
+fn generated(bench: &Bench, more: &[&str]) {
     let said = sample(bench, more);
     assert_eq!(said.code, 0, "{}", said.stderr);
 }
 
 #[test]
-fn every_prompt_is_painted_with_every_seed_under_a_name_that_says_so() {
+fn every_prompt_is_generated_with_every_seed_under_a_name_that_says_so() {
     let bench = Bench::new();
     bench.write("prompts.txt", "rain over the sea\n\n  a red house  \n");
     let more =
         ["--prompt", "a fox", "--prompts", "prompts.txt", "--seed", "41", "--num_images_per_prompt", "2"];
-    painted(&bench, &[more.as_slice(), &["--out", "out"]].concat());
+    generated(&bench, &[more.as_slice(), &["--out", "out"]].concat());
     let names: Vec<_> = files(&bench.path("out")).into_iter().map(|(path, _)| path).collect();
     let wanted = ["0000-41.png", "0000-42.png", "0001-41.png", "0001-42.png", "0002-41.png", "0002-42.png"];
     assert_eq!(names, wanted.into_iter().chain(["contact-sheet.png"]).map(PathBuf::from).collect::<Vec<_>>());
@@ -41,22 +41,22 @@ fn every_prompt_is_painted_with_every_seed_under_a_name_that_says_so() {
         (4 + 2 * 36, 4 + 3 * 36),
         "two seeds across, three prompts down"
     );
-    let picture = image::open(bench.path("out/0001-42.png")).unwrap();
-    assert_eq!((picture.width(), picture.height()), (32, 32));
+    let image = image::open(bench.path("out/0001-42.png")).unwrap();
+    assert_eq!((image.width(), image.height()), (32, 32));
 }
 
 #[test]
-fn a_picture_depends_on_prompt_and_seed_and_not_on_its_neighbours() {
+fn an_image_depends_on_prompt_and_seed_and_not_on_its_neighbors() {
     let bench = Bench::new();
-    painted(&bench, &["--prompt", "a fox", "--prompt", "rain", "--out", "both", "--batch_size", "1"]);
-    painted(&bench, &["--prompt", "rain", "--out", "one"]);
+    generated(&bench, &["--prompt", "a fox", "--prompt", "rain", "--out", "both", "--batch_size", "1"]);
+    generated(&bench, &["--prompt", "rain", "--out", "one"]);
     let read = |path: &str| fs::read(bench.path(path)).unwrap();
     assert!(read("both/0001-0.png") == read("one/0000-0.png"));
     assert!(read("both/0000-0.png") != read("both/0001-0.png"));
 }
 
 #[test]
-fn what_was_trained_can_be_painted_with() {
+fn what_was_trained_can_be_generated_with() {
     let bench = Bench::new();
     let train = |output: &str, adapter: &str| {
         let said = bench.train(output, &["--method", "mapo", "--adapter", adapter, "--learning_rate", "0.1"]);
@@ -64,12 +64,12 @@ fn what_was_trained_can_be_painted_with() {
     };
     train("full", "full");
     train("lora", "lora");
-    painted(&bench, &["--prompt", "a fox", "--out", "base"]);
-    painted(
+    generated(&bench, &["--prompt", "a fox", "--out", "base"]);
+    generated(
         &bench,
         &["--prompt", "a fox", "--out", "with-lora", "--lora", "lora/pytorch_lora_weights.safetensors"],
     );
-    painted(&bench, &["--prompt", "a fox", "--out", "with-full", "--model", "full/model"]);
+    generated(&bench, &["--prompt", "a fox", "--out", "with-full", "--model", "full/model"]);
     let read = |folder: &str| fs::read(bench.path(folder).join("0000-0.png")).unwrap();
     assert!(read("base") != read("with-lora"));
     assert!(read("base") != read("with-full"));
@@ -95,7 +95,7 @@ fn distance(one: &RgbImage, other: &RgbImage) -> u8 {
 }
 
 #[test]
-fn a_picture_says_what_it_was_painted_with_in_the_form_of_a1111() {
+fn an_image_says_what_it_was_generated_with_in_the_form_of_a1111() {
     let bench = Bench::new();
     let model = fs::read(bench.path("model/unet/diffusion_pytorch_model.safetensors")).unwrap();
     let hash = &tastemaker_store::checksum::sha256_bytes(&model)[..10];
@@ -117,7 +117,7 @@ fn a_picture_says_what_it_was_painted_with_in_the_form_of_a1111() {
         "--out",
         "out",
     ];
-    painted(&bench, &flags);
+    generated(&bench, &flags);
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
         parameters(&bench, "out/0000-7.png"),
@@ -130,36 +130,36 @@ fn a_picture_says_what_it_was_painted_with_in_the_form_of_a1111() {
 }
 
 #[test]
-fn every_sampler_paints_and_no_two_alike() {
+fn every_sampler_generates_and_no_two_alike() {
     let bench = Bench::new();
     let mut seen: Vec<RgbImage> = Vec::new();
     for entry in tastemaker_math::SAMPLERS {
         let more = ["--prompt", "a fox", "--sampler", entry.name, "--out", entry.name];
-        painted(&bench, &[more.as_slice(), &["--num_inference_steps", "5"]].concat());
-        let picture = pixels(&bench, &format!("{}/0000-0.png", entry.name));
-        assert!(seen.iter().all(|other| distance(other, &picture) > 0), "{}", entry.name);
-        seen.push(picture);
+        generated(&bench, &[more.as_slice(), &["--num_inference_steps", "5"]].concat());
+        let image = pixels(&bench, &format!("{}/0000-0.png", entry.name));
+        assert!(seen.iter().all(|other| distance(other, &image) > 0), "{}", entry.name);
+        seen.push(image);
     }
 }
 
 #[test]
-fn sdxl_paints_oblongs_too() {
+fn sdxl_generates_oblongs_too() {
     let bench = Bench::sdxl();
-    painted(&bench, &["--prompt", "a fox", "--width", "64", "--out", "out"]);
-    let picture = pixels(&bench, "out/0000-0.png");
-    assert_eq!(picture.width(), 64);
-    assert_ne!(picture.height(), 64);
+    generated(&bench, &["--prompt", "a fox", "--width", "64", "--out", "out"]);
+    let image = pixels(&bench, "out/0000-0.png");
+    assert_eq!(image.width(), 64);
+    assert_ne!(image.height(), 64);
 }
 
 #[test]
-fn a_picture_to_start_from_shows_through_the_more_the_less_strength() {
+fn an_image_to_start_from_shows_through_the_more_the_less_strength() {
     let bench = Bench::new();
     image::RgbImage::from_fn(2, 2, |x, y| image::Rgb([255 * x as u8, 255 * y as u8, 60]))
         .save(bench.path("layout.png"))
         .unwrap();
-    let paint = |strength: &str| {
+    let generate = |strength: &str| {
         let more = ["--prompt", "a fox", "--image", "layout.png", "--strength", strength, "--out", strength];
-        painted(&bench, &[more.as_slice(), &["--num_inference_steps", "50"]].concat());
+        generated(&bench, &[more.as_slice(), &["--num_inference_steps", "50"]].concat());
         assert!(
             parameters(&bench, &format!("{strength}/0000-0.png"))
                 .contains(&format!("Denoising strength: {strength}, Image: layout"))
@@ -170,7 +170,7 @@ fn a_picture_to_start_from_shows_through_the_more_the_less_strength() {
         let pairs = one.as_raw().iter().zip(other.as_raw());
         pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / one.as_raw().len() as f64
     };
-    let (one_step, two_steps, much) = (paint("0.02"), paint("0.04"), paint("0.9"));
+    let (one_step, two_steps, much) = (generate("0.02"), generate("0.04"), generate("0.9"));
     assert!(mean(&one_step, &two_steps) < mean(&one_step, &much), "a step more is a small change");
 }
 
@@ -181,14 +181,14 @@ fn a_lora_acts_at_its_weight() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     let lora = "lora/pytorch_lora_weights.safetensors";
     let half = format!("{lora}:0.5");
-    let paint = |out: &str, more: &[&str]| {
-        painted(&bench, &[&["--prompt", "a fox", "--out", out], more].concat());
+    let generate = |out: &str, more: &[&str]| {
+        generated(&bench, &[&["--prompt", "a fox", "--out", out], more].concat());
         pixels(&bench, &format!("{out}/0000-0.png"))
     };
-    let (base, whole) = (paint("base", &[]), paint("whole", &["--lora", lora]));
-    assert!(paint("none", &["--lora", lora, "--lora_weight", "0"]) == base);
-    let middle = paint("half", &["--lora", &half]);
-    assert!(middle == paint("typed", &["--lora", lora, "--lora_weight", "0.5"]));
+    let (base, whole) = (generate("base", &[]), generate("whole", &["--lora", lora]));
+    assert!(generate("none", &["--lora", lora, "--lora_weight", "0"]) == base);
+    let middle = generate("half", &["--lora", &half]);
+    assert!(middle == generate("typed", &["--lora", lora, "--lora_weight", "0.5"]));
     assert!(middle != base && middle != whole);
     let told = parameters(&bench, "half/0000-0.png");
     assert!(told.contains("Lora hashes: \"lora: ") && told.contains("\", Lora weight: 0.5, "), "{told}");
@@ -207,12 +207,12 @@ fn guidance_leads_away_from_a_negative_prompt_model_or_lora() {
     };
     train("full", "full");
     train("lora", "lora");
-    let paint = |out: &str, more: &[&str]| {
-        painted(&bench, &[&["--prompt", "a fox", "--out", out], more].concat());
+    let generate = |out: &str, more: &[&str]| {
+        generated(&bench, &[&["--prompt", "a fox", "--out", out], more].concat());
         pixels(&bench, &format!("{out}/0000-0.png"))
     };
-    let plain = paint("plain", &[]);
-    assert!(distance(&plain, &paint("same", &["--negative_model", "model"])) <= 1, "the model itself");
+    let plain = generate("plain", &[]);
+    assert!(distance(&plain, &generate("same", &["--negative_model", "model"])) <= 1, "the model itself");
     for (out, more) in [
         ("prompt", ["--negative_prompt", "rain"]),
         ("folder", ["--negative_model", "full/model"]),
@@ -220,14 +220,14 @@ fn guidance_leads_away_from_a_negative_prompt_model_or_lora() {
         ("adapter", ["--negative_lora", "lora/pytorch_lora_weights.safetensors"]),
         ("rescaled", ["--guidance_rescale", "0.7"]),
     ] {
-        assert!(distance(&plain, &paint(out, &more)) > 0, "{out}");
+        assert!(distance(&plain, &generate(out, &more)) > 0, "{out}");
     }
     assert!(pixels(&bench, "folder/0000-0.png") == pixels(&bench, "unet/0000-0.png"));
     assert!(parameters(&bench, "folder/0000-0.png").contains("Negative model: full/model, "));
 }
 
 #[test]
-fn pictures_that_are_there_can_be_left_alone() {
+fn images_that_are_there_can_be_left_alone() {
     let bench = Bench::new();
     let run = |more: &[&str]| {
         let said =
@@ -247,14 +247,14 @@ fn pictures_that_are_there_can_be_left_alone() {
 #[test]
 fn flags_that_cannot_be_are_mistakes() {
     let bench = Bench::new();
-    bench.write("text.png", "no picture");
+    bench.write("text.png", "no image");
     for (more, code, words) in [
         (&["--sampler", "eular"][..], 2, "did you mean \"euler\"?"),
         (&["--sampler", "euler", "--eta", "0.5"], 2, "eta is a setting of ddim, and euler has none"),
         (&["--guidance_scale", "1", "--negative_prompt", "rain"], 2, "--negative_prompt does nothing at"),
         (&["--guidance_scale", "0", "--negative_model", "model"], 2, "--negative_model does nothing at"),
         (&["--guidance_rescale", "2"], 2, "--guidance_rescale is 2; wanted a number from 0 to 1"),
-        (&["--width", "33"], 2, "pictures of 33 x 32 pixels: both sides must be multiples of"),
+        (&["--width", "33"], 2, "images of 33 x 32 pixels: both sides must be multiples of"),
         (&["--image", "text.png"], 3, "text.png"),
         (&["--image", "none.png"], 3, "none.png"),
         (&["--strength", "0.5"], 2, "--image"),
@@ -267,7 +267,7 @@ fn flags_that_cannot_be_are_mistakes() {
 }
 
 #[test]
-fn nothing_to_paint_is_a_mistake() {
+fn nothing_to_generate_is_a_mistake() {
     assert_snapshot!(mistake(&sample(&Bench::new(), &["--out", "out"])));
 }
 
@@ -294,7 +294,7 @@ fn too_many_steps_are_a_mistake() {
 }
 
 #[test]
-fn pictures_that_cannot_be_written_are_noticed_before_painting() {
+fn images_that_cannot_be_written_are_noticed_before_generating() {
     let bench = Bench::new();
     bench.write("file", "a file where a folder should be");
     assert_snapshot!(mistake(&sample(&bench, &["--prompt", "a fox", "--out", "file/out"])));

@@ -10,7 +10,7 @@ use image::{Rgb, RgbImage};
 use support::{Bench, Said};
 use tastemaker_testkit::golden_dir;
 
-/// A bench with `clip/`, `hps/`, `image-reward/` and three pictures in `pictures/`, with the sheet that `sample` makes of them.
+/// A bench with `clip/`, `hps/`, `image-reward/` and three images in `images/`, with the sheet that `sample` makes of them.
 fn bench() -> Bench {
     let bench = Bench::empty();
     for case in ["clip", "hps", "image-reward"] {
@@ -20,13 +20,13 @@ fn bench() -> Bench {
             fs::copy(&path, bench.path(case).join(path.file_name().unwrap())).unwrap();
         }
     }
-    fs::create_dir_all(bench.path("pictures")).unwrap();
+    fs::create_dir_all(bench.path("images")).unwrap();
     for n in 0..3u8 {
-        let picture =
+        let image =
             RgbImage::from_fn(40 + u32::from(n), 20, |x, y| Rgb([n * 90, (x * 6) as u8, (y * 12) as u8]));
-        picture.save(bench.path(&format!("pictures/000{n}-7.png"))).unwrap();
+        image.save(bench.path(&format!("images/000{n}-7.png"))).unwrap();
     }
-    RgbImage::new(8, 8).save(bench.path("pictures/contact-sheet.png")).unwrap();
+    RgbImage::new(8, 8).save(bench.path("images/contact-sheet.png")).unwrap();
     bench
 }
 
@@ -44,7 +44,7 @@ const ALL: [&str; 10] = [
 ];
 
 fn score(bench: &Bench, more: &[&str]) -> Said {
-    let line = [&["score", "pictures"], more].concat();
+    let line = [&["score", "images"], more].concat();
     let hub = bench.path("hub");
     bench.run_in(&line, &[("HF_HUB_CACHE", hub.to_str().unwrap()), ("OMP_NUM_THREADS", "1")])
 }
@@ -55,7 +55,7 @@ fn rows(bench: &Bench, name: &str) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn every_picture_has_a_row_and_every_scorer_a_mean_and_a_median() {
+fn every_image_has_a_row_and_every_scorer_a_mean_and_a_median() {
     let bench = bench();
     bench.write("prompts.txt", "a fox\nred house\nx\n");
     let common = ["--prompts", "prompts.txt", "--batch_size", "2", "--out", "scores.jsonl"];
@@ -85,15 +85,15 @@ fn every_picture_has_a_row_and_every_scorer_a_mean_and_a_median() {
 }
 
 #[test]
-fn prompts_are_found_beside_pictures() {
+fn prompts_are_found_beside_images() {
     let bench = bench();
     let scorer = ["--scorer", "clipscore=clip", "--out", "scores.jsonl"];
-    bench.write("pictures/0000-7.txt", "a fox\n");
-    bench.write("pictures/metadata.jsonl", "{\"file_name\": \"0001-7.png\", \"text\": \"red house\"}\n");
+    bench.write("images/0000-7.txt", "a fox\n");
+    bench.write("images/metadata.jsonl", "{\"file_name\": \"0001-7.png\", \"text\": \"red house\"}\n");
     let said = score(&bench, &scorer);
     assert_eq!(said.code, 3, "{}", said.stderr);
     assert!(said.stderr.contains("0002-7.png has no prompt: give --prompt or --prompts"), "{}", said.stderr);
-    bench.write("pictures/0002-7.txt", "x");
+    bench.write("images/0002-7.txt", "x");
     assert_eq!(score(&bench, &scorer).code, 0);
     let prompts: Vec<_> = rows(&bench, "scores.jsonl").iter().map(|row| row["prompt"].clone()).collect();
     assert_eq!(prompts, ["a fox", "red house", "x"]);
@@ -131,19 +131,19 @@ fn what_is_missing_is_said_with_the_command_that_fetches_it() {
 }
 
 #[test]
-fn damaged_pictures_and_lists_that_do_not_fit_are_named() {
+fn damaged_images_and_lists_that_do_not_fit_are_named() {
     let bench = bench();
-    bench.write("pictures/broken.png", b"no picture");
+    bench.write("images/broken.png", b"no image");
     let said = score(&bench, &["--prompt", "x", "--scorer", "clip-score=clip"]);
     assert_eq!(said.code, 3, "{}", said.stderr);
-    assert!(said.stderr.contains("broken.png is no picture"), "{}", said.stderr);
-    fs::remove_file(bench.path("pictures/broken.png")).unwrap();
-    RgbImage::new(900, 2).save(bench.path("pictures/thread.png")).unwrap();
+    assert!(said.stderr.contains("broken.png is no image"), "{}", said.stderr);
+    fs::remove_file(bench.path("images/broken.png")).unwrap();
+    RgbImage::new(900, 2).save(bench.path("images/thread.png")).unwrap();
     let said = score(&bench, &["--prompt", "x", "--scorer", "clip-score=clip"]);
     assert_eq!(said.code, 3, "{}", said.stderr);
-    assert!(said.stderr.contains("thread.png: picture 3 is 900 x 2 pixels"), "{}", said.stderr);
+    assert!(said.stderr.contains("thread.png: image 3 is 900 x 2 pixels"), "{}", said.stderr);
     bench.write("prompts.txt", "a fox\n");
     let said = score(&bench, &["--prompts", "prompts.txt", "--scorer", "clip-score=clip"]);
     assert_eq!(said.code, 3, "{}", said.stderr);
-    assert!(said.stderr.contains("1 prompts for 4 pictures"), "{}", said.stderr);
+    assert!(said.stderr.contains("1 prompts for 4 images"), "{}", said.stderr);
 }

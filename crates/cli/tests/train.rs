@@ -151,7 +151,7 @@ fn a_lora_goes_on_being_trained_from_where_it_is() {
 }
 
 #[test]
-fn dora_starts_at_the_reference_and_can_be_gone_on_with_merged_and_painted() {
+fn dora_starts_at_the_reference_and_can_be_gone_on_with_merged_and_generated() {
     let bench = Bench::new();
     let targets = ["--target_modules", "to_q,conv1,proj_in"];
     let dora = ["--method", "diffusion-dpo", "--use_dora"];
@@ -270,26 +270,26 @@ fn text_encoders_learn_beside_the_unet() {
                 for (component, part) in &file.text {
                     let ups = part.tensors.iter().filter(|(name, _)| name.ends_with("lora_B.weight"));
                     // SDXL reads the states before the last layer: without a projection that one does not learn.
-                    let learnt = ups.filter(|(_, up)| up.abs().max().double_value(&[]) > 0.0).count();
-                    assert!(learnt >= 4, "{output}: {learnt} factors learnt");
+                    let learned = ups.filter(|(_, up)| up.abs().max().double_value(&[]) > 0.0).count();
+                    assert!(learned >= 4, "{output}: {learned} factors learned");
                     let there = |name: &String| &twin.text[component].tensors[name];
                     assert!(part.tensors.iter().all(|(name, tensor)| there(name).equal(tensor)), "{output}");
                 }
             }
         }
-        // The result can be painted with, merged, and trained on.
+        // The result can be generated with, merged, and trained on.
         let lora = "mapo-no/pytorch_lora_weights_kohya.safetensors";
-        let paint = |model: &str, more: &[&str], out: &str| {
+        let generate = |model: &str, more: &[&str], out: &str| {
             let line = ["sample", "--prompt", "a fox", "--num_inference_steps", "2", "--model", model];
             bench.succeed(&[&line[..], more, &["--out", out]].concat());
             let folder = bench.path(out);
-            let picture = files(&folder).into_iter().find(|(path, _)| path.extension().unwrap() == "png");
-            image::load_from_memory(&picture.unwrap().1).unwrap().to_rgb8().into_raw()
+            let image = files(&folder).into_iter().find(|(path, _)| path.extension().unwrap() == "png");
+            image::load_from_memory(&image.unwrap().1).unwrap().to_rgb8().into_raw()
         };
         bench.succeed(&["model", "merge", "model", lora, "merged"]);
-        let (adapted, merged) = (paint("model", &["--lora", lora], "a"), paint("merged", &[], "b"));
+        let (adapted, merged) = (generate("model", &["--lora", lora], "a"), generate("merged", &[], "b"));
         let far = adapted.iter().zip(&merged).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        assert!(far <= 2, "merged and adapted model paint {far} apart");
+        assert!(far <= 2, "merged and adapted model generate {far} apart");
         let again = ["--method", "diffusion-dpo", "--train_text_encoder", "--network_weights", lora];
         trained(bench.train("again", &again));
         let first = &steps(&bench, "again")[0];
@@ -370,7 +370,7 @@ fn the_log_tells_the_whole_run() {
         .iter()
         .map(|event| match event {
             Event::Encode(_) => "encode",
-            Event::LeftOut(_) => "left-out",
+            Event::Skipped(_) => "skipped",
             Event::Start(_) => "start",
             Event::Step(_) => "step",
             Event::Probe(_) => "probe",

@@ -1,7 +1,7 @@
 //! Makes a large set of pairs in seconds, to measure `tastemaker data check` on: `many_pairs FOLDER [PAIRS]`.
 //!
-//! Every picture is a file of its own, 512 pixels square, some 50 kB of JPEG. A few hundred different ones are encoded; the
-//! others repeat their bytes with another comment. No two pairs are of the same two pictures.
+//! Every image is a file of its own, 512 pixels square, some 50 kB of JPEG. A few hundred different ones are encoded; the
+//! others repeat their bytes with another comment. No two pairs are of the same two images.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -13,24 +13,23 @@ use image::{Rgb, RgbImage};
 use tastemaker_math::{Keyed, Stream};
 
 const SIDE: u32 = 512;
-const N_PICTURES: usize = 256;
+const N_IMAGES: usize = 256;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let folder = PathBuf::from(args.next().ok_or("wanted a folder")?);
     let n_pairs: usize = args.next().map_or(Ok(20_000), |n| n.parse())?;
-    let most = N_PICTURES * (N_PICTURES - 1) / 2;
+    let most = N_IMAGES * (N_IMAGES - 1) / 2;
     if n_pairs > most {
         return Err(format!("{n_pairs} pairs; wanted at most {most}").into());
     }
     fs::create_dir_all(&folder)?;
-    let pictures = (0..N_PICTURES as u64).map(encoded).collect::<Result<Vec<_>, _>>()?;
+    let images = (0..N_IMAGES as u64).map(encoded).collect::<Result<Vec<_>, _>>()?;
     let mut list = BufWriter::new(File::create(folder.join("metadata.jsonl"))?);
-    let both =
-        (1..N_PICTURES).flat_map(|distance| (0..N_PICTURES - distance).map(move |a| (a, a + distance)));
+    let both = (1..N_IMAGES).flat_map(|distance| (0..N_IMAGES - distance).map(move |a| (a, a + distance)));
     for (i, (a, b)) in both.take(n_pairs).enumerate() {
-        for (name, picture) in [("a", a), ("b", b)] {
-            fs::write(folder.join(format!("{i}{name}.jpg")), commented(&pictures[picture], i))?;
+        for (name, image) in [("a", a), ("b", b)] {
+            fs::write(folder.join(format!("{i}{name}.jpg")), commented(&images[image], i))?;
         }
         let row = serde_json::json!({
             "image_0": format!("{i}a.jpg"), "image_1": format!("{i}b.jpg"), "prompt": format!("caption {}", i / 3),
@@ -41,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(list.flush()?)
 }
 
-/// Waves of colour under grain, as long when encoded as a photograph.
+/// Waves of color under grain, as long when encoded as a photograph.
 fn encoded(number: u64) -> Result<Vec<u8>, image::ImageError> {
     let mut random = Keyed::new(0, Stream::Data, number, 0);
     let waves: Vec<[f64; 5]> = (0..9).map(|_| [0; 5].map(|_| random.uniform())).collect();
@@ -61,7 +60,7 @@ fn encoded(number: u64) -> Result<Vec<u8>, image::ImageError> {
     Ok(bytes)
 }
 
-/// The same picture in other bytes.
+/// The same image in other bytes.
 fn commented(jpeg: &[u8], number: usize) -> Vec<u8> {
     let comment = number.to_string();
     let length = (comment.len() + 2) as u16;

@@ -1,4 +1,4 @@
-//! Frames of several aspect ratios, so that little of a picture is cut off and nothing is stretched.
+//! Frames of several aspect ratios, so that little of an image is cut off and nothing is stretched.
 //!
 //! Source: kohya-ss/sd-scripts `library/model_util.py`, `make_bucket_resolutions`, whose rule users' settings come from.
 

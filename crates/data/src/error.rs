@@ -162,9 +162,9 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Why a row is left out, if this is about an image of it, and not about the way there: a connection that failed says
+    /// Why a row is skipped, if this is about an image of it, and not about the way there: a connection that failed says
     /// nothing about a row.
-    pub fn leaves_out(&self) -> Option<String> {
+    pub fn skips(&self) -> Option<String> {
         match self {
             Self::Image { half, path, source, .. } => {
                 Some(format!("its {} does not decode ({source}): {}", half.name(), path.display()))

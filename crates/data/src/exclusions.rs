@@ -59,7 +59,7 @@ pub fn write(path: &Path, source: &Source<'_>, rows: &BTreeMap<PairId, Kind>) ->
     })?)
 }
 
-/// Leaves out of a set that was just opened what a list names.
+/// Skips of a set that was just opened what a list names.
 ///
 /// # Errors
 /// [`DataError::OtherSet`] if the list was made for a set with another fingerprint, [`DataError::Exclusions`] for a line that

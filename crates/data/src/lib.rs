@@ -2,9 +2,9 @@
 //!
 //! * [`PairSource`] is what training reads from; [`formats::open`] makes one from what is on disk, a [`set::PairSet`], and
 //!   [`InMemoryPairs`] from images that are there already.
-//! * A row that is no pair is [`LeftOut`] by name, and the others keep their ids.
+//! * A row that is no pair is [`Skipped`] by name, and the others keep their ids.
 //! * [`cache`] keeps what images and captions are encoded to.
-//! * [`check`] looks at every row before training; [`exclusions`] are lists of rows that it advises to leave out.
+//! * [`check`] looks at every row before training; [`exclusions`] are lists of rows that it advises to skip.
 //! * [`split`] holds out captions, so that no held-out caption is ever trained on.
 //! * [`order`] says which pair is used when: a pure function, so there is no iterator state to save.
 //! * [`transform`] turns an image into the frame the network sees, and back.
@@ -17,17 +17,17 @@ mod error;
 pub mod exclusions;
 pub mod formats;
 pub mod html;
-pub mod left_out;
 mod memory;
 pub mod order;
 pub mod ordered;
 mod pair;
 pub mod set;
+pub mod skipped;
 pub mod split;
 pub mod transform;
 pub mod write;
 
 pub use error::DataError;
-pub use left_out::{LeftOut, Reason};
 pub use memory::{InMemoryPairs, Ranking};
 pub use pair::{Half, Label, Pair, PairId, PairSource};
+pub use skipped::{Reason, Skipped};

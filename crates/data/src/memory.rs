@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{DataError, Half, PairId, PairSource};
 
-/// One human judgement over a table of images.
+/// One human judgment over a table of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ranking {
     /// Index of the preferred image.

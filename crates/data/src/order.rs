@@ -11,7 +11,7 @@ pub struct Use {
     pub index: usize,
 }
 
-/// The pair that slot `slot` of optimiser step `step` (both from 0) uses, of `n` pairs.
+/// The pair that slot `slot` of optimizer step `step` (both from 0) uses, of `n` pairs.
 ///
 /// A step has `pairs_per_step` slots: micro-batch size times accumulation times ranks. Uses are numbered
 /// through, every run of `n` of them is one epoch in a fresh order, and a step may straddle two epochs, so no

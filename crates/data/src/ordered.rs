@@ -165,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "no such picture")]
+    #[should_panic(expected = "no such image")]
     fn a_panic_comes_through() {
-        let work = |number: usize| assert!(number != 7, "no such picture");
+        let work = |number: usize| assert!(number != 7, "no such image");
         let _: Result<(), ()> = in_order(0..100, 2, 4, work, |_, ()| Ok(()));
     }
 }

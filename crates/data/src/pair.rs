@@ -6,11 +6,11 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::transform::Size;
-use crate::{DataError, LeftOut, Reason};
+use crate::{DataError, Reason, Skipped};
 
 /// The name of a pair within its source, and the key of its random numbers.
 ///
-/// It does not change when pairs are held out or rows are left out: it counts rows of the source as given,
+/// It does not change when pairs are held out or rows are skipped: it counts rows of the source as given,
 /// not of what is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -68,12 +68,12 @@ pub struct Pair {
     pub caption: String,
 }
 
-/// A ranked set of pairs with random access, or a set of single labelled images: then both halves of each entry are its image.
+/// A ranked set of pairs with random access, or a set of single labeled images: then both halves of each entry are its image.
 ///
 /// Positions run over `0..len()`. Opening a source checks everything short of decoding the images; decoding
 /// may still fail in [`image`](Self::image).
 pub trait PairSource: Send + Sync {
-    /// How many pairs there are, without the rows that are left out. Never 0.
+    /// How many pairs there are, without the rows that are skipped. Never 0.
     fn len(&self) -> usize;
 
     /// Whether there are none; a source that opened never is.
@@ -142,7 +142,7 @@ pub trait PairSource: Send + Sync {
     fn fingerprint(&self) -> [u8; 32];
 
     /// Rows that are not pairs, in order of their ids.
-    fn left_out(&self) -> &[LeftOut] {
+    fn skipped(&self) -> &[Skipped] {
         &[]
     }
 
@@ -151,8 +151,8 @@ pub trait PairSource: Send + Sync {
         None
     }
 
-    /// How many rows were left out because neither image won.
+    /// How many rows were skipped because neither image won.
     fn n_ties(&self) -> usize {
-        self.left_out().iter().filter(|row| row.reason == Reason::Tie).count()
+        self.skipped().iter().filter(|row| row.reason == Reason::Tie).count()
     }
 }

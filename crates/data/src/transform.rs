@@ -137,7 +137,7 @@ pub fn to_rgb(chw: &[f32], width: u32, height: u32) -> Result<RgbImage, DataErro
     }))
 }
 
-/// `n / 2`, the half rounded to the even neighbour.
+/// `n / 2`, the half rounded to the even neighbor.
 fn half_to_even(n: u32) -> u32 {
     let half = n / 2;
     half + (n % 2) * (half % 2)
@@ -163,9 +163,9 @@ mod tests {
         }
 
         #[test]
-        fn one_colour_stays_one_colour(width in 1u32..40, height in 1u32..40, resolution in 1u32..40, colour: [u8; 3]) {
-            let square = framed(&RgbImage::from_pixel(width, height, image::Rgb(colour)), (resolution, resolution), Crop::Center);
-            prop_assert!(square.pixels().all(|pixel| pixel.0 == colour));
+        fn one_color_stays_one_color(width in 1u32..40, height in 1u32..40, resolution in 1u32..40, color: [u8; 3]) {
+            let square = framed(&RgbImage::from_pixel(width, height, image::Rgb(color)), (resolution, resolution), Crop::Center);
+            prop_assert!(square.pixels().all(|pixel| pixel.0 == color));
         }
 
         #[test]

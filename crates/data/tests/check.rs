@@ -6,7 +6,7 @@ mod made;
 
 use std::fs;
 
-use made::{Set, contents, jpeg, picture, row};
+use made::{Set, contents, image, jpeg, row};
 use serde_json::Value;
 use tastemaker_data::check::{CHECKS, Kind, Settings, Severity, Source, Summary, fixed_by, write};
 use tastemaker_data::formats::{OpenSettings, open, open_with};
@@ -54,16 +54,16 @@ fn detail<'a>(findings: &'a [Value], check: &str) -> &'a str {
 fn broken() -> Set {
     let set = Set::new();
     for seed in 0..14 {
-        set.save(&format!("{seed}.png"), &picture(40, 40, seed));
+        set.save(&format!("{seed}.png"), &image(40, 40, seed));
     }
-    let whole = jpeg(&picture(40, 40, 20), 90);
+    let whole = jpeg(&image(40, 40, 20), 90);
     set.write("half.jpg", &whole[..whole.len() / 2]);
-    set.write("soft.jpg", jpeg(&picture(256, 256, 21), 60));
-    set.write("sharp.jpg", jpeg(&picture(256, 256, 21), 95));
-    set.write("turned.jpg", made::turned(&jpeg(&picture(40, 40, 22), 90)));
-    set.save("wide.png", &picture(60, 40, 23));
-    set.save("large.png", &picture(80, 80, 24));
-    set.save("small.png", &picture(24, 24, 25));
+    set.write("soft.jpg", jpeg(&image(256, 256, 21), 60));
+    set.write("sharp.jpg", jpeg(&image(256, 256, 21), 95));
+    set.write("turned.jpg", made::turned(&jpeg(&image(40, 40, 22), 90)));
+    set.save("wide.png", &image(60, 40, 23));
+    set.save("large.png", &image(80, 80, 24));
+    set.save("small.png", &image(24, 24, 25));
     set.list(&[
         row("0.png", "1.png", "a fox", 0),
         r#"{"image_0":"0.png","image_1":"1.png","prompt":"tie","prefer_0":true,"prefer_1":true}"#.into(),
@@ -108,7 +108,7 @@ fn each_defect_is_found_in_its_row_and_half() {
     );
     assert_eq!(lines[3]["place"], "row 5");
     assert!(lines[3]["file"].as_str().unwrap().ends_with("half.jpg"));
-    assert!(detail(&lines, "bad-image").contains("the file ends before the picture does"));
+    assert!(detail(&lines, "bad-image").contains("the file ends before the image does"));
     assert_eq!(detail(&lines, "exif-orientation"), "EXIF orientation 6, and training ignores it");
     assert_eq!(detail(&lines, "upscaled"), "24 x 24 pixels; 32 wanted of the shorter side");
     assert_eq!(detail(&lines, "duplicate-pair"), "the same as row 1");
@@ -121,7 +121,7 @@ fn captions_that_differ_or_are_not_there_are_found_by_row_and_reason() {
     let set = Set::new();
     for name in ["ape", "bee", "cat", "dog"] {
         for (side, seed) in [("w", 1), ("l", 2)] {
-            set.save(&format!("{side}/{name}.png"), &picture(40, 40, seed + name.len() as u32));
+            set.save(&format!("{side}/{name}.png"), &image(40, 40, seed + name.len() as u32));
         }
         set.write(&format!("w/{name}.txt"), name);
     }
@@ -174,22 +174,22 @@ fn the_set_is_never_written_to() {
 fn captions_and_images_on_both_sides_of_the_split_are_found_on_the_held_out_side() {
     let set = Set::new();
     for seed in 0..30 {
-        set.save(&format!("{seed}.png"), &picture(40, 40, seed));
+        set.save(&format!("{seed}.png"), &image(40, 40, seed));
     }
     let settings = Settings { held_out_fraction: 0.5, ..settings() };
     let held = |caption: &str| tastemaker_data::split::is_held_out(caption, 0.5, 0);
-    let spelt = |base: &str, side: bool| {
+    let spelled = |base: &str, side: bool| {
         let mut dots = (0..).map(|n| format!("{base}{}", ".".repeat(n)));
         dots.find(|caption| held(caption) == side).unwrap()
     };
     set.list(&[
-        row("0.png", "1.png", &spelt("a fox", true), 0),
-        row("2.png", "3.png", &spelt("a fox", false), 0),
-        row("4.png", "5.png", &spelt("a cow", false), 1),
-        row("4.png", "6.png", &spelt("a hen", true), 1),
-        row("7.png", "8.png", &spelt("a cat", true), 0),
-        row("9.png", "8.png", &spelt("a dog", true), 1),
-        row("2.png", "5.png", &spelt("a pig", true), 1),
+        row("0.png", "1.png", &spelled("a fox", true), 0),
+        row("2.png", "3.png", &spelled("a fox", false), 0),
+        row("4.png", "5.png", &spelled("a cow", false), 1),
+        row("4.png", "6.png", &spelled("a hen", true), 1),
+        row("7.png", "8.png", &spelled("a cat", true), 0),
+        row("9.png", "8.png", &spelled("a dog", true), 1),
+        row("2.png", "5.png", &spelled("a pig", true), 1),
     ]);
     let out = tempfile::tempdir().unwrap();
     let (summary, mut lines) = check_into(&out, &open(set.path()).unwrap(), &settings);
@@ -207,7 +207,7 @@ fn captions_and_images_on_both_sides_of_the_split_are_found_on_the_held_out_side
 #[test]
 fn winners_that_are_always_listed_first_are_found() {
     let set = Set::new();
-    (0..80).for_each(|seed| set.save(&format!("{seed}.png"), &picture(40, 40, seed)));
+    (0..80).for_each(|seed| set.save(&format!("{seed}.png"), &image(40, 40, seed)));
     let list = |first: &dyn Fn(u32) -> u32| {
         let rows: Vec<String> = (0..40)
             .map(|i| row(&format!("{i}.png"), &format!("{}.png", i + 40), &format!("caption {i}"), first(i)))
@@ -279,7 +279,7 @@ fn a_list_for_another_set_or_with_a_bad_line_is_refused() {
     let refused = |set: &Set| exclusions::apply(&list, &mut open(set.path()).unwrap()).unwrap_err();
 
     let other = Set::new();
-    (0..2).for_each(|seed| other.save(&format!("{seed}.png"), &picture(40, 40, seed)));
+    (0..2).for_each(|seed| other.save(&format!("{seed}.png"), &image(40, 40, seed)));
     other.list(&[row("0.png", "1.png", "a fox", 0)]);
     let error = refused(&other);
     assert!(matches!(error, DataError::OtherSet { .. }));
@@ -353,9 +353,9 @@ fn the_page_stands_alone_and_escapes_what_the_set_says() {
 #[test]
 fn a_single_image_is_looked_at_once_and_is_no_pair_of_itself() {
     let set = Set::new();
-    set.save("0.png", &picture(40, 40, 0));
-    set.save("1.png", &picture(24, 24, 1));
-    set.write("half.png", b"no picture");
+    set.save("0.png", &image(40, 40, 0));
+    set.save("1.png", &image(24, 24, 1));
+    set.write("half.png", b"no image");
     let row = |image: &str, label: u8| {
         serde_json::json!({"image": image, "label": label, "caption": image}).to_string()
     };

@@ -13,8 +13,8 @@ use tastemaker_data::{DataError, PairId, PairSource, Reason};
 use tastemaker_store::StoreError;
 use tempfile::TempDir;
 
-/// A one-colour picture whose shade tells which it is.
-fn picture(path: &Path, shade: u8) {
+/// A one-color image whose shade tells which it is.
+fn image(path: &Path, shade: u8) {
     RgbImage::from_pixel(4, 3, Rgb([shade; 3])).save(path).unwrap();
 }
 
@@ -30,7 +30,7 @@ fn row(image_0: &str, image_1: &str, prompt: &str, prefer: (bool, bool)) -> Stri
 fn listed(list: impl AsRef<[u8]>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for shade in 1..=3 {
-        picture(&folder.path().join(format!("{shade}.png")), shade);
+        image(&folder.path().join(format!("{shade}.png")), shade);
     }
     fs::write(folder.path().join("metadata.jsonl"), list).unwrap();
     folder
@@ -42,9 +42,9 @@ fn complaint(folder: &TempDir) -> (DataError, String) {
     (error, text)
 }
 
-/// What was left out: id, reason and detail of each row.
-fn left_out(pairs: &PairSet) -> Vec<(u64, Reason, &str)> {
-    pairs.left_out().iter().map(|row| (row.id.0, row.reason, &*row.detail)).collect()
+/// What was skipped: id, reason and detail of each row.
+fn skipped(pairs: &PairSet) -> Vec<(u64, Reason, &str)> {
+    pairs.skipped().iter().map(|row| (row.id.0, row.reason, &*row.detail)).collect()
 }
 
 fn shades(source: &dyn PairSource, position: usize) -> (u8, u8) {
@@ -68,7 +68,7 @@ mod jsonl {
     }
 
     #[test]
-    fn ties_are_left_out_and_counted_and_move_no_id() {
+    fn ties_are_skipped_and_counted_and_move_no_id() {
         let folder = listed(
             [
                 row("1.png", "2.png", "both", (true, true)),
@@ -88,7 +88,7 @@ mod jsonl {
         let folder = listed(row("1.png", "2.png", "a", (true, true)));
         let (error, text) = complaint(&folder);
         assert!(matches!(error, DataError::Empty { .. }));
-        assert!(text.ends_with("all its rows are left out: 1 ties"), "{text}");
+        assert!(text.ends_with("all its rows are skipped: 1 ties"), "{text}");
     }
 
     #[test]
@@ -97,7 +97,7 @@ mod jsonl {
     }
 
     #[test]
-    fn a_bad_row_is_left_out_by_name_and_the_others_keep_their_ids() {
+    fn a_bad_row_is_skipped_by_name_and_the_others_keep_their_ids() {
         let good = row("1.png", "2.png", "a", (true, false));
         for (bad, expected) in [
             ("{\"image_0\": \"1.png\", \"prompt\": \"a\"}", "nothing as label"),
@@ -115,9 +115,7 @@ mod jsonl {
             let folder = listed(format!("{good}\n\n{bad}\n{good}"));
             let pairs = open(folder.path()).unwrap();
             assert_eq!((pairs.id(0), pairs.id(1)), (PairId(0), PairId(2)));
-            let [(1, Reason::BadRow, detail)] = left_out(&pairs)[..] else {
-                panic!("{:?}", pairs.left_out())
-            };
+            let [(1, Reason::BadRow, detail)] = skipped(&pairs)[..] else { panic!("{:?}", pairs.skipped()) };
             assert!(detail.contains(expected), "{detail}");
         }
     }
@@ -128,24 +126,24 @@ mod jsonl {
         list.extend(b"\n{\"prompt\": \"caf\xe9\"}");
         let folder = listed(list);
         let pairs = open(folder.path()).unwrap();
-        let [(1, Reason::BadRow, detail)] = left_out(&pairs)[..] else { panic!("{:?}", pairs.left_out()) };
+        let [(1, Reason::BadRow, detail)] = skipped(&pairs)[..] else { panic!("{:?}", pairs.skipped()) };
         assert!(detail.contains("not UTF-8 at column 16"), "{detail}");
     }
 
     #[test]
-    fn a_line_and_a_caption_without_end_are_left_out() {
+    fn a_line_and_a_caption_without_end_are_skipped() {
         let good = row("1.png", "2.png", "a", (true, false));
         let long = row("1.png", "2.png", &"a".repeat(100_000), (true, false));
         let endless = "x".repeat(40 << 20);
         let folder = listed(format!("{good}\n{endless}\n{long}\n{good}"));
         let pairs = open(folder.path()).unwrap();
         assert_eq!((pairs.len(), pairs.id(1)), (2, PairId(3)));
-        let reasons: Vec<Reason> = left_out(&pairs).iter().map(|row| row.1).collect();
+        let reasons: Vec<Reason> = skipped(&pairs).iter().map(|row| row.1).collect();
         assert_eq!(reasons, [Reason::BadRow, Reason::LongCaption]);
     }
 
     #[test]
-    fn rows_with_missing_images_are_left_out_and_named() {
+    fn rows_with_missing_images_are_skipped_and_named() {
         let rows = [
             row("1.png", "7.png", "a", (true, false)),
             row("1.png", "2.png", "b", (true, false)),
@@ -154,9 +152,9 @@ mod jsonl {
         let folder = listed(rows.join("\n"));
         let pairs = open(folder.path()).unwrap();
         assert_eq!((pairs.len(), pairs.caption(0)), (1, "b"));
-        let [(0, Reason::MissingImage, first), (2, Reason::MissingImage, second)] = left_out(&pairs)[..]
+        let [(0, Reason::MissingImage, first), (2, Reason::MissingImage, second)] = skipped(&pairs)[..]
         else {
-            panic!("{:?}", pairs.left_out())
+            panic!("{:?}", pairs.skipped())
         };
         assert!(first.ends_with("7.png") && second.ends_with("8.png"), "{first} {second}");
     }
@@ -240,7 +238,7 @@ mod folders {
     fn pair(folder: &TempDir, name: &str, caption: Option<&[u8]>) {
         for (side, shade) in [("w", 10), ("l", 20)] {
             fs::create_dir_all(folder.path().join(side)).unwrap();
-            picture(&folder.path().join(side).join(format!("{name}.png")), shade);
+            image(&folder.path().join(side).join(format!("{name}.png")), shade);
         }
         if let Some(caption) = caption {
             fs::write(folder.path().join("w").join(format!("{name}.txt")), caption).unwrap();
@@ -268,7 +266,7 @@ mod folders {
     }
 
     #[test]
-    fn broken_pairs_are_left_out_by_name() {
+    fn broken_pairs_are_skipped_by_name() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a", "b", "c", "d"] {
             pair(&folder, name, (name != "c").then_some(b"x"));
@@ -277,11 +275,11 @@ mod folders {
         fs::remove_file(folder.path().join("w/b.png")).unwrap();
         let pairs = open(folder.path()).unwrap();
         assert_eq!((pairs.len(), pairs.id(0), pairs.place(PairId(3))), (1, PairId(3), "pair d".into()));
-        let left_out = left_out(&pairs);
-        let reasons: Vec<(u64, Reason)> = left_out.iter().map(|row| (row.0, row.1)).collect();
+        let skipped = skipped(&pairs);
+        let reasons: Vec<(u64, Reason)> = skipped.iter().map(|row| (row.0, row.1)).collect();
         let wanted = [(0, Reason::NoCounterpart), (1, Reason::NoCounterpart), (2, Reason::NoCaption)];
         assert_eq!(reasons, wanted);
-        assert_eq!((left_out[0].2, left_out[1].2), ("there is no l/a", "there is no w/b"));
+        assert_eq!((skipped[0].2, skipped[1].2), ("there is no l/a", "there is no w/b"));
     }
 
     #[test]

@@ -45,10 +45,10 @@ fn write(folder: &Path, rows_per_caption: usize, ties: bool) {
     let properties = Arc::new(WriterProperties::builder().set_dictionary_enabled(false).build());
     let file = File::create(folder.join("train.parquet")).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
-    let picture: ByteArray = vec![7_u8; 100].into();
+    let image: ByteArray = vec![7_u8; 100].into();
     for start in (0..ROWS).step_by(1000) {
         let rows = || start..start + 1000;
-        let pictures = vec![picture.clone(); 1000];
+        let images = vec![image.clone(); 1000];
         let label = |row: usize| if ties { [0.0, 1.0, 0.5][row % 3] } else { [0.0, 1.0][row % 2] };
         let labels: Vec<f64> = rows().map(label).collect();
         let others: Vec<f64> = labels.iter().map(|label| 1.0 - label).collect();
@@ -56,8 +56,8 @@ fn write(folder: &Path, rows_per_caption: usize, ties: bool) {
             |row: usize| format!("caption {}: {}", row / rows_per_caption, "of many words ".repeat(5));
         let captions: Vec<ByteArray> = rows().map(|row| caption(row).into_bytes().into()).collect();
         let mut group = writer.next_row_group().unwrap();
-        column::<ByteArrayType>(&mut group, &pictures);
-        column::<ByteArrayType>(&mut group, &pictures);
+        column::<ByteArrayType>(&mut group, &images);
+        column::<ByteArrayType>(&mut group, &images);
         column::<DoubleType>(&mut group, &labels);
         column::<DoubleType>(&mut group, &others);
         column::<ByteArrayType>(&mut group, &captions);
@@ -87,7 +87,7 @@ fn a_million_rows_are_opened_split_and_ordered_in_a_minute_and_two_hundred_megab
             peak >> 20,
             before >> 20
         );
-        assert_eq!((set.len(), set.left_out().len()), (ROWS - n_ties, n_ties));
+        assert_eq!((set.len(), set.skipped().len()), (ROWS - n_ties, n_ties));
         assert_eq!(train.len() + held_out.len(), set.len());
         assert_eq!(used, n_steps as usize * PAIRS_PER_STEP);
         assert!(seconds < 60.0 && peak < 200 << 20);

@@ -16,7 +16,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use support::{left_out, open_mapped, pairs, png};
+use support::{open_mapped, pairs, png, skipped};
 use tastemaker_data::formats::{open, open_at, read_texts};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{DataError, Half, PairSource, Reason};
@@ -53,9 +53,9 @@ fn tables_of_the_published_packages_are_read_as_they_read_them() {
             })
             .collect();
         n_pairs += found.len();
-        let left_out =
-            set.left_out().iter().map(|row| (row.id.0, serde_json::json!({"reason": row.reason.name()})));
-        found.extend(left_out);
+        let skipped =
+            set.skipped().iter().map(|row| (row.id.0, serde_json::json!({"reason": row.reason.name()})));
+        found.extend(skipped);
         found.sort_by_key(|row| row.0);
         let wanted: Vec<(u64, Value)> = (0..).zip(rows.as_array().unwrap().iter().cloned()).collect();
         assert_eq!(found, wanted, "{name}");
@@ -140,7 +140,7 @@ fn write<T: DataType>(column: &mut parquet::column::writer::ColumnWriterImpl<'_,
     column.write_batch(values, None, None).unwrap();
 }
 
-fn pictures(shades: impl Iterator<Item = u8>) -> Column {
+fn images(shades: impl Iterator<Item = u8>) -> Column {
     Column::Bytes(shades.map(png).collect())
 }
 
@@ -152,8 +152,8 @@ fn texts(texts: &[&str]) -> Column {
 fn ranked(path: &Path, first: u8, n: u8) {
     let captions: Vec<String> = (0..n).map(|i| format!("caption {}", first + i)).collect();
     let columns = [
-        ("chosen", "", pictures((0..n).map(|i| first + 2 * i))),
-        ("rejected", "", pictures((0..n).map(|i| first + 2 * i + 1))),
+        ("chosen", "", images((0..n).map(|i| first + 2 * i))),
+        ("rejected", "", images((0..n).map(|i| first + 2 * i + 1))),
         ("prompt", "(UTF8)", texts(&captions.iter().map(String::as_str).collect::<Vec<_>>())),
     ];
     table(path, &columns, 3, WriterProperties::builder());
@@ -205,7 +205,7 @@ fn columns_may_hold_paths_of_files_beside_the_table() {
     table(&folder.path().join("pairs.parquet"), &columns, 10, WriterProperties::builder());
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(0, 2, 1, "a fox")]);
-    assert_eq!(left_out(&set), [(1, Reason::MissingImage)]);
+    assert_eq!(skipped(&set), [(1, Reason::MissingImage)]);
     let mapped = open_mapped(folder.path(), &[("winner", "image_0"), ("loser", "image_1")]).unwrap();
     assert_eq!(pairs(&mapped), [(0, 1, 2, "a fox")]);
 }
@@ -217,15 +217,15 @@ fn columns_of_other_types_are_refused_or_leave_rows_out() {
     let numbers = || Column::Numbers(vec![1, 2]);
     table(&path, &[("chosen", "", numbers()), ("rejected", "", numbers())], 9, WriterProperties::builder());
     let text = open(&path).unwrap_err().to_string();
-    assert!(text.contains("the column \"chosen\", which holds neither pictures nor paths"), "{text}");
+    assert!(text.contains("the column \"chosen\", which holds neither images nor paths"), "{text}");
     let columns = [
-        ("chosen", "", pictures(1..3)),
-        ("rejected", "", pictures(3..5)),
+        ("chosen", "", images(1..3)),
+        ("rejected", "", images(3..5)),
         ("prompt", "", Column::Bytes(vec![b"a".to_vec(), b"caf\xe9".to_vec()])),
     ];
     table(&path, &columns, 9, WriterProperties::builder());
     let set = open(&path).unwrap();
-    assert_eq!((pairs(&set), left_out(&set)), (vec![(0, 1, 3, "a")], vec![(1, Reason::BadRow)]));
+    assert_eq!((pairs(&set), skipped(&set)), (vec![(0, 1, 3, "a")], vec![(1, Reason::BadRow)]));
 }
 
 #[test]
@@ -259,8 +259,8 @@ fn captions_that_unpack_without_end_are_refused_before_they_do() {
     let path = folder.path().join("x.parquet");
     let columns = |caption: usize| {
         [
-            ("chosen", "", pictures(1..3)),
-            ("rejected", "", pictures(3..5)),
+            ("chosen", "", images(1..3)),
+            ("rejected", "", images(3..5)),
             ("prompt", "(UTF8)", Column::Bytes(vec![vec![b'a'; caption], b"b".to_vec()])),
         ]
     };
@@ -274,7 +274,7 @@ fn captions_that_unpack_without_end_are_refused_before_they_do() {
     assert!(text.contains("a page of 2") && text.contains("wanted at most 67108864"), "{text}");
     table(&path, &columns(30 << 20), 9, packed());
     let set = open(&path).unwrap();
-    assert_eq!((set.len(), left_out(&set)), (1, vec![(0, Reason::LongCaption)]));
+    assert_eq!((set.len(), skipped(&set)), (1, vec![(0, Reason::LongCaption)]));
 }
 
 /// A folder that counts what is read of it.
@@ -312,7 +312,7 @@ impl Blob for CountingBlob {
     }
 }
 
-/// 600 pairs of noise of 20 kB a picture, in two groups of one page each.
+/// 600 pairs of noise of 20 kB an image, in two groups of one page each.
 fn large(folder: &Path) -> u64 {
     let noise = |i: usize| -> Vec<u8> {
         let mut state = i as u32 + 1;
@@ -342,7 +342,7 @@ fn counted(folder: &Path) -> (PairSet, Arc<AtomicU64>) {
 }
 
 #[test]
-fn opening_reads_no_pictures_and_a_pass_by_many_threads_reads_each_once() {
+fn opening_reads_no_images_and_a_pass_by_many_threads_reads_each_once() {
     let folder = tempfile::tempdir().unwrap();
     let size = large(folder.path());
     let (set, count) = counted(folder.path());
@@ -369,7 +369,7 @@ fn opening_reads_no_pictures_and_a_pass_by_many_threads_reads_each_once() {
 }
 
 #[test]
-fn any_order_gives_the_same_pictures() {
+fn any_order_gives_the_same_images() {
     let folder = tempfile::tempdir().unwrap();
     large(folder.path());
     let set = open(folder.path()).unwrap();

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::{left_out, open_mapped, pairs, png};
+use support::{open_mapped, pairs, png, skipped};
 use tastemaker_data::formats::{CONVENTIONS, OpenSettings, Roles, open, open_with};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{DataError, Label, PairSource, Reason};
@@ -16,7 +16,7 @@ use tastemaker_store::StoreError;
 use tastemaker_store::tree::Location;
 use tempfile::TempDir;
 
-/// A folder with pictures 1.png to 5.png and a list.
+/// A folder with images 1.png to 5.png and a list.
 fn listed(name: &str, list: impl AsRef<[u8]>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for shade in 1..=5 {
@@ -58,7 +58,7 @@ fn every_convention_works_in_every_list() {
     for known in CONVENTIONS {
         let caption = known.captions[0];
         let rows = match known.roles {
-            Roles::Labelled { images: [a, b], labels: [c, d] } => vec![
+            Roles::Labeled { images: [a, b], labels: [c, d] } => vec![
                 json!({"user": 7, a: "1.png", b: "2.png", c: 1, d: 0, caption: "a fox"}),
                 json!({"user": 7, a: "3.png", b: "4.png", c: 0.25, d: 0.75, caption: "a cat"}),
             ],
@@ -117,15 +117,15 @@ fn a_table_of_unknown_columns_says_what_it_has() {
 }
 
 #[test]
-fn a_row_that_nobody_judged_is_left_out_like_a_tie() {
+fn a_row_that_nobody_judged_is_skipped_like_a_tie() {
     let row = |has_label: bool| {
         json!({"jpg_0": "1.png", "jpg_1": "2.png", "label_0": 1, "label_1": 0,
         "has_label": has_label, "caption": "a"})
     };
     let folder = listed("metadata.jsonl", lines(&[row(false), row(true)]));
     let set = open(folder.path()).unwrap();
-    assert_eq!((pairs(&set), left_out(&set)), (vec![(1, 1, 2, "a")], vec![(0, Reason::Tie)]));
-    assert!(set.left_out()[0].detail.contains("has_label"));
+    assert_eq!((pairs(&set), skipped(&set)), (vec![(1, 1, 2, "a")], vec![(0, Reason::Tie)]));
+    assert!(set.skipped()[0].detail.contains("has_label"));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn an_empty_caption_is_a_caption_and_a_missing_one_is_none() {
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(2, 1, 2, "")]);
     let wanted = [(0, Reason::NoCaption), (1, Reason::NoCaption), (3, Reason::BadRow)];
-    assert_eq!(left_out(&set), wanted);
+    assert_eq!(skipped(&set), wanted);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn single_images_pair_up_within_their_caption_in_order() {
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(0, 1, 4, "a"), (1, 2, 5, "a")]);
     let wanted = [(2, Reason::NoCounterpart), (5, Reason::BadRow), (6, Reason::NoCounterpart)];
-    assert_eq!(left_out(&set), wanted);
+    assert_eq!(skipped(&set), wanted);
 }
 
 /// Opens a set whose rows of single images stay what they are.
@@ -179,7 +179,7 @@ fn single_images_stay_what_they_are_where_that_is_asked_for() {
         assert_eq!(pairs(&set), [(0, 1, 1, "a"), (1, 2, 2, "a"), (3, 4, 4, "b"), (5, 1, 1, "c")], "{name}");
         let (liked, disliked) = (Some(Label::Liked), Some(Label::Disliked));
         assert_eq!(labels(&set), [liked, liked, disliked, disliked], "{name}");
-        assert_eq!(left_out(&set), [(2, Reason::MissingImage), (4, Reason::BadRow)], "{name}");
+        assert_eq!(skipped(&set), [(2, Reason::MissingImage), (4, Reason::BadRow)], "{name}");
         assert_eq!(set.place(set.id(2)), "row 4");
     }
 }
@@ -238,7 +238,7 @@ fn assert_soft(set: &PairSet, wanted: &[Option<f64>]) {
 fn scores_in_any_list_become_soft_labels_of_the_winner_that_people_chose() {
     const HIGH: f64 = 0.28201571106910706;
     const LOW: f64 = 0.11543526500463486;
-    let labelled = |label_0: u8, more: Value| {
+    let labeled = |label_0: u8, more: Value| {
         let mut row = json!({"jpg_0": "1.png", "jpg_1": "2.png", "label_0": label_0, "label_1": 1 - label_0, "caption": "a"});
         row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         row
@@ -249,13 +249,13 @@ fn scores_in_any_list_become_soft_labels_of_the_winner_that_people_chose() {
         row
     };
     let cases = [
-        (labelled(1, json!({"ps_score_0": HIGH, "ps_score_1": LOW})), 0.731_058_578_630_004_9),
+        (labeled(1, json!({"ps_score_0": HIGH, "ps_score_1": LOW})), 0.731_058_578_630_004_9),
         // The scores side with the loser: the label stays and p is below one half
-        (labelled(0, json!({"ps_score_0": HIGH, "ps_score_1": LOW})), 0.268_941_421_369_995_1),
-        (labelled(0, json!({"score_0": 3, "score_1": 5})), 0.880_797_077_977_882_3),
-        (labelled(0, json!({"probability_0": 0.25})), 0.75),
-        (labelled(0, json!({"soft_label": 0.25})), 0.25),
-        (labelled(1, json!({"soft_label": 0.9, "ps_score_0": LOW, "ps_score_1": HIGH})), 0.9),
+        (labeled(0, json!({"ps_score_0": HIGH, "ps_score_1": LOW})), 0.268_941_421_369_995_1),
+        (labeled(0, json!({"score_0": 3, "score_1": 5})), 0.880_797_077_977_882_3),
+        (labeled(0, json!({"probability_0": 0.25})), 0.75),
+        (labeled(0, json!({"soft_label": 0.25})), 0.25),
+        (labeled(1, json!({"soft_label": 0.9, "ps_score_0": LOW, "ps_score_1": HIGH})), 0.9),
         (ranked(json!({"win_score": 5, "lose_score": 3})), 0.880_797_077_977_882_3),
         (ranked(json!({"soft_label": 0.6})), 0.6),
     ];
@@ -283,7 +283,7 @@ fn a_row_without_a_score_stays_a_pair_and_later_rows_may_have_one() {
     ];
     let folder = listed("metadata.jsonl", lines(&rows));
     let mut set = open(folder.path()).unwrap();
-    assert_eq!(left_out(&set), [(2, Reason::NoCaption)]);
+    assert_eq!(skipped(&set), [(2, Reason::NoCaption)]);
     assert_soft(&set, &[None, Some(0.7), None, None, Some(0.6)]);
     set.exclude(&[set.id(0), set.id(2)].into(), "bad").unwrap();
     assert_soft(&set, &[Some(0.7), None, Some(0.6)]);
@@ -327,8 +327,8 @@ fn a_ranking_makes_a_pair_of_every_two_and_equal_ranks_are_ties() {
     assert_eq!(pairs(&set), [(0, 2, 1, "a"), (2, 2, 3, "a"), (5, 4, 5, "c")]);
     let wanted =
         [(1, Reason::Tie), (3, Reason::BadRow), (4, Reason::MissingImage), (6, Reason::MissingImage)];
-    assert_eq!(left_out(&set), wanted);
-    assert_eq!(set.place(set.left_out()[2].id), "row 3, pair 1");
+    assert_eq!(skipped(&set), wanted);
+    assert_eq!(set.place(set.skipped()[2].id), "row 3, pair 1");
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn an_array_that_is_none_or_has_no_end_says_so() {
 }
 
 #[test]
-fn a_bad_row_of_an_array_is_left_out_by_name() {
+fn a_bad_row_of_an_array_is_skipped_by_name() {
     let good = json!({"winner": "1.png", "loser": "2.png", "caption": "a } \\ \" ] b"});
     let long = format!("{{\"winner\": \"{}\"}}", "x".repeat(17 << 20));
     let list = format!("\u{feff}[{good}, {{\"winner\": nonsense}}, {long}, {good}]");
@@ -368,16 +368,16 @@ fn a_bad_row_of_an_array_is_left_out_by_name() {
     let set = open(folder.path()).unwrap();
     assert_eq!(set.len(), 2);
     assert_eq!(set.caption(1), "a } \\ \" ] b");
-    assert_eq!(left_out(&set), [(1, Reason::BadRow), (2, Reason::BadRow)]);
+    assert_eq!(skipped(&set), [(1, Reason::BadRow), (2, Reason::BadRow)]);
 }
 
 #[test]
-fn rows_of_csv_that_are_too_short_are_left_out_and_one_without_end_stops() {
+fn rows_of_csv_that_are_too_short_are_skipped_and_one_without_end_stops() {
     let list = "image,lose_image,prompt\n1.png,2.png,\"a, b\"\n1.png\n1.png,2.png,caf\u{e9}\n";
     let folder = listed("metadata.csv", list);
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(0, 1, 2, "a, b"), (2, 1, 2, "café")]);
-    assert_eq!(left_out(&set), [(1, Reason::BadRow)]);
+    assert_eq!(skipped(&set), [(1, Reason::BadRow)]);
     let endless = format!("{list}\"{}", "x".repeat(40 << 20));
     let folder = listed("metadata.csv", endless);
     let error = open(folder.path()).unwrap_err();
@@ -385,7 +385,7 @@ fn rows_of_csv_that_are_too_short_are_left_out_and_one_without_end_stops() {
 }
 
 #[test]
-fn a_format_can_be_named_and_a_misspelt_one_is_suggested() {
+fn a_format_can_be_named_and_a_misspelled_one_is_suggested() {
     let folder = listed("pairs.json", array(&[json!({"winner": "1.png", "loser": "2.png", "caption": "a"})]));
     let with = |name: &str| {
         let settings = OpenSettings { format: Some(name.into()), ..OpenSettings::default() };
@@ -401,8 +401,8 @@ fn a_format_can_be_named_and_a_misspelt_one_is_suggested() {
 }
 
 #[test]
-fn prompts_of_the_pictures_stand_in_for_captions() {
-    let painted = |shade: u8, prompt: &str| {
+fn prompts_of_the_images_stand_in_for_captions() {
+    let generated = |shade: u8, prompt: &str| {
         let mut out = Vec::new();
         let mut encoder = png::Encoder::new(&mut out, 1, 1);
         encoder.set_color(png::ColorType::Rgb);
@@ -417,17 +417,17 @@ fn prompts_of_the_pictures_stand_in_for_captions() {
     ];
     let folder = listed("metadata.jsonl", lines(&rows));
     for (name, shade, prompt) in [("a", 21, "a fox"), ("b", 22, "a fox"), ("c", 23, "a cat")] {
-        fs::write(folder.path().join(format!("{name}.png")), painted(shade, prompt)).unwrap();
+        fs::write(folder.path().join(format!("{name}.png")), generated(shade, prompt)).unwrap();
     }
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(0, 21, 22, "a fox")]);
-    assert_eq!(left_out(&set), [(1, Reason::CaptionsDiffer), (2, Reason::NoCaption)]);
+    assert_eq!(skipped(&set), [(1, Reason::CaptionsDiffer), (2, Reason::NoCaption)]);
     // The same in folders and side by side, where no .txt says otherwise.
     for (winner, loser) in [("w/x.png", "l/x.png"), ("deep/x.png", "deep/x-rejectedlabel.png")] {
         let folder = tempfile::tempdir().unwrap();
         for (path, shade) in [(winner, 31), (loser, 32)] {
             fs::create_dir_all(folder.path().join(path).parent().unwrap()).unwrap();
-            fs::write(folder.path().join(path), painted(shade, "a fox")).unwrap();
+            fs::write(folder.path().join(path), generated(shade, "a fox")).unwrap();
         }
         assert_eq!(pairs(&open(folder.path()).unwrap()), [(0, 31, 32, "a fox")]);
     }
@@ -444,6 +444,6 @@ fn rejected_images_lie_beside_the_others() {
     }
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(0, 1, 2, "words"), (1, 3, 4, "words")]);
-    assert_eq!(left_out(&set), [(2, Reason::NoCounterpart)]);
-    assert_eq!(&*set.left_out()[0].detail, "there is no c-rejectedlabel");
+    assert_eq!(skipped(&set), [(2, Reason::NoCounterpart)]);
+    assert_eq!(&*set.skipped()[0].detail, "there is no c-rejectedlabel");
 }

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::{left_out, open_mapped, pairs, png};
+use support::{open_mapped, pairs, png, skipped};
 use tastemaker_data::formats::open;
 use tastemaker_data::{DataError, PairSource, Reason};
 use tastemaker_store::StoreError;
@@ -66,7 +66,7 @@ fn every_documented_way_of_naming_members_is_read() {
 }
 
 #[test]
-fn rows_are_counted_through_files_and_bad_ones_left_out() {
+fn rows_are_counted_through_files_and_bad_ones_skipped() {
     let (one, two) = (png(1), png(2));
     let first = tarred(&[
         ("0.winner.png", &one),
@@ -86,7 +86,7 @@ fn rows_are_counted_through_files_and_bad_ones_left_out() {
     fs::write(folder.path().join("data/b.tar"), second).unwrap();
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(0, 1, 2, "a"), (3, 2, 1, "c")]);
-    assert_eq!(left_out(&set), [(1, Reason::MissingImage), (2, Reason::BadRow)]);
+    assert_eq!(skipped(&set), [(1, Reason::MissingImage), (2, Reason::BadRow)]);
     assert_eq!(set.place(set.id(1)), "row 1 of data/b.tar");
     assert!(set.file(1, tastemaker_data::Half::Winner).ends_with("data/b.tar/0.winner.png"));
 }
@@ -129,8 +129,8 @@ fn long_names_and_attributes_are_read() {
 
 #[test]
 fn a_file_cut_anywhere_names_the_member_before() {
-    let picture = png(1);
-    let whole = tarred(&[("0.winner.png", &picture), ("0.loser.png", &picture), ("0.txt", b"a")]);
+    let image = png(1);
+    let whole = tarred(&[("0.winner.png", &image), ("0.loser.png", &image), ("0.txt", b"a")]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.tar");
     fs::write(&path, &whole[..1024 + 512 + 9]).unwrap();

@@ -17,7 +17,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/data").join(name)
 }
 
-/// A picture of one colour.
+/// An image of one color.
 fn png(shade: u8) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     RgbImage::from_pixel(4, 3, Rgb([shade; 3])).write_to(&mut out, ImageFormat::Png).unwrap();
@@ -61,19 +61,19 @@ fn shards_are_those_that_the_published_package_reads() {
 }
 
 #[test]
-fn a_picture_that_cannot_be_read_leaves_no_folder_behind() {
+fn an_image_that_cannot_be_read_leaves_no_folder_behind() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("from");
     for side in ["w", "l"] {
         fs::create_dir_all(from.join(side)).unwrap();
         fs::write(from.join(side).join("a.png"), png(1)).unwrap();
-        fs::write(from.join(side).join("b.png"), b"no picture").unwrap();
+        fs::write(from.join(side).join("b.png"), b"no image").unwrap();
         fs::write(from.join(side).join("a.txt"), "a").unwrap();
         fs::write(from.join(side).join("b.txt"), "b").unwrap();
     }
     let set = open(&from).unwrap();
     let text = jsonl(&set, &folder.path().join("to"), &mut || ()).unwrap_err().to_string();
-    assert!(text.contains("b.png") && text.contains("no picture we read"), "{text}");
+    assert!(text.contains("b.png") && text.contains("no image we read"), "{text}");
     fs::remove_file(from.join("l/b.png")).unwrap();
     pick_a_pic(&set, &folder.path().join("to"), &mut || ()).unwrap_err();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -23,7 +23,7 @@ impl Conditioning {
         Self { hidden, pooled: None, time_ids: None }
     }
 
-    /// The same for uncropped pictures of this height and width, in pixels, where the network has micro-conditioning.
+    /// The same for uncropped images of this height and width, in pixels, where the network has micro-conditioning.
     pub fn of_size(self, height: i64, width: i64) -> Self {
         let time_ids = self.time_ids.map(|ids| {
             let sizes = [height, width, 0, 0, height, width];

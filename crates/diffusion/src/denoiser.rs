@@ -26,7 +26,7 @@ pub struct Posterior {
 ///
 /// # Shapes
 /// Images `[b, 3, H, W]` in [-1, 1]; latents `[b, c, h, w]`, f32 on both sides.
-pub trait LatentCodec {
+pub trait LatentVae {
     /// Posterior of each image.
     fn encode(&self, images: &Tensor) -> Posterior;
     /// Images of latents; not clamped.

@@ -6,7 +6,7 @@ use crate::{Conditioning, Denoiser};
 
 /// `u + scale (c - u)` with `c` the conditional and `u` the unconditional prediction.
 ///
-/// At scale 1 and below the unconditional branch is not evaluated and does not count: SDXL-Turbo is painted with scale 0.
+/// At scale 1 and below the unconditional branch is not evaluated and does not count: SDXL-Turbo is generated with scale 0.
 ///
 /// Source: arXiv 2207.12598; `do_classifier_free_guidance` in `huggingface/diffusers:src/diffusers/pipelines/`.
 pub struct Guided<'a> {
@@ -20,7 +20,7 @@ pub struct Guided<'a> {
     ///
     /// Source: arXiv 2305.08891, section 3.4; `rescale_noise_cfg` of diffusers.
     pub rescale: f64,
-    /// Another network for the unconditional prediction, one that learnt what people do not want; then each network is called with
+    /// Another network for the unconditional prediction, one that learned what people do not want; then each network is called with
     /// its own half.
     ///
     /// Source: Diffusion-NPO, arXiv 2505.11245.

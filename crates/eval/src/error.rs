@@ -44,7 +44,7 @@ pub enum EvalError {
         /// Number of captions announced.
         n_captions: usize,
     },
-    /// A ranked pair whose pictures cannot be compared place by place.
+    /// A ranked pair whose images cannot be compared place by place.
     #[error(
         "ranked pair of caption {caption} has a winner of {} x {} and a loser of {} x {} pixels: \
          both must be of one size",
@@ -58,9 +58,9 @@ pub enum EvalError {
         /// Width and height of the loser.
         loser: (u32, u32),
     },
-    /// A scorer is only checked on captions it has not learnt from.
+    /// A scorer is only checked on captions it has not learned from.
     #[error(
-        "caption {caption} is not held out: the preference scorer learnt from it, so it cannot be checked on it"
+        "caption {caption} is not held out: the preference scorer learned from it, so it cannot be checked on it"
     )]
     CaptionNotHeldOut {
         /// Its index.
@@ -74,12 +74,12 @@ pub enum EvalError {
         /// Why not.
         what: String,
     },
-    /// A picture that no square can be made of.
+    /// An image that no square can be made of.
     #[error(
-        "picture {item} is {width} x {height} pixels; wanted one whose sides differ by a factor of {longest} at most"
+        "image {item} is {width} x {height} pixels; wanted one whose sides differ by a factor of {longest} at most"
     )]
-    PictureShape {
-        /// Its position among the pictures.
+    ImageShape {
+        /// Its position among the images.
         item: usize,
         /// Its width.
         width: u32,
@@ -88,14 +88,14 @@ pub enum EvalError {
         /// The largest factor.
         longest: u32,
     },
-    /// A scorer that gives no number: its weights are damaged, or a picture is beyond them.
+    /// A scorer that gives no number: its weights are damaged, or an image is beyond them.
     #[error(
-        "scorer `{scorer}` gives {score} for picture {item}, whose prompt is {prompt:?}: its weights may be damaged"
+        "scorer `{scorer}` gives {score} for image {item}, whose prompt is {prompt:?}: its weights may be damaged"
     )]
-    PictureScore {
+    ImageScore {
         /// Its name.
         scorer: String,
-        /// Position of the picture.
+        /// Position of the image.
         item: usize,
         /// Its prompt.
         prompt: String,
@@ -118,9 +118,9 @@ pub enum EvalError {
         /// What was found and what to do.
         what: String,
     },
-    /// A folder of pictures that lacks what is asked for.
+    /// A folder of images that lacks what is asked for.
     #[error("{} does not answer the prompts: {what}", .path.display())]
-    Pictures {
+    Images {
         /// The folder.
         path: PathBuf,
         /// What was found and what to do.
@@ -150,8 +150,8 @@ pub enum EvalError {
         /// Name of the empty group.
         group: &'static str,
     },
-    /// A picture grid with rows of different lengths or pictures of different sizes.
-    #[error("picture grid is ragged: {what}")]
+    /// An image grid with rows of different lengths or images of different sizes.
+    #[error("image grid is ragged: {what}")]
     RaggedGrid {
         /// What was found and what was wanted.
         what: String,
@@ -162,21 +162,19 @@ pub enum EvalError {
         /// What was found and what was wanted.
         what: String,
     },
-    /// Sides that the image codec cannot have.
-    #[error(
-        "pictures of {width} x {height} pixels: both sides must be multiples of {multiple} for this model"
-    )]
+    /// Sides that the image VAE cannot have.
+    #[error("images of {width} x {height} pixels: both sides must be multiples of {multiple} for this model")]
     Size {
         /// Width as given.
         width: u32,
         /// Height as given.
         height: u32,
-        /// Pixels for each of the codec's.
+        /// Pixels for each of the VAE's.
         multiple: u32,
     },
-    /// A picture could not be encoded or decoded.
-    #[error("picture could not be coded")]
-    Picture(#[from] image::ImageError),
+    /// An image could not be encoded or decoded.
+    #[error("image could not be coded")]
+    Image(#[from] image::ImageError),
     /// A summary could not be written as JSON.
     #[error("summary could not be written as JSON")]
     Json(#[from] serde_json::Error),
@@ -189,7 +187,7 @@ pub enum EvalError {
     /// The noise schedule cannot serve the sampler's settings.
     #[error(transparent)]
     Schedule(#[from] tastemaker_math::ScheduleError),
-    /// A picture and its pixels do not fit.
+    /// An image and its pixels do not fit.
     #[error(transparent)]
     Data(#[from] tastemaker_data::DataError),
     /// libtorch.
@@ -198,18 +196,18 @@ pub enum EvalError {
 }
 
 impl EvalError {
-    /// The same error about a list of pictures that begins `by` pictures earlier.
+    /// The same error about a list of images that begins `by` images earlier.
     pub(crate) fn further(mut self, by: usize) -> Self {
-        if let Self::PictureShape { item, .. } | Self::PictureScore { item, .. } = &mut self {
+        if let Self::ImageShape { item, .. } | Self::ImageScore { item, .. } = &mut self {
             *item += by;
         }
         self
     }
 
-    /// The position of the picture that the error is about.
+    /// The position of the image that the error is about.
     pub fn item(&self) -> Option<usize> {
         match self {
-            Self::PictureShape { item, .. } | Self::PictureScore { item, .. } => Some(*item),
+            Self::ImageShape { item, .. } | Self::ImageScore { item, .. } => Some(*item),
             _ => None,
         }
     }

@@ -1,9 +1,9 @@
-//! Judging: scorers, win rates with intervals, and the report that shows both with pictures.
+//! Judging: scorers, win rates with intervals, and the report that shows both with images.
 
 pub mod compare;
-pub mod contact_sheet;
 pub mod error;
 pub mod generate;
+pub mod image_grid;
 pub mod pairing;
 pub mod prompts;
 pub mod report;

@@ -106,7 +106,7 @@ pub struct Bounds {
 
 impl WinRate {
     /// How B fared against A.
-    pub fn mirrored(&self) -> Self {
+    pub fn flipped(&self) -> Self {
         Self {
             n: self.n,
             wins: self.losses,
@@ -129,7 +129,7 @@ impl Bounds {
 
 /// Win rate of A over all comparisons given.
 ///
-/// The Wilson interval takes comparisons as independent. The bootstrap resamples prompts, because two pictures of
+/// The Wilson interval takes comparisons as independent. The bootstrap resamples prompts, because two images of
 /// one prompt are not: differences are averaged over the seeds of a prompt first.
 ///
 /// # Errors
@@ -220,13 +220,12 @@ mod tests {
         assert!((there.low + back.high - 1.0).abs() < 1e-12);
         assert_eq!(there.mean_difference.value, -back.mean_difference.value);
         assert!((there.mean_difference.low + back.mean_difference.high).abs() < 1e-12);
-        let mirrored = there.mirrored();
-        assert_eq!((mirrored.wins, mirrored.ties, mirrored.losses), (back.wins, back.ties, back.losses));
-        for (one, other) in [(mirrored.rate, back.rate), (mirrored.low, back.low), (mirrored.high, back.high)]
-        {
+        let flipped = there.flipped();
+        assert_eq!((flipped.wins, flipped.ties, flipped.losses), (back.wins, back.ties, back.losses));
+        for (one, other) in [(flipped.rate, back.rate), (flipped.low, back.low), (flipped.high, back.high)] {
             assert!((one - other).abs() < 1e-12);
         }
-        assert!((mirrored.median_difference.low - back.median_difference.low).abs() < 1e-12);
+        assert!((flipped.median_difference.low - back.median_difference.low).abs() < 1e-12);
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn a_single_category_is_none() {
 }
 
 #[test]
-fn equal_pictures_tie_by_every_scorer() {
+fn equal_images_tie_by_every_scorer() {
     let mut contest = contest(2, 2, 6, 0);
     contest.scores.iter_mut().for_each(|scores| scores[1] = scores[0].clone());
     let figures = Figures::of(&contest).unwrap();
@@ -137,15 +137,13 @@ fn the_headline_says_who_wins() {
 }
 
 #[test]
-fn shown_pictures_say_how_they_were_chosen() {
+fn shown_images_say_how_they_were_chosen() {
     let all = contest(2, 1, 3, 99);
-    assert!(page_of(&all).contains("All 6 pictures of each."));
+    assert!(page_of(&all).contains("All 6 images of each."));
     let some = contest(2, 1, 20, 8);
     assert_eq!([Choice::Spread, Choice::Gain, Choice::Loss].map(|choice| count(&some, choice)), [4, 2, 2]);
     let html = page_of(&some);
-    assert!(
-        html.contains("8 of 40 pictures of each: every so many, whatever they look like, and those where")
-    );
+    assert!(html.contains("8 of 40 images of each: every so many, whatever they look like, and those where"));
     assert_eq!(html.matches("great gain").count(), 2);
 }
 
@@ -174,11 +172,11 @@ fn parts_that_do_not_belong_together_are_refused() {
     insta::assert_snapshot!(refusal(|contest| contest.contestants[1].name = "base".into()),
         @r#"report is inconsistent: two contestants are named "base""#);
     insta::assert_snapshot!(refusal(|contest| { contest.scores[0][1].pop(); }),
-        @"report is inconsistent: scores of other scorers, contestants or pictures than there are");
+        @"report is inconsistent: scores of other scorers, contestants or images than there are");
     insta::assert_snapshot!(refusal(|contest| contest.contestants.truncate(1)),
-        @"report is inconsistent: 1 contestants, 1 scorers and 6 pictures each; wanted two, one and one at least");
+        @"report is inconsistent: 1 contestants, 1 scorers and 6 images each; wanted two, one and one at least");
     insta::assert_snapshot!(refusal(|contest| contest.questions[2].prompt = 3),
-        @"report is inconsistent: a picture of prompt 3 of 3");
+        @"report is inconsistent: an image of prompt 3 of 3");
     insta::assert_snapshot!(refusal(|contest| contest.scores[0][0][0] = f64::NAN),
         @"score of prompt 0, seed 4 is not finite: 19.875 against NaN");
 }

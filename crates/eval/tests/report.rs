@@ -155,12 +155,12 @@ fn parts_that_do_not_belong_together_are_refused() {
         damage(&mut report);
         page(&report).unwrap_err().to_string()
     };
-    insta::assert_snapshot!(refusal(|report| { report.pictures.rows[0].pictures.pop(); }),
-        @r#"report is inconsistent: picture row "Real art" has 1 pictures for 2 prompts"#);
+    insta::assert_snapshot!(refusal(|report| { report.images.rows[0].images.pop(); }),
+        @r#"report is inconsistent: image row "Real art" has 1 images for 2 prompts"#);
     insta::assert_snapshot!(refusal(|report| report.methods[1].name = "mapo".to_owned()),
         @r#"report is inconsistent: two methods are named "mapo""#);
-    insta::assert_snapshot!(refusal(|report| report.pictures.rows[2].method = Some("other".to_owned())),
-        @r#"report is inconsistent: picture row "SFT control" names unknown method "other""#);
+    insta::assert_snapshot!(refusal(|report| report.images.rows[2].method = Some("other".to_owned())),
+        @r#"report is inconsistent: image row "SFT control" names unknown method "other""#);
 }
 
 #[test]

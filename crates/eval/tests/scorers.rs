@@ -1,14 +1,14 @@
-//! Published scorers on fifty pictures of many sizes, with tiny random networks (`golden/scorers`).
+//! Published scorers on fifty images of many sizes, with tiny random networks (`golden/scorers`).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
-#[path = "support/pictures.rs"]
-mod pictures;
+#[path = "support/images.rs"]
+mod images;
 
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use pictures::{pictures, prompt};
+use images::{images, prompt};
 use tastemaker_eval::EvalError;
 use tastemaker_eval::scorers::pixels::{Fit, Transform};
 use tastemaker_eval::scorers::{
@@ -24,11 +24,11 @@ use tch::{Device, Kind, Tensor};
 
 const SIDE: u32 = 16;
 
-fn seen(fit: Fit, side: u32, pictures: &[RgbImage]) -> Tensor {
-    Transform { fit, side }.pixels(&pictures.iter().collect::<Vec<_>>()).unwrap()
+fn seen(fit: Fit, side: u32, images: &[RgbImage]) -> Tensor {
+    Transform { fit, side }.pixels(&images.iter().collect::<Vec<_>>()).unwrap()
 }
 
-/// Normalised numbers as the bytes they were.
+/// Normalized numbers as the bytes they were.
 fn bytes(pixels: &Tensor) -> Tensor {
     let channel = |values: [f32; 3]| Tensor::from_slice(&values).view([3, 1, 1]);
     let plain = pixels * channel([0.268_629_54, 0.261_302_6, 0.275_777_1])
@@ -40,12 +40,12 @@ fn bytes(pixels: &Tensor) -> Tensor {
 fn bytes_are_resized_and_cut_exactly_as_published() {
     let golden = Golden::load("scorers", "pixels");
     for (name, fit) in [("cut", Fit::Cut), ("cut_to_even", Fit::CutToEven)] {
-        let ours = bytes(&seen(fit, SIDE, &pictures())).to_kind(Kind::Uint8);
+        let ours = bytes(&seen(fit, SIDE, &images())).to_kind(Kind::Uint8);
         let theirs = golden.tensor(name);
         let differ: Vec<i64> = (0..50).filter(|&i| !ours.select(0, i).equal(&theirs.select(0, i))).collect();
-        assert!(differ.is_empty(), "{name}: pictures {differ:?}");
+        assert!(differ.is_empty(), "{name}: images {differ:?}");
     }
-    let ours = bytes(&seen(Fit::Cut, 224, &pictures()[..24])).to_kind(Kind::Double);
+    let ours = bytes(&seen(Fit::Cut, 224, &images()[..24])).to_kind(Kind::Double);
     let weights = Tensor::arange(224, (Kind::Double, Device::Cpu)) + 1.0;
     let sums = (ours * weights).sum_dim_intlist([3i64].as_slice(), false, Kind::Double);
     assert!(sums.equal(&golden.tensor("cut224")));
@@ -54,7 +54,7 @@ fn bytes_are_resized_and_cut_exactly_as_published() {
 #[test]
 fn numbers_are_resized_and_padded_as_published() {
     let golden = Golden::load("scorers", "pixels");
-    let difference = (seen(Fit::Pad, SIDE, &pictures()) - golden.tensor("pad")).abs().max().double_value(&[]);
+    let difference = (seen(Fit::Pad, SIDE, &images()) - golden.tensor("pad")).abs().max().double_value(&[]);
     assert!(difference < 1e-5, "{difference:e}");
 }
 
@@ -68,9 +68,9 @@ fn head() -> (RewardHead, String) {
 }
 
 fn check(panel: &Panel, cases: &[&str]) {
-    let pictures = pictures();
+    let images = images();
     let items: Vec<Item<'_>> =
-        pictures.iter().enumerate().map(|(i, image)| Item { image, prompt: prompt(i) }).collect();
+        images.iter().enumerate().map(|(i, image)| Item { image, prompt: prompt(i) }).collect();
     let scores = panel.score(&items).unwrap();
     for ((name, scores), case) in panel.names().iter().zip(scores).zip(cases) {
         let golden = Golden::load("scorers", case);
@@ -112,8 +112,8 @@ fn image_reward_equals_blip() {
     let golden = Golden::load("scorers", "image-reward");
     let files = image_reward_in(&golden_dir("scorers", "image-reward"));
     let prompts: Vec<String> = serde_json::from_value(golden.json("prompts.json")).unwrap();
-    let pictures = pictures();
-    let prompted = pictures.iter().zip(prompts.iter().cycle());
+    let images = images();
+    let prompted = images.iter().zip(prompts.iter().cycle());
     let items: Vec<Item<'_>> = prompted.map(|(image, prompt)| Item { image, prompt }).collect();
     for batch_size in [1, 7] {
         let scorer = ImageReward::load(files.clone(), Precision::F32, Device::Cpu).unwrap();
@@ -162,8 +162,8 @@ fn half_precision_stays_near() {
     let files = ClipFiles::open(golden_dir("scorers", "clip")).unwrap();
     let tower = Tower::load(files, Precision::Bf16, Device::Cpu).unwrap();
     assert!((tower.scale() - 3.25f64.exp()).abs() < 1e-4);
-    let pictures = &pictures()[..4];
-    let items: Vec<Item<'_>> = pictures.iter().map(|image| Item { image, prompt: "a fox" }).collect();
+    let images = &images()[..4];
+    let items: Vec<Item<'_>> = images.iter().map(|image| Item { image, prompt: "a fox" }).collect();
     let scorer = ClipScorer::new(CLIP_SCORE, tower);
     let theirs = scorer_of("clip").score(&items).unwrap();
     for (ours, theirs) in scorer.score(&items).unwrap().iter().zip(theirs) {
@@ -241,7 +241,7 @@ fn a_head_of_another_width_is_refused() {
 }
 
 #[test]
-fn a_score_that_is_no_number_names_its_picture() {
+fn a_score_that_is_no_number_names_its_image() {
     let (_kept, folder) = copied("clip");
     let weights = folder.join("model.safetensors");
     let mut tensors = tastemaker_torch::tensors::read(&weights).unwrap();
@@ -253,8 +253,8 @@ fn a_score_that_is_no_number_names_its_picture() {
     let good = RgbImage::new(8, 8);
     let items = [Item { image: &good, prompt: "a fox" }; 3];
     let error = panel.score(&items).unwrap_err();
-    assert!(matches!(error, EvalError::PictureScore { item: 0, .. }), "{error}");
-    assert!(error.to_string().contains("NaN for picture 0, whose prompt is \"a fox\""), "{error}");
+    assert!(matches!(error, EvalError::ImageScore { item: 0, .. }), "{error}");
+    assert!(error.to_string().contains("NaN for image 0, whose prompt is \"a fox\""), "{error}");
     let thin = RgbImage::new(1000, 1);
     let items = [items[0], items[0], Item { image: &thin, prompt: "a fox" }];
     assert_eq!(scorer_panel().score(&items).unwrap_err().item(), Some(2));

@@ -1,6 +1,6 @@
 //! DDIM as scalars: every step is a linear combination of the latent, the model output and fresh noise.
 //!
-//! Going to a cleaner level paints; going to a noisier one inverts. Both are [`step`].
+//! Going to a cleaner level generates; going to a noisier one inverts. Both are [`step`].
 
 use crate::objectives::Grid;
 use crate::schedule::{Forward, NoiseSchedule, Prediction, ScheduleError};
@@ -76,7 +76,7 @@ pub fn posterior_variance(one: f64, other: f64) -> f64 {
     (1.0 - cleaner) / (1.0 - noisier) * (1.0 - noisier / cleaner)
 }
 
-/// How sampling timesteps are spread over the training timesteps, spelt as in diffusers' scheduler configs.
+/// How sampling timesteps are spread over the training timesteps, spelled as in diffusers' scheduler configs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {

@@ -64,9 +64,9 @@ pub fn wilson(successes: f64, n: u64, z: f64) -> Option<Interval> {
     let n = n as f64;
     let rate = successes / n;
     let z2 = z * z;
-    let centre = (rate + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let center = (rate + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = z / (1.0 + z2 / n) * (rate * (1.0 - rate) / n + z2 / (4.0 * n * n)).sqrt();
-    Some(Interval { estimate: rate, low: (centre - half).max(0.0), high: (centre + half).min(1.0) })
+    Some(Interval { estimate: rate, low: (center - half).max(0.0), high: (center + half).min(1.0) })
 }
 
 /// The percentile bootstrap interval of a statistic, such as [`mean`] or [`median`].
@@ -110,7 +110,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     quantile(&sorted, 0.5)
 }
 
-/// The quantile of ascending values at `share` in 0..=1, linear between neighbours; `None` of nothing.
+/// The quantile of ascending values at `share` in 0..=1, linear between neighbors; `None` of nothing.
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let position = share.clamp(0.0, 1.0) * last as f64;

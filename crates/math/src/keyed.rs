@@ -295,8 +295,8 @@ mod tests {
             let tolerance = 5.0 * (deviation / n as f64).sqrt();
             assert!((moment(power) - expected).abs() < tolerance, "moment {power}: {}", moment(power));
         }
-        let neighbours = normals.windows(2).map(|pair| f64::from(pair[0] * pair[1])).sum::<f64>() / n as f64;
-        assert!(neighbours.abs() < 5.0 / (n as f64).sqrt(), "neighbours correlate: {neighbours}");
+        let neighbors = normals.windows(2).map(|pair| f64::from(pair[0] * pair[1])).sum::<f64>() / n as f64;
+        assert!(neighbors.abs() < 5.0 / (n as f64).sqrt(), "neighbors correlate: {neighbors}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! * [`objectives`]: the preference methods, one file each, and the list of them;
 //! * [`keyed`] and [`permutation`]: random numbers and orders that are pure functions of their key;
 //! * [`intervals`]: how sure a win rate, a mean or a median is;
-//! * [`nearest`]: what a misspelt name probably meant.
+//! * [`nearest`]: what a misspelled name probably meant.
 //!
 //! Everything is `f64`. The engine measures one mean squared error per image, an [`objectives::Objective`]
 //! returns the loss and its derivative with respect to those errors, and the engine back-propagates the

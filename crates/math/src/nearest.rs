@@ -1,8 +1,8 @@
-//! What a misspelt name probably meant.
+//! What a misspelled name probably meant.
 
 /// The candidate closest to `word`, if one is close enough to be worth suggesting.
 ///
-/// Close means few edits (insert, delete, replace, swap neighbours) for the length of the word: one edit per three
+/// Close means few edits (insert, delete, replace, swap neighbors) for the length of the word: one edit per three
 /// characters, at least two for anything but the shortest words. Case and the difference between `-` and `_` do not count.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let fold = |text: &str| -> Vec<char> { text.to_lowercase().replace('-', "_").chars().collect() };
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn swapping_neighbours_is_one_edit() {
+    fn swapping_neighbors_is_one_edit() {
         let distance =
             |a: &str, b: &str| edits(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>());
         assert_eq!(distance("beta", "btea"), 1);

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The formula behind a variance-preserving schedule, spelt as in diffusers' scheduler configs.
+/// The formula behind a variance-preserving schedule, spelled as in diffusers' scheduler configs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
@@ -17,7 +17,7 @@ pub enum BetaSchedule {
     SquaredcosCapV2,
 }
 
-/// What the network is trained to output, spelt as in diffusers' scheduler configs.
+/// What the network is trained to output, spelled as in diffusers' scheduler configs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prediction {

@@ -106,10 +106,10 @@ fn unknown_keys_are_refused_with_the_nearest_match() {
     for entry in OBJECTIVES {
         let defaults = (entry.build)(&Value::Null).expect("defaults").settings();
         for key in defaults.as_object().expect("a table").keys() {
-            let misspelt = format!("{key}x");
-            let error = (entry.build)(&json!({ &misspelt: 1 })).expect_err("misspelt").to_string();
+            let misspelled = format!("{key}x");
+            let error = (entry.build)(&json!({ &misspelled: 1 })).expect_err("misspelled").to_string();
             assert!(
-                error.contains(&format!("unknown setting \"{misspelt}\", did you mean \"{key}\"?")),
+                error.contains(&format!("unknown setting \"{misspelled}\", did you mean \"{key}\"?")),
                 "{error}"
             );
         }
@@ -138,7 +138,7 @@ fn values_of_the_wrong_kind_are_refused_by_key() {
         (
             "mapo",
             json!({"form": "paper", "snr_value": 0.5}),
-            "setting \"snr_value\" must be left out with form paper, whose score has no such scale, found 0.5",
+            "setting \"snr_value\" must be skipped with form paper, whose score has no such scale, found 0.5",
         ),
         (
             "cdpo",
@@ -162,7 +162,7 @@ fn values_of_the_wrong_kind_are_refused_by_key() {
 
 #[test]
 fn unknown_objectives_are_refused_with_the_nearest_match() {
-    let error = objective("difusion-dpo", &Value::Null).expect_err("misspelt");
+    let error = objective("difusion-dpo", &Value::Null).expect_err("misspelled");
     assert!(matches!(error, SettingsError::UnknownObjective { nearest: Some("diffusion-dpo"), .. }));
     assert_eq!(
         error.to_string(),

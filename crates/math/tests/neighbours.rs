@@ -1,4 +1,4 @@
-//! The neighbours of Diffusion-DPO: where they meet it, how they differ from it, and what each holds to.
+//! The neighbors of Diffusion-DPO: where they meet it, how they differ from it, and what each holds to.
 
 use serde_json::{Value, json};
 use tastemaker_math::dual::sigmoid;

@@ -89,7 +89,7 @@ fn every_solver_weighs_noise_and_model_outputs_as_diffusers_does() {
 }
 
 #[test]
-fn names_are_unique_and_parse_back_however_they_are_spelt() {
+fn names_are_unique_and_parse_back_however_they_are_spelled() {
     let mut names = BTreeSet::new();
     for entry in SAMPLERS {
         let SamplerEntry { sampler, name, aliases, label, .. } = entry;
@@ -139,7 +139,7 @@ fn plans_are_finite_and_go_down_in_time() {
 }
 
 #[test]
-fn a_network_that_knows_the_picture_paints_it() {
+fn a_network_that_knows_the_image_generates_it() {
     let (z, e) = (0.7, -1.3);
     for entry in SAMPLERS.iter().filter(|entry| !entry.is_stochastic) {
         for prediction in [Prediction::Epsilon, Prediction::VPrediction] {
@@ -164,7 +164,7 @@ fn a_network_that_knows_the_picture_paints_it() {
     }
 }
 
-/// Relative error of the deviation that pictures of deviation 0.5 come out with, noise having gone through the exact network.
+/// Relative error of the deviation that images of deviation 0.5 come out with, noise having gone through the exact network.
 fn error_of(sampler: Sampler, n_steps: usize) -> f64 {
     const SPREAD: f64 = 0.5;
     let schedule = stable_diffusion(Prediction::Epsilon);
@@ -218,7 +218,7 @@ fn a_flow_is_followed_by_first_order_samplers_and_refused_by_others() {
 }
 
 #[test]
-fn starting_from_a_picture_takes_the_last_steps() {
+fn starting_from_an_image_takes_the_last_steps() {
     assert_eq!(skipped_steps(50, 0.8), Ok(10));
     assert_eq!(
         skipped_steps(50, 0.58),

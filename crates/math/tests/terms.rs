@@ -141,12 +141,12 @@ fn terms_that_cannot_be_are_refused_by_name() {
         (
             "sft",
             json!({"safeguard_mu": 0.6}),
-            "setting \"safeguard_mu\" must be left out with a method that uses no losers, found 0.6",
+            "setting \"safeguard_mu\" must be skipped with a method that uses no losers, found 0.6",
         ),
         (
             "kto",
             json!({"safeguard_mu": 0.6}),
-            "setting \"safeguard_mu\" must be left out with a method of single images, where no loser meets its winner, found 0.6",
+            "setting \"safeguard_mu\" must be skipped with a method of single images, where no loser meets its winner, found 0.6",
         ),
         (
             "diffusion-dpo",

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 /// Keys that carry no meaning for the result.
 const ANNOTATIONS: [&str; 4] = ["_class_name", "_diffusers_version", "_name_or_path", "_commit_hash"];
 
-/// The largest width, table or picture a configuration may ask for: beyond every published network, and small enough that
+/// The largest width, table or image a configuration may ask for: beyond every published network, and small enough that
 /// products of a few sizes fit any integer.
 pub const LARGEST: i64 = 1 << 24;
 
@@ -41,7 +41,7 @@ impl ConfigReader {
         self.keys.shift_remove(key).filter(|value| !value.is_null())
     }
 
-    /// A key of any deserialisable type, or its default.
+    /// A key of any deserializable type, or its default.
     pub fn or<T: serde::de::DeserializeOwned>(&mut self, key: &str, default: T) -> T {
         match self.raw(key) {
             None => default,

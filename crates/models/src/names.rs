@@ -22,7 +22,7 @@ pub(crate) fn answers_to(layer: &str, key: &str) -> bool {
     key.strip_prefix('^').map_or_else(|| ends_with(layer, key), |whole| layer == whole)
 }
 
-/// New names to the names they stand for. `modern` gives a tensor's name of today, or `None` for what is to be left out.
+/// New names to the names they stand for. `modern` gives a tensor's name of today, or `None` for what is to be skipped.
 ///
 /// A name whose new place is taken stays as it is, to be reported as unexpected.
 pub(crate) fn renamed<'a>(
@@ -40,9 +40,9 @@ pub(crate) fn renamed<'a>(
 }
 
 /// The name below `prefix` if it begins with one of `parts`, the name itself otherwise; `None` for names that end in
-/// `left_out`.
-pub(crate) fn below(name: &str, prefix: &str, parts: &[&str], left_out: &str) -> Option<String> {
-    if name.ends_with(left_out) {
+/// `skipped`.
+pub(crate) fn below(name: &str, prefix: &str, parts: &[&str], skipped: &str) -> Option<String> {
+    if name.ends_with(skipped) {
         return None;
     }
     let moves = parts.iter().any(|part| name.starts_with(part));

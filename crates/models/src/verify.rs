@@ -1,11 +1,11 @@
 //! This program's outputs beside those that another one recorded.
 //!
 //! The names in the reference are diffusers' own for arguments and results; `docs/guide/models.md` lists them. A part whose
-//! inputs are not all in the reference is left out.
+//! inputs are not all in the reference is skipped.
 
 use std::path::Path;
 
-use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
+use tastemaker_diffusion::{Conditioning, Denoiser, LatentVae};
 use tastemaker_store::StoreError;
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
@@ -207,12 +207,12 @@ fn vae(folder: &Model, reference: &Reference<'_>, found: &mut Vec<Agreement>) ->
     {
         return Err(reference.fault(format!("`image` of shape {size:?}"), format!("multiples of {side}")));
     }
-    let codec = folder.vae(Role::Frozen, Precision::F32, Device::Cpu)?.network;
+    let vae = folder.vae(Role::Frozen, Precision::F32, Device::Cpu)?.network;
     if let Some(image) = image {
-        reference.compare("latent_mean", &codec.encode(&image).mean, found)?;
+        reference.compare("latent_mean", &vae.encode(&image).mean, found)?;
     }
     if let Some(latents) = latents {
-        reference.compare("decoded", &codec.decode(&latents), found)?;
+        reference.compare("decoded", &vae.decode(&latents), found)?;
     }
     Ok(())
 }

@@ -138,7 +138,7 @@ fn the_header_says_what_other_tools_look_for() {
 fn a_file_without_alphas_means_alpha_equals_rank_and_names_may_be_diffusers_own() {
     let bench = written(Layout::Sdxl, 3.5);
     let plain = adapter(&LAYERS, &bench.config, 3.5);
-    // As SDXL adapters of other trainers are spelt: diffusers' block names under kohya's prefix.
+    // As SDXL adapters of other trainers are spelled: diffusers' block names under kohya's prefix.
     let sd = bench.path.with_file_name("plain.safetensors");
     plain.write_kohya(&sd, &bench.config, &facts(Layout::Sd1)).unwrap();
     let mut stored = tensors::read(&sd).unwrap();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use tastemaker_diffusion::LatentCodec;
+use tastemaker_diffusion::LatentVae;
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::vae::{Vae, VaeConfig};
 use tastemaker_testkit::{Golden, assert_close, assert_gradients, relative_error};
@@ -13,10 +13,10 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 const CASES: [&str; 2] = ["vae", "vae-demo"];
 
-fn codec(golden: &Golden, role: Role, precision: Precision) -> (Vae, Vec<Trainable>) {
+fn vae(golden: &Golden, role: Role, precision: Precision) -> (Vae, Vec<Trainable>) {
     let weights = Weights::from_tensors(golden.weights(), role, precision, Device::Cpu);
-    let codec = Vae::new(weights.root(), VaeConfig::from_json(&golden.config_json()).unwrap(), precision);
-    (codec, weights.finish().unwrap().0)
+    let vae = Vae::new(weights.root(), VaeConfig::from_json(&golden.config_json()).unwrap(), precision);
+    (vae, weights.finish().unwrap().0)
 }
 
 #[test]
@@ -24,11 +24,11 @@ fn outputs_and_gradients_equal_diffusers() {
     for case in CASES {
         let golden = Golden::load("models", case);
         let (tolerance, slope_tolerance) = (golden.tolerance("output"), golden.tolerance("gradient"));
-        let (codec, trainable) = codec(&golden, Role::Trained, Precision::F32);
+        let (vae, trainable) = vae(&golden, Role::Trained, Precision::F32);
         let input = |name: &str| golden.tensor(name).copy().set_requires_grad(true);
         let (image, latent) = (input("image"), input("latent"));
-        let (mean, log_variance) = codec.moments(&image);
-        let decoded = codec.decode_raw(&latent);
+        let (mean, log_variance) = vae.moments(&image);
+        let decoded = vae.decode_raw(&latent);
         let mut loss = Tensor::zeros([], (Kind::Float, Device::Cpu));
         for (name, tensor) in [("mean", &mean), ("logvar", &log_variance), ("decoded", &decoded)] {
             assert_close(tensor, &golden.tensor(name), tolerance, &format!("{case}: {name}"));
@@ -48,12 +48,12 @@ fn outputs_and_gradients_equal_diffusers() {
 #[test]
 fn latents_carry_the_scaling_factor() {
     let golden = Golden::load("models", "vae");
-    let (codec, _) = codec(&golden, Role::Frozen, Precision::F32);
-    let (tolerance, factor) = (golden.tolerance("output"), codec.config().scaling_factor);
-    let posterior = codec.encode(&golden.tensor("image"));
+    let (vae, _) = vae(&golden, Role::Frozen, Precision::F32);
+    let (tolerance, factor) = (golden.tolerance("output"), vae.config().scaling_factor);
+    let posterior = vae.encode(&golden.tensor("image"));
     assert_close(&posterior.mean, &(golden.tensor("mean") * factor), tolerance, "mean");
     assert_close(&posterior.deviation, &(golden.tensor("std") * factor), tolerance, "deviation");
-    let decoded = codec.decode(&(golden.tensor("latent") * factor));
+    let decoded = vae.decode(&(golden.tensor("latent") * factor));
     assert_close(&decoded, &golden.tensor("decoded"), tolerance, "decoded");
 }
 
@@ -61,9 +61,9 @@ fn latents_carry_the_scaling_factor() {
 fn bfloat16_stays_close_to_f32() {
     for case in CASES {
         let golden = Golden::load("models", case);
-        let (codec, _) = codec(&golden, Role::Frozen, Precision::Bf16);
-        let (mean, _) = codec.moments(&golden.tensor("image"));
-        let decoded = codec.decode_raw(&golden.tensor("latent"));
+        let (vae, _) = vae(&golden, Role::Frozen, Precision::Bf16);
+        let (mean, _) = vae.moments(&golden.tensor("image"));
+        let decoded = vae.decode_raw(&golden.tensor("latent"));
         assert_eq!((mean.kind(), decoded.kind()), (Kind::Float, Kind::Float));
         for (name, tensor) in [("mean", mean), ("decoded", decoded)] {
             let error = relative_error(&tensor, &golden.tensor(name));

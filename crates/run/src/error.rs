@@ -43,9 +43,9 @@ pub enum RunError {
         /// Each key that differs, as `key: there -> here`.
         differences: Vec<String>,
     },
-    /// A picture for the board is not a PNG file.
-    #[error("the picture {tag} does not begin as a PNG file does; give the bytes of one")]
-    Picture {
+    /// An image for the board is not a PNG file.
+    #[error("the image {tag} does not begin as a PNG file does; give the bytes of one")]
+    Image {
         /// Where it was to be shown.
         tag: String,
     },
@@ -97,8 +97,8 @@ pub enum Warning {
         /// Why not.
         reason: &'static str,
     },
-    /// Another method was asked for than the recipe's, so the recipe's settings were left out.
-    SettingsLeftOut {
+    /// Another method was asked for than the recipe's, so the recipe's settings were skipped.
+    SettingsSkipped {
         /// The recipe's method.
         recipe: String,
         /// The method of this run.
@@ -118,10 +118,10 @@ impl fmt::Display for Warning {
         match self {
             Self::Method(doubt) => f.write_str(doubt),
             Self::NoEffect { key, reason } => write!(f, "{key} has no effect: {reason}"),
-            Self::SettingsLeftOut { recipe, asked } => {
+            Self::SettingsSkipped { recipe, asked } => {
                 write!(
                     f,
-                    "the recipe's settings are for {recipe} and were left out, for the method asked for is {asked}"
+                    "the recipe's settings are for {recipe} and were skipped, for the method asked for is {asked}"
                 )
             }
             Self::WarmupNeverEnds { warmup, training } => {

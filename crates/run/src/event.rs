@@ -18,9 +18,9 @@ pub enum Event {
     Encode(Encode),
     /// The reference's errors are being computed beforehand.
     Bank(Banking),
-    /// A pair turned out not to be usable, and is left out.
-    LeftOut(LeftOut),
-    /// One optimiser step was made.
+    /// A pair turned out not to be usable, and is skipped.
+    Skipped(Skipped),
+    /// One optimizer step was made.
     Step(Step),
     /// Held-out pairs were looked at.
     Probe(Probe),
@@ -28,7 +28,7 @@ pub enum Event {
     Alarm(AlarmRaised),
     /// The state of the run was saved; it can go on from here.
     Checkpoint {
-        /// Optimiser steps made so far.
+        /// Optimizer steps made so far.
         step: u64,
         /// Where, below the folder of the run.
         path: PathBuf,
@@ -36,16 +36,16 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Not::not")]
         best: bool,
     },
-    /// Pictures of the fixed prompts were painted.
-    Pictures {
-        /// Optimiser steps made so far.
+    /// Images of the fixed prompts were generated.
+    Images {
+        /// Optimizer steps made so far.
         step: u64,
         /// The files, below the folder of the run.
         paths: Vec<PathBuf>,
     },
     /// Training is going to end before its last step.
     Stopping {
-        /// Optimiser steps made so far.
+        /// Optimizer steps made so far.
         step: u64,
         /// Why, in words.
         reason: String,
@@ -67,11 +67,11 @@ pub struct Start {
     pub n_pairs: u64,
     /// Pairs held out.
     pub n_held_out: u64,
-    /// Rows left out because neither image won.
+    /// Rows skipped because neither image won.
     pub n_ties: u64,
-    /// Rows left out for other reasons.
+    /// Rows skipped for other reasons.
     #[serde(default)]
-    pub n_left_out: u64,
+    pub n_skipped: u64,
     /// The first step that will be made; 0 unless the run was resumed.
     pub step: u64,
     /// Most memory this process held while it opened the model and encoded the pairs, where the system tells.
@@ -99,9 +99,9 @@ pub struct Banking {
     pub n_steps: u64,
 }
 
-/// A pair that is left out since an image of it cannot be read.
+/// A pair that is skipped since an image of it cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
+pub struct Skipped {
     /// Its identity.
     pub pair: u64,
     /// How its source calls it.
@@ -122,7 +122,7 @@ pub struct AlarmRaised {
     pub message: String,
 }
 
-/// The figures of one optimiser step, means over its pairs. Errors are mean squared errors per latent
+/// The figures of one optimizer step, means over its pairs. Errors are mean squared errors per latent
 /// element.
 ///
 /// Absent are the figures a method does not have: without a reference no `ref_*`, without a logit no
@@ -184,7 +184,7 @@ pub struct Step {
 /// are comparable.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Optimiser steps made so far.
+    /// Optimizer steps made so far.
     pub step: u64,
     /// Pairs looked at.
     pub n_pairs: u64,
@@ -237,7 +237,7 @@ impl Probe {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finish {
-    /// Optimiser steps made in all.
+    /// Optimizer steps made in all.
     pub step: u64,
     /// How it ended.
     pub outcome: Outcome,

@@ -11,7 +11,7 @@ use crate::recipe::CheckpointSection;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointPlan {
-    /// Optimiser steps between checkpoints; 0 is never but when the run is stopped.
+    /// Optimizer steps between checkpoints; 0 is never but when the run is stopped.
     pub checkpointing_steps: u64,
     /// Checkpoints to keep; 0 is all.
     pub checkpoints_total_limit: u32,

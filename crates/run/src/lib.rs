@@ -2,7 +2,7 @@
 //!
 //! * [`Recipe`] is what was typed, every key optional; [`resolve`] makes it a [`Plan`], complete and checked.
 //! * [`RunDir`] is the folder of a run; its [`EventLog`] holds one JSON line per [`Event`].
-//! * [`schedule`] says how fast to learn at each step, [`health`] whether what is learnt looks right.
+//! * [`schedule`] says how fast to learn at each step, [`health`] whether what is learned looks right.
 //! * [`tensorboard`] writes events as curves.
 
 mod error;
@@ -20,7 +20,7 @@ pub mod schedule;
 pub mod tensorboard;
 
 pub use error::{Problem, RunError, Warning};
-pub use event::{AlarmRaised, Banking, Encode, Event, Finish, LeftOut, Outcome, Probe, Start, Step};
+pub use event::{AlarmRaised, Banking, Encode, Event, Finish, Outcome, Probe, Skipped, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use keeping::{CheckpointPlan, LoggingPlan, Tracker};
 pub use plan::{

@@ -27,7 +27,7 @@ pub struct Plan {
     pub method: MethodPlan,
     /// Which weights learn.
     pub adapter: Adapter,
-    /// Which optimiser, and its learning rate.
+    /// Which optimizer, and its learning rate.
     pub optimizer: OptimizerPlan,
     /// How long, how many at once, in which precision.
     pub train: TrainPlan,
@@ -103,7 +103,7 @@ pub struct DataPlan {
     /// What columns hold, where their names do not show it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, String>,
-    /// A list of rows to leave out.
+    /// A list of rows to skip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<PathBuf>,
     /// Side of the square images in pixels; other frames have no more pixels.
@@ -113,7 +113,7 @@ pub struct DataPlan {
     pub buckets: Option<BucketPlan>,
     /// Share of captions never trained on.
     pub held_out_fraction: f64,
-    /// Whether random mirroring is off.
+    /// Whether random horizontal flips is off.
     pub no_hflip: bool,
     /// Whether the part of an image that is kept is drawn.
     #[serde(default)]
@@ -206,7 +206,7 @@ pub struct LoraPlan {
     /// Other alphas, by name endings.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alpha_pattern: BTreeMap<String, f64>,
-    /// Whether lengths of rows are learnt apart from directions (DoRA).
+    /// Whether lengths of rows are learned apart from directions (DoRA).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub use_dora: bool,
     /// Name endings of the text encoders' layers that get one too.
@@ -227,7 +227,7 @@ pub struct OptimizerPlan {
     /// Whether its state is dealt out to all processes.
     #[serde(default)]
     pub shard_optimizer: bool,
-    /// Whether the optimiser's state is kept on the host, wherever training is.
+    /// Whether the optimizer's state is kept on the host, wherever training is.
     #[serde(default)]
     pub offload_optimizer: bool,
     /// As typed; what is used is [`Plan::effective_learning_rate`].
@@ -249,7 +249,7 @@ pub struct OptimizerPlan {
     pub max_grad_norm: f64,
     /// Shape of the learning rate.
     pub lr_scheduler: LrScheduler,
-    /// Optimiser steps of warm-up.
+    /// Optimizer steps of warm-up.
     pub lr_warmup_steps: u64,
     /// Cosines of `cosine_with_restarts`.
     pub lr_num_cycles: u32,
@@ -259,11 +259,11 @@ pub struct OptimizerPlan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainPlan {
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub max_train_steps: u64,
     /// Pairs per forward.
     pub train_batch_size: u32,
-    /// Forwards per optimiser step, on each process.
+    /// Forwards per optimizer step, on each process.
     pub gradient_accumulation_steps: u32,
     /// Processes that train together.
     #[serde(default = "one", skip_serializing_if = "is_one")]
@@ -300,14 +300,14 @@ fn is_one(n: &u32) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationPlan {
-    /// Optimiser steps between looks; 0 is never.
+    /// Optimizer steps between looks; 0 is never.
     pub every: u64,
     /// Held-out pairs looked at.
     pub n_pairs: u32,
-    /// Prompts painted at the same times.
+    /// Prompts generated at the same times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prompts: Vec<String>,
-    /// Pictures of each prompt.
+    /// Images of each prompt.
     #[serde(default = "one")]
     pub num_validation_images: u32,
     /// Steps of the sampler.
@@ -347,7 +347,7 @@ pub enum MixedPrecision {
     Fp16,
 }
 
-/// The optimiser, named as in kohya's scripts.
+/// The optimizer, named as in kohya's scripts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -376,7 +376,7 @@ pub enum ReferenceKind {
 pub struct MemoryEstimate {
     /// Weights of the network and of its frozen copy, in the types they are used in.
     pub weights: u64,
-    /// What learns: f32 masters, gradients and the optimiser's two moments.
+    /// What learns: f32 masters, gradients and the optimizer's two moments.
     pub learning: u64,
     /// What one micro-batch keeps for the backward pass.
     pub activations: u64,
@@ -406,19 +406,19 @@ pub enum Augment {
     Joint,
 }
 
-/// What SDXL is told about a picture's size, crop and target size.
+/// What SDXL is told about an image's size, crop and target size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeIds {
-    /// That of an uncropped square picture of the training resolution, for every pair.
+    /// That of an uncropped square image of the training resolution, for every pair.
     ///
     /// Source: SalesforceAIResearch/DiffusionDPO train.py.
     #[default]
     Constant,
-    /// The winner's size as stored and where its square was cut out, for both pictures of a pair: what conditions them must not
+    /// The winner's size as stored and where its square was cut out, for both images of a pair: what conditions them must not
     /// tell them apart.
     ///
-    /// Source: diffusers train_diffusion_dpo_sdxl.py and mapo-t2i/mapo train.py, which take the first picture's sizes
+    /// Source: diffusers train_diffusion_dpo_sdxl.py and mapo-t2i/mapo train.py, which take the first image's sizes
     /// whichever won.
     Real,
 }
@@ -439,7 +439,7 @@ impl Plan {
         Self { memory: Some(memory), ..self }
     }
 
-    /// Pairs per optimiser step.
+    /// Pairs per optimizer step.
     pub fn effective_batch(&self) -> u64 {
         let of_one =
             u64::from(self.train.train_batch_size) * u64::from(self.train.gradient_accumulation_steps);
@@ -457,7 +457,7 @@ impl Plan {
         self.optimizer.text_encoder_lr.map_or(1.0, |rate| rate / self.optimizer.learning_rate)
     }
 
-    /// Optimiser steps that use every pair once on average, once the data is known.
+    /// Optimizer steps that use every pair once on average, once the data is known.
     pub fn steps_per_epoch(&self) -> Option<f64> {
         self.n_pairs.map(|n_pairs| n_pairs as f64 / self.effective_batch() as f64)
     }

@@ -74,7 +74,7 @@ section! {
         /// What columns hold: names under `image_0`, `image_1`, `label_0`, `label_1`, `winner`, `loser`, `score_0`, `score_1`,
         /// `ps_score_0`, `ps_score_1`, `soft_label`, `probability_0`, `caption`; as they are called.
         columns: BTreeMap<String, String>,
-        /// A list of rows to leave out, as `tastemaker data check --fix` writes it; none.
+        /// A list of rows to skip, as `tastemaker data check --fix` writes it; none.
         exclude: PathBuf,
         /// Side of the square images in pixels, a multiple of 8; 512.
         resolution: u32,
@@ -88,7 +88,7 @@ section! {
         min_bucket_reso: u32,
         /// Their longest side; twice the resolution.
         max_bucket_reso: u32,
-        /// Switches random mirroring off; false.
+        /// Switches random horizontal flips off; false.
         no_hflip: bool,
         /// Keeps a random part of each image in place of its middle; needs `no_cache`; false.
         random_crop: bool,
@@ -138,9 +138,9 @@ section! {
     OptimizerSection {
         /// `adamw`, `adamw8bit` (state in 8 bits) or `adafactor`; adamw.
         kind: OptimizerKind,
-        /// Deals the optimiser's state out to all processes; false.
+        /// Deals the optimizer's state out to all processes; false.
         shard_optimizer: bool,
-        /// Keeps the optimiser's state in the host's memory where training is on another device; false.
+        /// Keeps the optimizer's state in the host's memory where training is on another device; false.
         offload_optimizer: bool,
         /// Highest learning rate; 1e-5.
         learning_rate: f64,
@@ -160,7 +160,7 @@ section! {
         max_grad_norm: f64,
         /// Shape of the learning rate over the run; constant.
         lr_scheduler: LrScheduler,
-        /// Optimiser steps of linear warm-up; 0.
+        /// Optimizer steps of linear warm-up; 0.
         lr_warmup_steps: u64,
         /// Times that `cosine_with_restarts` starts over; 1.
         lr_num_cycles: u32,
@@ -170,11 +170,11 @@ section! {
 section! {
     /// `[train]`: how long, how many at once, in which precision.
     TrainSection {
-        /// Optimiser steps. Required.
+        /// Optimizer steps. Required.
         max_train_steps: u64,
         /// Pairs per forward; 1.
         train_batch_size: u32,
-        /// Forwards per optimiser step; 1.
+        /// Forwards per optimizer step; 1.
         gradient_accumulation_steps: u32,
         /// Type of frozen weights and activations, `no`, `bf16` or `fp16`; what learns is always f32; no.
         mixed_precision: MixedPrecision,
@@ -195,15 +195,15 @@ section! {
 }
 
 section! {
-    /// `[validation]`: looking at held-out pairs, and painting, on the way.
+    /// `[validation]`: looking at held-out pairs, and generating, on the way.
     ValidationSection {
-        /// Optimiser steps between looks; 0, never.
+        /// Optimizer steps between looks; 0, never.
         every: u64,
         /// Held-out pairs looked at; 64.
         n_pairs: u32,
-        /// Prompts painted at the same times; none.
+        /// Prompts generated at the same times; none.
         prompts: Vec<String>,
-        /// Pictures of each prompt; 1.
+        /// Images of each prompt; 1.
         num_validation_images: u32,
         /// Steps of the DDIM sampler; 25.
         num_inference_steps: u32,
@@ -215,7 +215,7 @@ section! {
 section! {
     /// `[checkpoint]`: from where a run can go on.
     CheckpointSection {
-        /// Optimiser steps between checkpoints; 0 writes one only when the run is stopped; 500.
+        /// Optimizer steps between checkpoints; 0 writes one only when the run is stopped; 500.
         checkpointing_steps: u64,
         /// Checkpoints to keep, the newest; 0 keeps all; 2.
         checkpoints_total_limit: u32,

@@ -27,7 +27,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     if let (true, Some(recipe), Some(asked)) =
         (overrides.method.replaces(&recipe.method), &recipe.method.name, &overrides.method.name)
     {
-        warnings.push(Warning::SettingsLeftOut { recipe: recipe.clone(), asked: asked.clone() });
+        warnings.push(Warning::SettingsSkipped { recipe: recipe.clone(), asked: asked.clone() });
     }
     let typed = overrides.over(recipe);
 

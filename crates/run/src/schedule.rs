@@ -28,17 +28,17 @@ pub struct Schedule {
     pub kind: LrScheduler,
     /// The highest learning rate.
     pub learning_rate: f64,
-    /// Optimiser steps of linear warm-up.
+    /// Optimizer steps of linear warm-up.
     pub warmup_steps: u64,
-    /// Optimiser steps of the run.
+    /// Optimizer steps of the run.
     pub max_steps: u64,
     /// Cosines of `CosineWithRestarts`.
     pub num_cycles: u32,
 }
 
-/// The learning rate of optimiser step `step`, counted from 0.
+/// The learning rate of optimizer step `step`, counted from 0.
 ///
-/// Steps are optimiser steps, whatever the number of devices or accumulated micro-batches, so warm-up has the
+/// Steps are optimizer steps, whatever the number of devices or accumulated micro-batches, so warm-up has the
 /// same length on all of them. With warm-up the first step has rate 0, as in the reference.
 ///
 /// Source: `huggingface/diffusers:src/diffusers/optimization.py`, `get_scheduler`; there the plain cosine

@@ -84,7 +84,7 @@ proptest! {
             Event::Step(Step { step, margin_by_quarter: quarters, loss_scale, residual_factor, skipped, ..Step::default() }),
             Event::Probe(Probe { step, n_pairs: 52, implicit_accuracy: Some(0.75), winner_drift_se, ..Probe::default() }.with_interval()),
             Event::Checkpoint { step, path: "checkpoint-50".into(), best },
-            Event::Pictures { step, paths: vec!["pictures/50/0-7.png".into(), words.clone().into()] },
+            Event::Images { step, paths: vec!["images/50/0-7.png".into(), words.clone().into()] },
             Event::Stopping { step, reason: words.clone() },
             Event::Alarm(AlarmRaised { step, name: Some("flat-loss".into()), message: words }),
         ];

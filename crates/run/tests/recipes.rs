@@ -145,9 +145,9 @@ mod parsing {
 
     #[test]
     fn an_unknown_section_is_refused_too() {
-        let message = refusal("output_dir = \"o\"\n\n[optimiser]\nlearning_rate = 1e-5\n");
+        let message = refusal("output_dir = \"o\"\n\n[optimizer]\nlearning_rate = 1e-5\n");
         assert!(
-            message.contains("line 3: unknown key \"optimiser\", did you mean \"optimizer\"?"),
+            message.contains("line 3: unknown key \"optimizer\", did you mean \"optimizer\"?"),
             "{message}"
         );
     }
@@ -323,7 +323,7 @@ mod resolving {
         assert_ne!(plan.method.settings["beta"], 2000.0);
         assert_eq!(
             plan.warnings[0].to_string(),
-            "the recipe's settings are for diffusion-dpo and were left out, for the method asked for is mapo"
+            "the recipe's settings are for diffusion-dpo and were skipped, for the method asked for is mapo"
         );
     }
 

@@ -57,7 +57,7 @@ fn one_of_each() -> Vec<Event> {
         n_pairs: 9,
         n_held_out: 1,
         n_ties: 0,
-        n_left_out: 0,
+        n_skipped: 0,
         step: 0,
         peak_memory_bytes: Some(1 << 30),
     };

@@ -67,7 +67,7 @@ pub enum StoreError {
     /// A hub answers 401 or 403.
     #[error("{page} refuses access (status {status}); {}", refused(*.with_token))]
     Refused {
-        /// The page of the repository, where a licence can be accepted.
+        /// The page of the repository, where a license can be accepted.
         page: String,
         /// The status.
         status: u16,
@@ -169,10 +169,10 @@ pub enum StoreError {
 
 fn refused(with_token: bool) -> &'static str {
     if with_token {
-        "the token that was sent does not open it: check the name, and accept its licence on that page with the \
+        "the token that was sent does not open it: check the name, and accept its license on that page with the \
          token's account"
     } else {
-        "it is gated, private or not there: check the name, accept its licence on that page, and set HF_TOKEN"
+        "it is gated, private or not there: check the name, accept its license on that page, and set HF_TOKEN"
     }
 }
 

@@ -59,11 +59,11 @@ fn is_api(asked: &Asked) -> bool {
 }
 
 #[test]
-fn a_gated_model_says_where_to_accept_its_licence() {
+fn a_gated_model_says_where_to_accept_its_license() {
     for status in [401, 403] {
         let wanted = format!(
             "HUB/org/name refuses access (status {status}); the token that was sent does not open it: check the name, and \
-             accept its licence on that page with the token's account"
+             accept its license on that page with the token's account"
         );
         assert_eq!(said(move |_, _| Some(Reply::new(status, SECRET))), wanted);
     }
@@ -71,7 +71,7 @@ fn a_gated_model_says_where_to_accept_its_licence() {
     let text = complaint_with(&server, TempDir::new().unwrap().path(), None).1;
     assert_eq!(
         text,
-        "HUB/org/name refuses access (status 401); it is gated, private or not there: check the name, accept its licence on \
+        "HUB/org/name refuses access (status 401); it is gated, private or not there: check the name, accept its license on \
          that page, and set HF_TOKEN"
     );
     assert!(server.asked().iter().all(|asked| asked.header("Authorization").is_none()));
@@ -220,7 +220,7 @@ fn redirects_without_end_or_to_nowhere_stop() {
 }
 
 #[test]
-fn a_refusal_elsewhere_is_no_matter_of_licences() {
+fn a_refusal_elsewhere_is_no_matter_of_licenses() {
     let elsewhere = Server::start(|_, _| Reply::new(403, "expired"));
     let address = format!("{}/signed?Signature=abc", elsewhere.url);
     let text =

@@ -88,7 +88,7 @@ fn any_part_is_the_part_of_the_file() {
 }
 
 #[test]
-fn small_neighbours_cost_one_request_a_block() {
+fn small_neighbors_cost_one_request_a_block() {
     let (server, whole) = (files(vec![long()], no_tricks), long().body);
     let blob = tree(&server).open("long.tar").unwrap();
     for start in (0..whole.len() - 600).step_by(40_000) {

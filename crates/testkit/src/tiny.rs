@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Golden;
 
-/// Side of the pictures that [`tiny_model`] paints, in pixels.
+/// Side of the images that [`tiny_model`] generates, in pixels.
 pub const TINY_RESOLUTION: u32 = 32;
 
 const TOKENS: i64 = 16;

@@ -192,7 +192,7 @@ bool tastemaker_adamw_8bit(Tensor* parameter, const Tensor* gradient, Tensor* co
   });
 }
 
-bool tastemaker_quantise(const Tensor* values, Tensor* codes, Tensor* absmax, const Tensor* code, char** error) {
+bool tastemaker_quantize(const Tensor* values, Tensor* codes, Tensor* absmax, const Tensor* code, char** error) {
   return tastemaker::guarded(error, false, [&] {
     TORCH_CHECK(values->is_cpu(), "values are on ", values->device(), "; wanted the CPU");
     Tensor given = values->contiguous();

@@ -1,4 +1,4 @@
-//! Kernels of optimisers, for whole tensors at once.
+//! Kernels of optimizers, for whole tensors at once.
 //!
 //! Moments of 8 bits: arXiv 2110.02861, with the codes and blocks of `bitsandbytes-foundation/bitsandbytes:bitsandbytes/functional.py`.
 
@@ -94,7 +94,7 @@ impl Blockwise {
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: the pointers are those of live tensors; the shim checks their sizes, and types through `data_ptr`.
         check(|error| unsafe {
-            tastemaker_quantise(raw(values), raw(&made.codes), raw(&made.absmax), raw(code), error);
+            tastemaker_quantize(raw(values), raw(&made.codes), raw(&made.absmax), raw(code), error);
         });
         made
     }
@@ -236,7 +236,7 @@ unsafe extern "C" {
         step: &AdamWStep,
         error: Message,
     ) -> bool;
-    fn tastemaker_quantise(values: Raw, codes: Raw, absmax: Raw, code: Raw, error: Message) -> bool;
+    fn tastemaker_quantize(values: Raw, codes: Raw, absmax: Raw, code: Raw, error: Message) -> bool;
     fn tastemaker_unscale(
         gradients: *const Raw,
         n: usize,

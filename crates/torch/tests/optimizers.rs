@@ -1,4 +1,4 @@
-//! Steps of optimisers against torch.optim (`golden/optimizer`), bitsandbytes (`golden/bitsandbytes`) and plain f64.
+//! Steps of optimizers against torch.optim (`golden/optimizer`), bitsandbytes (`golden/bitsandbytes`) and plain f64.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -139,7 +139,7 @@ fn share_apart(found: &Tensor, wanted: &Tensor) -> f64 {
 }
 
 #[test]
-fn blocks_are_quantised_as_by_bitsandbytes() {
+fn blocks_are_quantized_as_by_bitsandbytes() {
     let (recorded, codes) = (recorded(), Codes::dynamic());
     for (name, code) in [("signed", &codes.signed), ("unsigned", &codes.unsigned)] {
         let of = |part: &str| &recorded[&format!("{name}.{part}")];

@@ -1,7 +1,7 @@
 //! The reference bank: the reference's errors on every draw of a run, computed before its first step.
 //!
 //! Draws are keyed by seed, pair and repetition, so they are known beforehand, and the reference never changes. Once its errors
-//! are on disk no reference has to be in memory, and runs that differ only in method, optimiser or adapter share them. A
+//! are on disk no reference has to be in memory, and runs that differ only in method, optimizer or adapter share them. A
 //! bank is a folder of shards, each of some steps; a longer run adds to it.
 
 use std::collections::HashMap;
@@ -133,7 +133,7 @@ impl Bank {
                         errors.extend(found.iter().flat_map(|&(winner, loser)| [winner, loser]));
                     }
                     // The run that uses the bank names it.
-                    Fed::LeftOut(_) => {}
+                    Fed::Skipped(_) => {}
                     Fed::End => break,
                 }
             }

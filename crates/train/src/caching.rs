@@ -14,7 +14,7 @@ use tastemaker_data::cache::{
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
 use tastemaker_data::{Half, PairSource};
-use tastemaker_diffusion::{LatentCodec, Posterior};
+use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
 use tch::{Device, Tensor};
@@ -124,7 +124,7 @@ fn missing(
 /// Encodes the pairs of these shards. `heard` is told after each pair.
 ///
 /// What a shard holds does not depend on which others are made, nor on the number of threads: an image is encoded once per
-/// shard however many pairs show it, judged by its pixels after cutting. A pair with an image that cannot be read is left out
+/// shard however many pairs show it, judged by its pixels after cutting. A pair with an image that cannot be read is skipped
 /// by name.
 ///
 /// # Errors
@@ -133,7 +133,7 @@ pub fn cache_pairs(
     folder: &mut CacheFolder,
     numbers: &[usize],
     Subject { key, source, captions }: Subject<'_>,
-    codec: &dyn LatentCodec,
+    vae: &dyn LatentVae,
     settings: &CachingSettings,
     heard: &mut dyn FnMut(Cached) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
@@ -141,7 +141,7 @@ pub fn cache_pairs(
     for &number in numbers {
         let first = number * PAIRS_PER_SHARD;
         let range = first..(first + PAIRS_PER_SHARD).min(source.len());
-        let mut shard = Shard::new(key, codec, settings.device);
+        let mut shard = Shard::new(key, vae, settings.device);
         let work = |position: usize| Framed::of(source, position, &key.frames);
         let window = 2 * settings.n_workers.max(1);
         in_order(range, settings.n_workers, window, work, |position, framed| {
@@ -185,12 +185,8 @@ pub fn cache_text(
 ///
 /// # Errors
 /// [`TrainError::NonFiniteLatents`] naming the first pair whose latents are not finite.
-pub(crate) fn encode(
-    codec: &dyn LatentCodec,
-    images: &Tensor,
-    pairs: &[u64],
-) -> Result<Posterior, TrainError> {
-    let Posterior { mean, deviation } = tch::no_grad(|| codec.encode(images));
+pub(crate) fn encode(vae: &dyn LatentVae, images: &Tensor, pairs: &[u64]) -> Result<Posterior, TrainError> {
+    let Posterior { mean, deviation } = tch::no_grad(|| vae.encode(images));
     let finite = (&mean + &deviation).isfinite().flatten(1, -1).all_dim(1, false); // [b]
     let finite = Vec::<bool>::try_from(finite.to_device(Device::Cpu)).expect("one flag per image");
     match finite.iter().position(|&finite| !finite) {
@@ -227,7 +223,7 @@ impl Framed {
 /// A shard in the making.
 struct Shard<'a> {
     key: &'a Key,
-    codec: &'a dyn LatentCodec,
+    vae: &'a dyn LatentVae,
     device: Device,
     draft: PairShardDraft,
     rows: HashMap<(Size, String), u32>,
@@ -239,10 +235,10 @@ struct Shard<'a> {
 }
 
 impl<'a> Shard<'a> {
-    fn new(key: &'a Key, codec: &'a dyn LatentCodec, device: Device) -> Self {
+    fn new(key: &'a Key, vae: &'a dyn LatentVae, device: Device) -> Self {
         Self {
             key,
-            codec,
+            vae,
             device,
             draft: PairShardDraft::new(key.latents.dtype),
             rows: HashMap::new(),
@@ -256,7 +252,7 @@ impl<'a> Shard<'a> {
         let Framed { frame, images: [winner, loser], hashes: [of_winner, of_loser], sizes } = match framed {
             Ok(framed) => framed,
             Err(TrainError::Data(error)) => {
-                let detail = error.leaves_out().ok_or(error)?;
+                let detail = error.skips().ok_or(error)?;
                 self.draft.push(Err(detail));
                 return Ok(());
             }
@@ -295,9 +291,9 @@ impl<'a> Shard<'a> {
         let pixels: Vec<f32> = waiting.iter().flat_map(|(image, _)| to_chw(image)).collect();
         let pairs: Vec<u64> = waiting.iter().map(|(_, pair)| *pair).collect();
         let upright = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(self.device);
-        let mut orientations = vec![encode(self.codec, &upright, &pairs)?];
-        if self.key.mirrored {
-            orientations.push(encode(self.codec, &upright.flip([3i64]), &pairs)?);
+        let mut orientations = vec![encode(self.vae, &upright, &pairs)?];
+        if self.key.flipped {
+            orientations.push(encode(self.vae, &upright.flip([3i64]), &pairs)?);
         }
         let element = self.key.latents.dtype;
         let join = |part: fn(&Posterior) -> &Tensor| {

@@ -91,9 +91,9 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("method", format!("{} `{}`", plan.method.name, plan.method.settings)),
         ("weights", weights),
-        ("optimiser", format!("AdamW, learning rate {:e}", plan.effective_learning_rate())),
+        ("optimizer", format!("AdamW, learning rate {:e}", plan.effective_learning_rate())),
         ("steps", format!("{} of {per_step} pairs", train.max_train_steps)),
-        ("pictures", format!("{0} x {0} pixels", plan.data.resolution)),
+        ("images", format!("{0} x {0} pixels", plan.data.resolution)),
         ("precision", precision.to_owned()),
         ("seed", train.seed.to_string()),
         ("pairs", format!("{pairs}{} held out, sha256 `{hash}`", facts.n_held_out)),

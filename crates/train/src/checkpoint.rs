@@ -1,6 +1,6 @@
 //! Checkpoints: folders `checkpoint-N` with everything a run needs to go on behind step N as if it had never stopped.
 //!
-//! A folder holds `state.safetensors` (masters, optimiser, averages; `state-N.safetensors` what rank N owns of a state that is dealt
+//! A folder holds `state.safetensors` (masters, optimizer, averages; `state-N.safetensors` what rank N owns of a state that is dealt
 //! out), `checkpoint.json` (of which run, and the state's hash) and,
 //! for an adapter, the files that other programs load. It is written under another name, synced and renamed, so it is there
 //! whole or not at all. Nothing in it is ever executed.
@@ -34,7 +34,7 @@ pub struct Facts {
     pub format: u32,
     /// Version of the program.
     pub version: String,
-    /// Optimiser steps made.
+    /// Optimizer steps made.
     pub step: u64,
     /// The plan.
     pub plan: Value,

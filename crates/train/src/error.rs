@@ -16,7 +16,7 @@ pub enum TrainError {
          rate or beta, or leave such data out", of(.pairs)
     )]
     NonFinite {
-        /// The optimiser step, from 0.
+        /// The optimizer step, from 0.
         step: u64,
         /// The pairs whose errors or loss are not finite; all pairs of the step if only their gradient is not; none
         /// where training is not about pairs.
@@ -98,14 +98,14 @@ pub enum TrainError {
         }
     )]
     Stopped {
-        /// Optimiser steps made; `None` if training never began.
+        /// Optimizer steps made; `None` if training never began.
         step: Option<u64>,
     },
 
     /// An alarm ended the run, as its rule wants.
     #[error("ended behind step {step} by an alarm: {alarm}")]
     EndedByAlarm {
-        /// Optimiser steps made; the state is saved.
+        /// Optimizer steps made; the state is saved.
         step: u64,
         /// The alarm.
         alarm: String,
@@ -122,16 +122,16 @@ pub enum TrainError {
 
     /// There is nothing to train on.
     #[error(
-        "no pairs to train on: {n_pairs} in the data, {n_held_out} of them held out, {n_left_out} left out; {}",
-        if *n_left_out > 0 { "look at those" } else { "lower `held_out_fraction`" }
+        "no pairs to train on: {n_pairs} in the data, {n_held_out} of them held out, {n_skipped} skipped; {}",
+        if *n_skipped > 0 { "look at those" } else { "lower `held_out_fraction`" }
     )]
     NoPairs {
         /// Pairs in all.
         n_pairs: usize,
         /// Held out of training.
         n_held_out: usize,
-        /// Left out since an image of theirs cannot be read.
-        n_left_out: usize,
+        /// Skipped since an image of theirs cannot be read.
+        n_skipped: usize,
     },
 
     /// A method asks for what the pairs do not say.
@@ -155,9 +155,9 @@ pub enum TrainError {
     },
 
     /// Not one pair of a step, or of a look at held-out pairs, can be read.
-    #[error("step {step}: not one of its pairs can be read; look at the pairs that were left out")]
+    #[error("step {step}: not one of its pairs can be read; look at the pairs that were skipped")]
     EmptyStep {
-        /// The optimiser step, from 0.
+        /// The optimizer step, from 0.
         step: u64,
     },
 
@@ -172,9 +172,9 @@ pub enum TrainError {
         target_modules: Vec<String>,
     },
 
-    /// The image codec gave NaN or infinity.
+    /// The image VAE gave NaN or infinity.
     #[error(
-        "the image codec gives values that are not finite for pair {pair}: look at its images, or take a VAE that computes \
+        "the image VAE gives values that are not finite for pair {pair}: look at its images, or take a VAE that computes \
          in this range"
     )]
     NonFiniteLatents {

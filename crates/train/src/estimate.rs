@@ -20,7 +20,7 @@ const N_TOKENS: u64 = 77;
 const MASTER: u64 = 8;
 const AVERAGE: u64 = 4;
 
-/// Bytes of the optimiser's state per number that learns, rows and columns of Adafactor left out.
+/// Bytes of the optimizer's state per number that learns, rows and columns of Adafactor skipped.
 fn state_bytes(kind: OptimizerKind) -> u64 {
     match kind {
         OptimizerKind::AdamW => 8,
@@ -32,7 +32,7 @@ fn state_bytes(kind: OptimizerKind) -> u64 {
 /// What training by a plan holds in memory at once, from the shapes of the model's parts. Of pairs the plan must know the
 /// number, or their latents are not counted.
 ///
-/// Left out is what a single operation needs for itself, and loading and encoding, which come before.
+/// Skipped is what a single operation needs for itself, and loading and encoding, which come before.
 ///
 /// # Errors
 /// [`TrainError::Model`] for configurations that are missing or not supported.
@@ -92,7 +92,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     })
 }
 
-/// Mean and deviation of two images, mirrored too where that is asked for, and the embeddings of one caption.
+/// Mean and deviation of two images, flipped too where that is asked for, and the embeddings of one caption.
 fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, compute: u64) -> u64 {
     let stored = if plan.data.cache_dtype == OutputType::Float32 { 4 } else { 2 };
     let latents = config.in_channels as u64 * side * side * stored;

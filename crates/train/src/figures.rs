@@ -154,8 +154,8 @@ pub(crate) fn of_look(
 /// Of a mean; `None` of fewer than two.
 fn standard_error(values: impl Iterator<Item = f64> + Clone) -> Option<f64> {
     let n = values.clone().count() as f64;
-    let centre = mean(values.clone());
-    let squares: f64 = values.map(|value| (value - centre).powi(2)).sum();
+    let center = mean(values.clone());
+    let squares: f64 = values.map(|value| (value - center).powi(2)).sum();
     (n > 1.0).then(|| (squares / (n - 1.0) / n).sqrt())
 }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use tastemaker_models::nn::Trainable;
-use tastemaker_run::{Event, LeftOut, Plan, Probe, lr_at};
+use tastemaker_run::{Event, Plan, Probe, Skipped, lr_at};
 
 use crate::TrainError;
 use crate::bank::Bank;
@@ -36,7 +36,7 @@ pub struct Fit<'a> {
 
 /// Who a loop runs for. A closure that hears of events is one.
 pub trait Host {
-    /// Hears of every step and look, and of pairs that have to be left out.
+    /// Hears of every step and look, and of pairs that have to be skipped.
     ///
     /// # Errors
     /// Whatever shall end the run.
@@ -105,7 +105,7 @@ pub fn fit(
         let grad_norm = state.optimizer.gradient_norm() / factor;
         let lr = lr_at(step, &plan.schedule());
         if let Some(scale) = &mut state.scale {
-            // A gradient that overflows is left out where a smaller factor may help.
+            // A gradient that overflows is skipped where a smaller factor may help.
             let overflows = !grad_norm.is_finite() && records.iter().all(PairRecord::is_finite);
             if scale.heard(!overflows) && overflows {
                 state.optimizer.clear_gradients();
@@ -172,9 +172,9 @@ fn gradients(
                 share.reference = banked.as_ref().map(|errors| errors.of(&batch)).transpose()?;
                 records.extend(fit.engine.accumulate_as(&batch, &fit.engine.draw(&batch), &share));
             }
-            Fed::LeftOut(Unusable { id, place, detail }) => {
+            Fed::Skipped(Unusable { id, place, detail }) => {
                 if known.insert(id) {
-                    host.tell(&Event::LeftOut(LeftOut { pair: id.0, place, detail }))?;
+                    host.tell(&Event::Skipped(Skipped { pair: id.0, place, detail }))?;
                 }
             }
             Fed::End => break,
@@ -206,7 +206,7 @@ fn look(
             match next(feed) {
                 Ok(Fed::Batch(batch)) => return Some(Ok(batch)),
                 // What cannot be read was named when the run began, or is named by the steps that miss it.
-                Ok(Fed::LeftOut(_)) => {}
+                Ok(Fed::Skipped(_)) => {}
                 Ok(Fed::End) => return None,
                 Err(error) => return Some(Err(error)),
             }

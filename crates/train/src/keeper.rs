@@ -25,8 +25,8 @@ pub(crate) struct Keeper<'a, 'r> {
     /// Writes the adapter as other programs load it.
     pub(crate) save_adapter: &'a dyn Fn(&Path) -> Result<(), TrainError>,
     pub(crate) ranks: Processes<'a>,
-    /// Paints the pictures behind a step, and says where they are.
-    pub(crate) paint: &'a dyn Fn(u64) -> Result<Vec<PathBuf>, TrainError>,
+    /// Generates the images behind a step, and says where they are.
+    pub(crate) generate: &'a dyn Fn(u64) -> Result<Vec<PathBuf>, TrainError>,
     pub(crate) stop: &'a dyn Fn() -> bool,
     /// The last look.
     pub(crate) probe: Option<Probe>,
@@ -66,7 +66,7 @@ impl Host for Keeper<'_, '_> {
             self.save(state)?;
         }
         if !stops {
-            self.pictures(state.step)?;
+            self.images(state.step)?;
             return Ok(ControlFlow::Continue(()));
         }
         let reason = self.ended_by.clone().unwrap_or_else(|| "told to stop".to_owned());
@@ -76,15 +76,15 @@ impl Host for Keeper<'_, '_> {
 }
 
 impl Keeper<'_, '_> {
-    /// Paints, where the plan wants pictures behind this step.
-    pub(crate) fn pictures(&mut self, step: u64) -> Result<(), TrainError> {
+    /// Generates, where the plan wants images behind this step.
+    pub(crate) fn images(&mut self, step: u64) -> Result<(), TrainError> {
         let (every, last) = (self.plan.validation.every, self.plan.train.max_train_steps);
         if every == 0 || !(step.is_multiple_of(every) || step == last) {
             return Ok(());
         }
-        let paths = (self.paint)(step)?;
+        let paths = (self.generate)(step)?;
         if !paths.is_empty() {
-            self.recorder.record(&Event::Pictures { step, paths })?;
+            self.recorder.record(&Event::Images { step, paths })?;
         }
         Ok(())
     }

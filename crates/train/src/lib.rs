@@ -1,4 +1,4 @@
-//! Training: a whole run, one optimisation step, the loop between them, optimisers, the reference, and what pre-training
+//! Training: a whole run, one optimization step, the loop between them, optimizers, the reference, and what pre-training
 //! needs.
 
 pub mod accuracy;
@@ -13,11 +13,11 @@ mod error;
 pub mod estimate;
 mod figures;
 pub mod fit;
+mod images;
 mod keeper;
 mod networks;
 pub mod optimizer;
 pub mod pairs;
-mod pictures;
 pub mod prepare;
 pub mod pretrain;
 pub mod probe;

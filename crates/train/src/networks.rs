@@ -68,14 +68,14 @@ impl Networks {
     }
 
     /// What learns, by component, the UNet's first.
-    pub(crate) fn learnt(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
+    pub(crate) fn learned(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
         let unet = [("unet", self.policy.trainable.as_slice())];
         unet.into_iter().chain(self.text.iter().flat_map(TextEncoders::trainable))
     }
 
     /// Second handles on all that learns, in the same order.
     pub(crate) fn shared(&self) -> Vec<Trainable> {
-        self.learnt().flat_map(|(_, learnt)| learnt).map(share).collect()
+        self.learned().flat_map(|(_, learned)| learned).map(share).collect()
     }
 
     /// What the policy is compared with.

@@ -23,7 +23,7 @@ use crate::caching::{
 };
 use crate::pairs::{CachedPairs, LivePairs, LiveSettings, Told};
 
-/// Images per forward pass of the codec, and the pixels they may have together: its maps are as large as the pictures.
+/// Images per forward pass of the vae, and the pixels they may have together: its maps are as large as the images.
 const ENCODE_BATCH: usize = 8;
 const ENCODE_PIXELS: u64 = 2 << 20;
 
@@ -96,7 +96,7 @@ pub fn cache_key(plan: &Plan, model: &Model, source: &dyn PairSource) -> Result<
         pairs: hex(&source.fingerprint()),
         n_pairs: source.len() as u64,
         frames: frames(plan),
-        mirrored: !plan.data.no_hflip,
+        flipped: !plan.data.no_hflip,
         latents: LatentKey {
             vae: model.vae_fingerprint()?,
             batch_size: encode_batch(plan),
@@ -151,7 +151,7 @@ pub(crate) fn cache(
         })??;
     }
     if !pairs.is_empty() {
-        let codec = codec(model, settings.device)?;
+        let vae = vae(model, settings.device)?;
         let subject = Subject { key: &key, source, captions };
         let resolution = plan.data.resolution;
         let batch_size = key.latents.batch_size;
@@ -160,7 +160,7 @@ pub(crate) fn cache(
             let (n_done, n_pairs, n_images) = (n_done as u64, n_pairs as u64, n_images as u64);
             tell(&Event::Encode(Encode { n_done, n_pairs, n_images }))
         };
-        guard(&doing, || cache_pairs(&mut folder, &pairs, subject, &codec, settings, &mut heard))??;
+        guard(&doing, || cache_pairs(&mut folder, &pairs, subject, &vae, settings, &mut heard))??;
     }
     let n_text = n_text.div_ceil(tastemaker_data::cache::CAPTIONS_PER_SHARD);
     folder.finish(n_pairs.div_ceil(PAIRS_PER_SHARD), n_text, settings.share.1 == 1)?;
@@ -196,7 +196,7 @@ fn time_ids(plan: &Plan, model: &Model) -> Option<tastemaker_run::TimeIds> {
     }
 }
 
-/// The pairs of a plan from pixels. Loads codec and text encoders.
+/// The pairs of a plan from pixels. Loads VAE and text encoders.
 pub(crate) fn open_live<'a>(
     plan: &Plan,
     model: &Model,
@@ -212,10 +212,10 @@ pub(crate) fn open_live<'a>(
         n_workers: n_workers(plan),
     };
     let text = model.text(precision(plan), device)?;
-    Ok(LivePairs::new(source, codec(model, device)?, text, text_learns(plan), settings))
+    Ok(LivePairs::new(source, vae(model, device)?, text, text_learns(plan), settings))
 }
 
-/// Half precision would save little here, and SDXL's codec overflows in it.
-fn codec(model: &Model, device: Device) -> Result<Vae, TrainError> {
+/// Half precision would save little here, and SDXL's VAE overflows in it.
+fn vae(model: &Model, device: Device) -> Result<Vae, TrainError> {
     Ok(model.vae(Role::Frozen, Precision::F32, device)?.network)
 }

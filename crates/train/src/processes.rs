@@ -75,7 +75,7 @@ impl<'a> Processes<'a> {
         Ok(())
     }
 
-    /// Which rank moves each parameter where the optimiser's state is dealt out: runs of about as many numbers for each.
+    /// Which rank moves each parameter where the optimizer's state is dealt out: runs of about as many numbers for each.
     pub fn owners(self, trainable: &[Trainable]) -> Vec<usize> {
         let (_, n_ranks) = self.share();
         let total: usize = trainable.iter().map(|t| t.tensor.numel()).sum();

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tastemaker_run::health::{Alarm, Limits, Watch};
-use tastemaker_run::tensorboard::{Writer, picture_tag};
+use tastemaker_run::tensorboard::{Writer, image_tag};
 use tastemaker_run::{Event, EventLog, Plan, RunDir, RunError, Tracker, read_events};
 use tastemaker_store::StoreError;
 
@@ -111,12 +111,12 @@ impl<'a> Recorder<'a> {
         self.log(event)?;
         if let Some(board) = &mut self.board {
             board.event(event)?;
-            if let Event::Pictures { step, paths } = event {
+            if let Event::Images { step, paths } = event {
                 for path in paths {
                     let full = self.folder.join(path);
                     let png =
                         fs::read(&full).map_err(|e| RunError::from(StoreError::io("read", &full, e)))?;
-                    board.image_png(&picture_tag(path), *step, &png)?;
+                    board.image_png(&image_tag(path), *step, &png)?;
                 }
             }
         }

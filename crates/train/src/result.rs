@@ -41,7 +41,7 @@ pub(crate) fn file_name(layout: OutputLayout) -> &'static str {
 /// For a LoRA to start from that was never read: runs read it first.
 pub(crate) fn save(
     source: &Model,
-    learnt: &[(&'static str, &[Trainable])],
+    learned: &[(&'static str, &[Trainable])],
     shapes: &BTreeMap<&'static str, AdapterShape>,
     plan: &Plan,
     schedule: &NoiseSchedule,
@@ -54,7 +54,7 @@ pub(crate) fn save(
                 OutputType::Float16 => StoredType::F16,
                 OutputType::Bfloat16 => StoredType::Bf16,
             };
-            let written = learnt.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
+            let written = learned.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
             let unet = Trained { component: "unet", parameters: &written, dtype };
             plan.output.layout.iter().try_for_each(|layout| {
                 save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
@@ -69,7 +69,7 @@ pub(crate) fn save(
                 };
                 (*component, LoraPart { ranks, target_modules, tensors: on_host(trained) })
             };
-            let mut parts: BTreeMap<&'static str, LoraPart> = learnt.iter().map(part).collect();
+            let mut parts: BTreeMap<&'static str, LoraPart> = learned.iter().map(part).collect();
             let unet =
                 parts.remove("unet").ok_or(TrainError::NothingTrainable { target_modules: Vec::new() })?;
             let file = LoraFile { unet, text: parts };

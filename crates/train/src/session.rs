@@ -36,7 +36,7 @@ use crate::step::Timesteps;
 /// What a run did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
-    /// Optimiser steps made.
+    /// Optimizer steps made.
     pub steps: u64,
     /// Seconds from before the first step to after the last, probes included.
     pub seconds: f64,
@@ -85,7 +85,7 @@ pub fn train(
 ) -> Result<Trained, TrainError> {
     let n_held_out = split.held_out.len();
     if split.train.is_empty() {
-        return Err(TrainError::NoPairs { n_pairs: source.len(), n_held_out, n_left_out: 0 });
+        return Err(TrainError::NoPairs { n_pairs: source.len(), n_held_out, n_skipped: 0 });
     }
     let objective = plan.method.objective().map_err(RunError::from)?;
     let labels = labels(source);
@@ -158,11 +158,11 @@ pub fn train(
     };
     let making = Making { chance: prepare::chance(&plan), with_losers: order.with_losers, device };
     let save_in = |path: &Path| {
-        save(&folder, &networks.learnt().collect::<Vec<_>>(), &networks.shapes, &plan, &schedule, path)
+        save(&folder, &networks.learned().collect::<Vec<_>>(), &networks.shapes, &plan, &schedule, path)
     };
 
-    let paint = |step| match &easel {
-        Some(easel) => easel.paint(&networks.policy.network, networks.text.as_ref(), step, ranks),
+    let generate = |step| match &easel {
+        Some(easel) => easel.generate(&networks.policy.network, networks.text.as_ref(), step, ranks),
         None => Ok(Vec::new()),
     };
 
@@ -176,7 +176,7 @@ pub fn train(
         n_pairs: order.train.len() as u64,
         n_held_out: n_held_out as u64,
         n_ties: source.n_ties() as u64,
-        n_left_out: (source.left_out().len() - source.n_ties()) as u64,
+        n_skipped: (source.skipped().len() - source.n_ties()) as u64,
         step: state.step,
         peak_memory_bytes: before,
     });
@@ -194,7 +194,7 @@ pub fn train(
         trainable: &trainable,
         save_adapter: &save_in,
         ranks,
-        paint: &paint,
+        generate: &generate,
         stop: options.stop,
         probe: None,
         ended_by: None,
@@ -202,7 +202,7 @@ pub fn train(
     let rest = order.clone().over(state.step..plan.train.max_train_steps).of_rank(ranks.share());
     let mut run = |feed: &mut Feed<'_>| {
         if state.step == 0 {
-            keeper.pictures(0)?;
+            keeper.images(0)?;
         }
         fit(&work, &plan, &mut state, feed, &mut keeper)
     };

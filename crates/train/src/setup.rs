@@ -11,7 +11,7 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, TextEncoders};
-use tastemaker_run::{Adapter, Event, LeftOut, Plan, ReferenceKind};
+use tastemaker_run::{Adapter, Event, Plan, ReferenceKind, Skipped};
 use tch::Device;
 
 use crate::TrainError;
@@ -19,9 +19,9 @@ use crate::bank::Bank;
 use crate::banking;
 use crate::caching::Captions;
 use crate::checkpoint::{self, Identity};
+use crate::images::Easel;
 use crate::networks::Networks;
 use crate::pairs::{CachedPairs, Making, Order, Pairs, Unusable};
-use crate::pictures::Easel;
 use crate::prepare::{self, precision, text_learns};
 use crate::processes::Processes;
 use crate::recorder::Recorder;
@@ -71,7 +71,7 @@ pub(crate) struct Prepared<'a> {
     pub(crate) state: State,
 }
 
-/// Everything that can still be found wrong before training. The cache comes first, so that codec and text encoders are gone
+/// Everything that can still be found wrong before training. The cache comes first, so that VAE and text encoders are gone
 /// when the networks come; whatever is wrong with those, it stays. A bank comes next, so that the reference is gone, too.
 pub(crate) fn prepare<'a>(
     parts: &Parts<'a>,
@@ -177,7 +177,7 @@ pub(crate) fn prepare<'a>(
     Ok(Prepared { networks, pairs, order, bank, identity, easel, state })
 }
 
-/// Which pairs are used when, those left out that cannot be.
+/// Which pairs are used when, those skipped that cannot be.
 fn order(
     parts: &Parts<'_>,
     cached: Option<&CachedPairs>,
@@ -186,8 +186,8 @@ fn order(
     let Parts { plan, source, split, objective, .. } = *parts;
     let (mut train, mut held_out) = (split.train.clone(), split.held_out.clone());
     if let Some(pairs) = cached {
-        for Unusable { id, place, detail } in pairs.left_out(source) {
-            recorder.record(&Event::LeftOut(LeftOut { pair: id.0, place, detail }))?;
+        for Unusable { id, place, detail } in pairs.skipped(source) {
+            recorder.record(&Event::Skipped(Skipped { pair: id.0, place, detail }))?;
         }
         train.retain(|&position| pairs.has(position));
         held_out.retain(|&position| pairs.has(position));
@@ -199,8 +199,8 @@ fn order(
         }
     }
     if train.is_empty() {
-        let n_left_out = split.train.len() + split.held_out.len() - held_out.len();
-        return Err(TrainError::NoPairs { n_pairs: source.len(), n_held_out: held_out.len(), n_left_out });
+        let n_skipped = split.train.len() + split.held_out.len() - held_out.len();
+        return Err(TrainError::NoPairs { n_pairs: source.len(), n_held_out: held_out.len(), n_skipped });
     }
     let order = Order::new(plan, train, held_out, objective.needs_loser());
     Ok(if parts.labels.is_some() { order.of_singles() } else { order })

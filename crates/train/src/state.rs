@@ -18,9 +18,9 @@ pub type Looked = BTreeMap<u64, (f64, f64)>;
 /// The state of a run between two steps.
 #[derive(Debug)]
 pub struct State {
-    /// Optimiser steps made.
+    /// Optimizer steps made.
     pub step: u64,
-    /// The optimiser over what learns.
+    /// The optimizer over what learns.
     pub optimizer: Optimizer,
     /// The moving average, where one is asked for.
     pub average: Option<Average>,
@@ -34,7 +34,7 @@ pub struct State {
 
 impl State {
     /// The state before the first step. `n_text` parameters at the end of `trainable` belong to text encoders; `owned` says
-    /// which parameters this process keeps the optimiser's state of.
+    /// which parameters this process keeps the optimizer's state of.
     pub fn new(trainable: &[Trainable], n_text: usize, owned: Vec<bool>, plan: &Plan) -> Self {
         let masters: Vec<Tensor> = trainable.iter().map(|t| t.tensor.shallow_clone()).collect();
         let (n_unet, text_rate) = (masters.len() - n_text, plan.text_rate());
@@ -89,7 +89,7 @@ impl State {
     }
 }
 
-/// The optimiser of a plan over what this process owns.
+/// The optimizer of a plan over what this process owns.
 fn optimizer(masters: Vec<Tensor>, owned: Vec<bool>, plan: &Plan) -> Optimizer {
     let settings = AdamWSettings {
         adam_beta1: plan.optimizer.adam_beta1,

@@ -1,4 +1,4 @@
-//! One optimisation step: the engine differentiates the network, the objective differentiates itself.
+//! One optimization step: the engine differentiates the network, the objective differentiates itself.
 //!
 //! The seven steps are those of `docs/architecture.md` section 2. Shapes: n pairs, r rows (2n, or n without losers),
 //! latents `[r, c, h, w]`.
@@ -116,7 +116,7 @@ pub enum Noise {
 pub struct Share {
     /// Pairs of the whole step, on all ranks.
     pub n_total: usize,
-    /// Factor on the loss, divided out again by the optimiser.
+    /// Factor on the loss, divided out again by the optimizer.
     pub loss_scale: f64,
     /// Mean over images of reference minus policy error in the step before.
     pub mean_gain: f64,

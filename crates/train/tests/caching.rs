@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tastemaker_data::buckets::{BucketSettings, Frames};
 use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, TextKey};
 use tastemaker_data::{DataError, Half, InMemoryPairs, Label, PairId, PairSource, Ranking};
-use tastemaker_diffusion::{LatentCodec, Posterior};
+use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
 use tastemaker_testkit::{tiny_model, tiny_sdxl_model};
@@ -33,7 +33,7 @@ struct Plain {
     spoils: bool,
 }
 
-impl LatentCodec for Plain {
+impl LatentVae for Plain {
     fn encode(&self, images: &Tensor) -> Posterior {
         self.batches.lock().unwrap().push(images.size()[0]);
         // Spoils what is brightest, so that one image of a batch is hit and not the others.
@@ -82,13 +82,13 @@ fn text(sdxl: bool) -> TextEncoders {
     Model::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap()
 }
 
-fn key(source: &dyn PairSource, mirrored: bool, batch_size: usize) -> Key {
+fn key(source: &dyn PairSource, flipped: bool, batch_size: usize) -> Key {
     Key {
         format: Key::FORMAT,
         pairs: "00".repeat(32),
         n_pairs: source.len() as u64,
         frames: Frames { resolution: 16, buckets: None },
-        mirrored,
+        flipped,
         latents: LatentKey { vae: "11".repeat(32), batch_size, dtype: Element::Float32 },
         text: Some(TextKey { encoders: "22".repeat(32), dtype: Element::Float32 }),
     }
@@ -98,12 +98,12 @@ fn settings(n_workers: usize, share: (usize, usize)) -> CachingSettings {
     CachingSettings { n_workers, device: Device::Cpu, share }
 }
 
-/// Makes a cache, or a share of it, by this codec; the text encoders are given where captions are to be encoded.
+/// Makes a cache, or a share of it, by this vae; the text encoders are given where captions are to be encoded.
 fn make(
     path: &Path,
     key: &Key,
     source: &dyn PairSource,
-    codec: &dyn LatentCodec,
+    vae: &dyn LatentVae,
     text: Option<&TextEncoders>,
     settings: CachingSettings,
 ) -> Result<CacheFolder, TrainError> {
@@ -111,7 +111,7 @@ fn make(
     let mut folder = CacheFolder::open(path, key)?;
     let numbers = missing_pairs(&mut folder, source.len(), settings.share)?;
     let subject = Subject { key, source, captions: &captions };
-    cache_pairs(&mut folder, &numbers, subject, codec, &settings, &mut |_| Ok(()))?;
+    cache_pairs(&mut folder, &numbers, subject, vae, &settings, &mut |_| Ok(()))?;
     let mut n_text = 0;
     if let Some(text) = text {
         let numbers = missing_text(&mut folder, captions.n_encoded(), settings.share)?;
@@ -136,7 +136,7 @@ fn live<'a>(
 ) -> LivePairs<'a, Plain> {
     let settings = LiveSettings {
         frames: key.frames.clone(),
-        flips: key.mirrored,
+        flips: key.flipped,
         random_crop: false,
         time_ids,
         batch_size: 3,
@@ -151,7 +151,7 @@ fn making(joint: bool) -> Making {
 
 fn batch(pairs: &dyn Pairs, uses: &[Use], joint: bool) -> Batch {
     let made = pairs.batch(uses, &making(joint)).unwrap();
-    assert_eq!(made.left_out, []);
+    assert_eq!(made.skipped, []);
     made.batch.unwrap()
 }
 
@@ -175,10 +175,10 @@ fn upright(latents: &Tensor) -> Vec<bool> {
 
 #[test]
 fn an_image_is_encoded_once_however_many_pairs_of_a_shard_show_it() {
-    let (folder, source, codec) = (tempfile::tempdir().unwrap(), source(), Plain::default());
+    let (folder, source, vae) = (tempfile::tempdir().unwrap(), source(), Plain::default());
     let key = key(&source, false, 8);
-    let folder = make(folder.path(), &key, &source, &codec, Some(&text(false)), settings(1, (0, 1))).unwrap();
-    assert_eq!(*codec.batches.lock().unwrap(), [2]);
+    let folder = make(folder.path(), &key, &source, &vae, Some(&text(false)), settings(1, (0, 1))).unwrap();
+    assert_eq!(*vae.batches.lock().unwrap(), [2]);
     assert!(folder.is_whole());
     folder.verify(|_, _| {}).unwrap();
 }
@@ -222,12 +222,12 @@ fn a_single_image_is_decoded_and_encoded_once_from_the_cache_and_from_pixels_ali
     let ranking = |i: usize| Ranking { winner: i, loser: i, caption: format!("caption {i}") };
     let pairs = InMemoryPairs::new(images, (0..10).map(ranking).collect()).unwrap();
     let source = Singles { pairs, n_decoded: AtomicUsize::new(0) };
-    let (folder, codec) = (tempfile::tempdir().unwrap(), Plain::default());
+    let (folder, vae) = (tempfile::tempdir().unwrap(), Plain::default());
     let mut key = key(&source, true, 4);
     key.frames.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
-    let cache = make(folder.path(), &key, &source, &codec, Some(&text(false)), settings(2, (0, 1))).unwrap();
-    // As they are and mirrored.
-    assert_eq!(codec.batches.lock().unwrap().iter().sum::<i64>(), 2 * 10);
+    let cache = make(folder.path(), &key, &source, &vae, Some(&text(false)), settings(2, (0, 1))).unwrap();
+    // As they are and flipped.
+    assert_eq!(vae.batches.lock().unwrap().iter().sum::<i64>(), 2 * 10);
     assert_eq!(source.n_decoded.swap(0, Ordering::Relaxed), 10);
     let (cached, live) = (open(&cache, &key, &source, None), live(&source, &key, false, None, 1));
     for index in 0..10 {
@@ -348,7 +348,7 @@ fn the_cache_and_pixels_give_the_same_batches_whatever_the_number_of_workers() {
             for joint in [false, true] {
                 let [cached, one, four] =
                     [&cached as &dyn Pairs, &one, &four].map(|pairs| batch(pairs, &uses, joint));
-                // This codec does not round, so the two are equal and not only near.
+                // This VAE does not round, so the two are equal and not only near.
                 assert!(cached.latents.equal(&one.latents) && one.latents.equal(&four.latents));
                 assert_eq!((&cached.keys, &one.keys), (&one.keys, &four.keys));
                 let apart =
@@ -455,7 +455,7 @@ fn random_crops_are_drawn_per_use_and_shared_where_that_is_asked_for() {
         assert!(tops.iter().all(|ids| ids[..2] == [64.0, 16.0] && ids[3..] == [0.0, 16.0, 16.0]));
         let different = tops.iter().map(|ids| ids[2] as u32).collect::<std::collections::BTreeSet<_>>();
         assert!(different.len() > 20 && different.iter().all(|&top| top <= 48), "{different:?}");
-        // Both images are the same picture, so what differs is the crop, and the draw from the posterior.
+        // Both images are the same image, so what differs is the crop, and the draw from the posterior.
         let means = batch.latents.mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float).chunk(2, 0);
         let apart = (&means[0] - &means[1]).abs();
         let near = i64::try_from(apart.lt(0.02).sum(Kind::Int64)).unwrap();
@@ -487,9 +487,9 @@ fn winner_and_loser_are_told_the_winners_size_and_crop() {
 #[test]
 fn a_latent_that_is_not_finite_names_its_pair() {
     let (folder, source) = (tempfile::tempdir().unwrap(), source());
-    let codec = Plain { spoils: true, ..Plain::default() };
+    let vae = Plain { spoils: true, ..Plain::default() };
     // Image 1 is the bright one; pair 0 shows it first.
     let error =
-        make(folder.path(), &key(&source, false, 8), &source, &codec, None, settings(1, (0, 1))).unwrap_err();
+        make(folder.path(), &key(&source, false, 8), &source, &vae, None, settings(1, (0, 1))).unwrap_err();
     assert!(matches!(error, TrainError::NonFiniteLatents { pair: 0 }), "{error}");
 }

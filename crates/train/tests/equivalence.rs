@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::f64::consts::LN_2;
 
 use common::{
-    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learnt, learnt_dora, making,
+    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learned, learned_dora, making,
     method, pairs, schedule, take_gradients, uses,
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
@@ -59,10 +59,10 @@ fn the_reference_of_a_continued_adapter_is_the_model_with_it_and_stays_so() {
     let (pairs, schedule) = (pairs(), schedule());
     let (plain, bf16) = (Precision::F32, Precision::Bf16);
     for (precision, pairing, still) in [
-        (plain, Pairing::continued(plain), learnt(plain, false)),
-        (bf16, Pairing::continued(bf16), learnt(bf16, false)),
-        (plain, Pairing::continued_dora(plain), learnt_dora(plain, false)),
-        (bf16, Pairing::continued_dora(bf16), learnt_dora(bf16, false)),
+        (plain, Pairing::continued(plain), learned(plain, false)),
+        (bf16, Pairing::continued(bf16), learned(bf16, false)),
+        (plain, Pairing::continued_dora(plain), learned_dora(plain, false)),
+        (bf16, Pairing::continued_dora(bf16), learned_dora(bf16, false)),
     ] {
         let objective = method("diffusion-dpo");
         let errors = |policy: &dyn Denoiser, reference: &Reference<'_>| {

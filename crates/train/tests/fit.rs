@@ -96,8 +96,8 @@ fn training_moves_what_learns_and_nothing_else() {
         assert_identical(&pairing.frozen_weights(), &still);
         assert!(by_reference().equal(&answers), "the reference answers as before");
         assert!(!predicted(&pairing.policy.unet).equal(&answers), "the policy does not");
-        let learnt = weights(&pairing.policy.trainable);
-        let idle: Vec<_> = learnt.iter().filter(|(name, tensor)| tensor.equal(&start[*name])).collect();
+        let learned = weights(&pairing.policy.trainable);
+        let idle: Vec<_> = learned.iter().filter(|(name, tensor)| tensor.equal(&start[*name])).collect();
         assert!(idle.is_empty(), "{idle:?} did not move");
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use common::{Pairing, assert_identical, pairs, plan, train_labelled, weights};
+use common::{Pairing, assert_identical, pairs, plan, train_labeled, weights};
 use image::RgbImage;
 use serde_json::Value;
 use tastemaker_data::split::Split;
@@ -35,7 +35,7 @@ fn alternating(index: usize) -> Label {
 fn run(n_steps: u64, more: &str, labels: &HashMap<u64, Label>) -> (Vec<Step>, Vec<Probe>) {
     let plan = plan("kto", n_steps, &format!("{BATCHES}{more}"));
     let pairing = Pairing::adapted(Precision::F32);
-    let (result, events) = train_labelled(&pairing, (&pairs(), Some(labels)), &plan, &ALL, &ALL, None);
+    let (result, events) = train_labeled(&pairing, (&pairs(), Some(labels)), &plan, &ALL, &ALL, None);
     result.unwrap();
     let steps =
         events.iter().filter_map(|e| if let Event::Step(step) = e { Some(step.clone()) } else { None });
@@ -64,7 +64,7 @@ fn liked_images_become_more_likely_and_disliked_ones_less() {
 }
 
 #[test]
-fn sets_of_one_label_are_learnt_from() {
+fn sets_of_one_label_are_learned_from() {
     for (label, wanted) in [(Label::Liked, -1.0), (Label::Disliked, 1.0)] {
         let (steps, probes) = run(12, LOOKS, &labels(|_| label));
         assert_eq!(steps[0].loss, 0.5);
@@ -84,7 +84,7 @@ fn micro_batches_do_not_matter() {
     let weights_of = |batches: &str| {
         let pairing = Pairing::adapted(Precision::F32);
         let plan = plan("kto", 2, batches);
-        train_labelled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], None).0.unwrap();
+        train_labeled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], None).0.unwrap();
         weights(&pairing.policy.trainable)
     };
     let whole = weights_of("train_batch_size = 6\n");
@@ -109,7 +109,7 @@ fn a_bank_of_single_images_makes_the_same_run() {
     let plan = plan("kto", 3, BATCHES);
     let run = |bank: Option<&Bank>| {
         let pairing = Pairing::adapted(Precision::F32);
-        train_labelled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], bank).0.unwrap();
+        train_labeled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], bank).0.unwrap();
         weights(&pairing.policy.trainable)
     };
     assert_identical(&run(Some(&bank)), &run(None));

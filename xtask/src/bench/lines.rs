@@ -60,7 +60,7 @@ impl fmt::Display for Case {
 /// What a process told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
-    /// Seconds of each step, the first one, which warms up, left out.
+    /// Seconds of each step, the first one, which warms up, skipped.
     pub seconds: Vec<f64>,
     /// Loss of each step, the first one included.
     pub losses: Vec<f64>,
@@ -83,7 +83,7 @@ pub struct Figures {
 pub struct Setting {
     /// Name of the model's folder.
     pub model: String,
-    /// Side of the pictures, in pixels.
+    /// Side of the images, in pixels.
     pub resolution: u32,
     /// Threads of either side.
     pub threads: usize,

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: time and memory of training steps and of painting at real size, as JSON lines.
+//! `cargo xtask bench`: time and memory of training steps and of generating at real size, as JSON lines.
 
 mod lines;
 mod options;
@@ -26,7 +26,7 @@ pub struct Options {
 enum Measure {
     /// Steps beside those of the published PyTorch recipes, in turns, with ratios.
     Train(Box<train::Options>),
-    /// Pictures beside those of diffusers, in turns, with ratios.
+    /// Images beside those of diffusers, in turns, with ratios.
     Sample(Box<sample::Options>),
     /// The tables of a file that `bench train` wrote.
     Table {

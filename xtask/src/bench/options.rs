@@ -16,7 +16,7 @@ pub struct Common {
     /// A folder in diffusers layout [default: SD1.5 with random weights, made once in the user's cache]
     #[arg(long)]
     model: Option<PathBuf>,
-    /// A model as small as can be, pictures of 64 pixels: to see that every row runs
+    /// A model as small as can be, images of 64 pixels: to see that every row runs
     #[arg(long, conflicts_with = "model")]
     smoke: bool,
     /// An interpreter with the packages of benchmarks/peer/requirements.txt [default: an environment made for it]
@@ -28,7 +28,7 @@ pub struct Common {
     /// Sides, with commas between: a run can be completed by another with the same --out
     #[arg(long, value_delimiter = ',', default_value = "ours,peer")]
     sides: Vec<Side>,
-    /// Side of the pictures, in pixels [default: 512]
+    /// Side of the images, in pixels [default: 512]
     #[arg(long)]
     resolution: Option<u32>,
     /// Threads of either side [default: one for each processor]

@@ -1,4 +1,4 @@
-//! `cargo xtask bench sample`: our pictures and the peer's in turns.
+//! `cargo xtask bench sample`: our images and the peer's in turns.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use super::table::median;
 use super::watch::{Ended, watch};
 use crate::setup;
 
-const PROMPT: &str = "a red fox asleep under a birch, watercolour";
+const PROMPT: &str = "a red fox asleep under a birch, watercolor";
 
 /// What is measured, and how.
 #[derive(Args)]
@@ -37,9 +37,9 @@ pub struct Options {
     /// Guidance, counted as diffusers does
     #[arg(long, default_value_t = 7.5)]
     guidance: f64,
-    /// Timed pictures of a process, behind one that warms up
+    /// Timed images of a process, behind one that warms up
     #[arg(long, default_value_t = 2)]
-    pictures: u32,
+    images: u32,
     /// Turns of all rows
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -59,7 +59,7 @@ struct Row {
     guidance: f64,
     #[serde(flatten)]
     setting: lines::Setting,
-    /// Of each picture, from prompt to PNG file, the first one left out.
+    /// Of each image, from prompt to PNG file, the first one skipped.
     seconds: Vec<f64>,
     versions: BTreeMap<String, String>,
     process_seconds: f64,
@@ -104,7 +104,7 @@ fn in_turns(bench: &Bench<'_>) -> Result<Vec<Row>> {
             let sides = [Side::Ours, Side::Peer].into_iter().filter(|&side| common.asks(side));
             turn.extend(sides.map(|side| (sampler, precision, side)));
         }
-        // Back and forth, so that a drift of the machine's speed favours no side.
+        // Back and forth, so that a drift of the machine's speed favors no side.
         if round % 2 == 0 {
             turn.reverse();
         }
@@ -123,23 +123,23 @@ fn in_turns(bench: &Bench<'_>) -> Result<Vec<Row>> {
 
 fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round: u32) -> Result<Row> {
     let options = bench.options;
-    let folder = bench.work.join("pictures");
+    let folder = bench.work.join("images");
     let _ = fs::remove_dir_all(&folder);
-    let n_pictures = options.pictures.max(1) + 1;
+    let n_images = options.images.max(1) + 1;
     let mut command = match side {
         Side::Ours => options.common.ours(bench.root)?,
         Side::Peer => setup::python_command(&bench.ready.python),
     };
     if side == Side::Ours {
-        command.args(["sample", "--batch_size", "1", "--num_images_per_prompt", &n_pictures.to_string()]);
+        command.args(["sample", "--batch_size", "1", "--num_images_per_prompt", &n_images.to_string()]);
         command.args(["--mixed_precision", precision]);
     } else {
-        command.arg(peer::script(bench.root, "sample.py")).args(["--pictures", &n_pictures.to_string()]);
+        command.arg(peer::script(bench.root, "sample.py")).args(["--images", &n_images.to_string()]);
         command.args(["--precision", precision]);
     }
-    let side_of_pictures = bench.ready.setting.resolution.to_string();
-    command.args(["--prompt", PROMPT, "--sampler", sampler, "--height", &side_of_pictures]);
-    command.args(["--width", &side_of_pictures, "--num_inference_steps", &options.steps.to_string()]);
+    let side_of_images = bench.ready.setting.resolution.to_string();
+    command.args(["--prompt", PROMPT, "--sampler", sampler, "--height", &side_of_images]);
+    command.args(["--width", &side_of_images, "--num_inference_steps", &options.steps.to_string()]);
     command.args(["--guidance_scale", &options.guidance.to_string()]);
     command.arg("--model").arg(&bench.ready.model).arg("--out").arg(&folder);
     bench.ready.setting.suit(&mut command);
@@ -148,8 +148,8 @@ fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round:
     let limit = Duration::from_secs(60 * options.limit);
     let Ended { seconds: process_seconds, failed, .. } =
         watch(&mut command, &said, &complaints, limit, || 0)?;
-    let seconds = between_pictures(&folder);
-    let silent = failed.is_none() && seconds.len() + 1 < n_pictures as usize;
+    let seconds = between_images(&folder);
+    let silent = failed.is_none() && seconds.len() + 1 < n_images as usize;
     let end = of_kind(&fs::read_to_string(&said).unwrap_or_default(), "end");
     let versions = end.first().and_then(|end| serde_json::from_value(end["versions"].clone()).ok());
     Ok(Row {
@@ -163,19 +163,19 @@ fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round:
         seconds,
         versions: versions.unwrap_or_default(),
         process_seconds,
-        failed: failed.or_else(|| silent.then(|| "it did not paint all its pictures".to_owned())),
+        failed: failed.or_else(|| silent.then(|| "it did not generate all its images".to_owned())),
     })
 }
 
-/// Seconds from the end of one picture to the end of the next, by the times of their files.
-fn between_pictures(folder: &Path) -> Vec<f64> {
+/// Seconds from the end of one image to the end of the next, by the times of their files.
+fn between_images(folder: &Path) -> Vec<f64> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let pictures = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("0000-"));
+    let images = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("0000-"));
     let written = |entry: fs::DirEntry| {
         let time = entry.metadata().ok()?.modified().ok()?;
         Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
     };
-    let mut times: Vec<f64> = pictures.filter_map(written).collect();
+    let mut times: Vec<f64> = images.filter_map(written).collect();
     times.sort_by(f64::total_cmp);
     times.windows(2).map(|two| two[1] - two[0]).collect()
 }
@@ -190,7 +190,7 @@ fn markdown(rows: &[Row]) -> String {
         }
     }
     let mut text =
-        "\n| sampler | precision | ours, seconds a picture | peer | peer / ours | in single rounds |\n\
+        "\n| sampler | precision | ours, seconds an image | peer | peer / ours | in single rounds |\n\
                     |---|---|---|---|---|---|\n"
             .to_owned();
     for (sampler, precision) in cases {
@@ -252,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_timed_by_their_files() {
+    fn images_are_timed_by_their_files() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for name in ["0000-0.png", "0000-1.png", "contact-sheet.png"] {
             fs::write(folder.path().join(name), "").expect("written");
         }
-        assert_eq!(between_pictures(folder.path()).len(), 1);
-        assert!(between_pictures(&folder.path().join("none")).is_empty());
+        assert_eq!(between_images(folder.path()).len(), 1);
+        assert!(between_images(&folder.path().join("none")).is_empty());
     }
 }

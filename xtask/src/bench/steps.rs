@@ -22,7 +22,7 @@ pub struct Options {
     /// A set of pairs
     #[arg(long)]
     pairs: PathBuf,
-    /// Side of the pictures, in pixels
+    /// Side of the images, in pixels
     #[arg(long, default_value_t = 512)]
     resolution: u32,
     /// no or bf16
@@ -34,7 +34,7 @@ pub struct Options {
     /// lora or full
     #[arg(long, default_value = "lora")]
     adapter: String,
-    /// Optimiser steps of one pair
+    /// Optimizer steps of one pair
     #[arg(long, default_value_t = 1)]
     steps: u32,
     /// Figures go to the end of this file

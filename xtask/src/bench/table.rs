@@ -69,7 +69,7 @@ fn memory(text: &mut String, ours: &[Measured<'_>], peers: &[Measured<'_>]) {
     if ours.is_empty() && peers.is_empty() {
         return;
     }
-    text.push_str("\n| method | side | mode | precision | optimiser | GiB in the steps | GiB before them | seconds a step |\n");
+    text.push_str("\n| method | side | mode | precision | optimizer | GiB in the steps | GiB before them | seconds a step |\n");
     text.push_str("|---|---|---|---|---|---|---|---|\n");
     let gib = |bytes: Option<f64>| bytes.map_or("-".to_owned(), |bytes| format!("{:.2}", bytes / GIB));
     for (case, lines) in ours.iter().chain(peers) {

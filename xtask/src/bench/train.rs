@@ -118,7 +118,7 @@ fn in_turns(bench: &Bench<'_>, options: &Options) -> Result<Vec<Line>> {
     let mut measured = Vec::new();
     for round in 1..=options.rounds.max(1) {
         let mut turn: Vec<_> = cases.iter().filter(|case| round == 1 || case.what == What::Speed).collect();
-        // Back and forth, so that a drift of the machine's speed favours no side.
+        // Back and forth, so that a drift of the machine's speed favors no side.
         if round % 2 == 0 {
             turn.reverse();
         }
@@ -136,7 +136,7 @@ fn in_turns(bench: &Bench<'_>, options: &Options) -> Result<Vec<Line>> {
 }
 
 fn measure(bench: &Bench<'_>, options: &Options, case: &Case, round: u32) -> Result<Line> {
-    // The second step is the first with the optimiser's state from its beginning.
+    // The second step is the first with the optimizer's state from its beginning.
     let n_steps = if case.what == What::Memory { 1 } else { options.steps.max(1) };
     let (figures, ended) = match case.side {
         Side::Ours => ours::measure(bench, case, n_steps)?,

@@ -20,7 +20,7 @@ use crate::allocator;
 use crate::commands::DeviceFlag;
 use crate::commands::data::ReadingFlags;
 use crate::commands::parts::PartFlags;
-use crate::commands::train::say_left_out;
+use crate::commands::train::say_skipped;
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::{locate_lora, pair_caches};
@@ -44,7 +44,7 @@ pub struct AccuracyArgs {
     /// Compare with nothing: the image that the model denoises better is the preferred one, as for MaPO
     #[arg(long)]
     without_reference: bool,
-    /// The labelled pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
+    /// The labeled pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
     #[arg(long, value_name = "SET", alias = "train_data_dir")]
     pairs: String,
     /// Which split of a dataset that has several, such as validation
@@ -52,7 +52,7 @@ pub struct AccuracyArgs {
     dataset_split_name: Option<String>,
     #[command(flatten)]
     reading: ReadingFlags,
-    /// Rows to leave out, as `tastemaker data check --fix` lists them
+    /// Rows to skip, as `tastemaker data check --fix` lists them
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
     /// Looks at each pair, each at its own noise and timestep, spread evenly over the schedule
@@ -89,7 +89,7 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
     }
     let reference = reference(args)?;
     let set = open(args)?;
-    say_left_out(&set);
+    say_skipped(&set);
     let model = args.parts.open(&args.model)?;
     if let Some(reference) = &reference {
         check_comparable(&model, reference)?;

@@ -50,7 +50,7 @@ impl PartFlags {
         }
     }
 
-    /// What takes the place of something of the model's own and so changes what it paints, by the names that pictures are told.
+    /// What takes the place of something of the model's own and so changes what it generates, by the names that images are told.
     pub fn told(&self) -> Vec<(&'static str, String)> {
         let prediction = self.prediction_type.map(|prediction| format!("{prediction:?}"));
         let parts = [

@@ -1,4 +1,4 @@
-//! `tastemaker score`: what scorers say about pictures.
+//! `tastemaker score`: what scorers say about images.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,28 +23,28 @@ use crate::commands::{DeviceFlag, word};
 use crate::exit::{DataFault, UsageError};
 use crate::judges;
 
-/// Scores pictures for their prompts.
+/// Scores images for their prompts.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct ScoreArgs {
-    /// Pictures, and folders of pictures; a contact sheet of `sample` in a folder is none
+    /// Images, and folders of images; an image grid of `sample` in a folder is none
     #[arg(value_name = "FILE|DIR", required = true)]
     images: Vec<PathBuf>,
     /// Who judges: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several. Behind =
     /// a file, a folder or the name of a fetched model other than the published one
     #[arg(long, value_name = "NAME[=WEIGHTS]", required = true)]
     scorer: Vec<String>,
-    /// The prompt of all pictures
+    /// The prompt of all images
     #[arg(long, value_name = "TEXT", conflicts_with = "prompts")]
     prompt: Option<String>,
-    /// A file with one prompt a line: for pictures called as those of `sample`, by their numbers, else in their order.
-    /// Without it, the text beside a picture, its row in metadata.jsonl, or what it says itself
+    /// A file with one prompt a line: for images called as those of `sample`, by their numbers, else in their order.
+    /// Without it, the text beside an image, its row in metadata.jsonl, or what it says itself
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Where scores go, a row per picture; .csv for a table, else JSON lines
+    /// Where scores go, a row per image; .csv for a table, else JSON lines
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Pictures per forward pass
+    /// Images per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     batch_size: usize,
     /// Type of weights and activations, no or bf16
@@ -54,12 +54,12 @@ pub struct ScoreArgs {
     device: DeviceFlag,
 }
 
-/// Endings of pictures in a folder.
-const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+/// Endings of images in a folder.
+const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// Runs the command.
 pub fn score(args: &ScoreArgs) -> Result<()> {
-    let images = pictures(&args.images)?;
+    let images = images(&args.images)?;
     let batch_size = args.batch_size.max(1);
     let mut prompts = Prompts::new(args, &images)?;
     let precision = match args.mixed_precision {
@@ -79,10 +79,10 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
         for (i, path) in some.iter().enumerate() {
             let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             let prompt = prompts.of(n * batch_size + i, path, &bytes, panel.needs_prompts())?;
-            let picture = decode(&bytes)
-                .map_err(|error| DataFault(format!("{} is no picture: {error}", path.display())))?;
+            let image = decode(&bytes)
+                .map_err(|error| DataFault(format!("{} is no image: {error}", path.display())))?;
             asked.push(prompt);
-            seen.push(picture);
+            seen.push(image);
         }
         let more = judge(&panel, some, &seen, &asked[asked.len() - some.len()..])?;
         scores.iter_mut().zip(more).for_each(|(scores, more)| scores.extend(more));
@@ -99,13 +99,13 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     Ok(())
 }
 
-/// Pictures as typed, those of folders in the order of their names.
-fn pictures(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// Images as typed, those of folders in the order of their names.
+fn images(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in typed {
         if !path.is_dir() {
             if !path.is_file() {
-                return Err(DataFault(format!("there is no picture {}", path.display())).into());
+                return Err(DataFault(format!("there is no image {}", path.display())).into());
             }
             found.push(path.clone());
             continue;
@@ -116,12 +116,12 @@ fn pictures(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
             .filter(|file| {
                 let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
                 let is_sheet = file.file_name().is_some_and(|name| name == SHEET);
-                file.is_file() && !is_sheet && PICTURES.contains(&ending.to_ascii_lowercase().as_str())
+                file.is_file() && !is_sheet && IMAGES.contains(&ending.to_ascii_lowercase().as_str())
             })
             .collect();
         if inside.is_empty() {
-            let wanted = PICTURES.join(", .");
-            return Err(DataFault(format!("{} holds no pictures (.{wanted})", path.display())).into());
+            let wanted = IMAGES.join(", .");
+            return Err(DataFault(format!("{} holds no images (.{wanted})", path.display())).into());
         }
         inside.sort();
         found.extend(inside);
@@ -129,16 +129,10 @@ fn pictures(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn judge(
-    panel: &Panel,
-    paths: &[PathBuf],
-    pictures: &[RgbImage],
-    prompts: &[String],
-) -> Result<Vec<Vec<f64>>> {
+fn judge(panel: &Panel, paths: &[PathBuf], images: &[RgbImage], prompts: &[String]) -> Result<Vec<Vec<f64>>> {
     let items: Vec<Item<'_>> =
-        pictures.iter().zip(prompts).map(|(image, prompt)| Item { image, prompt }).collect();
-    let doing =
-        format!("scoring {} pictures at once (a smaller --batch_size needs less memory)", items.len());
+        images.iter().zip(prompts).map(|(image, prompt)| Item { image, prompt }).collect();
+    let doing = format!("scoring {} images at once (a smaller --batch_size needs less memory)", items.len());
     let scores = guard(&doing, || panel.score(&items))?;
     scores.map_err(|error: EvalError| match error.item().and_then(|item| paths.get(item)) {
         Some(path) => anyhow::Error::new(error).context(path.display().to_string()),
@@ -160,7 +154,7 @@ impl Prompts {
         Ok(Self { for_all: args.prompt.clone(), listed, folders: BTreeMap::new() })
     }
 
-    /// The prompt of the `i`-th picture; an empty one where there is none and nobody asks.
+    /// The prompt of the `i`-th image; an empty one where there is none and nobody asks.
     fn of(&mut self, i: usize, path: &Path, bytes: &[u8], is_needed: bool) -> Result<String> {
         if let Some(prompt) = self.for_all.clone().or_else(|| self.listed.as_ref()?.get(i).cloned()) {
             return Ok(prompt);
@@ -177,14 +171,14 @@ impl Prompts {
         if is_needed {
             let name = path.display();
             return Err(DataFault(format!(
-                "{name} has no prompt: give --prompt or --prompts, or write it beside the picture as .txt or in metadata.jsonl"
+                "{name} has no prompt: give --prompt or --prompts, or write it beside the image as .txt or in metadata.jsonl"
             ))
             .into());
         }
         Ok(String::new())
     }
 
-    /// What `metadata.jsonl` in the picture's folder says.
+    /// What `metadata.jsonl` in the image's folder says.
     fn row(&mut self, path: &Path, name: &str) -> Result<Option<String>> {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         if !self.folders.contains_key(&folder) {
@@ -213,7 +207,7 @@ fn metadata(file: &Path) -> Result<BTreeMap<String, String>> {
     Ok(rows)
 }
 
-/// The prompt of each picture out of a file with one a line.
+/// The prompt of each image out of a file with one a line.
 fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
     let text = json_files::read_text(file)?;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -224,7 +218,7 @@ fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
     if lines.len() != images.len() {
         let (found, wanted) = (lines.len(), images.len());
         return Err(DataFault(format!(
-            "{} has {found} prompts for {wanted} pictures; wanted as many of both, or pictures named as `sample` names them",
+            "{} has {found} prompts for {wanted} images; wanted as many of both, or images named as `sample` names them",
             file.display()
         ))
         .into());
@@ -232,7 +226,7 @@ fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
     Ok(lines.into_iter().map(str::to_owned).collect())
 }
 
-/// The number of the prompt in the name of a painted picture, `<number>-<seed>`.
+/// The number of the prompt in the name of a generated image, `<number>-<seed>`.
 fn number(path: &Path) -> Option<usize> {
     let (number, seed) = path.file_stem()?.to_str()?.split_once('-')?;
     seed.parse::<u64>().ok()?;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use image::RgbImage;
 use serde::Deserialize;
 
-/// Side of a picture, in pixels.
+/// Side of an image, in pixels.
 pub const SIDE: u32 = 64;
 const COLUMNS: u32 = 24;
 
@@ -74,8 +74,8 @@ impl Art {
         Ok(Self { captions, atlases })
     }
 
-    /// The picture of a caption in a style.
-    pub fn picture(&self, caption: usize, style: usize) -> RgbImage {
+    /// The image of a caption in a style.
+    pub fn image(&self, caption: usize, style: usize) -> RgbImage {
         let (column, row) = (caption as u32 % COLUMNS, caption as u32 / COLUMNS);
         image::imageops::crop_imm(&self.atlases[style], column * SIDE, row * SIDE, SIDE, SIDE).to_image()
     }

@@ -1,4 +1,4 @@
-//! The captions of the embedded art, for whoever paints them.
+//! The captions of the embedded art, for whoever generates them.
 
 use anyhow::Result;
 

@@ -12,11 +12,11 @@ use super::stage::gallery;
 use super::task::{Task, TaskName};
 use crate::exit::UsageError;
 
-/// Scores pictures as the demo does for one of its tasks.
+/// Scores images as the demo does for one of its tasks.
 pub struct ArtJudge {
     name: String,
     task: TaskName,
-    /// Whether it only says if a picture is what the task wants, 1 or 0.
+    /// Whether it only says if an image is what the task wants, 1 or 0.
     counts: bool,
     art: Art,
     judge: Judge,
@@ -25,7 +25,7 @@ pub struct ArtJudge {
 
 impl ArtJudge {
     /// The judge of a task of the demo, by its name; `quality`, which counts any style, if none is given. Behind a task with a target,
-    /// `-share` makes the score 1 for a picture that meets it, in the style wanted or of the motif forbidden, and 0 for others.
+    /// `-share` makes the score 1 for an image that meets it, in the style wanted or of the motif forbidden, and 0 for others.
     ///
     /// # Errors
     /// [`UsageError`] for a task the demo does not have.

@@ -26,7 +26,7 @@ pub const ALL: [MethodName; 4] =
 /// A recipe's numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Numbers {
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub steps: u64,
     /// Peak learning rate, after warm-up over a tenth of the steps and before half a cosine down to zero.
     pub learning_rate: f64,
@@ -58,7 +58,7 @@ impl MethodName {
     /// The recipe for a task.
     pub fn numbers(self, task: TaskName, full: bool) -> Numbers {
         let more = if full { 2 } else { 1 };
-        // A style the base has never seen takes several times the steps, and pictures to imitate more than a margin.
+        // A style the base has never seen takes several times the steps, and images to imitate more than a margin.
         let unseen = task == TaskName::StyleMismatch;
         let (steps, learning_rate, settings) = match self {
             MethodName::Sft if unseen => (300, 2e-4, ""),
@@ -98,5 +98,5 @@ impl MethodName {
     }
 }
 
-/// Pairs per optimiser step.
+/// Pairs per optimizer step.
 pub const BATCH: usize = 32;

@@ -3,10 +3,10 @@
 mod art;
 pub mod base;
 pub mod captions;
+mod images;
 pub mod judge;
 mod methods;
 mod pairs;
-mod pictures;
 pub mod pretrain;
 pub mod prompts;
 mod run;

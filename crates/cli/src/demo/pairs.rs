@@ -9,24 +9,24 @@ use tastemaker_math::keyed::{Keyed, Stream};
 
 use super::task::Preference;
 
-/// Writes pictures and `metadata.jsonl` in invoke-training's layout; returns the number of pairs.
+/// Writes images and `metadata.jsonl` in invoke-training's layout; returns the number of pairs.
 ///
-/// Which of a pair's pictures comes first is drawn, so that nothing can be learnt from the order.
+/// Which of a pair's images comes first is drawn, so that nothing can be learned from the order.
 pub fn write(folder: &Path, preferences: &[Preference], seed: u64) -> Result<usize> {
     if folder.exists() {
         std::fs::remove_dir_all(folder).with_context(|| format!("clearing {}", folder.display()))?;
     }
-    let pictures = folder.join("pictures");
-    std::fs::create_dir_all(&pictures).with_context(|| format!("creating {}", pictures.display()))?;
+    let images = folder.join("images");
+    std::fs::create_dir_all(&images).with_context(|| format!("creating {}", images.display()))?;
     let mut written: BTreeMap<Vec<u8>, String> = BTreeMap::new();
-    let mut save = |picture: &RgbImage| -> Result<String> {
-        if let Some(name) = written.get(picture.as_raw()) {
+    let mut save = |image: &RgbImage| -> Result<String> {
+        if let Some(name) = written.get(image.as_raw()) {
             return Ok(name.clone());
         }
-        let name = format!("pictures/{:05}.png", written.len());
+        let name = format!("images/{:05}.png", written.len());
         let path = folder.join(&name);
-        picture.save(&path).with_context(|| format!("writing {}", path.display()))?;
-        written.insert(picture.as_raw().clone(), name.clone());
+        image.save(&path).with_context(|| format!("writing {}", path.display()))?;
+        written.insert(image.as_raw().clone(), name.clone());
         Ok(name)
     };
     let mut lines = String::new();

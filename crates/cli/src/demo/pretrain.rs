@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use tastemaker_diffusion::LatentCodec;
+use tastemaker_diffusion::LatentVae;
 use tastemaker_diffusion::conditioning::Conditioning;
 use tastemaker_diffusion::denoiser::Posterior;
 use tastemaker_diffusion::noise::NoiseKey;
@@ -23,7 +23,7 @@ use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::batch::{Chance, Use};
 use tastemaker_train::pairs::{EncodedPair, EncodedPairs, Making};
-use tastemaker_train::pretrain::{LoopSettings, Progress, codec_loss, contrastive_loss, run};
+use tastemaker_train::pretrain::{LoopSettings, Progress, contrastive_loss, run, vae_loss};
 use tastemaker_train::reference::Reference;
 use tastemaker_train::step::{Engine, Timesteps};
 use tch::{Device, Kind, Tensor};
@@ -45,7 +45,7 @@ pub struct PretrainArgs {
     /// Where the state of an unfinished run is kept.
     #[arg(long, value_name = "DIR", default_value = "target/pretrain")]
     state: PathBuf,
-    /// Optimiser steps [default: the part's own].
+    /// Optimizer steps [default: the part's own].
     #[arg(long, value_name = "STEPS")]
     max_train_steps: Option<u64>,
     /// Images per step [default: the part's own].
@@ -67,8 +67,8 @@ pub struct PretrainArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Image codec (`vae`).
-    Codec,
+    /// Image VAE (`vae`).
+    Vae,
     /// Text encoder, with a vision tower to match it against.
     Text,
     /// Denoising network (`unet`).
@@ -78,7 +78,7 @@ enum Part {
 /// Steps, batch, learning rate, moving average.
 fn defaults(part: Part) -> (u64, usize, f64, f64) {
     match part {
-        Part::Codec => (6500, 8, 2e-3, 0.995),
+        Part::Vae => (6500, 8, 2e-3, 0.995),
         Part::Text => (2500, 128, 1e-3, 0.99),
         Part::Base => (8000, 48, 1.5e-3, 0.999),
     }
@@ -92,7 +92,7 @@ pub fn pretrain(args: &PretrainArgs) -> Result<()> {
     }
     let art = Art::open()?;
     match args.part {
-        Part::Codec => codec(args, &art),
+        Part::Vae => vae(args, &art),
         Part::Text => text(args, &art),
         Part::Base => base(args, &art),
     }
@@ -149,12 +149,12 @@ fn narrate(name: &'static str) -> impl FnMut(Progress) {
     }
 }
 
-/// Pictures of all captions in the given styles, `[n, 3, 64, 64]` in [-1, 1]; caption-major.
-fn pictures(art: &Art, styles: &[usize]) -> Tensor {
+/// Images of all captions in the given styles, `[n, 3, 64, 64]` in [-1, 1]; caption-major.
+fn images(art: &Art, styles: &[usize]) -> Tensor {
     let mut values = Vec::new();
     for caption in 0..art.captions.len() {
         for &style in styles {
-            values.extend(tastemaker_data::transform::to_chw(&art.picture(caption, style)));
+            values.extend(tastemaker_data::transform::to_chw(&art.image(caption, style)));
         }
     }
     Tensor::from_slice(&values).reshape([-1, 3, i64::from(SIDE), i64::from(SIDE)])
@@ -174,11 +174,11 @@ fn save(path: &Path, weights: &Named, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-fn codec(args: &PretrainArgs, art: &Art) -> Result<()> {
+fn vae(args: &PretrainArgs, art: &Art) -> Result<()> {
     let folder = args.model.join("vae");
     let json = config(&folder)?;
     let config = VaeConfig::from_json(&json).map_err(anyhow::Error::msg)?;
-    let images = pictures(art, &[0, 1, 2, 3]);
+    let images = images(art, &[0, 1, 2, 3]);
     let n_images = images.size()[0] as usize;
     let weights = Weights::fresh(args.seed, Role::Trained, args.precision(), Device::Cpu);
     let vae = Vae::new(weights.root(), config.clone(), args.precision());
@@ -195,14 +195,14 @@ fn codec(args: &PretrainArgs, art: &Art) -> Result<()> {
         let mut noise = vec![0f32; args.batch_size() * latent_shape.iter().product::<i64>() as usize];
         generator.fill_normal(&mut noise);
         let noise = Tensor::from_slice(&noise).reshape([-1, latent_shape[0], side, side]);
-        // Art may be mirrored and its colours exchanged: cheap variety for a codec.
+        // Art may be flipped and its colors exchanged: cheap variety for a vae.
         let batch = if step.is_multiple_of(2) { batch } else { batch.flip([3i64]) };
         let batch = if step.is_multiple_of(3) { batch.roll([(step % 9 / 3) as i64], [1i64]) } else { batch };
-        let loss = codec_loss(&vae, &batch, &noise, 1e-3);
+        let loss = vae_loss(&vae, &batch, &noise, 1e-3);
         loss.total.backward();
         loss.reconstruction
     };
-    let mut averaged = run(&trainable, &args.settings("codec")?, backward, narrate("codec"))?;
+    let mut averaged = run(&trainable, &args.settings("vae")?, backward, narrate("vae"))?;
     averaged.values_mut().for_each(|tensor| *tensor = tensor.to_kind(Kind::Half).to_kind(Kind::Float));
     save(&folder.join("diffusion_pytorch_model.safetensors"), &averaged, Kind::Half)?;
 
@@ -225,7 +225,7 @@ fn codec(args: &PretrainArgs, art: &Art) -> Result<()> {
     Ok(())
 }
 
-/// Posteriors of many pictures, a few at a time.
+/// Posteriors of many images, a few at a time.
 fn encode_in_parts(vae: &Vae, images: &Tensor) -> Posterior {
     let parts = images.split(64, 0).into_iter().map(|part| tch::no_grad(|| vae.encode(&part)));
     let (means, deviations): (Vec<_>, Vec<_>) = parts.map(|p| (p.mean, p.deviation)).unzip();
@@ -251,7 +251,7 @@ fn text(args: &PretrainArgs, art: &Art) -> Result<()> {
         "image_size": SIDE, "patch_size": 8, "projection_dim": 64, "hidden_act": "quick_gelu"
     }))
     .map_err(anyhow::Error::msg)?;
-    let images = pictures(art, &[0, 1, 2, 3]);
+    let images = images(art, &[0, 1, 2, 3]);
     let weights = Weights::fresh(args.seed, Role::Trained, Precision::F32, Device::Cpu);
     let text = ClipText::new(weights.root(), config);
     let (mut trainable, parameters) = weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
@@ -261,7 +261,7 @@ fn text(args: &PretrainArgs, art: &Art) -> Result<()> {
     let log_scale = Tensor::from(10f32.ln());
 
     let backward = |step: u64| {
-        // Distinct captions, so that no other picture of the batch is right as well; any style, mirrored or not.
+        // Distinct captions, so that no other image of the batch is right as well; any style, flipped or not.
         let mut keyed = Keyed::new(args.seed, Stream::Data, step, 0);
         let mut order: Vec<usize> = (0..art.captions.len()).collect();
         (0..args.batch_size()).for_each(|i| {
@@ -306,7 +306,7 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
     let unet = UNet::new(weights.root(), unet_config, args.precision());
     let (trainable, parameters) = weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let n_parameters: usize = parameters.values().map(Tensor::numel).sum();
-    println!("network of {n_parameters} parameters, {} pictures", encoded.pairs.len());
+    println!("network of {n_parameters} parameters, {} images", encoded.pairs.len());
     let sft = objective("sft", &serde_json::json!({"snr_gamma": 5.0}))?;
     let engine = Engine {
         text: None,
@@ -338,7 +338,7 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
     save(&folder.join("diffusion_pytorch_model.safetensors"), &averaged, Kind::Half)
 }
 
-/// Encodes the art of some styles once, each picture under its label and under label-and-tag variants.
+/// Encodes the art of some styles once, each image under its label and under label-and-tag variants.
 fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<EncodedPairs> {
     const VARIANTS: usize = 4;
     let vae_folder = args.model.join("vae");
@@ -347,7 +347,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     let vae_config = VaeConfig::from_json(&config(&vae_folder)?).map_err(anyhow::Error::msg)?;
     let vae = Vae::new(weights.root(), vae_config, Precision::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
-    let images = pictures(art, styles);
+    let images = images(art, styles);
     let Posterior { mean, deviation } = encode_in_parts(&vae, &images);
 
     let folder = args.model.join("text_encoder");
@@ -376,16 +376,16 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     let mut pairs = Vec::new();
     for caption in 0..art.captions.len() {
         for style in 0..styles.len() {
-            let picture = caption * styles.len() + style;
+            let image = caption * styles.len() + style;
             for variant in 0..VARIANTS {
                 let caption = caption * VARIANTS + variant;
-                pairs.push(EncodedPair { id: pairs.len() as u64, winner: picture, loser: picture, caption });
+                pairs.push(EncodedPair { id: pairs.len() as u64, winner: image, loser: image, caption });
             }
         }
     }
     Ok(EncodedPairs {
         images: Posterior { mean, deviation },
-        mirrored: false,
+        flipped: false,
         captions: encode(&prompts),
         empty: encode(&[String::new()]),
         pairs,

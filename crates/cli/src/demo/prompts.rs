@@ -15,7 +15,7 @@ use crate::exit::UsageError;
 pub struct Questions {
     /// The captions asked for, the category being `held out` or `seen`.
     pub set: PromptSet,
-    /// Each picture, with the number of its noise, in the demo's order.
+    /// Each image, with the number of its noise, in the demo's order.
     pub questions: Vec<(Question, u64)>,
 }
 

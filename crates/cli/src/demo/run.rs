@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use tastemaker_eval::generate::{PaintSettings, Painter};
+use tastemaker_eval::generate::{GenerateSettings, Generator};
 use tastemaker_eval::report::{self, CurvePoint, Training};
 use tastemaker_eval::scorers::Judge;
 use tastemaker_models::nn::Role;
@@ -33,7 +33,7 @@ pub struct DemoArgs {
     /// Where everything goes: base model, pairs, recipes, aligned models, report.
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     pub(super) out: PathBuf,
-    /// Seed of pairs, training and painting.
+    /// Seed of pairs, training and generating.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
     /// What the pairs prefer.
@@ -42,13 +42,13 @@ pub struct DemoArgs {
     /// Methods to run; repeat for several [default: all].
     #[arg(long, value_enum)]
     method: Vec<MethodName>,
-    /// Twice the steps and half again as many pictures.
+    /// Twice the steps and half again as many images.
     #[arg(long)]
     full: bool,
     /// Learning rate in place of the recipe's, with a single --method.
     #[arg(long, visible_alias = "learning_rate", value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// Optimiser steps in place of the recipe's, with a single --method.
+    /// Optimizer steps in place of the recipe's, with a single --method.
     #[arg(long, visible_alias = "max_train_steps", value_name = "STEPS")]
     max_train_steps: Option<u64>,
     /// Flags for `tastemaker train`, over the recipe, with a single --method.
@@ -75,17 +75,17 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
     let task = Task::new(args.task, &art)?;
     let gallery = gallery(&art);
     let judge = Judge::new(&gallery, art.captions.len(), STYLES.len())?;
-    let learnt = scorer(&task, &art, &gallery, &judge, args.seed)?;
-    let (scorer, scorer_check) = learnt.unzip();
+    let learned = scorer(&task, &art, &gallery, &judge, args.seed)?;
+    let (scorer, scorer_check) = learned.unzip();
     let folder = Model::open(&base_folder)?;
     let stage = Stage {
-        painter: Painter::open(&folder, Precision::F32, Device::Cpu)?,
+        generator: Generator::open(&folder, Precision::F32, Device::Cpu)?,
         questions: questions(&task, args.seed, args.full),
-        settings: PaintSettings {
+        settings: GenerateSettings {
             n_steps: N_STEPS,
             guidance_scale: GUIDANCE_SCALE,
             batch_size: BATCH_SIZE,
-            ..PaintSettings::default()
+            ..GenerateSettings::default()
         },
         task: &task,
         art: &art,
@@ -93,8 +93,8 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
         scorer,
     };
     let base_network = folder.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?.network;
-    println!("painting {} pictures with the base", stage.questions.len());
-    let base_painted = stage.paint(&base_network)?;
+    println!("generating {} images with the base", stage.questions.len());
+    let base_generated = stage.generate(&base_network)?;
 
     let preferences = match args.task {
         TaskName::Quality => ranked_by_the_judge(&stage, &base_network, args.seed)?,
@@ -117,7 +117,7 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
         let result = align(&stage, args, method, &numbers, &base_folder, &pairs_folder);
         results.push(Entry { method, numbers, result });
     }
-    let report = assemble(args, &stage, &gallery, scorer_check, &base_painted, &results, n_pairs)?;
+    let report = assemble(args, &stage, &gallery, scorer_check, &base_generated, &results, n_pairs)?;
     let page = report::write(&report, out)?;
     print_table(&report);
     for alarm in report::findings(&report).iter().chain(&report.alarms) {
@@ -127,7 +127,7 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
     Ok(())
 }
 
-/// Trains one method in a process of its own and paints with the result.
+/// Trains one method in a process of its own and generates with the result.
 fn align(
     stage: &Stage<'_>,
     args: &DemoArgs,
@@ -157,8 +157,8 @@ fn align(
     let training = training(&output)?;
     let folder = Model::open(output.join("model"))?;
     let network = folder.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?.network;
-    println!("painting with {}", method.label());
-    Ok(Aligned { training, painted: stage.paint(&network)? })
+    println!("generating with {}", method.label());
+    Ok(Aligned { training, generated: stage.generate(&network)? })
 }
 
 /// Steps, time, memory and curve out of a run's event log. Curves are probes: the same held-out pairs and draws for

@@ -9,17 +9,17 @@ use tastemaker_eval::scorers::{Artwork, ScorerCheck, self_check};
 use tastemaker_eval::winrate::{Group, Split, WinRate};
 
 use super::base;
+use super::images::grid;
 use super::methods::{BATCH, MethodName, Numbers};
-use super::pictures::grid;
 use super::run::DemoArgs;
-use super::stage::{Painted, Stage};
+use super::stage::{Generated, Stage};
 
 /// What training one method left behind.
 pub struct Aligned {
     /// How training went.
     pub training: Training,
-    /// What the result paints.
-    pub painted: Painted,
+    /// What the result generates.
+    pub generated: Generated,
 }
 
 /// One method's settings, and its result or what ended it.
@@ -38,7 +38,7 @@ pub fn assemble(
     stage: &Stage<'_>,
     gallery: &[Artwork],
     scorer_check: Option<ScorerCheck>,
-    base_painted: &Painted,
+    base_generated: &Generated,
     results: &[Entry],
     n_pairs: usize,
 ) -> Result<Report> {
@@ -47,12 +47,12 @@ pub fn assemble(
         let (training, outcome, failure) = match result {
             Ok(aligned) => {
                 let outcome = Outcome {
-                    shares: stage.shares(&aligned.painted)?,
-                    versus_base: stage.compare(&aligned.painted, base_painted, args.seed)?,
+                    shares: stage.shares(&aligned.generated)?,
+                    versus_base: stage.compare(&aligned.generated, base_generated, args.seed)?,
                     versus_methods: versus_methods(stage, *method, aligned, results, args.seed)?,
                     versus_base_by_scorer: stage.compare_by_scorer(
-                        &aligned.painted,
-                        base_painted,
+                        &aligned.generated,
+                        base_generated,
                         args.seed,
                     )?,
                 };
@@ -76,10 +76,10 @@ pub fn assemble(
         });
     }
     let rows: Vec<(String, Option<String>, &[RgbImage])> =
-        std::iter::once(("base".to_owned(), None, base_painted.pictures.as_slice()))
+        std::iter::once(("base".to_owned(), None, base_generated.images.as_slice()))
             .chain(results.iter().filter_map(|Entry { method, result, .. }| {
-                let pictures = result.as_ref().ok()?.painted.pictures.as_slice();
-                Some((method.label().to_owned(), Some(method.name().to_owned()), pictures))
+                let images = result.as_ref().ok()?.generated.images.as_slice();
+                Some((method.label().to_owned(), Some(method.name().to_owned()), images))
             }))
             .collect();
     let questions: Vec<(usize, bool)> =
@@ -91,9 +91,9 @@ pub fn assemble(
         seed: args.seed,
         settings: facts(args, stage, n_pairs),
         target: args.task.target_share(),
-        base: stage.shares(base_painted)?,
+        base: stage.shares(base_generated)?,
         methods,
-        pictures: grid(stage.task, stage.art, &questions, &rows)?,
+        images: grid(stage.task, stage.art, &questions, &rows)?,
         judge: "The nearest real artwork, by caption and style, in a feature space fixed by formula; no trained network \
                 has a say in it."
             .into(),
@@ -104,7 +104,7 @@ pub fn assemble(
     })
 }
 
-/// One method against every other that has painted.
+/// One method against every other that has generated.
 fn versus_methods(
     stage: &Stage<'_>,
     method: MethodName,
@@ -115,7 +115,7 @@ fn versus_methods(
     let others = results.iter().filter(|entry| entry.method != method);
     others
         .filter_map(|entry| Some((entry.method.name().to_owned(), entry.result.as_ref().ok()?)))
-        .map(|(name, other)| Ok((name, stage.compare(&aligned.painted, &other.painted, seed)?)))
+        .map(|(name, other)| Ok((name, stage.compare(&aligned.generated, &other.generated, seed)?)))
         .collect()
 }
 

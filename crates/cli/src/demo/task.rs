@@ -1,4 +1,4 @@
-//! What the pairs of each task prefer, and how pictures are judged for it.
+//! What the pairs of each task prefer, and how images are judged for it.
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -22,7 +22,7 @@ pub enum TaskName {
     Style,
     /// Prefer a style that the base has never seen.
     StyleMismatch,
-    /// Prefer the better of the base's own pictures.
+    /// Prefer the better of the base's own images.
     Quality,
     /// Prefer something harmless where the prompt asks for something the policy forbids.
     Safety,
@@ -44,7 +44,7 @@ impl TaskName {
         match self {
             TaskName::Style => "the Fluent Flat style, one of three the base knows, over the other two",
             TaskName::StyleMismatch => "the Fluent High Contrast style, which the base has never seen",
-            TaskName::Quality => "the base's own pictures that are nearest to real art of the caption",
+            TaskName::Quality => "the base's own images that are nearest to real art of the caption",
             TaskName::Safety => "a harmless motif where the prompt asks for one that the policy forbids",
         }
     }
@@ -70,9 +70,9 @@ impl TaskName {
     }
 }
 
-/// One preference: pictures and caption.
+/// One preference: images and caption.
 pub struct Preference {
-    /// The preferred picture.
+    /// The preferred image.
     pub winner: RgbImage,
     /// The other one.
     pub loser: RgbImage,
@@ -80,7 +80,7 @@ pub struct Preference {
     pub caption: String,
 }
 
-/// A forbidden motif and what shall be painted instead.
+/// A forbidden motif and what shall be generated instead.
 #[derive(Debug, Clone, Copy)]
 struct Forbidden {
     caption: usize,
@@ -102,15 +102,15 @@ impl<'a> Task<'a> {
         Ok(Self { name, art, forbidden: forbidden(art)? })
     }
 
-    /// The preferences made of real art; empty for `quality`, whose pictures the base paints.
+    /// The preferences made of real art; empty for `quality`, whose images the base generates.
     pub fn preferences(&self) -> Vec<Preference> {
         let art = self.art;
         let train = art.on(Split::Train);
         let pair =
             |caption: usize, (winner, winner_style): (usize, usize), (loser, loser_style): (usize, usize)| {
                 Preference {
-                    winner: art.picture(winner, winner_style),
-                    loser: art.picture(loser, loser_style),
+                    winner: art.image(winner, winner_style),
+                    loser: art.image(loser, loser_style),
                     caption: art.captions[caption].label.clone(),
                 }
             };
@@ -151,7 +151,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Score of a picture painted for a caption; higher is better.
+    /// Score of an image generated for a caption; higher is better.
     pub fn score(&self, reading: &Reading, caption: usize) -> f64 {
         match self.name {
             TaskName::Style | TaskName::StyleMismatch => {
@@ -168,13 +168,13 @@ impl<'a> Task<'a> {
     /// Unit and meaning of the score.
     pub fn score_unit(&self) -> &'static str {
         match self.name {
-            TaskName::Style | TaskName::StyleMismatch => "nats of log p(caption, wanted style | picture)",
-            TaskName::Quality => "nats of log p(caption | picture)",
-            TaskName::Safety => "nats of log p(harmless motif | picture)",
+            TaskName::Style | TaskName::StyleMismatch => "nats of log p(caption, wanted style | image)",
+            TaskName::Quality => "nats of log p(caption | image)",
+            TaskName::Safety => "nats of log p(harmless motif | image)",
         }
     }
 
-    /// Whether a picture counts towards the target share.
+    /// Whether an image counts towards the target share.
     pub fn meets_target(&self, reading: &Reading, caption: usize) -> Option<bool> {
         match self.name {
             TaskName::Style | TaskName::StyleMismatch => {
@@ -185,16 +185,16 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Whether a picture shows what it shall.
+    /// Whether an image shows what it shall.
     pub fn caption_correct(&self, reading: &Reading, caption: usize) -> bool {
         reading.caption_correct(caption)
     }
 
-    /// The real picture shown above what the models painted for a caption.
+    /// The real image shown above what the models generated for a caption.
     pub fn real(&self, caption: usize) -> RgbImage {
         match self.forbidden.iter().find(|f| self.name == TaskName::Safety && f.caption == caption) {
-            Some(forbidden) => self.art.picture(forbidden.instead, FLAT),
-            None => self.art.picture(caption, self.name.style().unwrap_or(FLAT)),
+            Some(forbidden) => self.art.image(forbidden.instead, FLAT),
+            None => self.art.image(caption, self.name.style().unwrap_or(FLAT)),
         }
     }
 

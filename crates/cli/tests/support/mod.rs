@@ -66,7 +66,7 @@ impl Bench {
         let mut list = String::new();
         for i in 0..n {
             for (half, tint) in [("warm", [200, 120, 40]), ("cold", [40, 120, 200])] {
-                picture(i, tint).save(folder.join(format!("{half}{i}.png"))).unwrap();
+                image(i, tint).save(folder.join(format!("{half}{i}.png"))).unwrap();
             }
             let caption = ["a fox", "a red house", "rain over the sea"][i as usize % 3];
             writeln!(
@@ -153,7 +153,7 @@ impl Bench {
 }
 
 /// Stripes of a tint, wider than high or higher than wide.
-fn picture(i: u32, tint: [u8; 3]) -> RgbImage {
+fn image(i: u32, tint: [u8; 3]) -> RgbImage {
     let (width, height) = if i.is_multiple_of(2) { (40, 32) } else { (32, 48) };
     RgbImage::from_fn(width, height, |x, y| {
         let light = 30 + (x * (3 + i) + y * 5) % 64;
@@ -197,8 +197,8 @@ pub fn tuned(more: &[&str]) -> Bench {
     bench
 }
 
-/// A small picture by a model.
-pub fn painting(bench: &Bench, out: &str, more: &[&str]) -> Vec<u8> {
+/// A small image by a model.
+pub fn generating(bench: &Bench, out: &str, more: &[&str]) -> Vec<u8> {
     let quick = ["sample", "--num_inference_steps", "2", "--prompt", "a fox", "--out", out];
     bench.succeed(&[quick.as_slice(), more].concat());
     image::open(bench.path(out).join("0000-0.png")).unwrap().into_rgb8().into_raw()
@@ -220,7 +220,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A VAE whose pictures are brighter, in its own folder, in another model, and in files under original names.
+/// A VAE whose images are brighter, in its own folder, in another model, and in files under original names.
 pub fn bright_vae(bench: &Bench) {
     copy(&bench.path("model"), &bench.path("bright"));
     let path = bench.path("bright/vae").join(WEIGHTS);

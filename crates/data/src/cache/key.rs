@@ -31,8 +31,8 @@ pub struct Key {
     pub n_pairs: u64,
     /// What images are cut to.
     pub frames: Frames,
-    /// Whether mirror images are there too.
-    pub mirrored: bool,
+    /// Whether flipped images are there too.
+    pub flipped: bool,
     /// How latents were made.
     pub latents: LatentKey,
     /// How captions were encoded; `None` where their encoders learn.
@@ -110,7 +110,7 @@ pub(super) mod tests {
             pairs: "ab".repeat(32),
             n_pairs: 600,
             frames: Frames { resolution: 64, buckets: None },
-            mirrored: true,
+            flipped: true,
             latents: LatentKey { vae: "cd".repeat(32), batch_size: 8, dtype: Element::Float32 },
             text: Some(TextKey { encoders: "ef".repeat(32), dtype: Element::Bfloat16 }),
         }

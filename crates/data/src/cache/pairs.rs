@@ -1,14 +1,14 @@
 //! Shards of pairs.
 //!
-//! Shapes: m orientations (1, or 2 where mirror images are there: as it is, then mirrored), latents `[c, h, w]`.
+//! Shapes: m orientations (1, or 2 where flipped images are there: as it is, then flipped), latents `[c, h, w]`.
 //!
 //! | tensor | shape | holds |
 //! |---|---|---|
-//! | `entries` | `[n, 9]` I64 | per pair: width and height of its frame, rows of winner and loser, number of the caption, height, width, top and left of the winner as SDXL is told them; all -1 for a pair that is left out |
+//! | `entries` | `[n, 9]` I64 | per pair: width and height of its frame, rows of winner and loser, number of the caption, height, width, top and left of the winner as SDXL is told them; all -1 for a pair that is skipped |
 //! | `WxH.mean`, `WxH.deviation` | `[rows, m, c, h, w]` | posteriors of the images in frames of this size |
 //! | `WxH.checks` | `[rows, m]` I64 | XXH3 over mean and deviation |
 //!
-//! The metadata entry `left_out` is a JSON list of `[position in the shard, detail]`.
+//! The metadata entry `skipped` is a JSON list of `[position in the shard, detail]`.
 
 use std::path::Path;
 
@@ -51,7 +51,7 @@ pub struct CachedPair {
 pub struct PairShardDraft {
     element: Element,
     entries: Vec<Option<CachedPair>>,
-    left_out: Vec<(usize, String)>,
+    skipped: Vec<(usize, String)>,
     tables: Vec<Table>,
 }
 
@@ -68,15 +68,15 @@ struct Table {
 impl PairShardDraft {
     /// An empty one.
     pub fn new(element: Element) -> Self {
-        Self { element, entries: Vec::new(), left_out: Vec::new(), tables: Vec::new() }
+        Self { element, entries: Vec::new(), skipped: Vec::new(), tables: Vec::new() }
     }
 
-    /// Appends a pair, or why it is left out.
+    /// Appends a pair, or why it is skipped.
     pub fn push(&mut self, pair: Result<CachedPair, String>) {
         match pair {
             Ok(pair) => self.entries.push(Some(pair)),
             Err(detail) => {
-                self.left_out.push((self.entries.len(), detail));
+                self.skipped.push((self.entries.len(), detail));
                 self.entries.push(None);
             }
         }
@@ -109,7 +109,7 @@ impl PairShardDraft {
     /// # Errors
     /// [`StoreError`] never, unless there are more tensors than a header holds.
     pub fn into_bytes(self) -> Result<Vec<u8>, DataError> {
-        let Self { element, entries, left_out, mut tables } = self;
+        let Self { element, entries, skipped, mut tables } = self;
         tables.sort_by_key(|table| table.frame);
         let columns = entries.iter().flat_map(|entry| match entry {
             None => [-1; COLUMNS],
@@ -147,8 +147,8 @@ impl PairShardDraft {
             views.push(TensorView { name: deviation, dtype, shape, bytes: &table.deviation });
             views.push(TensorView { name: check, dtype: whole, shape: check_shape, bytes: checks });
         }
-        let left_out = serde_json::to_string(&left_out).unwrap_or_default();
-        let metadata: Metadata = [("left_out".to_owned(), left_out)].into();
+        let skipped = serde_json::to_string(&skipped).unwrap_or_default();
+        let metadata: Metadata = [("skipped".to_owned(), skipped)].into();
         Ok(to_bytes(Path::new("a shard of a cache"), &views, &metadata)?)
     }
 }
@@ -158,7 +158,7 @@ impl PairShardDraft {
 pub struct PairShard {
     file: SafeTensorsFile,
     entries: Vec<Option<CachedPair>>,
-    left_out: Vec<(usize, String)>,
+    skipped: Vec<(usize, String)>,
 }
 
 /// The posterior of one image in one orientation, as it is stored.
@@ -200,27 +200,28 @@ impl PairShard {
             let (frame, winner, loser, caption) = ((*w, *h), *winner, *loser, *caption);
             entries.push(Some(CachedPair { frame, winner, loser, caption, sizes }));
         }
-        let left_out = file.metadata().get("left_out").map(String::as_str).unwrap_or("[]");
-        let left_out = serde_json::from_str(left_out)
+        let named = ["skipped", "left_out"].iter().find_map(|key| file.metadata().get(*key));
+        let skipped = named.map(String::as_str).unwrap_or("[]");
+        let skipped = serde_json::from_str(skipped)
             .map_err(|source| StoreError::Json { path: path.to_owned(), source })?;
-        Ok(Self { file, entries, left_out })
+        Ok(Self { file, entries, skipped })
     }
 
-    /// The pairs, `None` for one that is left out.
+    /// The pairs, `None` for one that is skipped.
     pub fn pairs(&self) -> &[Option<CachedPair>] {
         &self.entries
     }
 
-    /// Positions in the shard that are left out, and why.
-    pub fn left_out(&self) -> &[(usize, String)] {
-        &self.left_out
+    /// Positions in the shard that are skipped, and why.
+    pub fn skipped(&self) -> &[(usize, String)] {
+        &self.skipped
     }
 
     /// The posterior of an image, checked.
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] if it is not what was written.
-    pub fn image(&self, row: Row, mirrored: bool) -> Result<Stored<'_>, DataError> {
+    pub fn image(&self, row: Row, flipped: bool) -> Result<Stored<'_>, DataError> {
         let Row { frame: (width, height), number } = row;
         let view = |part: &str| tensor(&self.file, &format!("{width}x{height}.{part}"));
         let (mean, deviation) = (view("mean")?, view("deviation")?);
@@ -232,10 +233,10 @@ impl PairShard {
             return Err(damaged());
         };
         let checks = table(&self.file, &format!("{width}x{height}.checks"), m)?;
-        let at = number as usize * m + usize::from(mirrored);
+        let at = number as usize * m + usize::from(flipped);
         let length = c * h * w * element.bytes();
         let same = mean.shape == deviation.shape && mean.dtype == deviation.dtype;
-        if !same || number as usize >= rows || (mirrored && m < 2) || checks.len() != rows * m {
+        if !same || number as usize >= rows || (flipped && m < 2) || checks.len() != rows * m {
             return Err(damaged());
         }
         let part = |bytes| -> &[u8] { std::ops::Index::index(bytes, at * length..(at + 1) * length) };

@@ -12,7 +12,7 @@ pub enum Severity {
     Error,
     /// The row is trained on, but somebody should look at it.
     Warning,
-    /// The row is left out on purpose.
+    /// The row is skipped on purpose.
     Note,
 }
 
@@ -152,31 +152,31 @@ checks! {
         "training would stop at it",
     MissingImage "missing-image" Error Default
         "an image that is not there"
-        "the row is left out when the set is opened",
+        "the row is skipped when the set is opened",
     NoCounterpart "no-counterpart" Error Default
         "an image without the other one"
-        "the row is left out when the set is opened",
+        "the row is skipped when the set is opened",
     BadRow "bad-row" Error Default
         "something else than a row must say"
-        "the row is left out when the set is opened",
+        "the row is skipped when the set is opened",
     NoCaption "no-caption" Error Default
         "no caption"
-        "the row is left out when the set is opened",
+        "the row is skipped when the set is opened",
     CaptionsDiffer "captions-differ" Error Default
         "two different captions for its two images"
-        "a pair is two images of one caption; the row is left out when the set is opened",
+        "a pair is two images of one caption; the row is skipped when the set is opened",
     LongCaption "long-caption" Error Default
         "a caption of more than 64 KiB"
-        "that is no caption; the row is left out when the set is opened",
+        "that is no caption; the row is skipped when the set is opened",
     Contradiction "contradiction" Warning Default
         "the same two images and caption as an earlier row, and the opposite verdict"
         "the two rows teach nothing together",
     IdenticalHalves "identical-halves" Warning Default
         "two images with the same pixels"
-        "no preference can be learnt from it",
+        "no preference can be learned from it",
     NearIdenticalHalves "near-identical-halves" Warning Asked
-        "two images that look the same, such as one picture compressed twice"
-        "what is learnt is the trace of the compression",
+        "two images that look the same, such as one image compressed twice"
+        "what is learned is the trace of the compression",
     DuplicatePair "duplicate-pair" Warning Default
         "the same two images, caption and verdict as an earlier row"
         "the pair counts twice",
@@ -190,26 +190,26 @@ checks! {
         "a held-out image that is trained on in another row"
         "figures on held-out captions are too good",
     ExifOrientation "exif-orientation" Warning Named
-        "an image whose EXIF data turns or mirrors it"
-        "training takes the pixels as they are stored, as the field's scripts do, so the image is learnt the wrong way up",
+        "an image whose EXIF data rotates or flips it"
+        "training takes the pixels as they are stored, as the field's scripts do, so the image is learned the wrong way up",
     AspectMismatch "aspect-mismatch" Warning Named
         "two images of different proportions"
         "the middle square of each is trained on, so they lose different parts",
     SizeMismatch "size-mismatch" Warning Named
         "two images of the same proportions and different sizes"
-        "the smaller one is softer, and sharpness is learnt as taste",
+        "the smaller one is softer, and sharpness is learned as taste",
     Upscaled "upscaled" Warning Named
         "an image whose shorter side is below the training resolution"
-        "it is enlarged, and its blur is learnt",
+        "it is enlarged, and its blur is learned",
     LabelImbalance "label-imbalance" Warning Never
         "the winner listed first much more or much less often than the loser"
         "either the list is sorted by verdict, or votes were given by place",
     Tie "tie" Note Never
         "no winner"
-        "the row is left out when the set is opened",
+        "the row is skipped when the set is opened",
     Excluded "excluded" Note Default
         "a place in the list of exclusions"
-        "the row is left out because the list says so",
+        "the row is skipped because the list says so",
 }
 
 #[cfg(test)]
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_finds_its_own_entry_and_is_spelt_alike_everywhere() {
+    fn every_kind_finds_its_own_entry_and_is_spelled_alike_everywhere() {
         for (i, check) in CHECKS.iter().enumerate() {
             assert_eq!(check.kind as usize, i);
             assert_eq!(serde_json::to_value(check.kind).unwrap(), check.name);

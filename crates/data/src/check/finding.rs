@@ -15,7 +15,7 @@ pub enum Subject {
     /// The set as a whole.
     Set,
     /// A row that is no pair.
-    LeftOut(PairId),
+    Skipped(PairId),
     /// The pair at a position.
     Pair(PairId, usize),
 }
@@ -65,7 +65,7 @@ impl Finding {
     pub fn row(&self) -> Option<PairId> {
         match self.subject {
             Subject::Set => None,
-            Subject::LeftOut(id) | Subject::Pair(id, _) => Some(id),
+            Subject::Skipped(id) | Subject::Pair(id, _) => Some(id),
         }
     }
 }

@@ -17,10 +17,10 @@ const SIDE: u32 = 32;
 /// Lines of pixels that are looked at in each of the parts, so that the reduction is cheap beside the decoder.
 const LINES: usize = 8;
 
-/// Largest mean difference of the reductions of images that look the same, of 255. One picture compressed twice stays below 2.
+/// Largest mean difference of the reductions of images that look the same, of 255. One image compressed twice stays below 2.
 const MAX_DIFFERENCE: f64 = 4.0;
 
-/// Most bits of 64 that gradient hashes of images that look the same differ in: flat pictures with little in them are close by
+/// Most bits of 64 that gradient hashes of images that look the same differ in: flat images with little in them are close by
 /// their means alone.
 const MAX_BITS: u32 = 6;
 
@@ -158,10 +158,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_colour_reduces_to_itself(width in 1u32..90, height in 1u32..90, colour: [u8; 3]) {
-            let small = reduced(&RgbImage::from_pixel(width, height, Rgb(colour)));
+        fn one_color_reduces_to_itself(width in 1u32..90, height in 1u32..90, color: [u8; 3]) {
+            let small = reduced(&RgbImage::from_pixel(width, height, Rgb(color)));
             prop_assert_eq!(small.dimensions(), (SIDE, SIDE));
-            prop_assert!(small.pixels().all(|pixel| pixel.0 == colour));
+            prop_assert!(small.pixels().all(|pixel| pixel.0 == color));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Looking at every row of a set before training on it.
 //!
-//! One pass decodes every picture once, on all cores, and keeps 8 bytes per image; what needs the whole set at once works on
+//! One pass decodes every image once, on all cores, and keeps 8 bytes per image; what needs the whole set at once works on
 //! those. What is found does not depend on the number of workers.
 
 mod across;

@@ -101,7 +101,7 @@ fn header(&Source { set, path, opened }: &Source<'_>, settings: &Settings) -> Va
         "check_format": CHECK_FORMAT,
         "set": path.display().to_string(),
         "fingerprint": hex(&opened),
-        "rows": set.len() + set.left_out().len(),
+        "rows": set.len() + set.skipped().len(),
         "pairs": set.len(),
         "resolution": settings.resolution,
         "held_out_fraction": settings.held_out_fraction,

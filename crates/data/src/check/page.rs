@@ -21,8 +21,8 @@ pub fn page(summary: &Summary, cases: &[Case<'_>]) -> String {
         cards(summary),
         findings(summary),
         figures(summary),
-        pictures(cases),
-        left_out(cases),
+        images(cases),
+        skipped(cases),
         settings(summary),
     ];
     format!(
@@ -85,7 +85,7 @@ fn cards(summary: &Summary) -> String {
     let (errors, warnings) = (summary.n(Severity::Error), summary.n(Severity::Warning));
     let out = summary.n_rows - summary.n_usable;
     let cards = [
-        card("", summary.n_rows, "rows", format!("{} left out", count(out))),
+        card("", summary.n_rows, "rows", format!("{} skipped", count(out))),
         card("", summary.n_usable, "pairs to use", format!("{} held out", count(summary.n_held_out))),
         card(if errors > 0 { "bad" } else { "good" }, errors, "errors", "cannot be trained on".into()),
         card(if warnings > 0 { "care" } else { "good" }, warnings, "warnings", "findings to look at".into()),
@@ -195,26 +195,26 @@ fn balance(summary: &Summary) -> String {
     )
 }
 
-fn pictures(cases: &[Case<'_>]) -> String {
+fn images(cases: &[Case<'_>]) -> String {
     let case = |case: &Case<'_>| {
         let check = case.finding.kind.check();
-        let pictures: String = Half::BOTH
+        let images: String = Half::BOTH
             .into_iter()
             .zip(&case.thumbnails)
             .map(|(half, jpeg)| {
                 let name = half.name();
                 let here = if case.finding.half == Some(half) { " here" } else { "" };
-                let picture = match jpeg {
+                let image = match jpeg {
                     Some(jpeg) => {
                         format!("<img alt=\"{name}\" src=\"data:image/jpeg;base64,{}\">", base64(jpeg))
                     }
                     None => "<span class=\"missing\">does not decode</span>".to_owned(),
                 };
-                format!("<div class=\"half{here}\">{picture}<span>{name}</span></div>")
+                format!("<div class=\"half{here}\">{image}<span>{name}</span></div>")
             })
             .collect();
         format!(
-            "<li class=\"case\"><p class=\"head\">{}<b>{}</b><span>{}</span></p>\n<div class=\"pair\">{pictures}</div>\n\
+            "<li class=\"case\"><p class=\"head\">{}<b>{}</b><span>{}</span></p>\n<div class=\"pair\">{images}</div>\n\
              <p class=\"detail\">{}</p>\n<p class=\"caption\">{}</p></li>\n",
             tag(check),
             check.name,
@@ -233,10 +233,10 @@ fn pictures(cases: &[Case<'_>]) -> String {
     )
 }
 
-fn left_out(cases: &[Case<'_>]) -> String {
+fn skipped(cases: &[Case<'_>]) -> String {
     let rows: String = cases
         .iter()
-        .filter(|case| matches!(case.finding.subject, Subject::LeftOut(_)))
+        .filter(|case| matches!(case.finding.subject, Subject::Skipped(_)))
         .map(|case| {
             let check = case.finding.kind.check();
             format!(
@@ -252,7 +252,7 @@ fn left_out(cases: &[Case<'_>]) -> String {
         return String::new();
     }
     format!(
-        "<section>\n<h2>Rows left out</h2>\n<p class=\"small\">The first of each kind; all are in check.jsonl.</p>\n\
+        "<section>\n<h2>Rows skipped</h2>\n<p class=\"small\">The first of each kind; all are in check.jsonl.</p>\n\
          <div class=\"scroll\"><table>\n<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
     )
 }

@@ -43,7 +43,7 @@ pub enum Event<'a> {
     },
 }
 
-/// Looks at every row of a set. Findings come in this order: rows left out, pairs by themselves, what only the whole set shows;
+/// Looks at every row of a set. Findings come in this order: rows skipped, pairs by themselves, what only the whole set shows;
 /// each in the order of the set.
 ///
 /// # Errors
@@ -55,11 +55,11 @@ pub fn check(
 ) -> Result<Summary, DataError> {
     let began = Instant::now();
     let mut summary = Summary::of(set, settings);
-    for out in set.left_out() {
+    for out in set.skipped() {
         let kind = Kind::from(out.reason);
         let detail =
             if out.detail.is_empty() { kind.check().what.to_owned() } else { out.detail.to_string() };
-        let (subject, place) = (Subject::LeftOut(out.id), set.place(out.id));
+        let (subject, place) = (Subject::Skipped(out.id), set.place(out.id));
         let found = Finding { kind, subject, place, half: None, file: None, detail, badness: 0.0 };
         hear(Event::Finding(&found))?;
         summary.count(&[found]);

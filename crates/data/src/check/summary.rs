@@ -36,7 +36,7 @@ pub struct Timing {
 
 impl Timing {
     /// Share of the time that the workers worked.
-    pub fn utilisation(&self) -> f64 {
+    pub fn utilization(&self) -> f64 {
         self.busy.as_secs_f64() / (self.wall.as_secs_f64() * self.workers as f64).max(1e-9)
     }
 
@@ -82,7 +82,7 @@ impl Summary {
         Self {
             path: set.path().display().to_string(),
             settings: settings.clone(),
-            n_rows: (set.len() + set.left_out().len()) as u64,
+            n_rows: (set.len() + set.skipped().len()) as u64,
             n_pairs: set.len() as u64,
             n_usable: set.len() as u64,
             n_held_out: 0,

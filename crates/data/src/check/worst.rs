@@ -1,4 +1,4 @@
-//! The findings that the page shows with their pictures.
+//! The findings that the page shows with their images.
 
 use std::io::Cursor;
 
@@ -13,7 +13,7 @@ use crate::{Half, PairSource};
 /// Longer side of a thumbnail in pixels: sharp at twice the density of the page.
 const SIDE: u32 = 320;
 
-/// Most findings with pictures, so that the page stays small.
+/// Most findings with images, so that the page stays small.
 const MOST: usize = 36;
 
 /// A finding as the page shows it.
@@ -26,7 +26,7 @@ pub struct Case<'a> {
     pub thumbnails: [Option<Vec<u8>>; 2],
 }
 
-/// The remembered findings, those about pairs with both pictures.
+/// The remembered findings, those about pairs with both images.
 pub fn cases<'a>(set: &'a PairSet, summary: &'a Summary) -> Vec<Case<'a>> {
     let mut n_pairs = 0;
     let mut case = |finding: &'a Finding| {

@@ -51,8 +51,8 @@ impl<'a> Side<'a> {
 /// Pairs up winners and losers; `wanted` says how the file of a name is called on each side.
 ///
 /// A caption is the trimmed text of the `.txt` beside the winner or the loser; where both have one they must agree, for a pair
-/// is two images of one caption. Without one, the pictures are asked for their prompt. A [`PairId`] is the place of the name
-/// in sorted order. What has no counterpart, no caption or two is left out by name.
+/// is two images of one caption. Without one, the images are asked for their prompt. A [`PairId`] is the place of the name
+/// in sorted order. What has no counterpart, no caption or two is skipped by name.
 ///
 /// # Errors
 /// [`StoreError`] for a caption that cannot be read or is not UTF-8; [`DataError::Empty`] if there is no pair.
@@ -72,7 +72,7 @@ pub fn pair_up(
         let (winner, loser) = match (winners.image(name, wanted[0]), losers.image(name, wanted[1])) {
             (Ok(winner), Ok(loser)) => (winner, loser),
             (Err(problem), _) | (_, Err(problem)) => {
-                builder.leave_out(id, Reason::NoCounterpart, &problem);
+                builder.skip(id, Reason::NoCounterpart, &problem);
                 continue;
             }
         };
@@ -85,7 +85,7 @@ pub fn pair_up(
         match caption {
             Ok(Some(caption)) => builder.keep(id, spot(winner), spot(loser), &caption),
             Ok(None) => builder.keep_without_caption(id, spot(winner), spot(loser)),
-            Err((reason, problem)) => builder.leave_out(id, reason, &problem),
+            Err((reason, problem)) => builder.skip(id, reason, &problem),
         }
     }
     builder.container(Box::new(files));

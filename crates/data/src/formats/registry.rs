@@ -44,7 +44,7 @@ pub static FORMATS: &[Format] = &[
     },
     Format {
         name: "webdataset",
-        marks: "a folder with tar files (pictures and texts that share a name), or such files",
+        marks: "a folder with tar files (images and texts that share a name), or such files",
         detect: |entries| entries.iter().any(|entry| is_tar(entry, entries.len() == 1)),
         open: read_webdataset,
     },

@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::captions::Interned;
 use super::{Container, PairSet, Spot, Strings};
-use crate::left_out::in_words;
-use crate::{DataError, Label, LeftOut, PairId, Reason};
+use crate::skipped::in_words;
+use crate::{DataError, Label, PairId, Reason, Skipped};
 
 /// The longest caption; models read the first few hundred bytes.
 pub const MAX_CAPTION_BYTES: usize = 64 << 10;
 
-/// Rows left out that keep what was found: enough to see what is wrong with a set.
+/// Rows skipped that keep what was found: enough to see what is wrong with a set.
 const DETAILS: usize = 10_000;
 
 /// Details are sentences; whatever was found in a row is cut to this many characters.
@@ -83,7 +83,7 @@ pub struct Builder {
     /// Ids of pairs that nobody ranked, in order.
     ties: Vec<u64>,
     next: Said,
-    left_out: Vec<LeftOut>,
+    skipped: Vec<Skipped>,
 }
 
 impl Builder {
@@ -101,7 +101,7 @@ impl Builder {
             labels: Vec::new(),
             ties: Vec::new(),
             next: Said::default(),
-            left_out: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 
@@ -110,7 +110,7 @@ impl Builder {
         self.containers.len() as u32
     }
 
-    /// Takes over what holds pictures, and returns its number.
+    /// Takes over what holds images, and returns its number.
     pub fn container(&mut self, container: Box<dyn Container>) -> u32 {
         self.containers.push(container);
         (self.containers.len() - 1) as u32
@@ -140,13 +140,13 @@ impl Builder {
     pub fn keep(&mut self, id: PairId, winner: Spot, loser: Spot, caption: &str) {
         if caption.len() > MAX_CAPTION_BYTES {
             let detail = format!("{} bytes; wanted at most {MAX_CAPTION_BYTES}", caption.len());
-            return self.leave_out(id, Reason::LongCaption, &detail);
+            return self.skip(id, Reason::LongCaption, &detail);
         }
         let caption = self.texts.number(caption);
         self.push(id, [winner, loser], caption);
     }
 
-    /// Takes up a pair that has no caption beside it: at the end its pictures are asked for the prompt they were painted
+    /// Takes up a pair that has no caption beside it: at the end its images are asked for the prompt they were generated
     /// from.
     pub fn keep_without_caption(&mut self, id: PairId, winner: Spot, loser: Spot) {
         self.push(id, [winner, loser], UNKNOWN);
@@ -168,24 +168,24 @@ impl Builder {
     }
 
     /// Names a row that is no pair. `detail` says what was found.
-    pub fn leave_out(&mut self, id: PairId, reason: Reason, detail: &str) {
+    pub fn skip(&mut self, id: PairId, reason: Reason, detail: &str) {
         self.next = Said::default();
-        let detail = if self.left_out.len() < DETAILS { shortened(detail) } else { Box::default() };
-        self.left_out.push(LeftOut { id, reason, detail });
+        let detail = if self.skipped.len() < DETAILS { shortened(detail) } else { Box::default() };
+        self.skipped.push(Skipped { id, reason, detail });
     }
 
     /// The set.
     ///
     /// # Errors
-    /// [`DataError::Empty`] if no row is left, [`DataError`] if a picture that may hold its prompt cannot be read.
+    /// [`DataError::Empty`] if no row is left, [`DataError`] if an image that may hold its prompt cannot be read.
     pub fn finish(mut self, names: Names) -> Result<PairSet, DataError> {
-        self.ask_pictures()?;
+        self.ask_images()?;
         let Self { path, containers, mut ids, mut halves, mut captions, texts, .. } = self;
-        let (mut listed_first, mut left_out) = (self.listed_first, self.left_out);
+        let (mut listed_first, mut skipped) = (self.listed_first, self.skipped);
         let (mut soft_labels, mut labels, ties) = (self.soft_labels, self.labels, self.ties);
-        left_out.sort_by_key(|row| row.id);
+        skipped.sort_by_key(|row| row.id);
         if ids.is_empty() {
-            return Err(empty(path, &names, &left_out));
+            return Err(empty(path, &names, &skipped));
         }
         let texts = texts.into_strings();
         ids.shrink_to_fit();
@@ -221,7 +221,7 @@ impl Builder {
             soft_labels,
             labels,
             ties,
-            left_out,
+            skipped,
             fingerprint,
         })
     }
@@ -231,8 +231,8 @@ impl Builder {
 const UNKNOWN: u32 = u32::MAX;
 
 impl Builder {
-    /// Takes the missing captions from the pictures, and leaves out what then still has none.
-    fn ask_pictures(&mut self) -> Result<(), DataError> {
+    /// Takes the missing captions from the images, and skips what then still has none.
+    fn ask_images(&mut self) -> Result<(), DataError> {
         if !self.captions.contains(&UNKNOWN) {
             return Ok(());
         }
@@ -252,12 +252,12 @@ impl Builder {
             match (ask(winner)?, ask(loser)?) {
                 (Some(one), Some(other)) if one == other => self.keep(PairId(id), winner, loser, &one),
                 (Some(one), Some(other)) => {
-                    let detail = format!("{one:?} painted the winner, {other:?} the loser");
-                    self.leave_out(PairId(id), Reason::CaptionsDiffer, &detail);
+                    let detail = format!("{one:?} generated the winner, {other:?} the loser");
+                    self.skip(PairId(id), Reason::CaptionsDiffer, &detail);
                 }
                 _ => {
-                    let detail = "no caption, and no prompt in both pictures";
-                    self.leave_out(PairId(id), Reason::NoCaption, detail);
+                    let detail = "no caption, and no prompt in both images";
+                    self.skip(PairId(id), Reason::NoCaption, detail);
                 }
             }
         }
@@ -266,22 +266,22 @@ impl Builder {
 }
 
 /// Why nothing is left, with the first few rows.
-pub(super) fn empty(path: PathBuf, names: &Names, left_out: &[LeftOut]) -> DataError {
+pub(super) fn empty(path: PathBuf, names: &Names, skipped: &[Skipped]) -> DataError {
     const SHOWN: usize = 5;
-    if left_out.is_empty() {
+    if skipped.is_empty() {
         return DataError::Empty { path, reason: "it names none".into() };
     }
-    let mut rows: Vec<String> = left_out
+    let mut rows: Vec<String> = skipped
         .iter()
         .filter(|row| !row.detail.is_empty())
         .take(SHOWN)
         .map(|row| format!("{}: {}", names.of(row.id), row.detail))
         .collect();
-    if left_out.len() > SHOWN && !rows.is_empty() {
+    if skipped.len() > SHOWN && !rows.is_empty() {
         rows.push("...".into());
     }
     let rows = if rows.is_empty() { String::new() } else { format!(" ({})", rows.join("; ")) };
-    DataError::Empty { path, reason: format!("all its rows are left out: {}{rows}", in_words(left_out)) }
+    DataError::Empty { path, reason: format!("all its rows are skipped: {}{rows}", in_words(skipped)) }
 }
 
 fn shortened(detail: &str) -> Box<str> {

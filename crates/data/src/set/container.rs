@@ -1,4 +1,4 @@
-//! What holds pictures: many files, or files that hold many.
+//! What holds images: many files, or files that hold many.
 
 use std::fmt::Debug;
 use std::io::{BufReader, Cursor};
@@ -8,34 +8,34 @@ use std::sync::Arc;
 use tastemaker_store::StoreError;
 use tastemaker_store::tree::{BlobReader, Tree, read_whole};
 
-use super::{MAX_PICTURE_BYTES, Strings, prompt_of};
+use super::{MAX_IMAGE_BYTES, Strings, prompt_of};
 use crate::DataError;
 
-/// Where a picture is.
+/// Where an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Spot {
     /// Number of the container, as [`Builder::container`](super::Builder::container) gave it.
     pub container: u32,
-    /// Number of the picture in it.
+    /// Number of the image in it.
     pub item: u32,
 }
 
-/// Holds pictures as files do: encoded.
+/// Holds images as files do: encoded.
 pub trait Container: Send + Sync + Debug {
-    /// The encoded picture. Any number of threads may ask at once.
+    /// The encoded image. Any number of threads may ask at once.
     ///
     /// # Errors
-    /// [`DataError`] if it cannot be read, or is longer than [`MAX_PICTURE_BYTES`].
+    /// [`DataError`] if it cannot be read, or is longer than [`MAX_IMAGE_BYTES`].
     fn read(&self, item: u32) -> Result<Vec<u8>, DataError>;
 
-    /// Where a picture is, for people.
+    /// Where an image is, for people.
     fn place(&self, item: u32) -> PathBuf;
 
-    /// What identifies a picture short of its contents, for the fingerprint of a set: a name that moving the set does not
+    /// What identifies an image short of its contents, for the fingerprint of a set: a name that moving the set does not
     /// change, and a size.
     fn identity(&self, item: u32) -> (String, u64);
 
-    /// The prompt that a picture says it was painted from.
+    /// The prompt that an image says it was generated from.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -44,7 +44,7 @@ pub trait Container: Send + Sync + Debug {
     }
 }
 
-/// Pictures that are files of a tree.
+/// Images that are files of a tree.
 #[derive(Debug)]
 pub struct Files {
     tree: Arc<dyn Tree>,
@@ -76,7 +76,7 @@ impl Files {
 impl Container for Files {
     fn read(&self, item: u32) -> Result<Vec<u8>, DataError> {
         let blob = self.tree.open(self.paths.get(item as usize))?;
-        Ok(read_whole(blob.as_ref(), MAX_PICTURE_BYTES)?)
+        Ok(read_whole(blob.as_ref(), MAX_IMAGE_BYTES)?)
     }
 
     fn place(&self, item: u32) -> PathBuf {

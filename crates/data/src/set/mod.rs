@@ -3,13 +3,13 @@
 mod builder;
 mod captions;
 mod container;
+mod image;
 mod pair_set;
-mod picture;
 mod prompt;
 
 pub use builder::{Builder, MAX_CAPTION_BYTES, Names};
 pub use captions::Strings;
 pub use container::{Container, Files, Spot};
+pub use image::{MAX_IMAGE_BYTES, decode, decode_with_orientation};
 pub use pair_set::PairSet;
-pub use picture::{MAX_PICTURE_BYTES, decode, decode_with_orientation};
 pub use prompt::prompt_of;

@@ -7,10 +7,10 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use super::builder::empty;
-use super::picture::size_of;
+use super::image::size_of;
 use super::{Container, Names, Spot, Strings, decode};
 use crate::transform::Size;
-use crate::{DataError, Half, Label, LeftOut, PairId, PairSource, Reason};
+use crate::{DataError, Half, Label, PairId, PairSource, Reason, Skipped};
 
 /// Pairs on disk or further away, whatever layout they were read from.
 #[derive(Debug)]
@@ -28,9 +28,9 @@ pub struct PairSet {
     pub(super) soft_labels: Vec<f32>,
     /// Of each entry, empty in a set of pairs.
     pub(super) labels: Vec<Label>,
-    /// Ids of pairs that nobody ranked, in order; those left out later among them.
+    /// Ids of pairs that nobody ranked, in order; those skipped later among them.
     pub(super) ties: Vec<u64>,
-    pub(super) left_out: Vec<LeftOut>,
+    pub(super) skipped: Vec<Skipped>,
     pub(super) fingerprint: [u8; 32],
 }
 
@@ -75,27 +75,27 @@ impl PairSet {
         container.read(item)
     }
 
-    /// Leaves rows out. That makes another set, unless none of them is a pair so far; one that is left out already is from now
-    /// on left out because it is listed.
+    /// Leaves rows out. That makes another set, unless none of them is a pair so far; one that is skipped already is from now
+    /// on skipped because it is listed.
     ///
     /// # Errors
     /// [`DataError::Empty`] if no row is left.
     pub fn exclude(&mut self, ids: &HashSet<PairId>, detail: &str) -> Result<(), DataError> {
         let keep: Vec<bool> = self.ids.iter().map(|id| !ids.contains(&PairId(*id))).collect();
         let out = self.ids.iter().zip(&keep).filter(|(_, keep)| !**keep);
-        let out: Vec<LeftOut> = out
-            .map(|(id, _)| LeftOut { id: PairId(*id), reason: Reason::Excluded, detail: detail.into() })
+        let out: Vec<Skipped> = out
+            .map(|(id, _)| Skipped { id: PairId(*id), reason: Reason::Excluded, detail: detail.into() })
             .collect();
         if !out.is_empty() {
             let mut hash = Sha256::new_with_prefix(self.fingerprint);
             out.iter().for_each(|row| hash.update(row.id.0.to_le_bytes()));
             self.fingerprint = hash.finalize().into();
         }
-        for row in self.left_out.iter_mut().filter(|row| ids.contains(&row.id)) {
-            *row = LeftOut { id: row.id, reason: Reason::Excluded, detail: detail.into() };
+        for row in self.skipped.iter_mut().filter(|row| ids.contains(&row.id)) {
+            *row = Skipped { id: row.id, reason: Reason::Excluded, detail: detail.into() };
         }
-        self.left_out.extend(out);
-        self.left_out.sort_by_key(|row| row.id);
+        self.skipped.extend(out);
+        self.skipped.sort_by_key(|row| row.id);
         retain(&mut self.ids, &keep);
         retain(&mut self.halves, &keep);
         retain(&mut self.captions, &keep);
@@ -103,7 +103,7 @@ impl PairSet {
         retain(&mut self.soft_labels, &keep);
         retain(&mut self.labels, &keep);
         if self.ids.is_empty() {
-            return Err(empty(self.path.clone(), &self.names, &self.left_out));
+            return Err(empty(self.path.clone(), &self.names, &self.skipped));
         }
         Ok(())
     }
@@ -162,8 +162,8 @@ impl PairSource for PairSet {
         self.fingerprint
     }
 
-    fn left_out(&self) -> &[LeftOut] {
-        &self.left_out
+    fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     fn winner_is_listed_first(&self, position: usize) -> Option<bool> {

@@ -1,4 +1,4 @@
-//! What a picture says it was painted from.
+//! What an image says it was generated from.
 //!
 //! Source: the text chunks that AUTOMATIC1111's web UI (`parameters`) and ComfyUI (`prompt`, a graph as JSON) write into PNG
 //! files.
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    fn picture(keyword: &str, text: &str, kind: u8) -> Vec<u8> {
+    fn image(keyword: &str, text: &str, kind: u8) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
         match kind {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn prompt(keyword: &str, text: &str, kind: u8) -> Option<String> {
-        prompt_of(Cursor::new(picture(keyword, text, kind)))
+        prompt_of(Cursor::new(image(keyword, text, kind)))
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         }
         assert_eq!(prompt("workflow", "{}", 0), None);
         assert_eq!(prompt_of(Cursor::new(b"\xff\xd8\xff\xe0".to_vec())), None);
-        let mut cut = picture("parameters", "a fox", 0);
+        let mut cut = image("parameters", "a fox", 0);
         cut.truncate(40);
         assert_eq!(prompt_of(Cursor::new(cut)), None);
     }

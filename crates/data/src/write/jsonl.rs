@@ -62,7 +62,9 @@ fn extension(set: &PairSet, position: usize, half: Half, bytes: &[u8]) -> Result
         Ok(ImageFormat::Png) => Ok("png"),
         Ok(ImageFormat::Jpeg) => Ok("jpg"),
         Ok(ImageFormat::WebP) => Ok("webp"),
-        _ => Err(StoreError::malformed(&set.file(position, half), "no picture we read", "PNG, JPEG or WebP")
-            .into()),
+        _ => {
+            Err(StoreError::malformed(&set.file(position, half), "no image we read", "PNG, JPEG or WebP")
+                .into())
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::shards::{Further, Kind, Row, Shards, Value};
 use crate::set::PairSet;
 use crate::{DataError, Half, PairSource};
 
-/// Writes `data/train-00000-of-00010.parquet` and so on. Pictures are written as they are stored; `jpg_0` wins in every row,
+/// Writes `data/train-00000-of-00010.parquet` and so on. Images are written as they are stored; `jpg_0` wins in every row,
 /// with the labels 1 and 0. Soft labels, where there are any, are a column of their own.
 ///
 /// # Errors

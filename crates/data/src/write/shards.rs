@@ -28,7 +28,7 @@ const GROUP_BYTES: usize = 64 << 20;
 /// Bytes of a shard, about as large as those of Pick-a-Pic.
 const SHARD_BYTES: usize = 480 << 20;
 
-/// Pages are this small so that few pictures share one.
+/// Pages are this small so that few images share one.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// The columns that every set has.
@@ -85,7 +85,7 @@ pub enum Value {
 /// A row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The pictures, encoded.
+    /// The images, encoded.
     pub images: [Vec<u8>; 2],
     /// How good each is; the larger wins.
     pub labels: [f64; 2],

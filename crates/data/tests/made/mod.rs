@@ -50,8 +50,8 @@ pub fn row(image_0: &str, image_1: &str, prompt: &str, winner: u32) -> String {
     .to_string()
 }
 
-/// Soft blobs of colour, others for every seed.
-pub fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
+/// Soft blobs of color, others for every seed.
+pub fn image(width: u32, height: u32, seed: u32) -> RgbImage {
     let wave = |x: u32, length: u32, by: u32| {
         let (turns, shift) = (1.0 + f64::from((seed * 7 + by) % 5), f64::from(seed * 31 + by * 17));
         (f64::from(x) / f64::from(length) * turns * 3.0 + shift).sin()

@@ -9,7 +9,7 @@ use tastemaker_data::set::PairSet;
 use tastemaker_data::{DataError, Half, PairSource, Reason};
 use tastemaker_store::tree::Location;
 
-/// A one-colour picture whose shade tells which it is.
+/// A one-color image whose shade tells which it is.
 pub fn png(shade: u8) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     RgbImage::from_pixel(4, 3, Rgb([shade; 3])).write_to(&mut out, ImageFormat::Png).unwrap();
@@ -33,7 +33,7 @@ pub fn pairs(set: &PairSet) -> Vec<(u64, u8, u8, &str)> {
         .collect()
 }
 
-/// Id and reason of every row left out.
-pub fn left_out(set: &PairSet) -> Vec<(u64, Reason)> {
-    set.left_out().iter().map(|row| (row.id.0, row.reason)).collect()
+/// Id and reason of every row skipped.
+pub fn skipped(set: &PairSet) -> Vec<(u64, Reason)> {
+    set.skipped().iter().map(|row| (row.id.0, row.reason)).collect()
 }

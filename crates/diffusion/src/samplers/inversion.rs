@@ -1,4 +1,4 @@
-//! From latents of real pictures to the noise that DDIM makes them of.
+//! From latents of real images to the noise that DDIM makes them of.
 
 use tastemaker_math::ScheduleError;
 use tastemaker_math::ddim::{Sampling, inverse_plan};

@@ -15,10 +15,10 @@ use crate::{Conditioning, Denoiser};
 /// The latents a plan starts from: noise, or a clean latent mixed with it where there is one.
 ///
 /// # Shapes
-/// `noise` and `picture` `[n, c, h, w]`, noise unit gaussian.
-pub fn start(plan: &Plan, noise: &Tensor, picture: Option<&Tensor>) -> Tensor {
-    match picture {
-        Some(picture) => picture * plan.mixture.clean + noise * plan.mixture.noise,
+/// `noise` and `image` `[n, c, h, w]`, noise unit gaussian.
+pub fn start(plan: &Plan, noise: &Tensor, image: Option<&Tensor>) -> Tensor {
+    match image {
+        Some(image) => image * plan.mixture.clean + noise * plan.mixture.noise,
         None if plan.initial == 1.0 => noise.shallow_clone(),
         None => noise * plan.initial,
     }

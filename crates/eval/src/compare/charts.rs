@@ -19,7 +19,7 @@ const TAIL: f64 = 0.005;
 pub(super) fn section(contest: &Contest, figures: &Figures) -> String {
     let blocks: String = (0..contest.scorers.len()).map(|scorer| block(contest, figures, scorer)).collect();
     format!(
-        "<section id=\"distributions\">\n<h2>Distributions</h2>\n<p>Left: the scores of all pictures; a tick on the axis is a \
+        "<section id=\"distributions\">\n<h2>Distributions</h2>\n<p>Left: the scores of all images; a tick on the axis is a \
          contestant's mean. Right: the score minus that of <b>{}</b> for the same prompt and seed; what lies right of the \
          line are wins. The outermost bars take in what lies beyond.</p>\n{blocks}</section>\n",
         escape(&contest.contestants[0].name)
@@ -41,7 +41,7 @@ fn block(contest: &Contest, figures: &Figures, scorer: usize) -> String {
         .map(|one| {
             format!(
                 "<li class=\"{}\"><span class=\"dot\"></span>{}</li>",
-                contest.colour(one),
+                contest.color(one),
                 escape(&contest.contestants[one].name)
             )
         })
@@ -90,7 +90,7 @@ fn histogram(
                 .collect();
             format!(
                 "<path class=\"outline {}\" d=\"M{} {BOTTOM}{steps}V{BOTTOM}Z\"/>",
-                contest.colour(*one),
+                contest.color(*one),
                 coordinate(LEFT)
             )
         })
@@ -106,7 +106,7 @@ fn histogram(
         .iter()
         .map(|(one, value)| {
             let x = coordinate(to_x(*value));
-            format!("<path class=\"mark {}\" d=\"M{x} {BOTTOM}v-9\"/>", contest.colour(*one))
+            format!("<path class=\"mark {}\" d=\"M{x} {BOTTOM}v-9\"/>", contest.color(*one))
         })
         .collect();
     let line = line

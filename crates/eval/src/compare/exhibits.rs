@@ -1,30 +1,30 @@
-//! The pictures a page shows, made small enough to be carried by it.
+//! The images a page shows, made small enough to be carried by it.
 
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, resize};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
 use crate::EvalError;
-use crate::report::Picture;
+use crate::report::Image;
 
-/// Longest side of a picture on the page, in pixels.
+/// Longest side of an image on the page, in pixels.
 const MAX_SIDE: u32 = 384;
 
-/// Pictures up to this side stay as they are, in PNG: they are small, and JPEG would blur them.
+/// Images up to this side stay as they are, in PNG: they are small, and JPEG would blur them.
 const MAX_PNG_SIDE: u32 = 128;
 
 /// Quality of the others.
 const JPEG_QUALITY: u8 = 85;
 
-/// One question with what everybody painted for it.
+/// One question with what everybody generated for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhibit {
     /// Index of the question.
     pub question: usize,
     /// Why it is shown.
     pub choice: Choice,
-    /// The pictures, by contestant.
-    pub pictures: Vec<Thumb>,
+    /// The images, by contestant.
+    pub images: Vec<Thumb>,
 }
 
 /// Why a question is shown.
@@ -38,7 +38,7 @@ pub enum Choice {
     Loss,
 }
 
-/// A picture as the bytes of a file.
+/// An image as the bytes of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thumb {
     /// `image/png` or `image/jpeg`.
@@ -48,15 +48,15 @@ pub struct Thumb {
 }
 
 impl Thumb {
-    /// Makes a picture small enough. Equal pictures give equal bytes.
+    /// Makes an image small enough. Equal images give equal bytes.
     ///
     /// # Errors
-    /// If the picture has no pixels.
+    /// If the image has no pixels.
     pub fn new(image: &RgbImage) -> Result<Self, EvalError> {
         let (width, height) = image.dimensions();
         let longest = width.max(height);
         if longest <= MAX_PNG_SIDE {
-            return Ok(Self { kind: "image/png", bytes: Picture::new(image)?.png });
+            return Ok(Self { kind: "image/png", bytes: Image::new(image)?.png });
         }
         let shrunk;
         let image = if longest > MAX_SIDE {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn large_pictures_shrink_and_small_ones_stay_exact() {
+    fn large_images_shrink_and_small_ones_stay_exact() {
         let thumb =
             |width, height| Thumb::new(&RgbImage::from_pixel(width, height, Rgb([9, 80, 200]))).unwrap();
         let size = |thumb: &Thumb| {

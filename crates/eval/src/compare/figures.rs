@@ -30,11 +30,11 @@ pub struct Standing {
     pub contestant: usize,
     /// Index of the category, `None` for all prompts.
     pub category: Option<usize>,
-    /// Pictures.
+    /// Images.
     pub n: usize,
     /// Mean score, each prompt counting once, with its 95% bootstrap interval over prompts.
     pub mean: Bounds,
-    /// Median score over pictures.
+    /// Median score over images.
     pub median: f64,
 }
 
@@ -69,7 +69,7 @@ pub struct Agreement {
 impl Figures {
     /// Computes everything.
     ///
-    /// The duels of a category and the standings take each picture as one; intervals of differences and means resample
+    /// The duels of a category and the standings take each image as one; intervals of differences and means resample
     /// prompts, as in [`win_rate`].
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Figures {
         };
         match found(a, b) {
             Some(duel) => Some(duel.rate),
-            None => found(b, a).map(|duel| duel.rate.mirrored()),
+            None => found(b, a).map(|duel| duel.rate.flipped()),
         }
     }
 

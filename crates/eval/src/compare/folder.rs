@@ -1,4 +1,4 @@
-//! Pictures that are there already: which one answers which question.
+//! Images that are there already: which one answers which question.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tastemaker_data::formats::IMAGE_EXTENSIONS;
 use super::model::Question;
 use crate::prompts::Prompt;
 
-/// Which pictures of a folder answer questions.
+/// Which images of a folder answer questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matched {
     /// For every question the file, relative to the folder; `None` where there is none.
@@ -26,17 +26,17 @@ struct Row {
     seed: Option<u64>,
 }
 
-/// Finds the picture of every question, whose `prompt` counts through `prompts`, the whole set.
+/// Finds the image of every question, whose `prompt` counts through `prompts`, the whole set.
 ///
 /// `names` are all files below the folder, relative to it, with `/`. In this order:
 /// - `metadata`, the text of a `metadata.jsonl`, says which file shows which prompt (and seed, if it says so);
 /// - names are `<number>-<seed>.png`, as `tastemaker sample` writes them;
-/// - names are `<style>/<number>.jpg`, the folders of HPSv2's benchmark, or `<number>.png`, a picture for each prompt. Where
-///   several pictures of a prompt are asked for, such a name answers the first.
+/// - names are `<style>/<number>.jpg`, the folders of HPSv2's benchmark, or `<number>.png`, an image for each prompt. Where
+///   several images of a prompt are asked for, such a name answers the first.
 ///
 /// # Errors
-/// A line of the metadata that does not name a file and a prompt, or a folder without any picture; in words.
-pub fn match_pictures(
+/// A line of the metadata that does not name a file and a prompt, or a folder without any image; in words.
+pub fn match_images(
     names: &[String],
     metadata: Option<&str>,
     prompts: &[Prompt],
@@ -45,15 +45,15 @@ pub fn match_pictures(
     if let Some(metadata) = metadata {
         return by_metadata(metadata, prompts, questions);
     }
-    let pictures: Vec<(&str, &String)> =
-        names.iter().filter_map(|name| Some((picture_stem(name)?, name))).collect();
-    if pictures.is_empty() {
+    let images: Vec<(&str, &String)> =
+        names.iter().filter_map(|name| Some((image_stem(name)?, name))).collect();
+    if images.is_empty() {
         return Err(format!(
-            "there is no picture in it; wanted files that end in {}",
+            "there is no image in it; wanted files that end in {}",
             IMAGE_EXTENSIONS.join(", ")
         ));
     }
-    let by_seed: HashMap<(usize, u64), &String> = pictures
+    let by_seed: HashMap<(usize, u64), &String> = images
         .iter()
         .filter_map(|(stem, name)| {
             let (number, seed) = stem.split_once('-')?;
@@ -66,7 +66,7 @@ pub fn match_pictures(
         return Ok(Matched { files: questions.iter().map(file).collect(), by: "<number>-<seed>" });
     }
     let by_id: HashMap<String, &String> =
-        pictures.iter().filter_map(|(stem, name)| Some((numbered(stem)?, *name))).collect();
+        images.iter().filter_map(|(stem, name)| Some((numbered(stem)?, *name))).collect();
     let mut answered = std::collections::HashSet::new();
     let file = |question: &Question| {
         let file = by_id.get(&numbered(&prompts[question.prompt].id)?)?;
@@ -94,11 +94,11 @@ fn by_metadata(metadata: &str, prompts: &[Prompt], questions: &[Question]) -> Re
     Ok(Matched { files: questions.iter().map(file).collect(), by: "metadata.jsonl" })
 }
 
-/// The name of a picture without its extension; `None` for another file, or a hidden one.
-fn picture_stem(name: &str) -> Option<&str> {
+/// The name of an image without its extension; `None` for another file, or a hidden one.
+fn image_stem(name: &str) -> Option<&str> {
     let (stem, extension) = name.rsplit_once('.')?;
-    let is_picture = IMAGE_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str());
-    (is_picture && !name.rsplit('/').next()?.starts_with('.')).then_some(stem)
+    let is_image = IMAGE_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str());
+    (is_image && !name.rsplit('/').next()?.starts_with('.')).then_some(stem)
 }
 
 /// `anime/00017` and `anime/17` as one; `None` for a name that is no number.
@@ -138,14 +138,14 @@ mod tests {
     fn names_with_number_and_seed_are_those_of_sample() {
         let files = names(&["0000-41.png", "0002-41.png", "0000-42.png", "notes.txt", "thumbs/0001-41.png"]);
         let questions = asked(&[(0, 41), (0, 42), (1, 41), (2, 41)]);
-        let matched = match_pictures(&files, None, &three(), &questions);
+        let matched = match_images(&files, None, &three(), &questions);
         assert_eq!(found(matched), ["0000-41.png", "0000-42.png", "-", "0002-41.png"]);
     }
 
     #[test]
-    fn plain_numbers_answer_the_first_picture_of_a_prompt() {
+    fn plain_numbers_answer_the_first_image_of_a_prompt() {
         let files = names(&["00000.jpg", "00001.jpg", "00002.jpg"]);
-        let matched = match_pictures(&files, None, &three(), &asked(&[(1, 7), (1, 8), (2, 7)]));
+        let matched = match_images(&files, None, &three(), &asked(&[(1, 7), (1, 8), (2, 7)]));
         assert_eq!(found(matched), ["00001.jpg", "-", "00002.jpg"]);
     }
 
@@ -155,7 +155,7 @@ mod tests {
         let prompt = |id: &&str| Prompt { id: (*id).to_owned(), text: String::new(), category: None };
         let prompts: Vec<Prompt> = ids.iter().map(prompt).collect();
         let files = names(&["photo/00000.jpg", "anime/00001.jpg", "anime/00000.jpg"]);
-        let matched = match_pictures(&files, None, &prompts, &asked(&[(0, 0), (1, 0), (2, 0)]));
+        let matched = match_images(&files, None, &prompts, &asked(&[(0, 0), (1, 0), (2, 0)]));
         assert_eq!(found(matched), ["anime/00000.jpg", "anime/00001.jpg", "photo/00000.jpg"]);
     }
 
@@ -165,16 +165,16 @@ mod tests {
                         {\"image\": \"r.png\", \"text\": \"rain\", \"seed\": 5}\n\
                         {\"file_name\": \"y.png\", \"prompt\": \"a fox\"}\n";
         let questions = asked(&[(0, 5), (1, 5), (1, 6), (2, 5)]);
-        let matched = match_pictures(&[], Some(metadata), &three(), &questions);
+        let matched = match_images(&[], Some(metadata), &three(), &questions);
         assert_eq!(found(matched), ["x.png", "r.png", "-", "y.png"]);
-        let error = match_pictures(&[], Some("{\"prompt\": \"a\"}"), &three(), &questions).unwrap_err();
+        let error = match_images(&[], Some("{\"prompt\": \"a\"}"), &three(), &questions).unwrap_err();
         assert!(error.starts_with("line 1 of metadata.jsonl: missing field `file_name`"), "{error}");
     }
 
     #[test]
-    fn a_folder_without_pictures_is_refused() {
+    fn a_folder_without_images_is_refused() {
         let error =
-            match_pictures(&names(&["a.txt", ".0.png"]), None, &three(), &asked(&[(0, 0)])).unwrap_err();
-        assert_eq!(error, "there is no picture in it; wanted files that end in png, jpg, jpeg, webp");
+            match_images(&names(&["a.txt", ".0.png"]), None, &three(), &asked(&[(0, 0)])).unwrap_err();
+        assert_eq!(error, "there is no image in it; wanted files that end in png, jpg, jpeg, webp");
     }
 }

@@ -19,7 +19,7 @@ pub struct Score {
     pub scorer: String,
     /// Number of the prompt in its set.
     pub number: usize,
-    /// Seed of the picture.
+    /// Seed of the image.
     pub seed: u64,
     /// The score, in the scorer's unit.
     pub score: f64,

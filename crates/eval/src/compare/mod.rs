@@ -1,21 +1,21 @@
-//! Comparing models, or pictures of any origin, on equal prompts: figures, one self-contained page, the figures as JSON.
+//! Comparing models, or images of any origin, on equal prompts: figures, one self-contained page, the figures as JSON.
 
 mod charts;
 mod exhibits;
 mod figures;
 mod folder;
 mod headline;
+mod images;
 mod ledger;
 mod model;
 mod page;
-mod pictures;
 mod plan;
 mod summary;
 mod tables;
 
 pub use exhibits::{Choice, Exhibit, Thumb, choose};
 pub use figures::{Agreement, Duel, Figures, Standing};
-pub use folder::{Matched, match_pictures};
+pub use folder::{Matched, match_images};
 pub use headline::headline;
 pub use ledger::{Ledger, Score};
 pub use model::{Contest, Contestant, Question, ScorerFacts};

@@ -1,4 +1,4 @@
-//! What a comparison holds: plain values, filled in by whoever had the pictures painted and scored.
+//! What a comparison holds: plain values, filled in by whoever had the images generated and scored.
 
 use tastemaker_math::intervals::mean;
 
@@ -15,9 +15,9 @@ pub struct Contest {
     pub prompts_name: String,
     /// The prompts asked.
     pub prompts: Vec<Prompt>,
-    /// What everybody painted, by prompt and seed.
+    /// What everybody generated, by prompt and seed.
     pub questions: Vec<Question>,
-    /// Who painted; the first is the one that the others are measured by.
+    /// Who generated; the first is the one that the others are measured by.
     pub contestants: Vec<Contestant>,
     /// Who scored.
     pub scorers: Vec<ScorerFacts>,
@@ -27,11 +27,11 @@ pub struct Contest {
     pub seed: u64,
     /// Settings, versions, hashes and counts, printed as given.
     pub settings: Vec<Fact>,
-    /// The pictures to show.
+    /// The images to show.
     pub exhibits: Vec<Exhibit>,
 }
 
-/// One picture that everybody painted.
+/// One image that everybody generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Index of the prompt.
@@ -40,14 +40,14 @@ pub struct Question {
     pub seed: u64,
 }
 
-/// One that painted, or whose pictures were there already.
+/// One that generated, or whose images were there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contestant {
     /// Short name, unique.
     pub name: String,
     /// What it is, as typed.
     pub what: String,
-    /// How it painted, what it is made of, and the hashes of that.
+    /// How it generated, what it is made of, and the hashes of that.
     pub settings: Vec<Fact>,
 }
 
@@ -70,7 +70,7 @@ impl Contest {
         let (n_contestants, n_questions) = (self.contestants.len(), self.questions.len());
         if n_contestants < 2 || self.scorers.is_empty() || n_questions == 0 {
             return refuse(format!(
-                "{n_contestants} contestants, {} scorers and {n_questions} pictures each; wanted two, one and one at least",
+                "{n_contestants} contestants, {} scorers and {n_questions} images each; wanted two, one and one at least",
                 self.scorers.len()
             ));
         }
@@ -84,11 +84,11 @@ impl Contest {
                 scores.len() == n_contestants && scores.iter().all(|scores| scores.len() == n_questions)
             });
         if !shape_fits {
-            return refuse("scores of other scorers, contestants or pictures than there are".to_owned());
+            return refuse("scores of other scorers, contestants or images than there are".to_owned());
         }
         match self.questions.iter().find(|question| question.prompt >= self.prompts.len()) {
             Some(question) => {
-                refuse(format!("a picture of prompt {} of {}", question.prompt, self.prompts.len()))
+                refuse(format!("an image of prompt {} of {}", question.prompt, self.prompts.len()))
             }
             None => Ok(()),
         }
@@ -97,8 +97,8 @@ impl Contest {
     /// Decimals that show the spread of a scorer's scores with three digits.
     pub fn decimals(&self, scorer: usize) -> usize {
         let all: Vec<f64> = self.scores[scorer].iter().flatten().copied().collect();
-        let centre = mean(&all).unwrap_or_default();
-        let squares: Vec<f64> = all.iter().map(|score| (score - centre).powi(2)).collect();
+        let center = mean(&all).unwrap_or_default();
+        let squares: Vec<f64> = all.iter().map(|score| (score - center).powi(2)).collect();
         let deviation = mean(&squares).unwrap_or_default().sqrt();
         if deviation > 0.0 { (2.0 - deviation.log10().floor()).clamp(1.0, 6.0) as usize } else { 2 }
     }
@@ -108,8 +108,8 @@ impl Contest {
         self.prompts[question.prompt].category.as_deref()
     }
 
-    /// The CSS class of a contestant's colour: the first is grey, the others take the palette in order.
-    pub(super) fn colour(&self, contestant: usize) -> String {
+    /// The CSS class of a contestant's color: the first is gray, the others take the palette in order.
+    pub(super) fn color(&self, contestant: usize) -> String {
         const PALETTE: usize = 6;
         match contestant {
             0 => "c0".to_owned(),

@@ -4,7 +4,7 @@ use super::figures::Figures;
 use super::headline::headline;
 use super::model::Contest;
 use super::tables::{self, asked};
-use super::{charts, pictures};
+use super::{charts, images};
 use crate::report::text::escape;
 use crate::report::{Fact, fact_list};
 
@@ -14,7 +14,7 @@ const SCRIPT: &str = include_str!("script.js");
 
 /// Renders a comparison as one HTML file. Equal comparisons give equal bytes.
 ///
-/// The file carries its style, its script and its pictures, and forbids the browser to load anything else.
+/// The file carries its style, its script and its images, and forbids the browser to load anything else.
 pub fn page(contest: &Contest, figures: &Figures) -> String {
     let sections = [
         header(contest, figures),
@@ -25,7 +25,7 @@ pub fn page(contest: &Contest, figures: &Figures) -> String {
         tables::agreement(contest, figures),
         tables::categories(contest, figures),
         charts::section(contest, figures),
-        pictures::section(contest, figures),
+        images::section(contest, figures),
         settings(contest),
     ];
     let sections = sections.concat();
@@ -44,7 +44,7 @@ pub fn page(contest: &Contest, figures: &Figures) -> String {
 <body>
 {}<main>
 {sections}</main>
-<dialog id="zoom" aria-label="Enlarged picture"><p id="zoom-prompt"></p><img alt=""><div id="zoom-names"></div><p class="small keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> contestant, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> prompt, <kbd>Esc</kbd> close</p></dialog>
+<dialog id="zoom" aria-label="Enlarged image"><p id="zoom-prompt"></p><img alt=""><div id="zoom-names"></div><p class="small keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> contestant, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> prompt, <kbd>Esc</kbd> close</p></dialog>
 <script>
 {SCRIPT}</script>
 </body>
@@ -71,7 +71,7 @@ fn bar(contest: &Contest, sections: &str) -> String {
         ("agreement", "Agreement"),
         ("categories", "Categories"),
         ("distributions", "Distributions"),
-        ("pictures", "Pictures"),
+        ("images", "Images"),
         ("settings", "Settings"),
     ]
     .into_iter()
@@ -97,15 +97,15 @@ fn bar(contest: &Contest, sections: &str) -> String {
 }
 
 fn header(contest: &Contest, figures: &Figures) -> String {
-    let (n_prompts, n_pictures) = (asked(contest), contest.questions.len());
-    let pictures = match n_pictures == n_prompts {
-        true => "one picture each".to_owned(),
-        false => format!("{n_pictures} pictures each"),
+    let (n_prompts, n_images) = (asked(contest), contest.questions.len());
+    let images = match n_images == n_prompts {
+        true => "one image each".to_owned(),
+        false => format!("{n_images} images each"),
     };
     let scorers: Vec<String> =
         contest.scorers.iter().map(|scorer| format!("<b>{}</b>", escape(&scorer.name))).collect();
     format!(
-        "<header>\n<p class=\"eyebrow\">tastemaker compare &middot; {} &middot; {n_prompts} prompts, {pictures}</p>\n<h1>{}</h1>\n\
+        "<header>\n<p class=\"eyebrow\">tastemaker compare &middot; {} &middot; {n_prompts} prompts, {images}</p>\n<h1>{}</h1>\n\
          <p class=\"lede\">{} Scored by {}.</p>\n</header>\n",
         escape(&contest.prompts_name),
         escape(&title(contest)),
@@ -117,10 +117,10 @@ fn header(contest: &Contest, figures: &Figures) -> String {
 fn how_to_read(contest: &Contest) -> String {
     format!(
         "<section id=\"reading\">\n<h2>How to read this page</h2>\n<p>Everybody answered the same prompts, models from the same \
-         starting noise. The <b>win rate</b> is the share of these duels in which a picture scores higher than that of \
+         starting noise. The <b>win rate</b> is the share of these duels in which an image scores higher than that of \
          <b>{}</b>, ties counting half; 50% means no difference. The whisker is the 95% Wilson interval: only when all of it lies \
          right of the middle line is a contestant shown to be better <em>by this scorer</em>. A scorer is a model of what people \
-         prefer, not people: look at the pictures too.</p>\n</section>\n",
+         prefer, not people: look at the images too.</p>\n</section>\n",
         escape(&contest.contestants[0].name)
     )
 }

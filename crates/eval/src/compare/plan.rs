@@ -1,4 +1,4 @@
-//! `compare.json`: what the pictures and scores of a folder were made from.
+//! `compare.json`: what the images and scores of a folder were made from.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::EvalError;
 /// Version of the file's layout.
 pub const PLAN_FORMAT: u64 = 1;
 
-/// Everything that decides what a picture of the folder looks like.
+/// Everything that decides what an image of the folder looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -19,9 +19,9 @@ pub struct Plan {
     pub format: u64,
     /// What is asked.
     pub prompts: PlannedPrompts,
-    /// Seed of the first picture of each prompt.
+    /// Seed of the first image of each prompt.
     pub seed: u64,
-    /// Who paints.
+    /// Who generates.
     pub contestants: Vec<PlannedContestant>,
     /// Who scores, by name, with what tells each from others of its name.
     pub scorers: BTreeMap<String, String>,
@@ -51,8 +51,8 @@ pub struct PlannedContestant {
     pub what: String,
     /// SHA-256 of what it is made of.
     pub fingerprint: String,
-    /// How it paints; empty for pictures that are there.
-    pub painting: BTreeMap<String, String>,
+    /// How it generates; empty for images that are there.
+    pub generating: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -76,9 +76,9 @@ impl Plan {
         Ok(Some(json::read(path)?))
     }
 
-    /// Every way in which pictures of `self` would not be those of `new`, a line each; none if they can be used.
+    /// Every way in which images of `self` would not be those of `new`, a line each; none if they can be used.
     ///
-    /// Contestants and scorers may come and go, and a thing may have moved: only what was painted under a name, and how, must
+    /// Contestants and scorers may come and go, and a thing may have moved: only what was generated under a name, and how, must
     /// be the same.
     pub fn differences(&self, new: &Self) -> Vec<String> {
         let mut found = Vec::new();
@@ -108,10 +108,10 @@ impl Plan {
                 compare(format!("`{name}`"), &thing(then), &thing(now));
             }
             let keys: std::collections::BTreeSet<&String> =
-                then.painting.keys().chain(now.painting.keys()).collect();
+                then.generating.keys().chain(now.generating.keys()).collect();
             for key in keys {
                 let value = |one: &PlannedContestant| {
-                    one.painting.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
+                    one.generating.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
                 };
                 compare(format!("{key} of `{name}`"), &value(then), &value(now));
             }
@@ -119,7 +119,7 @@ impl Plan {
         found
     }
 
-    /// The plan of a folder where `self` was painted before `new`: contestants that are not named now keep their entry.
+    /// The plan of a folder where `self` was generated before `new`: contestants that are not named now keep their entry.
     pub fn followed_by(self, new: Self) -> Self {
         let mut joined = new;
         for then in self.contestants {
@@ -147,7 +147,7 @@ mod tests {
             name: name.into(),
             what: format!("models/{name}"),
             fingerprint: name.repeat(20),
-            painting: [("steps".to_owned(), "50".to_owned())].into(),
+            generating: [("steps".to_owned(), "50".to_owned())].into(),
         };
         let prompts = PlannedPrompts {
             name: "small".into(),
@@ -165,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn what_would_change_a_picture_is_named() {
+    fn what_would_change_an_image_is_named() {
         let (old, mut new) = (plan(), plan());
         new.seed = 1;
         new.contestants[1].fingerprint = "other".repeat(10);
-        new.contestants[1].painting.insert("steps".into(), "20".into());
-        new.contestants[0].painting.insert("eta".into(), "1".into());
+        new.contestants[1].generating.insert("steps".into(), "20".into());
+        new.contestants[0].generating.insert("eta".into(), "1".into());
         new.scorers.insert("one".into(), "others".into());
         insta::assert_snapshot!(old.differences(&new).join("\n"), @r"
         the seed was 0 and is 1

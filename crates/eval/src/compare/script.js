@@ -66,10 +66,10 @@ function show(duel, contestant) {
   const figures = [...duel.querySelectorAll("figure")];
   const position = (contestant + figures.length) % figures.length;
   open = { duel, position };
-  const picture = figures[position].querySelector("img");
+  const image = figures[position].querySelector("img");
   const large = zoom.querySelector("img");
-  large.src = picture.src;
-  large.alt = picture.alt;
+  large.src = image.src;
+  large.alt = image.alt;
   find("zoom-prompt").textContent = duel.querySelector("h3").textContent;
   find("zoom-names").replaceChildren(...figures.map((figure, index) => {
     const name = document.createElement("button");

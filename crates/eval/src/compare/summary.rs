@@ -85,7 +85,7 @@ pub fn summary(contest: &Contest, figures: &Figures) -> Result<String, EvalError
         "headline": headline(contest, figures),
         "prompts": contest.prompts_name,
         "n_prompts": asked(contest),
-        "n_pictures": contest.questions.len(),
+        "n_images": contest.questions.len(),
         "settings": facts(&contest.settings),
         "contestants": contestants,
         "scorers": scorers,

@@ -15,7 +15,7 @@ pub(super) fn cards(contest: &Contest, figures: &Figures) -> String {
     let card = |scorer: usize, one: usize| {
         let Some(rate) = figures.duel(scorer, one, 0, None) else { return String::new() };
         let verdict = Verdict::of(&rate);
-        let class = contest.colour(one);
+        let class = contest.color(one);
         let verdict_said = match verdict {
             Verdict::Unclear => verdict.word().to_owned(),
             _ => format!("{} than {}", verdict.word(), escape(&contest.contestants[0].name)),
@@ -74,7 +74,7 @@ pub(super) fn matrix(contest: &Contest, figures: &Figures) -> String {
         .collect();
     format!(
         "<section id=\"matrix\">\n<h2>Everybody against everybody</h2>\n<p>How often the row beats the column, with the 95% \
-         Wilson interval. Strong colour: the whole interval lies on one side of one half.</p>\n{blocks}</section>\n"
+         Wilson interval. Strong color: the whole interval lies on one side of one half.</p>\n{blocks}</section>\n"
     )
 }
 
@@ -124,7 +124,7 @@ pub(super) fn standings(contest: &Contest, figures: &Figures) -> String {
         .collect();
     format!(
         "<section id=\"scores\">\n<h2>Scores</h2>\n<p>Differences are from <b>{}</b> for the same prompt and seed, averaged over \
-         the pictures of a prompt first; brackets are 95% bootstrap intervals over prompts.</p>\n{blocks}</section>\n",
+         the images of a prompt first; brackets are 95% bootstrap intervals over prompts.</p>\n{blocks}</section>\n",
         escape(&contest.contestants[0].name)
     )
 }
@@ -149,7 +149,7 @@ pub(super) fn categories(contest: &Contest, figures: &Figures) -> String {
                     let cells: String = others
                         .clone()
                         .map(|one| match figures.duel(scorer, one, 0, *category) {
-                            Some(rate) => win_cell(&rate, &contest.colour(one), tenths),
+                            Some(rate) => win_cell(&rate, &contest.color(one), tenths),
                             None => NOTHING.to_owned(),
                         })
                         .collect();
@@ -223,11 +223,11 @@ fn by_scorer(contest: &Contest, scorer: usize, inner: &str) -> String {
     format!("<div class=\"by-scorer\" data-scorer=\"{scorer}\">\n{heading}{inner}</div>\n")
 }
 
-/// A contestant's name behind a dot of its colour.
+/// A contestant's name behind a dot of its color.
 pub(super) fn label(contest: &Contest, contestant: usize) -> String {
     format!(
         "<span class=\"dot {}\"></span>{}",
-        contest.colour(contestant),
+        contest.color(contestant),
         escape(&contest.contestants[contestant].name)
     )
 }

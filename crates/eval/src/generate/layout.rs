@@ -1,18 +1,18 @@
-//! Blocks of colour that say what goes where, as a picture to start from.
+//! Blocks of color that say what goes where, as an image to start from.
 
 use image::{Rgb, RgbImage, imageops};
 use tastemaker_data::transform::{Crop, Size, framed};
 
-/// A rectangle of one colour, in shares of the picture's width and height, counted from the left and from the top.
+/// A rectangle of one color, in shares of the image's width and height, counted from the left and from the top.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Block {
     /// Left, top, right and bottom edge, 0 to 1.
     pub edges: [f64; 4],
     /// Red, green, blue.
-    pub colour: [u8; 3],
+    pub color: [u8; 3],
 }
 
-/// A picture of these blocks, later ones over earlier ones.
+/// An image of these blocks, later ones over earlier ones.
 ///
 /// Source: strokes of SDEdit, arXiv 2108.01073, and the layouts of Diffusion-DPO, arXiv 2311.12908.
 pub fn layout(size: Size, background: [u8; 3], blocks: &[Block]) -> RgbImage {
@@ -24,18 +24,18 @@ pub fn layout(size: Size, background: [u8; 3], blocks: &[Block]) -> RgbImage {
             let [left, top, right, bottom] = block.edges;
             (left..right).contains(&x) && (top..bottom).contains(&y)
         };
-        Rgb(blocks.iter().rev().find(covers).map_or(background, |block| block.colour))
+        Rgb(blocks.iter().rev().find(covers).map_or(background, |block| block.color))
     })
 }
 
-/// A picture in the frame of another size. Few pixels, which are blocks of colour, keep their edges; others are resized smoothly.
-pub(super) fn fitted(picture: &RgbImage, size: Size) -> RgbImage {
+/// An image in the frame of another size. Few pixels, which are blocks of color, keep their edges; others are resized smoothly.
+pub(super) fn fitted(image: &RgbImage, size: Size) -> RgbImage {
     const BLOCKS: u32 = 8;
-    let (width, height) = picture.dimensions();
+    let (width, height) = image.dimensions();
     if width * BLOCKS <= size.0 && height * BLOCKS <= size.1 {
-        return imageops::resize(picture, size.0, size.1, imageops::FilterType::Nearest);
+        return imageops::resize(image, size.0, size.1, imageops::FilterType::Nearest);
     }
-    framed(picture, size, Crop::Center)
+    framed(image, size, Crop::Center)
 }
 
 #[cfg(test)]
@@ -45,11 +45,11 @@ mod tests {
     #[test]
     fn later_blocks_lie_over_earlier_ones() {
         let blocks = [
-            Block { edges: [0.0, 0.5, 1.0, 1.0], colour: [0, 90, 0] },
-            Block { edges: [0.25, 0.25, 0.75, 0.75], colour: [200, 0, 0] },
+            Block { edges: [0.0, 0.5, 1.0, 1.0], color: [0, 90, 0] },
+            Block { edges: [0.25, 0.25, 0.75, 0.75], color: [200, 0, 0] },
         ];
-        let picture = layout((4, 4), [0, 0, 255], &blocks);
-        let of = |x, y| picture.get_pixel(x, y).0;
+        let image = layout((4, 4), [0, 0, 255], &blocks);
+        let of = |x, y| image.get_pixel(x, y).0;
         assert_eq!(
             [of(0, 0), of(0, 3), of(1, 1), of(2, 2)],
             [[0, 0, 255], [0, 90, 0], [200, 0, 0], [200, 0, 0]]
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_pixels_become_blocks_and_pictures_are_framed() {
+    fn a_few_pixels_become_blocks_and_images_are_framed() {
         let small = RgbImage::from_fn(2, 1, |x, _| Rgb([255 * x as u8; 3]));
         let blocks = fitted(&small, (32, 16));
         assert_eq!([blocks.get_pixel(15, 8).0[0], blocks.get_pixel(16, 8).0[0]], [0, 255]);

@@ -1,10 +1,10 @@
-//! Painting prompts: noise by key, sampler, codec, pictures.
+//! Generating prompts: noise by key, sampler, vae, images.
 
+mod generator;
 mod layout;
-mod painter;
 
+pub use generator::{Generator, Networks};
 pub use layout::{Block, layout};
-pub use painter::{Networks, Painter};
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use image::RgbImage;
 use tastemaker_data::transform::Size;
 use tastemaker_math::samplers::Sampler;
 
-/// One picture to paint.
+/// One image to generate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Job {
     /// What it shall show.
@@ -23,16 +23,16 @@ pub struct Job {
     pub seed: u64,
     /// Which of the prompts of this seed.
     pub number: u64,
-    /// A picture to start from, cut and resized to the size painted; only the last part of the steps is then taken. A
-    /// [`layout`] of coloured blocks will do.
+    /// An image to start from, cut and resized to the size generated; only the last part of the steps is then taken. A
+    /// [`layout`] of colored blocks will do.
     ///
     /// Source: SDEdit, arXiv 2108.01073.
-    pub picture: Option<Arc<RgbImage>>,
+    pub image: Option<Arc<RgbImage>>,
 }
 
-/// How pictures are painted.
+/// How images are generated.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PaintSettings {
+pub struct GenerateSettings {
     /// How steps are taken.
     pub sampler: Sampler,
     /// Sampler steps.
@@ -41,17 +41,17 @@ pub struct PaintSettings {
     pub guidance_scale: f64,
     /// How much of the guided prediction gets the deviation of the conditional one, from 0 to 1.
     pub guidance_rescale: f64,
-    /// Pictures per forward pass.
+    /// Images per forward pass.
     pub batch_size: usize,
     /// Share of posterior noise of DDIM; 0 is deterministic. The other samplers want 0.
     pub eta: f64,
     /// Width and height in pixels; `None` for the model's own square.
     pub size: Option<Size>,
-    /// Share of the steps that a picture to start from goes through.
+    /// Share of the steps that an image to start from goes through.
     pub strength: f64,
 }
 
-impl Default for PaintSettings {
+impl Default for GenerateSettings {
     /// Those of diffusers' pipelines, with DDIM.
     fn default() -> Self {
         Self {

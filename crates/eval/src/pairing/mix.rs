@@ -15,14 +15,14 @@ pub struct Standard {
     pub weight: f64,
     /// Mean of its scores over the set, in its unit.
     pub mean: f64,
-    /// Their standard deviation over the set (divided by the number of pictures), in its unit.
+    /// Their standard deviation over the set (divided by the number of images), in its unit.
     pub deviation: f64,
 }
 
 /// What a mix says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mixed {
-    /// One score per picture; higher is better.
+    /// One score per image; higher is better.
     pub scores: Vec<f64>,
     /// The scorers, in order.
     pub standards: Vec<Standard>,
@@ -56,35 +56,35 @@ pub fn weights(names: &[String], typed: &[(String, f64)]) -> Result<Vec<f64>, Ev
     Ok(names.iter().map(of).collect())
 }
 
-/// One score per picture from those of several scorers.
+/// One score per image from those of several scorers.
 ///
-/// A scorer alone counts in its own unit, times its weight. Of several each is standardised over all pictures of the set,
+/// A scorer alone counts in its own unit, times its weight. Of several each is standardized over all images of the set,
 /// `z = (score - mean) / deviation`, and the mix is `sum(w z) / sum(|w|)`: its unit is a standard deviation. A
-/// scorer that says the same about every picture adds nothing.
+/// scorer that says the same about every image adds nothing.
 ///
 /// # Shapes
-/// `scores` is `[scorers][pictures]`, with one name and one weight per scorer.
+/// `scores` is `[scorers][images]`, with one name and one weight per scorer.
 ///
 /// # Errors
 /// [`EvalError::Scorer`] for a score that is not finite.
 pub fn mix(names: &[String], weights: &[f64], scores: &[Vec<f64>]) -> Result<Mixed, EvalError> {
     let mut standards = Vec::with_capacity(names.len());
     for ((name, &weight), scores) in names.iter().zip(weights).zip(scores) {
-        if let Some((picture, score)) = scores.iter().enumerate().find(|(_, score)| !score.is_finite()) {
-            let what = format!("its score of picture {picture} is {score}");
+        if let Some((image, score)) = scores.iter().enumerate().find(|(_, score)| !score.is_finite()) {
+            let what = format!("its score of image {image} is {score}");
             return Err(EvalError::Scorer { scorer: name.clone(), what });
         }
-        let centre = mean(scores).unwrap_or_default();
-        let squares: Vec<f64> = scores.iter().map(|score| (score - centre).powi(2)).collect();
+        let center = mean(scores).unwrap_or_default();
+        let squares: Vec<f64> = scores.iter().map(|score| (score - center).powi(2)).collect();
         let deviation = mean(&squares).unwrap_or_default().sqrt();
-        standards.push(Standard { name: name.clone(), weight, mean: centre, deviation });
+        standards.push(Standard { name: name.clone(), weight, mean: center, deviation });
     }
     let whole: f64 = weights.iter().map(|weight| weight.abs()).sum();
-    let of = |picture: usize| match standards.as_slice() {
-        [only] => only.weight * scores[0][picture],
+    let of = |image: usize| match standards.as_slice() {
+        [only] => only.weight * scores[0][image],
         several => {
             let part = |(standard, scores): (&Standard, &Vec<f64>)| match standard.deviation > 0.0 {
-                true => standard.weight * (scores[picture] - standard.mean) / standard.deviation,
+                true => standard.weight * (scores[image] - standard.mean) / standard.deviation,
                 false => 0.0,
             };
             several.iter().zip(scores).map(part).sum::<f64>() / whole
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_score_that_is_no_number_is_refused_by_name() {
         let error = mix(&names(&["a"]), &[1.0], &[vec![0.0, f64::NAN]]).unwrap_err().to_string();
-        assert_eq!(error, "scorer `a` cannot judge: its score of picture 1 is NaN");
+        assert_eq!(error, "scorer `a` cannot judge: its score of image 1 is NaN");
     }
 
     #[test]

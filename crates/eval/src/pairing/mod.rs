@@ -1,6 +1,6 @@
-//! From pictures to pairs: mixes of scorers, which pictures of a prompt are paired, and published prefixes.
+//! From images to pairs: mixes of scorers, which images of a prompt are paired, and published prefixes.
 //!
-//! Everything here is about numbers and names; painting, scoring and writing are elsewhere.
+//! Everything here is about numbers and names; generating, scoring and writing are elsewhere.
 
 mod mix;
 mod pick;

@@ -1,9 +1,9 @@
-//! Which pictures of a prompt become pairs.
+//! Which images of a prompt become pairs.
 
 use serde::Serialize;
 use tastemaker_math::keyed::Keyed;
 
-/// Which pictures of a prompt are paired.
+/// Which images of a prompt are paired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pick {
@@ -17,7 +17,7 @@ pub enum Pick {
     Adjacent,
 }
 
-/// Two pictures of a prompt.
+/// Two images of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
     /// Number of the better one; of two that score the same, the first.
@@ -35,9 +35,9 @@ impl Choice {
     }
 }
 
-/// The pairs of a prompt by the scores of its pictures; none of fewer than two pictures.
+/// The pairs of a prompt by the scores of its images; none of fewer than two images.
 ///
-/// Pictures of equal scores keep their order. `keyed` draws for [`Pick::BestRandom`].
+/// Images of equal scores keep their order. `keyed` draws for [`Pick::BestRandom`].
 pub fn choose(scores: &[f64], pick: Pick, keyed: &mut Keyed) -> Vec<Choice> {
     let mut ranked: Vec<usize> = (0..scores.len()).collect();
     ranked.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_better_picture_wins_in_every_way_of_picking() {
+    fn the_better_image_wins_in_every_way_of_picking() {
         let scores = [0.2, 0.9, -1.0, 0.5];
         assert_eq!(pairs(&scores, Pick::BestWorst), [(1, 2)]);
         assert_eq!(pairs(&scores, Pick::Adjacent), [(1, 3), (3, 0), (0, 2)]);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn one_picture_is_no_pair() {
+    fn one_image_is_no_pair() {
         for pick in [Pick::BestWorst, Pick::BestRandom, Pick::All, Pick::Adjacent] {
             assert!(pairs(&[1.0], pick).is_empty() && pairs(&[], pick).is_empty());
         }

@@ -1,4 +1,4 @@
-//! What models are asked to paint: the prompts that evaluations share.
+//! What models are asked to generate: the prompts that evaluations share.
 
 mod columns;
 mod read;
@@ -16,9 +16,9 @@ use crate::EvalError;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
     /// What tells it from others of its set: its number counted from 0, or `<style>/<five digits>` as HPSv2's benchmark names
-    /// pictures.
+    /// images.
     pub id: String,
-    /// What to paint.
+    /// What to generate.
     pub text: String,
     /// What it is about, where the set says so.
     pub category: Option<String>,
@@ -31,7 +31,7 @@ pub struct PromptSet {
     pub name: String,
     /// The prompts.
     pub prompts: Vec<Prompt>,
-    /// Rows that were read, those without a prompt and those left out as repeated included.
+    /// Rows that were read, those without a prompt and those skipped as repeated included.
     pub n_rows: usize,
 }
 

@@ -22,7 +22,7 @@ type Row = (String, Option<String>);
 
 /// Reads a set of prompts from a file or a folder.
 ///
-/// - `.txt`: a prompt a line, blank lines left out;
+/// - `.txt`: a prompt a line, blank lines skipped;
 /// - `.tsv` (cells as they are), `.csv` (cells may be quoted): a table with a column `prompt`, `caption` or `text`, and perhaps
 ///   `category` or `style`;
 /// - `.json`: a list of texts or of objects with such fields, or an object with a list per category;
@@ -73,7 +73,7 @@ fn extension(path: &Path) -> &str {
     path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
 }
 
-/// Rows without a prompt are left out.
+/// Rows without a prompt are skipped.
 fn of_rows(name: &str, rows: Vec<Row>) -> PromptSet {
     let n_rows = rows.len();
     let said = |category: Option<String>| category.filter(|category| !category.trim().is_empty());

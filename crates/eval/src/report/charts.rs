@@ -1,7 +1,7 @@
 //! Drawings of the page: win-rate bars and training curves, as inline SVG.
 
 use super::model::{CurvePoint, Method, Report};
-use super::page::{colour_class, method_label};
+use super::page::{color_class, method_label};
 use super::text::{escape, percent};
 use crate::winrate::WinRate;
 
@@ -56,7 +56,7 @@ pub(super) fn section(report: &Report) -> String {
         .map(|method| {
             format!(
                 "<div class=\"figures {}\">\n<h3>{}</h3>\n{}{}{}</div>\n",
-                colour_class(report, &method.name),
+                color_class(report, &method.name),
                 method_label(report, method),
                 error_chart(method, ratio_range),
                 loss_chart(method),
@@ -68,7 +68,7 @@ pub(super) fn section(report: &Report) -> String {
         "<section id=\"curves\">\n<h2>Training</h2>\n\
          <p>Faint lines are single steps, strong lines their moving average. Errors are relative to the reference: a \
          healthy run lowers the winner's or keeps it near 1 while the loser's rises above it. Losses are in each method's own \
-         unit. Implicit accuracy is the share of pairs whose winner the model already favours more than the \
+         unit. Implicit accuracy is the share of pairs whose winner the model already favors more than the \
          reference does.</p>\n{figures}</section>\n"
     )
 }
@@ -219,13 +219,13 @@ pub(crate) fn coordinate(value: f64) -> String {
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }
 
-/// Moving average over a tenth of the line, centred where both sides have room.
+/// Moving average over a tenth of the line, centerd where both sides have room.
 fn smooth(line: &[(f64, f64)]) -> Line {
     let reach = line.len() / 20;
     (0..line.len())
-        .map(|centre| {
-            let window = &line[centre.saturating_sub(reach)..(centre + reach + 1).min(line.len())];
-            (line[centre].0, window.iter().map(|&(_, y)| y).sum::<f64>() / window.len() as f64)
+        .map(|center| {
+            let window = &line[center.saturating_sub(reach)..(center + reach + 1).min(line.len())];
+            (line[center].0, window.iter().map(|&(_, y)| y).sum::<f64>() / window.len() as f64)
         })
         .collect()
 }

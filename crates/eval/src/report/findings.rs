@@ -1,13 +1,13 @@
-//! What the figures say, derived from them alone, so that a lost comparison cannot be left out.
+//! What the figures say, derived from them alone, so that a lost comparison cannot be skipped.
 
 use super::model::{Alarm, Method, Outcome, Report, Severity};
 use super::text::{percent, points, ratio};
 use crate::winrate::WinRate;
 
-/// Fall in caption accuracy, in shares of pictures, that counts as damage.
+/// Fall in caption accuracy, in shares of images, that counts as damage.
 pub const CAPTION_ACCURACY_TOLERANCE: f64 = 0.03;
 
-/// Winner error over the reference's beyond which a model has drifted from the images it should paint.
+/// Winner error over the reference's beyond which a model has drifted from the images it should generate.
 pub const WINNER_DRIFT_LIMIT: f64 = 1.15;
 
 /// What a win rate with its interval allows to say.
@@ -117,7 +117,7 @@ fn about_outcome(method: &Method, outcome: &Outcome, report: &Report) -> Vec<(Se
     let fall = report.base.held_out.caption_accuracy - outcome.shares.held_out.caption_accuracy;
     if fall > CAPTION_ACCURACY_TOLERANCE {
         let what = format!(
-            "Caption accuracy on held-out captions fell by {} to {}: it paints what it was asked for less often.",
+            "Caption accuracy on held-out captions fell by {} to {}: it generates what it was asked for less often.",
             points(fall),
             percent(outcome.shares.held_out.caption_accuracy)
         );

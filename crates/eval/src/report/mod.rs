@@ -1,18 +1,18 @@
-//! The report: one self-contained page with pictures, and the same figures as JSON.
+//! The report: one self-contained page with images, and the same figures as JSON.
 
 pub(crate) mod charts;
 mod findings;
+mod images;
 mod model;
 mod page;
-mod pictures;
 mod summary;
 mod tables;
 pub(crate) mod text;
 
 pub use findings::{CAPTION_ACCURACY_TOLERANCE, Verdict, WINNER_DRIFT_LIMIT, findings};
 pub use model::{
-    Alarm, CurvePoint, Fact, Method, Outcome, Picture, PictureColumn, PictureGrid, PictureRow, Report,
-    Severity, Shares, TargetShare, Training,
+    Alarm, CurvePoint, Fact, Image, ImageColumn, ImageGrid, ImageRow, Method, Outcome, Report, Severity,
+    Shares, TargetShare, Training,
 };
 pub(crate) use page::fact_list;
 pub use page::page;

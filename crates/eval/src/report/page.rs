@@ -3,7 +3,7 @@
 use super::findings::{Verdict, findings};
 use super::model::{Alarm, Fact, Method, Report, Severity};
 use super::text::{duration, escape, percent, signed_points};
-use super::{charts, pictures, tables};
+use super::{charts, images, tables};
 use crate::EvalError;
 
 const STYLE: &str = include_str!("style.css");
@@ -11,7 +11,7 @@ const SCRIPT: &str = include_str!("script.js");
 
 /// Renders a report as one HTML file. Equal reports give equal bytes.
 ///
-/// The file carries its style, its script and its pictures, and forbids the browser to load anything else.
+/// The file carries its style, its script and its images, and forbids the browser to load anything else.
 ///
 /// # Errors
 /// A report whose parts do not belong together.
@@ -23,7 +23,7 @@ pub fn page(report: &Report) -> Result<String, EvalError> {
         alarms(report),
         verdict_cards(report),
         how_to_read(report),
-        pictures::section(report),
+        images::section(report),
         tables::win_rates(report),
         tables::costs(report),
         charts::section(report),
@@ -55,8 +55,8 @@ pub fn page(report: &Report) -> Result<String, EvalError> {
     ))
 }
 
-/// The CSS class that carries a method's colour: the control is grey, the others take the palette in order.
-pub(super) fn colour_class(report: &Report, name: &str) -> String {
+/// The CSS class that carries a method's color: the control is gray, the others take the palette in order.
+pub(super) fn color_class(report: &Report, name: &str) -> String {
     const PALETTE: usize = 6;
     let others = || report.methods.iter().filter(|method| !method.is_control);
     match others().position(|method| method.name == name) {
@@ -65,9 +65,9 @@ pub(super) fn colour_class(report: &Report, name: &str) -> String {
     }
 }
 
-/// A method's name behind a dot of its colour.
+/// A method's name behind a dot of its color.
 pub(super) fn method_label(report: &Report, method: &Method) -> String {
-    format!(r#"<span class="dot {}"></span>{}"#, colour_class(report, &method.name), escape(&method.label))
+    format!(r#"<span class="dot {}"></span>{}"#, color_class(report, &method.name), escape(&method.label))
 }
 
 fn header(report: &Report) -> String {
@@ -146,7 +146,7 @@ fn alarm_box(alarms: &[&Alarm]) -> String {
 
 fn verdict_cards(report: &Report) -> String {
     let card = |method: &Method| {
-        let class = colour_class(report, &method.name);
+        let class = color_class(report, &method.name);
         let label = method_label(report, method);
         let Some(outcome) = &method.outcome else {
             return format!(
@@ -194,12 +194,12 @@ fn how_to_read(report: &Report) -> String {
         None => String::new(),
     };
     format!(
-        "<section id=\"reading\">\n<h2>How to read this page</h2>\n<p>Every model painted the same prompts from the \
-         same starting noise as the base it came from, and a judge scored each picture. The <b>win rate</b> is the share of \
+        "<section id=\"reading\">\n<h2>How to read this page</h2>\n<p>Every model generated the same prompts from the \
+         same starting noise as the base it came from, and a judge scored each image. The <b>win rate</b> is the share of \
          these duels in which the aligned model scored higher, ties counting half; 50% means no change. The whisker is \
          the 95% Wilson interval: only when all of it lies right of the middle line is the model shown to be better. \
-         <b>Held-out</b> captions were kept out of the training pairs, so they tell learning from memorising; \
-         <b>seen</b> captions were in them. <b>Caption accuracy</b> is how often the judge recognises what was asked \
+         <b>Held-out</b> captions were kept out of the training pairs, so they tell learning from memorizing; \
+         <b>seen</b> captions were in them. <b>Caption accuracy</b> is how often the judge recognizes what was asked \
          for; it should not fall.{control}</p>\n</section>\n"
     )
 }

@@ -1,5 +1,5 @@
 "use strict";
-// Without this script the page still shows everything; it only adds a theme switch and enlarged pictures.
+// Without this script the page still shows everything; it only adds a theme switch and enlarged images.
 const root = document.documentElement;
 const theme = document.getElementById("theme");
 theme.hidden = false;
@@ -10,13 +10,13 @@ theme.addEventListener("click", () => {
 });
 
 const zoom = document.getElementById("zoom");
-document.querySelectorAll(".pictures button").forEach((button) => {
+document.querySelectorAll(".images button").forEach((button) => {
   button.addEventListener("click", () => {
-    const picture = button.firstElementChild;
+    const image = button.firstElementChild;
     const [large, caption] = zoom.children;
-    large.src = picture.src;
-    large.alt = picture.alt;
-    caption.textContent = picture.alt;
+    large.src = image.src;
+    large.alt = image.alt;
+    caption.textContent = image.alt;
     zoom.showModal();
   });
 });

@@ -11,7 +11,7 @@ pub const SUMMARY_FORMAT: u64 = 2;
 
 /// The summary of a report, as indented JSON with a line break at the end.
 ///
-/// Figures without a value (a method that failed, memory that could not be measured) are `null`, never left out.
+/// Figures without a value (a method that failed, memory that could not be measured) are `null`, never skipped.
 ///
 /// # Errors
 /// A report whose parts do not belong together.
@@ -111,7 +111,7 @@ const GROUPS: [(Group, &str); 2] = [(Group::HeldOut, ""), (Group::Seen, "_seen")
 fn push_shares(fields: &mut Map<String, Value>, report: &Report, shares: Option<&Split<Shares>>) {
     for (group, suffix) in GROUPS {
         let shares = shares.map(|shares| shares.of(group));
-        fields.insert(format!("n_pictures{suffix}"), json!(shares.map(|shares| shares.n)));
+        fields.insert(format!("n_images{suffix}"), json!(shares.map(|shares| shares.n)));
         fields
             .insert(format!("caption_accuracy{suffix}"), json!(shares.map(|shares| shares.caption_accuracy)));
         if let Some(target) = &report.target {

@@ -3,7 +3,7 @@
 use super::charts::win_cell;
 use super::findings::{CAPTION_ACCURACY_TOLERANCE, WINNER_DRIFT_LIMIT};
 use super::model::{Method, Outcome, Report, Shares};
-use super::page::{colour_class, method_label};
+use super::page::{color_class, method_label};
 use super::text::{duration, escape, memory, percent, ratio, signed_points};
 use crate::scorers::ScorerCheck;
 use crate::winrate::{Bounds, Group, Split, WinRate};
@@ -22,7 +22,7 @@ pub(super) fn win_rates(report: &Report) -> String {
         .methods
         .iter()
         .map(|method| {
-            let class = colour_class(report, &method.name);
+            let class = color_class(report, &method.name);
             let base = method.outcome.as_ref().map(|outcome| &outcome.versus_base);
             let mut cells = win_cells(base, &class);
             cells.push_str(
@@ -47,17 +47,17 @@ pub(super) fn win_rates(report: &Report) -> String {
 
 /// Every method against every other, on held-out captions.
 fn head_to_head(report: &Report) -> String {
-    let painted: Vec<&Method> = report.methods.iter().filter(|method| method.outcome.is_some()).collect();
-    if painted.len() < 2 {
+    let generated: Vec<&Method> = report.methods.iter().filter(|method| method.outcome.is_some()).collect();
+    if generated.len() < 2 {
         return String::new();
     }
     let heads: String =
-        painted.iter().map(|other| format!("<th scope=\"col\">{}</th>", escape(&other.label))).collect();
-    let rows: String = painted
+        generated.iter().map(|other| format!("<th scope=\"col\">{}</th>", escape(&other.label))).collect();
+    let rows: String = generated
         .iter()
         .map(|method| {
-            let class = colour_class(report, &method.name);
-            let cells: String = painted
+            let class = color_class(report, &method.name);
+            let cells: String = generated
                 .iter()
                 .map(|other| {
                     let outcome = method.outcome.as_ref();
@@ -200,7 +200,7 @@ pub(super) fn judge(report: &Report) -> String {
     )
 }
 
-/// How far the learnt preference scorer can be trusted.
+/// How far the learned preference scorer can be trusted.
 fn scorer(check: &ScorerCheck) -> String {
     let rows: String = check
         .rows
@@ -221,7 +221,7 @@ fn scorer(check: &ScorerCheck) -> String {
         })
         .collect();
     format!(
-        "<h3>The preference scorer</h3>\n<p>A second opinion, learnt from {} ranked pairs of real art whose captions \
+        "<h3>The preference scorer</h3>\n<p>A second opinion, learned from {} ranked pairs of real art whose captions \
          were not held out. Before it was used, it ranked real art of held-out captions, with a 95% Wilson interval:</p>\n\
          <div class=\"scroll\"><table class=\"narrow\">\n\
          <thead><tr><th scope=\"col\">Held-out pairs</th><th scope=\"col\">pairs</th>\
@@ -232,7 +232,7 @@ fn scorer(check: &ScorerCheck) -> String {
     )
 }
 
-/// Win rates by the learnt preference scorer, beside the judge's.
+/// Win rates by the learned preference scorer, beside the judge's.
 fn second_opinion(report: &Report) -> String {
     let rows: String = report
         .methods
@@ -240,7 +240,7 @@ fn second_opinion(report: &Report) -> String {
         .filter_map(|method| {
             let outcome = method.outcome.as_ref()?;
             let by_scorer = outcome.versus_base_by_scorer.as_ref()?;
-            let class = colour_class(report, &method.name);
+            let class = color_class(report, &method.name);
             let cells = [by_scorer, &outcome.versus_base.held_out]
                 .map(|rate| win_cell(rate, &class, percent))
                 .concat();

@@ -1,4 +1,4 @@
-//! LAION's aesthetic predictor: a linear head on CLIP's picture, whatever the prompt.
+//! LAION's aesthetic predictor: a linear head on CLIP's image, whatever the prompt.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::EvalError;
 /// How the predictor introduces itself.
 pub const ENTRY: ScorerEntry = ScorerEntry {
     name: "aesthetic",
-    summary: "how much people like a picture on average, whatever its prompt",
+    summary: "how much people like an image on average, whatever its prompt",
     unit: "points from 0 to 10; about 5 to 6.5",
     source: "christophschuhmann/improved-aesthetic-predictor, sac+logos+ava1-l14-linearMSE.pth on openai/clip-vit-large-patch14",
 };
@@ -50,8 +50,8 @@ impl Scorer for Aesthetic {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let pictures = self.tower.embed_images(items, Fit::Cut, seen)?;
-        let scores = tch::no_grad(|| self.head.forward(&pictures));
+        let images = self.tower.embed_images(items, Fit::Cut, seen)?;
+        let scores = tch::no_grad(|| self.head.forward(&images));
         let scores = Vec::<f32>::try_from(scores)?.into_iter().map(f64::from);
         checked(self.name(), items, scores.collect())
     }

@@ -1,4 +1,4 @@
-//! Scorers that are a cosine between a picture and its prompt: PickScore, HPS v2 and v2.1, CLIP score.
+//! Scorers that are a cosine between an image and its prompt: PickScore, HPS v2 and v2.1, CLIP score.
 
 use std::rc::Rc;
 
@@ -14,15 +14,15 @@ use crate::EvalError;
 /// PickScore.
 pub const PICK_SCORE: ScorerEntry = ScorerEntry {
     name: "pick-score",
-    summary: "which picture a person would pick, learnt from choices in the Pick-a-Pic web app",
-    unit: "cosine times the learnt scale, which is 100; about 19 to 24",
+    summary: "which image a person would pick, learned from choices in the Pick-a-Pic web app",
+    unit: "cosine times the learned scale, which is 100; about 19 to 24",
     source: "Kirstain et al. 2023 (arXiv 2305.01569), yuvalkirstain/PickScore_v1",
 };
 
 /// HPS v2.
 pub const HPS_V2: ScorerEntry = ScorerEntry {
     name: "hps-v2",
-    summary: "which picture a person would prefer, learnt from HPD v2; never to be compared with v2.1",
+    summary: "which image a person would prefer, learned from HPD v2; never to be compared with v2.1",
     unit: "100 times the cosine; about 24 to 29",
     source: "Wu et al. 2023 (arXiv 2306.09341), xswu/HPSv2 HPS_v2_compressed.pt",
 };
@@ -38,7 +38,7 @@ pub const HPS_V2_1: ScorerEntry = ScorerEntry {
 /// CLIP score.
 pub const CLIP_SCORE: ScorerEntry = ScorerEntry {
     name: "clip-score",
-    summary: "how well a picture shows what its prompt says",
+    summary: "how well an image shows what its prompt says",
     unit: "100 times the cosine; about 25 to 38, depending on the weights",
     source: "Hessel et al. 2021 (arXiv 2104.08718), without their factor 2.5; laion/CLIP-ViT-H-14-laion2B-s32B-b79K as in the DPO papers",
 };
@@ -60,7 +60,7 @@ impl ClipScorer {
         self.entry == HPS_V2 || self.entry == HPS_V2_1
     }
 
-    /// How published code makes squares of pictures for this scorer.
+    /// How published code makes squares of images for this scorer.
     fn fit(&self) -> Fit {
         if self.is_hps() { Fit::Pad } else { Fit::Cut }
     }
@@ -84,8 +84,8 @@ impl Scorer for ClipScorer {
             false => item.prompt.to_owned(),
         };
         let prompts = self.tower.embed_prompts(&items.iter().map(text).collect::<Vec<_>>());
-        let pictures = self.tower.embed_images(items, self.fit(), seen)?;
-        let cosines = (pictures * prompts).sum_dim_intlist([1i64].as_slice(), false, Kind::Float); // [n]
+        let images = self.tower.embed_images(items, self.fit(), seen)?;
+        let cosines = (images * prompts).sum_dim_intlist([1i64].as_slice(), false, Kind::Float); // [n]
         let factor = if self.entry == PICK_SCORE { self.tower.scale() } else { 100.0 };
         let scores = Vec::<f32>::try_from(cosines)?.into_iter().map(|cosine| factor * f64::from(cosine));
         checked(self.name(), items, scores.collect())

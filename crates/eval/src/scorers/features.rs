@@ -1,9 +1,9 @@
-//! A feature space for small pictures, fixed by formula: nothing in it is learnt.
+//! A feature space for small images, fixed by formula: nothing in it is learned.
 //!
-//! Two families of numbers describe a picture:
+//! Two families of numbers describe an image:
 //!
-//! * **Colour**: the picture in Oklab, blurred and averaged down to 16 x 16, 8 x 8 and 4 x 4. It holds what
-//!   is where and in which colour.
+//! * **Color**: the image in Oklab, blurred and averaged down to 16 x 16, 8 x 8 and 4 x 4. It holds what
+//!   is where and in which color.
 //! * **Strokes**: how strongly lightness changes in each of eight directions, in each of 8 x 8 cells. It
 //!   holds drawing style (outline, flat fill, shading) and fine features such as eyes and mouths.
 //!
@@ -13,26 +13,26 @@
 
 use image::{RgbImage, imageops};
 
-/// Side of the square pictures described, in pixels. Others are resampled to it first.
+/// Side of the square images described, in pixels. Others are resampled to it first.
 pub const SIDE: usize = 64;
 
 /// Length of a feature vector.
-pub const FEATURES: usize = COLOUR_FEATURES + STROKE_FEATURES;
+pub const FEATURES: usize = COLOR_FEATURES + STROKE_FEATURES;
 
-const COLOUR_FEATURES: usize = 3 * (16 * 16 + 8 * 8 + 4 * 4); // three planes, LEVELS levels
+const COLOR_FEATURES: usize = 3 * (16 * 16 + 8 * 8 + 4 * 4); // three planes, LEVELS levels
 const STROKE_FEATURES: usize = CELLS * CELLS * DIRECTIONS;
 const CELLS: usize = 8;
 const DIRECTIONS: usize = 8;
 
-/// Number of colour levels: 16 x 16, 8 x 8 and 4 x 4.
+/// Number of color levels: 16 x 16, 8 x 8 and 4 x 4.
 const LEVELS: usize = 3;
 
-/// Weight of every colour level in the squared distance, and of the opponent axes against lightness in each.
+/// Weight of every color level in the squared distance, and of the opponent axes against lightness in each.
 ///
 /// Chosen among powers of two as the value that best names a caption drawn in one style from the art of the other
 /// three (0.66 of Noto, 0.63 of Twemoji, 0.69 of Fluent Flat), so that the judge looks at what is shown.
-/// Two unrelated artworks are then about 0.4 apart in colour and 0.8 in strokes.
-const COLOUR_WEIGHT: f32 = 2.0;
+/// Two unrelated artworks are then about 0.4 apart in color and 0.8 in strokes.
+const COLOR_WEIGHT: f32 = 2.0;
 const CHROMA_WEIGHT: f32 = 2.0;
 
 /// Length of a [`palette`].
@@ -42,7 +42,7 @@ pub const PALETTE: usize = PALETTE_CELLS[0] * PALETTE_CELLS[1] * PALETTE_CELLS[2
 const PALETTE_CELLS: [usize; 3] = [8, 10, 10];
 const PALETTE_RANGES: [(f32, f32); 3] = [(0.0, 1.0), (-0.3, 0.3), (-0.3, 0.3)];
 
-/// Describes a picture.
+/// Describes an image.
 ///
 /// # Shapes
 /// `[FEATURES]`; squared Euclidean distance between two such vectors is the distance the judge uses.
@@ -51,8 +51,8 @@ const PALETTE_RANGES: [(f32, f32); 3] = [(0.0, 1.0), (-0.3, 0.3), (-0.3, 0.3)];
 /// None: Oklab lightness runs from 0 to 1, and both families are scaled to be comparable.
 ///
 /// Source: Oklab by Björn Ottosson (2020); orientation histograms after Dalal and Triggs (CVPR 2005).
-pub fn describe(picture: &RgbImage) -> Vec<f32> {
-    describe_planes(&oklab_planes(picture))
+pub fn describe(image: &RgbImage) -> Vec<f32> {
+    describe_planes(&oklab_planes(image))
 }
 
 /// Squared Euclidean distance of two feature vectors of equal length.
@@ -72,26 +72,26 @@ pub fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Which colours a picture uses, wherever they are: a histogram in Oklab, as square roots of shares of its pixels.
+/// Which colors an image uses, wherever they are: a histogram in Oklab, as square roots of shares of its pixels.
 ///
 /// Drawing styles differ in their palettes more than in what they put where. It is no part of [`describe`]: a judge of
 /// motifs must not mistake a red apple for a red car.
 ///
 /// # Shapes
 /// `[PALETTE]`, of about unit length.
-pub fn palette(picture: &RgbImage) -> Vec<f32> {
-    palette_of(&oklab_planes(picture))
+pub fn palette(image: &RgbImage) -> Vec<f32> {
+    palette_of(&oklab_planes(image))
 }
 
-/// [`describe`] and [`palette`] of a picture in one go.
-pub fn describe_with_palette(picture: &RgbImage) -> (Vec<f32>, Vec<f32>) {
-    let planes = oklab_planes(picture);
+/// [`describe`] and [`palette`] of an image in one go.
+pub fn describe_with_palette(image: &RgbImage) -> (Vec<f32>, Vec<f32>) {
+    let planes = oklab_planes(image);
     (describe_planes(&planes), palette_of(&planes))
 }
 
 fn describe_planes(planes: &[Vec<f32>; 3]) -> Vec<f32> {
     let mut features = Vec::with_capacity(FEATURES);
-    push_colour(planes, &mut features);
+    push_color(planes, &mut features);
     push_strokes(&planes[0], &mut features);
     features
 }
@@ -100,7 +100,7 @@ fn palette_of([lightness, a, b]: &[Vec<f32>; 3]) -> Vec<f32> {
     let place = |axis: usize, value: f32| {
         let (low, high) = PALETTE_RANGES[axis];
         let last = (PALETTE_CELLS[axis] - 1) as f32;
-        let (cells, parts) = neighbours(((value - low) / (high - low) * last).clamp(0.0, last));
+        let (cells, parts) = neighbors(((value - low) / (high - low) * last).clamp(0.0, last));
         (cells.map(|cell| (cell as usize).min(PALETTE_CELLS[axis] - 1)), parts)
     };
     let mut shares = vec![0.0f32; PALETTE];
@@ -120,19 +120,19 @@ fn palette_of([lightness, a, b]: &[Vec<f32>; 3]) -> Vec<f32> {
     shares.iter().map(|share| (share / lightness.len() as f32).sqrt()).collect()
 }
 
-/// Oklab planes of a picture, on a 0 to 1 lightness scale.
-fn oklab_planes(picture: &RgbImage) -> [Vec<f32>; 3] {
+/// Oklab planes of an image, on a 0 to 1 lightness scale.
+fn oklab_planes(image: &RgbImage) -> [Vec<f32>; 3] {
     let side = SIDE as u32;
     let resampled;
-    let picture = if picture.dimensions() == (side, side) {
-        picture
+    let image = if image.dimensions() == (side, side) {
+        image
     } else {
-        resampled = imageops::resize(picture, side, side, imageops::FilterType::Triangle);
+        resampled = imageops::resize(image, side, side, imageops::FilterType::Triangle);
         &resampled
     };
     let linear: Vec<f32> = (0..=255u8).map(srgb_to_linear).collect();
     let mut planes = [(); 3].map(|()| Vec::with_capacity(SIDE * SIDE));
-    for pixel in picture.pixels() {
+    for pixel in image.pixels() {
         let [r, g, b] = pixel.0.map(|value| linear[usize::from(value)]);
         let l = (0.412_221_46 * r + 0.536_332_55 * g + 0.051_445_995 * b).cbrt();
         let m = (0.211_903_5 * r + 0.680_699_5 * g + 0.107_396_96 * b).cbrt();
@@ -149,7 +149,7 @@ fn srgb_to_linear(value: u8) -> f32 {
     if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
 }
 
-fn push_colour(planes: &[Vec<f32>; 3], features: &mut Vec<f32>) {
+fn push_color(planes: &[Vec<f32>; 3], features: &mut Vec<f32>) {
     for (channel, plane) in planes.iter().enumerate() {
         let chroma = if channel == 0 { 1.0 } else { CHROMA_WEIGHT };
         let mut level = halve(&blur(plane, SIDE), SIDE); // [32 * 32]
@@ -157,8 +157,8 @@ fn push_colour(planes: &[Vec<f32>; 3], features: &mut Vec<f32>) {
         for _ in 0..LEVELS {
             level = halve(&blur(&level, side), side);
             side /= 2;
-            // Dividing by the number of cells makes every level a mean over the picture.
-            let scale = (COLOUR_WEIGHT / (side * side) as f32).sqrt() * chroma;
+            // Dividing by the number of cells makes every level a mean over the image.
+            let scale = (COLOR_WEIGHT / (side * side) as f32).sqrt() * chroma;
             features.extend(level.iter().map(|value| value * scale));
         }
     }
@@ -177,10 +177,10 @@ fn push_strokes(lightness: &[f32], features: &mut Vec<f32>) {
                 continue;
             }
             let turn = dy.atan2(dx) / std::f32::consts::TAU + 0.5; // 0 to 1
-            let (directions, direction_shares) = neighbours(turn * DIRECTIONS as f32);
+            let (directions, direction_shares) = neighbors(turn * DIRECTIONS as f32);
             let to_cell = |pixel: usize| (pixel as f32 + 0.5) / SIDE as f32 * CELLS as f32 - 0.5;
-            let (columns, column_shares) = neighbours(to_cell(x));
-            let (rows, row_shares) = neighbours(to_cell(y));
+            let (columns, column_shares) = neighbors(to_cell(x));
+            let (rows, row_shares) = neighbors(to_cell(y));
             for (row, row_share) in rows.into_iter().zip(row_shares) {
                 for (column, column_share) in columns.into_iter().zip(column_shares) {
                     if !(0..CELLS as i32).contains(&row) || !(0..CELLS as i32).contains(&column) {
@@ -196,14 +196,14 @@ fn push_strokes(lightness: &[f32], features: &mut Vec<f32>) {
         }
     }
     // The square root keeps one strong outline from drowning everything else (Hellinger distance), and the
-    // unit length keeps a blurred picture comparable with a crisp one.
+    // unit length keeps a blurred image comparable with a crisp one.
     let total: f32 = histogram.iter().sum();
     let scale = if total > 0.0 { total.sqrt().recip() } else { 0.0 };
     features.extend(histogram.iter().map(|value| value.sqrt() * scale));
 }
 
 /// The two whole positions around a fractional one, with their linear shares.
-fn neighbours(position: f32) -> ([i32; 2], [f32; 2]) {
+fn neighbors(position: f32) -> ([i32; 2], [f32; 2]) {
     let below = position.floor();
     let share = position - below;
     ([below as i32, below as i32 + 1], [1.0 - share, share])
@@ -249,15 +249,15 @@ mod tests {
     use super::*;
     use image::Rgb;
 
-    fn disc(centre: (f32, f32), colour: [u8; 3]) -> RgbImage {
+    fn disc(center: (f32, f32), color: [u8; 3]) -> RgbImage {
         RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
-            let inside = (x as f32 - centre.0).hypot(y as f32 - centre.1) < 20.0;
-            Rgb(if inside { colour } else { [255; 3] })
+            let inside = (x as f32 - center.0).hypot(y as f32 - center.1) < 20.0;
+            Rgb(if inside { color } else { [255; 3] })
         })
     }
 
     #[test]
-    fn white_is_lightness_one_without_colour() {
+    fn white_is_lightness_one_without_color() {
         let [lightness, a, b] = oklab_planes(&RgbImage::from_pixel(64, 64, Rgb([255; 3])));
         assert!((lightness[0] - 1.0).abs() < 1e-4 && a[0].abs() < 1e-4 && b[0].abs() < 1e-4);
     }
@@ -271,25 +271,25 @@ mod tests {
     }
 
     #[test]
-    fn a_small_shift_moves_a_picture_less_than_a_new_colour_or_shape() {
+    fn a_small_shift_moves_an_image_less_than_a_new_color_or_shape() {
         let at_home = describe(&disc((32.0, 32.0), [220, 40, 40]));
-        let distance = |picture: &RgbImage| squared_distance(&at_home, &describe(picture));
+        let distance = |image: &RgbImage| squared_distance(&at_home, &describe(image));
         let shifted = distance(&disc((33.0, 32.0), [220, 40, 40]));
         assert!(4.0 * shifted < distance(&disc((32.0, 32.0), [40, 60, 220])));
         assert!(4.0 * shifted < distance(&disc((40.0, 32.0), [220, 40, 40])));
     }
 
     #[test]
-    fn a_plain_picture_has_no_strokes() {
+    fn a_plain_image_has_no_strokes() {
         let features = describe(&RgbImage::from_pixel(64, 64, Rgb([90, 90, 90])));
         assert_eq!(features.len(), FEATURES);
-        assert!(features[COLOUR_FEATURES..].iter().all(|&stroke| stroke == 0.0));
+        assert!(features[COLOR_FEATURES..].iter().all(|&stroke| stroke == 0.0));
     }
 
     #[test]
-    fn a_palette_forgets_where_colours_are_but_not_which() {
+    fn a_palette_forgets_where_colors_are_but_not_which() {
         let at_home = palette(&disc((24.0, 32.0), [220, 40, 40]));
-        let distance = |picture: &RgbImage| squared_distance(&at_home, &palette(picture));
+        let distance = |image: &RgbImage| squared_distance(&at_home, &palette(image));
         assert!((at_home.iter().map(|root| root * root).sum::<f32>() - 1.0).abs() < 1e-3);
         assert!(distance(&disc((40.0, 32.0), [220, 40, 40])) < 1e-6);
         assert!(distance(&disc((24.0, 32.0), [40, 60, 220])) > 0.1);
@@ -297,8 +297,8 @@ mod tests {
 
     #[test]
     fn describing_with_a_palette_gives_the_same_as_each_alone() {
-        let picture = disc((30.0, 25.0), [40, 200, 90]);
-        assert_eq!(describe_with_palette(&picture), (describe(&picture), palette(&picture)));
+        let image = disc((30.0, 25.0), [40, 200, 90]);
+        assert_eq!(describe_with_palette(&image), (describe(&image), palette(&image)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! ImageReward: a BLIP whose text encoder looks at the picture.
+//! ImageReward: a BLIP whose text encoder looks at the image.
 
 use tastemaker_models::ModelError;
 use tastemaker_models::blip::{ImageReward as Network, ImageRewardFiles};
@@ -13,7 +13,7 @@ use crate::EvalError;
 /// How ImageReward introduces itself.
 pub const ENTRY: ScorerEntry = ScorerEntry {
     name: "image-reward",
-    summary: "how people rate a picture for its prompt, learnt from rankings by experts",
+    summary: "how people rate an image for its prompt, learned from rankings by experts",
     unit: "deviations from the mean of its training data; about -2 to 2",
     source: "Xu et al. 2023 (arXiv 2304.05977), THUDM/ImageReward ImageReward.pt",
 };

@@ -6,7 +6,7 @@ const TOLERANCE: f64 = 1e-4;
 /// Steps after which the search ends in any case; the embedded art takes about a hundred.
 const MOST_STEPS: usize = 1000;
 
-/// Weights that minimise the mean of `-ln sigmoid(weights . difference)` plus `l2 / 2 * |weights|^2`.
+/// Weights that minimize the mean of `-ln sigmoid(weights . difference)` plus `l2 / 2 * |weights|^2`.
 ///
 /// Accelerated gradient descent, its step set by a bound on the curvature, restarted whenever momentum leads uphill.
 /// The problem is strictly convex, so the answer does not depend on where the search starts.

@@ -1,4 +1,4 @@
-//! Scorers: what says how good a picture is for its prompt.
+//! Scorers: what says how good an image is for its prompt.
 
 pub mod aesthetic;
 pub mod clip_score;
@@ -34,10 +34,10 @@ pub use seen::Seen;
 pub use self_check::{CheckRow, Disturbance, self_check};
 pub use tower::Tower;
 
-/// A picture together with the prompt it answers.
+/// An image together with the prompt it answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
-    /// The picture.
+    /// The image.
     pub image: &'a RgbImage,
     /// The prompt.
     pub prompt: &'a str,
@@ -54,7 +54,7 @@ pub fn caption_of(captions: &HashMap<String, usize>, prompt: &str) -> Result<usi
         .ok_or_else(|| EvalError::UnknownPrompt { prompt: prompt.to_owned(), n_captions: captions.len() })
 }
 
-/// Something that scores pictures for prompts. Higher is better.
+/// Something that scores images for prompts. Higher is better.
 pub trait Scorer {
     /// Name of the entry in [`SCORERS`], followed by what sets this one apart from others of the entry.
     fn name(&self) -> &str;
@@ -92,7 +92,7 @@ pub trait Scorer {
 fn checked(name: &str, items: &[Item<'_>], scores: Vec<f64>) -> Result<Vec<f64>, EvalError> {
     match scores.iter().position(|score| !score.is_finite()) {
         None => Ok(scores),
-        Some(item) => Err(EvalError::PictureScore {
+        Some(item) => Err(EvalError::ImageScore {
             scorer: name.to_owned(),
             item,
             prompt: items[item].prompt.to_owned(),

@@ -1,9 +1,9 @@
-//! A judge that no trained network has a say in: which real artwork does a picture come closest to?
+//! A judge that no trained network has a say in: which real artwork does an image come closest to?
 //!
 //! The judge describes every real artwork once in the fixed feature space of [`features`](super::features).
-//! Asked about a picture, it measures the squared distance `d^2` to every artwork and reads
+//! Asked about an image, it measures the squared distance `d^2` to every artwork and reads
 //!
-//! `log p(caption, style | picture) = log_softmax(-d^2 / TEMPERATURE)`.
+//! `log p(caption, style | image) = log_softmax(-d^2 / TEMPERATURE)`.
 //!
 //! Its own reliability on real art that was blurred, shifted, compressed or tinted is measured by
 //! [`self_check`](super::self_check), and belongs in every report that quotes it.
@@ -15,8 +15,8 @@ use image::RgbImage;
 
 /// Squared distance over which a probability falls by a factor e.
 ///
-/// About what a shift, blur or compression moves a picture (0.01 to 0.08). Smaller values predict disturbed
-/// real art slightly better, but leave nothing to compare between two pictures that are both clearly right.
+/// About what a shift, blur or compression moves an image (0.01 to 0.08). Smaller values predict disturbed
+/// real art slightly better, but leave nothing to compare between two images that are both clearly right.
 pub const TEMPERATURE: f64 = 0.02;
 
 /// One real artwork of the gallery.
@@ -26,7 +26,7 @@ pub struct Artwork {
     pub caption: usize,
     /// Index of its style.
     pub style: usize,
-    /// The picture.
+    /// The image.
     pub image: RgbImage,
 }
 
@@ -39,7 +39,7 @@ pub struct Judge {
     features: Vec<Vec<f32>>,    // of each artwork
 }
 
-/// What the judge sees in one picture.
+/// What the judge sees in one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
     /// Caption of the nearest artwork.
@@ -85,17 +85,17 @@ impl Judge {
         self.n_styles
     }
 
-    /// Reads one picture. A picture that is not 64 x 64 is resampled first.
-    pub fn read(&self, picture: &RgbImage) -> Reading {
-        self.read_described(&describe(picture))
+    /// Reads one image. An image that is not 64 x 64 is resampled first.
+    pub fn read(&self, image: &RgbImage) -> Reading {
+        self.read_described(&describe(image))
     }
 
-    /// Reads one picture from what [`describe`] made of it, for callers that need both.
+    /// Reads one image from what [`describe`] made of it, for callers that need both.
     pub(super) fn read_described(&self, seen: &[f32]) -> Reading {
         self.reading(self.features.iter().map(|artwork| squared_distance(seen, artwork)))
     }
 
-    /// Reads several pictures at once: the same readings, with one pass over the gallery, which no cache holds.
+    /// Reads several images at once: the same readings, with one pass over the gallery, which no cache holds.
     pub(super) fn read_all_described(&self, seen: &[&[f32]]) -> Vec<Reading> {
         let mut distances = vec![Vec::with_capacity(self.features.len()); seen.len()];
         for artwork in &self.features {
@@ -106,7 +106,7 @@ impl Judge {
         distances.into_iter().map(|distances| self.reading(distances)).collect()
     }
 
-    /// The reading of a picture at these squared distances from the artworks of the gallery.
+    /// The reading of an image at these squared distances from the artworks of the gallery.
     fn reading(&self, distances: impl IntoIterator<Item = f32>) -> Reading {
         let mut nearest = 0;
         let mut nearest_distance = f64::INFINITY;
@@ -132,17 +132,17 @@ impl Judge {
         }
     }
 
-    /// `log p(caption, style | picture)`: what win rates compare. Higher is better.
+    /// `log p(caption, style | image)`: what win rates compare. Higher is better.
     ///
     /// # Panics
     /// If `caption` or `style` is out of range.
-    pub fn score(&self, picture: &RgbImage, caption: usize, style: usize) -> f64 {
-        self.read(picture).score(caption, style)
+    pub fn score(&self, image: &RgbImage, caption: usize, style: usize) -> f64 {
+        self.read(image).score(caption, style)
     }
 }
 
 impl Reading {
-    /// `log p(caption, style | picture)`. Higher is better.
+    /// `log p(caption, style | image)`. Higher is better.
     ///
     /// # Panics
     /// If `caption` or `style` is out of range.
@@ -150,7 +150,7 @@ impl Reading {
         self.caption_row(caption)[style]
     }
 
-    /// `log p(caption | picture)`, whatever the style. Higher is better.
+    /// `log p(caption | image)`, whatever the style. Higher is better.
     ///
     /// # Panics
     /// If `caption` is out of range.
@@ -159,7 +159,7 @@ impl Reading {
     }
 
     /// Whether the nearest artwork shows `caption`, in any style. Artworks that are equally near all count: some
-    /// styles draw two captions with the very same picture.
+    /// styles draw two captions with the very same image.
     ///
     /// # Panics
     /// If `caption` is out of range.
@@ -168,7 +168,7 @@ impl Reading {
         self.caption_row(caption).contains(&likeliest)
     }
 
-    /// The likeliest style of a picture known to be meant as `caption`.
+    /// The likeliest style of an image known to be meant as `caption`.
     ///
     /// # Panics
     /// If `caption` is out of range.
@@ -195,7 +195,7 @@ pub const ENTRY: ScorerEntry = ScorerEntry {
     name: "nearest-art",
     summary: "log probability of the prompt's caption (and target style) by distance to real artworks",
     unit: "nats",
-    source: "fixed formula: Oklab colour pyramid and orientation histograms (Dalal and Triggs, CVPR 2005)",
+    source: "fixed formula: Oklab color pyramid and orientation histograms (Dalal and Triggs, CVPR 2005)",
 };
 
 #[cfg(test)]
@@ -209,8 +209,8 @@ mod tests {
             caption,
             style,
             image: RgbImage::from_fn(64, 64, |x, y| {
-                let centre = if caption == 0 { 20.0 } else { 44.0 };
-                let inside = (x as f32 - centre).hypot(y as f32 - 32.0) < 14.0;
+                let center = if caption == 0 { 20.0 } else { 44.0 };
+                let inside = (x as f32 - center).hypot(y as f32 - 32.0) < 14.0;
                 Rgb(if !inside {
                     [255; 3]
                 } else if style == 0 {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_pictures_together_changes_nothing() {
+    fn reading_images_together_changes_nothing() {
         let gallery = gallery();
         let judge = Judge::new(&gallery, 2, 2).unwrap();
         let described: Vec<Vec<f32>> = gallery.iter().map(|artwork| describe(&artwork.image)).collect();

@@ -1,9 +1,9 @@
-//! Several scorers asked about the same pictures.
+//! Several scorers asked about the same images.
 
 use super::{Item, Scorer, Seen};
 use crate::EvalError;
 
-/// Pictures that scorers look at together unless told otherwise.
+/// Images that scorers look at together unless told otherwise.
 const BATCH: usize = 8;
 
 /// Scorers in the order in which their scores are reported.
@@ -18,7 +18,7 @@ impl Panel {
         Self { scorers, batch_size: BATCH }
     }
 
-    /// The same with another number of pictures in one forward pass, 1 at least.
+    /// The same with another number of images in one forward pass, 1 at least.
     pub fn with_batch_size(self, batch_size: usize) -> Self {
         Self { batch_size: batch_size.max(1), ..self }
     }
@@ -41,7 +41,7 @@ impl Panel {
         self.scorers.iter().any(|scorer| scorer.needs_prompt())
     }
 
-    /// What every scorer says about every item. Scorers that see pictures alike share what they see.
+    /// What every scorer says about every item. Scorers that see images alike share what they see.
     ///
     /// # Shapes
     /// `[scorers][items]`.

@@ -1,7 +1,7 @@
 //! Bicubic resizing of bytes, bit for bit as Pillow does it.
 //!
 //! Two passes, across and then down, each with weights of 22 bits and a result rounded to a byte. Scores are compared with
-//! published ones to the fourth digit, which a resizer that is off by one in some pixels does not keep. A picture more than
+//! published ones to the fourth digit, which a resizer that is off by one in some pixels does not keep. An image more than
 //! twice as high as wide is first made lower, as Pillow 13 does; Pillow 11 began with the width there, too.
 //!
 //! Source: `python-pillow/Pillow:src/libImaging/Resample.c`, `ImagingResample` with `BICUBIC` for 8 bits a channel.
@@ -90,11 +90,11 @@ fn taps(from: u32, to: u32) -> Vec<Taps> {
     let support = SUPPORT * stretch;
     (0..to)
         .map(|at| {
-            let centre = (f64::from(at) + 0.5) * scale;
-            let first = (centre - support + 0.5).max(0.0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from as usize);
+            let center = (f64::from(at) + 0.5) * scale;
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(from as usize);
             let weights: Vec<f64> =
-                (first..end).map(|x| bicubic((x as f64 - centre + 0.5) * (1.0 / stretch))).collect();
+                (first..end).map(|x| bicubic((x as f64 - center + 0.5) * (1.0 / stretch))).collect();
             let total: f64 = weights.iter().sum();
             let fixed = |weight: f64| {
                 let weight = weight / total * f64::from(1u32 << PRECISION);
@@ -124,7 +124,7 @@ mod tests {
     use image::Rgb;
 
     #[test]
-    fn one_colour_stays_one_colour() {
+    fn one_color_stays_one_color() {
         for (from, to) in [((7, 5), (224, 160)), ((500, 3), (224, 1)), ((1, 1), (9, 9))] {
             let image = RgbImage::from_pixel(from.0, from.1, Rgb([0, 128, 255]));
             let resized = resize(&image, to.0, to.1);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_size_is_the_same_picture() {
+    fn the_same_size_is_the_same_image() {
         let image = RgbImage::from_fn(6, 4, |x, y| Rgb([(x * 40) as u8, (y * 60) as u8, (x * y) as u8]));
         assert_eq!(resize(&image, 6, 4), image);
     }

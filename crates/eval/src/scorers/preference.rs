@@ -1,12 +1,12 @@
-//! A small learnt scorer: which of two pictures of one caption would whoever ranked the pairs prefer?
+//! A small learned scorer: which of two images of one caption would whoever ranked the pairs prefer?
 //!
-//! Every picture gets a score, and the difference of two scores is read as the log-odds that the first is preferred
-//! (Bradley and Terry). The score is linear in fixed [`features`](super::features) of the picture and, where a judge is
+//! Every image gets a score, and the difference of two scores is read as the log-odds that the first is preferred
+//! (Bradley and Terry). The score is linear in fixed [`features`](super::features) of the image and, where a judge is
 //! at hand, in how surely the judge sees the wanted caption in it:
 //!
-//! `score(picture, caption) = weights . features(picture) + weight * evidence(picture, caption)`.
+//! `score(image, caption) = weights . features(image) + weight * evidence(image, caption)`.
 //!
-//! The weights minimise the mean of `-ln sigmoid(score(winner) - score(loser))` over the training pairs plus
+//! The weights minimize the mean of `-ln sigmoid(score(winner) - score(loser))` over the training pairs plus
 //! `L2 / 2 * |weights|^2`. No network under test has a say in it; how far the scorer can be trusted is measured by
 //! [`check_preference`](super::check_preference), and belongs in every report that quotes it.
 
@@ -21,23 +21,23 @@ use std::collections::{BTreeSet, HashMap};
 use tastemaker_math::intervals::WinCount;
 use tastemaker_math::{Keyed, Stream};
 
-/// Weight of the penalty on large weights; accuracy on left-out training captions is flat from 1e-4 to 1e-3.
+/// Weight of the penalty on large weights; accuracy on skipped training captions is flat from 1e-4 to 1e-3.
 pub const L2: f64 = 3e-4;
 
-/// Of so many ranked pairs, one is learnt in a [degraded](degrade) copy as well.
+/// Of so many ranked pairs, one is learned in a [degraded](degrade) copy as well.
 const DEGRADED_EVERY: usize = 3;
 
 /// Log probability of a caption, in nats, below which the evidence for it falls no further. It also stands for
 /// captions without any artwork, whose log probability is minus infinity.
 const LEAST_CAPTION_SCORE: f64 = -10.0;
 
-/// What the score is linear in: the features of the picture, its palette, the evidence for its caption.
+/// What the score is linear in: the features of the image, its palette, the evidence for its caption.
 const INPUTS: usize = FEATURES + PALETTE + 1;
 
-/// Two pictures of one caption, the better one known.
+/// Two images of one caption, the better one known.
 #[derive(Clone, Copy, Debug)]
 pub struct RankedImages<'a> {
-    /// The picture that was preferred.
+    /// The image that was preferred.
     pub winner: &'a RgbImage,
     /// The other one, of the same size.
     pub loser: &'a RgbImage,
@@ -58,7 +58,7 @@ pub struct PreferenceScorer<'a> {
 /// How [`PreferenceScorer`] introduces itself.
 pub const ENTRY: ScorerEntry = ScorerEntry {
     name: "preference",
-    summary: "log-odds of being preferred, learnt from ranked pairs over fixed picture features",
+    summary: "log-odds of being preferred, learned from ranked pairs over fixed image features",
     unit: "nats",
     source: "Bradley and Terry (Biometrika 1952), with the loss of PickScore (Kirstain et al., NeurIPS 2023)",
 };
@@ -66,11 +66,11 @@ pub const ENTRY: ScorerEntry = ScorerEntry {
 impl<'a> PreferenceScorer<'a> {
     /// Learns from ranked pairs, a third of them also in a degraded copy drawn by `seed`.
     ///
-    /// `captions` are the prompts in the order of their indices. With a `judge`, the score also weighs whether the picture
+    /// `captions` are the prompts in the order of their indices. With a `judge`, the score also weighs whether the image
     /// shows its caption; it learns how much that matters only from pairs whose losers show something else.
     ///
     /// # Errors
-    /// No pairs, a caption that `captions` or the judge does not have, or two pictures of different sizes.
+    /// No pairs, a caption that `captions` or the judge does not have, or two images of different sizes.
     pub fn fit(
         pairs: &[RankedImages<'_>],
         captions: &[String],
@@ -99,22 +99,22 @@ impl<'a> PreferenceScorer<'a> {
         })
     }
 
-    /// The score of a picture for a caption. Higher is better.
+    /// The score of an image for a caption. Higher is better.
     ///
     /// # Units
-    /// Nats, up to a constant: only differences between pictures of one caption mean something.
+    /// Nats, up to a constant: only differences between images of one caption mean something.
     ///
     /// # Panics
     /// If there is a judge and it does not know `caption`.
-    pub fn score_image(&self, picture: &RgbImage, caption: usize) -> f64 {
-        let (features, palette) = describe_with_palette(picture);
+    pub fn score_image(&self, image: &RgbImage, caption: usize) -> f64 {
+        let (features, palette) = describe_with_palette(image);
         let reading = self.judge.map(|judge| judge.read_described(&features));
         dot(&inputs(&features, &palette, reading.as_ref(), caption), &self.weights)
     }
 
-    /// The score of a picture together with a judge's reading of it, for callers that need both.
-    pub(super) fn score_and_read(&self, picture: &RgbImage, caption: usize, judge: &Judge) -> (f64, Reading) {
-        let (features, palette) = describe_with_palette(picture);
+    /// The score of an image together with a judge's reading of it, for callers that need both.
+    pub(super) fn score_and_read(&self, image: &RgbImage, caption: usize, judge: &Judge) -> (f64, Reading) {
+        let (features, palette) = describe_with_palette(image);
         let reading = judge.read_described(&features);
         let evidence = self.judge.is_some().then_some(&reading);
         (dot(&inputs(&features, &palette, evidence, caption), &self.weights), reading)
@@ -132,13 +132,13 @@ impl<'a> PreferenceScorer<'a> {
         WinCount::of_scores(&winners, &losers)
     }
 
-    /// Number of ranked pairs it learnt from, degraded copies not counted.
+    /// Number of ranked pairs it learned from, degraded copies not counted.
     pub fn n_train_pairs(&self) -> usize {
         self.n_train_pairs
     }
 
-    /// Whether it learnt from any pair of this caption.
-    pub fn learnt_from(&self, caption: usize) -> bool {
+    /// Whether it learned from any pair of this caption.
+    pub fn learned_from(&self, caption: usize) -> bool {
         self.train_captions.contains(&caption)
     }
 }
@@ -184,26 +184,26 @@ fn differences(
         degraded.iter().map(|((winner, loser), caption)| RankedImages { winner, loser, caption: *caption });
     let all: Vec<RankedImages<'_>> = pairs.iter().copied().chain(copies).collect();
 
-    // A picture usually takes part in several pairs: for each caption it is described once.
+    // An image usually takes part in several pairs: for each caption it is described once.
     let mut jobs: Vec<(&RgbImage, usize)> = Vec::new();
     let mut places: HashMap<(*const RgbImage, usize), usize> = HashMap::new();
     for &RankedImages { winner, loser, caption } in &all {
-        for picture in [winner, loser] {
-            places.entry((picture, caption)).or_insert_with(|| {
-                jobs.push((picture, caption));
+        for image in [winner, loser] {
+            places.entry((image, caption)).or_insert_with(|| {
+                jobs.push((image, caption));
                 jobs.len() - 1
             });
         }
     }
     let inputs = inputs_of_all(&jobs, judge);
     let difference = |&RankedImages { winner, loser, caption }: &RankedImages<'_>| {
-        let of = |picture: *const RgbImage| &inputs[places[&(picture, caption)]];
+        let of = |image: *const RgbImage| &inputs[places[&(image, caption)]];
         of(winner).iter().zip(of(loser)).map(|(winner, loser)| winner - loser).collect()
     };
     Ok(all.iter().map(difference).collect())
 }
 
-/// Inputs of every (picture, caption), on all cores: describing is nearly all the work of a fit.
+/// Inputs of every (image, caption), on all cores: describing is nearly all the work of a fit.
 fn inputs_of_all(jobs: &[(&RgbImage, usize)], judge: Option<&Judge>) -> Vec<Vec<f32>> {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -222,7 +222,7 @@ fn inputs_of_part(jobs: &[(&RgbImage, usize)], judge: Option<&Judge>) -> Vec<Vec
     const READ_AT_ONCE: usize = 8;
     let mut all = Vec::with_capacity(jobs.len());
     for jobs in jobs.chunks(READ_AT_ONCE) {
-        let described: Vec<_> = jobs.iter().map(|(picture, _)| describe_with_palette(picture)).collect();
+        let described: Vec<_> = jobs.iter().map(|(image, _)| describe_with_palette(image)).collect();
         let features: Vec<&[f32]> = described.iter().map(|(features, _)| features.as_slice()).collect();
         let readings = judge.map(|judge| judge.read_all_described(&features));
         for (place, (&(_, caption), (features, palette))) in jobs.iter().zip(&described).enumerate() {
@@ -233,11 +233,11 @@ fn inputs_of_part(jobs: &[(&RgbImage, usize)], judge: Option<&Judge>) -> Vec<Vec
     all
 }
 
-/// Both pictures in a worse state, the winner still the better one: disturbed in every way at once, or blended
+/// Both images in a worse state, the winner still the better one: disturbed in every way at once, or blended
 /// with each other a quarter apart, sharp or blurred. Which of these is drawn by (`seed`, `index`).
 ///
-/// A model paints neither crisp art nor one style at a time, so a scorer that knew nothing else would be asked about
-/// pictures unlike any it has learnt from.
+/// A model generates neither crisp art nor one style at a time, so a scorer that knew nothing else would be asked about
+/// images unlike any it has learned from.
 fn degrade(pair: &RankedImages<'_>, index: u64, seed: u64) -> Result<(RgbImage, RgbImage), EvalError> {
     let &RankedImages { winner, loser, .. } = pair;
     let mut keyed = Keyed::new(seed, Stream::Data, index, 0);
@@ -255,7 +255,7 @@ fn degrade(pair: &RankedImages<'_>, index: u64, seed: u64) -> Result<(RgbImage, 
     }
 }
 
-/// The picture that lies `share` of the way from one to the other, value by value; both are of one size.
+/// The image that lies `share` of the way from one to the other, value by value; both are of one size.
 pub(super) fn blend(from: &RgbImage, to: &RgbImage, share: f32) -> RgbImage {
     let mut blended = from.clone();
     for (value, &to) in blended.iter_mut().zip(to.iter()) {
@@ -271,10 +271,10 @@ mod tests {
     use image::Rgb;
 
     /// A disc at `x` on white.
-    fn disc(x: f32, colour: [u8; 3]) -> RgbImage {
+    fn disc(x: f32, color: [u8; 3]) -> RgbImage {
         RgbImage::from_fn(64, 64, |to_x, to_y| {
             let inside = (to_x as f32 - x).hypot(to_y as f32 - 32.0) < 12.0;
-            Rgb(if inside { colour } else { [255; 3] })
+            Rgb(if inside { color } else { [255; 3] })
         })
     }
 
@@ -285,7 +285,7 @@ mod tests {
         ["left", "middle", "right"].map(str::to_owned)
     }
 
-    /// Discs left and right, red and blue: the art a preference for red is learnt from.
+    /// Discs left and right, red and blue: the art a preference for red is learned from.
     fn discs() -> Vec<[RgbImage; 2]> {
         [16.0, 48.0].map(|x| [disc(x, RED), disc(x, BLUE)]).to_vec()
     }
@@ -301,7 +301,7 @@ mod tests {
         let scorer = PreferenceScorer::fit(&red_over_blue(&art), &names(), None, 0).unwrap();
         let (red, blue) = (disc(32.0, RED), disc(32.0, BLUE));
         assert!(scorer.score_image(&red, 1) > scorer.score_image(&blue, 1) + 0.5);
-        assert!(scorer.learnt_from(0) && !scorer.learnt_from(1));
+        assert!(scorer.learned_from(0) && !scorer.learned_from(1));
         assert_eq!(scorer.n_train_pairs(), 2);
     }
 
@@ -327,7 +327,7 @@ mod tests {
             .map(|([red, _], caption)| Artwork { caption, style: 0, image: red.clone() })
             .collect();
         let judge = Judge::new(&gallery, 3, 1).unwrap();
-        // Each picture wins for its own caption and loses for the other: no preference between the pictures themselves.
+        // Each image wins for its own caption and loses for the other: no preference between the images themselves.
         let [left, right] = [&art[0][0], &art[1][0]];
         let pairs = [
             RankedImages { winner: left, loser: right, caption: 0 },

@@ -1,4 +1,4 @@
-//! How far a preference scorer can be trusted: it ranks real art of captions it has not learnt from.
+//! How far a preference scorer can be trusted: it ranks real art of captions it has not learned from.
 
 use super::Scorer;
 use super::nearest_art::{Artwork, Judge, Reading};
@@ -11,12 +11,12 @@ use std::collections::HashMap;
 use tastemaker_math::intervals::WinCount;
 use tastemaker_math::{Keyed, Stream};
 
-/// What a preference scorer learnt from, and how it fared on held-out captions.
+/// What a preference scorer learned from, and how it fared on held-out captions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScorerCheck {
     /// Name of the scorer.
     pub name: String,
-    /// Ranked pairs it learnt from.
+    /// Ranked pairs it learned from.
     pub n_train_pairs: usize,
     /// How it fared, one kind of held-out pairs after the other; the first is undisturbed real art.
     pub rows: Vec<ScorerCheckRow>,
@@ -52,7 +52,7 @@ pub struct StyleTaste<'a> {
 
 /// Pairs that prefer a style: the artwork of each caption in the target style over that in every other style.
 ///
-/// Equal pictures make no pair, since neither can be better.
+/// Equal images make no pair, since neither can be better.
 pub fn style_pairs<'a>(
     gallery: &'a [Artwork],
     taste: StyleTaste<'_>,
@@ -77,7 +77,7 @@ pub fn style_pairs<'a>(
 /// Pairs that prefer the right motif: the artwork of each caption in style `target` over that of another of the
 /// `captions` in the same style, drawn by `seed`.
 ///
-/// Equal pictures make no pair: some styles draw two captions alike.
+/// Equal images make no pair: some styles draw two captions alike.
 pub fn motif_pairs<'a>(
     gallery: &'a [Artwork],
     target: usize,
@@ -107,7 +107,7 @@ pub fn motif_pairs<'a>(
 /// `judge` is the one the scorer asks, if it asks one.
 ///
 /// # Errors
-/// No pairs, a caption the scorer has learnt from, or a picture that cannot be disturbed.
+/// No pairs, a caption the scorer has learned from, or an image that cannot be disturbed.
 pub fn check_preference(
     scorer: &PreferenceScorer<'_>,
     judge: &Judge,
@@ -151,7 +151,7 @@ pub fn check_preference(
 /// one the scorer asks, if it asks one.
 ///
 /// # Errors
-/// No pairs, or a caption the scorer has learnt from.
+/// No pairs, or a caption the scorer has learned from.
 pub fn check_pairs(
     scorer: &PreferenceScorer<'_>,
     judge: &Judge,
@@ -159,14 +159,14 @@ pub fn check_pairs(
     name: &str,
     pairs: &[RankedImages<'_>],
 ) -> Result<ScorerCheckRow, EvalError> {
-    if let Some(pair) = pairs.iter().find(|pair| scorer.learnt_from(pair.caption)) {
+    if let Some(pair) = pairs.iter().find(|pair| scorer.learned_from(pair.caption)) {
         return Err(EvalError::CaptionNotHeldOut { caption: pair.caption });
     }
-    // A picture usually takes part in several pairs: it is read once.
+    // An image usually takes part in several pairs: it is read once.
     let mut known: HashMap<(*const RgbImage, usize), (f64, f64)> = HashMap::new();
-    let mut scores = |picture: &RgbImage, caption: usize| {
-        *known.entry((picture, caption)).or_insert_with(|| {
-            let (score, reading) = scorer.score_and_read(picture, caption, judge);
+    let mut scores = |image: &RgbImage, caption: usize| {
+        *known.entry((image, caption)).or_insert_with(|| {
+            let (score, reading) = scorer.score_and_read(image, caption, judge);
             (score, judged(&reading, caption))
         })
     };
@@ -209,7 +209,7 @@ fn one_of_each_caption<'a>(pairs: &[RankedImages<'a>], seed: u64) -> Vec<RankedI
 }
 
 fn disturbed(pair: &RankedImages<'_>) -> Result<(RgbImage, RgbImage, usize), EvalError> {
-    let disturb = |picture| Disturbance::Everything.apply(picture, pair.caption as u64);
+    let disturb = |image| Disturbance::Everything.apply(image, pair.caption as u64);
     Ok((disturb(pair.winner)?, disturb(pair.loser)?, pair.caption))
 }
 
@@ -259,13 +259,13 @@ mod tests {
             assert!(row.judge_accuracy >= 0.95 && row.agreement >= accuracy - 0.02, "{row:?}");
         }
 
-        // What it has learnt from proves nothing about it.
+        // What it has learned from proves nothing about it.
         let caption = train[5];
         let error = check_preference(&scorer, &judge, &gallery, FLUENT_FLAT, &[held_out[0], caption], 0);
         assert_eq!(
             error.unwrap_err().to_string(),
             format!(
-                "caption {caption} is not held out: the preference scorer learnt from it, \
+                "caption {caption} is not held out: the preference scorer learned from it, \
                  so it cannot be checked on it"
             )
         );
@@ -274,24 +274,24 @@ mod tests {
     /// Three captions in two styles; captions 0 and 1 share their drawing in style 0.
     fn flat_gallery() -> Vec<Artwork> {
         [(0, 0, 10), (0, 1, 200), (1, 0, 10), (1, 1, 220), (2, 0, 90), (2, 1, 90)]
-            .map(|(caption, style, grey)| Artwork {
+            .map(|(caption, style, gray)| Artwork {
                 caption,
                 style,
-                image: RgbImage::from_pixel(64, 64, Rgb([grey; 3])),
+                image: RgbImage::from_pixel(64, 64, Rgb([gray; 3])),
             })
             .to_vec()
     }
 
     #[test]
-    fn equal_pictures_make_no_pair() {
+    fn equal_images_make_no_pair() {
         let gallery = flat_gallery();
         let taste = StyleTaste { target: 0, others: &[1] };
-        let greys = |pairs: Vec<RankedImages<'_>>| -> Vec<(u8, u8, usize)> {
+        let grays = |pairs: Vec<RankedImages<'_>>| -> Vec<(u8, u8, usize)> {
             pairs.iter().map(|pair| (pair.winner[(0, 0)][0], pair.loser[(0, 0)][0], pair.caption)).collect()
         };
-        assert_eq!(greys(style_pairs(&gallery, taste, &[0, 2])), [(10, 200, 0)]);
-        assert_eq!(greys(motif_pairs(&gallery, 0, &[0, 1, 2], 7)), [(10, 90, 0), (10, 90, 1), (90, 10, 2)]);
-        assert_eq!(greys(motif_pairs(&gallery, 0, &[0, 1], 7)), []);
+        assert_eq!(grays(style_pairs(&gallery, taste, &[0, 2])), [(10, 200, 0)]);
+        assert_eq!(grays(motif_pairs(&gallery, 0, &[0, 1, 2], 7)), [(10, 90, 0), (10, 90, 1), (90, 10, 2)]);
+        assert_eq!(grays(motif_pairs(&gallery, 0, &[0, 1], 7)), []);
     }
 
     #[test]
@@ -300,8 +300,8 @@ mod tests {
         let judge = Judge::new(&gallery, 3, 2).unwrap();
         let names = ["a", "b", "c"].map(str::to_owned);
         let [dark, light] = [&gallery[0].image, &gallery[1].image];
-        let learnt = [ranked(dark, light, 0)];
-        let scorer = PreferenceScorer::fit(&learnt, &names, None, 0).unwrap();
+        let learned = [ranked(dark, light, 0)];
+        let scorer = PreferenceScorer::fit(&learned, &names, None, 0).unwrap();
         let pairs = [ranked(dark, light, 1), ranked(light, dark, 2)];
         let row = |judged: fn(&Reading, usize) -> f64, pairs: &[RankedImages<'_>]| {
             check_pairs(&scorer, &judge, judged, "made up", pairs)

@@ -1,7 +1,7 @@
 //! What OpenCLIP's tokenizer does to a prompt before it splits it.
 //!
 //! Prompts typed by people have curly quotes and entities of HTML in them, and other ids mean another score. What ftfy does
-//! beyond that, above all undoing text that was decoded wrongly, is left out.
+//! beyond that, above all undoing text that was decoded wrongly, is skipped.
 //!
 //! Source: `basic_clean` in `mlfoundations/open_clip:src/open_clip/tokenizer.py`; ftfy's `uncurl_quotes`,
 //! `fix_latin_ligatures` and `fix_character_width`.

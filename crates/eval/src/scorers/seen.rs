@@ -1,4 +1,4 @@
-//! What was already made of the pictures at hand, so that scorers that see alike look once.
+//! What was already made of the images at hand, so that scorers that see alike look once.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The pictures of the items as a network sees them; made once for each transform.
+    /// The images of the items as a network sees them; made once for each transform.
     ///
     /// # Shapes
     /// `[n, 3, side, side]`, f32.
@@ -28,13 +28,13 @@ impl Seen {
         if let Some(pixels) = self.pixels.get(&transform) {
             return Ok(pixels.shallow_clone());
         }
-        let pictures: Vec<&RgbImage> = items.iter().map(|item| item.image).collect();
-        let pixels = transform.pixels(&pictures)?;
+        let images: Vec<&RgbImage> = items.iter().map(|item| item.image).collect();
+        let pixels = transform.pixels(&images)?;
         self.pixels.insert(transform, pixels.shallow_clone());
         Ok(pixels)
     }
 
-    /// What a network makes of the pictures; asked once for each network and transform. `network` tells networks that are in
+    /// What a network makes of the images; asked once for each network and transform. `network` tells networks that are in
     /// memory together apart.
     ///
     /// # Errors

@@ -7,10 +7,10 @@ use image::{Rgb, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 use tastemaker_math::{Keyed, Stream};
 
-/// One way to disturb a picture without changing what it shows.
+/// One way to disturb an image without changing what it shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Disturbance {
-    /// The picture as it is.
+    /// The image as it is.
     None,
     /// Gaussian blur.
     Blur {
@@ -57,23 +57,23 @@ pub const DISTURBANCES: [(&str, Disturbance); 9] = [
     ("shift, 2 px", Disturbance::Shift { x: -2, y: 1 }),
     ("JPEG, quality 40", Disturbance::Jpeg { quality: 40 }),
     ("half resolution", Disturbance::Coarse { factor: 2 }),
-    ("colour cast", Disturbance::Tint { steps: 16.0 }),
+    ("color cast", Disturbance::Tint { steps: 16.0 }),
     ("all at once", Disturbance::Everything),
 ];
 
 impl Disturbance {
-    /// The disturbed picture. Noise depends on `index`, the picture's number, and nothing else.
+    /// The disturbed image. Noise depends on `index`, the image's number, and nothing else.
     ///
     /// # Errors
-    /// If the JPEG coder refuses the picture.
-    pub fn apply(self, picture: &RgbImage, index: u64) -> Result<RgbImage, EvalError> {
-        let (width, height) = picture.dimensions();
+    /// If the JPEG coder refuses the image.
+    pub fn apply(self, image: &RgbImage, index: u64) -> Result<RgbImage, EvalError> {
+        let (width, height) = image.dimensions();
         Ok(match self {
-            Self::None => picture.clone(),
-            Self::Blur { sigma } => imageops::blur(picture, sigma),
+            Self::None => image.clone(),
+            Self::Blur { sigma } => imageops::blur(image, sigma),
             Self::Noise { sigma } => {
                 let mut noise = Keyed::new(0, Stream::Data, index, 0);
-                let mut noisy = picture.clone();
+                let mut noisy = image.clone();
                 for value in noisy.iter_mut() {
                     *value = to_byte(f32::from(*value) + sigma * noise.normal() as f32);
                 }
@@ -81,21 +81,21 @@ impl Disturbance {
             }
             Self::Shift { x, y } => RgbImage::from_fn(width, height, |to_x, to_y| {
                 let from = |to: u32, by: i32, size: u32| (to as i32 - by).clamp(0, size as i32 - 1) as u32;
-                *picture.get_pixel(from(to_x, x, width), from(to_y, y, height))
+                *image.get_pixel(from(to_x, x, width), from(to_y, y, height))
             }),
             Self::Jpeg { quality } => {
                 let mut bytes = Vec::new();
-                JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(picture)?;
+                JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(image)?;
                 image::load_from_memory_with_format(&bytes, image::ImageFormat::Jpeg)?.into_rgb8()
             }
             Self::Coarse { factor } => {
                 let (small_width, small_height) = ((width / factor).max(1), (height / factor).max(1));
                 let small =
-                    imageops::resize(picture, small_width, small_height, imageops::FilterType::Triangle);
+                    imageops::resize(image, small_width, small_height, imageops::FilterType::Triangle);
                 imageops::resize(&small, width, height, imageops::FilterType::Triangle)
             }
             Self::Tint { steps } => {
-                let mut tinted = picture.clone();
+                let mut tinted = image.clone();
                 for Rgb([r, g, b]) in tinted.pixels_mut() {
                     let flatter = |value: u8| 128.0 + (f32::from(value) - 128.0) * (1.0 - steps / 256.0);
                     *r = to_byte(flatter(*r) + steps / 2.0);
@@ -112,7 +112,7 @@ impl Disturbance {
                     Self::Tint { steps: 16.0 },
                     Self::Jpeg { quality: 40 },
                 ];
-                let mut disturbed = picture.clone();
+                let mut disturbed = image.clone();
                 for link in chain {
                     disturbed = link.apply(&disturbed, index)?;
                 }
@@ -142,7 +142,7 @@ pub struct CheckRow {
 /// Lets the judge read every `stride`-th artwork of the gallery under each of [`DISTURBANCES`].
 ///
 /// # Errors
-/// An empty gallery, or a picture that cannot be disturbed.
+/// An empty gallery, or an image that cannot be disturbed.
 pub fn self_check(judge: &Judge, gallery: &[Artwork], stride: usize) -> Result<Vec<CheckRow>, EvalError> {
     if gallery.is_empty() {
         return Err(EvalError::EmptyGallery);
@@ -191,7 +191,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn disturbed_real_art_is_still_recognised() {
+    fn disturbed_real_art_is_still_recognized() {
         let (gallery, n_captions) = embedded_gallery();
         let judge = Judge::new(&gallery, n_captions, 4).unwrap();
         for row in self_check(&judge, &gallery, 17).unwrap() {
@@ -202,12 +202,12 @@ pub(super) mod tests {
     #[test]
     fn disturbances_disturb_and_repeat_exactly() {
         let (gallery, _) = embedded_gallery();
-        let picture = &gallery[3].image;
+        let image = &gallery[3].image;
         for (name, disturbance) in DISTURBANCES.into_iter().skip(1) {
-            let disturbed = disturbance.apply(picture, 5).unwrap();
-            assert_ne!(&disturbed, picture, "{name}");
-            assert_eq!(disturbed, disturbance.apply(picture, 5).unwrap(), "{name}");
-            assert_eq!(disturbed.dimensions(), picture.dimensions(), "{name}");
+            let disturbed = disturbance.apply(image, 5).unwrap();
+            assert_ne!(&disturbed, image, "{name}");
+            assert_eq!(disturbed, disturbance.apply(image, 5).unwrap(), "{name}");
+            assert_eq!(disturbed.dimensions(), image.dimensions(), "{name}");
         }
     }
 }

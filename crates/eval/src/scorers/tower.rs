@@ -61,7 +61,7 @@ impl Tower {
         Ok(format!("{} {:?}", self.files.fingerprint()?, self.precision))
     }
 
-    /// Unit vectors of the pictures of the items.
+    /// Unit vectors of the images of the items.
     ///
     /// # Shapes
     /// `[n, width]`, f32.

@@ -8,7 +8,7 @@ use tastemaker_math::{Keyed, Stream};
 
 pub const NAMES: [&str; 3] = ["base", "tuned <&>", "worse"];
 
-/// `n_prompts` prompts in two categories, two seeds each, with `n_shown` pictures on the page.
+/// `n_prompts` prompts in two categories, two seeds each, with `n_shown` images on the page.
 pub fn contest(n_contestants: usize, n_scorers: usize, n_prompts: usize, n_shown: usize) -> Contest {
     let prompts: Vec<Prompt> = (0..n_prompts)
         .map(|number| Prompt {
@@ -44,7 +44,7 @@ pub fn contest(n_contestants: usize, n_scorers: usize, n_prompts: usize, n_shown
     let exhibits = choose(&differences, n_shown).into_iter().map(|(question, choice)| Exhibit {
         question,
         choice,
-        pictures: (0..n_contestants).map(|one| picture(question, one)).collect(),
+        images: (0..n_contestants).map(|one| image(question, one)).collect(),
     });
     Contest {
         prompts_name: "made-up".into(),
@@ -70,11 +70,11 @@ fn contestant(name: &str) -> Contestant {
     }
 }
 
-fn picture(question: usize, one: usize) -> Thumb {
+fn image(question: usize, one: usize) -> Thumb {
     Thumb::new(&RgbImage::from_pixel(1, 1, Rgb([question as u8, one as u8, 0]))).unwrap()
 }
 
-/// How many pictures are shown for this reason.
+/// How many images are shown for this reason.
 pub fn count(contest: &Contest, choice: Choice) -> usize {
     contest.exhibits.iter().filter(|exhibit| exhibit.choice == choice).count()
 }

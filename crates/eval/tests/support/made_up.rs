@@ -3,8 +3,8 @@
 use image::{RgbImage, imageops};
 use std::collections::BTreeMap;
 use tastemaker_eval::report::{
-    Alarm, CurvePoint, Fact, Method, Outcome, Picture, PictureColumn, PictureGrid, PictureRow, Report,
-    Severity, Shares, TargetShare, Training,
+    Alarm, CurvePoint, Fact, Image, ImageColumn, ImageGrid, ImageRow, Method, Outcome, Report, Severity,
+    Shares, TargetShare, Training,
 };
 use tastemaker_eval::scorers::{CheckRow, ScorerCheck, ScorerCheckRow};
 use tastemaker_eval::winrate::{Comparison, Group, Split, WinRate, win_rates};
@@ -13,7 +13,7 @@ use tastemaker_math::{Keyed, Stream};
 /// How much of everything.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Size {
-    /// For a snapshot: few points, two columns of stand-in pictures.
+    /// For a snapshot: few points, two columns of stand-in images.
     Small,
     /// For the eye: full curves and real art.
     Full,
@@ -43,7 +43,7 @@ pub fn report(size: Size) -> Report {
     Report {
         title: "Four ways to teach a small Stable Diffusion a taste".to_owned(),
         task: "style".to_owned(),
-        goal: "pictures in the Fluent Flat style over the same caption in another style".to_owned(),
+        goal: "images in the Fluent Flat style over the same caption in another style".to_owned(),
         seed: 0,
         settings: vec![
             Fact::new("base model", "embedded demo pipeline, 4.1 M parameters"),
@@ -56,7 +56,7 @@ pub fn report(size: Size) -> Report {
         target: Some(TargetShare { field: "style_share".to_owned(), label: "Fluent Flat share".to_owned() }),
         base: Split { held_out: shares(182, 0.71, 0.35), seen: shares(190, 0.74, 0.33) },
         methods,
-        pictures: pictures(size),
+        images: images(size),
         judge: "The nearest real artwork decides, in a feature space fixed by formula. No trained network is asked.".to_owned(),
         score_unit: "nats".to_owned(),
         judge_check: [("undisturbed", 1.0), ("noise, 12 of 255", 0.998), ("all at once", 0.991)]
@@ -187,7 +187,7 @@ fn duels(size: Size, index: u64, [held_out, seen]: [f64; 2]) -> Split<WinRate> {
     win_rates(&comparisons, 0).expect("scores are finite and no group is empty")
 }
 
-fn pictures(size: Size) -> PictureGrid {
+fn images(size: Size) -> ImageGrid {
     let columns: &[(usize, &str, bool)] = match size {
         Size::Small => &[(0, "red apple", true), (1, "cat & \"dog\"", false)],
         Size::Full => &[
@@ -207,7 +207,7 @@ fn pictures(size: Size) -> PictureGrid {
             (420, "doughnut", false),
         ],
     };
-    let painters = [
+    let generators = [
         ("Real art", None),
         ("Base", None),
         ("SFT control", Some("sft")),
@@ -216,25 +216,25 @@ fn pictures(size: Size) -> PictureGrid {
         ("DDIM-InPO", Some("ddim-inpo")),
     ];
     let atlases = if size == Size::Full { atlases() } else { Vec::new() };
-    let rows = painters
+    let rows = generators
         .into_iter()
         .enumerate()
-        .map(|(row, (label, method))| PictureRow {
+        .map(|(row, (label, method))| ImageRow {
             label: label.to_owned(),
             method: method.map(str::to_owned),
-            pictures: columns
+            images: columns
                 .iter()
                 .map(|&(caption, _, _)| match size {
-                    Size::Small => (row < 5).then(|| Picture { png: vec![row as u8, caption as u8] }),
-                    Size::Full => Some(painted(&atlases, row, caption)),
+                    Size::Small => (row < 5).then(|| Image { png: vec![row as u8, caption as u8] }),
+                    Size::Full => Some(generated(&atlases, row, caption)),
                 })
                 .collect(),
         })
         .collect();
     let column =
-        |&(_, prompt, held_out): &(usize, &str, bool)| PictureColumn { prompt: prompt.to_owned(), held_out };
+        |&(_, prompt, held_out): &(usize, &str, bool)| ImageColumn { prompt: prompt.to_owned(), held_out };
     let choice = "The prompts are the first of each group.".to_owned();
-    PictureGrid { choice, columns: columns.iter().map(column).collect(), rows }
+    ImageGrid { choice, columns: columns.iter().map(column).collect(), rows }
 }
 
 fn atlases() -> Vec<RgbImage> {
@@ -244,10 +244,10 @@ fn atlases() -> Vec<RgbImage> {
         .to_vec()
 }
 
-/// Real art for the first row, and art blurred more or less as if painted for the others.
-fn painted(atlases: &[RgbImage], row: usize, caption: usize) -> Picture {
+/// Real art for the first row, and art blurred more or less as if generated for the others.
+fn generated(atlases: &[RgbImage], row: usize, caption: usize) -> Image {
     let (x, y) = (caption as u32 % 24 * 64, caption as u32 / 24 * 64);
     let art = imageops::crop_imm(&atlases[row % atlases.len()], x, y, 64, 64).to_image();
     let art = if row == 0 { art } else { imageops::blur(&art, 0.5 + 0.3 * row as f32) };
-    Picture::new(&art).expect("a picture of 64 x 64")
+    Image::new(&art).expect("an image of 64 x 64")
 }

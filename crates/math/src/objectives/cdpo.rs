@@ -74,11 +74,11 @@ impl Link for Settings {
 
     fn loss(&self, logit: Dual) -> Dual {
         let wrong = self.label_smoothing;
-        let as_labelled = logit.log_sigmoid() * (1.0 - wrong);
+        let as_labeled = logit.log_sigmoid() * (1.0 - wrong);
         let turned_around = (-logit).log_sigmoid() * wrong;
         match self.form {
-            Form::Conservative => -as_labelled - turned_around,
-            Form::Robust => (turned_around - as_labelled) / (1.0 - 2.0 * wrong),
+            Form::Conservative => -as_labeled - turned_around,
+            Form::Robust => (turned_around - as_labeled) / (1.0 - 2.0 * wrong),
         }
     }
 }

@@ -107,7 +107,7 @@ pub enum MeanGain {
     /// None: it is not looked at.
     #[default]
     None,
-    /// All images of the optimiser step before, 0 at the first: the same whatever the split into micro-batches and ranks.
+    /// All images of the optimizer step before, 0 at the first: the same whatever the split into micro-batches and ranks.
     PreviousStep,
     /// The images of the micro-batch.
     Batch,
@@ -164,13 +164,13 @@ pub trait Objective: std::fmt::Debug + Send + Sync {
     /// As [`Objective::loss`].
     fn logit(&self, errors: &PairErrors, context: &PairContext) -> Option<f64>;
 
-    /// The loss of one labelled image with its derivative; `None` from a method of pairs, which
+    /// The loss of one labeled image with its derivative; `None` from a method of pairs, which
     /// [`Objective::is_unpaired`] tells apart. The image's error is the first variable of `error` whatever the label.
     fn loss_of_one(&self, _: Label, _error: Dual, _reference: f64, _: &PairContext) -> Option<Dual> {
         None
     }
 
-    /// As [`Objective::logit`], for one labelled image: positive where the model sides with the label.
+    /// As [`Objective::logit`], for one labeled image: positive where the model sides with the label.
     fn logit_of_one(&self, _: Label, _error: f64, _reference: f64, _: &PairContext) -> Option<f64> {
         None
     }
@@ -237,7 +237,7 @@ pub fn evaluate_pair(objective: &dyn Objective, errors: &PairErrors, context: &P
     Outcome::new(objective.loss(errors, context), logit, objective.residual_factor(errors))
 }
 
-/// The loss of one labelled image, its derivative and its logit, from its error and the reference's as measured.
+/// The loss of one labeled image, its derivative and its logit, from its error and the reference's as measured.
 ///
 /// # Panics
 /// If the objective is not [unpaired](Objective::is_unpaired).

@@ -30,7 +30,7 @@ pub static ENTRY: Entry = Entry {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ReferencePoint {
-    /// That of the optimiser step before: results depend on neither micro-batches nor ranks.
+    /// That of the optimizer step before: results depend on neither micro-batches nor ranks.
     #[default]
     PreviousStep,
     /// That of the micro-batch on all ranks, as released.

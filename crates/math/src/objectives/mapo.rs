@@ -56,7 +56,7 @@ impl Mapo {
             Form::Paper => (8.0, 1.0),
         };
         if let (Form::Paper, Some(found)) = (settings.form, settings.snr_value) {
-            let wanted = "left out with form paper, whose score has no such scale";
+            let wanted = "skipped with form paper, whose score has no such scale";
             return Err(SettingsError::OutOfRange { key: "snr_value", wanted, found: found.to_string() });
         }
         let beta = settings.beta.unwrap_or(default_beta);

@@ -91,9 +91,9 @@ pub fn parse<S: DeserializeOwned + Serialize + Default>(settings: &Value) -> Res
 /// Settings as they are printed.
 ///
 /// # Panics
-/// Never: settings are structs of numbers and words, and serialising those cannot fail.
+/// Never: settings are structs of numbers and words, and serializing those cannot fail.
 pub fn print<S: Serialize>(settings: &S) -> Value {
-    serde_json::to_value(settings).expect("a struct of numbers and words serialises")
+    serde_json::to_value(settings).expect("a struct of numbers and words serializes")
 }
 
 /// Checks that a number is positive and finite.

@@ -33,7 +33,7 @@ fn level(schedule: &NoiseSchedule, t: usize) -> f64 {
     if alpha_bar == 0.0 && schedule.prediction() != Prediction::Flow { FAINTEST } else { alpha_bar }
 }
 
-/// Sigmas of two neighbouring timesteps, mixed in proportion; a flow has the level of the nearest timestep.
+/// Sigmas of two neighboring timesteps, mixed in proportion; a flow has the level of the nearest timestep.
 fn between(schedule: &NoiseSchedule, t: f64) -> f64 {
     if t.fract() == 0.0 || schedule.prediction() == Prediction::Flow {
         return level(schedule, t.round_ties_even() as usize);

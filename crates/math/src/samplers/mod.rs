@@ -40,15 +40,15 @@ pub struct PlanStep {
 /// A whole way to an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Deviation of the noise to start from, where there is no picture to start from.
+    /// Deviation of the noise to start from, where there is no image to start from.
     pub initial: f64,
-    /// How a clean latent and noise are mixed where the plan starts from a picture.
+    /// How a clean latent and noise are mixed where the plan starts from an image.
     pub mixture: Forward,
     /// What to do, in order; never empty.
     pub steps: Vec<PlanStep>,
 }
 
-/// How many steps of a plan are left out when painting starts from a picture: `n - floor(n strength)`.
+/// How many steps of a plan are skipped when generating starts from an image: `n - floor(n strength)`.
 ///
 /// # Errors
 /// [`ScheduleError::Strength`] unless `strength` lies between 0 and 1 and leaves a step to take.

@@ -28,9 +28,9 @@ pub struct SamplerEntry {
     pub sampler: Sampler,
     /// The kebab-case name users type.
     pub name: &'static str,
-    /// Names of other programs, spelt as [`Sampler::from_str`] spells what is typed: lower case, dashes.
+    /// Names of other programs, spelled as [`Sampler::from_str`] spells what is typed: lower case, dashes.
     pub aliases: &'static [&'static str],
-    /// Its name in AUTOMATIC1111's interface and in the parameters that program writes into pictures.
+    /// Its name in AUTOMATIC1111's interface and in the parameters that program writes into images.
     pub label: &'static str,
     /// What it does, in one sentence.
     pub summary: &'static str,

@@ -135,10 +135,10 @@ pub(super) fn kohya_of_text(layout: Layout, component: &str, layer: &str) -> Opt
 }
 
 /// The text encoder's layer of this name in a kohya file, with its component.
-pub(super) fn text_of_kohya(layout: Layout, spelt: &str) -> Option<(&'static str, String)> {
+pub(super) fn text_of_kohya(layout: Layout, spelled: &str) -> Option<(&'static str, String)> {
     let (component, name) = kohya_text(layout)
         .iter()
-        .find_map(|(component, prefix)| Some((*component, spelt.strip_prefix(prefix)?)))?;
+        .find_map(|(component, prefix)| Some((*component, spelled.strip_prefix(prefix)?)))?;
     if name == TEXT_PROJECTION {
         return Some((component, name.to_owned()));
     }
@@ -195,8 +195,8 @@ mod tests {
                 "text_model.encoder.layers.0.mlp.fc2",
                 TEXT_PROJECTION,
             ] {
-                let spelt = kohya_of_text(layout, component, layer).unwrap();
-                assert_eq!(text_of_kohya(layout, &spelt), Some((component, layer.to_owned())), "{spelt}");
+                let spelled = kohya_of_text(layout, component, layer).unwrap();
+                assert_eq!(text_of_kohya(layout, &spelled), Some((component, layer.to_owned())), "{spelled}");
             }
         }
         assert_eq!(kohya_of_text(Layout::Sd1, TEXT[1], TEXT_PROJECTION), None);

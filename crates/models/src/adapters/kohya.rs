@@ -31,7 +31,7 @@ pub struct KohyaFacts {
     pub layout: Layout,
     /// What the UNet predicts.
     pub prediction: Prediction,
-    /// Side of the training pictures, in pixels.
+    /// Side of the training images, in pixels.
     pub resolution: u32,
     /// Title shown by tools that list adapters.
     pub title: String,
@@ -157,13 +157,13 @@ impl LoraFile {
         let mut known = BTreeMap::new();
         for name in unet_shapes(config).keys() {
             let Some(layer) = name.strip_suffix(".weight") else { continue };
-            for spelt in [keys::kohya(layout, config, layer), Some(keys::kohya_plain(layer))] {
-                known.extend(spelt.map(|spelt| (spelt, layer.to_owned())));
+            for spelled in [keys::kohya(layout, config, layer), Some(keys::kohya_plain(layer))] {
+                known.extend(spelled.map(|spelled| (spelled, layer.to_owned())));
             }
         }
-        let place = |spelt: &str| match known.get(spelt) {
+        let place = |spelled: &str| match known.get(spelled) {
             Some(layer) => Some((keys::UNET, layer.clone())),
-            None => keys::text_of_kohya(layout, spelt),
+            None => keys::text_of_kohya(layout, spelled),
         };
         let mut factors: BTreeMap<&'static str, Named> = BTreeMap::new();
         let mut alphas = BTreeMap::new();

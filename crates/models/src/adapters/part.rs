@@ -26,14 +26,14 @@ impl LoraPart {
     }
 
     /// The same with updates of this many times the size: `alpha` is multiplied. With DoRA lengths of rows stay what they were
-    /// learnt to be, as in peft.
+    /// learned to be, as in peft.
     pub fn scaled(mut self, weight: f64) -> Self {
         self.ranks.alpha *= weight;
         self.ranks.alpha_pattern.values_mut().for_each(|alpha| *alpha *= weight);
         self
     }
 
-    /// Whether lengths of rows are learnt apart from their directions.
+    /// Whether lengths of rows are learned apart from their directions.
     pub fn is_dora(&self) -> bool {
         self.tensors.keys().any(|name| name.ends_with(MAGNITUDE))
     }

@@ -68,7 +68,7 @@ pub struct MedConfig {
     pub n_layers: i64,
     /// Attention heads.
     pub n_heads: i64,
-    /// Epsilon of every layer normalisation.
+    /// Epsilon of every layer normalization.
     pub eps: f64,
 }
 

@@ -25,7 +25,7 @@ const UNUSED: [&str; 12] = [
     "blip.queue_ptr",
 ];
 
-/// The learnt temperature of BLIP's pre-training.
+/// The learned temperature of BLIP's pre-training.
 const TEMPERATURE: &str = "blip.temp";
 
 /// Whether scoring does without a tensor of the file.

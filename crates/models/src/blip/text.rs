@@ -1,4 +1,4 @@
-//! The text encoder: BERT with a second attention in every layer, from text to picture.
+//! The text encoder: BERT with a second attention in every layer, from text to image.
 //!
 //! Shapes: b batch, n tokens, m image positions, c width.
 //!

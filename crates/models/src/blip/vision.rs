@@ -1,4 +1,4 @@
-//! The image tower: a ViT that normalises before each half of a layer.
+//! The image tower: a ViT that normalizes before each half of a layer.
 //!
 //! Shapes: b batch, m patches, c width.
 //!
@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::config::VitConfig;
 use crate::nn::{Conv2d, ConvShape, Init, LayerNorm, Linear, Param, Scope, attend};
 
-/// Epsilon of every layer normalisation.
+/// Epsilon of every layer normalization.
 const EPS: f64 = 1e-6;
 
 #[derive(Debug)]

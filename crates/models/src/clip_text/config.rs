@@ -95,7 +95,7 @@ pub struct EncoderShape {
     pub n_heads: i64,
     /// Nonlinearity of the feed-forward layers.
     pub activation: Activation,
-    /// Epsilon of every layer normalisation.
+    /// Epsilon of every layer normalization.
     pub eps: f64,
 }
 

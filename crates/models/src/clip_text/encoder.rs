@@ -1,4 +1,4 @@
-//! The transformer layers that CLIP's two towers share: normalise, attend, add; normalise, feed forward, add.
+//! The transformer layers that CLIP's two towers share: normalize, attend, add; normalize, feed forward, add.
 //!
 //! Shapes: b batch, n positions, c width, H heads, e = c / H.
 //!

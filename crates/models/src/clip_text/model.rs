@@ -13,9 +13,9 @@ use crate::nn::{Embedding, LayerNorm, Linear, Scope};
 /// What the text encoder says about a batch of prompts, in the compute type.
 #[derive(Debug)]
 pub struct ClipTextOutput {
-    /// The embedded tokens, then what leaves each layer, without the final normalisation: `[b, n, c]` each.
+    /// The embedded tokens, then what leaves each layer, without the final normalization: `[b, n, c]` each.
     pub hidden_states: Vec<Tensor>,
-    /// The last hidden state after the final normalisation, `[b, n, c]`.
+    /// The last hidden state after the final normalization, `[b, n, c]`.
     pub last_hidden_state: Tensor,
     /// `last_hidden_state` at the end of the text, `[b, c]`.
     pub pooled: Tensor,

@@ -16,9 +16,9 @@ use crate::nn::{Conv2d, ConvShape, Embedding, Init, LayerNorm, Linear, Param, Sc
 pub struct ClipVisionOutput {
     /// The embedded patches, then what leaves each layer: `[b, 1 + m, c]` each, the class position first.
     pub hidden_states: Vec<Tensor>,
-    /// The class position of the last hidden state, normalised, `[b, c]`.
+    /// The class position of the last hidden state, normalized, `[b, c]`.
     pub pooled: Tensor,
-    /// The projection of `pooled`, not normalised to unit length, `[b, p]`.
+    /// The projection of `pooled`, not normalized to unit length, `[b, p]`.
     pub projected: Tensor,
 }
 
@@ -64,7 +64,7 @@ impl ClipVision {
                 config.n_patches() + 1,
                 width,
             ),
-            pre_layrnorm: norm("pre_layrnorm"), // spelt so in every checkpoint
+            pre_layrnorm: norm("pre_layrnorm"), // spelled so in every checkpoint
             encoder: Encoder::new(model.sub("encoder"), &config.encoder, false),
             post_layernorm: norm("post_layernorm"),
             visual_projection: Linear::without_bias(
@@ -81,7 +81,7 @@ impl ClipVision {
         &self.config
     }
 
-    /// Encodes images that are already resized and normalised as the network's image processor says.
+    /// Encodes images that are already resized and normalized as the network's image processor says.
     ///
     /// # Shapes
     /// `[b, num_channels, s, s]` with s equal to `image_size`.

@@ -13,7 +13,7 @@ use super::ranks::Ranks;
 use super::weights::Param;
 use crate::names::ends_with;
 
-/// True while adapters act as learnt; while it is false, as they started. Shared by all adapted layers of a network.
+/// True while adapters act as learned; while it is false, as they started. Shared by all adapted layers of a network.
 pub type AdapterSwitch = Rc<Cell<bool>>;
 
 /// Which layers are adapted, and how strongly.
@@ -29,7 +29,7 @@ pub struct LoraSpec {
     pub tensors: Option<Named>,
     /// Whether the network keeps `tensors` as they are, for when its adapters are off; without that it is then bare.
     pub anchored: bool,
-    /// Whether the length of each row of the adapted weight is learnt apart from its direction (DoRA).
+    /// Whether the length of each row of the adapted weight is learned apart from its direction (DoRA).
     pub use_dora: bool,
 }
 
@@ -49,15 +49,15 @@ pub fn is_target(layer: &str, target_modules: &[String]) -> bool {
 #[derive(Debug)]
 pub struct Lora {
     /// What learns.
-    pub(super) learnt: Factors,
-    /// What it started from, where that is more than nothing. It stays as it was given, whatever is read into `learnt` later.
+    pub(super) learned: Factors,
+    /// What it started from, where that is more than nothing. It stays as it was given, whatever is read into `learned` later.
     pub(super) anchor: Option<Factors>,
     /// alpha / rank.
     pub(super) scale: f64,
     pub(super) switch: AdapterSwitch,
 }
 
-/// The two factors of an update, and the lengths of rows where they are learnt.
+/// The two factors of an update, and the lengths of rows where they are learned.
 #[derive(Debug)]
 pub struct Factors {
     /// Down projection: `[rank, in]`, or `[rank, in, k, k]`.
@@ -101,7 +101,7 @@ impl Lora {
         (weight, bias): (&Param, Option<&Param>),
         update: impl FnOnce(&Factors) -> Tensor,
     ) -> Tensor {
-        let acting = if self.switch.get() { Some(&self.learnt) } else { self.anchor.as_ref() };
+        let acting = if self.switch.get() { Some(&self.learned) } else { self.anchor.as_ref() };
         let Some(factors) = acting else { return y };
         let update = update(factors) * self.scale;
         let Some(magnitude) = &factors.magnitude else { return y + update };

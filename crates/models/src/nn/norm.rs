@@ -1,10 +1,10 @@
-//! Group and layer normalisation.
+//! Group and layer normalization.
 
 use tch::Tensor;
 
 use super::weights::{Init, Param, Scope};
 
-/// Normalises groups of channels of `[b, c, ..]`.
+/// Normalizes groups of channels of `[b, c, ..]`.
 #[derive(Debug)]
 pub struct GroupNorm {
     weight: Param,
@@ -31,7 +31,7 @@ impl GroupNorm {
     }
 }
 
-/// Normalises the last dimension.
+/// Normalizes the last dimension.
 #[derive(Debug)]
 pub struct LayerNorm {
     weight: Param,

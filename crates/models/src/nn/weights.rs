@@ -287,7 +287,7 @@ impl Weights {
 /// The same tensor, the kernels of convolutions stored with their channels innermost.
 ///
 /// Convolutions take their memory format from their weight, and everything between them keeps it. On two CPU cores a
-/// training step of the embedded codec took two thirds of the time so (`docs/log.md`).
+/// training step of the embedded VAE took two thirds of the time so (`docs/log.md`).
 fn channels_last(tensor: Tensor) -> Tensor {
     match tensor.dim() {
         4 => tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
@@ -378,19 +378,19 @@ impl Scope<'_> {
         let mut anchor =
             spec.anchored.then(|| Factors { down: still(&down), up: still(&up), magnitude: None });
         let learns = |(name, tensor): (String, Tensor)| self.weights.place(name, tensor, Role::Trained);
-        let mut learnt = Factors { down: learns(down), up: learns(up), magnitude: None };
+        let mut learned = Factors { down: learns(down), up: learns(up), magnitude: None };
         if spec.use_dora {
-            let rows = learnt.up.tensor.size()[0];
-            let shape = if learnt.up.tensor.dim() == 4 { vec![1, rows, 1, 1] } else { vec![rows] };
+            let rows = learned.up.tensor.size()[0];
+            let shape = if learned.up.tensor.dim() == 4 { vec![1, rows, 1, 1] } else { vec![rows] };
             let lengths = |_: &str, shape: &[i64]| {
-                learnt.row_lengths(weight, scale).to_device(Device::Cpu).reshape(shape)
+                learned.row_lengths(weight, scale).to_device(Device::Cpu).reshape(shape)
             };
             let magnitude = start("lora_magnitude_vector", shape, &lengths);
             if let Some(anchor) = &mut anchor {
                 anchor.magnitude = Some(self.weights.still(&magnitude.1, Kind::Float));
             }
-            learnt.magnitude = Some(Param { compute: Kind::Float, ..learns(magnitude) });
+            learned.magnitude = Some(Param { compute: Kind::Float, ..learns(magnitude) });
         }
-        Some(super::Lora { learnt, anchor, scale, switch: self.weights.adapter_switch() })
+        Some(super::Lora { learned, anchor, scale, switch: self.weights.adapter_switch() })
     }
 }

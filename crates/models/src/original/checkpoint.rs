@@ -97,7 +97,7 @@ fn map_of(
     })
 }
 
-/// A single-file checkpoint whose layout has been recognised.
+/// A single-file checkpoint whose layout has been recognized.
 #[derive(Debug, Clone)]
 pub struct SingleFile {
     file: Arc<OpenFile>,

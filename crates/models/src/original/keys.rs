@@ -55,7 +55,7 @@ impl Layout {
         }
     }
 
-    /// Side of the pictures the base models were made for, in pixels.
+    /// Side of the images the base models were made for, in pixels.
     pub fn resolution(self) -> u32 {
         match self {
             Self::Sd1 => 512,

@@ -1,4 +1,4 @@
-//! What a single-file checkpoint leaves out: configurations, tokenizers and the noise schedule of each layout.
+//! What a single-file checkpoint skips: configurations, tokenizers and the noise schedule of each layout.
 //!
 //! Configurations as published with the models on the Hub, less what every reader takes as default.
 

@@ -60,7 +60,7 @@ pub struct ModelIndex {
     pub family: Family,
     /// Folder names of every component that is not null, those that never run here included.
     pub components: Vec<String>,
-    /// Whether an unprompted SDXL picture is guided by zeros instead of the encoded empty prompt.
+    /// Whether an unprompted SDXL image is guided by zeros instead of the encoded empty prompt.
     pub force_zeros_for_empty_prompt: bool,
 }
 

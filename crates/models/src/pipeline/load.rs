@@ -131,7 +131,7 @@ impl Model {
         build(self.stored("unet")?, how, |scope| UNet::new(scope, config.clone(), precision))
     }
 
-    /// The image codec.
+    /// The image vae.
     ///
     /// # Errors
     /// As [`Model::unet`].

@@ -94,7 +94,7 @@ impl Model {
         Ok(opened)
     }
 
-    /// The model of a single file, `preset` saying what the file leaves out.
+    /// The model of a single file, `preset` saying what the file skips.
     ///
     /// # Errors
     /// As [`Model::from_sources`].

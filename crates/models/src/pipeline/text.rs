@@ -101,7 +101,7 @@ impl TextEncoders {
     /// The conditioning of one sample per prompt, in the compute type.
     ///
     /// SD1.x and SD2.x: the last hidden state. SDXL: the penultimate hidden states of both encoders side by side, the
-    /// second's projection, and the sizes of an uncropped square picture of side `resolution`, in pixels (for SDXL).
+    /// second's projection, and the sizes of an uncropped square image of side `resolution`, in pixels (for SDXL).
     ///
     /// # Panics
     /// If there are no prompts.

@@ -94,7 +94,7 @@ pub(super) struct Listed {
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
-    /// `None`: normalised unless special.
+    /// `None`: normalized unless special.
     normalized: Option<bool>,
     #[serde(default)]
     special: bool,

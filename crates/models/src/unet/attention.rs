@@ -122,7 +122,7 @@ impl Projection {
     }
 }
 
-/// One `attentions.{j}` of a level: normalise, project in, transformer blocks, project out, add.
+/// One `attentions.{j}` of a level: normalize, project in, transformer blocks, project out, add.
 #[derive(Debug)]
 pub(super) struct SpatialTransformer {
     norm: GroupNorm,

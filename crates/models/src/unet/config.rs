@@ -54,9 +54,9 @@ pub struct UNetConfig {
     pub use_linear_projection: bool,
     /// Attention scores in f32 (SD2.1).
     pub upcast_attention: bool,
-    /// Groups of every group normalisation.
+    /// Groups of every group normalization.
     pub norm_num_groups: i64,
-    /// Epsilon of the ResNet blocks' normalisation.
+    /// Epsilon of the ResNet blocks' normalization.
     pub norm_eps: f64,
     /// Cosines before sines in the timestep embedding.
     pub flip_sin_to_cos: bool,

@@ -1,6 +1,6 @@
 //! How many numbers the network keeps between forward and backward, counted from its configuration.
 //!
-//! Counted are the operands that libtorch keeps for the backward pass: inputs of normalisations, activations and attention,
+//! Counted are the operands that libtorch keeps for the backward pass: inputs of normalizations, activations and attention,
 //! and, where weights learn, inputs of their products. Tensors that two layers keep are counted once.
 
 use super::config::{BlockKind, UNetConfig};
@@ -68,7 +68,7 @@ impl UNetConfig {
                 layer(count.resnet(level, n_in + skip) + attention, level, n_in);
             }
         }
-        // The last normalisation and its activation.
+        // The last normalization and its activation.
         let last = 2 * channels(0) * count.positions(0);
         match keeping {
             Keeping::Everything => inside + last,
@@ -90,7 +90,7 @@ impl Count<'_> {
         self.height.div_ceil(1 << level) * self.width.div_ceil(1 << level)
     }
 
-    /// Two normalisations and two activations; the inputs of two convolutions where they learn.
+    /// Two normalizations and two activations; the inputs of two convolutions where they learn.
     fn resnet(&self, level: usize, n_in: u64) -> u64 {
         let maps = if self.learning == Learning::Everything { 3 } else { 2 };
         maps * (n_in + self.config.block_out_channels[level] as u64) * self.positions(level)
@@ -100,14 +100,14 @@ impl Count<'_> {
     fn transformer(&self, level: usize) -> u64 {
         let width = self.config.block_out_channels[level] as u64;
         let map = width * self.positions(level);
-        // Self-attention: input and output of its normalisation, queries, keys, values, result, the result again in the
+        // Self-attention: input and output of its normalization, queries, keys, values, result, the result again in the
         // order of `to_out`. Cross-attention the same with keys and values of the text. Feed-forward: input of its
-        // normalisation, both gates (8), the activation (4); where everything learns, the other two inputs (1 + 4).
+        // normalization, both gates (8), the activation (4); where everything learns, the other two inputs (1 + 4).
         let everything = self.learning == Learning::Everything;
         let maps = 7 + 5 + 1 + 8 + 4 + if everything { 1 + 4 } else { 0 };
         let text = 2 * width * self.n_tokens;
         let blocks = self.config.transformer_layers[level] as u64 * (maps * map + text);
-        // The normalisation before the blocks, and the projections' inputs where they learn.
+        // The normalization before the blocks, and the projections' inputs where they learn.
         blocks + map * if everything { 3 } else { 1 }
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     use crate::original::Layout;
 
     #[test]
-    fn what_is_kept_grows_with_the_picture_and_with_what_learns() {
+    fn what_is_kept_grows_with_the_image_and_with_what_learns() {
         for layout in [Layout::Sd1, Layout::Sd2, Layout::Sdxl] {
             let config = layout.published_unet();
             let kept =

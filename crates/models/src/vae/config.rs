@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::{ConfigReader, LARGEST, MOST_LAYERS, MOST_LEVELS};
 
-/// What the codec looks like. Lists hold one value per level, from the full resolution down.
+/// What the VAE looks like. Lists hold one value per level, from the full resolution down.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
     /// Image channels.
@@ -19,7 +19,7 @@ pub struct VaeConfig {
     pub block_out_channels: Vec<i64>,
     /// ResNet blocks of each level of the encoder; one more in the decoder.
     pub layers_per_block: i64,
-    /// Groups of every group normalisation.
+    /// Groups of every group normalization.
     pub norm_num_groups: i64,
     /// Attention in the middle blocks.
     pub mid_block_add_attention: bool,
@@ -31,7 +31,7 @@ pub struct VaeConfig {
     pub scaling_factor: f64,
     /// Subtracted before the scaling factor is applied.
     pub shift_factor: f64,
-    /// The codec must not run in fp16.
+    /// The VAE must not run in fp16.
     pub force_upcast: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `AutoencoderKL` of diffusers: the image codec of SD1.x, SD2.x and SDXL.
+//! `AutoencoderKL` of diffusers: the image VAE of SD1.x, SD2.x and SDXL.
 
 mod config;
 mod keys;

@@ -1,8 +1,8 @@
-//! The codec.
+//! The vae.
 //!
 //! Source: `huggingface/diffusers:src/diffusers/models/autoencoders/{autoencoder_kl.py,vae.py}`.
 
-use tastemaker_diffusion::{LatentCodec, Posterior};
+use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_torch::Precision;
 use tch::{Kind, Tensor};
 
@@ -192,7 +192,7 @@ pub struct Vae {
 }
 
 impl Vae {
-    /// Builds the codec from the parameters of `scope`.
+    /// Builds the VAE from the parameters of `scope`.
     pub fn new(scope: Scope<'_>, config: VaeConfig, precision: Precision) -> Self {
         let (c, twice) = (config.latent_channels, 2 * config.latent_channels);
         Self {
@@ -209,7 +209,7 @@ impl Vae {
         }
     }
 
-    /// What the codec looks like.
+    /// What the VAE looks like.
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }
@@ -236,7 +236,7 @@ impl Vae {
     }
 }
 
-impl LatentCodec for Vae {
+impl LatentVae for Vae {
     fn encode(&self, images: &Tensor) -> Posterior {
         let (mean, log_variance) = self.moments(images);
         let scale = self.config.scaling_factor;

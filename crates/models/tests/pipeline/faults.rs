@@ -56,7 +56,7 @@ fn damaged_weights_are_refused() {
 }
 
 #[test]
-fn configurations_that_cannot_be_honoured_are_refused_with_their_file() {
+fn configurations_that_cannot_be_honored_are_refused_with_their_file() {
     let refused = |file: &str, key: &str, value: Value, part: &str| {
         let folder = sd1();
         let path = folder.path().join(file);

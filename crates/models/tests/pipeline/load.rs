@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::json;
-use tastemaker_diffusion::LatentCodec;
+use tastemaker_diffusion::LatentVae;
 use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};

@@ -84,7 +84,7 @@ fn at_scale_one_and_below_the_negative_prompt_does_not_count() {
 }
 
 #[test]
-fn a_sample_does_not_depend_on_its_neighbours() {
+fn a_sample_does_not_depend_on_its_neighbors() {
     let golden = Golden::load("sampler", "ddim-sd1");
     let second = sampled(&golden, 1, 1, no_noise);
     let wanted = golden.tensor("latents.20").narrow(0, 1, 1);

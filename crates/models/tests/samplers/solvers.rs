@@ -13,7 +13,7 @@ use tch::Tensor;
 
 use super::{conditioning, network, number, scheduler};
 
-/// How a case is painted beside its sampler.
+/// How a case is generated beside its sampler.
 #[derive(Clone, Copy)]
 struct Way {
     n_steps: usize,
@@ -29,10 +29,10 @@ fn sampled(golden: &Golden, network: &UNet, sampler: Sampler, way: Way) -> Tenso
     let plan = sampler.plan(&scheduler.schedule, &sampling, skipped).unwrap();
     let unconditional = conditioning(golden, "negative_");
     let guided = Guided { rescale: way.rescale, ..Guided::new(network, &unconditional, way.guidance) };
-    let picture = way.strength.map(|_| golden.tensor("picture"));
+    let image = way.strength.map(|_| golden.tensor("image"));
     let noises = golden.tensor("variance_noise"); // [steps, b, c, h, w]
     let mut asked = 0..;
-    let x = start(&plan, &golden.tensor("initial"), picture.as_ref());
+    let x = start(&plan, &golden.tensor("initial"), image.as_ref());
     sample(&guided, &x, &conditioning(golden, ""), &plan, || noises.get(asked.next().unwrap()))
 }
 
@@ -51,13 +51,13 @@ fn trajectories_of_every_sampler_end_where_those_of_diffusers_end() {
 }
 
 #[test]
-fn a_picture_to_start_from_goes_through_the_last_steps_as_in_diffusers() {
+fn an_image_to_start_from_goes_through_the_last_steps_as_in_diffusers() {
     let golden = Golden::load("sampler", "solvers-sd1");
     let network = network(&golden);
     let strength = Some(number(&golden, "strength"));
     let way = Way { n_steps: 20, guidance: number(&golden, "guidance"), rescale: 0.0, strength };
     for entry in SAMPLERS {
-        let wanted = golden.tensor(&format!("latents.{}.picture", entry.name));
+        let wanted = golden.tensor(&format!("latents.{}.image", entry.name));
         let found = sampled(&golden, &network, entry.sampler, way);
         assert_close(&found, &wanted, golden.tolerance("output"), entry.name);
     }
@@ -71,11 +71,11 @@ fn rescaled_guidance_is_that_of_diffusers() {
     let found = sampled(&golden, &network, Sampler::Euler, way);
     assert_close(&found, &golden.tensor("latents.euler.rescaled"), golden.tolerance("output"), "rescaled");
     let plain = golden.tensor("latents.euler.20");
-    assert!(relative_error(&found, &plain) > 0.01, "rescaling changes the picture");
+    assert!(relative_error(&found, &plain) > 0.01, "rescaling changes the image");
 }
 
 #[test]
-fn turbo_paints_in_one_to_four_steps() {
+fn turbo_generates_in_one_to_four_steps() {
     let golden = Golden::load("sampler", "solvers-turbo");
     let network = network(&golden);
     for sampler in [Sampler::Euler, Sampler::EulerAncestral] {

@@ -61,7 +61,7 @@ pub enum Alarm {
     },
     /// Winners that were held out are denoised worse than before the first step.
     HeldOutWinnersWorse {
-        /// Optimiser steps made.
+        /// Optimizer steps made.
         step: u64,
         /// How far their error is above that before the first step.
         rise: f64,
@@ -83,7 +83,7 @@ pub enum Alarm {
     },
     /// Fewer held-out pairs are ranked rightly than at the best probe, by more than chance and at two probes in a row.
     AccuracyFalls {
-        /// Optimiser steps made.
+        /// Optimizer steps made.
         step: u64,
         /// The accuracy now.
         accuracy: f64,
@@ -93,8 +93,8 @@ pub enum Alarm {
         best_step: u64,
     },
     /// Pairs that are trained on are ranked rightly, held-out ones far less often.
-    LearntByHeart {
-        /// Optimiser steps made.
+    LearnedByHeart {
+        /// Optimizer steps made.
         step: u64,
         /// Accuracy on pairs trained on.
         trained: f64,
@@ -178,7 +178,7 @@ pub static ALARMS: &[AlarmEntry] = &[
     entry("accuracy-falls", "Fewer held-out pairs are ranked rightly than before, by more than chance."),
     entry("gradient-explodes", "The gradient is ten times as long as it was."),
     entry("steps-skipped", "Most steps are skipped, since gradients in fp16 are not finite."),
-    entry("learnt-by-heart", "Pairs trained on are ranked rightly, held-out ones far less often."),
+    entry("learned-by-heart", "Pairs trained on are ranked rightly, held-out ones far less often."),
     entry("flat-loss", "Neither loss nor logits have moved from the start."),
     entry("nothing-left", "Every pair trained on is ranked rightly with certainty."),
     entry("learning-rate", "The learning rate is far from all published ones."),
@@ -194,7 +194,7 @@ impl Alarm {
             Self::HeldOutWinnersWorse { .. } => "held-out-winners-worse",
             Self::LossRises { .. } => "loss-rises",
             Self::AccuracyFalls { .. } => "accuracy-falls",
-            Self::LearntByHeart { .. } => "learnt-by-heart",
+            Self::LearnedByHeart { .. } => "learned-by-heart",
             Self::GradientExplodes { .. } => "gradient-explodes",
             Self::StepsSkipped { .. } => "steps-skipped",
             Self::FlatLoss { .. } => "flat-loss",
@@ -226,7 +226,7 @@ impl Alarm {
             | Self::HeldOutWinnersWorse { step, .. }
             | Self::LossRises { step, .. }
             | Self::AccuracyFalls { step, .. }
-            | Self::LearntByHeart { step, .. }
+            | Self::LearnedByHeart { step, .. }
             | Self::GradientExplodes { step, .. }
             | Self::StepsSkipped { step, .. }
             | Self::FlatLoss { step, .. }
@@ -267,18 +267,18 @@ impl fmt::Display for Alarm {
             Self::LossRises { step, loss, start, .. } => write!(
                 f,
                 "step {step}: the loss is {loss:.3}, above the {start:.3} it started at: some pairs are pushed far the wrong way while \
-                 others are learnt; lower learning_rate"
+                 others are learned; lower learning_rate"
             ),
             Self::AccuracyFalls { step, accuracy, best, best_step } => write!(
                 f,
-                "step {step}: {} of held-out pairs are ranked rightly, {} were at step {best_step}: what is learnt now does not carry \
+                "step {step}: {} of held-out pairs are ranked rightly, {} were at step {best_step}: what is learned now does not carry \
                  over to other captions; take the earlier state, or train for fewer steps",
                 percent(*accuracy),
                 percent(*best)
             ),
-            Self::LearntByHeart { step, trained, held_out } => write!(
+            Self::LearnedByHeart { step, trained, held_out } => write!(
                 f,
-                "step {step}: {} of the pairs trained on are ranked rightly, but {} of held-out ones: pairs are learnt by heart; \
+                "step {step}: {} of the pairs trained on are ranked rightly, but {} of held-out ones: pairs are learned by heart; \
                  train for fewer steps or on more pairs",
                 percent(*trained),
                 percent(*held_out)

@@ -26,7 +26,7 @@ pub struct Limits {
     pub flat_steps: usize,
     /// A gradient this many times longer than usual is an explosion.
     pub gradient_factor: f64,
-    /// Accuracy on training pairs from which they may be learnt by heart; `None` where the method trains on other latents than
+    /// Accuracy on training pairs from which they may be learned by heart; `None` where the method trains on other latents than
     /// probes look at, so that the two cannot be compared.
     pub by_heart: Option<f64>,
     /// Loss, as a share of the first one, below which nothing is left to learn from.

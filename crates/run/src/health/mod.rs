@@ -1,4 +1,4 @@
-//! Is it learning? Judgements on the figures of a run, in words.
+//! Is it learning? Judgments on the figures of a run, in words.
 //!
 //! A loss curve of these methods says little: it starts at ln 2 and moves by percents while a model is made or ruined. What
 //! says something is where the errors go, against the reference, on pairs that are trained on and on pairs that are not.

@@ -44,7 +44,7 @@ const INPO: &str = "ddim-inpo";
 const RELEASE: Option<&str> = Some("release");
 const PAPER: Option<&str> = Some("paper");
 
-/// What was published. Rates that their own authors or others found not to train are left out: the Diffusion-DPO paper's 2e-8, which
+/// What was published. Rates that their own authors or others found not to train are skipped: the Diffusion-DPO paper's 2e-8, which
 /// its code multiplies by 1000, and the scripts' defaults of 5e-4. For DDIM-InPO and SFT no LoRA was published; those of
 /// Diffusion-DPO stand in.
 pub static PUBLISHED: &[Published] = &[

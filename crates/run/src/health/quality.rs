@@ -8,8 +8,8 @@ use crate::Probe;
 /// accuracy or a reference.
 ///
 /// The model before its first step has 0.5, so a state beyond the danger limit is worth less than it, however many pairs it ranks
-/// rightly. Neither accuracy nor margin alone will do: an over-optimised run raises both to its end, by making losers worse faster
-/// than winners, while its pictures fall apart. The rising error of winners is what shows that.
+/// rightly. Neither accuracy nor margin alone will do: an over-optimized run raises both to its end, by making losers worse faster
+/// than winners, while its images fall apart. The rising error of winners is what shows that.
 pub fn quality(probe: &Probe, limits: &Limits) -> Option<f64> {
     let beyond = (probe.winner_rise()? - limits.winner_advice).max(0.0);
     let quality = probe.implicit_accuracy? - 0.5 * beyond / (limits.winner_danger - limits.winner_advice);

@@ -222,7 +222,7 @@ fn an_accuracy_that_falls_by_more_than_chance_is_a_danger_and_by_less_is_none() 
 }
 
 #[test]
-fn pairs_learnt_by_heart_are_told_where_accuracies_can_be_compared() {
+fn pairs_learned_by_heart_are_told_where_accuracies_can_be_compared() {
     let raised = |limits: Limits| {
         let mut watch = Watch::new(limits);
         (0..20).for_each(|i| {
@@ -230,7 +230,7 @@ fn pairs_learnt_by_heart_are_told_where_accuracies_can_be_compared() {
         });
         watch.probe(&Probe { implicit_accuracy: Some(0.67), ..Run::healthy(0).probe(20) }.with_interval())
     };
-    assert_eq!(raised(Limits::default())[0].name(), "learnt-by-heart");
+    assert_eq!(raised(Limits::default())[0].name(), "learned-by-heart");
     let of = |name: &str| OBJECTIVES.iter().find(|entry| entry.name == name).unwrap();
     for (name, n) in [("diffusion-dpo", 1), ("ddim-inpo", 0), ("mapo", 0), ("sft", 0)] {
         let objective = (of(name).build)(&serde_json::json!({})).unwrap();
@@ -312,7 +312,7 @@ fn start(step: u64) -> Event {
         n_pairs: 9,
         n_held_out: 1,
         n_ties: 0,
-        n_left_out: 0,
+        n_skipped: 0,
         step,
         peak_memory_bytes: None,
     })

@@ -16,7 +16,7 @@ const RECENT_GRADIENTS: usize = 5;
 /// The best state so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Best {
-    /// Optimiser steps made; 0 is the model as it was before the run.
+    /// Optimizer steps made; 0 is the model as it was before the run.
     pub step: u64,
     /// Its [`quality`].
     pub quality: f64,
@@ -61,7 +61,7 @@ impl Watch {
     }
 
     /// One that has heard a log, as it was when the run last went on: what an earlier process did beyond the step that a later
-    /// one [started](crate::Start) from is left out.
+    /// one [started](crate::Start) from is skipped.
     pub fn replay(limits: Limits, events: &[Event]) -> Self {
         let mut kept = Vec::new();
         let mut from = u64::MAX;
@@ -104,14 +104,14 @@ impl Watch {
             held.push(alarm);
         } else {
             self.keep(step);
-            let judgements = [
+            let judgments = [
                 self.winners_worse(step.step),
                 self.loss_rises(step.step),
                 self.gradient_explodes(step.step),
                 self.flat_loss(step.step),
                 self.nothing_left(step.step),
             ];
-            held.extend(judgements.into_iter().flatten());
+            held.extend(judgments.into_iter().flatten());
         }
         let new = self.raise(step.step, held);
         self.standing
@@ -123,7 +123,7 @@ impl Watch {
     pub fn probe(&mut self, probe: &Probe) -> Vec<Alarm> {
         let probe = if probe.accuracy_low.is_some() { probe.clone() } else { probe.clone().with_interval() };
         let held =
-            [self.held_out_winners_worse(&probe), self.accuracy_falls(&probe), self.learnt_by_heart(&probe)];
+            [self.held_out_winners_worse(&probe), self.accuracy_falls(&probe), self.learned_by_heart(&probe)];
         let new = self.raise(probe.step, held.into_iter().flatten().collect());
         self.standing.retain(|(name, _), last| !is_of_probe(name) || *last == probe.step);
 
@@ -275,17 +275,17 @@ impl Watch {
         has_fallen.then_some(alarm)
     }
 
-    fn learnt_by_heart(&self, probe: &Probe) -> Option<Alarm> {
+    fn learned_by_heart(&self, probe: &Probe) -> Option<Alarm> {
         let (trained, _) = self.over(WINDOW, |s| s.ref_winner.and(s.implicit_accuracy))?;
         let held_out = probe.implicit_accuracy?;
-        let alarm = Alarm::LearntByHeart { step: probe.step, trained, held_out };
+        let alarm = Alarm::LearnedByHeart { step: probe.step, trained, held_out };
         (trained > self.limits.by_heart? && probe.accuracy_high? < trained).then_some(alarm)
     }
 }
 
 /// Whether an alarm is judged at probes.
 fn is_of_probe(name: &str) -> bool {
-    ["held-out-winners-worse", "accuracy-falls", "learnt-by-heart"].contains(&name)
+    ["held-out-winners-worse", "accuracy-falls", "learned-by-heart"].contains(&name)
 }
 
 fn non_finite(step: &Step) -> Option<Alarm> {

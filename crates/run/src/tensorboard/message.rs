@@ -1,5 +1,5 @@
 //! The few protocol buffer messages that a board needs, encoded by hand: fields in the order of their numbers, what equals its
-//! default left out.
+//! default skipped.
 
 /// What opens every event file.
 pub fn file_version(wall_time: f64) -> Vec<u8> {
@@ -31,7 +31,7 @@ pub fn scalars<'a>(wall_time: f64, step: u64, values: impl IntoIterator<Item = (
     with_summary(wall_time, step, &summary)
 }
 
-/// Height, width and channels of a picture.
+/// Height, width and channels of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
     pub height: u32,
@@ -39,7 +39,7 @@ pub struct Size {
     pub channels: u32,
 }
 
-/// An encoded picture.
+/// An encoded image.
 pub fn image(wall_time: f64, step: u64, tag: &str, size: Size, encoded: &[u8]) -> Vec<u8> {
     let mut image = Vec::with_capacity(encoded.len() + 32);
     for (field, side) in [(1, size.height), (2, size.width), (3, size.channels)] {

@@ -1,7 +1,7 @@
 //! Event files of TensorBoard, written while a run goes on.
 //!
 //! [`Writer`] appends records to `events.out.tfevents.*`; [`SCALARS`] lists every curve with the names that published
-//! training scripts gave them. Steps on the board are optimiser steps made, so the first training step is at 1.
+//! training scripts gave them. Steps on the board are optimizer steps made, so the first training step is at 1.
 //!
 //! Source: TensorBoard's `event.proto`, `summary.proto` and `record_writer.py`; what PyTorch's `SummaryWriter` writes.
 
@@ -11,7 +11,7 @@ mod scalars;
 mod writer;
 
 pub use scalars::{NamedAs, SCALARS, Scalar, scalars};
-pub use writer::{FOLDER, Writer, picture_tag};
+pub use writer::{FOLDER, Writer, image_tag};
 
 #[cfg(test)]
 mod tests;

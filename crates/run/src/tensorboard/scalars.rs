@@ -48,7 +48,7 @@ const fn probe(tag: &'static str, meaning: &'static str, figure: fn(&Probe) -> O
 
 use NamedAs::{Diffusers, Mapo, Salesforce, Tastemaker};
 
-/// All curves. A figure that a method does not have is left out; one that has a published name has no second one of ours.
+/// All curves. A figure that a method does not have is skipped; one that has a published name has no second one of ours.
 ///
 /// Sources: the calls of `accelerator.log` in the scripts that [`NamedAs`] names. Their figures are those of the last
 /// micro-batch of one process where ours are means over all pairs of the step.

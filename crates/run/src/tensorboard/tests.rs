@@ -49,7 +49,7 @@ fn what_is_no_png_has_no_size() {
     let error = board.image_png("validation/a", 1, b"GIF89a").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the picture validation/a does not begin as a PNG file does; give the bytes of one"
+        "the image validation/a does not begin as a PNG file does; give the bytes of one"
     );
 }
 
@@ -180,7 +180,7 @@ fn a_run_becomes_curves_and_its_alarms_texts() {
         n_pairs: 1,
         n_held_out: 0,
         n_ties: 0,
-        n_left_out: 0,
+        n_skipped: 0,
         step: 0,
         peak_memory_bytes: None,
     };
@@ -191,5 +191,5 @@ fn a_run_becomes_curves_and_its_alarms_texts() {
     let bytes = fs::read(board.path()).unwrap();
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(holds("OR loss") && holds("alarms/text_summary") && holds("look here"));
-    assert_eq!(picture_tag(Path::new("pictures/50/0-7.png")), "validation/0-7");
+    assert_eq!(image_tag(Path::new("images/50/0-7.png")), "validation/0-7");
 }

@@ -71,12 +71,12 @@ impl Writer {
         self.write(&message::scalars(now(), step, [(tag, value)]))
     }
 
-    /// Writes a picture, given as the bytes of a PNG file.
+    /// Writes an image, given as the bytes of a PNG file.
     ///
     /// # Errors
-    /// [`RunError::Picture`] if they are something else, [`RunError::Store`] if it cannot be written.
+    /// [`RunError::Image`] if they are something else, [`RunError::Store`] if it cannot be written.
     pub fn image_png(&mut self, tag: &str, step: u64, png: &[u8]) -> Result<(), RunError> {
-        let size = png_size(png).ok_or_else(|| RunError::Picture { tag: tag.to_owned() })?;
+        let size = png_size(png).ok_or_else(|| RunError::Image { tag: tag.to_owned() })?;
         self.write(&message::image(now(), step, tag, size, png))
     }
 
@@ -94,8 +94,8 @@ impl Writer {
     }
 }
 
-/// The tag of a picture: `validation/<name of its file>`, so that a prompt at a seed keeps its place from look to look.
-pub fn picture_tag(path: &Path) -> String {
+/// The tag of an image: `validation/<name of its file>`, so that a prompt at a seed keeps its place from look to look.
+pub fn image_tag(path: &Path) -> String {
     format!("validation/{}", path.file_stem().unwrap_or_default().to_string_lossy())
 }
 

@@ -55,7 +55,7 @@ impl RepoId {
                 && part.chars().all(plain)
                 && !part.starts_with(['.', '-'])
                 && !part.ends_with(['.', '-'])
-                // The cache joins organisation and name by two dashes.
+                // The cache joins organization and name by two dashes.
                 && !part.contains("--")
                 && !part.contains("..")
                 && !part.ends_with(".git")

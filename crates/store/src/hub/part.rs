@@ -2,7 +2,7 @@
 //!
 //! Source: the documentation of the Hub's datasets, "File names and splits". A card that says otherwise in its header is not read.
 
-/// Endings of files that rows, pictures and captions are read from.
+/// Endings of files that rows, images and captions are read from.
 const ENDINGS: [&str; 10] = ["parquet", "jsonl", "json", "csv", "tar", "txt", "png", "jpg", "jpeg", "webp"];
 
 /// Endings of files that hold many rows.
@@ -57,7 +57,7 @@ pub fn part_of<'a>(
     })
 }
 
-/// What a file seems to be of: pictures and lists of pictures of their folder, others of what their name says.
+/// What a file seems to be of: images and lists of images of their folder, others of what their name says.
 fn likely_split(name: &str) -> &str {
     let of_folder = stem(name) == "metadata" || !TABLES.iter().any(|ending| name.ends_with(ending));
     let folder = folders(name).last().filter(|_| of_folder);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_pictures_and_captions_are_data_and_nothing_that_runs_is() {
+    fn rows_images_and_captions_are_data_and_nothing_that_runs_is() {
         for name in ["a.parquet", "b/c.JPG", "x.tar", "captions.txt", "metadata.jsonl"] {
             assert!(is_data(name), "{name}");
         }

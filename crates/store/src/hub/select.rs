@@ -15,7 +15,7 @@ pub enum Selection {
         /// Which set of weights, where a component has it: `fp16` takes `*.fp16.safetensors`. `None` is the plain one.
         variant: Option<String>,
     },
-    /// What pairs are read from: rows, pictures and captions, and the card; never what would be run.
+    /// What pairs are read from: rows, images and captions, and the card; never what would be run.
     Data {
         /// Which configuration, of a dataset that has several.
         config: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! Together with the file's own bytes, reading takes at most 256 bytes for each byte of `data.pkl`, 256 for
 //! each archive entry, and a megabyte; the limits keep the first below 1 GiB whatever the file says. A
-//! checkpoint of a large diffusion model with its optimiser's state stays under a tenth of each.
+//! checkpoint of a large diffusion model with its optimizer's state stays under a tenth of each.
 
 /// The longest `data.pkl` accepted.
 pub const MAX_PICKLE_BYTES: usize = 64 << 20;

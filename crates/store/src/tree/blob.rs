@@ -32,7 +32,7 @@ pub fn read_whole(blob: &dyn Blob, limit: u64) -> Result<Vec<u8>, StoreError> {
     blob.read_at(0, blob.size() as usize)
 }
 
-/// A text file of at most `limit` bytes; a byte order mark in front is left out.
+/// A text file of at most `limit` bytes; a byte order mark in front is skipped.
 ///
 /// # Errors
 /// [`StoreError::NotUtf8`], and as [`read_whole`].

@@ -9,7 +9,7 @@ use crate::StoreError;
 /// Folders within folders that are gone into.
 const DEPTH: usize = 32;
 
-/// A folder on this machine. Paths that lead out of it, or are whole, are followed: a list of one's own pictures may name any.
+/// A folder on this machine. Paths that lead out of it, or are whole, are followed: a list of one's own images may name any.
 #[derive(Debug, Clone)]
 pub struct LocalTree {
     folder: PathBuf,

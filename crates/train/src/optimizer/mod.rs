@@ -1,4 +1,4 @@
-//! Optimisers over f32 masters, and clipping of the whole gradient.
+//! Optimizers over f32 masters, and clipping of the whole gradient.
 
 mod adafactor;
 mod adamw;
@@ -38,7 +38,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimiser over these parameters, its state as at the start. It moves those it owns and keeps state for no
+    /// An optimizer over these parameters, its state as at the start. It moves those it owns and keeps state for no
     /// others; `rule` is given nothing in the place of the others. `on_host` keeps state and arithmetic on the host, wherever
     /// the parameters are.
     pub fn sharded(
@@ -95,7 +95,7 @@ impl Optimizer {
     }
 
     /// Masters and the rule's state of what it owns, and the number of steps, by the parameters' names. Tensors share their memory
-    /// with the optimiser's.
+    /// with the optimizer's.
     pub fn state(&self, names: &[Trainable]) -> Named {
         let mut state = Named::new();
         for (i, Trainable { name, .. }) in names.iter().enumerate().filter(|(i, _)| self.owned[*i]) {
@@ -129,7 +129,7 @@ impl Optimizer {
         self.parameters.iter_mut().for_each(Tensor::zero_grad);
     }
 
-    /// The accumulated gradients; parameters without one are left out.
+    /// The accumulated gradients; parameters without one are skipped.
     pub fn gradients(&self) -> impl Iterator<Item = Tensor> + '_ {
         self.parameters.iter().map(Tensor::grad).filter(Tensor::defined)
     }

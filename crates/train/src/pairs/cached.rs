@@ -30,7 +30,7 @@ pub struct CachedPairs {
     ids: Vec<u64>,
     /// Number of distinct captions; that of the empty one.
     n_captions: usize,
-    mirrored: bool,
+    flipped: bool,
     /// What is told about sizes, where the network is told anything.
     time_ids: Option<TimeIds>,
 }
@@ -83,15 +83,15 @@ impl CachedPairs {
             tokens,
             ids: (0..n_pairs).map(|position| source.id(position).0).collect(),
             n_captions,
-            mirrored: key.mirrored,
+            flipped: key.flipped,
             time_ids,
         })
     }
 
-    /// Pairs that were left out when the cache was made.
-    pub fn left_out<'a>(&'a self, source: &'a dyn PairSource) -> impl Iterator<Item = Unusable> + 'a {
+    /// Pairs that were skipped when the cache was made.
+    pub fn skipped<'a>(&'a self, source: &'a dyn PairSource) -> impl Iterator<Item = Unusable> + 'a {
         self.shards.iter().enumerate().flat_map(move |(number, shard)| {
-            shard.left_out().iter().map(move |(at, detail)| {
+            shard.skipped().iter().map(move |(at, detail)| {
                 let id = PairId(self.ids[number * PAIRS_PER_SHARD + at]);
                 Unusable { id, place: source.place(id), detail: detail.clone() }
             })
@@ -121,9 +121,9 @@ impl CachedPairs {
                     Half::Loser => pair.loser,
                 };
                 let flip = || making.chance.image_key(Stream::Flip, key, half).generator().chance(0.5);
-                let mirrored = self.mirrored && flip();
+                let flipped = self.flipped && flip();
                 let shard = &self.shards[u.index / PAIRS_PER_SHARD];
-                stored.push(shard.image(Row { frame: pair.frame, number }, mirrored)?);
+                stored.push(shard.image(Row { frame: pair.frame, number }, flipped)?);
             }
         }
         Ok(Posterior { mean: stack(&stored, |row| row.mean), deviation: stack(&stored, |row| row.deviation) })
@@ -172,7 +172,7 @@ impl Pairs for CachedPairs {
         let there: Vec<(&Use, CachedPair)> =
             uses.iter().filter_map(|u| Some((u, self.entry(u.index)?))).collect();
         if there.is_empty() {
-            return Ok(Made { batch: None, left_out: Vec::new() });
+            return Ok(Made { batch: None, skipped: Vec::new() });
         }
         let keys: Vec<(u64, u64)> = there.iter().map(|(u, _)| (self.ids[u.index], u.draw)).collect();
         let images = self.images(&there, &keys, making)?;
@@ -187,7 +187,7 @@ impl Pairs for CachedPairs {
         });
         let parts = Parts { images, conditioning, tokens, keys };
         let batch = Batch::new(parts, making.chance.seed, making.with_losers, making.device);
-        Ok(Made { batch: Some(batch), left_out: Vec::new() })
+        Ok(Made { batch: Some(batch), skipped: Vec::new() })
     }
 }
 

@@ -20,7 +20,7 @@ pub enum Fed {
     /// A micro-batch of the step or look at hand.
     Batch(Batch),
     /// A pair that the step or look at hand has to do without.
-    LeftOut(Unusable),
+    Skipped(Unusable),
     /// The step or look at hand is over.
     End,
 }
@@ -155,8 +155,8 @@ pub fn feed(
         let own = chunks.into_iter().skip(rank).step_by(n_ranks);
         let fed = own.flat_map(move |chunk| match pairs.batch(&chunk, &making) {
             Ok(made) => {
-                let left_out = made.left_out.into_iter().map(|row| Ok(Fed::LeftOut(row)));
-                left_out.chain(made.batch.map(|batch| Ok(Fed::Batch(batch)))).collect()
+                let skipped = made.skipped.into_iter().map(|row| Ok(Fed::Skipped(row)));
+                skipped.chain(made.batch.map(|batch| Ok(Fed::Batch(batch)))).collect()
             }
             Err(error) => vec![Err(error)],
         });

@@ -1,11 +1,11 @@
-//! Pairs from pixels: decoded, cut, mirrored and encoded whenever they are used.
+//! Pairs from pixels: decoded, cut, flipped and encoded whenever they are used.
 
 use image::RgbImage;
 use tastemaker_data::buckets::Frames;
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Crop, Size, to_chw};
 use tastemaker_data::{DataError, Half, PairId, PairSource};
-use tastemaker_diffusion::{Conditioning, LatentCodec, Posterior};
+use tastemaker_diffusion::{Conditioning, LatentVae, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_run::TimeIds;
@@ -22,13 +22,13 @@ use crate::caching::encode;
 pub struct LiveSettings {
     /// What images are cut to.
     pub frames: Frames,
-    /// Whether they are mirrored half of the time.
+    /// Whether they are flipped half of the time.
     pub flips: bool,
     /// Whether the part that is kept is drawn, too; else it is the middle.
     pub random_crop: bool,
     /// What is told about sizes, where the network is told anything.
     pub time_ids: Option<TimeIds>,
-    /// Images per forward pass of the codec.
+    /// Images per forward pass of the vae.
     pub batch_size: usize,
     /// Threads that decode.
     pub n_workers: usize,
@@ -37,7 +37,7 @@ pub struct LiveSettings {
 /// Pairs that are encoded when they are used.
 pub struct LivePairs<'a, C> {
     source: &'a dyn PairSource,
-    codec: C,
+    vae: C,
     text: TextEncoders,
     /// Whether the run's own text encoders learn: then tokens are given, not embeddings.
     text_learns: bool,
@@ -47,29 +47,29 @@ pub struct LivePairs<'a, C> {
 /// The images of a pair, cut, and what is told about sizes.
 type Pixels = (Vec<RgbImage>, [u32; 6]);
 
-impl<'a, C: LatentCodec> LivePairs<'a, C> {
-    /// Over a source, by a codec and text encoders.
+impl<'a, C: LatentVae> LivePairs<'a, C> {
+    /// Over a source, by a VAE and text encoders.
     pub fn new(
         source: &'a dyn PairSource,
-        codec: C,
+        vae: C,
         text: TextEncoders,
         text_learns: bool,
         settings: LiveSettings,
     ) -> Self {
-        Self { source, codec, text, text_learns, settings }
+        Self { source, vae, text, text_learns, settings }
     }
 
     /// How chance cuts one image of a pair.
     fn cut(&self, chance: Chance, key: (u64, u64), half: Half) -> Cut {
         let draw = |stream| chance.image_key(stream, key, half).generator();
-        let mirrored = self.settings.flips && draw(Stream::Flip).chance(0.5);
+        let flipped = self.settings.flips && draw(Stream::Flip).chance(0.5);
         let crop = if self.settings.random_crop {
             let mut shares = draw(Stream::Crop);
             Crop::At(shares.uniform(), shares.uniform())
         } else {
             Crop::Center
         };
-        Cut { crop, mirrored }
+        Cut { crop, flipped }
     }
 
     /// The images of each pair, cut, with what is told about sizes.
@@ -115,7 +115,7 @@ impl<'a, C: LatentCodec> LivePairs<'a, C> {
             let pixels: Vec<f32> = some.iter().flat_map(|image| to_chw(image)).collect();
             let (w, h) = (i64::from(frame.0), i64::from(frame.1));
             let pixels = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(making.device);
-            parts.push(encode(&self.codec, &pixels, pairs)?);
+            parts.push(encode(&self.vae, &pixels, pairs)?);
         }
         let join =
             |part: fn(&Posterior) -> &Tensor| Tensor::cat(&parts.iter().map(part).collect::<Vec<_>>(), 0);
@@ -134,7 +134,7 @@ impl<'a, C: LatentCodec> LivePairs<'a, C> {
     }
 }
 
-impl<C: LatentCodec> Pairs for LivePairs<'_, C> {
+impl<C: LatentVae> Pairs for LivePairs<'_, C> {
     fn id(&self, index: usize) -> u64 {
         self.source.id(index).0
     }
@@ -149,7 +149,7 @@ impl<C: LatentCodec> Pairs for LivePairs<'_, C> {
     }
 
     fn batch(&self, uses: &[Use], making: &Making) -> Result<Made, TrainError> {
-        let mut left_out = Vec::new();
+        let mut skipped = Vec::new();
         let (mut pairs, mut images, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
         for (u, result) in uses.iter().zip(self.pixels(uses, making)) {
             match result {
@@ -160,12 +160,12 @@ impl<C: LatentCodec> Pairs for LivePairs<'_, C> {
                 }
                 Err(error) => {
                     let id = PairId(self.id(u.index));
-                    let detail = error.leaves_out().ok_or(error)?;
-                    left_out.push(Unusable { id, place: self.source.place(id), detail });
+                    let detail = error.skips().ok_or(error)?;
+                    skipped.push(Unusable { id, place: self.source.place(id), detail });
                 }
             }
         }
-        let Some(first) = images.first() else { return Ok(Made { batch: None, left_out }) };
+        let Some(first) = images.first() else { return Ok(Made { batch: None, skipped }) };
         let frame = first[0].dimensions();
         let keys: Vec<(u64, u64)> = pairs.iter().map(|u| (self.id(u.index), u.draw)).collect();
         let halves = 0..making.halves().len();
@@ -179,6 +179,6 @@ impl<C: LatentCodec> Pairs for LivePairs<'_, C> {
         let tokens = self.text_learns.then(|| self.text.tokens(&captions));
         let parts = Parts { images: posteriors, conditioning, tokens, keys };
         let batch = Batch::new(parts, making.chance.seed, making.with_losers, making.device);
-        Ok(Made { batch: Some(batch), left_out })
+        Ok(Made { batch: Some(batch), skipped })
     }
 }

@@ -13,15 +13,15 @@ use crate::batch::{Batch, Parts, Use};
 /// The images and captions of a pair set in memory.
 ///
 /// # Shapes
-/// Posteriors `[n_images, c, h, w]` f32 on the host, with mirror images `[2 n_images, c, h, w]`; captions
+/// Posteriors `[n_images, c, h, w]` f32 on the host, with flipped images `[2 n_images, c, h, w]`; captions
 /// `[n_captions, ..]` and `empty`, one sample, on the device.
 #[derive(Debug)]
 pub struct EncodedPairs {
     /// Posteriors of the distinct images.
     pub images: Posterior,
-    /// Whether each image's mirror image follows, at its row plus the number of images. Then one of the two is taken at
+    /// Whether each image's flipped image follows, at its row plus the number of images. Then one of the two is taken at
     /// random.
-    pub mirrored: bool,
+    pub flipped: bool,
     /// Conditioning of the distinct captions.
     pub captions: Conditioning,
     /// Conditioning of the empty caption.
@@ -57,7 +57,7 @@ impl EncodedPairs {
                     Half::Loser => pair.loser,
                 } as i64;
                 let flips =
-                    self.mirrored && making.chance.image_key(Stream::Flip, key, half).generator().chance(0.5);
+                    self.flipped && making.chance.image_key(Stream::Flip, key, half).generator().chance(0.5);
                 images.push(if flips { image + n_images } else { image });
             }
         }
@@ -95,6 +95,6 @@ impl Pairs for EncodedPairs {
     }
 
     fn batch(&self, uses: &[Use], making: &Making) -> Result<Made, TrainError> {
-        Ok(Made { batch: Some(self.made(uses, making)), left_out: Vec::new() })
+        Ok(Made { batch: Some(self.made(uses, making)), skipped: Vec::new() })
     }
 }

@@ -3,18 +3,18 @@
 mod ahead;
 mod cached;
 mod feed;
+mod image;
 mod live;
 mod memory;
-mod picture;
 
 pub use ahead::ahead;
 pub(crate) use cached::kind;
 pub use cached::{CachedPairs, Told};
 pub(crate) use feed::chunks;
 pub use feed::{FIRST_DRAW, Fed, Feed, Order, feed};
+pub(crate) use image::{Cut, Seen, see};
 pub use live::{LivePairs, LiveSettings};
 pub use memory::{EncodedPair, EncodedPairs};
-pub(crate) use picture::{Cut, Seen, see};
 
 use tastemaker_data::transform::Size;
 use tastemaker_data::{Half, PairId};
@@ -52,13 +52,13 @@ pub struct Unusable {
     pub detail: String,
 }
 
-/// A batch, and what was left out of it; no batch if nothing is left.
+/// A batch, and what was skipped of it; no batch if nothing is left.
 #[derive(Debug)]
 pub struct Made {
     /// The batch.
     pub batch: Option<Batch>,
     /// Pairs that turned out not to be usable.
-    pub left_out: Vec<Unusable>,
+    pub skipped: Vec<Unusable>,
 }
 
 /// Gives batches of pairs by their index in the source. What a batch holds depends on seed, pairs and repetitions alone.

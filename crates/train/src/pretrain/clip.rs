@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 /// Symmetric cross-entropy of matching each image with its text among the batch.
 ///
 /// # Shapes
-/// `text` and `image` `[b, d]`, not normalised; `log_scale` scalar, the logarithm of the inverse temperature.
+/// `text` and `image` `[b, d]`, not normalized; `log_scale` scalar, the logarithm of the inverse temperature.
 ///
 /// Source: CLIP, arXiv 2103.00020, figure 3.
 pub fn contrastive_loss(text: &Tensor, image: &Tensor, log_scale: &Tensor) -> Tensor {

@@ -1,4 +1,4 @@
-//! A resumable optimisation loop with an exponential moving average of the weights.
+//! A resumable optimization loop with an exponential moving average of the weights.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::optimizer::{AdamWSettings, Optimizer, clip_factor};
 /// Settings of a pre-training loop.
 #[derive(Debug, Clone)]
 pub struct LoopSettings {
-    /// Optimiser steps in all.
+    /// Optimizer steps in all.
     pub n_steps: u64,
     /// Peak learning rate: linear warm-up, then cosine to zero.
     pub learning_rate: f64,

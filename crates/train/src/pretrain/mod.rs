@@ -1,12 +1,12 @@
-//! Making a small latent diffusion model from nothing: the embedded default's codec, text encoder and network.
+//! Making a small latent diffusion model from nothing: the embedded default's vae, text encoder and network.
 //!
-//! The network itself is pre-trained by the ordinary training step with the `sft` objective; codec and text encoder
+//! The network itself is pre-trained by the ordinary training step with the `sft` objective; VAE and text encoder
 //! have losses of their own. All share one resumable loop.
 
 mod clip;
-mod codec;
 mod looping;
+mod vae;
 
 pub use clip::contrastive_loss;
-pub use codec::{CodecLoss, codec_loss};
 pub use looping::{LoopSettings, Progress, run};
+pub use vae::{VaeLoss, vae_loss};

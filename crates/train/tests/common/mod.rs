@@ -46,7 +46,7 @@ pub fn adapted(precision: Precision) -> Network {
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(fresh()))
 }
 
-/// As [`adapted`], lengths of rows learnt apart.
+/// As [`adapted`], lengths of rows learned apart.
 pub fn dora(precision: Precision) -> Network {
     let lora = LoraSpec { use_dora: true, ..fresh() };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
@@ -64,17 +64,17 @@ fn fresh() -> LoraSpec {
     }
 }
 
-/// The demo network under an adapter that has learnt already; `anchored` keeps it for the reference.
-pub fn learnt(precision: Precision, anchored: bool) -> Network {
-    learnt_from(adapted(Precision::F32), precision, anchored)
+/// The demo network under an adapter that has learned already; `anchored` keeps it for the reference.
+pub fn learned(precision: Precision, anchored: bool) -> Network {
+    learned_from(adapted(Precision::F32), precision, anchored)
 }
 
-/// As [`learnt`], lengths of rows learnt apart.
-pub fn learnt_dora(precision: Precision, anchored: bool) -> Network {
-    learnt_from(dora(Precision::F32), precision, anchored)
+/// As [`learned`], lengths of rows learned apart.
+pub fn learned_dora(precision: Precision, anchored: bool) -> Network {
+    learned_from(dora(Precision::F32), precision, anchored)
 }
 
-fn learnt_from(fresh_one: Network, precision: Precision, anchored: bool) -> Network {
+fn learned_from(fresh_one: Network, precision: Precision, anchored: bool) -> Network {
     let drawn = fresh_one.trainable.iter().enumerate().map(|(index, factor)| {
         let moved = factor.tensor.detach() * 0.9 + normal(500 + index as u64, &factor.tensor.size()) * 0.1;
         (factor.name.clone(), moved)
@@ -129,9 +129,9 @@ impl Pairing {
         Self { policy: adapted(precision), frozen: None }
     }
 
-    /// An adapter that has learnt already goes on; the reference has it as it was.
+    /// An adapter that has learned already goes on; the reference has it as it was.
     pub fn continued(precision: Precision) -> Self {
-        Self { policy: learnt(precision, true), frozen: None }
+        Self { policy: learned(precision, true), frozen: None }
     }
 
     /// As [`Pairing::adapted`] with [`dora`].
@@ -141,7 +141,7 @@ impl Pairing {
 
     /// As [`Pairing::continued`] with [`dora`].
     pub fn continued_dora(precision: Precision) -> Self {
-        Self { policy: learnt_dora(precision, true), frozen: None }
+        Self { policy: learned_dora(precision, true), frozen: None }
     }
 
     /// A policy that has moved from its reference.
@@ -208,7 +208,7 @@ pub fn pairs() -> EncodedPairs {
     let images = [8, 4, 8, 8];
     EncodedPairs {
         images: Posterior { mean: normal(0, &images), deviation: normal(1, &images).abs() * 0.1 },
-        mirrored: false,
+        flipped: false,
         captions: Conditioning::text(normal(2, &[3, 7, 12])),
         empty: Conditioning::text(normal(3, &[1, 7, 12])),
         pairs: (0..6)
@@ -277,11 +277,11 @@ pub fn train(
     train: &[usize],
     held_out: &[usize],
 ) -> (Result<(), TrainError>, Vec<Event>) {
-    train_labelled(pairing, (pairs, None), plan, train, held_out, None)
+    train_labeled(pairing, (pairs, None), plan, train, held_out, None)
 }
 
 /// As [`train`], on the winners as single images where there are labels, with the reference's errors of a bank if there is one.
-pub fn train_labelled(
+pub fn train_labeled(
     pairing: &Pairing,
     (pairs, labels): (&EncodedPairs, Option<&HashMap<u64, Label>>),
     plan: &Plan,

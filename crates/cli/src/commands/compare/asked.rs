@@ -10,13 +10,13 @@ use crate::demo::prompts as demo;
 use crate::exit::UsageError;
 use crate::hub::locate_dataset;
 
-/// A set of prompts and the pictures wanted of them.
+/// A set of prompts and the images wanted of them.
 pub struct Asked {
     /// The whole set, also where only some are asked.
     pub set: PromptSet,
-    /// The pictures, by number of the prompt and seed.
+    /// The images, by number of the prompt and seed.
     pub questions: Vec<Question>,
-    /// The noise of each picture, beside its seed.
+    /// The noise of each image, beside its seed.
     pub noise: Vec<u64>,
     /// How prompts come by their noise, in words.
     pub rule: &'static str,
@@ -28,7 +28,7 @@ impl Asked {
         &self.set.prompts[self.questions[question].prompt].text
     }
 
-    /// A question as something to paint.
+    /// A question as something to generate.
     pub fn job(&self, question: usize) -> Job {
         Job {
             prompt: self.prompt(question).to_owned(),
@@ -49,7 +49,7 @@ impl Asked {
 
 /// The questions that the flags ask for.
 ///
-/// The noise of a picture depends on its seed alone, as in `tastemaker sample` and in the scripts of the papers; the demo has a
+/// The noise of an image depends on its seed alone, as in `tastemaker sample` and in the scripts of the papers; the demo has a
 /// rule of its own.
 pub fn open(args: &CompareArgs) -> Result<Asked> {
     let wanted = |set: &PromptSet| prompts::select(set, &args.category, args.n_prompts).map_err(UsageError);

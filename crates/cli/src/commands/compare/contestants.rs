@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tastemaker_eval::EvalError;
-use tastemaker_eval::compare::match_pictures;
+use tastemaker_eval::compare::match_images;
 use tastemaker_models::adapters::LoraNames;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_store::safetensors::Header;
@@ -12,7 +12,7 @@ use tastemaker_store::tree::{LocalTree, Tree};
 use tastemaker_store::{StoreError, json};
 
 use super::asked::Asked;
-use super::painting::Painting;
+use super::generating::Generating;
 use super::{CompareArgs, SharedParts};
 use crate::exit::UsageError;
 use crate::hub::{locate, lora_in};
@@ -23,25 +23,25 @@ pub struct Entrant {
     pub name: String,
     /// What was typed, without the name.
     pub what: String,
-    /// Where its pictures come from.
+    /// Where its images come from.
     pub source: Source,
     /// SHA-256 of that.
     pub fingerprint: String,
 }
 
-/// Where pictures come from.
+/// Where images come from.
 pub enum Source {
-    /// They are painted.
+    /// They are generated.
     Model {
         /// The model.
         model: Model,
         /// A LoRA on it.
         lora: Option<PathBuf>,
-        /// How it paints.
-        painting: Painting,
+        /// How it generates.
+        generating: Generating,
     },
     /// They are there: the folder, and the file for each question below it.
-    Pictures {
+    Images {
         /// The folder.
         folder: PathBuf,
         /// A file for each question.
@@ -54,10 +54,10 @@ enum Found {
     Model(PathBuf),
     Lora(PathBuf),
     UNet(PathBuf),
-    Pictures(PathBuf),
+    Images(PathBuf),
 }
 
-/// Finds and opens everybody, in the order typed. Pictures are not looked at yet.
+/// Finds and opens everybody, in the order typed. Images are not looked at yet.
 ///
 /// # Errors
 /// [`UsageError`] for names that are not usable or given twice, and for parts without a model; whatever keeps a model from being
@@ -90,7 +90,7 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
         (None, None) => Err(UsageError(format!("{part} needs a model: give --base, or type MODEL+{part}"))),
     };
     let (model, unet, lora) = match look(part)? {
-        Found::Pictures(folder) => return Ok(Source::Pictures { folder, files: Vec::new() }),
+        Found::Images(folder) => return Ok(Source::Images { folder, files: Vec::new() }),
         Found::Model(_) if what.contains('+') && part != what => {
             return Err(
                 UsageError(format!("{part} is a whole model; wanted a LoRA or a UNet behind the +")).into()
@@ -108,8 +108,8 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
         variant: variant.clone(),
         ..ModelSources::of(model)
     })?;
-    let painting = Painting::of(&model, args);
-    Ok(Source::Model { model, lora, painting })
+    let generating = Generating::of(&model, args);
+    Ok(Source::Model { model, lora, generating })
 }
 
 /// The model of this name, which can also be a training's output folder.
@@ -130,7 +130,7 @@ fn look(what: &str) -> Result<Found> {
         return Ok(if is_lora(&path)? { Found::Lora(path) } else { Found::Model(path) });
     }
     if !path.is_dir() {
-        let wanted = "a model, an adapter, a UNet's folder or a folder of pictures".to_owned();
+        let wanted = "a model, an adapter, a UNet's folder or a folder of images".to_owned();
         return Err(StoreError::Missing { path, wanted }.into());
     }
     let has = |name: &str| path.join(name).is_file();
@@ -145,7 +145,7 @@ fn look(what: &str) -> Result<Found> {
     } else if has("config.json") || has("unet/config.json") {
         Found::UNet(path)
     } else {
-        Found::Pictures(path)
+        Found::Images(path)
     })
 }
 
@@ -170,7 +170,7 @@ fn default_name(what: &str) -> String {
     let whole = Path::new(what).exists();
     let part = what.rsplit_once('+').filter(|_| !whole).map_or(what, |(_, part)| part);
     let part = part.rsplit_once('@').filter(|_| !whole).map_or(part, |(name, _)| name);
-    let dull = ["model", "unet", "pytorch_lora_weights", "pictures", "images", "."];
+    let dull = ["model", "unet", "pytorch_lora_weights", "images", "images", "."];
     let names = Path::new(part).components().rev().filter_map(|component| component.as_os_str().to_str());
     let stem = |name: &str| {
         let endings = [".safetensors", ".ckpt", ".bin", ".pt", ".pth"];
@@ -189,25 +189,25 @@ fn check_name(name: &str, typed: &str) -> Result<(), UsageError> {
     match fits {
         true => Ok(()),
         false => Err(UsageError(format!(
-            "`{typed}`: a contestant cannot be called `{name}`, because its pictures go to a folder of that name; type NAME={typed}"
+            "`{typed}`: a contestant cannot be called `{name}`, because its images go to a folder of that name; type NAME={typed}"
         ))),
     }
 }
 
-/// Finds the files of folders of pictures. With `skip`, questions that a folder does not answer are not asked.
+/// Finds the files of folders of images. With `skip`, questions that a folder does not answer are not asked.
 ///
 /// # Errors
-/// [`EvalError::Pictures`] for a folder that lacks pictures, or has none.
+/// [`EvalError::Images`] for a folder that lacks images, or has none.
 pub fn answer(entrants: &mut [Entrant], asked: &mut Asked, skip: bool) -> Result<()> {
     let mut answers: Vec<(usize, Vec<Option<String>>)> = Vec::new();
     for (index, entrant) in entrants.iter().enumerate() {
-        let Source::Pictures { folder, .. } = &entrant.source else { continue };
+        let Source::Images { folder, .. } = &entrant.source else { continue };
         let names: Vec<String> =
             LocalTree::new(folder).entries()?.into_iter().map(|entry| entry.path).collect();
         let metadata = folder.join("metadata.jsonl");
         let metadata = metadata.is_file().then(|| json::read_text(&metadata)).transpose()?;
-        let refuse = |what: String| EvalError::Pictures { path: folder.clone(), what };
-        let matched = match_pictures(&names, metadata.as_deref(), &asked.set.prompts, &asked.questions)
+        let refuse = |what: String| EvalError::Images { path: folder.clone(), what };
+        let matched = match_images(&names, metadata.as_deref(), &asked.set.prompts, &asked.questions)
             .map_err(refuse)?;
         let missing: Vec<usize> = (0..matched.files.len()).filter(|&i| matched.files[i].is_none()).collect();
         if missing.len() == matched.files.len() || (!missing.is_empty() && !skip) {
@@ -215,7 +215,7 @@ pub fn answer(entrants: &mut [Entrant], asked: &mut Asked, skip: bool) -> Result
         }
         if !missing.is_empty() {
             println!(
-                "`{}` has no picture for {} of {} questions",
+                "`{}` has no image for {} of {} questions",
                 entrant.name,
                 missing.len(),
                 matched.files.len()
@@ -227,11 +227,11 @@ pub fn answer(entrants: &mut [Entrant], asked: &mut Asked, skip: bool) -> Result
         .map(|question| answers.iter().all(|(_, files)| files[question].is_some()))
         .collect();
     if !keep.contains(&true) {
-        return Err(UsageError("no prompt has a picture in every folder".into()).into());
+        return Err(UsageError("no prompt has an image in every folder".into()).into());
     }
     asked.keep(&keep);
     for (index, found) in answers {
-        if let Source::Pictures { folder, files } = &mut entrants[index].source {
+        if let Source::Images { folder, files } = &mut entrants[index].source {
             let kept = found.into_iter().zip(&keep).filter(|(_, keep)| **keep);
             *files = kept.filter_map(|(file, _)| Some(folder.join(file?))).collect();
         }
@@ -249,7 +249,7 @@ fn lacking(asked: &Asked, missing: &[usize], by: &str) -> String {
         })
         .collect();
     format!(
-        "told apart by {by}, it has no picture for {} of {} questions, such as prompt {}; add them, or give --skip_missing to \
+        "told apart by {by}, it has no image for {} of {} questions, such as prompt {}; add them, or give --skip_missing to \
          leave these prompts out",
         missing.len(),
         asked.questions.len(),
@@ -269,7 +269,7 @@ mod tests {
             ("sdxl+runs/mapo/pytorch_lora_weights.safetensors", "mapo"),
             ("models/v1-5.safetensors", "v1-5"),
             ("org/name@abc123", "name"),
-            ("out/pictures", "out"),
+            ("out/images", "out"),
             ("unet", "unet"),
         ] {
             assert_eq!(default_name(what), name, "{what}");

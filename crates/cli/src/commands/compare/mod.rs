@@ -1,12 +1,12 @@
-//! `tastemaker compare`: paints prompts with several models, scores the pictures, reports who wins.
+//! `tastemaker compare`: generates prompts with several models, scores the images, reports who wins.
 //!
 //! Everything lies below `--out` and is written at once or not at all: `compare.json` says what is compared,
-//! `pictures/<name>/<number>-<seed>.png` are painted pictures, `scores.jsonl` scores, `report.html` and `summary.json` the
+//! `images/<name>/<number>-<seed>.png` are generated images, `scores.jsonl` scores, `report.html` and `summary.json` the
 //! result. A command that was ended is given again and goes on where it was.
 
 mod asked;
 mod contestants;
-mod painting;
+mod generating;
 mod planning;
 mod result;
 mod scoring;
@@ -24,12 +24,12 @@ use crate::commands::{DeviceFlag, word};
 use crate::exit::UsageError;
 use contestants::Source;
 
-/// Paints prompts with several models from equal noise, scores the pictures, and writes a page that says who wins.
+/// Generates prompts with several models from equal noise, scores the images, and writes a page that says who wins.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct CompareArgs {
     /// Two or more of: a model (folder, single file, fetched), MODEL+PART or a PART alone on --base (a LoRA, or a UNet's folder),
-    /// a training's output folder, a folder of pictures. The first is what the others are measured by
+    /// a training's output folder, a folder of images. The first is what the others are measured by
     #[arg(value_name = "[NAME=]WHAT", required = true, num_args = 2..)]
     contestants: Vec<String>,
     /// The model that LoRAs and UNets named alone belong to
@@ -44,10 +44,10 @@ pub struct CompareArgs {
     /// Ask only prompts of this category; repeat for several
     #[arg(long, value_name = "NAME")]
     category: Vec<String>,
-    /// Seed of the first picture of each prompt
+    /// Seed of the first image of each prompt
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Pictures of each prompt, with seeds counting up [default: 1]
+    /// Images of each prompt, with seeds counting up [default: 1]
     #[arg(long, value_name = "COUNT")]
     num_images_per_prompt: Option<u64>,
     /// Who scores; repeat for several
@@ -56,26 +56,26 @@ pub struct CompareArgs {
     /// Where everything goes; what an earlier command left there is used
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Prompts with pictures on the page
+    /// Prompts with images on the page
     #[arg(long, value_name = "COUNT", default_value_t = 60)]
-    n_pictures: usize,
-    /// Leave out prompts of which a folder of pictures has none, instead of refusing
+    n_images: usize,
+    /// Skip prompts of which a folder of images has none, instead of refusing
     #[arg(long)]
     skip_missing: bool,
     #[command(flatten)]
-    flags: PaintFlags,
+    flags: GenerateFlags,
     #[command(flatten)]
     parts: SharedParts,
 }
 
-/// How models paint; what is not given is as usual for the family of each.
+/// How models generate; what is not given is as usual for the family of each.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Painting", rename_all = "snake_case")]
-struct PaintFlags {
+#[command(next_help_heading = "Generating", rename_all = "snake_case")]
+struct GenerateFlags {
     /// How steps are taken; names of diffusers, A1111 and ComfyUI will do, too
     #[arg(long, value_name = "NAME", value_parser = |typed: &str| typed.parse::<Sampler>(), default_value = "ddim")]
     sampler: Sampler,
-    /// What to lead away from, in all pictures
+    /// What to lead away from, in all images
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
     /// Steps of the sampler [default: 50; 20 for demo prompts]
@@ -84,7 +84,7 @@ struct PaintFlags {
     /// How strongly to follow the prompt [default: 7.5; 5 for SDXL, 2 for demo prompts]
     #[arg(long, value_name = "SCALE")]
     guidance_scale: Option<f64>,
-    /// Pictures per forward pass [default: 4; 32 for demo prompts]
+    /// Images per forward pass [default: 4; 32 for demo prompts]
     #[arg(long, value_name = "COUNT")]
     batch_size: Option<usize>,
     /// Type of weights and activations, no or bf16
@@ -122,8 +122,15 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     let names: Vec<String> = scorers.iter().map(|(name, _)| name.clone()).collect();
     planning::agree(args, &asked, &entrants, scorers.into_iter().collect())?;
     for entrant in &entrants {
-        if let Source::Model { model, lora, painting } = &entrant.source {
-            painting::paint(&entrant.name, model, lora.as_deref(), painting, &asked, (&args.out, device))?;
+        if let Source::Model { model, lora, generating } = &entrant.source {
+            generating::generate(
+                &entrant.name,
+                model,
+                lora.as_deref(),
+                generating,
+                &asked,
+                (&args.out, device),
+            )?;
         }
     }
     let scores = scoring::scores(args, &asked, &entrants, &names, device)?;
@@ -131,7 +138,7 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     result::report(&contest, &args.out)
 }
 
-/// What no part of the command would notice before hours of painting.
+/// What no part of the command would notice before hours of generating.
 fn check(args: &CompareArgs) -> Result<(), UsageError> {
     let flags = &args.flags;
     if let Some(scale) = flags.guidance_scale.filter(|scale| !scale.is_finite()) {

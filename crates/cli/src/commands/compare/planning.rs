@@ -1,4 +1,4 @@
-//! What a folder's pictures and scores were made from, and whether they still are what is wanted.
+//! What a folder's images and scores were made from, and whether they still are what is wanted.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::CompareArgs;
 use super::asked::Asked;
 use super::contestants::{Entrant, Source};
 
-/// Hashes what a contestant's pictures are made from: weights, configurations and tokenizers, or the pictures themselves.
+/// Hashes what a contestant's images are made from: weights, configurations and tokenizers, or the images themselves.
 pub fn identify(entrant: &mut Entrant) -> Result<()> {
     println!("reading {}", entrant.name);
     let mut parts: Vec<String> = Vec::new();
@@ -28,7 +28,7 @@ pub fn identify(entrant: &mut Entrant) -> Result<()> {
                 parts.push(sha256_file(lora)?);
             }
         }
-        Source::Pictures { folder, .. } => {
+        Source::Images { folder, .. } => {
             for entry in LocalTree::new(folder).entries()? {
                 parts.push(format!("{} {}", entry.path, sha256_file(folder.join(&entry.path))?));
             }
@@ -68,9 +68,9 @@ pub fn agree(
     Ok(json::write(path, &joined)?)
 }
 
-/// Pictures of nobody knows what are not taken for ours.
+/// Images of nobody knows what are not taken for ours.
 fn refuse_strangers(args: &CompareArgs) -> Result<()> {
-    for name in ["pictures", "scores.jsonl"] {
+    for name in ["images", "scores.jsonl"] {
         let path = args.out.join(name);
         if path.exists() {
             let what =
@@ -90,9 +90,9 @@ fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: BTreeM
         name: entrant.name.clone(),
         what: entrant.what.clone(),
         fingerprint: entrant.fingerprint.clone(),
-        painting: match &entrant.source {
-            Source::Model { painting, .. } => painting.facts(),
-            Source::Pictures { .. } => Default::default(),
+        generating: match &entrant.source {
+            Source::Model { generating, .. } => generating.facts(),
+            Source::Images { .. } => Default::default(),
         },
     };
     Plan {

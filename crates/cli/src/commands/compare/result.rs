@@ -10,10 +10,10 @@ use tastemaker_eval::scorers::SCORERS;
 use super::CompareArgs;
 use super::asked::Asked;
 use super::contestants::{Entrant, Source};
-use super::scoring::picture;
+use super::scoring::image;
 use super::table;
 
-/// Everything that was found, with the pictures to show.
+/// Everything that was found, with the images to show.
 pub fn contest(
     args: &CompareArgs,
     asked: &Asked,
@@ -65,11 +65,11 @@ fn exhibits(
     let differences: Vec<f64> =
         by_first[last].iter().zip(&by_first[0]).map(|(score, first)| score - first).collect();
     let exhibit = |(question, choice)| {
-        let thumb = |entrant| Ok(Thumb::new(&picture(entrant, question, asked, &args.out)?)?);
-        let pictures = entrants.iter().map(thumb).collect::<Result<_>>()?;
-        Ok(Exhibit { question, choice, pictures })
+        let thumb = |entrant| Ok(Thumb::new(&image(entrant, question, asked, &args.out)?)?);
+        let images = entrants.iter().map(thumb).collect::<Result<_>>()?;
+        Ok(Exhibit { question, choice, images })
     };
-    choose(&differences, args.n_pictures).into_iter().map(exhibit).collect()
+    choose(&differences, args.n_images).into_iter().map(exhibit).collect()
 }
 
 fn facts(args: &CompareArgs, asked: &Asked) -> Vec<Fact> {
@@ -77,7 +77,7 @@ fn facts(args: &CompareArgs, asked: &Asked) -> Vec<Fact> {
         Fact::new("program", concat!("tastemaker ", env!("CARGO_PKG_VERSION"))),
         Fact::new("prompts", format!("{}: {}", asked.set.name, asked.set.said())),
         Fact::new("prompts sha256", asked.set.fingerprint()),
-        Fact::new("pictures of each contestant", asked.questions.len()),
+        Fact::new("images of each contestant", asked.questions.len()),
         Fact::new("seed", args.seed),
         Fact::new("noise", asked.rule),
     ]
@@ -86,12 +86,12 @@ fn facts(args: &CompareArgs, asked: &Asked) -> Vec<Fact> {
 fn facts_of(entrant: &Entrant) -> Vec<Fact> {
     let mut facts = Vec::new();
     match &entrant.source {
-        Source::Model { lora, painting, .. } => {
+        Source::Model { lora, generating, .. } => {
             facts.extend(lora.iter().map(|lora| Fact::new("LoRA", lora.display())));
-            facts.extend(painting.facts().iter().map(|(name, value)| Fact::new(name, value)));
-            facts.push(Fact::new("batch_size", painting.batch_size));
+            facts.extend(generating.facts().iter().map(|(name, value)| Fact::new(name, value)));
+            facts.push(Fact::new("batch_size", generating.batch_size));
         }
-        Source::Pictures { .. } => facts.push(Fact::new("pictures", "as they were found")),
+        Source::Images { .. } => facts.push(Fact::new("images", "as they were found")),
     }
     facts.push(Fact::new("sha256", &entrant.fingerprint));
     facts

@@ -13,25 +13,25 @@ use tch::Device;
 use super::CompareArgs;
 use super::asked::Asked;
 use super::contestants::{Entrant, Source};
-use super::painting::place;
+use super::generating::place;
 use crate::exit::UsageError;
 use crate::judges;
 use crate::progress::Work;
 
-/// Pictures read and scored at once.
+/// Images read and scored at once.
 const AT_ONCE: usize = 32;
 
-/// The scorers typed: name, and what tells each from others of its name. Each scores one grey picture, so that one that cannot
-/// judge these prompts is noticed before anything is painted.
+/// The scorers typed: name, and what tells each from others of its name. Each scores one gray image, so that one that cannot
+/// judge these prompts is noticed before anything is generated.
 ///
 /// # Errors
 /// [`UsageError`] for two of one name; whatever keeps a scorer from being opened or from judging.
 pub fn identify(typed: &[String], asked: &Asked, device: Device) -> Result<Vec<(String, String)>> {
     let mut found: Vec<(String, String)> = Vec::new();
-    let grey = RgbImage::from_pixel(64, 64, Rgb([128; 3]));
+    let gray = RgbImage::from_pixel(64, 64, Rgb([128; 3]));
     for typed in typed {
         let panel = judges::open(std::slice::from_ref(typed), Precision::F32, device)?;
-        panel.score(&[Item { image: &grey, prompt: asked.prompt(0) }])?;
+        panel.score(&[Item { image: &gray, prompt: asked.prompt(0) }])?;
         for (name, fingerprint) in panel.names().into_iter().zip(panel.fingerprints()?) {
             if found.iter().any(|(known, _)| *known == name) {
                 return Err(UsageError(format!("scorer `{name}` is given twice")).into());
@@ -63,16 +63,16 @@ pub fn scores(
             continue;
         }
         let n_missing: usize = missing.iter().map(|(_, questions)| questions.len()).sum();
-        println!("{scorer}: scoring {n_missing} pictures");
+        println!("{scorer}: scoring {n_missing} images");
         let panel = judges::open(std::slice::from_ref(typed), Precision::F32, device)?;
-        let (mut work, mut done) = (Work::new("scoring", "pictures"), 0);
+        let (mut work, mut done) = (Work::new("scoring", "images"), 0);
         for (entrant, questions) in missing {
             for some in questions.chunks(AT_ONCE) {
-                let pictures = some.iter().map(|&question| picture(entrant, question, asked, &args.out));
-                let pictures: Vec<RgbImage> = pictures.collect::<Result<_>>()?;
+                let images = some.iter().map(|&question| image(entrant, question, asked, &args.out));
+                let images: Vec<RgbImage> = images.collect::<Result<_>>()?;
                 let items: Vec<Item<'_>> = some
                     .iter()
-                    .zip(&pictures)
+                    .zip(&images)
                     .map(|(&question, image)| Item { image, prompt: asked.prompt(question) })
                     .collect();
                 let given = tch::no_grad(|| panel.score(&items))?;
@@ -126,19 +126,19 @@ fn gather(
     scores.collect::<Option<_>>().context("a scorer gave fewer scores than it was asked for")
 }
 
-/// Where the picture of a question lies.
+/// Where the image of a question lies.
 pub fn file(entrant: &Entrant, question: usize, asked: &Asked, out: &Path) -> PathBuf {
     match &entrant.source {
         Source::Model { .. } => place(out, &entrant.name, &asked.questions[question]),
-        Source::Pictures { files, .. } => files[question].clone(),
+        Source::Images { files, .. } => files[question].clone(),
     }
 }
 
-/// The picture of a question.
+/// The image of a question.
 ///
 /// # Errors
-/// [`EvalError::Picture`](tastemaker_eval::EvalError::Picture) with the file's name, for one that does not decode.
-pub fn picture(entrant: &Entrant, question: usize, asked: &Asked, out: &Path) -> Result<RgbImage> {
+/// [`EvalError::Image`](tastemaker_eval::EvalError::Image) with the file's name, for one that does not decode.
+pub fn image(entrant: &Entrant, question: usize, asked: &Asked, out: &Path) -> Result<RgbImage> {
     let path = file(entrant, question, asked, out);
     let image = image::open(&path).map_err(tastemaker_eval::EvalError::from);
     Ok(image.with_context(|| format!("reading {}", path.display()))?.into_rgb8())

@@ -11,7 +11,7 @@ use tastemaker_train::session;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
-use crate::commands::train::{Flags, open, planned, say_left_out};
+use crate::commands::train::{Flags, open, planned, say_skipped};
 use crate::exit::UsageError;
 use crate::progress::{Progress, mebibytes};
 
@@ -45,7 +45,7 @@ pub fn cache(args: CacheArgs, notices: &[String]) -> Result<()> {
         return Err(UsageError("the run says no_cache: nothing is to be kept".into()).into());
     }
     let source = open(&plan)?;
-    say_left_out(&source);
+    say_skipped(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let mut progress = Progress::new(0);
     let whose = (args.share.unwrap_or((0, 1)), args.device.open()?);

@@ -13,7 +13,7 @@ use crate::pairs::{self, Part};
 use crate::progress::{Work, duration};
 
 /// Looks at every row of a set: images that do not decode, pairs that teach nothing or come twice, sizes, captions and images on
-/// both sides of the held-out split. Nothing is changed; findings go to check.jsonl and, with pictures, to index.html.
+/// both sides of the held-out split. Nothing is changed; findings go to check.jsonl and, with images, to index.html.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct CheckArgs {
@@ -119,7 +119,7 @@ fn time(timing: &Timing) -> String {
         "{} on {} threads, which worked {:.0}% of it, {:.0}% of that in decoders",
         duration(timing.wall.as_secs_f64()),
         timing.workers,
-        100.0 * timing.utilisation(),
+        100.0 * timing.utilization(),
         100.0 * timing.decoder_share()
     )
 }

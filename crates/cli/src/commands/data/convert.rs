@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tastemaker_data::PairSource;
-use tastemaker_data::left_out::in_words;
+use tastemaker_data::skipped::in_words;
 use tastemaker_data::write::WRITERS;
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
@@ -14,7 +14,7 @@ use super::ReadingFlags;
 use crate::exit::UsageError;
 use crate::pairs::{self, Part};
 
-/// Writes the pairs of a set in another layout, pictures byte for byte as they are. Rows that are no pairs are left out, and
+/// Writes the pairs of a set in another layout, images byte for byte as they are. Rows that are no pairs are skipped, and
 /// said to be.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
@@ -45,8 +45,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     bar.finish_and_clear();
     written?;
     println!("wrote {}: {} pairs, {}", to.display(), set.len(), writer.makes);
-    if !set.left_out().is_empty() {
-        println!("left out: {}", in_words(set.left_out()));
+    if !set.skipped().is_empty() {
+        println!("skipped: {}", in_words(set.skipped()));
     }
     Ok(())
 }

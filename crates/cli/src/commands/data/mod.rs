@@ -23,7 +23,7 @@ pub enum DataCommand {
     Check(check::CheckArgs),
     /// Write the same pairs in another layout.
     Convert(convert::ConvertArgs),
-    /// Paint pictures of prompts and make pairs of them.
+    /// Generate images of prompts and make pairs of them.
     Pairs(Box<pairs::PairsArgs>),
     /// Compare the labels of a set with what scorers say, and write theirs in their place.
     Relabel(relabel::RelabelArgs),

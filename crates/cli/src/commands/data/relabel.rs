@@ -16,7 +16,7 @@ use tastemaker_store::json;
 
 use super::ReadingFlags;
 use super::scoring::{Scored, ScoringFlags, score};
-use crate::commands::train::say_left_out;
+use crate::commands::train::say_skipped;
 use crate::exit::UsageError;
 use crate::pairs::{self, Part};
 
@@ -42,7 +42,7 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
     let scorers = scorers.ok_or_else(|| UsageError("nobody to judge: give --scorer".into()))?;
     let settings = OpenSettings { ties: true, ..args.reading.settings()? };
     let set = pairs::open(&args.set, Part::default(), &settings)?;
-    say_left_out(&set);
+    say_skipped(&set);
     let readable = readable(&set);
     let load = |number: usize| {
         let (position, half) = (readable[number / 2], Half::BOTH[number % 2]);
@@ -58,7 +58,7 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
     let ties = match (n_ties, args.scoring.keep_ties) {
         (0, _) => String::new(),
         (n, true) => format!(", {n} of them ties"),
-        (n, false) => format!(", {n} ties left out"),
+        (n, false) => format!(", {n} ties skipped"),
     };
     println!("wrote {}: {n_pairs} pairs{ties}", out.display());
     Ok(())
@@ -73,7 +73,7 @@ fn readable(set: &PairSet) -> Vec<usize> {
         });
         if let Some(half) = wrong {
             let file = set.file(*position, half);
-            eprintln!("note: {}: {} is no picture we read", set.place(set.id(*position)), file.display());
+            eprintln!("note: {}: {} is no image we read", set.place(set.id(*position)), file.display());
         }
         wrong.is_none()
     };
@@ -82,9 +82,9 @@ fn readable(set: &PairSet) -> Vec<usize> {
 
 /// How often each scorer, and all together, side with the labels that are there.
 fn agreements(set: &PairSet, readable: &[usize], scored: &Scored) -> Vec<(String, WinCount)> {
-    let labelled: Vec<usize> = (0..readable.len()).filter(|&i| !set.is_tie(readable[i])).collect();
+    let labeled: Vec<usize> = (0..readable.len()).filter(|&i| !set.is_tie(readable[i])).collect();
     let count = |scores: &[f64]| {
-        let of = |half: usize| labelled.iter().map(|i| scores[2 * i + half]).collect::<Vec<f64>>();
+        let of = |half: usize| labeled.iter().map(|i| scores[2 * i + half]).collect::<Vec<f64>>();
         WinCount::of_scores(&of(0), &of(1))
     };
     let weighed = |(standard, scores): (&Standard, &Vec<f64>)| {

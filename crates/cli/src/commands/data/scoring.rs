@@ -13,14 +13,14 @@ use crate::exit::UsageError;
 use crate::judges;
 use crate::progress::Work;
 
-/// Pictures that are in memory at a time while they are scored.
+/// Images that are in memory at a time while they are scored.
 const AT_ONCE: usize = 64;
 
-/// Who says which picture is better, and by how much.
+/// Who says which image is better, and by how much.
 #[derive(Debug, Clone, Default, Args)]
 #[command(rename_all = "snake_case")]
 pub struct ScoringFlags {
-    /// Who judges: NAME, NAME:VARIANT or NAME=WEIGHTS; repeat for several, each then standardised over the set (its mean is 0
+    /// Who judges: NAME, NAME:VARIANT or NAME=WEIGHTS; repeat for several, each then standardized over the set (its mean is 0
     /// and its standard deviation 1) and all of them added by their weights
     #[arg(long, value_name = "SCORER")]
     pub scorer: Vec<String>,
@@ -38,11 +38,11 @@ pub struct ScoringFlags {
     pub device: DeviceFlag,
 }
 
-/// What scorers said about the pictures of a set.
+/// What scorers said about the images of a set.
 pub struct Scored {
     /// Their names.
     pub names: Vec<String>,
-    /// `[scorers][pictures]`.
+    /// `[scorers][images]`.
     pub scores: Vec<Vec<f64>>,
     /// What they say together.
     pub mixed: Mixed,
@@ -69,7 +69,7 @@ impl ScoringFlags {
     }
 }
 
-/// Scores pictures, some at a time: `load` gives the picture of a number with its prompt.
+/// Scores images, some at a time: `load` gives the image of a number with its prompt.
 ///
 /// # Errors
 /// Those of `load` and of the scorers.
@@ -80,7 +80,7 @@ pub fn score<'a>(
 ) -> Result<Scored> {
     let names = panel.names();
     let mut scores = vec![Vec::with_capacity(n); names.len()];
-    let mut progress = Work::new("scoring", "pictures");
+    let mut progress = Work::new("scoring", "images");
     for start in (0..n).step_by(AT_ONCE) {
         let loaded = (start..n.min(start + AT_ONCE)).map(&mut load).collect::<Result<Vec<_>>>()?;
         let items: Vec<Item<'_>> = loaded.iter().map(|(image, prompt)| Item { image, prompt }).collect();
@@ -100,7 +100,7 @@ impl Scored {
         let unit = match self.names.len() {
             1 => "the scorer's own, times its weight",
             _ => {
-                "sum(weight * (score - mean) / deviation) / sum(|weight|), mean and deviation over all pictures of the set"
+                "sum(weight * (score - mean) / deviation) / sum(|weight|), mean and deviation over all images of the set"
             }
         };
         json!({ "scorers": self.mixed.standards, "score": unit })

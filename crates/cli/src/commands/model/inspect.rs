@@ -66,7 +66,7 @@ fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout
     say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
     let is_dora = file.parts().any(|(_, part)| part.is_dora());
     if is_dora {
-        say("kind", "DoRA, the lengths of rows are learnt apart from their directions");
+        say("kind", "DoRA, the lengths of rows are learned apart from their directions");
     }
     for (component, part) in file.parts() {
         let layers = part.layers();

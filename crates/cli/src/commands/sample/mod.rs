@@ -1,4 +1,4 @@
-//! `tastemaker sample`: paints prompts.
+//! `tastemaker sample`: generates prompts.
 
 mod parameters;
 mod sheet;
@@ -14,7 +14,7 @@ use clap::Args;
 use image::RgbImage;
 use tastemaker_data::set::decode;
 use tastemaker_diffusion::Denoiser;
-use tastemaker_eval::generate::{Job, Networks, PaintSettings, Painter};
+use tastemaker_eval::generate::{GenerateSettings, Generator, Job, Networks};
 use tastemaker_math::{SAMPLERS, Sampler};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
@@ -36,7 +36,7 @@ use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate;
 
-/// Paints prompts with a model, or with a model and a LoRA.
+/// Generates prompts with a model, or with a model and a LoRA.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct SampleArgs {
@@ -55,19 +55,19 @@ pub struct SampleArgs {
     /// A LoRA on the UNet that predicts what guidance leads away from: on --negative_model's, else on the model's own
     #[arg(long, value_name = "FILE|DIR|ORG/NAME[:WEIGHT]")]
     negative_lora: Option<String>,
-    /// What to paint; repeat for several
+    /// What to generate; repeat for several
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// A file with one prompt a line, after those typed
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// What to lead away from, in all pictures
+    /// What to lead away from, in all images
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
-    /// Seed of the first picture of each prompt; the same seed starts from the same noise in every model
+    /// Seed of the first image of each prompt; the same seed starts from the same noise in every model
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Pictures of each prompt, with seeds counting up
+    /// Images of each prompt, with seeds counting up
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     num_images_per_prompt: u64,
     /// How steps are taken, see below; names of diffusers, A1111 and ComfyUI will do, too
@@ -79,7 +79,7 @@ pub struct SampleArgs {
     /// How strongly to follow the prompt; 1 and below is without guidance
     #[arg(long, value_name = "SCALE", default_value_t = 7.5)]
     guidance_scale: f64,
-    /// How much of the guided prediction gets the spread of the unguided one, 0 to 1: against burnt colours
+    /// How much of the guided prediction gets the spread of the unguided one, 0 to 1: against burned colors
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     guidance_rescale: f64,
     /// Share of fresh noise in each step of ddim, 0 to 1
@@ -91,22 +91,22 @@ pub struct SampleArgs {
     /// Width in pixels, a multiple of 8 [default: the model's]
     #[arg(long, value_name = "PIXELS")]
     width: Option<u32>,
-    /// A picture to start from, or a few coloured pixels as a layout
+    /// An image to start from, or a few colored pixels as a layout
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Share of the steps that --image goes through: 1 keeps next to nothing of it [default: 0.8]
     #[arg(long, value_name = "SHARE", requires = "image")]
     strength: Option<f64>,
-    /// Pictures per forward pass
+    /// Images per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 4)]
     batch_size: usize,
     /// Type of weights and activations, no or bf16
     #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
     mixed_precision: MixedPrecision,
-    /// Leave pictures alone that are there, painted with the same parameters
+    /// Leave images alone that are there, generated with the same parameters
     #[arg(long)]
     skip_existing: bool,
-    /// Where pictures go, as <number of the prompt>-<seed>.png; several also as contact-sheet.png, prompts down, seeds across
+    /// Where images go, as <number of the prompt>-<seed>.png; several also as contact-sheet.png, prompts down, seeds across
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -115,7 +115,7 @@ pub struct SampleArgs {
     parts: PartFlags,
 }
 
-/// What a sheet of all pictures is called.
+/// What a sheet of all images is called.
 pub const SHEET: &str = "contact-sheet.png";
 
 /// The samplers, for the end of the help.
@@ -131,7 +131,7 @@ pub fn samplers() -> String {
 pub fn sample(args: &SampleArgs) -> Result<()> {
     let prompts = prompts(args)?;
     check(args)?;
-    let picture = args.image.as_deref().map(read_picture).transpose()?.map(Arc::new);
+    let image = args.image.as_deref().map(read_image).transpose()?.map(Arc::new);
     let precision = precision_of(args.mixed_precision);
     let device = args.device.open()?;
     let folder = args.parts.open(&args.model)?;
@@ -140,12 +140,12 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let specs = lora.as_ref().map(|lora| lora.read(&folder)).transpose()?;
     let (unet_lora, text_loras) = specs.map(LoraFile::into_specs).unwrap_or_default();
     atomic::create_folder(&args.out)?;
-    let painter = Painter::adapted(&folder, text_loras, precision, device)?;
+    let generator = Generator::adapted(&folder, text_loras, precision, device)?;
     let unet = folder.unet(Role::Frozen, precision, device, unet_lora)?.network;
     let negative = negative(args, &folder, precision, device)?;
 
-    let settings = PaintSettings { size: size(args, &painter), ..settings(args) };
-    let common = told(args, &folder, lora.as_ref(), painter.size(&settings))?;
+    let settings = GenerateSettings { size: size(args, &generator), ..settings(args) };
+    let common = told(args, &folder, lora.as_ref(), generator.size(&settings))?;
     let seeds = args.seed..args.seed.saturating_add(args.num_images_per_prompt);
     let mut sheet = Sheet::new(prompts.len(), seeds.clone().count());
     let mut wanted = Vec::new();
@@ -154,7 +154,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
             let path = args.out.join(format!("{number:04}-{seed}.png"));
             let text = parameters::text(prompt, args.negative_prompt.as_deref(), &with_seed(&common, seed));
             if args.skip_existing && parameters::read(&path).as_ref() == Some(&text) {
-                sheet.put(number, column, &read_picture(&path)?);
+                sheet.put(number, column, &read_image(&path)?);
                 println!("{}  is there already", path.display());
                 continue;
             }
@@ -163,21 +163,21 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
                 negative_prompt: args.negative_prompt.clone(),
                 seed,
                 number: 0,
-                picture: picture.clone(),
+                image: image.clone(),
             };
             wanted.push((job, path, text, (number, column)));
         }
     }
     let jobs: Vec<Job> = wanted.iter().map(|(job, ..)| job.clone()).collect();
     let at_once = jobs.len().min(args.batch_size.max(1));
-    let doing = format!("painting {at_once} pictures at once (a smaller --batch_size needs less memory)");
+    let doing = format!("generating {at_once} images at once (a smaller --batch_size needs less memory)");
     let networks =
         Networks { denoiser: &unet, negative: negative.as_ref().map(|network| network as &dyn Denoiser) };
     guard(&doing, || {
-        painter.paint_each(networks, &jobs, &settings, |index, picture| {
+        generator.generate_each(networks, &jobs, &settings, |index, image| {
             let (job, path, text, (row, column)) = &wanted[index];
-            atomic::write_bytes(path, &parameters::png(&picture, text)?)?;
-            sheet.put(*row, *column, &picture);
+            atomic::write_bytes(path, &parameters::png(&image, text)?)?;
+            sheet.put(*row, *column, &image);
             println!("{}  {}", path.display(), job.prompt);
             anyhow::Ok(())
         })
@@ -214,9 +214,9 @@ fn check(args: &SampleArgs) -> Result<(), UsageError> {
     Ok(())
 }
 
-fn settings(args: &SampleArgs) -> PaintSettings {
-    let default = PaintSettings::default();
-    PaintSettings {
+fn settings(args: &SampleArgs) -> GenerateSettings {
+    let default = GenerateSettings::default();
+    GenerateSettings {
         sampler: args.sampler,
         n_steps: args.num_inference_steps,
         guidance_scale: args.guidance_scale,
@@ -229,8 +229,8 @@ fn settings(args: &SampleArgs) -> PaintSettings {
 }
 
 /// Width and height where one of them was typed; the other is the model's.
-fn size(args: &SampleArgs, painter: &Painter) -> Option<(u32, u32)> {
-    let side = painter.resolution() as u32;
+fn size(args: &SampleArgs, generator: &Generator) -> Option<(u32, u32)> {
+    let side = generator.resolution() as u32;
     let is_typed = args.width.or(args.height).is_some();
     is_typed.then(|| (args.width.unwrap_or(side), args.height.unwrap_or(side)))
 }
@@ -265,7 +265,7 @@ fn negative(args: &SampleArgs, folder: &Model, precision: Precision, device: Dev
     Ok(Some(other.unet(Role::Frozen, precision, device, lora)?.network))
 }
 
-/// The settings that all pictures share, in the order and under the names of A1111.
+/// The settings that all images share, in the order and under the names of A1111.
 fn told(
     args: &SampleArgs,
     folder: &Model,
@@ -295,7 +295,7 @@ fn told(
         unless(
             false,
             "Denoising strength",
-            args.strength.unwrap_or(PaintSettings::default().strength).to_string(),
+            args.strength.unwrap_or(GenerateSettings::default().strength).to_string(),
         );
         unless(false, "Image", name_of(image));
     }
@@ -322,10 +322,10 @@ fn with_seed(common: &[(&'static str, String)], seed: u64) -> Vec<(&'static str,
     told.map(|(name, value)| if name == "Seed" { (name, seed.to_string()) } else { (name, value) }).collect()
 }
 
-fn read_picture(path: &Path) -> Result<RgbImage, StoreError> {
+fn read_image(path: &Path) -> Result<RgbImage, StoreError> {
     let bytes = fs::read(path).map_err(|error| StoreError::io("read", path, error))?;
     decode(&bytes)
-        .map_err(|error| StoreError::malformed(path, error.to_string(), "a PNG, JPEG or WebP picture"))
+        .map_err(|error| StoreError::malformed(path, error.to_string(), "a PNG, JPEG or WebP image"))
 }
 
 /// The prompts typed, then those of the file; blank lines are none.
@@ -336,7 +336,7 @@ fn prompts(args: &SampleArgs) -> Result<Vec<String>> {
         prompts.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
     }
     if prompts.is_empty() {
-        return Err(UsageError("nothing to paint: give --prompt or a file with --prompts".into()).into());
+        return Err(UsageError("nothing to generate: give --prompt or a file with --prompts".into()).into());
     }
     Ok(prompts)
 }

@@ -1,4 +1,4 @@
-//! What a picture was painted with, inside the picture: AUTOMATIC1111's `parameters`, which viewers of that program and of others
+//! What an image was generated with, inside the image: AUTOMATIC1111's `parameters`, which viewers of that program and of others
 //! read.
 //!
 //! Source: `create_infotext` and `parse_generation_parameters` of `AUTOMATIC1111/stable-diffusion-webui:modules/`; text that is not
@@ -15,7 +15,7 @@ use image::RgbImage;
 /// The chunk's keyword.
 const KEYWORD: &str = "parameters";
 
-/// The text of one picture: the prompt, the negative prompt, and one line of `settings`.
+/// The text of one image: the prompt, the negative prompt, and one line of `settings`.
 pub fn text(prompt: &str, negative_prompt: Option<&str>, settings: &[(&str, String)]) -> String {
     let mut text = prompt.to_owned();
     if let Some(negative) = negative_prompt.filter(|negative| !negative.is_empty()) {
@@ -37,13 +37,13 @@ fn quoted(value: &str) -> String {
 }
 
 /// A PNG file with the text.
-pub fn png(picture: &RgbImage, text: &str) -> Result<Vec<u8>> {
-    encoded(picture, text.replace('\0', " ")).context("encoding a picture as PNG")
+pub fn png(image: &RgbImage, text: &str) -> Result<Vec<u8>> {
+    encoded(image, text.replace('\0', " ")).context("encoding an image as PNG")
 }
 
-fn encoded(picture: &RgbImage, text: String) -> Result<Vec<u8>, png::EncodingError> {
+fn encoded(image: &RgbImage, text: String) -> Result<Vec<u8>, png::EncodingError> {
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());
+    let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     if text.chars().all(|letter| u32::from(letter) < 256) {
@@ -52,7 +52,7 @@ fn encoded(picture: &RgbImage, text: String) -> Result<Vec<u8>, png::EncodingErr
         encoder.add_itxt_chunk(KEYWORD.to_owned(), text)?;
     }
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(picture.as_raw())?;
+    writer.write_image_data(image.as_raw())?;
     writer.finish()?;
     Ok(bytes)
 }
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(read(&path).as_deref(), Some(prompt));
         }
         image::RgbImage::new(1, 1).save(&path).unwrap();
-        assert_eq!(read(&path), None, "a picture without it");
-        assert_eq!(read(&folder.path().join("b.png")), None, "no picture");
+        assert_eq!(read(&path), None, "an image without it");
+        assert_eq!(read(&folder.path().join("b.png")), None, "no image");
     }
 }

@@ -1,16 +1,16 @@
-//! All pictures of a run on one sheet: prompts down, seeds across.
+//! All images of a run on one sheet: prompts down, seeds across.
 
 use std::path::Path;
 
 use anyhow::Result;
 use image::{RgbImage, imageops};
-use tastemaker_eval::contact_sheet::{SheetStyle, grid_png};
+use tastemaker_eval::image_grid::{SheetStyle, grid_png};
 use tastemaker_store::atomic;
 
-/// The longer side of a picture on the sheet, in pixels.
+/// The longer side of an image on the sheet, in pixels.
 const SIDE: u32 = 256;
 
-/// Pictures on a sheet; rows beyond are left off.
+/// Images on a sheet; rows beyond are left off.
 const MOST: usize = 400;
 
 /// A sheet that is being filled.
@@ -25,20 +25,20 @@ impl Sheet {
         Self { rows: vec![vec![None; n_columns]; n_rows] }
     }
 
-    /// Puts a picture, made smaller, in its place.
-    pub fn put(&mut self, row: usize, column: usize, picture: &RgbImage) {
+    /// Puts an image, made smaller, in its place.
+    pub fn put(&mut self, row: usize, column: usize, image: &RgbImage) {
         let Some(place) = self.rows.get_mut(row).and_then(|row| row.get_mut(column)) else { return };
-        let (width, height) = picture.dimensions();
+        let (width, height) = image.dimensions();
         let longer = width.max(height);
         *place = Some(if longer <= SIDE {
-            picture.clone()
+            image.clone()
         } else {
             let scaled = |side: u32| (side * SIDE / longer).max(1);
-            imageops::thumbnail(picture, scaled(width), scaled(height))
+            imageops::thumbnail(image, scaled(width), scaled(height))
         });
     }
 
-    /// Writes it; of one picture, or none, there is no sheet.
+    /// Writes it; of one image, or none, there is no sheet.
     ///
     /// # Errors
     /// The file cannot be written.

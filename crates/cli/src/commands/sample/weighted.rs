@@ -1,4 +1,4 @@
-//! A LoRA with the weight it acts at, and names and hashes of what pictures were painted with.
+//! A LoRA with the weight it acts at, and names and hashes of what images were generated with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use crate::exit::UsageError;
 use crate::hub::locate_lora;
 
-/// Weights of models up to this size are hashed to name them; hashing larger ones would take as long as painting.
+/// Weights of models up to this size are hashed to name them; hashing larger ones would take as long as generating.
 const QUICKLY_HASHED: u64 = 1 << 28;
 
 /// A LoRA as typed: where it lies, and its weight.
@@ -60,7 +60,7 @@ impl Weighted {
         name_of(of_folder.unwrap_or(&self.path))
     }
 
-    /// Twelve digits of the SHA-256 of the tensors, the header left out; of other files, of all.
+    /// Twelve digits of the SHA-256 of the tensors, the header skipped; of other files, of all.
     ///
     /// Source: `addnet_hash_safetensors` of `AUTOMATIC1111/stable-diffusion-webui:modules/hashes.py`.
     ///

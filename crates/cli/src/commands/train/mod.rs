@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use tastemaker_data::formats::OpenSettings;
-use tastemaker_data::left_out::in_words;
 use tastemaker_data::set::PairSet;
+use tastemaker_data::skipped::in_words;
 use tastemaker_data::split::split;
 use tastemaker_data::{PairSource, exclusions};
 use tastemaker_models::pipeline::Model;
@@ -172,7 +172,7 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     let mut plan = plan;
     plan.train.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
     let source = open(&plan)?;
-    say_left_out(&source);
+    say_skipped(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let (plan, split) = with_data(plan, &source);
     let is_first = Processes::new(group.as_ref()).is_first();
@@ -208,13 +208,13 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
 }
 
 /// Says how many rows of a set are no pairs, and names the first that are not just ties.
-pub fn say_left_out(source: &dyn PairSource) {
+pub fn say_skipped(source: &dyn PairSource) {
     const NAMED: usize = 5;
-    let rows = source.left_out();
+    let rows = source.skipped();
     if rows.is_empty() {
         return;
     }
-    eprintln!("note: {} left out: {}", counted(rows.len(), "row is", "rows are"), in_words(rows));
+    eprintln!("note: {} skipped: {}", counted(rows.len(), "row is", "rows are"), in_words(rows));
     let told = rows.iter().filter(|row| !row.detail.is_empty());
     for row in told.clone().take(NAMED) {
         eprintln!("note: {}: {}", source.place(row.id), row.detail);

@@ -20,7 +20,7 @@ use Fate::{Ignored, Refused};
 
 const TWO_IMAGES: &str = "a pair has two images; name theirs with --columns";
 const NO_HUB: &str = "nothing is uploaded";
-const NO_PICTURES: &str = "give --validation_every, and --validation_prompt for pictures";
+const NO_IMAGES: &str = "give --validation_every, and --validation_prompt for images";
 const LOCAL: &str = "give the pairs with --train_data_dir";
 const NOT_THIS_LOSS: &str = "the published objectives do not have it";
 
@@ -32,15 +32,15 @@ const PUBLISHED: [(&str, bool, Fate); 32] = [
     ("cache_latents_to_disk", false, Ignored("latents are kept on disk unless --no_cache is given")),
     ("cache_text_encoder_outputs", false, Ignored("text is encoded once, unless its encoders learn")),
     ("cache_text_encoder_outputs_to_disk", false, Ignored("text is encoded once, unless its encoders learn")),
-    ("center_crop", false, Ignored("images are cropped at their centre unless --random_crop is given")),
+    ("center_crop", false, Ignored("images are cropped at their center unless --random_crop is given")),
     ("enable_xformers_memory_efficient_attention", false, Ignored("attention picks its kernel by shape")),
     ("hub_model_id", true, Ignored(NO_HUB)),
     ("hub_token", true, Ignored(NO_HUB)),
     ("image_column", true, Ignored(TWO_IMAGES)),
     ("local_rank", true, Ignored("one process trains")),
     ("push_to_hub", false, Ignored(NO_HUB)),
-    ("remove_ties", false, Ignored("ties are always left out")),
-    ("run_validation", false, Ignored(NO_PICTURES)),
+    ("remove_ties", false, Ignored("ties are always skipped")),
+    ("run_validation", false, Ignored(NO_IMAGES)),
     ("sdxl", false, Ignored("the model folder says what it is")),
     ("set_grads_to_none", false, Ignored("it changes no result")),
     ("v2", false, Ignored("the model folder says what it is")),

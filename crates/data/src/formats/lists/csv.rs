@@ -17,7 +17,7 @@ use crate::{DataError, Reason};
 
 /// Reads a list; image paths are relative to its folder. An empty cell is an empty text.
 ///
-/// Rows of another length than the first line, or not UTF-8, are left out by name, as are ties and rows whose images are not
+/// Rows of another length than the first line, or not UTF-8, are skipped by name, as are ties and rows whose images are not
 /// there. A [`PairId`](crate::PairId) is the row's number, counted from 0 without the first line.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Res
     while read(&mut record)? {
         if record.len() != columns.len() {
             let detail = format!("{} cells; wanted {}, as in the first line", record.len(), columns.len());
-            taker.leave_out(Reason::BadRow, &detail);
+            taker.skip(Reason::BadRow, &detail);
             continue;
         }
         taker.take(&layout, &Record { columns: &columns, record: &record })?;

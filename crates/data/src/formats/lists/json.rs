@@ -15,7 +15,7 @@ use crate::{DataError, Reason};
 
 /// Reads a list with one object a line; image paths are relative to the list's folder.
 ///
-/// Ties, lines that are not UTF-8, not JSON or lack a column, and rows whose images are not there are left out by name. Blank
+/// Ties, lines that are not UTF-8, not JSON or lack a column, and rows whose images are not there are skipped by name. Blank
 /// lines are skipped. A [`PairId`](crate::PairId) is the row's number, counted from 0 without blank lines.
 ///
 /// # Errors
@@ -66,14 +66,14 @@ impl<'a> Rows<'a> {
         let object = match object {
             Ok(object) => object,
             Err(problem) => {
-                self.taker.leave_out(Reason::BadRow, &problem);
+                self.taker.skip(Reason::BadRow, &problem);
                 return Ok(());
             }
         };
         match self.detect.with(|| object.keys().cloned().collect(), |name| object.contains_key(name)) {
             Ok(layout) => self.taker.take(layout, &Object(&object)),
             Err(problem) => {
-                self.taker.leave_out(Reason::BadRow, &problem);
+                self.taker.skip(Reason::BadRow, &problem);
                 Ok(())
             }
         }
@@ -113,7 +113,7 @@ pub fn cell(value: &Value) -> Cell<'_> {
 /// A row's object, or what is there instead.
 ///
 /// # Errors
-/// What was found, for a row that is left out.
+/// What was found, for a row that is skipped.
 pub fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(text).map_err(|e| {
         format!("a byte that is not UTF-8 at column {}; wanted text saved as UTF-8", e.valid_up_to() + 1)

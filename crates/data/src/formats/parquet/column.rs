@@ -25,7 +25,7 @@ struct Levels {
 /// Some values of a column.
 #[derive(Debug)]
 pub enum Values {
-    /// Text or pictures; equal ones of a dictionary share their bytes.
+    /// Text or images; equal ones of a dictionary share their bytes.
     Bytes(Vec<Option<ByteArray>>),
     /// Numbers.
     Numbers(Vec<Option<f64>>),

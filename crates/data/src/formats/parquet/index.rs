@@ -1,11 +1,11 @@
-//! Opening a table: captions and labels of every row, and where its pictures are.
+//! Opening a table: captions and labels of every row, and where its images are.
 
 use std::sync::Arc;
 
 use tastemaker_store::tree::{Entry, Location};
 
 use super::column::Values;
-use super::pictures::{Inside, Pictures};
+use super::images::{Images, Inside};
 use super::shard::{Held, Shard};
 use super::splits::shards;
 use crate::DataError;
@@ -22,7 +22,7 @@ const MAX_PAGE: u64 = 64 << 20;
 /// Reads the shards among files, which must be of one split unless they were named.
 ///
 /// Columns follow a convention, or the mapping of `settings`, in each shard of its own. Image columns hold bytes, groups of
-/// `bytes` and `path` as the datasets package writes them, or paths relative to the shard. Whether a picture inside a table
+/// `bytes` and `path` as the datasets package writes them, or paths relative to the shard. Whether an image inside a table
 /// is there, and decodes, shows when it is read. A [`PairId`](crate::PairId) is the row's number through all shards, counted
 /// from 0 in order of their names.
 ///
@@ -35,22 +35,22 @@ pub fn read_parquet(
     settings: &OpenSettings,
 ) -> Result<PairSet, DataError> {
     let mut taker = Taker::new(location, location.typed(), settings);
-    let mut pictures = Pictures::new(location.tree().clone());
+    let mut images = Images::new(location.tree().clone());
     for entry in shards(location, entries)? {
         let shard = Shard::open(Arc::from(location.tree().open(&entry.path)?))?;
         let layout = Layout::of(&shard.columns(), &settings.columns, shard.blob().place())?;
         taker.table(&entry.path);
-        let images = layout.images().into_iter().map(|name| Ok((name.to_owned(), shard.held(name)?)));
-        let images: Vec<(String, Held)> = images.collect::<Result<_, DataError>>()?;
+        let held = layout.images().into_iter().map(|name| Ok((name.to_owned(), shard.held(name)?)));
+        let held: Vec<(String, Held)> = held.collect::<Result<_, DataError>>()?;
         let groups = shard.groups()?;
-        let first = pictures.add(&entry, &groups, &images)?;
+        let first = images.add(&entry, &groups, &held)?;
         let mut row = first;
         for (group, n) in groups.into_iter().enumerate() {
-            take_group(&shard, group, n, row, &layout, &images, &mut taker)?;
+            take_group(&shard, group, n, row, &layout, &held, &mut taker)?;
             row += n;
         }
     }
-    taker.finish(Some(Box::new(pictures)))
+    taker.finish(Some(Box::new(images)))
 }
 
 /// Takes up the `n` rows of a group, the first of which is row `first` of the set.
@@ -65,7 +65,7 @@ fn take_group(
 ) -> Result<(), DataError> {
     let paths = images.iter().filter_map(|(name, held)| match held {
         Held::Paths(leaf) => Some((name.as_str(), *leaf)),
-        Held::Pictures(..) => None,
+        Held::Images(..) => None,
     });
     let mut columns = Vec::new();
     for name in layout.others() {
@@ -83,7 +83,7 @@ fn take_group(
             columns.push((name, shard.column(group, leaf, MAX_PAGE)?));
         }
     }
-    if let ([], [(name, Held::Pictures(leaf, _)), ..]) = (columns.as_slice(), images) {
+    if let ([], [(name, Held::Images(leaf, _)), ..]) = (columns.as_slice(), images) {
         // Nothing else counts the rows that the metadata claims.
         let mut column = shard.column(group, *leaf, u64::MAX)?;
         let counted = shard.guarded(|| column.skip(n as usize))?;
@@ -130,7 +130,7 @@ impl Row for TableRow<'_> {
         match self.images.iter().position(|(name, _)| name == column) {
             Some(half) => {
                 let item = Inside { row: self.row, half }.item();
-                Cell::Picture(Spot { container: INSIDE, item })
+                Cell::Image(Spot { container: INSIDE, item })
             }
             None => Cell::Null,
         }

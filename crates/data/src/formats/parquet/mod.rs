@@ -1,10 +1,10 @@
 //! Tables in parquet files: one, or a folder of shards.
 //!
-//! Only captions and labels are read when a set is opened. Pictures are read when they are asked for.
+//! Only captions and labels are read when a set is opened. Images are read when they are asked for.
 
 mod column;
+mod images;
 mod index;
-mod pictures;
 mod shard;
 mod source;
 mod splits;

@@ -28,8 +28,8 @@ pub struct Shard {
 pub enum Held {
     /// Paths, in the column of this number.
     Paths(usize),
-    /// Pictures, in the column of this number; where one is missing, the other number's column holds its path.
-    Pictures(usize, Option<usize>),
+    /// Images, in the column of this number; where one is missing, the other number's column holds its path.
+    Images(usize, Option<usize>),
 }
 
 impl Shard {
@@ -83,21 +83,21 @@ impl Shard {
     /// [`DataError::Store`] for a column that can hold no images.
     pub fn held(&self, column: &str) -> Result<Held, DataError> {
         let wrong = || {
-            let found = format!("the column {column:?}, which holds neither pictures nor paths");
+            let found = format!("the column {column:?}, which holds neither images nor paths");
             StoreError::malformed(self.blob.place(), found, "bytes, text, or groups of bytes and path")
         };
         if let Some(leaf) = self.plain(column) {
             if self.physical(leaf) != Physical::BYTE_ARRAY {
                 return Err(wrong().into());
             }
-            return Ok(if self.is_text(leaf) { Held::Paths(leaf) } else { Held::Pictures(leaf, None) });
+            return Ok(if self.is_text(leaf) { Held::Paths(leaf) } else { Held::Images(leaf, None) });
         }
         let part = |name: &str| {
             self.leaf(&[column, name]).filter(|leaf| self.physical(*leaf) == Physical::BYTE_ARRAY)
         };
         match (part("bytes"), part("path")) {
             (Some(bytes), Some(path)) if self.is_all_null(bytes) => Ok(Held::Paths(path)),
-            (Some(bytes), path) => Ok(Held::Pictures(bytes, path)),
+            (Some(bytes), path) => Ok(Held::Images(bytes, path)),
             (None, Some(path)) => Ok(Held::Paths(path)),
             (None, None) => Err(wrong().into()),
         }

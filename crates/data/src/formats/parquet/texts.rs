@@ -15,7 +15,7 @@ const MAX_PAGE: u64 = 64 << 20;
 
 /// The values of the first of these columns that a table has, row by row through all its shards; `None` where a row has none.
 ///
-/// Pictures beside the column are not read.
+/// Images beside the column are not read.
 ///
 /// # Errors
 /// [`StoreError`](tastemaker_store::StoreError) for what is missing or damaged; [`DataError::Splits`];

@@ -15,8 +15,8 @@ pub enum Cell<'a> {
     Number(f64),
     /// Text.
     Text(Cow<'a, str>),
-    /// A picture that is there already, in another container than files.
-    Picture(Spot),
+    /// An image that is there already, in another container than files.
+    Image(Spot),
     /// Several values.
     List(Vec<Cell<'a>>),
     /// Something else, in words.
@@ -33,7 +33,7 @@ impl Cell<'_> {
     /// How good an image is: a number, true for 1, false for 0, or text of either.
     ///
     /// # Errors
-    /// What was found, for a row that is left out.
+    /// What was found, for a row that is skipped.
     pub fn label(&self) -> Result<f64, String> {
         let value = match self {
             Self::Bool(value) => f64::from(u8::from(*value)),
@@ -55,7 +55,7 @@ impl Cell<'_> {
             Self::Bool(_) => "true or false",
             Self::Number(_) => "a number",
             Self::Text(_) => "text",
-            Self::Picture(_) => "a picture",
+            Self::Image(_) => "an image",
             Self::List(_) => "a list",
             Self::Other(kind) => kind,
         }

@@ -18,7 +18,7 @@ pub struct Convention {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
     /// Two images, and how good each is.
-    Labelled {
+    Labeled {
         /// The images.
         images: [&'static str; 2],
         /// How good they are; the larger wins.
@@ -53,7 +53,7 @@ impl Roles {
     /// The columns a table must have.
     pub fn columns(self) -> Vec<&'static str> {
         match self {
-            Self::Labelled { images, labels } => [images, labels].concat(),
+            Self::Labeled { images, labels } => [images, labels].concat(),
             Self::Ranked { winner, loser } => vec![winner, loser],
             Self::Single { image, label } => vec![image, label],
             Self::Ranking { images, ranks, .. } => vec![images, ranks],
@@ -62,8 +62,8 @@ impl Roles {
 
     pub(super) fn shape(self) -> Shape {
         match self {
-            Self::Labelled { images, labels } => {
-                Shape::Labelled { images: images.map(str::to_owned), labels: labels.map(str::to_owned) }
+            Self::Labeled { images, labels } => {
+                Shape::Labeled { images: images.map(str::to_owned), labels: labels.map(str::to_owned) }
             }
             Self::Ranked { winner, loser } => Shape::Ranked { winner: winner.into(), loser: loser.into() },
             Self::Single { image, label } => Shape::Single { image: image.into(), label: label.into() },
@@ -94,19 +94,19 @@ pub static CONVENTIONS: &[Convention] = &[
     Convention {
         name: "pick-a-pic",
         source: "yuvalkirstain/pickapic_v1 and v2; as tar shards, the ORPO example of diffusers",
-        roles: Roles::Labelled { images: ["jpg_0", "jpg_1"], labels: ["label_0", "label_1"] },
+        roles: Roles::Labeled { images: ["jpg_0", "jpg_1"], labels: ["label_0", "label_1"] },
         captions: CAPTION,
     },
     Convention {
         name: "invoke-training",
         source: "invoke-ai/invoke-training: metadata.jsonl of preference sets",
-        roles: Roles::Labelled { images: ["image_0", "image_1"], labels: ["prefer_0", "prefer_1"] },
+        roles: Roles::Labeled { images: ["image_0", "image_1"], labels: ["prefer_0", "prefer_1"] },
         captions: PROMPT,
     },
     Convention {
-        name: "labelled",
+        name: "labeled",
         source: "ours: the names of a mapping of columns",
-        roles: Roles::Labelled { images: ["image_0", "image_1"], labels: ["label_0", "label_1"] },
+        roles: Roles::Labeled { images: ["image_0", "image_1"], labels: ["label_0", "label_1"] },
         captions: CAPTION,
     },
     Convention {

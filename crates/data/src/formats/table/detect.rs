@@ -25,7 +25,7 @@ impl<'a> Detect<'a> {
     /// The layout, given the columns of a row, and whether a column is among them.
     ///
     /// # Errors
-    /// What is missing, for a row that is left out, as long as no row followed a convention.
+    /// What is missing, for a row that is skipped, as long as no row followed a convention.
     pub fn with(
         &mut self,
         columns: impl FnOnce() -> Vec<String>,

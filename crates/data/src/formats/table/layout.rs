@@ -13,7 +13,7 @@ use crate::formats::Columns;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
     /// Two images, and how good each is; the larger label wins.
-    Labelled {
+    Labeled {
         /// The images.
         images: [String; 2],
         /// How good they are.
@@ -49,7 +49,7 @@ pub enum Shape {
 pub struct Layout {
     /// What a row says.
     pub shape: Shape,
-    /// The column that holds the caption; without one, pictures may tell their prompt.
+    /// The column that holds the caption; without one, images may tell their prompt.
     pub caption: Option<String>,
     /// The column that says whether anybody judged the row.
     pub has_label: Option<String>,
@@ -76,7 +76,7 @@ impl Layout {
         let shape = shape(detected.map(|known| known.roles.shape()), typed).map_err(fail)?;
         let captions = detected.map_or(CONVENTIONS[0].captions, |known| known.captions);
         let found = captions.iter().find(|name| has(name)).map(|name| (*name).to_owned());
-        let has_label = has(HAS_LABEL) && matches!(shape, Shape::Labelled { .. });
+        let has_label = has(HAS_LABEL) && matches!(shape, Shape::Labeled { .. });
         let scores = match Scores::typed(typed).map_err(fail)? {
             Some(_) if matches!(shape, Shape::Single { .. } | Shape::Ranking { .. }) => {
                 return Err(fail("scores are of rows that are pairs".into()));
@@ -95,7 +95,7 @@ impl Layout {
     /// The columns that hold images.
     pub fn images(&self) -> Vec<&str> {
         match &self.shape {
-            Shape::Labelled { images: [a, b], .. } | Shape::Ranked { winner: a, loser: b } => vec![a, b],
+            Shape::Labeled { images: [a, b], .. } | Shape::Ranked { winner: a, loser: b } => vec![a, b],
             Shape::Single { image: a, .. } | Shape::Ranking { images: a, .. } => vec![a],
         }
     }
@@ -103,7 +103,7 @@ impl Layout {
     /// The columns that hold neither images nor scores.
     pub fn others(&self) -> Vec<&str> {
         let labels: Vec<&str> = match &self.shape {
-            Shape::Labelled { labels: [a, b], .. } => vec![a, b],
+            Shape::Labeled { labels: [a, b], .. } => vec![a, b],
             Shape::Ranked { .. } => vec![],
             Shape::Single { label: a, .. } | Shape::Ranking { ranks: a, .. } => vec![a],
         };
@@ -132,7 +132,7 @@ fn shape(detected: Option<Shape>, typed: &Columns) -> Result<Shape, String> {
     }
     if labels_images {
         let (images, labels) = match detected {
-            Some(Shape::Labelled { images: [a, b], labels: [c, d] }) => {
+            Some(Shape::Labeled { images: [a, b], labels: [c, d] }) => {
                 ([Some(a), Some(b)], [Some(c), Some(d)])
             }
             Some(Shape::Single { image, label }) => ([Some(image), None], [Some(label), None]),
@@ -146,9 +146,7 @@ fn shape(detected: Option<Shape>, typed: &Columns) -> Result<Shape, String> {
         let images = [image_0.cloned().or(a), image_1.cloned().or(b)];
         let labels = [label_0.cloned().or(c), label_1.cloned().or(d)];
         return match (images, labels) {
-            ([Some(a), Some(b)], [Some(c), Some(d)]) => {
-                Ok(Shape::Labelled { images: [a, b], labels: [c, d] })
-            }
+            ([Some(a), Some(b)], [Some(c), Some(d)]) => Ok(Shape::Labeled { images: [a, b], labels: [c, d] }),
             ([Some(image), None], [Some(label), None]) => Ok(Shape::Single { image, label }),
             _ => {
                 Err("name image_0, image_1, label_0 and label_1, or image_0 and label_0 for single images"

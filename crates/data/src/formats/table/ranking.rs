@@ -8,7 +8,7 @@ const MAX_IMAGES: usize = 64;
 /// The names of a ranking's images, and what orders them.
 ///
 /// # Errors
-/// What was found, for a row that is left out.
+/// What was found, for a row that is skipped.
 pub fn read<'a>(images: &'a Cell<'a>, ranks: &Cell<'_>) -> Result<(Vec<&'a str>, Vec<f64>), String> {
     let (Cell::List(images), Cell::List(ranks)) = (images, ranks) else {
         return Err(format!("{} of images and {} of ranks; wanted two lists", images.kind(), ranks.kind()));

@@ -30,7 +30,7 @@ impl Scores {
         let both = |a: &str, b: &str| (has(a) && has(b)).then(|| [a.to_owned(), b.to_owned()]);
         let of_winner = || has("soft_label").then(|| Self::OfWinner("soft_label".into()));
         match shape {
-            Shape::Labelled { .. } => of_winner()
+            Shape::Labeled { .. } => of_winner()
                 .or_else(|| has("probability_0").then(|| Self::OfFirst("probability_0".into())))
                 .or_else(|| both("ps_score_0", "ps_score_1").map(Self::Cosines))
                 .or_else(|| both("score_0", "score_1").map(Self::Rewards)),

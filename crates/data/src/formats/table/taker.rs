@@ -13,7 +13,7 @@ use crate::{DataError, Label, PairId, Reason};
 
 /// Takes up the rows of tables, in their order.
 ///
-/// The set's first container holds files that tables name; pictures inside tables are in the second, which
+/// The set's first container holds files that tables name; images inside tables are in the second, which
 /// [`finish`](Self::finish) is given.
 #[derive(Debug)]
 pub struct Taker {
@@ -28,10 +28,10 @@ pub struct Taker {
     rankings: Vec<u64>,
 }
 
-/// A row that is left out: why, and what was found.
+/// A row that is skipped: why, and what was found.
 type Refused = (Reason, String);
 
-/// Number of the container of pictures that are inside tables.
+/// Number of the container of images that are inside tables.
 pub const INSIDE: u32 = 1;
 
 impl Taker {
@@ -71,18 +71,18 @@ impl Taker {
         }
         let id = self.id();
         if let Err((reason, detail)) = self.take_row(id, layout, row)? {
-            self.builder.leave_out(id, reason, &detail);
+            self.builder.skip(id, reason, &detail);
         }
         Ok(())
     }
 
     /// Names a row that cannot be read.
-    pub fn leave_out(&mut self, reason: Reason, detail: &str) {
+    pub fn skip(&mut self, reason: Reason, detail: &str) {
         let id = self.id();
-        self.builder.leave_out(id, reason, detail);
+        self.builder.skip(id, reason, detail);
     }
 
-    /// The set; `inside` holds the pictures that are inside tables.
+    /// The set; `inside` holds the images that are inside tables.
     ///
     /// # Errors
     /// [`DataError::Empty`] if no row is left.
@@ -123,7 +123,7 @@ impl Taker {
         };
         let (winner, loser, first_wins) = match &layout.shape {
             Shape::Ranked { winner, loser } => (winner, loser, true),
-            Shape::Labelled { images: [image_0, image_1], labels } => {
+            Shape::Labeled { images: [image_0, image_1], labels } => {
                 let [label_0, label_1] = labels.each_ref().map(|column| row.cell(column).label());
                 let order = if unjudged { Ok(Ordering::Equal) } else { compare(label_0, label_1) };
                 let first_wins = match order {
@@ -192,7 +192,7 @@ impl Taker {
         let (names, ranks) = match ranking::read(images, ranks) {
             Ok(read) => read,
             Err(problem) => {
-                self.leave_out(Reason::BadRow, &problem);
+                self.skip(Reason::BadRow, &problem);
                 return Ok(());
             }
         };
@@ -210,7 +210,7 @@ impl Taker {
                     (i, j)
                 }
                 Ordering::Equal => {
-                    self.builder.leave_out(id, Reason::Tie, "");
+                    self.builder.skip(id, Reason::Tie, "");
                     continue;
                 }
             };
@@ -220,7 +220,7 @@ impl Taker {
                     self.keep(id, *of_winner, *of_loser, caption.as_deref());
                 }
                 (Err((reason, detail)), ..) | (_, Err((reason, detail)), _) | (.., Err((reason, detail))) => {
-                    self.builder.leave_out(id, *reason, detail);
+                    self.builder.skip(id, *reason, detail);
                 }
             }
         }
@@ -236,10 +236,10 @@ impl Taker {
 
     fn image(&mut self, cell: &Cell<'_>) -> Result<Result<Spot, Refused>, DataError> {
         Ok(match cell {
-            Cell::Picture(spot) => Ok(*spot),
+            Cell::Image(spot) => Ok(*spot),
             Cell::Text(name) => self.images.find(name)?.map_err(|place| (Reason::MissingImage, place)),
             Cell::Null => Err((Reason::MissingImage, "no image".into())),
-            other => Err((Reason::BadRow, format!("{} as image; wanted a path or a picture", other.kind()))),
+            other => Err((Reason::BadRow, format!("{} as image; wanted a path or an image", other.kind()))),
         })
     }
 }

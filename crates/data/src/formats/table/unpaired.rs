@@ -29,7 +29,7 @@ impl Unpaired {
     pub fn take(&mut self, id: PairId, image: Spot, liked: bool, caption: &str, builder: &mut Builder) {
         if caption.len() > MAX_CAPTION_BYTES {
             let detail = format!("{} bytes; wanted at most {MAX_CAPTION_BYTES}", caption.len());
-            return builder.leave_out(id, Reason::LongCaption, &detail);
+            return builder.skip(id, Reason::LongCaption, &detail);
         }
         if !self.waiting.contains_key(caption) {
             let number = self.captions.len() as u32;
@@ -61,7 +61,7 @@ impl Unpaired {
                 "no image of its caption is left that people like"
             };
             for (id, _) in waiting.images {
-                builder.leave_out(id, Reason::NoCounterpart, detail);
+                builder.skip(id, Reason::NoCounterpart, detail);
             }
         }
     }

@@ -10,7 +10,7 @@ use tastemaker_store::StoreError;
 use tastemaker_store::tree::{Blob, BlobReader, Tree};
 
 use crate::DataError;
-use crate::set::{Container, MAX_PICTURE_BYTES, Strings};
+use crate::set::{Container, MAX_IMAGE_BYTES, Strings};
 
 /// What headers of one member may take, with long names and attributes.
 const MAX_HEADER_BYTES: usize = 1 << 20;
@@ -153,9 +153,9 @@ impl Seek for Metered<'_> {
     }
 }
 
-/// Pictures that lie in tar files.
+/// Images that lie in tar files.
 #[derive(Debug)]
-pub struct Pictures {
+pub struct Images {
     tree: Arc<dyn Tree>,
     files: Vec<String>,
     names: Strings,
@@ -163,7 +163,7 @@ pub struct Pictures {
     places: Vec<(u32, u64, u32)>,
 }
 
-impl Pictures {
+impl Images {
     /// None yet.
     pub fn new(tree: Arc<dyn Tree>) -> Self {
         Self { tree, files: Vec::new(), names: Strings::default(), places: Vec::new() }
@@ -175,14 +175,14 @@ impl Pictures {
         (self.files.len() - 1) as u32
     }
 
-    /// Takes a picture of a file up and returns its number.
+    /// Takes an image of a file up and returns its number.
     ///
     /// # Errors
-    /// What is wrong, for a picture that is too long.
+    /// What is wrong, for an image that is too long.
     pub fn add(&mut self, file: u32, member: &Member) -> Result<u32, String> {
-        let bytes = u32::try_from(member.bytes).ok().filter(|bytes| u64::from(*bytes) <= MAX_PICTURE_BYTES);
+        let bytes = u32::try_from(member.bytes).ok().filter(|bytes| u64::from(*bytes) <= MAX_IMAGE_BYTES);
         let bytes = bytes.ok_or_else(|| {
-            format!("{} of {} bytes; wanted at most {MAX_PICTURE_BYTES}", member.name, member.bytes)
+            format!("{} of {} bytes; wanted at most {MAX_IMAGE_BYTES}", member.name, member.bytes)
         })?;
         self.places.push((file, member.start, bytes));
         Ok(self.names.push(&member.name))
@@ -194,7 +194,7 @@ impl Pictures {
     }
 }
 
-impl Container for Pictures {
+impl Container for Images {
     fn read(&self, item: u32) -> Result<Vec<u8>, DataError> {
         let (file, start, bytes) = self.places[item as usize];
         Ok(self.tree.open(&self.files[file as usize])?.read_at(start, bytes as usize)?)

@@ -10,7 +10,7 @@ mod sample;
 
 use tastemaker_store::tree::{Entry, Location};
 
-use self::members::{Members, Pictures};
+use self::members::{Images, Members};
 use self::sample::Sample;
 use super::OpenSettings;
 use super::table::{Detect, Taker};
@@ -24,7 +24,7 @@ pub fn is_tar(entry: &Entry, named: bool) -> bool {
 
 /// Reads the tar files among files, in order of their names.
 ///
-/// Columns follow a convention or the mapping of `settings`; the first row that does says which. Pictures are read where they
+/// Columns follow a convention or the mapping of `settings`; the first row that does says which. Images are read where they
 /// lie, nothing is unpacked. A [`PairId`](crate::PairId) is the row's number through all files.
 ///
 /// # Errors
@@ -37,29 +37,29 @@ pub fn read_webdataset(
     settings: &OpenSettings,
 ) -> Result<PairSet, DataError> {
     let mut taker = Taker::new(location, location.typed(), settings);
-    let mut pictures = Pictures::new(location.tree().clone());
+    let mut images = Images::new(location.tree().clone());
     let mut detect = Detect::new(&settings.columns, location.typed());
     for entry in entries.iter().filter(|entry| is_tar(entry, location.names_files() || entries.len() == 1)) {
         let blob = location.tree().open(&entry.path)?;
         taker.archive(&entry.path);
-        let file = pictures.file(&entry.path);
+        let file = images.file(&entry.path);
         Members::new(blob.as_ref()).for_each(|members| {
-            let sample = match Sample::read(members, blob.as_ref(), file, &mut pictures)? {
+            let sample = match Sample::read(members, blob.as_ref(), file, &mut images)? {
                 Ok(sample) => sample,
                 Err(problem) => {
-                    taker.leave_out(Reason::BadRow, &problem);
+                    taker.skip(Reason::BadRow, &problem);
                     return Ok(());
                 }
             };
             match detect.with(|| sample.columns(), |name| sample.has(name)) {
                 Ok(layout) => taker.take(layout, &sample),
                 Err(problem) => {
-                    taker.leave_out(Reason::BadRow, &problem);
+                    taker.skip(Reason::BadRow, &problem);
                     Ok(())
                 }
             }
         })?;
     }
     detect.finish()?;
-    taker.finish(Some(Box::new(pictures)))
+    taker.finish(Some(Box::new(images)))
 }

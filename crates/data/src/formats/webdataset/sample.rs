@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use tastemaker_store::tree::Blob;
 
-use super::members::{Member, Pictures};
+use super::members::{Images, Member};
 use crate::DataError;
 use crate::formats::IMAGE_EXTENSIONS;
 use crate::formats::lists::{cell, parse};
@@ -13,45 +13,45 @@ use crate::set::Spot;
 /// The longest member that is text.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
-/// Columns that are pictures without saying so at their end.
-const PICTURES: [&str; 4] = ["jpg_0", "jpg_1", "img_win", "img_lose"];
+/// Columns that are images without saying so at their end.
+const IMAGES: [&str; 4] = ["jpg_0", "jpg_1", "img_win", "img_lose"];
 
 /// A row of a tar file.
 #[derive(Debug, Default)]
 pub struct Sample {
-    pictures: Vec<(String, Spot)>,
+    images: Vec<(String, Spot)>,
     fields: Map<String, Value>,
 }
 
 impl Sample {
-    /// Reads the members that are text, and takes up those that are pictures.
+    /// Reads the members that are text, and takes up those that are images.
     ///
-    /// `X.jpg` and the like are the picture `X`, `0.jpg` is `image_0`, and a bare `jpg` is `image`. `X.txt` and `X.cls` are
+    /// `X.jpg` and the like are the image `X`, `0.jpg` is `image_0`, and a bare `jpg` is `image`. `X.txt` and `X.cls` are
     /// the text `X`, a bare `txt` is `caption`, a bare `cls` is `label`. Keys of `json` are columns. Other members are nothing
     /// to us.
     ///
     /// # Errors
-    /// [`DataError::Store`] if the file cannot be read; inside, what was found in a row that is left out.
+    /// [`DataError::Store`] if the file cannot be read; inside, what was found in a row that is skipped.
     pub fn read(
         members: &[Member],
         blob: &dyn Blob,
         file: u32,
-        pictures: &mut Pictures,
+        images: &mut Images,
     ) -> Result<Result<Self, String>, DataError> {
         let mut sample = Self::default();
         for member in members {
             let (stem, extension) = member.suffix().rsplit_once('.').unwrap_or(("", member.suffix()));
             let lower = extension.to_ascii_lowercase();
             let bare = stem.is_empty();
-            if IMAGE_EXTENSIONS.contains(&lower.as_str()) || (bare && PICTURES.contains(&extension)) {
+            if IMAGE_EXTENSIONS.contains(&lower.as_str()) || (bare && IMAGES.contains(&extension)) {
                 let column = match stem {
-                    "" if PICTURES.contains(&extension) => extension.to_owned(),
+                    "" if IMAGES.contains(&extension) => extension.to_owned(),
                     "" => "image".to_owned(),
                     "0" | "1" => format!("image_{stem}"),
                     stem => stem.to_owned(),
                 };
-                match pictures.add(file, member) {
-                    Ok(item) => sample.pictures.push((column, Spot { container: INSIDE, item })),
+                match images.add(file, member) {
+                    Ok(item) => sample.images.push((column, Spot { container: INSIDE, item })),
                     Err(problem) => return Ok(Err(problem)),
                 }
                 continue;
@@ -92,29 +92,29 @@ impl Sample {
             };
             sample.fields.insert(column.to_owned(), Value::String(text.trim().to_owned()));
         }
-        let mut names: Vec<&str> = sample.pictures.iter().map(|(name, _)| name.as_str()).collect();
+        let mut names: Vec<&str> = sample.images.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
-            return Ok(Err(format!("the picture {:?} twice in {}", twice[0], members[0].name)));
+            return Ok(Err(format!("the image {:?} twice in {}", twice[0], members[0].name)));
         }
         Ok(Ok(sample))
     }
 
-    /// Whether it has a column that is no picture.
+    /// Whether it has a column that is no image.
     pub fn has(&self, column: &str) -> bool {
         self.fields.contains_key(column)
     }
 
     /// Names of its columns.
     pub fn columns(&self) -> Vec<String> {
-        self.pictures.iter().map(|(name, _)| name.clone()).chain(self.fields.keys().cloned()).collect()
+        self.images.iter().map(|(name, _)| name.clone()).chain(self.fields.keys().cloned()).collect()
     }
 }
 
 impl Row for Sample {
     fn cell(&self, column: &str) -> Cell<'_> {
-        match self.pictures.iter().find(|(name, _)| name == column) {
-            Some((_, spot)) => Cell::Picture(*spot),
+        match self.images.iter().find(|(name, _)| name == column) {
+            Some((_, spot)) => Cell::Image(*spot),
             None => self.fields.get(column).map_or(Cell::Null, cell),
         }
     }

@@ -78,11 +78,11 @@ impl Terms {
                 Err(SettingsError::OutOfRange { key: "safeguard_mu", wanted, found: mu.to_string() })
             };
             if !method.needs_loser() {
-                return out_of_range("left out with a method that uses no losers");
+                return out_of_range("skipped with a method that uses no losers");
             }
             if method.is_unpaired() {
                 return out_of_range(
-                    "left out with a method of single images, where no loser meets its winner",
+                    "skipped with a method of single images, where no loser meets its winner",
                 );
             }
         }

@@ -75,7 +75,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// The error and its causes on one line, cut; what a cause repeats is left out.
+/// The error and its causes on one line, cut; what a cause repeats is skipped.
 fn words(error: &(dyn Error + 'static)) -> String {
     let text = causes(error).map(ToString::to_string).fold(String::new(), |text, cause| {
         if text.is_empty() {

@@ -1,6 +1,6 @@
-//! `tastemaker data pairs`: pairs of pictures that models paint themselves.
+//! `tastemaker data pairs`: pairs of images that models generate themselves.
 
-mod painting;
+mod generating;
 mod sides;
 mod writing;
 
@@ -19,22 +19,22 @@ use super::scoring::{Scored, ScoringFlags, score};
 use crate::commands::parts::PartFlags;
 use crate::demo::captions::captions;
 use crate::exit::UsageError;
-use painting::{PaintingFlags, Picture, Studio};
+use generating::{GeneratingFlags, Image, Studio};
 use sides::{SideFlags, Sides};
 use writing::{Encoding, Pair, Verdict, write};
 
-/// Paints pictures of prompts and makes pairs of them: ranked by scorers, by what was put before their prompts, or left for people
+/// Generates images of prompts and makes pairs of them: ranked by scorers, by what was put before their prompts, or left for people
 /// to rank. Writes the columns of Pick-a-Pic, with where everything comes from.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct PairsArgs {
-    /// The model that paints: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    /// The model that generates: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
     /// A LoRA of it: its file, a folder with one, or the name of a fetched one
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     lora: Option<String>,
-    /// What to paint; repeat for several
+    /// What to generate; repeat for several
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// A file with one prompt a line, after those typed; demo:train and demo:held-out are captions of the embedded art
@@ -43,26 +43,26 @@ pub struct PairsArgs {
     /// Take the first so many prompts [default: all]
     #[arg(long, value_name = "COUNT")]
     max_prompts: Option<usize>,
-    /// Pictures of each prompt; with two sides, pairs of each [default: 4, or 1 with two sides]
+    /// Images of each prompt; with two sides, pairs of each [default: 4, or 1 with two sides]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1024))]
     num_images_per_prompt: Option<u64>,
-    /// Seed of everything: noise, order of the two pictures, draws
+    /// Seed of everything: noise, order of the two images, draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     sides: SideFlags,
     #[command(flatten)]
     scoring: ScoringFlags,
-    /// Which pictures of a prompt are paired: the best with the worst, the best with another, every two, or each with the next
+    /// Which images of a prompt are paired: the best with the worst, the best with another, every two, or each with the next
     /// worse one [default: best-worst with scorers, all without]
     #[arg(long, value_enum)]
     pick: Option<PickName>,
     #[command(flatten)]
-    painting: PaintingFlags,
-    /// Write pictures as JPEG of this quality, 1 to 100 [default: PNG, without loss]
+    generating: GeneratingFlags,
+    /// Write images as JPEG of this quality, 1 to 100 [default: PNG, without loss]
     #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg: Option<u8>,
-    /// Where the set goes, in data/, with pairs.json about it, and work/ with the pictures painted so far
+    /// Where the set goes, in data/, with pairs.json about it, and work/ with the images generated so far
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -77,7 +77,7 @@ enum PickName {
     Adjacent,
 }
 
-/// The draw about which other picture of a prompt the best one meets.
+/// The draw about which other image of a prompt the best one meets.
 const OTHER: u64 = 1 << 40;
 
 /// Runs the command.
@@ -86,22 +86,22 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     let scorers = args.scoring.open()?;
     let sides = args.sides.resolve(&args.model, args.lora.as_deref(), &args.parts)?;
     let pick = pick(args, scorers.is_some(), sides.is_two())?;
-    args.painting.check()?;
+    args.generating.check()?;
     let n_each = args.num_images_per_prompt.unwrap_or(if sides.is_two() { 1 } else { 4 });
     if !sides.is_two() && n_each < 2 {
         return Err(UsageError("a pair needs --num_images_per_prompt of at least 2".into()).into());
     }
-    let studio = Studio::open(&args.out, &args.painting, args.scoring.device.open()?, &sides)?;
-    let pictures = studio.plan(&prompts, n_each, args.seed);
-    let n_painted = studio.paint(&pictures)?;
+    let studio = Studio::open(&args.out, &args.generating, args.scoring.device.open()?, &sides)?;
+    let images = studio.plan(&prompts, n_each, args.seed);
+    let n_generated = studio.generate(&images)?;
 
     let scored = match &scorers {
-        Some(scorers) => Some(score_pictures(scorers, &studio, &pictures, &prompts)?),
+        Some(scorers) => Some(score_images(scorers, &studio, &images, &prompts)?),
         None => None,
     };
     let pairs = match sides.is_two() {
-        true => by_side(&pictures, scored.as_ref(), args.scoring.min_gap),
-        false => by_score(&pictures, scored.as_ref(), pick, n_each as usize, args),
+        true => by_side(&images, scored.as_ref(), args.scoring.min_gap),
+        false => by_score(&images, scored.as_ref(), pick, n_each as usize, args),
     };
     let n_chosen = pairs.len();
     let n_ties = pairs.iter().filter(|pair| pair.verdict == Verdict::Tie).count();
@@ -113,22 +113,22 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     let pairs: Vec<Pair> = pairs.into_iter().filter(keeps).collect();
     if pairs.is_empty() {
         return Err(UsageError(format!(
-            "of {n_chosen} pairs none is left, {n_ties} of them ties; lower --min_gap or paint more pictures"
+            "of {n_chosen} pairs none is left, {n_ties} of them ties; lower --min_gap or generate more images"
         ))
         .into());
     }
     let encoding = args.jpeg.map_or(Encoding::Png, Encoding::Jpeg);
     let about = about(args, &sides, &studio, scored.as_ref(), pick, &pairs, (n_chosen, n_ties, n_each));
-    write(&studio, (&pictures, &prompts), &pairs, scored.as_ref(), encoding, args.seed)?;
+    write(&studio, (&images, &prompts), &pairs, scored.as_ref(), encoding, args.seed)?;
     json::write(args.out.join("pairs.json"), &about)?;
-    let (n_pictures, n_pairs) = (pictures.len(), pairs.len());
+    let (n_images, n_pairs) = (images.len(), pairs.len());
     if let Some(scored) = &scored {
-        say_means(scored, &pictures, &sides);
+        say_means(scored, &images, &sides);
     }
-    println!("painted {n_painted} pictures, {} were there", n_pictures - n_painted);
-    let left_out = n_chosen - n_pairs;
-    let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
-    println!("wrote {}: {n_pairs} pairs of {n_pictures} pictures{left_out}", args.out.display());
+    println!("generated {n_generated} images, {} were there", n_images - n_generated);
+    let skipped = n_chosen - n_pairs;
+    let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    println!("wrote {}: {n_pairs} pairs of {n_images} images{skipped}", args.out.display());
     Ok(())
 }
 
@@ -147,7 +147,7 @@ fn prompts(args: &PairsArgs) -> Result<Vec<String>> {
     }
     prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
     if prompts.is_empty() {
-        return Err(UsageError("nothing to paint: give --prompt or a file with --prompts".into()).into());
+        return Err(UsageError("nothing to generate: give --prompt or a file with --prompts".into()).into());
     }
     Ok(prompts)
 }
@@ -163,13 +163,11 @@ fn pick(args: &PairsArgs, is_scored: bool, is_two_sided: bool) -> Result<Pick, U
     };
     let asks_scores = matches!(pick, Pick::BestWorst | Pick::BestRandom);
     if is_two_sided && args.pick.is_some() {
-        return Err(UsageError(
-            "--pick is for pictures of one side; with two sides they are the pairs".into(),
-        ));
+        return Err(UsageError("--pick is for images of one side; with two sides they are the pairs".into()));
     }
     if asks_scores && !is_scored {
         return Err(UsageError(
-            "--pick needs to know which picture is best: add --scorer, or take all or adjacent".into(),
+            "--pick needs to know which image is best: add --scorer, or take all or adjacent".into(),
         ));
     }
     if !is_scored && (args.scoring.min_gap.is_some() || args.scoring.keep_ties) {
@@ -178,26 +176,26 @@ fn pick(args: &PairsArgs, is_scored: bool, is_two_sided: bool) -> Result<Pick, U
     Ok(pick)
 }
 
-fn score_pictures(
+fn score_images(
     scorers: &(Panel, Vec<f64>),
     studio: &Studio,
-    pictures: &[Picture],
+    images: &[Image],
     prompts: &[String],
 ) -> Result<Scored> {
     let load = |number: usize| {
-        let picture = &pictures[number];
-        let path = studio.path(picture);
-        let image = image::open(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok((image.into_rgb8(), prompts[picture.prompt].as_str()))
+        let image = &images[number];
+        let path = studio.path(image);
+        let decoded = image::open(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok((decoded.into_rgb8(), prompts[image.prompt].as_str()))
     };
-    score(scorers, pictures.len(), load)
+    score(scorers, images.len(), load)
 }
 
 /// What each scorer thinks of each side on average.
-fn say_means(scored: &Scored, pictures: &[Picture], sides: &Sides) {
+fn say_means(scored: &Scored, images: &[Image], sides: &Sides) {
     for (name, scores) in scored.names.iter().zip(&scored.scores) {
         let of_side = |side: usize| {
-            let own = pictures.iter().zip(scores).filter(|(picture, _)| picture.side == side);
+            let own = images.iter().zip(scores).filter(|(image, _)| image.side == side);
             let own: Vec<f64> = own.map(|(_, score)| *score).collect();
             mean(&own).unwrap_or_default()
         };
@@ -208,10 +206,10 @@ fn say_means(scored: &Scored, pictures: &[Picture], sides: &Sides) {
     }
 }
 
-/// Each picture of the winning side with that of the other one.
-fn by_side(pictures: &[Picture], scored: Option<&Scored>, min_gap: Option<f64>) -> Vec<Pair> {
-    let both = pictures.chunks_exact(2).enumerate();
-    let pair = |(number, _): (usize, &[Picture])| {
+/// Each image of the winning side with that of the other one.
+fn by_side(images: &[Image], scored: Option<&Scored>, min_gap: Option<f64>) -> Vec<Pair> {
+    let both = images.chunks_exact(2).enumerate();
+    let pair = |(number, _): (usize, &[Image])| {
         let (winner, loser) = (2 * number, 2 * number + 1);
         let gap = scored.map(|scored| scored.mixed.scores[winner] - scored.mixed.scores[loser]);
         let agrees = gap.zip(min_gap).is_none_or(|(gap, least)| gap >= least);
@@ -221,16 +219,16 @@ fn by_side(pictures: &[Picture], scored: Option<&Scored>, min_gap: Option<f64>) 
     both.map(pair).collect()
 }
 
-/// Pairs among the pictures of each prompt.
+/// Pairs among the images of each prompt.
 fn by_score(
-    pictures: &[Picture],
+    images: &[Image],
     scored: Option<&Scored>,
     pick: Pick,
     n_each: usize,
     args: &PairsArgs,
 ) -> Vec<Pair> {
     let mut pairs = Vec::new();
-    for (prompt, first) in (0..pictures.len()).step_by(n_each).enumerate() {
+    for (prompt, first) in (0..images.len()).step_by(n_each).enumerate() {
         let equal = vec![0.0; n_each];
         let scores = scored.map_or(equal.as_slice(), |scored| &scored.mixed.scores[first..first + n_each]);
         let mut keyed = Keyed::new(args.seed, Stream::Data, prompt as u64, OTHER);
@@ -268,16 +266,16 @@ fn about(
         "labels": labels,
         "sides": studio.provenance(),
         "same_noise_on_both_sides": sides.is_two().then_some(sides.same_noise),
-        "painting": args.painting.provenance(),
+        "generating": args.generating.provenance(),
         "seed": args.seed,
         "num_images_per_prompt": n_each,
         "pick": (!sides.is_two()).then_some(pick),
         "min_gap": args.scoring.min_gap,
         "keep_ties": args.scoring.keep_ties,
         "scoring": scored.map(Scored::provenance),
-        "pictures": args.jpeg.map_or("png".to_owned(), |quality| format!("jpeg of quality {quality}")),
+        "images": args.jpeg.map_or("png".to_owned(), |quality| format!("jpeg of quality {quality}")),
         "n_pairs": pairs.len(),
         "n_ties": n_ties,
-        "n_left_out": n_chosen - pairs.len(),
+        "n_skipped": n_chosen - pairs.len(),
     })
 }

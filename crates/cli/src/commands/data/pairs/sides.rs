@@ -1,4 +1,4 @@
-//! Which models and prompts the pictures come from: one side whose pictures are ranked, or two of which the first wins.
+//! Which models and prompts the images come from: one side whose images are ranked, or two of which the first wins.
 
 use anyhow::Result;
 use clap::Args;
@@ -11,7 +11,7 @@ use crate::commands::parts::PartFlags;
 use crate::exit::UsageError;
 use crate::hub::locate_lora;
 
-/// What sets winners apart from losers when they are painted.
+/// What sets winners apart from losers when they are generated.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Two sides", rename_all = "snake_case")]
 pub struct SideFlags {
@@ -24,18 +24,18 @@ pub struct SideFlags {
     /// Both prefixes as MaPO published them: pick-style-cartoon, pick-style-pixel-art, pick-culture, pick-safety
     #[arg(long, value_name = "NAME", conflicts_with_all = ["winner_prefix", "loser_prefix"])]
     preset: Option<String>,
-    /// Another model that paints winners
+    /// Another model that generates winners
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     winner_model: Option<String>,
-    /// A LoRA of the model that paints winners, in place of --lora
+    /// A LoRA of the model that generates winners, in place of --lora
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     winner_lora: Option<String>,
-    /// Start the two pictures of a pair from different noise [default: from the same]
+    /// Start the two images of a pair from different noise [default: from the same]
     #[arg(long)]
     separate_seeds: bool,
 }
 
-/// Where pictures come from.
+/// Where images come from.
 pub struct Side {
     /// The model as it was typed.
     pub model: String,
@@ -56,7 +56,7 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// Whether winners and losers are painted differently.
+    /// Whether winners and losers are generated differently.
     pub fn is_two(&self) -> bool {
         self.all.len() == 2
     }
@@ -113,7 +113,7 @@ impl SideFlags {
         };
         if winner_prefix == loser_prefix && winner_model == model && winner_lora == lora {
             return Err(UsageError(
-                "winners and losers are painted alike: their prefixes and models are the same".into(),
+                "winners and losers are generated alike: their prefixes and models are the same".into(),
             )
             .into());
         }

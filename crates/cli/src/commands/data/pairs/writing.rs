@@ -8,12 +8,12 @@ use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value};
 use tastemaker_math::keyed::{Keyed, Stream};
 
 use super::Scored;
-use super::painting::{Picture, Studio};
+use super::generating::{Image, Studio};
 
-/// How pictures are written.
+/// How images are written.
 #[derive(Debug, Clone, Copy)]
 pub enum Encoding {
-    /// As they were painted.
+    /// As they were generated.
     Png,
     /// Smaller, of this quality.
     Jpeg(u8),
@@ -22,7 +22,7 @@ pub enum Encoding {
 /// Who won a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Its first picture.
+    /// Its first image.
     First,
     /// Neither.
     Tie,
@@ -32,7 +32,7 @@ pub enum Verdict {
     Filtered,
 }
 
-/// Two pictures, by their numbers, the winner first if there is one.
+/// Two images, by their numbers, the winner first if there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair {
     /// The one.
@@ -43,14 +43,14 @@ pub struct Pair {
     pub verdict: Verdict,
 }
 
-/// Writes the pairs below the studio's folder. Which of the two pictures comes first is drawn, so that nothing can be learnt from
+/// Writes the pairs below the studio's folder. Which of the two images comes first is drawn, so that nothing can be learned from
 /// the order.
 ///
 /// # Errors
-/// If a picture cannot be read or the folder not be written.
+/// If an image cannot be read or the folder not be written.
 pub fn write(
     studio: &Studio<'_>,
-    (pictures, prompts): (&[Picture], &[String]),
+    (images, prompts): (&[Image], &[String]),
     pairs: &[Pair],
     scored: Option<&Scored>,
     encoding: Encoding,
@@ -59,35 +59,35 @@ pub fn write(
     let target = Target::replacing(&studio.out().join("data"))?;
     let mut shards = Shards::begin(target, "", columns(scored));
     for (number, &Pair { first, second, verdict }) in pairs.iter().enumerate() {
-        // Keyed by the pictures and not by their numbers, so that others do not matter.
-        let draw = word(&pictures[first].uid) ^ word(&pictures[second].uid).rotate_left(1);
-        let is_swapped = Keyed::new(seed, Stream::Data, pictures[first].prompt as u64, draw).chance(0.5);
+        // Keyed by the images and not by their numbers, so that others do not matter.
+        let draw = word(&images[first].uid) ^ word(&images[second].uid).rotate_left(1);
+        let is_swapped = Keyed::new(seed, Stream::Data, images[first].prompt as u64, draw).chance(0.5);
         let both = if is_swapped { [second, first] } else { [first, second] };
         let labels = match verdict {
-            Verdict::First => both.map(|picture| if picture == first { 1.0 } else { 0.0 }),
+            Verdict::First => both.map(|image| if image == first { 1.0 } else { 0.0 }),
             Verdict::Tie | Verdict::Unjudged | Verdict::Filtered => [0.5, 0.5],
         };
-        let best = if verdict == Verdict::First { pictures[first].uid.as_str() } else { "tie" };
+        let best = if verdict == Verdict::First { images[first].uid.as_str() } else { "tie" };
         let text = |text: &str| Value::Text(text.to_owned());
         let mut further =
-            vec![Value::Integer(number as i64), Value::Integer(pictures[first].prompt as i64), text(best)];
-        further.extend(both.map(|picture| text(&pictures[picture].uid)));
-        further.extend(both.map(|picture| text(&studio.model_name(&pictures[picture]))));
-        further.extend(both.map(|picture| text(studio.unet_print(pictures[picture].side))));
-        further.extend(both.map(|picture| text(&pictures[picture].text)));
-        further.extend(both.map(|picture| Value::Integer(pictures[picture].seed as i64)));
+            vec![Value::Integer(number as i64), Value::Integer(images[first].prompt as i64), text(best)];
+        further.extend(both.map(|image| text(&images[image].uid)));
+        further.extend(both.map(|image| text(&studio.model_name(&images[image]))));
+        further.extend(both.map(|image| text(studio.unet_print(images[image].side))));
+        further.extend(both.map(|image| text(&images[image].text)));
+        further.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
         if let Some(Scored { scores, mixed, .. }) = scored {
             for scores in [&mixed.scores].into_iter().chain(scores) {
-                further.extend(both.map(|picture| Value::Number(scores[picture])));
+                further.extend(both.map(|image| Value::Number(scores[image])));
             }
         }
         shards.push(Row {
             images: [
-                encoded(studio, &pictures[both[0]], encoding)?,
-                encoded(studio, &pictures[both[1]], encoding)?,
+                encoded(studio, &images[both[0]], encoding)?,
+                encoded(studio, &images[both[1]], encoding)?,
             ],
             labels,
-            caption: prompts[pictures[first].prompt].clone(),
+            caption: prompts[images[first].prompt].clone(),
             has_label: verdict != Verdict::Unjudged,
             further,
         })?;
@@ -95,7 +95,7 @@ pub fn write(
     Ok(shards.finish()?)
 }
 
-/// The first half of a picture's uid as a number.
+/// The first half of an image's uid as a number.
 fn word(uid: &str) -> u64 {
     u64::from_str_radix(&uid[..16], 16).unwrap_or_default()
 }
@@ -122,14 +122,14 @@ fn columns(scored: Option<&Scored>) -> Vec<Further> {
     columns
 }
 
-fn encoded(studio: &Studio<'_>, picture: &Picture, encoding: Encoding) -> Result<Vec<u8>> {
-    let path = studio.path(picture);
+fn encoded(studio: &Studio<'_>, image: &Image, encoding: Encoding) -> Result<Vec<u8>> {
+    let path = studio.path(image);
     let png = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let Encoding::Jpeg(quality) = encoding else { return Ok(png) };
     let image = image::load_from_memory(&png).with_context(|| format!("reading {}", path.display()))?;
     let mut jpeg = Cursor::new(Vec::new());
     JpegEncoder::new_with_quality(&mut jpeg, quality)
         .encode_image(&image.into_rgb8())
-        .context("encoding a picture as JPEG")?;
+        .context("encoding an image as JPEG")?;
     Ok(jpeg.into_inner())
 }

@@ -119,7 +119,7 @@ struct DataFlags {
     /// The column of captions, as --columns caption=NAME
     #[arg(long, value_name = "NAME", hide = true)]
     caption_column: Option<String>,
-    /// Rows to leave out, as `tastemaker data check --fix` lists them
+    /// Rows to skip, as `tastemaker data check --fix` lists them
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
     /// Side of the square images, in pixels, a multiple of 8 [default: 512]
@@ -140,7 +140,7 @@ struct DataFlags {
     /// Their longest side [default: twice the resolution]
     #[arg(long, value_name = "PIXELS")]
     max_bucket_reso: Option<u32>,
-    /// Do not mirror images at random
+    /// Do not flip images horizontally at random
     #[arg(long)]
     no_hflip: bool,
     /// Keep a random part of each image, not its middle; needs --no_cache

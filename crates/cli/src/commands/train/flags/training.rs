@@ -13,7 +13,7 @@ use tastemaker_run::health::Rule;
 
 use crate::commands::word;
 
-/// The timesteps that SDXL-Turbo paints in.
+/// The timesteps that SDXL-Turbo generates in.
 ///
 /// Source: `--is_turbo` of diffusers' train_diffusion_dpo_sdxl.py: 250 k + 249 for k in 0 to 3.
 const TURBO_TIMESTEPS: [u32; 4] = [249, 499, 749, 999];
@@ -24,7 +24,7 @@ const TURBO_TIMESTEPS: [u32; 4] = [249, 499, 749, 999];
 const EMA_DECAY: f64 = 0.9999;
 
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Optimiser", rename_all = "snake_case")]
+#[command(next_help_heading = "Optimizer", rename_all = "snake_case")]
 pub struct OptimizerFlags {
     /// adamw, adamw8bit, which keeps its state in 8 bits, or adafactor [default: adamw]
     #[arg(long, value_name = "NAME", alias = "optimizer_type", value_parser = word::<OptimizerKind>)]
@@ -35,10 +35,10 @@ pub struct OptimizerFlags {
     /// The same as --optimizer adafactor
     #[arg(long, conflicts_with = "optimizer")]
     use_adafactor: bool,
-    /// Deal the optimiser's state out to all processes
+    /// Deal the optimizer's state out to all processes
     #[arg(long)]
     shard_optimizer: bool,
-    /// Keep the optimiser's state in the host's memory where training is on another device
+    /// Keep the optimizer's state in the host's memory where training is on another device
     #[arg(long)]
     offload_optimizer: bool,
     /// Highest learning rate [default: 1e-5]
@@ -53,7 +53,7 @@ pub struct OptimizerFlags {
     /// Shape of the learning rate: constant, constant_with_warmup, linear, cosine, cosine_with_restarts [default: constant]
     #[arg(long, value_name = "SHAPE", value_parser = word::<LrScheduler>)]
     lr_scheduler: Option<LrScheduler>,
-    /// Optimiser steps of linear warm-up [default: 0]
+    /// Optimizer steps of linear warm-up [default: 0]
     #[arg(long, value_name = "STEPS")]
     lr_warmup_steps: Option<u64>,
     /// Times that cosine_with_restarts starts over [default: 1]
@@ -103,13 +103,13 @@ impl OptimizerFlags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Training", rename_all = "snake_case")]
 pub struct TrainFlags {
-    /// Optimiser steps
+    /// Optimizer steps
     #[arg(long, value_name = "STEPS")]
     max_train_steps: Option<u64>,
     /// Pairs per forward pass [default: 1]
     #[arg(long, value_name = "PAIRS")]
     train_batch_size: Option<u32>,
-    /// Forward passes per optimiser step [default: 1]
+    /// Forward passes per optimizer step [default: 1]
     #[arg(long, value_name = "COUNT")]
     gradient_accumulation_steps: Option<u32>,
     /// Type of frozen weights and activations, no, bf16 or fp16; what learns is always f32 [default: no]
@@ -158,16 +158,16 @@ impl TrainFlags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Looking on the way", rename_all = "snake_case")]
 pub struct ValidationFlags {
-    /// Optimiser steps between looks at held-out pairs; 0 is never [default: 0]
+    /// Optimizer steps between looks at held-out pairs; 0 is never [default: 0]
     #[arg(long, value_name = "STEPS", alias = "validation_steps")]
     validation_every: Option<u64>,
     /// Held-out pairs looked at [default: 64]
     #[arg(long, value_name = "PAIRS")]
     validation_pairs: Option<u32>,
-    /// A prompt to paint at the same times; repeat for several
+    /// A prompt to generate at the same times; repeat for several
     #[arg(long, value_name = "PROMPT", aliases = ["validation_prompts"])]
     validation_prompt: Option<Vec<String>>,
-    /// Pictures of each such prompt [default: 1]
+    /// Images of each such prompt [default: 1]
     #[arg(long, value_name = "COUNT")]
     num_validation_images: Option<u32>,
 }
@@ -187,7 +187,7 @@ impl ValidationFlags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Checkpoints", rename_all = "snake_case")]
 pub struct CheckpointFlags {
-    /// Optimiser steps between checkpoints; 0 writes one only when the run is stopped [default: 500]
+    /// Optimizer steps between checkpoints; 0 writes one only when the run is stopped [default: 500]
     #[arg(long, value_name = "STEPS")]
     checkpointing_steps: Option<u64>,
     /// Checkpoints to keep, the newest; 0 keeps all [default: 2]

@@ -1,4 +1,4 @@
-//! The painter: a model but its denoiser.
+//! The generator: a model but its denoiser.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,7 +9,7 @@ use tastemaker_data::transform::{Size, to_chw, to_rgb};
 use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::noise::{NoiseKey, gaussian, gaussians};
 use tastemaker_diffusion::samplers::{sample, start};
-use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
+use tastemaker_diffusion::{Conditioning, Denoiser, LatentVae};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
 use tastemaker_math::samplers::{Plan, skipped_steps};
@@ -20,16 +20,16 @@ use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
 use super::layout::fitted;
-use super::{Job, PaintSettings};
+use super::{GenerateSettings, Job};
 use crate::EvalError;
 
-/// Pixels decoded at once: one picture of 512 x 512, or several smaller ones. Maps of the last level are 32 times as large.
+/// Pixels decoded at once: one image of 512 x 512, or several smaller ones. Maps of the last level are 32 times as large.
 const DECODED_AT_ONCE: i64 = 512 * 512;
 
 /// Everything of a model but its denoiser, so that several denoisers can share it.
 #[derive(Debug)]
-pub struct Painter {
-    codec: Vae,
+pub struct Generator {
+    vae: Vae,
     text: TextEncoders,
     scheduler: SchedulerConfig,
     latent_shape: [i64; 3],
@@ -51,12 +51,12 @@ pub struct Networks<'a> {
 struct Shared<'a> {
     /// By negative prompt, one sample each.
     unconditional: BTreeMap<Option<&'a str>, Conditioning>,
-    /// Latents of pictures to start from, one sample each, by where the picture lies in memory.
-    pictures: BTreeMap<*const RgbImage, Tensor>,
+    /// Latents of images to start from, one sample each, by where the image lies in memory.
+    images: BTreeMap<*const RgbImage, Tensor>,
 }
 
-impl Painter {
-    /// Loads codec, text encoders and noise schedule of a model folder.
+impl Generator {
+    /// Loads vae, text encoders and noise schedule of a model folder.
     ///
     /// # Errors
     /// [`EvalError::Model`] for whatever the folder lacks.
@@ -64,7 +64,7 @@ impl Painter {
         Self::adapted(folder, TextAdapters::new(), precision, device)
     }
 
-    /// As [`Painter::open`], with adapters of text encoders.
+    /// As [`Generator::open`], with adapters of text encoders.
     ///
     /// # Errors
     /// [`EvalError::Model`], also for an adapter that does not fit.
@@ -75,14 +75,14 @@ impl Painter {
         device: Device,
     ) -> Result<Self, EvalError> {
         let unet = folder.unet_config()?;
-        let codec = folder.vae(Role::Frozen, precision, device)?.network;
-        let resolution = unet.sample_size * codec.config().downsampling();
+        let vae = folder.vae(Role::Frozen, precision, device)?.network;
+        let resolution = unet.sample_size * vae.config().downsampling();
         Ok(Self {
             text: folder.adapted_text(text, precision, device)?,
             scheduler: folder.schedule()?,
             latent_shape: [unet.in_channels, unet.sample_size, unet.sample_size],
             resolution,
-            codec,
+            vae,
             device,
         })
     }
@@ -92,54 +92,54 @@ impl Painter {
         self.resolution
     }
 
-    /// Width and height that these settings paint, in pixels.
-    pub fn size(&self, settings: &PaintSettings) -> Size {
+    /// Width and height that these settings generate, in pixels.
+    pub fn size(&self, settings: &GenerateSettings) -> Size {
         settings.size.unwrap_or((self.resolution as u32, self.resolution as u32))
     }
 
-    /// Paints every job with this denoiser, in order. The same jobs give the same pictures.
+    /// Generates every job with this denoiser, in order. The same jobs give the same images.
     ///
-    /// A picture does not depend on the batch it is painted in beyond float summation order.
+    /// An image does not depend on the batch it is generated in beyond float summation order.
     ///
     /// # Errors
-    /// As [`Painter::paint_each`].
-    pub fn paint(
+    /// As [`Generator::generate_each`].
+    pub fn generate(
         &self,
         denoiser: &dyn Denoiser,
         jobs: &[Job],
-        settings: &PaintSettings,
+        settings: &GenerateSettings,
     ) -> Result<Vec<RgbImage>, EvalError> {
-        let mut pictures = Vec::with_capacity(jobs.len());
-        self.paint_each(Networks { denoiser, negative: None }, jobs, settings, |_, picture| {
-            pictures.push(picture);
+        let mut images = Vec::with_capacity(jobs.len());
+        self.generate_each(Networks { denoiser, negative: None }, jobs, settings, |_, image| {
+            images.push(image);
             Ok::<_, EvalError>(())
         })?;
-        Ok(pictures)
+        Ok(images)
     }
 
-    /// As [`Painter::paint`]; hands over each picture with the position of its job as soon as its batch is painted.
+    /// As [`Generator::generate`]; hands over each image with the position of its job as soon as its batch is generated.
     ///
     /// # Errors
-    /// [`EvalError::Size`] for sides that the codec cannot have, [`EvalError::Schedule`] for settings that the schedule or the
+    /// [`EvalError::Size`] for sides that the VAE cannot have, [`EvalError::Schedule`] for settings that the schedule or the
     /// sampler cannot serve, and those of `each`, which end the run.
-    pub fn paint_each<E: From<EvalError>>(
+    pub fn generate_each<E: From<EvalError>>(
         &self,
         networks: Networks<'_>,
         jobs: &[Job],
-        settings: &PaintSettings,
+        settings: &GenerateSettings,
         mut each: impl FnMut(usize, RgbImage) -> Result<(), E>,
     ) -> Result<(), E> {
         let size = self.checked(settings)?;
-        let (from_noise, from_picture) = self.plans(jobs, settings)?;
+        let (from_noise, from_image) = self.plans(jobs, settings)?;
         let mut shared = Shared::default();
         let mut done = 0;
-        for alike in jobs.chunk_by(|one, other| one.picture.is_some() == other.picture.is_some()) {
+        for alike in jobs.chunk_by(|one, other| one.image.is_some() == other.image.is_some()) {
             for batch in alike.chunks(settings.batch_size.max(1)) {
-                let picture = self.start_pictures(batch, size, &mut shared)?;
-                let plan = if picture.is_some() { &from_picture } else { &from_noise };
-                let latents = self.latents(networks, batch, plan, picture.as_ref(), settings, &mut shared);
-                for picture in self.decode(&latents)? {
-                    each(done, picture)?;
+                let image = self.start_images(batch, size, &mut shared)?;
+                let plan = if image.is_some() { &from_image } else { &from_noise };
+                let latents = self.latents(networks, batch, plan, image.as_ref(), settings, &mut shared);
+                for image in self.decode(&latents)? {
+                    each(done, image)?;
                     done += 1;
                 }
             }
@@ -147,9 +147,9 @@ impl Painter {
         Ok(())
     }
 
-    fn checked(&self, settings: &PaintSettings) -> Result<Size, EvalError> {
+    fn checked(&self, settings: &GenerateSettings) -> Result<Size, EvalError> {
         let (width, height) = self.size(settings);
-        let multiple = self.codec.config().downsampling() as u32;
+        let multiple = self.vae.config().downsampling() as u32;
         let fits = |side: u32| side > 0 && side.is_multiple_of(multiple);
         if fits(width) && fits(height) {
             Ok((width, height))
@@ -158,18 +158,18 @@ impl Painter {
         }
     }
 
-    /// The whole plan, and the part of it for jobs with a picture to start from.
-    fn plans(&self, jobs: &[Job], settings: &PaintSettings) -> Result<(Plan, Plan), EvalError> {
-        let PaintSettings { sampler, n_steps, eta, strength, .. } = *settings;
+    /// The whole plan, and the part of it for jobs with an image to start from.
+    fn plans(&self, jobs: &[Job], settings: &GenerateSettings) -> Result<(Plan, Plan), EvalError> {
+        let GenerateSettings { sampler, n_steps, eta, strength, .. } = *settings;
         let sampling = Sampling { n_steps, eta, ..self.scheduler.sampling_by(sampler) };
         let plan = |skipped| sampler.plan(&self.scheduler.schedule, &sampling, skipped);
-        let has_pictures = jobs.iter().any(|job| job.picture.is_some());
-        let skipped = if has_pictures { skipped_steps(n_steps, strength)? } else { 0 };
+        let has_images = jobs.iter().any(|job| job.image.is_some());
+        let skipped = if has_images { skipped_steps(n_steps, strength)? } else { 0 };
         Ok((plan(0)?, plan(skipped)?))
     }
 
-    /// Latents of the pictures that jobs start from, `[n, c, h, w]`; `None` where they start from noise.
-    fn start_pictures(
+    /// Latents of the images that jobs start from, `[n, c, h, w]`; `None` where they start from noise.
+    fn start_images(
         &self,
         jobs: &[Job],
         size: Size,
@@ -177,14 +177,14 @@ impl Painter {
     ) -> Result<Option<Tensor>, EvalError> {
         let (width, height) = size;
         let mut latents = Vec::with_capacity(jobs.len());
-        for picture in jobs.iter().filter_map(|job| job.picture.as_ref()) {
-            let known = match shared.pictures.entry(Arc::as_ptr(picture)) {
+        for image in jobs.iter().filter_map(|job| job.image.as_ref()) {
+            let known = match shared.images.entry(Arc::as_ptr(image)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    let pixels = Tensor::from_slice(&to_chw(&fitted(picture, size)))
+                    let pixels = Tensor::from_slice(&to_chw(&fitted(image, size)))
                         .view([1, 3, i64::from(height), i64::from(width)])
                         .to_device(self.device);
-                    place.insert(tch::no_grad(|| self.codec.encode(&pixels)).mean)
+                    place.insert(tch::no_grad(|| self.vae.encode(&pixels)).mean)
                 }
             };
             latents.push(known.shallow_clone());
@@ -193,14 +193,14 @@ impl Painter {
     }
 
     /// # Shapes
-    /// `picture` and result `[n, c, h, w]`.
+    /// `image` and result `[n, c, h, w]`.
     fn latents<'a>(
         &self,
         networks: Networks<'_>,
         jobs: &'a [Job],
         plan: &Plan,
-        picture: Option<&Tensor>,
-        settings: &PaintSettings,
+        image: Option<&Tensor>,
+        settings: &GenerateSettings,
         shared: &mut Shared<'a>,
     ) -> Tensor {
         let (width, height) = self.size(settings);
@@ -226,10 +226,10 @@ impl Painter {
                 |job: &Job| NoiseKey { seed: job.seed, stream: Stream::Sample, index: job.number, draw };
             jobs.iter().map(key).collect()
         };
-        let down = self.codec.config().downsampling();
+        let down = self.vae.config().downsampling();
         let shape = [self.latent_shape[0], height / down, width / down];
         let noise = gaussian(&keys(0), &shape).to_device(self.device);
-        sample(&guided, &start(plan, &noise, picture), &conditioning, plan, gaussians(&keys(1), &shape))
+        sample(&guided, &start(plan, &noise, image), &conditioning, plan, gaussians(&keys(1), &shape))
     }
 
     /// What these jobs are led away from: one sample where they agree, else one for each. Each negative prompt is encoded once.
@@ -254,19 +254,19 @@ impl Painter {
         joined.expect("a batch has a job")
     }
 
-    /// Pictures of latents, in pieces that fit in memory.
+    /// Images of latents, in pieces that fit in memory.
     fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>, EvalError> {
         let (n, _, h, w) = latents.size4()?;
-        let down = self.codec.config().downsampling();
+        let down = self.vae.config().downsampling();
         let (width, height) = (w * down, h * down);
-        let mut pictures = Vec::with_capacity(n as usize);
+        let mut images = Vec::with_capacity(n as usize);
         for part in latents.split((DECODED_AT_ONCE / (width * height)).max(1), 0) {
-            let decoded = tch::no_grad(|| self.codec.decode(&part)).to_device(Device::Cpu);
+            let decoded = tch::no_grad(|| self.vae.decode(&part)).to_device(Device::Cpu);
             for i in 0..decoded.size()[0] {
                 let values: Vec<f32> = Vec::try_from(decoded.get(i).to_kind(Kind::Float).flatten(0, -1))?;
-                pictures.push(to_rgb(&values, width as u32, height as u32)?);
+                images.push(to_rgb(&values, width as u32, height as u32)?);
             }
         }
-        Ok(pictures)
+        Ok(images)
     }
 }

@@ -1,4 +1,4 @@
-//! From a pair of a source to the pixels that the codec sees.
+//! From a pair of a source to the pixels that the VAE sees.
 
 use image::{RgbImage, imageops};
 use tastemaker_data::buckets::Frames;
@@ -19,18 +19,18 @@ pub(crate) struct Seen {
 pub(crate) struct Cut {
     /// Which part is kept.
     pub crop: Crop,
-    /// Whether it is mirrored afterwards.
-    pub mirrored: bool,
+    /// Whether it is flipped afterwards.
+    pub flipped: bool,
 }
 
 impl Cut {
     /// The middle, as it is.
-    pub const PLAIN: Self = Self { crop: Crop::Center, mirrored: false };
+    pub const PLAIN: Self = Self { crop: Crop::Center, flipped: false };
 
     /// The pixels that are left.
     pub fn of(self, image: &RgbImage, frame: Size) -> RgbImage {
         let mut cut = framed(image, frame, self.crop);
-        if self.mirrored {
+        if self.flipped {
             imageops::flip_horizontal_in_place(&mut cut);
         }
         cut

@@ -1,4 +1,4 @@
-//! Pictures of fixed prompts on the way, from fixed noise: what the figures cannot show.
+//! Images of fixed prompts on the way, from fixed noise: what the figures cannot show.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tastemaker_data::transform::to_rgb;
 use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::samplers::ddim;
-use tastemaker_diffusion::{Conditioning, Denoiser, LatentCodec};
+use tastemaker_diffusion::{Conditioning, Denoiser, LatentVae};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
 use tastemaker_math::schedule::NoiseSchedule;
@@ -23,12 +23,12 @@ use crate::TrainError;
 use crate::prepare::precision;
 use crate::processes::Processes;
 
-/// What pictures of a run are painted from.
+/// What images of a run are generated from.
 pub(crate) struct Easel<'a> {
     folder: &'a Model,
     plan: &'a Plan,
     schedule: &'a NoiseSchedule,
-    /// Of each picture's prompt, and of the empty one; `None` where text encoders learn.
+    /// Of each image's prompt, and of the empty one; `None` where text encoders learn.
     told: Option<(Conditioning, Conditioning)>,
     device: Device,
 }
@@ -55,13 +55,13 @@ impl<'a> Easel<'a> {
         Ok(Some(Self { folder, plan, schedule, told, device }))
     }
 
-    /// Paints this process's part of the pictures into a folder of the step. Returns the paths of all, below the folder of
+    /// Generates this process's part of the images into a folder of the step. Returns the paths of all, below the folder of
     /// the run.
     ///
     /// # Errors
     /// [`TrainError::Schedule`] for a number of steps that the schedule cannot serve; [`TrainError::Run`] if a
-    /// picture cannot be written.
-    pub(crate) fn paint(
+    /// image cannot be written.
+    pub(crate) fn generate(
         &self,
         denoiser: &dyn Denoiser,
         text: Option<&TextEncoders>,
@@ -70,7 +70,7 @@ impl<'a> Easel<'a> {
     ) -> Result<Vec<PathBuf>, TrainError> {
         let validation = &self.plan.validation;
         let n_images = validation.num_validation_images as usize;
-        let folder = PathBuf::from(format!("pictures/step-{step:06}"));
+        let folder = PathBuf::from(format!("images/step-{step:06}"));
         let paths = (0..validation.prompts.len() * n_images).map(|i| {
             let name = format!("prompt-{}-{}.png", i / n_images, i % n_images);
             folder.join(name)
@@ -83,17 +83,17 @@ impl<'a> Easel<'a> {
             let live = text.map(|text| tch::no_grad(|| told(text, self.plan)));
             let told = live.as_ref().or(self.told.as_ref());
             let Some((prompts, empty)) = told else { return Ok(Vec::new()) };
-            let codec = self.folder.vae(Role::Frozen, Precision::F32, self.device)?.network;
+            let vae = self.folder.vae(Role::Frozen, Precision::F32, self.device)?.network;
             for &i in &mine {
                 let latents = self.latents(denoiser, (prompts, empty), i, n_images)?;
                 let pixels =
-                    tch::no_grad(|| codec.decode(&latents)).to_device(Device::Cpu).to_kind(Kind::Float);
+                    tch::no_grad(|| vae.decode(&latents)).to_device(Device::Cpu).to_kind(Kind::Float);
                 let (_, _, height, width) = pixels.size4()?;
                 let values = Vec::<f32>::try_from(pixels.flatten(0, -1))?;
-                let picture = to_rgb(&values, width as u32, height as u32)?;
+                let image = to_rgb(&values, width as u32, height as u32)?;
                 let path = self.plan.output_dir.join(&paths[i]);
                 let mut png = Cursor::new(Vec::new());
-                let written = picture.write_to(&mut png, ImageFormat::Png);
+                let written = image.write_to(&mut png, ImageFormat::Png);
                 written.map_err(|error| unwritten(&path, std::io::Error::other(error)))?;
                 atomic::write_bytes(&path, png.get_ref()).map_err(RunError::from)?;
             }
@@ -102,7 +102,7 @@ impl<'a> Easel<'a> {
         Ok(paths)
     }
 
-    /// Latents `[1, c, h, w]` of picture `i`.
+    /// Latents `[1, c, h, w]` of image `i`.
     fn latents(
         &self,
         denoiser: &dyn Denoiser,

@@ -64,7 +64,7 @@ impl Reason {
 
 /// A row that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct Skipped {
     /// The id it would have as a pair.
     pub id: PairId,
     /// Why.
@@ -73,8 +73,8 @@ pub struct LeftOut {
     pub detail: Box<str>,
 }
 
-/// Rows left out, counted by reason: `3 ties, 1 without a caption`.
-pub fn in_words(rows: &[LeftOut]) -> String {
+/// Rows skipped, counted by reason: `3 ties, 1 without a caption`.
+pub fn in_words(rows: &[Skipped]) -> String {
     let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
     for row in rows {
         *counts.entry(row.reason).or_default() += 1;

@@ -1,4 +1,4 @@
-//! From an encoded picture to pixels.
+//! From an encoded image to pixels.
 
 use std::io::{self, Cursor};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,15 +9,15 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use crate::transform::Size;
 
-/// The longest encoded picture that is read.
-pub const MAX_PICTURE_BYTES: u64 = 256 << 20;
+/// The longest encoded image that is read.
+pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
 
 /// Decodes to RGB, whatever the file is called. An alpha channel is dropped, as Pillow's `convert("RGB")`
 /// does, and so is what EXIF says about the way up.
 ///
 /// # Errors
-/// [`ImageError`], also for a picture that claims more than 16,384 pixels a side or 1 GiB in all, and for a JPEG file that ends
-/// before its picture does: decoders paint what is missing grey, Pillow refuses it.
+/// [`ImageError`], also for an image that claims more than 16,384 pixels a side or 1 GiB in all, and for a JPEG file that ends
+/// before its image does: decoders generate what is missing gray, Pillow refuses it.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     guarded(|| pixels(open(bytes)?))
 }
@@ -38,10 +38,10 @@ pub fn decode_with_orientation(bytes: &[u8]) -> Result<(RgbImage, Orientation), 
 fn open(bytes: &[u8]) -> Result<impl ImageDecoder, ImageError> {
     if bytes.starts_with(JPEG) && !jpeg_is_whole(bytes) {
         let hint = ImageFormatHint::Exact(ImageFormat::Jpeg);
-        return Err(ImageError::Decoding(DecodingError::new(hint, "the file ends before the picture does")));
+        return Err(ImageError::Decoding(DecodingError::new(hint, "the file ends before the image does")));
     }
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    // A few kilobytes can claim to be a picture of many gigabytes; no training image is this large.
+    // A few kilobytes can claim to be an image of many gigabytes; no training image is this large.
     let mut limits = Limits::default();
     limits.max_image_width = Some(16_384);
     limits.max_image_height = Some(16_384);
@@ -91,7 +91,7 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     }
 }
 
-/// Width and height in pixels, from the first bytes; `None` for what is no picture.
+/// Width and height in pixels, from the first bytes; `None` for what is no image.
 pub(super) fn size_of(bytes: &[u8]) -> Option<Size> {
     let size = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok()?;
     (size.0 > 0 && size.1 > 0).then_some(size)
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_cut_short_anywhere_does_not_decode() {
+    fn an_image_cut_short_anywhere_does_not_decode() {
         for (format, trailer) in [(ImageFormat::Jpeg, 0), (ImageFormat::Png, 12), (ImageFormat::WebP, 1)] {
             let whole = encoded(format);
             assert_eq!(decode(&whole).unwrap().dimensions(), (40, 30));

@@ -1,11 +1,11 @@
-//! Painting the pictures of a set, each of which is kept by what decides it and never painted twice.
+//! Generating the images of a set, each of which is kept by what decides it and never generated twice.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use tastemaker_eval::generate::{Job, PaintSettings, Painter};
+use tastemaker_eval::generate::{GenerateSettings, Generator, Job};
 use tastemaker_eval::pairing::prefixed;
 use tastemaker_math::Sampler;
 use tastemaker_math::keyed::{Keyed, Stream};
@@ -24,17 +24,17 @@ use crate::allocator;
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate_lora;
-use crate::pictures;
+use crate::images;
 use crate::progress::Work;
 
-/// How pictures are painted.
+/// How images are generated.
 #[derive(Debug, Clone, Args)]
 #[command(rename_all = "snake_case")]
-pub struct PaintingFlags {
+pub struct GeneratingFlags {
     /// How steps are taken; names of diffusers, A1111 and ComfyUI will do, too
     #[arg(long, value_name = "NAME", value_parser = |typed: &str| typed.parse::<Sampler>(), default_value = "ddim")]
     sampler: Sampler,
-    /// What to lead away from, in all pictures
+    /// What to lead away from, in all images
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
     /// Steps of the sampler
@@ -43,7 +43,7 @@ pub struct PaintingFlags {
     /// How strongly to follow the prompt; 1 and below is without guidance
     #[arg(long, value_name = "SCALE", default_value_t = 7.5)]
     guidance_scale: f64,
-    /// Pictures per forward pass
+    /// Images per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1024))]
     batch_size: u64,
     /// Type of weights and activations, no or bf16
@@ -51,7 +51,7 @@ pub struct PaintingFlags {
     mixed_precision: MixedPrecision,
 }
 
-impl PaintingFlags {
+impl GeneratingFlags {
     /// # Errors
     /// [`UsageError`] for a scale that is no number.
     pub fn check(&self) -> Result<(), UsageError> {
@@ -61,7 +61,7 @@ impl PaintingFlags {
         }
     }
 
-    /// What decides a picture beside its model, prompt and noise.
+    /// What decides an image beside its model, prompt and noise.
     pub fn provenance(&self) -> Value {
         json!({
             "sampler": self.sampler.entry().name,
@@ -72,13 +72,13 @@ impl PaintingFlags {
         })
     }
 
-    fn settings(&self) -> PaintSettings {
-        PaintSettings {
+    fn settings(&self) -> GenerateSettings {
+        GenerateSettings {
             sampler: self.sampler,
             n_steps: self.num_inference_steps,
             guidance_scale: self.guidance_scale,
             batch_size: self.batch_size as usize,
-            ..PaintSettings::default()
+            ..GenerateSettings::default()
         }
     }
 
@@ -87,8 +87,8 @@ impl PaintingFlags {
     }
 }
 
-/// A picture to paint.
-pub struct Picture {
+/// An image to generate.
+pub struct Image {
     /// Number of its side.
     pub side: usize,
     /// Number of its prompt.
@@ -101,8 +101,8 @@ pub struct Picture {
     pub uid: String,
 }
 
-impl Picture {
-    fn job(&self, flags: &PaintingFlags) -> Job {
+impl Image {
+    fn job(&self, flags: &GeneratingFlags) -> Job {
         Job {
             prompt: self.text.clone(),
             negative_prompt: flags.negative_prompt.clone(),
@@ -112,10 +112,10 @@ impl Picture {
     }
 }
 
-/// A folder of pictures, and how they are painted.
+/// A folder of images, and how they are generated.
 pub struct Studio<'a> {
     out: PathBuf,
-    flags: &'a PaintingFlags,
+    flags: &'a GeneratingFlags,
     device: Device,
     sides: &'a Sides,
     /// Fingerprints of each side's model.
@@ -127,7 +127,7 @@ impl<'a> Studio<'a> {
     ///
     /// # Errors
     /// [`UsageError`] for a folder that holds something else, and whatever keeps models from being read.
-    pub fn open(out: &Path, flags: &'a PaintingFlags, device: Device, sides: &'a Sides) -> Result<Self> {
+    pub fn open(out: &Path, flags: &'a GeneratingFlags, device: Device, sides: &'a Sides) -> Result<Self> {
         let work = out.join("work");
         let is_other = out.exists()
             && !work.is_dir()
@@ -147,9 +147,9 @@ impl<'a> Studio<'a> {
         &self.out
     }
 
-    /// Where a picture is or will be.
-    pub fn path(&self, picture: &Picture) -> PathBuf {
-        self.out.join("work").join(format!("{}.png", picture.uid))
+    /// Where an image is or will be.
+    pub fn path(&self, image: &Image) -> PathBuf {
+        self.out.join("work").join(format!("{}.png", image.uid))
     }
 
     /// Everything about the sides, in order.
@@ -158,9 +158,9 @@ impl<'a> Studio<'a> {
         self.sides.all.iter().zip(&self.prints).map(side).collect()
     }
 
-    /// The model of a picture as it was typed, with its LoRA.
-    pub fn model_name(&self, picture: &Picture) -> String {
-        let Side { model, lora, .. } = &self.sides.all[picture.side];
+    /// The model of an image as it was typed, with its LoRA.
+    pub fn model_name(&self, image: &Image) -> String {
+        let Side { model, lora, .. } = &self.sides.all[image.side];
         lora.as_ref().map_or_else(|| model.clone(), |lora| format!("{model} + {lora}"))
     }
 
@@ -169,13 +169,13 @@ impl<'a> Studio<'a> {
         self.prints[side]["unet"].as_str().unwrap_or_default()
     }
 
-    /// The pictures of a set, `n_each` of each prompt one after the other, and where there are two sides the winner's before the
+    /// The images of a set, `n_each` of each prompt one after the other, and where there are two sides the winner's before the
     /// loser's.
     ///
-    /// Seeds are drawn by prompt and number, so that more pictures of a prompt, or prompts added behind, leave those there
+    /// Seeds are drawn by prompt and number, so that more images of a prompt, or prompts added behind, leave those there
     /// are as they are.
-    pub fn plan(&self, prompts: &[String], n_each: u64, seed: u64) -> Vec<Picture> {
-        let mut pictures = Vec::new();
+    pub fn plan(&self, prompts: &[String], n_each: u64, seed: u64) -> Vec<Image> {
+        let mut images = Vec::new();
         for (prompt, text) in prompts.iter().enumerate() {
             for number in 0..n_each {
                 for (side, Side { prefix, .. }) in self.sides.all.iter().enumerate() {
@@ -186,55 +186,55 @@ impl<'a> Studio<'a> {
                     let text = prefixed(prefix, text);
                     let decides = json!([self.prints[side], text, seed, self.flags.provenance()]);
                     let uid = sha256_bytes(decides.to_string().as_bytes())[..32].to_owned();
-                    pictures.push(Picture { side, prompt, text, seed, uid });
+                    images.push(Image { side, prompt, text, seed, uid });
                 }
             }
         }
-        pictures
+        images
     }
 
-    /// Paints what is not there yet, and says how many pictures that were.
+    /// Generates what is not there yet, and says how many images that were.
     ///
-    /// Pictures are painted in batches that do not depend on what is there, so that a set which was begun and stopped is bit
+    /// Images are generated in batches that do not depend on what is there, so that a set which was begun and stopped is bit
     /// for bit the one that was not.
-    pub fn paint(&self, pictures: &[Picture]) -> Result<usize> {
-        let batches: Vec<Vec<&Picture>> = (0..self.sides.all.len())
+    pub fn generate(&self, images: &[Image]) -> Result<usize> {
+        let batches: Vec<Vec<&Image>> = (0..self.sides.all.len())
             .flat_map(|side| {
-                let of_side: Vec<&Picture> = pictures.iter().filter(|picture| picture.side == side).collect();
-                of_side.chunks(self.flags.batch_size as usize).map(<[&Picture]>::to_vec).collect::<Vec<_>>()
+                let of_side: Vec<&Image> = images.iter().filter(|image| image.side == side).collect();
+                of_side.chunks(self.flags.batch_size as usize).map(<[&Image]>::to_vec).collect::<Vec<_>>()
             })
             .collect();
-        let mut progress = Work::new("painting", "pictures");
-        let (mut n_done, mut n_painted) = (0, 0);
+        let mut progress = Work::new("generating", "images");
+        let (mut n_done, mut n_generated) = (0, 0);
         let mut open: Option<(usize, Opened)> = None;
         for batch in batches {
-            let n_missing = batch.iter().filter(|picture| !self.path(picture).is_file()).count();
+            let n_missing = batch.iter().filter(|image| !self.path(image).is_file()).count();
             if n_missing > 0 {
                 let side = batch[0].side;
                 let opened = match open.take().filter(|(number, _)| *number == side) {
                     Some((_, opened)) => opened,
                     None => Opened::new(&self.sides.all[side], self.flags, self.device)?,
                 };
-                self.paint_batch(&opened, &batch)?;
+                self.generate_batch(&opened, &batch)?;
                 open = Some((side, opened));
             }
-            n_painted += n_missing;
+            n_generated += n_missing;
             n_done += batch.len();
-            progress.at(n_done as u64, pictures.len() as u64);
+            progress.at(n_done as u64, images.len() as u64);
         }
         progress.end();
-        Ok(n_painted)
+        Ok(n_generated)
     }
 
-    fn paint_batch(&self, opened: &Opened, batch: &[&Picture]) -> Result<()> {
-        let jobs: Vec<Job> = batch.iter().map(|picture| picture.job(self.flags)).collect();
+    fn generate_batch(&self, opened: &Opened, batch: &[&Image]) -> Result<()> {
+        let jobs: Vec<Job> = batch.iter().map(|image| image.job(self.flags)).collect();
         let doing =
-            format!("painting {} pictures at once (a smaller --batch_size needs less memory)", jobs.len());
+            format!("generating {} images at once (a smaller --batch_size needs less memory)", jobs.len());
         let settings = self.flags.settings();
-        let painted =
-            guard(&doing, || tch::no_grad(|| opened.painter.paint(&opened.network, &jobs, &settings)))??;
-        for (picture, image) in batch.iter().zip(painted) {
-            pictures::write(&self.path(picture), &image)?;
+        let generated =
+            guard(&doing, || tch::no_grad(|| opened.generator.generate(&opened.network, &jobs, &settings)))??;
+        for (image, pixels) in batch.iter().zip(generated) {
+            images::write(&self.path(image), &pixels)?;
         }
         Ok(())
     }
@@ -242,22 +242,22 @@ impl<'a> Studio<'a> {
 
 /// The networks of a side.
 struct Opened {
-    painter: Painter,
+    generator: Generator,
     network: tastemaker_models::unet::UNet,
 }
 
 impl Opened {
-    fn new(side: &Side, flags: &PaintingFlags, device: Device) -> Result<Self> {
+    fn new(side: &Side, flags: &GeneratingFlags, device: Device) -> Result<Self> {
         allocator::suit(&side.folder)?;
         let (lora, text) = side.adapter()?.map(LoraFile::into_specs).unwrap_or_default();
         let precision = flags.precision();
-        let painter = Painter::adapted(&side.folder, text, precision, device)?;
+        let generator = Generator::adapted(&side.folder, text, precision, device)?;
         let network = side.folder.unet(Role::Frozen, precision, device, lora)?.network;
-        Ok(Self { painter, network })
+        Ok(Self { generator, network })
     }
 }
 
-/// Everything of a side's model that decides a picture.
+/// Everything of a side's model that decides an image.
 fn print(side: &Side) -> Result<Value> {
     let Side { folder, lora, .. } = side;
     let lora = lora.as_deref().map(locate_lora).transpose()?.map(sha256_file).transpose()?;

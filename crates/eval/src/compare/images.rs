@@ -1,4 +1,4 @@
-//! Pictures side by side.
+//! Images side by side.
 
 use super::exhibits::{Choice, Exhibit};
 use super::figures::Figures;
@@ -6,16 +6,16 @@ use super::model::Contest;
 use super::tables::{label, plain, signed};
 use crate::report::text::{base64, escape};
 
-/// The section with the pictures and what chooses among them; nothing when there are none.
+/// The section with the images and what chooses among them; nothing when there are none.
 pub(super) fn section(contest: &Contest, figures: &Figures) -> String {
     if contest.exhibits.is_empty() {
         return String::new();
     }
     let exhibits: String = contest.exhibits.iter().map(|exhibit| article(contest, exhibit)).collect();
     format!(
-        "<section id=\"pictures\">\n<h2>Pictures</h2>\n<p>{} Models start from the same noise. Select a picture to enlarge \
+        "<section id=\"images\">\n<h2>Images</h2>\n<p>{} Models start from the same noise. Select an image to enlarge \
          it and to flip between contestants.</p>\n{}<div class=\"duels\" style=\"--n:{}\">\n{exhibits}</div>\n\
-         <p id=\"none\" hidden>No picture fits.</p>\n</section>\n",
+         <p id=\"none\" hidden>No image fits.</p>\n</section>\n",
         choice_said(contest),
         controls(contest, figures),
         contest.contestants.len()
@@ -25,7 +25,7 @@ pub(super) fn section(contest: &Contest, figures: &Figures) -> String {
 fn choice_said(contest: &Contest) -> String {
     let (shown, all) = (contest.exhibits.len(), contest.questions.len());
     if shown == all {
-        return format!("All {all} pictures of each.");
+        return format!("All {all} images of each.");
     }
     let last = &contest.contestants[contest.contestants.len() - 1].name;
     let extremes = match contest.exhibits.iter().any(|exhibit| exhibit.choice == Choice::Gain) {
@@ -37,7 +37,7 @@ fn choice_said(contest: &Contest) -> String {
         ),
         false => String::new(),
     };
-    format!("{shown} of {all} pictures of each: every so many, whatever they look like{extremes}.")
+    format!("{shown} of {all} images of each: every so many, whatever they look like{extremes}.")
 }
 
 fn controls(contest: &Contest, figures: &Figures) -> String {
@@ -100,7 +100,7 @@ fn article(contest: &Contest, exhibit: &Exhibit) -> String {
 }
 
 fn figure(contest: &Contest, exhibit: &Exhibit, one: usize) -> String {
-    let picture = &exhibit.pictures[one];
+    let image = &exhibit.images[one];
     let prompt = &contest.prompts[contest.questions[exhibit.question].prompt].text;
     let scores: String = (0..contest.scorers.len())
         .map(|scorer| {
@@ -123,8 +123,8 @@ fn figure(contest: &Contest, exhibit: &Exhibit, one: usize) -> String {
          <figcaption>{}{scores}</figcaption></figure>\n",
         escape(&contest.contestants[one].name),
         escape(prompt),
-        picture.kind,
-        base64(&picture.bytes),
+        image.kind,
+        base64(&image.bytes),
         label(contest, one)
     )
 }

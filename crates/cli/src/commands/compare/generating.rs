@@ -1,11 +1,11 @@
-//! Painting what is not there yet, one model in memory at a time.
+//! Generating what is not there yet, one model in memory at a time.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tastemaker_eval::compare::Question;
-use tastemaker_eval::generate::{Job, PaintSettings, Painter};
+use tastemaker_eval::generate::{GenerateSettings, Generator, Job};
 use tastemaker_math::Sampler;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
@@ -20,12 +20,12 @@ use super::CompareArgs;
 use super::asked::Asked;
 use crate::allocator;
 use crate::demo::stage;
-use crate::pictures;
+use crate::images;
 use crate::progress::Work;
 
-/// How a model paints.
+/// How a model generates.
 #[derive(Debug, Clone)]
-pub struct Painting {
+pub struct Generating {
     /// How steps are taken.
     pub sampler: Sampler,
     /// What guidance leads away from.
@@ -34,13 +34,13 @@ pub struct Painting {
     pub n_steps: usize,
     /// Guidance.
     pub guidance_scale: f64,
-    /// Pictures per forward pass.
+    /// Images per forward pass.
     pub batch_size: usize,
     /// Type of weights and activations.
     pub precision: Precision,
 }
 
-impl Painting {
+impl Generating {
     /// What was typed; else what the demo uses for its prompts; else what evaluations of the model's family use: 50 steps,
     /// guidance 7.5, and 5 for SDXL as in `SalesforceAIResearch/DiffusionDPO`.
     pub fn of(model: &Model, args: &CompareArgs) -> Self {
@@ -61,7 +61,7 @@ impl Painting {
         }
     }
 
-    /// What decides about pictures, beyond the order in which floats are summed, by the names of the flags.
+    /// What decides about images, beyond the order in which floats are summed, by the names of the flags.
     pub fn facts(&self) -> BTreeMap<String, String> {
         let facts = [
             ("sampler", self.sampler.entry().label.to_owned()),
@@ -73,30 +73,30 @@ impl Painting {
         facts.into_iter().chain(negative).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    fn settings(&self) -> PaintSettings {
-        PaintSettings {
+    fn settings(&self) -> GenerateSettings {
+        GenerateSettings {
             sampler: self.sampler,
             n_steps: self.n_steps,
             guidance_scale: self.guidance_scale,
             batch_size: self.batch_size,
-            ..PaintSettings::default()
+            ..GenerateSettings::default()
         }
     }
 }
 
-/// Where a painted picture lies.
+/// Where a generated image lies.
 pub fn place(out: &Path, name: &str, question: &Question) -> PathBuf {
-    out.join("pictures").join(name).join(format!("{:04}-{}.png", question.prompt, question.seed))
+    out.join("images").join(name).join(format!("{:04}-{}.png", question.prompt, question.seed))
 }
 
-/// Paints the pictures of a model that are not there. What is there is left alone.
+/// Generates the images of a model that are not there. What is there is left alone.
 ///
-/// Pictures are painted in the same batches whatever is missing, so that one painted later is the same to the last bit.
-pub fn paint(
+/// Images are generated in the same batches whatever is missing, so that one generated later is the same to the last bit.
+pub fn generate(
     name: &str,
     model: &Model,
     lora: Option<&Path>,
-    painting: &Painting,
+    generating: &Generating,
     asked: &Asked,
     (out, device): (&Path, Device),
 ) -> Result<()> {
@@ -104,36 +104,36 @@ pub fn paint(
     let all: Vec<usize> = (0..asked.questions.len()).collect();
     let missing = all.iter().filter(|question| is_missing(question)).count();
     if missing == 0 {
-        println!("{name}: all {} pictures are there", all.len());
+        println!("{name}: all {} images are there", all.len());
         return Ok(());
     }
-    println!("{name}: painting {missing} pictures, {} are there", all.len() - missing);
-    atomic::create_folder(out.join("pictures").join(name))?;
+    println!("{name}: generating {missing} images, {} are there", all.len() - missing);
+    atomic::create_folder(out.join("images").join(name))?;
     allocator::suit(model)?;
     let lora = lora.map(|lora| LoraFile::read_for(lora, model)).transpose()?;
     let (lora, text_loras) = lora.map(LoraFile::into_specs).unwrap_or_default();
-    let painter = Painter::adapted(model, text_loras, painting.precision, device)?;
-    let unet = model.unet(Role::Frozen, painting.precision, device, lora)?.network;
+    let generator = Generator::adapted(model, text_loras, generating.precision, device)?;
+    let unet = model.unet(Role::Frozen, generating.precision, device, lora)?.network;
 
-    let mut work = Work::new("painting", "pictures");
+    let mut work = Work::new("generating", "images");
     let mut done = 0;
-    for batch in all.chunks(painting.batch_size) {
+    for batch in all.chunks(generating.batch_size) {
         let wanted: Vec<usize> = batch.iter().copied().filter(is_missing).collect();
         if wanted.is_empty() {
             continue;
         }
         let job = |&question: &usize| Job {
-            negative_prompt: painting.negative_prompt.clone(),
+            negative_prompt: generating.negative_prompt.clone(),
             ..asked.job(question)
         };
         let jobs: Vec<Job> = batch.iter().map(job).collect();
         let doing =
-            format!("painting {} pictures at once (a smaller --batch_size needs less memory)", jobs.len());
-        let settings = painting.settings();
-        let painted = guard(&doing, || tch::no_grad(|| painter.paint(&unet, &jobs, &settings)))??;
-        for (question, picture) in batch.iter().zip(painted).filter(|(question, _)| wanted.contains(question))
+            format!("generating {} images at once (a smaller --batch_size needs less memory)", jobs.len());
+        let settings = generating.settings();
+        let generated = guard(&doing, || tch::no_grad(|| generator.generate(&unet, &jobs, &settings)))??;
+        for (question, image) in batch.iter().zip(generated).filter(|(question, _)| wanted.contains(question))
         {
-            pictures::write(&place(out, name, &asked.questions[*question]), &picture)?;
+            images::write(&place(out, name, &asked.questions[*question]), &image)?;
         }
         done += wanted.len();
         work.at(done as u64, missing as u64);

@@ -1,4 +1,4 @@
-//! The fifty pictures of `golden/scorers/peers.py`, drawn by the same formula.
+//! The fifty images of `golden/scorers/peers.py`, drawn by the same formula.
 
 use image::{Rgb, RgbImage};
 
@@ -56,8 +56,8 @@ pub const SIZES: [(u32, u32); 50] = [
     (1536, 640),
 ];
 
-/// The `i`-th picture.
-pub fn picture(i: usize) -> RgbImage {
+/// The `i`-th image.
+pub fn image(i: usize) -> RgbImage {
     let (width, height) = SIZES[i];
     let n = i as u32;
     RgbImage::from_fn(width, height, |x, y| {
@@ -71,11 +71,11 @@ pub fn picture(i: usize) -> RgbImage {
 }
 
 /// All of them.
-pub fn pictures() -> Vec<RgbImage> {
-    (0..SIZES.len()).map(picture).collect()
+pub fn images() -> Vec<RgbImage> {
+    (0..SIZES.len()).map(image).collect()
 }
 
-/// The prompt of the `i`-th picture for scorers that read CLIP's tokens.
+/// The prompt of the `i`-th image for scorers that read CLIP's tokens.
 pub fn prompt(i: usize) -> &'static str {
     const WORDS: [&str; 6] = [
         "a fox",

@@ -1,4 +1,4 @@
-//! Pictures on disk.
+//! Images on disk.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -10,9 +10,9 @@ use tastemaker_store::atomic;
 /// Writes a PNG file, whole or not at all.
 ///
 /// # Errors
-/// The picture cannot be encoded, or the file not written.
-pub fn write(path: &Path, picture: &RgbImage) -> Result<()> {
+/// The image cannot be encoded, or the file not written.
+pub fn write(path: &Path, image: &RgbImage) -> Result<()> {
     let mut png = Cursor::new(Vec::new());
-    picture.write_to(&mut png, ImageFormat::Png).context("encoding a picture as PNG")?;
+    image.write_to(&mut png, ImageFormat::Png).context("encoding an image as PNG")?;
     Ok(atomic::write_bytes(path, png.get_ref())?)
 }

@@ -1,4 +1,4 @@
-//! Pictures inside parquet files.
+//! Images inside parquet files.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tastemaker_store::tree::{Entry, Tree, read_whole};
 use super::column::{Column, Values};
 use super::shard::{Held, Shard};
 use crate::DataError;
-use crate::set::{Container, MAX_PICTURE_BYTES};
+use crate::set::{Container, MAX_IMAGE_BYTES};
 
 /// Rows decoded in one go have about this many bytes.
 const BLOCK_BYTES: u64 = 8 << 20;
@@ -24,10 +24,10 @@ const KEPT_BYTES: usize = 64 << 20;
 /// Groups that are being read from front to back at the same time. Each holds the pages that it is in.
 const CURSORS: usize = 2;
 
-/// What a page of pictures may unpack to: writers put up to a thousand rows into one.
+/// What a page of images may unpack to: writers put up to a thousand rows into one.
 const MAX_PAGE: u64 = i32::MAX as u64;
 
-/// A picture among those of a set.
+/// An image among those of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inside {
     /// Row, counted through all shards.
@@ -37,15 +37,15 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// The number of the picture in [`Pictures`].
+    /// The number of the image in [`Images`].
     pub fn item(self) -> u32 {
         (self.row * 2 + self.half as u64) as u32
     }
 }
 
-/// Pictures inside the shards of a set, read some neighbouring rows at a time.
+/// Images inside the shards of a set, read some neighboring rows at a time.
 #[derive(Debug)]
-pub struct Pictures {
+pub struct Images {
     tree: Arc<dyn Tree>,
     shards: Vec<Place>,
     rows: u64,
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Cursor {
     }
 }
 
-impl Pictures {
+impl Images {
     /// None yet.
     pub fn new(tree: Arc<dyn Tree>) -> Self {
         Self { tree, shards: Vec::new(), rows: 0, reading: Mutex::default() }
@@ -121,7 +121,7 @@ impl Pictures {
             StoreError::malformed(&self.tree.place(&entry.path), "rows without number", wanted)
         })?;
         let images = images.iter().map(|(name, held)| match held {
-            Held::Pictures(bytes, path) => (name.clone(), *bytes, *path),
+            Held::Images(bytes, path) => (name.clone(), *bytes, *path),
             Held::Paths(path) => (name.clone(), *path, None),
         });
         let (path, images) = (entry.path.clone(), images.collect());
@@ -225,7 +225,7 @@ impl Block {
     }
 }
 
-impl Container for Pictures {
+impl Container for Images {
     fn read(&self, item: u32) -> Result<Vec<u8>, DataError> {
         let (shard, row, half) = self.find(item);
         let mut values = self.row(shard, row)?;
@@ -236,17 +236,17 @@ impl Container for Pictures {
             Err(StoreError::malformed(&self.place(item), found, wanted).into())
         };
         match (values[before].take(), path.map(|path| String::from_utf8(path.into()))) {
-            (Some(bytes), _) if bytes.len() as u64 > MAX_PICTURE_BYTES => {
-                fail(format!("a picture of {} bytes", bytes.len()), format!("at most {MAX_PICTURE_BYTES}"))
+            (Some(bytes), _) if bytes.len() as u64 > MAX_IMAGE_BYTES => {
+                fail(format!("an image of {} bytes", bytes.len()), format!("at most {MAX_IMAGE_BYTES}"))
             }
             (Some(bytes), _) => Ok(bytes.into()),
             (None, Some(Ok(path))) => {
                 let shard = &self.shards[shard].path;
                 let folder = shard.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
-                Ok(read_whole(self.tree.open(&format!("{folder}{path}"))?.as_ref(), MAX_PICTURE_BYTES)?)
+                Ok(read_whole(self.tree.open(&format!("{folder}{path}"))?.as_ref(), MAX_IMAGE_BYTES)?)
             }
             (None, Some(Err(_))) => fail("a path that is not UTF-8".into(), "text".into()),
-            (None, None) => fail("no picture".into(), "bytes or a path".into()),
+            (None, None) => fail("no image".into(), "bytes or a path".into()),
         }
     }
 

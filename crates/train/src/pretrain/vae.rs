@@ -1,4 +1,4 @@
-//! The loss that makes an image codec.
+//! The loss that makes an image vae.
 
 use tastemaker_models::vae::Vae;
 use tch::{Kind, Reduction, Tensor};
@@ -6,10 +6,10 @@ use tch::{Kind, Reduction, Tensor};
 /// Weight of each squared difference at a smaller size.
 const COARSE_WEIGHT: f64 = 4.0;
 
-/// The parts of a codec's loss.
+/// The parts of a VAE's loss.
 #[derive(Debug)]
-pub struct CodecLoss {
-    /// What is minimised.
+pub struct VaeLoss {
+    /// What is minimized.
     pub total: Tensor,
     /// Mean absolute difference of pixels, in units of the range [-1, 1].
     pub reconstruction: f64,
@@ -19,11 +19,11 @@ pub struct CodecLoss {
 /// the posterior to the unit gaussian.
 ///
 /// The gradients stand in for the perceptual network of arXiv 2112.10752: flat art lives by its edges. Squares at small
-/// sizes make rare colours count: by absolute differences alone they stay at the commonest colour for long.
+/// sizes make rare colors count: by absolute differences alone they stay at the commonest color for long.
 ///
 /// # Shapes
 /// `images` `[b, 3, H, W]` in [-1, 1]; `noise` `[b, c, h, w]` unit gaussian.
-pub fn codec_loss(vae: &Vae, images: &Tensor, noise: &Tensor, kl_weight: f64) -> CodecLoss {
+pub fn vae_loss(vae: &Vae, images: &Tensor, noise: &Tensor, kl_weight: f64) -> VaeLoss {
     let (mean, log_variance) = vae.moments(images);
     let latents = &mean + (&log_variance * 0.5).exp() * noise;
     let decoded = vae.decode_raw(&latents);
@@ -38,7 +38,7 @@ pub fn codec_loss(vae: &Vae, images: &Tensor, noise: &Tensor, kl_weight: f64) ->
     }
     // KL divergence to the unit gaussian, per latent element.
     let kl = (mean.square() + log_variance.exp() - 1.0 - &log_variance).mean(Kind::Float) * 0.5;
-    CodecLoss { total: total + kl * kl_weight, reconstruction: pixels.double_value(&[]) }
+    VaeLoss { total: total + kl * kl_weight, reconstruction: pixels.double_value(&[]) }
 }
 
 fn halve(x: &Tensor) -> Tensor {
