@@ -11,7 +11,7 @@ use tastemaker_run::{
 
 use crate::TrainError;
 use crate::setup::needs_reference;
-use crate::start::{ranks, targeted};
+use crate::adapter::{ranks, targeted};
 
 /// Tokens of a caption.
 const N_TOKENS: u64 = 77;

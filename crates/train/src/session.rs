@@ -18,19 +18,19 @@ use tastemaker_torch::{Precision, memory};
 use tch::Device;
 
 use crate::TrainError;
-use crate::caching::Captions;
-use crate::card::{CardFacts, card};
+use crate::data::encode::Captions;
+use crate::output::model_card::{CardFacts, card};
 use crate::checkpoint::{self, Resume};
-use crate::fit::{Ended, Fit, fit};
-use crate::keeper::{Keeper, settle_best};
-use crate::pairs::{Feed, Making, ahead};
-use crate::prepare::{self, precision};
-use crate::processes::Processes;
-use crate::recorder::Recorder;
-use crate::result::{result_paths, save};
-use crate::said::{labels, soft_labels};
+use crate::train_loop::{Ended, Fit, fit};
+use crate::checkpoint::checkpointing::{Keeper, settle_best};
+use crate::data::{Feed, Making, ahead};
+use crate::data::cache::{self, precision};
+use crate::distributed::Processes;
+use crate::logger::Recorder;
+use crate::output::{result_paths, save};
+use crate::data::labels::{labels, soft_labels};
 use crate::setup::{Parts, Prepared, prepare};
-use crate::start::{origin, with_network_weights};
+use crate::adapter::{origin, with_network_weights};
 use crate::step::Timesteps;
 
 /// What a run did.
@@ -156,7 +156,7 @@ pub fn train(
         bank: bank.as_ref(),
         ranks,
     };
-    let making = Making { chance: prepare::chance(&plan), with_losers: order.with_losers, device };
+    let making = Making { chance: cache::chance(&plan), with_losers: order.with_losers, device };
     let save_in = |path: &Path| {
         save(&folder, &networks.learned().collect::<Vec<_>>(), &networks.shapes, &plan, &schedule, path)
     };
@@ -209,7 +209,7 @@ pub fn train(
     let outcome = guard(&doing(&plan), || match pairs {
         Some(cached) => ahead(move || Ok(cached), rest, making, &mut run),
         None => {
-            let open = || prepare::open_live(&plan, &folder, source, device);
+            let open = || cache::open_live(&plan, &folder, source, device);
             ahead(open, rest, making, &mut run)
         }
     });
@@ -303,8 +303,8 @@ pub fn cache(
 ) -> Result<CacheFolder, TrainError> {
     let folder = Model::from_sources(&sources(&plan.model))?;
     let (plan, _) = with_network_weights(plan.clone(), &folder)?;
-    let settings = prepare::caching(&plan, device, share);
-    Ok(prepare::cache(&plan, &folder, source, &Captions::of(source), &settings, tell)?.0)
+    let settings = cache::caching(&plan, device, share);
+    Ok(cache::cache(&plan, &folder, source, &Captions::of(source), &settings, tell)?.0)
 }
 
 /// Takes back the folder of a run that never began, so that the run can be corrected and started in the same place.

@@ -15,18 +15,18 @@ use tastemaker_run::{Adapter, Event, Plan, ReferenceKind, Skipped};
 use tch::Device;
 
 use crate::TrainError;
-use crate::bank::Bank;
-use crate::banking;
-use crate::caching::Captions;
+use crate::reference::Bank;
+use crate::reference::precompute;
+use crate::data::encode::Captions;
 use crate::checkpoint::{self, Identity};
-use crate::images::Easel;
+use crate::validation::images::Easel;
 use crate::networks::Networks;
-use crate::pairs::{CachedPairs, Making, Order, Pairs, Unusable};
-use crate::prepare::{self, precision, text_learns};
-use crate::processes::Processes;
-use crate::recorder::Recorder;
+use crate::data::{CachedPairs, Making, Order, Pairs, Unusable};
+use crate::data::cache::{self, precision, text_learns};
+use crate::distributed::Processes;
+use crate::logger::Recorder;
 use crate::reference::Reference;
-use crate::said::pairs_identity;
+use crate::data::labels::pairs_identity;
 use crate::state::State;
 use crate::step::{Engine, Timesteps};
 
@@ -88,7 +88,7 @@ pub(crate) fn prepare<'a>(
     let saved = checkpoint.map(|path| checkpoint::read(path, plan, &identity)).transpose()?;
     let easel = Easel::new(folder, plan, parts.schedule, text_learns(plan), device)?;
     let captions = Captions::of(source);
-    let settings = prepare::caching(plan, device, ranks.share());
+    let settings = cache::caching(plan, device, ranks.share());
     let cached = match plan.data.no_cache {
         true => None,
         false => {
@@ -97,14 +97,14 @@ pub(crate) fn prepare<'a>(
                 last = Some(event.clone());
                 recorder.mention(event)
             };
-            let mut cached = prepare::cache(plan, folder, source, &captions, &settings, &mut tell)?;
+            let mut cached = cache::cache(plan, folder, source, &captions, &settings, &mut tell)?;
             if ranks.share().1 > 1 {
                 // The first puts the shares together, and the others see what it made.
-                let whole = prepare::caching(plan, device, (0, 1));
+                let whole = cache::caching(plan, device, (0, 1));
                 for turn in [true, false] {
                     ranks.wait()?;
                     if ranks.is_first() == turn {
-                        cached = prepare::cache(plan, folder, source, &captions, &whole, &mut tell)?;
+                        cached = cache::cache(plan, folder, source, &captions, &whole, &mut tell)?;
                     }
                 }
             }
@@ -114,7 +114,7 @@ pub(crate) fn prepare<'a>(
         }
     };
     let opened = |text: Option<&TextEncoders>| {
-        let open = |(cache, key)| prepare::open_cached(plan, folder, source, &captions, (cache, key), text);
+        let open = |(cache, key)| cache::open_cached(plan, folder, source, &captions, (cache, key), text);
         cached.as_ref().map(|(cache, key)| open((cache, key))).transpose()
     };
     let plain = opened(None)?;
@@ -125,9 +125,9 @@ pub(crate) fn prepare<'a>(
         true => {
             let key = match &cached {
                 Some((_, key)) => key.clone(),
-                None => prepare::cache_key(plan, folder, source)?,
+                None => cache::cache_key(plan, folder, source)?,
             };
-            Some(banking::open(plan, folder, &key, (parts.schedule, &order), &identity.unet, origin)?)
+            Some(precompute::open(plan, folder, &key, (parts.schedule, &order), &identity.unet, origin)?)
         }
         false => None,
     };
@@ -137,11 +137,11 @@ pub(crate) fn prepare<'a>(
             let engine = parts.engine(policy, reference, text);
             let pairs: Box<dyn Pairs> = match opened(text)? {
                 Some(cached) => Box::new(cached),
-                None => Box::new(prepare::open_live(plan, folder, source, device)?),
+                None => Box::new(cache::open_live(plan, folder, source, device)?),
             };
-            let making = Making { chance: prepare::chance(plan), with_losers: order.with_losers, device };
+            let making = Making { chance: cache::chance(plan), with_losers: order.with_losers, device };
             let mut tell = |event: &Event| recorder.mention(event);
-            banking::fill(bank, &engine, pairs.as_ref(), &order, (making, ranks), &mut tell)
+            precompute::fill(bank, &engine, pairs.as_ref(), &order, (making, ranks), &mut tell)
         };
     let is_missing = |bank: &Bank| !bank.missing(order.steps()).is_empty();
     if let (Some(bank), Adapter::Full {}) = (&bank, &plan.adapter)

@@ -16,7 +16,7 @@ use tastemaker_math::objectives::Label;
 use tastemaker_run::{Event, Probe, Step};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
-use tastemaker_train::bank::{Bank, BankKey};
+use tastemaker_train::reference::{Bank, BankKey};
 use tastemaker_train::session::{self, Options};
 
 const ALL: [usize; 6] = [0, 1, 2, 3, 4, 5];

@@ -17,7 +17,7 @@ use tastemaker_math::objectives::{Grid, Label, objective};
 use tastemaker_models::nn::Role;
 use tastemaker_testkit::{Golden, assert_close, assert_gradients, golden_dir};
 use tastemaker_torch::{Precision, tensors};
-use tastemaker_train::batch::Batch;
+use tastemaker_train::data::Batch;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::step::{Draws, Engine, Noise, PairRecord, Share};
 use tch::{Kind, Tensor};

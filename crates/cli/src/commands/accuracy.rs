@@ -12,7 +12,7 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_run::{MixedPrecision, Plan, Recipe, resolve};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::json;
-use tastemaker_train::accuracy::{
+use tastemaker_train::validation::accuracy::{
     Accuracy, Draws, Looks, Share, accuracy as accuracy_of, ask, check_comparable,
 };
 

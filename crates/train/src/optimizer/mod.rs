@@ -2,6 +2,8 @@
 
 mod adafactor;
 mod adamw;
+mod ema;
+mod grad_scaler;
 
 use tastemaker_models::nn::Trainable;
 use tastemaker_torch::tensors::Named;
@@ -9,6 +11,8 @@ use tch::{Device, Kind, Tensor};
 
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub use adamw::{AdamW, AdamW8bit, AdamWSettings};
+pub use ema::Average;
+pub use grad_scaler::LossScale;
 
 /// How one parameter follows its gradient. State is kept per parameter, by its place in the list.
 pub trait Update: std::fmt::Debug {

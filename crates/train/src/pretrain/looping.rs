@@ -8,7 +8,7 @@ use tastemaker_torch::tensors::{self, Named};
 use tch::Tensor;
 
 use crate::TrainError;
-use crate::average::Average;
+use crate::optimizer::Average;
 use crate::optimizer::{AdamWSettings, Optimizer, clip_factor};
 
 /// Settings of a pre-training loop.

@@ -13,7 +13,7 @@ use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_store::atomic;
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
-use tastemaker_train::prepare::precision_of;
+use tastemaker_train::precision_of;
 use tch::Device;
 
 use super::CompareArgs;

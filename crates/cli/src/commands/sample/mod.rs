@@ -24,7 +24,7 @@ use tastemaker_run::MixedPrecision;
 use tastemaker_store::{StoreError, atomic, json};
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
-use tastemaker_train::prepare::precision_of;
+use tastemaker_train::precision_of;
 use tch::Device;
 
 use self::sheet::Sheet;

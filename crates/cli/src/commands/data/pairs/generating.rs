@@ -16,7 +16,7 @@ use tastemaker_store::atomic;
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
-use tastemaker_train::prepare::precision_of;
+use tastemaker_train::precision_of;
 use tch::Device;
 
 use super::sides::{Side, Sides};

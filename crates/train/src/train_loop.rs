@@ -9,12 +9,12 @@ use tastemaker_models::nn::Trainable;
 use tastemaker_run::{Event, Plan, Probe, Skipped, lr_at};
 
 use crate::TrainError;
-use crate::bank::Bank;
-use crate::figures::{Circumstances, mean_gain, of_look, of_step};
+use crate::reference::Bank;
+use crate::metrics::{Circumstances, mean_gain, of_look, of_step};
 use crate::optimizer::clip_factor;
-use crate::pairs::{Fed, Feed, Order, Unusable};
-use crate::probe::{ProbeSet, Spread, probe};
-use crate::processes::Processes;
+use crate::data::{Fed, Feed, Order, Unusable};
+use crate::validation::{ProbeSet, Spread, probe};
+use crate::distributed::Processes;
 use crate::state::State;
 use crate::step::{Engine, PairRecord, Share};
 

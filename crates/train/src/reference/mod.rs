@@ -1,5 +1,10 @@
 //! The frozen model that methods compare with.
 
+pub(crate) mod precompute;
+mod precomputed;
+
+pub use precomputed::{Bank, BankKey, Banked};
+
 use tastemaker_diffusion::Denoiser;
 use tastemaker_models::nn::AdapterSwitch;
 

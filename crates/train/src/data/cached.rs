@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 
 use super::{Made, Making, Pairs, Unusable};
 use crate::TrainError;
-use crate::batch::{Batch, Parts, Use};
+use crate::data::{Batch, Parts, Use};
 
 /// The pairs of a whole cache.
 #[derive(Debug)]

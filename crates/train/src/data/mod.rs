@@ -1,27 +1,32 @@
 //! Where a run gets its batches from: memory, a cache on disk, or pixels.
 
-mod ahead;
+mod batch;
+pub mod cache;
 mod cached;
+pub mod encode;
 mod feed;
-mod image;
+pub(crate) mod labels;
 mod live;
 mod memory;
+mod pixels;
+mod prefetch;
 
-pub use ahead::ahead;
+pub(crate) use batch::Parts;
+pub use batch::{Batch, Chance, Use, to_host};
 pub(crate) use cached::kind;
 pub use cached::{CachedPairs, Told};
 pub(crate) use feed::chunks;
 pub use feed::{FIRST_DRAW, Fed, Feed, Order, feed};
-pub(crate) use image::{Cut, Seen, see};
 pub use live::{LivePairs, LiveSettings};
 pub use memory::{EncodedPair, EncodedPairs};
+pub(crate) use pixels::{Cut, Seen, see};
+pub use prefetch::ahead;
 
 use tastemaker_data::transform::Size;
 use tastemaker_data::{Half, PairId};
 use tch::Device;
 
 use crate::TrainError;
-use crate::batch::{Batch, Chance, Use};
 
 /// What batches are made by.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,7 @@
 use tastemaker_diffusion::Conditioning;
 use tastemaker_models::pipeline::{TextEncoders, Tokens};
 
-use crate::batch::Batch;
+use crate::data::Batch;
 use crate::reference::Off;
 
 /// What the policy is told, the graph kept where text encoders learn; without them, what was encoded beforehand.

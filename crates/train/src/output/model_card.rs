@@ -9,7 +9,7 @@ use tastemaker_models::pipeline::Family;
 use tastemaker_run::{Adapter, LoraPlan, MixedPrecision, OutputLayout, Plan, Probe};
 use tastemaker_store::checksum::hex;
 
-use crate::result::file_name;
+use crate::output::file_name;
 
 /// What a card tells besides the plan.
 pub(crate) struct CardFacts<'a> {

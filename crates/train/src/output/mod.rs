@@ -1,5 +1,7 @@
 //! What a run leaves behind: a model folder or an adapter file, read back before it counts.
 
+pub(crate) mod model_card;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,7 @@ use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
 use crate::TrainError;
-use crate::start::ranks;
+use crate::adapter::ranks;
 
 /// Where a run's results go: of a full fine-tune `model/`, a folder in diffusers layout, `unet/`, the UNet alone, and
 /// `model.safetensors`, one file under original names; of an adapter `pytorch_lora_weights.safetensors`.

@@ -20,8 +20,8 @@ use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
-use crate::prepare::precision;
-use crate::processes::Processes;
+use crate::data::cache::precision;
+use crate::distributed::Processes;
 
 /// What images of a run are generated from.
 pub(crate) struct Easel<'a> {

@@ -17,11 +17,11 @@ use tastemaker_torch::error::guard;
 use tch::Device;
 
 use crate::TrainError;
-use crate::batch::Chance;
-use crate::caching::{
+use crate::data::Chance;
+use crate::data::encode::{
     Cached, CachingSettings, Captions, Subject, cache_pairs, cache_text, missing_pairs, missing_text,
 };
-use crate::pairs::{CachedPairs, LivePairs, LiveSettings, Told};
+use crate::data::{CachedPairs, LivePairs, LiveSettings, Told};
 
 /// Images per forward pass of the vae, and the pixels they may have together: its maps are as large as the images.
 const ENCODE_BATCH: usize = 8;

@@ -19,12 +19,12 @@ use tastemaker_torch::error::guard;
 use tch::Device;
 
 use crate::TrainError;
-use crate::batch::Use;
-use crate::caching::Captions;
-use crate::pairs::{FIRST_DRAW, Making, Pairs, chunks};
-use crate::prepare::{self, Tell, precision};
-use crate::probe::{Look, ProbeSet, Spread, looks};
-use crate::said::labels;
+use crate::data::Use;
+use crate::data::encode::Captions;
+use crate::data::{FIRST_DRAW, Making, Pairs, chunks};
+use crate::data::cache::{self, Tell, precision};
+use crate::validation::{Look, ProbeSet, Spread, looks};
+use crate::data::labels::labels;
 use crate::step::Timesteps;
 
 /// What a network says about every pair under every draw, by identity and repetition.
@@ -59,11 +59,11 @@ pub fn ask(
         return Err(TrainError::SingleImages { method: "accuracy" });
     }
     let captions = Captions::of(source);
-    let settings = prepare::caching(plan, device, (0, 1));
-    let (cache, key) = prepare::cache(plan, model, source, &captions, &settings, tell)?;
+    let settings = cache::caching(plan, device, (0, 1));
+    let (cache, key) = cache::cache(plan, model, source, &captions, &settings, tell)?;
     let (lora, text) = lora.map(LoraFile::into_specs).unwrap_or_default();
     let text = (!text.is_empty()).then(|| model.adapted_text(text, precision(plan), device)).transpose()?;
-    let pairs = prepare::open_cached(plan, model, source, &captions, (&cache, &key), text.as_ref())?;
+    let pairs = cache::open_cached(plan, model, source, &captions, (&cache, &key), text.as_ref())?;
     let network = model.unet(Role::Frozen, precision(plan), device, lora)?.network;
     let schedule = model.schedule()?.schedule;
 
@@ -73,7 +73,7 @@ pub fn ask(
     });
     let parts = chunks(uses, draws.batch_size, |one| pairs.frame(one.index));
     let all: u64 = parts.iter().map(|part| part.len() as u64).sum();
-    let making = Making { chance: prepare::chance(plan), with_losers: true, device };
+    let making = Making { chance: cache::chance(plan), with_losers: true, device };
     let mut done = 0;
     let mut batches = parts.iter().filter_map(|part| {
         heard(done, all);

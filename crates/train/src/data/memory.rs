@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 
 use super::{Made, Making, Pairs};
 use crate::TrainError;
-use crate::batch::{Batch, Parts, Use};
+use crate::data::{Batch, Parts, Use};
 
 /// The images and captions of a pair set in memory.
 ///

@@ -20,7 +20,7 @@ use tastemaker_store::checksum::sha256_bytes;
 use tch::{Device, Tensor};
 
 use crate::TrainError;
-use crate::pairs::{Cut, see};
+use crate::data::{Cut, see};
 
 /// How a cache is made, besides what its key says.
 #[derive(Debug, Clone, Copy)]
@@ -322,7 +322,7 @@ impl<'a> Shard<'a> {
 
 /// A tensor's shape and its numbers as bytes.
 fn host(tensor: &Tensor, element: Element) -> (Vec<usize>, Vec<u8>) {
-    let kind = crate::pairs::kind(element);
+    let kind = crate::data::kind(element);
     let tensor = tensor.to_device(Device::Cpu).to_kind(kind).contiguous();
     let shape = tensor.size().iter().map(|&n| n as usize).collect();
     let mut bytes = vec![0u8; tensor.numel() * element.bytes()];

@@ -5,6 +5,8 @@
 //! for an adapter, the files that other programs load. It is written under another name, synced and renamed, so it is there
 //! whole or not at all. Nothing in it is ever executed.
 
+pub(crate) mod checkpointing;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -20,7 +22,7 @@ use tastemaker_torch::tensors::{self, Named, OneByOne};
 use tch::Tensor;
 
 use crate::TrainError;
-use crate::processes::Processes;
+use crate::distributed::Processes;
 
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = ".tmp-checkpoint-";

@@ -9,7 +9,7 @@ use tastemaker_run::Plan;
 
 use super::{Making, Pairs, Unusable};
 use crate::TrainError;
-use crate::batch::{Batch, Use};
+use crate::data::{Batch, Use};
 
 /// Repetition numbers of probes start here, far from those of training.
 pub const FIRST_DRAW: u64 = 1 << 40;

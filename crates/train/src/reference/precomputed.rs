@@ -16,8 +16,8 @@ use tastemaker_torch::tensors::{self, Named, OneByOne};
 use tch::{Kind, Tensor};
 
 use crate::TrainError;
-use crate::batch::Batch;
-use crate::pairs::{Fed, Feed};
+use crate::data::Batch;
+use crate::data::{Fed, Feed};
 use crate::step::Engine;
 
 /// Pairs in one shard, if a step has no more.

@@ -10,9 +10,9 @@ use tastemaker_torch::tensors::{self, Named, OneByOne};
 
 use crate::TrainError;
 use crate::checkpoint::{self, Identity};
-use crate::fit::Host;
-use crate::processes::Processes;
-use crate::recorder::Recorder;
+use crate::train_loop::Host;
+use crate::distributed::Processes;
+use crate::logger::Recorder;
 use crate::state::State;
 
 /// See the module.
