@@ -10,8 +10,8 @@ use tastemaker_run::{
 };
 
 use crate::TrainError;
-use crate::setup::needs_reference;
 use crate::adapter::{ranks, targeted};
+use crate::setup::needs_reference;
 
 /// Tokens of a caption.
 const N_TOKENS: u64 = 77;

@@ -11,10 +11,10 @@ use tastemaker_run::{Adapter, Plan};
 use tch::Device;
 
 use crate::TrainError;
-use crate::data::cache::precision;
-use crate::reference::Reference;
-use crate::output::AdapterShape;
 use crate::adapter::ranks;
+use crate::data::cache::precision;
+use crate::output::AdapterShape;
+use crate::reference::Reference;
 
 /// The network that learns, and the frozen copy where the reference is one.
 ///

@@ -18,20 +18,20 @@ use tastemaker_torch::{Precision, memory};
 use tch::Device;
 
 use crate::TrainError;
-use crate::data::encode::Captions;
-use crate::output::model_card::{CardFacts, card};
-use crate::checkpoint::{self, Resume};
-use crate::train_loop::{Ended, Fit, fit};
+use crate::adapter::{origin, with_network_weights};
 use crate::checkpoint::checkpointing::{Keeper, settle_best};
-use crate::data::{Feed, Making, ahead};
+use crate::checkpoint::{self, Resume};
 use crate::data::cache::{self, precision};
+use crate::data::encode::Captions;
+use crate::data::labels::{labels, soft_labels};
+use crate::data::{Feed, Making, ahead};
 use crate::distributed::Processes;
 use crate::logger::Recorder;
+use crate::output::model_card::{CardFacts, card};
 use crate::output::{result_paths, save};
-use crate::data::labels::{labels, soft_labels};
 use crate::setup::{Parts, Prepared, prepare};
-use crate::adapter::{origin, with_network_weights};
 use crate::step::Timesteps;
+use crate::train_loop::{Ended, Fit, fit};
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,20 +15,20 @@ use tastemaker_run::{Adapter, Event, Plan, ReferenceKind, Skipped};
 use tch::Device;
 
 use crate::TrainError;
-use crate::reference::Bank;
-use crate::reference::precompute;
-use crate::data::encode::Captions;
 use crate::checkpoint::{self, Identity};
-use crate::validation::images::Easel;
-use crate::networks::Networks;
-use crate::data::{CachedPairs, Making, Order, Pairs, Unusable};
 use crate::data::cache::{self, precision, text_learns};
+use crate::data::encode::Captions;
+use crate::data::labels::pairs_identity;
+use crate::data::{CachedPairs, Making, Order, Pairs, Unusable};
 use crate::distributed::Processes;
 use crate::logger::Recorder;
+use crate::networks::Networks;
+use crate::reference::Bank;
 use crate::reference::Reference;
-use crate::data::labels::pairs_identity;
+use crate::reference::precompute;
 use crate::state::State;
 use crate::step::{Engine, Timesteps};
+use crate::validation::images::Easel;
 
 /// What a run is made of.
 pub(crate) struct Parts<'a> {

@@ -9,8 +9,8 @@ use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
 use crate::optimizer::Average;
-use crate::optimizer::{Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Optimizer};
 use crate::optimizer::LossScale;
+use crate::optimizer::{Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Optimizer};
 
 /// Winner and loser error of held-out pairs, by identity; the error of a single image twice.
 pub type Looked = BTreeMap<u64, (f64, f64)>;

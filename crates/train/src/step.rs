@@ -17,10 +17,10 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
 use tch::{Kind, Tensor};
 
+use crate::conditioning::{told_policy, told_reference};
 use crate::data::{Batch, to_host};
 use crate::metrics::mean;
 use crate::reference::Reference;
-use crate::conditioning::{told_policy, told_reference};
 
 /// Everything a step looks at and does not change.
 pub struct Engine<'a> {

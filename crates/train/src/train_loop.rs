@@ -9,14 +9,14 @@ use tastemaker_models::nn::Trainable;
 use tastemaker_run::{Event, Plan, Probe, Skipped, lr_at};
 
 use crate::TrainError;
-use crate::reference::Bank;
+use crate::data::{Fed, Feed, Order, Unusable};
+use crate::distributed::Processes;
 use crate::metrics::{Circumstances, mean_gain, of_look, of_step};
 use crate::optimizer::clip_factor;
-use crate::data::{Fed, Feed, Order, Unusable};
-use crate::validation::{ProbeSet, Spread, probe};
-use crate::distributed::Processes;
+use crate::reference::Bank;
 use crate::state::State;
 use crate::step::{Engine, PairRecord, Share};
+use crate::validation::{ProbeSet, Spread, probe};
 
 /// What is trained, on what.
 pub struct Fit<'a> {

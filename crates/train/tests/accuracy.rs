@@ -10,11 +10,11 @@ use tastemaker_models::nn::Role;
 use tastemaker_run::{Event, Probe};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
-use tastemaker_train::validation::accuracy::{Looks, accuracy};
 use tastemaker_train::data::Batch;
 use tastemaker_train::data::{EncodedPairs, FIRST_DRAW};
-use tastemaker_train::validation::{ProbeSet, Spread, looks};
 use tastemaker_train::step::Timesteps;
+use tastemaker_train::validation::accuracy::{Looks, accuracy};
+use tastemaker_train::validation::{ProbeSet, Spread, looks};
 
 const HELD_OUT: [usize; 5] = [0, 1, 2, 4, 5];
 

@@ -19,10 +19,10 @@ use tastemaker_run::TimeIds;
 use tastemaker_testkit::{tiny_model, tiny_sdxl_model};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
-use tastemaker_train::data::{Batch, Chance, Use};
 use tastemaker_train::data::encode::{
     CachingSettings, Captions, Subject, cache_pairs, cache_text, missing_pairs, missing_text,
 };
+use tastemaker_train::data::{Batch, Chance, Use};
 use tastemaker_train::data::{CachedPairs, LivePairs, LiveSettings, Making, Pairs, Told};
 use tch::{Device, Kind, Tensor};
 

@@ -12,8 +12,8 @@ use common::{
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_torch::Precision;
-use tastemaker_train::data::Use;
 use tastemaker_train::data::EncodedPair;
+use tastemaker_train::data::Use;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::step::{Noise, PairRecord};
 use tch::{Kind, Tensor};

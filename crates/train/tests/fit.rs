@@ -12,11 +12,11 @@ use tastemaker_models::nn::Trainable;
 use tastemaker_run::{Event, Probe, Step};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
-use tastemaker_train::train_loop::{Fit, fit};
 use tastemaker_train::data::{EncodedPairs, Order, feed};
 use tastemaker_train::distributed::Processes;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::state::State;
+use tastemaker_train::train_loop::{Fit, fit};
 use tch::Tensor;
 
 const METHODS: [&str; 4] = ["diffusion-dpo", "ddim-inpo", "mapo", "sft"];

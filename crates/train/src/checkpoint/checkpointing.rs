@@ -10,10 +10,10 @@ use tastemaker_torch::tensors::{self, Named, OneByOne};
 
 use crate::TrainError;
 use crate::checkpoint::{self, Identity};
-use crate::train_loop::Host;
 use crate::distributed::Processes;
 use crate::logger::Recorder;
 use crate::state::State;
+use crate::train_loop::Host;
 
 /// See the module.
 pub(crate) struct Keeper<'a, 'r> {

@@ -14,8 +14,8 @@ use tch::{Kind, Tensor};
 use super::cached::{time_ids, time_ids_tensor};
 use super::{Cut, Made, Making, Pairs, Seen, Unusable, see};
 use crate::TrainError;
-use crate::data::{Batch, Chance, Parts, Use};
 use crate::data::encode::encode;
+use crate::data::{Batch, Chance, Parts, Use};
 
 /// How pixels become batches.
 #[derive(Debug, Clone)]

@@ -8,10 +8,10 @@ use tastemaker_run::{Banking, Event, Plan};
 use tastemaker_store::checksum::sha256_bytes;
 
 use crate::TrainError;
-use crate::reference::{Bank, BankKey};
-use crate::data::{Making, Order, Pairs, feed};
 use crate::data::cache::{Tell, caches};
+use crate::data::{Making, Order, Pairs, feed};
 use crate::distributed::Processes;
+use crate::reference::{Bank, BankKey};
 use crate::step::Engine;
 
 /// The bank of a plan, with whatever steps it holds already. `encoded` is the key of the plan's cache.

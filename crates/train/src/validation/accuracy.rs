@@ -20,12 +20,12 @@ use tch::Device;
 
 use crate::TrainError;
 use crate::data::Use;
-use crate::data::encode::Captions;
-use crate::data::{FIRST_DRAW, Making, Pairs, chunks};
 use crate::data::cache::{self, Tell, precision};
-use crate::validation::{Look, ProbeSet, Spread, looks};
+use crate::data::encode::Captions;
 use crate::data::labels::labels;
+use crate::data::{FIRST_DRAW, Making, Pairs, chunks};
 use crate::step::Timesteps;
+use crate::validation::{Look, ProbeSet, Spread, looks};
 
 /// What a network says about every pair under every draw, by identity and repetition.
 pub type Looks = BTreeMap<(u64, u64), Look>;

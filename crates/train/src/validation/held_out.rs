@@ -10,10 +10,10 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
 
 use crate::TrainError;
-use crate::data::{Batch, to_host};
-use crate::data::FIRST_DRAW;
-use crate::step::{Timesteps, errors};
 use crate::conditioning::told_policy;
+use crate::data::FIRST_DRAW;
+use crate::data::{Batch, to_host};
+use crate::step::{Timesteps, errors};
 
 /// How the timesteps of a probe are spread.
 #[derive(Debug, Clone, Copy)]

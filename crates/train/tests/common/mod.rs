@@ -18,14 +18,14 @@ use tastemaker_testkit::golden_dir;
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::TrainError;
-use tastemaker_train::reference::Bank;
 use tastemaker_train::data::{Batch, Chance, Use};
-use tastemaker_train::train_loop::{Ended, Fit, fit};
 use tastemaker_train::data::{EncodedPair, EncodedPairs, Making, Order, Pairs, feed};
 use tastemaker_train::distributed::Processes;
+use tastemaker_train::reference::Bank;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::state::State;
 use tastemaker_train::step::{Engine, Timesteps};
+use tastemaker_train::train_loop::{Ended, Fit, fit};
 use tch::{Device, Kind, Tensor};
 
 /// A network and what goes with it.

@@ -15,10 +15,10 @@ use tastemaker_data::{PairSource, exclusions};
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{DataPlan, Event, Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
+use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::Resume;
 use tastemaker_train::distributed::Processes;
 use tastemaker_train::session::Options;
-use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::{TrainError, estimate, session};
 
 use crate::allocator;
