@@ -1,15 +1,16 @@
 //! Prints every objective with its default settings, as the Markdown of `docs/reference/objectives.md`.
 
 use serde_json::Value;
-use tastemaker_math::objectives::{OBJECTIVES, SettingsError};
+use tastemaker_math::objectives::{OBJECTIVES, Objective, SettingsError};
 
 fn main() -> Result<(), SettingsError> {
     for entry in OBJECTIVES {
-        let objective = (entry.build)(&Value::Null)?;
-        let reference = if objective.needs_reference() { "needs" } else { "does not need" };
+        let objective = Objective::new(entry, &Value::Null)?;
+        let needs = objective.needs();
+        let reference = if needs.reference { "needs" } else { "does not need" };
         println!("## `{}`\n\nPurpose: {}.\n", entry.name, entry.summary);
         println!("It {reference} a reference model. Source: {}.", entry.source.trim_end_matches('.'));
-        if objective.needs_soft_label() {
+        if needs.soft_label {
             println!("\nIts pairs need scores, which say how sure each label is.");
         }
         if objective.is_unpaired() {

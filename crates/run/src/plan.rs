@@ -168,7 +168,7 @@ impl MethodPlan {
     /// # Errors
     /// [`SettingsError`]; never after [`resolve`](crate::resolve), but a plan read from disk may have been
     /// edited.
-    pub fn objective(&self) -> Result<Box<dyn Objective>, SettingsError> {
+    pub fn objective(&self) -> Result<Objective, SettingsError> {
         objective(&self.name, &self.settings)
     }
 }

@@ -49,7 +49,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     let method = method(&mut warnings, name, typed.method)?;
     if train.reference == ReferenceKind::Bank {
         let objective = method.objective()?;
-        if !objective.needs_reference() {
+        if !objective.needs().reference {
             let reason = "the method has no reference";
             warnings.push(Warning::NoEffect { key: "train.reference", reason });
         } else if objective.corruption() != Corruption::Forward {
@@ -408,7 +408,7 @@ fn output(
 fn method(warnings: &mut Vec<Warning>, name: String, typed: MethodSection) -> Result<MethodPlan, RunError> {
     let objective = objective(&name, &Value::Object(typed.settings))?;
     warnings.extend(objective.warnings().into_iter().map(Warning::Method));
-    Ok(MethodPlan { name, settings: objective.settings() })
+    Ok(MethodPlan { name, settings: objective.settings().clone() })
 }
 
 /// Collects what is wrong, so that all of it is reported at once.

@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use tastemaker_math::objectives::OBJECTIVES;
-use tastemaker_run::health::{Alarm, PUBLISHED, Severity, outside_published, published_range};
+use tastemaker_math::objectives::{OBJECTIVES, Objective, objective};
+use tastemaker_run::health::{Alarm, Severity, outside_published};
 use tastemaker_run::{Overrides, Plan, Recipe, resolve};
 
 const SD15: u64 = 859_520_964;
@@ -39,19 +39,18 @@ fn every_recipe_of_ours_is_within_the_published_ranges() {
 }
 
 #[test]
-fn every_method_has_a_range_for_full_training_and_for_a_lora() {
-    for entry in OBJECTIVES.iter().filter(|entry| PUBLISHED.iter().any(|row| row.method == entry.name)) {
-        let objective = (entry.build)(&serde_json::json!({})).unwrap();
+fn published_methods_have_a_range_for_full_training_and_for_a_lora() {
+    for entry in OBJECTIVES.iter().filter(|entry| !entry.published.is_empty()) {
+        let objective = Objective::new(entry, &serde_json::json!({})).unwrap();
         for full in [true, false] {
-            let row = published_range(objective.as_ref(), full).unwrap();
+            let row = objective.published(full).unwrap();
             assert!(
                 row.learning_rate.0 <= row.learning_rate.1 && row.beta.is_none_or(|(low, high)| low <= high)
             );
         }
     }
-    let paper =
-        tastemaker_math::objectives::objective("mapo", &serde_json::json!({"form": "paper"})).unwrap();
-    assert_eq!(published_range(paper.as_ref(), true).unwrap().beta, Some((8.0, 1024.0)));
+    let paper = objective("mapo", &serde_json::json!({"form": "paper"})).unwrap();
+    assert_eq!(paper.published(true).unwrap().beta, Some((8.0, 1024.0)));
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub fn train(
     if labels.is_some() && !objective.is_unpaired() {
         return Err(TrainError::SingleImages { method: objective.name() });
     }
-    let soft_labels = objective.needs_soft_label().then(|| soft_labels(source));
+    let soft_labels = objective.needs().soft_label.then(|| soft_labels(source));
     if soft_labels.as_ref().is_some_and(HashMap::is_empty) {
         return Err(TrainError::NoSoftLabels { method: objective.name() });
     }
@@ -109,7 +109,7 @@ pub fn train(
     let checkpoint = going_on(&plan.output_dir, options.resume)?;
     let was_there = plan.output_dir.join("plan.json").exists();
     let ranks = options.ranks;
-    let limits = Limits::of(objective.as_ref());
+    let limits = Limits::of(&objective);
     // All of them look for checkpoints before the first of them writes anything.
     ranks.wait()?;
     let dir = match ranks.is_first() {
@@ -126,7 +126,7 @@ pub fn train(
         plan: &plan,
         source,
         split,
-        objective: objective.as_ref(),
+        objective: &objective,
         schedule: &schedule,
         timesteps,
         soft_labels: soft_labels.as_ref(),

@@ -36,7 +36,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) source: &'a dyn PairSource,
     pub(crate) split: &'a Split,
-    pub(crate) objective: &'a dyn Objective,
+    pub(crate) objective: &'a Objective,
     pub(crate) schedule: &'a NoiseSchedule,
     pub(crate) timesteps: Timesteps<'a>,
     pub(crate) soft_labels: Option<&'a HashMap<u64, f64>>,
@@ -83,7 +83,7 @@ pub(crate) fn prepare<'a>(
     let Parts { folder, plan, source, objective, ranks, device, .. } = *parts;
     // What is wrong with the network shall not be found out after hours of encoding.
     folder.check_unet()?;
-    let pairs = pairs_identity(source, objective.needs_soft_label());
+    let pairs = pairs_identity(source, objective.needs().soft_label);
     let identity = Identity { pairs, unet: folder.unet_fingerprint()? };
     let saved = checkpoint.map(|path| checkpoint::read(path, plan, &identity)).transpose()?;
     let easel = Easel::new(folder, plan, parts.schedule, text_learns(plan), device)?;
@@ -192,7 +192,7 @@ fn order(
         train.retain(|&position| pairs.has(position));
         held_out.retain(|&position| pairs.has(position));
     }
-    if objective.needs_soft_label() {
+    if objective.needs().soft_label {
         train.retain(|&position| source.soft_label(position).is_some());
         if train.is_empty() {
             return Err(TrainError::NoSoftLabels { method: objective.name() });
@@ -202,14 +202,14 @@ fn order(
         let n_skipped = split.train.len() + split.held_out.len() - held_out.len();
         return Err(TrainError::NoPairs { n_pairs: source.len(), n_held_out: held_out.len(), n_skipped });
     }
-    let order = Order::new(plan, train, held_out, objective.needs_loser());
+    let order = Order::new(plan, train, held_out, objective.needs().loser);
     Ok(if parts.labels.is_some() { order.of_singles() } else { order })
 }
 
 /// Whether a method asks the reference for anything: its errors, or the inversion.
-pub(crate) fn needs_reference(objective: &dyn Objective) -> bool {
+pub(crate) fn needs_reference(objective: &Objective) -> bool {
     let reference = InversionModel::Reference;
     let inverts =
         matches!(objective.corruption(), Corruption::DdimInversion { model, .. } if model == reference);
-    objective.needs_reference() || inverts
+    objective.needs().reference || inverts
 }

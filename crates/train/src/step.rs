@@ -10,8 +10,7 @@ use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{
-    Corruption, InversionModel, Label, MeanGain, Objective, Outcome, PairContext, PairErrors, evaluate_one,
-    evaluate_pair,
+    Corruption, ImageInputs, InversionModel, Label, MeanGain, NoiseLevel, Objective, Outcome, PairInputs,
 };
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
@@ -31,7 +30,7 @@ pub struct Engine<'a> {
     /// The text encoders, where they learn.
     pub text: Option<&'a TextEncoders>,
     /// The method.
-    pub objective: &'a dyn Objective,
+    pub objective: &'a Objective,
     /// Probabilities that winners are really the better ones, by identity of pairs, where the method asks for them.
     pub soft_labels: Option<&'a HashMap<u64, f64>>,
     /// What was said about each image by its identity, where these are single images: then batches hold no losers.
@@ -169,14 +168,14 @@ impl Engine<'_> {
         let rows = batch.per_row(&draws.timesteps);
         let told = told_policy(self.text, batch);
         let corrupted = self.corrupt(batch, &draws.noise, &rows, &told);
-        let reference = self.objective.needs_reference().then(|| match &share.reference {
+        let reference = self.objective.needs().reference.then(|| match &share.reference {
             Some(known) => known.clone(),
             None => self.reference_errors(batch, &corrupted, &rows),
         });
 
         let residuals = residuals(self.policy, &corrupted, &rows, &told);
         let policy = mean_squares(&residuals);
-        let products = self.objective.needs_residual_product().then(|| products(&residuals.detach()));
+        let products = self.objective.needs().residual_product.then(|| products(&residuals.detach()));
         let seen = Seen {
             timesteps: &draws.timesteps,
             policy: batch.split(&to_host(&policy)),
@@ -236,8 +235,8 @@ impl Engine<'_> {
     }
 
     fn judge(&self, batch: &Batch, seen: &Seen<'_>, share: &Share) -> Vec<PairRecord> {
-        let mean_gain = match self.objective.mean_gain() {
-            MeanGain::None => 0.0,
+        let mean_gain = match self.objective.needs().mean_gain {
+            MeanGain::Zero => 0.0,
             MeanGain::PreviousStep => share.mean_gain,
             MeanGain::Batch => mean_gain(seen.reference.into_iter().flatten().zip(&seen.policy)),
         };
@@ -245,19 +244,21 @@ impl Engine<'_> {
         let record = |(i, (&(id, _), &timestep)): (usize, (&(u64, u64), &usize))| {
             let (winner_error, loser_error) = seen.policy[i];
             let reference = seen.reference.map(|pairs| pairs[i]);
-            let soft_label = self.soft_labels.and_then(|known| known.get(&id)).copied();
-            let context = PairContext { soft_label, mean_gain, ..PairContext::at(self.schedule, timestep) };
             let label = self.labels.and_then(|known| known.get(&id)).copied();
-            let outcome = match (label, reference) {
-                (Some(label), Some((reference, _))) => {
-                    evaluate_one(self.objective, label, winner_error, reference, &context)
+            let outcome = match label {
+                Some(label) => {
+                    let reference = reference.map(|(of_image, _)| of_image);
+                    self.objective.of_image(&ImageInputs { label, error: winner_error, reference, mean_gain })
                 }
-                _ => {
-                    let loser = loser_error.unwrap_or(winner_error);
-                    let errors = PairErrors::new(winner_error, loser, reference)
-                        .with_residual_product(seen.products.map(|products| products[i]));
-                    evaluate_pair(self.objective, &errors, &context)
-                }
+                None => self.objective.of_pair(&PairInputs {
+                    winner: winner_error,
+                    loser: loser_error,
+                    reference,
+                    residual_product: seen.products.map(|products| products[i]),
+                    soft_label: self.soft_labels.and_then(|known| known.get(&id)).copied(),
+                    mean_gain,
+                    level: NoiseLevel::at(self.schedule, timestep),
+                }),
             };
             PairRecord { id, timestep, label, winner_error, loser_error, reference, outcome }
         };

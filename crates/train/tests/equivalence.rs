@@ -34,10 +34,10 @@ fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
         ] {
             for name in COMPARING {
                 let (reference, objective) = (pairing.reference(), method(name));
-                let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+                let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
                 for draw in 0..2 {
                     let uses = uses(&[0, 1, 2, 3, 4, 5], draw);
-                    for record in engine.accumulate(&batch(&pairs, &uses, objective.as_ref()), uses.len()) {
+                    for record in engine.accumulate(&batch(&pairs, &uses, &objective), uses.len()) {
                         let what = format!("{name}, {kind}, {precision:?}: {record:?}");
                         assert_eq!(record.outcome.logit, Some(0.0), "{what}");
                         assert_eq!(record.outcome.loss, LN_2, "{what}");
@@ -67,8 +67,8 @@ fn the_reference_of_a_continued_adapter_is_the_model_with_it_and_stays_so() {
         let objective = method("diffusion-dpo");
         let errors = |policy: &dyn Denoiser, reference: &Reference<'_>| {
             let uses = uses(&[0, 1, 2], 0);
-            let engine = engine(policy, reference, objective.as_ref(), &schedule);
-            engine.accumulate(&batch(&pairs, &uses, objective.as_ref()), uses.len())
+            let engine = engine(policy, reference, &objective, &schedule);
+            engine.accumulate(&batch(&pairs, &uses, &objective), uses.len())
         };
         let wanted = errors(&still.unet, &Reference::Frozen(&still.unet));
         let before = errors(&pairing.policy.unet, &pairing.reference());
@@ -96,8 +96,8 @@ fn methods_that_do_not_compare_never_ask_for_a_reference() {
     let (pairs, schedule) = (pairs(), schedule());
     for name in REFERENCE_FREE {
         let (pairing, objective) = (Pairing::adapted(Precision::F32), method(name));
-        let engine = engine(&pairing.policy.unet, &Reference::None, objective.as_ref(), &schedule);
-        let batch = batch(&pairs, &uses(&[0, 1], 0), objective.as_ref());
+        let engine = engine(&pairing.policy.unet, &Reference::None, &objective, &schedule);
+        let batch = batch(&pairs, &uses(&[0, 1], 0), &objective);
         assert_eq!(batch.latents.size()[0], 2 * batch.halves() as i64);
         let records = engine.accumulate(&batch, 2);
         assert!(records.iter().all(|r| r.reference.is_none() && r.is_finite()));
@@ -110,10 +110,10 @@ fn methods_that_do_not_compare_never_ask_for_a_reference() {
 /// difference of logits, and the distance of the gradients in units of the gradient's length.
 fn cut_into_pairs(pairing: &Pairing, name: &str) -> [f64; 3] {
     let (pairs, schedule, reference, objective) = (pairs(), schedule(), pairing.reference(), method(name));
-    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
     let uses: Vec<Use> = (0..6).map(|index| Use { index, draw: 0, drop_caption: index == 4 }).collect();
     let steps = |size: usize| {
-        let cut = uses.chunks(size).map(|part| batch(&pairs, part, objective.as_ref()));
+        let cut = uses.chunks(size).map(|part| batch(&pairs, part, &objective));
         let records: Vec<_> = cut.flat_map(|part| engine.accumulate(&part, uses.len())).collect();
         (records, take_gradients(&pairing.policy.trainable))
     };
@@ -184,8 +184,8 @@ fn winner_and_loser_share_noise_timestep_and_caption_and_so_do_policy_and_refere
     let (policy, reference) = (Recorder::new(&pairing.policy.unet), Recorder::new(&frozen.unet));
     let uses: Vec<Use> = (0..4).map(|index| Use { index, draw: 0, drop_caption: index == 1 }).collect();
     let frozen = Reference::Frozen(&reference);
-    let records = engine(&policy, &frozen, objective.as_ref(), &schedule)
-        .accumulate(&batch(&pairs, &uses, objective.as_ref()), 4);
+    let records =
+        engine(&policy, &frozen, &objective, &schedule).accumulate(&batch(&pairs, &uses, &objective), 4);
     assert!(records.iter().all(|r| Some(r.winner_error) == r.loser_error), "{records:?}");
 
     let asked = policy.question();
@@ -218,9 +218,9 @@ fn dropped_captions_are_dropped_from_both_halves() {
 fn draws_depend_on_pair_and_repetition_alone() {
     let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(Precision::F32));
     let (reference, objective) = (pairing.reference(), method("diffusion-dpo"));
-    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
     let draw = |indices: &[usize], repetition: u64| {
-        let batch = batch(&pairs, &uses(indices, repetition), objective.as_ref());
+        let batch = batch(&pairs, &uses(indices, repetition), &objective);
         let draws = engine.draw(&batch);
         let Noise::Forward(noise) = draws.noise else { panic!("the method adds noise") };
         (draws.timesteps, noise, batch.latents)
@@ -256,8 +256,8 @@ fn an_infinite_error_is_noticed_behind_a_finite_loss() {
     let (objective, frozen) = (method("diffusion-dpo"), frozen_copy());
     let lost = Lost { network: &frozen.unet, n_lost: 1 };
     let reference = Reference::Frozen(&lost);
-    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
-    let records = engine.accumulate(&batch(&pairs, &uses(&[0, 1], 0), objective.as_ref()), 2);
+    let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
+    let records = engine.accumulate(&batch(&pairs, &uses(&[0, 1], 0), &objective), 2);
     assert_eq!(records[0].outcome.loss, 0.0);
     assert_eq!(records.iter().map(|r| r.is_finite()).collect::<Vec<_>>(), [false, true]);
     assert!(pairing.policy.trainable.iter().all(|p| !p.tensor.grad().defined()), "no gradient was added");
@@ -267,8 +267,8 @@ fn an_infinite_error_is_noticed_behind_a_finite_loss() {
 fn measuring_leaves_the_adapter_on_and_the_reference_as_it_was() {
     let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::adapted(Precision::F32));
     let (reference, objective, before) = (pairing.reference(), method("ddim-inpo"), pairing.frozen_weights());
-    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
-    engine.accumulate(&batch(&pairs, &uses(&[0], 0), objective.as_ref()), 1);
+    let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
+    engine.accumulate(&batch(&pairs, &uses(&[0], 0), &objective), 1);
     assert!(pairing.policy.switch.get());
     assert_identical(&pairing.frozen_weights(), &before);
     let gradients = take_gradients(&pairing.policy.trainable);

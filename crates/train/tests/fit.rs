@@ -83,7 +83,7 @@ fn training_moves_what_learns_and_nothing_else() {
     let pairs = pairs();
     for pairing in [Pairing::full(Precision::F32), Pairing::adapted(Precision::F32)] {
         let objective = method("diffusion-dpo");
-        let seen = batch(&pairs, &uses(&[0, 1], 0), objective.as_ref());
+        let seen = batch(&pairs, &uses(&[0, 1], 0), &objective);
         let timesteps = Tensor::from_slice(&[600i64; 4]);
         let predicted = |denoiser: &dyn Denoiser| {
             tch::no_grad(|| denoiser.predict(&seen.latents, &timesteps, &seen.conditioning))
@@ -158,7 +158,7 @@ fn a_gradient_that_is_not_finite_stops_the_run_and_names_all_pairs_of_the_step()
     let (pairs, pairing, schedule, objective) =
         (pairs(), Pairing::full(Precision::F32), common::schedule(), method("sft"));
     let cusp = Cusp { network: &pairing.policy.unet, parameter: &pairing.policy.trainable[0] };
-    let engine = common::engine(&cusp, &Reference::None, objective.as_ref(), &schedule);
+    let engine = common::engine(&cusp, &Reference::None, &objective, &schedule);
     let trainable = &pairing.policy.trainable;
     let start = weights(trainable);
     let plan = plan("sft", 1, "train_batch_size = 2\n");

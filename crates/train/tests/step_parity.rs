@@ -75,9 +75,9 @@ fn step_after(
     let objective = objective(name, &settings).unwrap();
     let frozen = network("models", "unet-demo", Role::Frozen, Precision::F32);
     let reference =
-        if objective.needs_reference() { Reference::Frozen(&frozen.unet) } else { Reference::None };
+        if objective.needs().reference { Reference::Frozen(&frozen.unet) } else { Reference::None };
     let schedule = schedule();
-    let engine = common::engine(&policy.unet, &reference, objective.as_ref(), &schedule);
+    let engine = common::engine(&policy.unet, &reference, &objective, &schedule);
     let given = Given::load();
     let batch = given.batch();
     let noise = match engine.draw(&batch).noise {
@@ -163,7 +163,7 @@ fn kto_on_the_same_images_one_by_one_equals_the_recording() {
         timesteps: given.timesteps().repeat(2),
         noise: Noise::Forward(Tensor::cat(&[given.noise(), given.noise()], 0)),
     };
-    let engine = common::engine(&network.unet, &reference, objective.as_ref(), &schedule);
+    let engine = common::engine(&network.unet, &reference, &objective, &schedule);
     let engine = Engine { labels: Some(&labels), ..engine };
     let share = Share { mean_gain: 0.002, ..Share::of(2 * N_PAIRS) };
     let records = engine.accumulate_as(&batch, &draws, &share);

@@ -19,18 +19,18 @@ fn threads_change_no_more_than_the_order_of_sums() {
         [("diffusion-dpo", json!({})), ("ddim-inpo", short), ("mapo", json!({})), ("sft", json!({}))];
     for (name, settings) in methods {
         let objective = objective(name, &settings).unwrap();
-        let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+        let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
         let step = |n_threads: i32| {
             tch::set_num_threads(n_threads);
             assert_eq!(tch::get_num_threads(), n_threads);
-            let records = engine.accumulate(&batch(&pairs, &uses(&[0, 1], 0), objective.as_ref()), 2);
+            let records = engine.accumulate(&batch(&pairs, &uses(&[0, 1], 0), &objective), 2);
             (records, take_gradients(&pairing.policy.trainable))
         };
         let ((one, wanted), (two, found)) = (step(1), step(2));
         for (a, b) in one.iter().zip(&two) {
             assert_eq!((a.id, a.timestep), (b.id, b.timestep));
             assert!((a.winner_error / b.winner_error - 1.0).abs() < 1e-5, "{name}: {a:?} {b:?}");
-            if objective.needs_reference() {
+            if objective.needs().reference {
                 assert_eq!((a.outcome.logit, b.outcome.logit), (Some(0.0), Some(0.0)), "{name}");
             }
         }

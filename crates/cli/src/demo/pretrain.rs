@@ -312,7 +312,7 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
         text: None,
         policy: &unet,
         reference: &Reference::None,
-        objective: sft.as_ref(),
+        objective: &sft,
         schedule: &schedule,
         soft_labels: None,
         labels: None,

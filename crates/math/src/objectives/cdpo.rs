@@ -1,29 +1,28 @@
-//! cDPO: Diffusion-DPO for labels of which a known share is wrong, in two forms.
+//! cDPO: Diffusion-DPO for labels of which a known fraction is wrong, in two forms.
 
-use super::registry::Entry;
-use super::relative::{Link, Relative};
-use super::settings::{self, SettingsError};
+use super::entry::{BETA_DPO, Entry};
+use super::method::paired;
+use super::relative::Link;
+use super::settings::{self, Settings, SettingsError};
 use crate::dual::Dual;
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
-    name: Settings::NAME,
+    name: "cdpo",
     summary: "prefer the winner relative to a frozen reference, knowing that some labels are wrong",
     source: "Mitchell 2023 (A note on DPO with noisy preferences) eq. 3; eric-mitchell/direct-preference-optimization \
              trainers.py; form robust: Chowdhury et al. 2024 (arXiv 2403.00409), huggingface/trl dpo_trainer.py",
-    build: |settings| {
-        let settings: Settings = settings::parse(settings)?;
-        settings.check()?;
-        Ok(Box::new(Relative(settings)))
-    },
+    build: paired::<Cdpo>,
     not_monotone: Some(
         "form conservative holds a pair no surer than the labels are, and counts more as too much",
     ),
+    published: &[],
+    shorthands: &[BETA_DPO],
 };
 
-/// What the share of wrong labels is made into.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What the fraction of wrong labels is made into.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Form {
     /// The expected loss over the labels as they may be: the logit has a finite target.
@@ -33,39 +32,34 @@ enum Form {
     Robust,
 }
 
-/// What can be set.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// With `s` the smoothing, `conservative`: `-(1 - s) log sigmoid(logit) - s log sigmoid(-logit)`;
+/// `robust`: `(-(1 - s) log sigmoid(logit) + s log sigmoid(-logit)) / (1 - 2 s)`.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
+struct Cdpo {
     /// See [`Link::beta`].
     beta: f64,
-    /// Share of pairs whose label is taken to be wrong; 0 is Diffusion-DPO.
+    /// Fraction of pairs whose label is taken to be wrong; 0 is Diffusion-DPO.
     label_smoothing: f64,
-    /// What that share is made into.
+    /// What that fraction is made into.
     form: Form,
 }
 
-impl Default for Settings {
+impl Default for Cdpo {
     fn default() -> Self {
         Self { beta: 5000.0, label_smoothing: 0.1, form: Form::Conservative }
     }
 }
 
-impl Settings {
+impl Settings for Cdpo {
     fn check(&self) -> Result<(), SettingsError> {
         settings::positive("beta", self.beta)?;
-        if (0.0..0.5).contains(&self.label_smoothing) {
-            return Ok(());
-        }
-        let (key, wanted) = ("label_smoothing", "at least 0 and below 0.5, where labels say nothing");
-        Err(SettingsError::OutOfRange { key, wanted, found: self.label_smoothing.to_string() })
+        let wanted = "at least 0 and below 0.5, where labels say nothing";
+        settings::in_range("label_smoothing", self.label_smoothing, wanted, |s| (0.0..0.5).contains(&s))
     }
 }
 
-/// With `s` the smoothing, `conservative`: `-(1 - s) log sigmoid(logit) - s log sigmoid(-logit)`;
-/// `robust`: `(-(1 - s) log sigmoid(logit) + s log sigmoid(-logit)) / (1 - 2 s)`.
-impl Link for Settings {
-    const NAME: &'static str = "cdpo";
+impl Link for Cdpo {
     const PUBLISHED_BETA: &'static str = "2000 to 5000 without smoothing";
 
     fn beta(&self) -> f64 {
@@ -74,11 +68,11 @@ impl Link for Settings {
 
     fn loss(&self, logit: Dual) -> Dual {
         let wrong = self.label_smoothing;
-        let as_labeled = logit.log_sigmoid() * (1.0 - wrong);
-        let turned_around = (-logit).log_sigmoid() * wrong;
+        let given_label = logit.log_sigmoid() * (1.0 - wrong);
+        let flipped_label = (-logit).log_sigmoid() * wrong;
         match self.form {
-            Form::Conservative => -as_labeled - turned_around,
-            Form::Robust => (turned_around - as_labeled) / (1.0 - 2.0 * wrong),
+            Form::Conservative => -given_label - flipped_label,
+            Form::Robust => (flipped_label - given_label) / (1.0 - 2.0 * wrong),
         }
     }
 }

@@ -4,11 +4,11 @@
 //! Diffusion-DPO; the regression target is the noise the inverted latent implies,
 //! `tau = (x_t - sqrt(alpha_bar) z) / sqrt(1 - alpha_bar)`, different for winner and loser.
 
-use super::contract::{Objective, PairContext, PairErrors};
 use super::corruption::{Corruption, Grid, InversionModel};
-use super::registry::Entry;
-use super::relative::{beta_warnings, relative_logit};
-use super::settings::{self, SettingsError};
+use super::entry::{BETA_DPO, Entry, Published};
+use super::method::paired;
+use super::relative::Link;
+use super::settings::{self, Settings, SettingsError};
 use crate::dual::Dual;
 use serde::{Deserialize, Serialize};
 
@@ -17,23 +17,37 @@ pub static ENTRY: Entry = Entry {
     name: "ddim-inpo",
     summary: "prefer the winner relative to a frozen reference, on DDIM-inverted latents",
     source: "Lu et al. 2025 (arXiv 2503.18454); JaydenLyh/InPO train.py",
-    build: |settings| {
-        let settings: Settings = settings::parse(settings)?;
-        settings.check()?;
-        Ok(Box::new(DdimInpo(settings)))
-    },
+    build: paired::<DdimInpo>,
     not_monotone: None,
+    published: &[
+        Published {
+            form: None,
+            full: true,
+            learning_rate: (1.024e-5, 1.024e-5),
+            beta: Some((2000.0, 5000.0)),
+            source: "JaydenLyh/InPO examples",
+        },
+        // No LoRA was published; that of Diffusion-DPO stands in
+        Published {
+            form: None,
+            full: false,
+            learning_rate: (1e-5, 1e-5),
+            beta: Some((2000.0, 5000.0)),
+            source: "diffusers' research project diffusion_dpo",
+        },
+    ],
+    shorthands: &[BETA_DPO],
 };
 
-/// What can be set.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// `loss = -log sigmoid(-0.5 beta ((Lth_w - Lth_l) - (Lref_w - Lref_l)))` on inverted latents.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
-    /// Sharpness of the preference, per unit of mean squared error; multiplied by 0.5 in the logit.
+struct DdimInpo {
+    /// See [`Link::beta`].
     beta: f64,
     /// Network calls of an inversion over the whole schedule.
     steps: usize,
-    /// Share of DDIM posterior noise added after every inversion step.
+    /// Fraction of DDIM posterior noise added after every inversion step.
     eta: f64,
     /// Which network inverts.
     model: InversionModel,
@@ -41,56 +55,37 @@ struct Settings {
     grid: Grid,
 }
 
-impl Default for Settings {
+impl Default for DdimInpo {
     fn default() -> Self {
         Self { beta: 2000.0, steps: 10, eta: 0.1, model: InversionModel::Policy, grid: Grid::Exact }
     }
 }
 
-impl Settings {
+impl Settings for DdimInpo {
     fn check(&self) -> Result<(), SettingsError> {
         settings::positive("beta", self.beta)?;
-        if self.grid == Grid::Release && self.steps != 10 {
-            let (key, wanted) = ("steps", "10 on the release grid");
-            return Err(SettingsError::OutOfRange { key, wanted, found: self.steps.to_string() });
+        if self.grid == Grid::Release {
+            settings::in_range("steps", self.steps, "10 on the release grid", |steps| steps == 10)?;
         }
         settings::at_least_one("steps", self.steps)?;
-        settings::share("eta", self.eta)
+        settings::fraction("eta", self.eta)
     }
 }
 
-/// `loss = -log sigmoid(-0.5 beta ((Lth_w - Lth_l) - (Lref_w - Lref_l)))` on inverted latents.
-#[derive(Debug)]
-struct DdimInpo(Settings);
+impl Link for DdimInpo {
+    const PUBLISHED_BETA: &'static str = "2000 to 5000";
 
-impl Objective for DdimInpo {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
-    fn needs_reference(&self) -> bool {
-        true
+    fn beta(&self) -> f64 {
+        self.beta
     }
 
     fn corruption(&self) -> Corruption {
-        let Settings { steps, eta, model, grid, .. } = self.0;
+        let Self { steps, eta, model, grid, .. } = *self;
         Corruption::DdimInversion { steps, eta, model, grid }
     }
 
-    fn loss(&self, errors: &PairErrors, _: &PairContext) -> Dual {
-        -relative_logit(errors, self.0.beta).log_sigmoid()
-    }
-
-    fn logit(&self, errors: &PairErrors, _: &PairContext) -> Option<f64> {
-        Some(relative_logit(errors, self.0.beta).value)
-    }
-
-    fn settings(&self) -> serde_json::Value {
-        settings::print(&self.0)
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        beta_warnings(self.0.beta, "2000 to 5000")
+    fn loss(&self, logit: Dual) -> Dual {
+        -logit.log_sigmoid()
     }
 }
 
@@ -100,7 +95,7 @@ mod tests {
     use serde_json::json;
 
     fn corruption(settings: serde_json::Value) -> Corruption {
-        (ENTRY.build)(&settings).expect("good settings").corruption()
+        Link::corruption(&settings::parse::<DdimInpo>(&settings).expect("good settings"))
     }
 
     #[test]
@@ -127,7 +122,10 @@ mod tests {
                 "setting \"model\": unknown variant `polcy`, expected `policy` or `reference`",
             ),
         ] {
-            assert_eq!((ENTRY.build)(&settings).expect_err("bad settings").to_string(), message);
+            assert_eq!(
+                settings::parse::<DdimInpo>(&settings).expect_err("bad settings").to_string(),
+                message
+            );
         }
     }
 }

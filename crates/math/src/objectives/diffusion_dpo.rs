@@ -2,42 +2,61 @@
 //!
 //! The implicit accuracy that goes with the loss has two published tie rules, see [`super::TieRule`].
 
-use super::registry::Entry;
-use super::relative::{Link, Relative};
-use super::settings;
+use super::entry::{BETA_DPO, Entry, Published};
+use super::method::paired;
+use super::relative::Link;
+use super::settings::{self, Settings, SettingsError};
 use crate::dual::Dual;
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
-    name: Settings::NAME,
+    name: "diffusion-dpo",
     summary: "prefer the winner relative to a frozen reference",
     source: "Wallace et al. 2024 (arXiv 2311.12908) eq. 14; SalesforceAIResearch/DiffusionDPO train.py",
-    build: |settings| {
-        let settings: Settings = settings::parse(settings)?;
-        settings::positive("beta", settings.beta)?;
-        Ok(Box::new(Relative(settings)))
-    },
+    build: paired::<DiffusionDpo>,
     not_monotone: None,
+    // The paper's 2e-8, which its code multiplies by 1000, and the scripts' default of 5e-4 do not train
+    published: &[
+        Published {
+            form: None,
+            full: true,
+            learning_rate: (1e-6, 2.048e-5),
+            beta: Some((2000.0, 5000.0)),
+            source: "arXiv 2311.12908, its launchers, arXiv 2406.06424",
+        },
+        Published {
+            form: None,
+            full: false,
+            learning_rate: (1e-5, 1e-5),
+            beta: Some((2000.0, 5000.0)),
+            source: "diffusers' research project diffusion_dpo",
+        },
+    ],
+    shorthands: &[BETA_DPO],
 };
 
-/// What can be set.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// `loss = -log sigmoid(-0.5 beta ((Lth_w - Lth_l) - (Lref_w - Lref_l)))`.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
+struct DiffusionDpo {
     /// See [`Link::beta`].
     beta: f64,
 }
 
-impl Default for Settings {
+impl Default for DiffusionDpo {
     fn default() -> Self {
         Self { beta: 5000.0 }
     }
 }
 
-/// `loss = -log sigmoid(-0.5 beta ((Lth_w - Lth_l) - (Lref_w - Lref_l)))`.
-impl Link for Settings {
-    const NAME: &'static str = "diffusion-dpo";
+impl Settings for DiffusionDpo {
+    fn check(&self) -> Result<(), SettingsError> {
+        settings::positive("beta", self.beta)
+    }
+}
+
+impl Link for DiffusionDpo {
     const PUBLISHED_BETA: &'static str = "2000 to 5000";
 
     fn beta(&self) -> f64 {

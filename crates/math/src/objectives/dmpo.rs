@@ -3,55 +3,49 @@
 //! Unlike the cross entropy of [`super::cdpo`], which has the same minimum, the divergence is taken from the model's
 //! side: a pair that the model is sure about, rightly or wrongly, hardly pulls.
 
-use super::registry::Entry;
-use super::relative::{Link, Relative};
-use super::settings::{self, SettingsError};
+use super::entry::{BETA_DPO, Entry};
+use super::method::paired;
+use super::relative::Link;
+use super::settings::{self, Settings, SettingsError};
 use crate::dual::{Dual, log_sigmoid};
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
-    name: Settings::NAME,
+    name: "dmpo",
     summary: "match the odds of the winner, relative to a frozen reference, to odds that are set",
     source: "Li et al. 2025 (arXiv 2507.07510); AIDC-AI/Diffusion-SDPO train.py --train_method dmpo",
-    build: |settings| {
-        let settings: Settings = settings::parse(settings)?;
-        settings.check()?;
-        Ok(Box::new(Relative(settings)))
-    },
+    build: paired::<Dmpo>,
     not_monotone: Some("odds beyond the ones set count as too much"),
+    published: &[],
+    shorthands: &[BETA_DPO],
 };
 
-/// What can be set.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// With `p = sigmoid(logit)` and `q = 1 - alpha`: `loss = p log(p / q) + (1 - p) log((1 - p) / (1 - q))`.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
+struct Dmpo {
     /// See [`Link::beta`].
     beta: f64,
     /// One less the probability that is aimed at.
     alpha: f64,
 }
 
-impl Default for Settings {
+impl Default for Dmpo {
     fn default() -> Self {
         Self { beta: 2000.0, alpha: 0.01 }
     }
 }
 
-impl Settings {
+impl Settings for Dmpo {
     fn check(&self) -> Result<(), SettingsError> {
         settings::positive("beta", self.beta)?;
-        if self.alpha > 0.0 && self.alpha < 0.5 {
-            return Ok(());
-        }
-        let (key, wanted) = ("alpha", "above 0 and below 0.5, which prefers neither image");
-        Err(SettingsError::OutOfRange { key, wanted, found: self.alpha.to_string() })
+        let wanted = "above 0 and below 0.5, which prefers neither image";
+        settings::in_range("alpha", self.alpha, wanted, |alpha| alpha > 0.0 && alpha < 0.5)
     }
 }
 
-/// With `p = sigmoid(logit)` and `q = 1 - alpha`: `loss = p log(p / q) + (1 - p) log((1 - p) / (1 - q))`.
-impl Link for Settings {
-    const NAME: &'static str = "dmpo";
+impl Link for Dmpo {
     const PUBLISHED_BETA: &'static str = "2000 (SD1.5) to 6000 (SDXL)";
 
     fn beta(&self) -> f64 {

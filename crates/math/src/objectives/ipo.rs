@@ -4,47 +4,50 @@
 //! `b^2` here, which moves no minimum: as published its gradient is millions of times smaller than Diffusion-DPO's, and
 //! drowns in the epsilon of AdamW.
 
-use super::registry::Entry;
-use super::relative::{Link, Relative};
-use super::settings;
+use super::entry::{BETA_DPO, Entry};
+use super::method::paired;
+use super::relative::Link;
+use super::settings::{self, Settings, SettingsError};
 use crate::dual::Dual;
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
-    name: Settings::NAME,
+    name: "ipo",
     summary: "prefer the winner relative to a frozen reference by a set margin and no more",
     source: "Azar et al. 2023 (arXiv 2310.12036) eq. 17; huggingface/diffusers train_diffusion_dpo.py --loss_type ipo",
-    build: |settings| {
-        let settings: Settings = settings::parse(settings)?;
-        settings::positive("beta", settings.beta)?;
-        Ok(Box::new(Relative(settings)))
-    },
+    build: paired::<Ipo>,
     not_monotone: Some(
         "the loss is a squared distance to a set margin, and a margin beyond it counts as too much",
     ),
+    published: &[],
+    shorthands: &[BETA_DPO],
 };
 
 /// The logit that is aimed at: `b` times the published margin `1 / (2 b)`.
 const TARGET: f64 = 0.5;
 
-/// What can be set.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// `loss = (logit - 1/2)^2`.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
+struct Ipo {
     /// See [`Link::beta`]; the margin of the errors that is aimed at is `1 / beta`.
     beta: f64,
 }
 
-impl Default for Settings {
+impl Default for Ipo {
     fn default() -> Self {
         Self { beta: 5000.0 }
     }
 }
 
-/// `loss = (logit - 1/2)^2`.
-impl Link for Settings {
-    const NAME: &'static str = "ipo";
+impl Settings for Ipo {
+    fn check(&self) -> Result<(), SettingsError> {
+        settings::positive("beta", self.beta)
+    }
+}
+
+impl Link for Ipo {
     const PUBLISHED_BETA: &'static str = "5000 (2500 in a form without the 0.5)";
 
     fn beta(&self) -> f64 {

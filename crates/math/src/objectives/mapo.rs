@@ -1,21 +1,42 @@
 //! MaPO: margin-aware preference without any reference model. The paper and the released code are different
 //! objectives; both are here, by name, and a setting of one is refused by the other.
 
-use super::contract::{Objective, PairContext, PairErrors};
-use super::corruption::Corruption;
-use super::registry::Entry;
-use super::settings::{self, SettingsError};
+use super::entry::{Entry, Published, Shorthand};
+use super::inputs::{Needs, Pair};
+use super::method::{Built, Loss, Method, Paired};
+use super::settings::{self, Settings, SettingsError};
 use crate::dual::Dual;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
     name: "mapo",
     summary: "prefer the winner without a reference model, while imitating it",
     source: "Hong et al. 2024 (arXiv 2406.06424; AAAI 2026) for form paper; mapo-t2i/mapo utils.py for form release",
-    build: |settings| Ok(Box::new(Mapo::new(settings::parse(settings)?)?)),
+    build,
     not_monotone: None,
+    published: &[
+        published("release", true, (1e-7, 1e-5), (0.1, 0.1), "arXiv 2406.06424, mapo-t2i/mapo README"),
+        published("release", false, (1e-5, 5e-5), (0.1, 0.1), "arXiv 2406.06424, mapo-t2i/mapo README"),
+        published("paper", true, (1e-7, 1e-5), (8.0, 1024.0), "arXiv 2406.06424, table 4"),
+        published("paper", false, (1e-5, 5e-5), (8.0, 1024.0), "arXiv 2406.06424, table 4"),
+    ],
+    shorthands: &[
+        Shorthand { flag: "beta_mapo", key: "beta" },
+        Shorthand { flag: "snr_value", key: "snr_value" },
+    ],
 };
+
+const fn published(
+    form: &'static str,
+    full: bool,
+    learning_rate: (f64, f64),
+    beta: (f64, f64),
+    source: &'static str,
+) -> Published {
+    Published { form: Some(form), full, learning_rate, beta: Some(beta), source }
+}
 
 /// Which of the two objectives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,10 +49,10 @@ enum Form {
     Paper,
 }
 
-/// What can be set. Defaults of the numbers depend on the form, so they are filled in by [`Mapo::new`].
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+/// What can be set. Defaults of the numbers depend on the form, so they are filled in by [`build`].
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
+struct Typed {
     /// Which of the two objectives.
     form: Form,
     /// `release`: weight of the margin term, 0.1. `paper`: power of the score and inverse weight, 8.
@@ -40,88 +61,68 @@ struct Settings {
     snr_value: Option<f64>,
 }
 
+impl Settings for Typed {
+    fn check(&self) -> Result<(), SettingsError> {
+        if let (Form::Paper, Some(found)) = (self.form, self.snr_value) {
+            let wanted = "skipped with form paper, whose score has no such scale";
+            return Err(SettingsError::OutOfRange { key: "snr_value", wanted, found: found.to_string() });
+        }
+        self.beta.map_or(Ok(()), |beta| settings::positive("beta", beta))?;
+        self.snr_value.map_or(Ok(()), |snr_value| settings::positive("snr_value", snr_value))
+    }
+}
+
+fn build(typed: &Value) -> Result<Built, SettingsError> {
+    let Typed { form, beta, snr_value } = settings::parse(typed)?;
+    let (beta, snr_value) = match form {
+        Form::Release => (beta.unwrap_or(0.1), Some(snr_value.unwrap_or(0.5))),
+        Form::Paper => (beta.unwrap_or(8.0), None),
+    };
+    let printed = settings::print(&Typed { form, beta: Some(beta), snr_value });
+    Ok((Method::Paired(Box::new(Mapo { beta, snr_value })), printed))
+}
+
 /// `loss = L_w - weight log sigmoid(scale (score(L_w) - score(L_l)))`, with
 /// `score(L) = g(a L)^power` and `g(x) = x / (e^x - 1)`.
 #[derive(Debug)]
 struct Mapo {
-    form: Form,
     beta: f64,
-    snr_value: f64,
+    /// Of form release; `None` is form paper.
+    snr_value: Option<f64>,
 }
 
-impl Mapo {
-    fn new(settings: Settings) -> Result<Self, SettingsError> {
-        let (default_beta, default_snr_value) = match settings.form {
-            Form::Release => (0.1, 0.5),
-            Form::Paper => (8.0, 1.0),
+impl Paired for Mapo {
+    fn needs(&self) -> Needs {
+        Needs::PAIR
+    }
+
+    fn loss(&self, pair: &Pair) -> Loss {
+        let score = |error: Dual| match self.snr_value {
+            Some(snr_value) => bernoulli(error * snr_value) * pair.level.n_train_timesteps as f64,
+            None => bernoulli(error).powf(self.beta),
         };
-        if let (Form::Paper, Some(found)) = (settings.form, settings.snr_value) {
-            let wanted = "skipped with form paper, whose score has no such scale";
-            return Err(SettingsError::OutOfRange { key: "snr_value", wanted, found: found.to_string() });
-        }
-        let beta = settings.beta.unwrap_or(default_beta);
-        let snr_value = settings.snr_value.unwrap_or(default_snr_value);
-        settings::positive("beta", beta)?;
-        settings::positive("snr_value", snr_value)?;
-        Ok(Self { form: settings.form, beta, snr_value })
-    }
-
-    /// The number inside the sigmoid.
-    fn margin(&self, errors: &PairErrors, context: &PairContext) -> Dual {
-        let score = |error: Dual| match self.form {
-            Form::Release => bernoulli(error * self.snr_value) * context.n_train_timesteps as f64,
-            Form::Paper => bernoulli(error).powf(self.beta),
-        };
-        score(errors.winner) - score(errors.loser)
-    }
-}
-
-impl Objective for Mapo {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
-    }
-
-    fn corruption(&self) -> Corruption {
-        Corruption::Forward
-    }
-
-    fn loss(&self, errors: &PairErrors, context: &PairContext) -> Dual {
-        let weight = match self.form {
-            Form::Release => self.beta,
-            Form::Paper => 1.0 / self.beta,
-        };
-        errors.winner - self.margin(errors, context).log_sigmoid() * weight
-    }
-
-    fn logit(&self, errors: &PairErrors, context: &PairContext) -> Option<f64> {
-        Some(self.margin(errors, context).value)
-    }
-
-    fn settings(&self) -> serde_json::Value {
-        let snr_value = (self.form == Form::Release).then_some(self.snr_value);
-        settings::print(&Settings { form: self.form, beta: Some(self.beta), snr_value })
+        let margin = score(pair.winner.error) - score(pair.loser.error);
+        let weight = if self.snr_value.is_some() { self.beta } else { 1.0 / self.beta };
+        let value = pair.winner.error - margin.log_sigmoid() * weight;
+        Loss { value, logit: Some(margin.value) }
     }
 
     fn warnings(&self) -> Vec<String> {
-        match self.form {
-            Form::Release if self.beta >= 2.0 => {
-                vec![format!(
-                    "beta {} weighs the margin of form release (0.1 as released); form paper uses 8 to 1024",
-                    self.beta
-                )]
+        let beta = self.beta;
+        let warning = match self.snr_value {
+            Some(_) if beta >= 2.0 => {
+                format!(
+                    "beta {beta} weighs the margin of form release (0.1 as released); form paper uses 8 to 1024"
+                )
             }
-            Form::Paper if self.beta < 1.0 => {
-                vec![format!(
-                    "beta {} is the power of form paper (8 to 1024 as published); form release uses 0.1",
-                    self.beta
-                )]
+            None if beta < 1.0 => {
+                format!(
+                    "beta {beta} is the power of form paper (8 to 1024 as published); form release uses 0.1"
+                )
             }
-            _ => Vec::new(),
-        }
+            _ => return Vec::new(),
+        };
+        vec![warning]
     }
 }
 

@@ -1,57 +1,44 @@
-//! What reference-based methods share: has the policy moved towards the winner more than towards the loser?
+//! What methods with a reference share: has the policy moved towards the winner more than towards the loser?
 
-use super::contract::{Objective, PairContext, PairErrors};
 use super::corruption::Corruption;
-use super::settings;
+use super::inputs::{Needs, Pair};
+use super::method::{Loss, Paired};
+use super::settings::Settings;
 use crate::dual::Dual;
-use serde::Serialize;
 
-/// A method whose loss is a function of Diffusion-DPO's logit alone, on forward noise: its settings, and that function.
-pub trait Link: std::fmt::Debug + Send + Sync + Serialize {
-    /// The kebab-case name users type.
-    const NAME: &'static str;
-
+/// A method whose loss is a function of Diffusion-DPO's logit alone: its settings, and that function.
+pub trait Link: Settings + std::fmt::Debug + Send + Sync {
     /// What published runs set `beta` to, in our convention.
     const PUBLISHED_BETA: &'static str;
 
     /// Sharpness of the preference, per unit of mean squared error; multiplied by 0.5 in the logit.
     fn beta(&self) -> f64;
 
-    /// The loss of one pair.
-    fn loss(&self, logit: Dual) -> Dual;
-}
-
-/// The objective of a [`Link`].
-#[derive(Debug)]
-pub struct Relative<L>(pub L);
-
-impl<L: Link> Objective for Relative<L> {
-    fn name(&self) -> &'static str {
-        L::NAME
-    }
-
-    fn needs_reference(&self) -> bool {
-        true
-    }
-
+    /// As [`Paired::corruption`].
     fn corruption(&self) -> Corruption {
         Corruption::Forward
     }
 
-    fn loss(&self, errors: &PairErrors, _: &PairContext) -> Dual {
-        self.0.loss(relative_logit(errors, self.0.beta()))
+    /// The loss of one pair.
+    fn loss(&self, logit: Dual) -> Dual;
+}
+
+impl<L: Link> Paired for L {
+    fn needs(&self) -> Needs {
+        Needs::REFERENCE
     }
 
-    fn logit(&self, errors: &PairErrors, _: &PairContext) -> Option<f64> {
-        Some(relative_logit(errors, self.0.beta()).value)
+    fn corruption(&self) -> Corruption {
+        Link::corruption(self)
     }
 
-    fn settings(&self) -> serde_json::Value {
-        settings::print(&self.0)
+    fn loss(&self, pair: &Pair) -> Loss {
+        let logit = relative_logit(pair, self.beta());
+        Loss { value: Link::loss(self, logit), logit: Some(logit.value) }
     }
 
     fn warnings(&self) -> Vec<String> {
-        beta_warnings(self.0.beta(), L::PUBLISHED_BETA)
+        beta_warnings(self.beta(), L::PUBLISHED_BETA)
     }
 }
 
@@ -60,14 +47,8 @@ impl<L: Link> Objective for Relative<L> {
 /// # Units
 /// Errors are means over all elements of an image, so `beta` is per unit of mean squared error: the 0.5 and the mean
 /// are the convention of every released implementation, while the DPO paper's pseudo-code uses sums and no 0.5.
-///
-/// Each error is first compared with its own reference: the two are nearly equal, so that difference is exact, and
-/// the logit is exactly 0 where policy and reference agree.
-pub fn relative_logit(errors: &PairErrors, beta: f64) -> Dual {
-    let (reference_winner, reference_loser) = errors.expect_reference();
-    let winner_drift = errors.winner - reference_winner;
-    let loser_drift = errors.loser - reference_loser;
-    (loser_drift - winner_drift) * (0.5 * beta)
+pub fn relative_logit(pair: &Pair, beta: f64) -> Dual {
+    (pair.loser.drift() - pair.winner.drift()) * (0.5 * beta)
 }
 
 /// A warning for a `beta` from another convention; flow models use it from 100.

@@ -4,6 +4,15 @@ use crate::nearest::{did_you_mean, nearest};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+/// The settings of a method: every key has a default, and those are the keys there are.
+pub trait Settings: Default + Serialize + DeserializeOwned {
+    /// Whether the values can be.
+    ///
+    /// # Errors
+    /// [`SettingsError::OutOfRange`].
+    fn check(&self) -> Result<(), SettingsError>;
+}
+
 /// An objective that cannot be built as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -24,7 +33,7 @@ pub enum SettingsError {
         found: Value,
     },
     /// A key the objective does not have.
-    #[error("unknown setting \"{key}\"{}; known are {}", did_you_mean(.nearest.as_deref()), known_keys(.known))]
+    #[error("unknown setting \"{key}\"{}; known are {}", did_you_mean(.nearest.as_deref()), .known.join(", "))]
     UnknownKey {
         /// The key as typed.
         key: String,
@@ -53,23 +62,17 @@ pub enum SettingsError {
     },
 }
 
-fn known_keys(known: &[String]) -> String {
-    if known.is_empty() { "none: this objective has no settings".into() } else { known.join(", ") }
-}
-
-/// Parses settings whose every key has a default; `null` means all defaults.
-///
-/// The known keys are those the default settings print.
+/// Parses and checks settings; `null` means all defaults.
 ///
 /// # Errors
 /// [`SettingsError`], naming the key.
-pub fn parse<S: DeserializeOwned + Serialize + Default>(settings: &Value) -> Result<S, SettingsError> {
+pub fn parse<S: Settings>(settings: &Value) -> Result<S, SettingsError> {
     let typed = match settings {
-        Value::Null => return Ok(S::default()),
+        Value::Null => &Map::new(),
         Value::Object(typed) => typed,
         other => return Err(SettingsError::NotATable { found: other.clone() }),
     };
-    let defaults = serde_json::to_value(S::default()).unwrap_or_default();
+    let defaults = print(&S::default());
     let known: Vec<&str> = defaults.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
     for (key, value) in typed {
         if !known.contains(&key.as_str()) {
@@ -84,8 +87,10 @@ pub fn parse<S: DeserializeOwned + Serialize + Default>(settings: &Value) -> Res
         serde_json::from_value::<S>(Value::Object(alone))
             .map_err(|source| SettingsError::Value { key: key.clone(), source })?;
     }
-    serde_json::from_value(settings.clone())
-        .map_err(|source| SettingsError::Value { key: "*".into(), source })
+    let parsed: S = serde_json::from_value(Value::Object(typed.clone()))
+        .map_err(|source| SettingsError::Value { key: "*".into(), source })?;
+    parsed.check()?;
+    Ok(parsed)
 }
 
 /// Settings as they are printed.
@@ -101,21 +106,15 @@ pub fn print<S: Serialize>(settings: &S) -> Value {
 /// # Errors
 /// [`SettingsError::OutOfRange`].
 pub fn positive(key: &'static str, value: f64) -> Result<(), SettingsError> {
-    if value > 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(SettingsError::OutOfRange { key, wanted: "a positive number", found: value.to_string() })
+    in_range(key, value, "a positive number", |value| value > 0.0 && value.is_finite())
 }
 
 /// Checks that a number is between 0 and 1, both allowed.
 ///
 /// # Errors
 /// [`SettingsError::OutOfRange`].
-pub fn share(key: &'static str, value: f64) -> Result<(), SettingsError> {
-    if (0.0..=1.0).contains(&value) {
-        return Ok(());
-    }
-    Err(SettingsError::OutOfRange { key, wanted: "between 0 and 1", found: value.to_string() })
+pub fn fraction(key: &'static str, value: f64) -> Result<(), SettingsError> {
+    in_range(key, value, "between 0 and 1", |value| (0.0..=1.0).contains(&value))
 }
 
 /// Checks that a count is not 0.
@@ -123,8 +122,21 @@ pub fn share(key: &'static str, value: f64) -> Result<(), SettingsError> {
 /// # Errors
 /// [`SettingsError::OutOfRange`].
 pub fn at_least_one(key: &'static str, value: usize) -> Result<(), SettingsError> {
-    if value > 0 {
+    in_range(key, value, "at least 1", |value| value > 0)
+}
+
+/// Checks a value, `wanted` being what would do.
+///
+/// # Errors
+/// [`SettingsError::OutOfRange`].
+pub fn in_range<T: Copy + ToString>(
+    key: &'static str,
+    value: T,
+    wanted: &'static str,
+    is_good: impl Fn(T) -> bool,
+) -> Result<(), SettingsError> {
+    if is_good(value) {
         return Ok(());
     }
-    Err(SettingsError::OutOfRange { key, wanted: "at least 1", found: value.to_string() })
+    Err(SettingsError::OutOfRange { key, wanted, found: value.to_string() })
 }

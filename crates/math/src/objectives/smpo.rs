@@ -1,14 +1,14 @@
 //! SmPO: Diffusion-DPO on inverted latents, where each pair pulls by how sure scores are of its label.
 //!
 //! The logit is scaled by `gamma (2 p - 1)`, `p` being the probability that the winner is really the better one: near-ties
-//! pull hardly at all. The released inversion looks twice at each level (ReNoise); this one looks once.
+//! pull hardly at all. The released inversion calls the network twice at each level (ReNoise); this one calls it once.
 
-use super::contract::{Objective, PairContext, PairErrors};
 use super::corruption::{Corruption, Grid, InversionModel};
-use super::registry::Entry;
+use super::entry::{BETA_DPO, Entry};
+use super::inputs::{Needs, Pair};
+use super::method::{Loss, Paired, paired};
 use super::relative::{beta_warnings, relative_logit};
-use super::settings::{self, SettingsError};
-use crate::dual::Dual;
+use super::settings::{self, Settings, SettingsError};
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
@@ -16,90 +16,63 @@ pub static ENTRY: Entry = Entry {
     name: "smpo",
     summary: "prefer the winner relative to a frozen reference, by how sure scores are, on DDIM-inverted latents",
     source: "Lu et al. 2025 (arXiv 2506.02698); JaydenLyh/SmPO train.py",
-    build: |settings| {
-        let settings: Settings = settings::parse(settings)?;
-        settings.check()?;
-        Ok(Box::new(Smpo(settings)))
-    },
+    build: paired::<Smpo>,
     not_monotone: None,
+    published: &[],
+    shorthands: &[BETA_DPO],
 };
 
-/// What can be set.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// `loss = -log sigmoid(gamma (2 p - 1) logit)` with the logit of Diffusion-DPO on inverted latents.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
+struct Smpo {
     /// Sharpness of the preference, per unit of mean squared error; multiplied by 0.5 in the logit.
     beta: f64,
     /// Scale of the logit of a pair whose label is certain.
     gamma: f64,
     /// Network calls of an inversion over the whole schedule.
     steps: usize,
-    /// Share of DDIM posterior noise added after every inversion step.
+    /// Fraction of DDIM posterior noise added after every inversion step.
     eta: f64,
     /// Which network inverts.
     model: InversionModel,
 }
 
-impl Default for Settings {
+impl Default for Smpo {
     fn default() -> Self {
         Self { beta: 2000.0, gamma: 10.0, steps: 5, eta: 0.0, model: InversionModel::Policy }
     }
 }
 
-impl Settings {
+impl Settings for Smpo {
     fn check(&self) -> Result<(), SettingsError> {
         settings::positive("beta", self.beta)?;
         settings::positive("gamma", self.gamma)?;
         settings::at_least_one("steps", self.steps)?;
-        settings::share("eta", self.eta)
+        settings::fraction("eta", self.eta)
     }
 }
 
-/// `loss = -log sigmoid(gamma (2 p - 1) logit)` with the logit of Diffusion-DPO on inverted latents.
-#[derive(Debug)]
-struct Smpo(Settings);
-
-impl Smpo {
-    fn scaled_logit(&self, errors: &PairErrors, context: &PairContext) -> Dual {
-        let sureness = self.0.gamma * (2.0 * context.expect_soft_label() - 1.0);
-        relative_logit(errors, self.0.beta) * sureness
-    }
-}
-
-impl Objective for Smpo {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
-    fn needs_reference(&self) -> bool {
-        true
-    }
-
-    fn needs_soft_label(&self) -> bool {
-        true
+impl Paired for Smpo {
+    fn needs(&self) -> Needs {
+        Needs { soft_label: true, ..Needs::REFERENCE }
     }
 
     fn corruption(&self) -> Corruption {
-        let Settings { steps, eta, model, .. } = self.0;
+        let Self { steps, eta, model, .. } = *self;
         Corruption::DdimInversion { steps, eta, model, grid: Grid::Exact }
     }
 
-    fn loss(&self, errors: &PairErrors, context: &PairContext) -> Dual {
-        -self.scaled_logit(errors, context).log_sigmoid()
-    }
-
-    fn logit(&self, errors: &PairErrors, context: &PairContext) -> Option<f64> {
-        Some(self.scaled_logit(errors, context).value)
-    }
-
-    fn settings(&self) -> serde_json::Value {
-        settings::print(&self.0)
+    fn loss(&self, pair: &Pair) -> Loss {
+        let sureness = self.gamma * (2.0 * pair.soft_label - 1.0);
+        let logit = relative_logit(pair, self.beta) * sureness;
+        Loss { value: -logit.log_sigmoid(), logit: Some(logit.value) }
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = beta_warnings(self.0.beta, "2000 (SD1.5) and 5000 (SDXL)");
-        if !(1.0..=50.0).contains(&self.0.gamma) {
-            let gamma = self.0.gamma;
+        let mut warnings = beta_warnings(self.beta, "2000 (SD1.5) and 5000 (SDXL)");
+        if !(1.0..=50.0).contains(&self.gamma) {
+            let gamma = self.gamma;
             warnings.push(format!(
                 "gamma {gamma} is outside 1..50: it scales the logit of a pair whose label is certain, and published runs use 10"
             ));
@@ -115,7 +88,7 @@ mod tests {
 
     #[test]
     fn settings_reach_the_corruption() {
-        let smpo = (ENTRY.build)(&json!({"steps": 10, "model": "reference"})).expect("good settings");
+        let smpo: Smpo = settings::parse(&json!({"steps": 10, "model": "reference"})).expect("good settings");
         let (model, grid) = (InversionModel::Reference, Grid::Exact);
         assert_eq!(smpo.corruption(), Corruption::DdimInversion { steps: 10, eta: 0.0, model, grid });
     }
@@ -127,7 +100,7 @@ mod tests {
             (json!({"eta": -1}), "setting \"eta\" must be between 0 and 1, found -1"),
             (json!({"gamma": 0}), "setting \"gamma\" must be a positive number, found 0"),
         ] {
-            assert_eq!((ENTRY.build)(&settings).expect_err("bad settings").to_string(), message);
+            assert_eq!(settings::parse::<Smpo>(&settings).expect_err("bad settings").to_string(), message);
         }
     }
 }

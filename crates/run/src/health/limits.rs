@@ -62,14 +62,14 @@ impl Limits {
     /// A method that trains on inverted latents lets the error under forward noise rise without harm: DDIM-InPO on the embedded
     /// model ends at +5% and beats the base. Its limits are three times as far. Accuracies on training and held-out pairs are
     /// comparable only for a method that has a reference and trains under forward noise, as probes look.
-    pub fn of(objective: &dyn Objective) -> Self {
+    pub fn of(objective: &Objective) -> Self {
         let usual = Self::default();
         let is_inverted = objective.corruption() != Corruption::Forward;
         let farther = if is_inverted { 3.0 } else { 1.0 };
         Self {
             winner_advice: farther * usual.winner_advice,
             winner_danger: farther * usual.winner_danger,
-            by_heart: usual.by_heart.filter(|_| objective.needs_reference() && !is_inverted),
+            by_heart: usual.by_heart.filter(|_| objective.needs().reference && !is_inverted),
             ..usual
         }
     }

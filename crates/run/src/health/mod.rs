@@ -17,7 +17,7 @@ mod window;
 
 pub use alarm::{ALARMS, Alarm, AlarmEntry, Rule, Severity};
 pub use limits::{Limits, WINDOW};
-pub use published::{PUBLISHED, Published, outside_published, published_range};
+pub use published::outside_published;
 pub use quality::quality;
 pub use watch::{Best, Watch};
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tastemaker_math::keyed::{Keyed, Stream};
-use tastemaker_math::objectives::OBJECTIVES;
+use tastemaker_math::objectives::{OBJECTIVES, Objective};
 
 use super::*;
 use crate::{Event, Probe, Start, Step};
@@ -233,8 +233,8 @@ fn pairs_learned_by_heart_are_told_where_accuracies_can_be_compared() {
     assert_eq!(raised(Limits::default())[0].name(), "learned-by-heart");
     let of = |name: &str| OBJECTIVES.iter().find(|entry| entry.name == name).unwrap();
     for (name, n) in [("diffusion-dpo", 1), ("ddim-inpo", 0), ("mapo", 0), ("sft", 0)] {
-        let objective = (of(name).build)(&serde_json::json!({})).unwrap();
-        assert_eq!(raised(Limits::of(objective.as_ref())).len(), n, "{name}");
+        let objective = Objective::new(of(name), &serde_json::json!({})).unwrap();
+        assert_eq!(raised(Limits::of(&objective)).len(), n, "{name}");
     }
 }
 

@@ -169,7 +169,7 @@ impl Pairing {
 }
 
 /// A method with settings of its own.
-pub fn method(name: &str) -> Box<dyn Objective> {
+pub fn method(name: &str) -> Objective {
     objective(name, &json!({})).unwrap()
 }
 
@@ -181,7 +181,7 @@ pub fn schedule() -> NoiseSchedule {
 pub fn engine<'a>(
     policy: &'a dyn Denoiser,
     reference: &'a Reference<'a>,
-    objective: &'a dyn Objective,
+    objective: &'a Objective,
     schedule: &'a NoiseSchedule,
 ) -> Engine<'a> {
     Engine {
@@ -222,8 +222,8 @@ pub fn uses(indices: &[usize], draw: u64) -> Vec<Use> {
     indices.iter().map(|&index| Use { index, draw, drop_caption: false }).collect()
 }
 
-pub fn batch(pairs: &EncodedPairs, uses: &[Use], objective: &dyn Objective) -> Batch {
-    pairs.made(uses, &making(objective.needs_loser()))
+pub fn batch(pairs: &EncodedPairs, uses: &[Use], objective: &Objective) -> Batch {
+    pairs.made(uses, &making(objective.needs().loser))
 }
 
 /// Draws of seed 11, on the CPU.
@@ -291,9 +291,9 @@ pub fn train_labeled(
 ) -> (Result<(), TrainError>, Vec<Event>) {
     let (reference, schedule) = (pairing.reference(), schedule());
     let objective = plan.method.objective().unwrap();
-    let engine = engine(&pairing.policy.unet, &reference, objective.as_ref(), &schedule);
+    let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
     let engine = Engine { labels, ..engine };
-    let order = Order::new(plan, train.to_vec(), held_out.to_vec(), objective.needs_loser());
+    let order = Order::new(plan, train.to_vec(), held_out.to_vec(), objective.needs().loser);
     let order = if labels.is_some() { order.of_singles() } else { order };
     let held_out: Vec<u64> = order.held_out.iter().map(|&index| pairs.id(index)).collect();
     let task = Fit {

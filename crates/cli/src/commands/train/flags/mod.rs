@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
+use tastemaker_math::objectives::{Entry, OBJECTIVES};
 use tastemaker_run::{
     AdapterKind, AdapterSection, Augment, DataSection, MethodSection, ModelSection, OutputType, Overrides,
     TimeIds,
@@ -202,8 +203,7 @@ impl DataFlags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Method", rename_all = "snake_case")]
 struct MethodFlags {
-    /// The preference method: sft, diffusion-dpo, mapo, ddim-inpo, ipo, hinge, cdpo, dmpo, smpo, kto
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = format!("The preference method: {}", methods(|_| true)))]
     method: Option<String>,
     /// The same as --method sft
     #[arg(long, conflicts_with = "method")]
@@ -227,24 +227,27 @@ impl MethodFlags {
         let name = if self.sft { Some("sft".to_owned()) } else { self.method };
         let method = name.as_deref().or(recipe_method).unwrap_or("not chosen");
         let mut section = MethodSection { name: name.clone(), ..MethodSection::default() };
-        let relative =
-            ["diffusion-dpo", "ddim-inpo", "ipo", "hinge", "cdpo", "dmpo", "smpo", "kto"].as_slice();
-        for (flag, key, value, methods) in [
-            ("beta_dpo", "beta", self.beta_dpo, relative),
-            ("beta_mapo", "beta", self.beta_mapo, &["mapo"]),
-            ("snr_value", "snr_value", self.snr_value, &["mapo"]),
-        ] {
+        for (flag, value) in
+            [("beta_dpo", self.beta_dpo), ("beta_mapo", self.beta_mapo), ("snr_value", self.snr_value)]
+        {
             let Some(value) = value else { continue };
-            if !methods.contains(&method) {
-                let owners = methods.join(", ");
+            let entry = OBJECTIVES.iter().find(|entry| entry.name == method);
+            let Some(key) = entry.and_then(|entry| entry.short_for(flag)) else {
+                let owners = methods(|entry| entry.short_for(flag).is_some());
                 let message = format!("--{flag} is a setting of {owners}, and the method is {method}");
                 return Err(UsageError(message));
-            }
+            };
             section.settings.insert(key.to_owned(), Value::from(value));
         }
         section.settings.extend(self.set);
         Ok(section)
     }
+}
+
+/// The names of the methods that are such, with commas between.
+fn methods(is_such: impl Fn(&Entry) -> bool) -> String {
+    let names: Vec<&str> = OBJECTIVES.iter().filter(|entry| is_such(entry)).map(|entry| entry.name).collect();
+    names.join(", ")
 }
 
 #[derive(Debug, Default, Args)]

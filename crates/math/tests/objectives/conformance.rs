@@ -1,29 +1,26 @@
 //! What every entry of `OBJECTIVES` owes, present and future ones alike.
 
+use super::{LEVEL, image, measured, refusal};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use tastemaker_math::Dual;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{
-    Entry, OBJECTIVES, Objective, PairContext, PairErrors, SettingsError, evaluate, objective,
+    Entry, ImageInputs, Label, OBJECTIVES, Objective, Outcome, PairInputs, SettingsError,
 };
 
-const CONTEXT: PairContext = PairContext {
-    timestep: 500,
-    n_train_timesteps: 1000,
-    alpha_bar: 0.277,
-    clean_gain: 0.277 / 0.723,
-    soft_label: Some(0.65),
-    mean_gain: 1e-3,
-};
+const MEAN_GAIN: f64 = 1e-3;
+
+fn build(entry: &'static Entry, settings: &Value) -> Objective {
+    Objective::new(entry, settings).expect("good settings")
+}
 
 /// The defaults of an objective and everything its golden was recorded with.
-fn variants(entry: &Entry) -> Vec<Box<dyn Objective>> {
+fn variants(entry: &'static Entry) -> Vec<Objective> {
     let recorded = golden(entry);
     let cases = recorded["cases"].as_array().expect("cases");
     let settings = cases.iter().map(|case| case["settings"].clone()).chain([Value::Null]);
-    settings.map(|settings| (entry.build)(&settings).expect("recorded settings parse")).collect()
+    settings.map(|settings| build(entry, &settings)).collect()
 }
 
 fn golden(entry: &Entry) -> Value {
@@ -50,13 +47,13 @@ fn errors() -> impl Iterator<Item = [f64; 4]> {
     grid.chain(drawn)
 }
 
-fn at(objective: &dyn Objective, [w, l, rw, rl]: [f64; 4]) -> tastemaker_math::objectives::Outcome {
-    evaluate(objective, w, l, objective.needs_reference().then_some((rw, rl)), &CONTEXT)
+fn at(objective: &Objective, errors: [f64; 4]) -> Outcome {
+    objective.of_pair(&PairInputs { mean_gain: MEAN_GAIN, ..measured(errors) })
 }
 
-fn for_every_objective(check: impl Fn(&Entry, &dyn Objective)) {
+fn for_every_objective(check: impl Fn(&'static Entry, &Objective)) {
     for entry in OBJECTIVES {
-        variants(entry).iter().for_each(|objective| check(entry, objective.as_ref()));
+        variants(entry).iter().for_each(|objective| check(entry, objective));
     }
 }
 
@@ -85,10 +82,10 @@ fn summaries_and_sources_say_something() {
 fn settings_print_and_parse_back() {
     for_every_objective(|entry, objective| {
         let printed = objective.settings();
-        let parsed = (entry.build)(&printed).expect("printed settings parse");
+        let parsed = build(entry, printed);
         assert_eq!(parsed.settings(), printed, "{}", entry.name);
         assert_eq!(parsed.corruption(), objective.corruption());
-        let everywhere_equal = errors().all(|errors| at(parsed.as_ref(), errors) == at(objective, errors));
+        let everywhere_equal = errors().all(|errors| at(&parsed, errors) == at(objective, errors));
         assert!(everywhere_equal, "{} {printed}", entry.name);
     });
 }
@@ -96,26 +93,25 @@ fn settings_print_and_parse_back() {
 #[test]
 fn an_empty_table_means_the_defaults() {
     for entry in OBJECTIVES {
-        let build = |settings: Value| (entry.build)(&settings).expect("defaults").settings();
-        assert_eq!(build(json!({})), build(Value::Null));
+        assert_eq!(build(entry, &json!({})).settings(), build(entry, &Value::Null).settings());
     }
 }
 
 #[test]
 fn unknown_keys_are_refused_with_the_nearest_match() {
     for entry in OBJECTIVES {
-        let defaults = (entry.build)(&Value::Null).expect("defaults").settings();
-        for key in defaults.as_object().expect("a table").keys() {
+        let defaults = build(entry, &Value::Null);
+        for key in defaults.settings().as_object().expect("a table").keys() {
             let misspelled = format!("{key}x");
-            let error = (entry.build)(&json!({ &misspelled: 1 })).expect_err("misspelled").to_string();
+            let error = refusal(entry.name, json!({ &misspelled: 1 })).to_string();
             assert!(
                 error.contains(&format!("unknown setting \"{misspelled}\", did you mean \"{key}\"?")),
                 "{error}"
             );
         }
-        let error = (entry.build)(&json!({"nothing-like-it": 1})).expect_err("unknown").to_string();
+        let error = refusal(entry.name, json!({"nothing-like-it": 1})).to_string();
         assert!(error.starts_with("unknown setting \"nothing-like-it\"; known are "), "{error}");
-        let error = (entry.build)(&json!([1])).expect_err("a list is no table").to_string();
+        let error = refusal(entry.name, json!([1])).to_string();
         assert!(error.ends_with("found [1]"), "{error}");
     }
 }
@@ -156,19 +152,19 @@ fn values_of_the_wrong_kind_are_refused_by_key() {
             "setting \"reference_point\": unknown variant `epoch`, expected one of `previous-step`, `batch`, `zero`",
         ),
     ] {
-        assert_eq!(objective(name, &settings).expect_err("bad settings").to_string(), message);
+        assert_eq!(refusal(name, settings).to_string(), message);
     }
 }
 
 #[test]
 fn unknown_objectives_are_refused_with_the_nearest_match() {
-    let error = objective("difusion-dpo", &Value::Null).expect_err("misspelled");
+    let error = refusal("difusion-dpo", Value::Null);
     assert!(matches!(error, SettingsError::UnknownObjective { nearest: Some("diffusion-dpo"), .. }));
-    assert_eq!(
-        error.to_string(),
-        "unknown objective \"difusion-dpo\", did you mean \"diffusion-dpo\"?; \
-         known are sft, diffusion-dpo, mapo, ddim-inpo, ipo, hinge, cdpo, dmpo, smpo, kto"
-    );
+    let names: Vec<&str> = OBJECTIVES.iter().map(|entry| entry.name).collect();
+    let known = names.join(", ");
+    let message =
+        format!("unknown objective \"difusion-dpo\", did you mean \"diffusion-dpo\"?; known are {known}");
+    assert_eq!(error.to_string(), message);
 }
 
 #[test]
@@ -234,7 +230,7 @@ fn a_better_winner_or_a_worse_loser_never_raises_the_loss() {
 #[test]
 fn a_loser_that_is_not_needed_changes_nothing() {
     for_every_objective(|_, objective| {
-        if objective.needs_loser() {
+        if objective.needs().loser {
             return;
         }
         for errors @ [w, l, rw, rl] in errors() {
@@ -252,7 +248,7 @@ fn the_logit_is_positive_exactly_where_the_model_sides_with_the_label() {
             let (Some(there), Some(swapped)) = (logit(w, l, rw, rl), logit(l, w, rl, rw)) else {
                 return;
             };
-            assert_eq!(there, -swapped, "{objective:?}: swapping winner and loser turns the logit around");
+            assert_eq!(there, -swapped, "{objective:?}: swapping winner and loser flips the logit");
         }
         let decided = at(objective, [0.1, 0.2, 0.15, 0.15]).logit;
         assert!(decided.is_none_or(|logit| logit > 0.0), "{objective:?}");
@@ -261,16 +257,14 @@ fn the_logit_is_positive_exactly_where_the_model_sides_with_the_label() {
 
 #[test]
 fn single_images_are_a_matter_of_the_methods_that_say_so() {
-    use tastemaker_math::objectives::{Label, evaluate_one};
     for_every_objective(|_, objective| {
         for [w, l, rw, rl] in errors() {
-            let one = objective.loss_of_one(Label::Liked, Dual::winner(w), rw, &CONTEXT);
-            assert_eq!(one.is_some(), objective.is_unpaired(), "{objective:?}");
             if !objective.is_unpaired() {
                 return;
             }
             let [liked, disliked] = [(Label::Liked, w, rw), (Label::Disliked, l, rl)]
-                .map(|(label, error, reference)| evaluate_one(objective, label, error, reference, &CONTEXT));
+                .map(|(label, w, rw)| ImageInputs { mean_gain: MEAN_GAIN, ..image(label, w, rw) })
+                .map(|image| objective.of_image(&image));
             assert_eq!([liked.d_loser, disliked.d_loser], [0.0; 2], "one image has one error");
             let pair = at(objective, [w, l, rw, rl]);
             assert_eq!(pair.loss, 0.5 * (liked.loss + disliked.loss), "a pair is the mean of its two images");
@@ -284,27 +278,26 @@ fn golden_rows_match() {
     for entry in OBJECTIVES {
         let golden = golden(entry);
         assert_eq!(golden["objective"], entry.name);
-        let n_train_timesteps = golden["n_train_timesteps"].as_u64().expect("a count") as usize;
+        assert_eq!(golden["n_train_timesteps"], LEVEL.n_train_timesteps);
         let columns: Vec<String> = serde_json::from_value(golden["columns"].clone()).expect("names");
         let column = |name: &str| columns.iter().position(|column| column == name);
         for case in golden["cases"].as_array().expect("cases") {
-            let objective = (entry.build)(&case["settings"]).expect("recorded settings parse");
+            let objective = build(entry, &case["settings"]);
             let (relative, absolute) = if case["tiny"] == true { (1e-11, 1e-15) } else { (1e-9, 1e-12) };
             let rows: Vec<Vec<f64>> = serde_json::from_value(case["rows"].clone()).expect("rows of numbers");
             assert!(!rows.is_empty());
             for row in rows {
                 assert_eq!(row.len(), columns.len());
                 let (errors, expected) = row.split_at(row.len() - 3);
-                let reference = objective.needs_reference().then(|| (errors[2], errors[3]));
-                let context = PairContext {
-                    n_train_timesteps,
-                    soft_label: column("soft_label").map(|at| row[at]),
-                    mean_gain: column("mean_gain").map_or(0.0, |at| row[at]),
-                    ..CONTEXT
+                let of = |name| column(name).map(|at| row[at]);
+                let inputs = PairInputs {
+                    reference: of("reference_winner").zip(of("reference_loser")),
+                    soft_label: of("soft_label"),
+                    mean_gain: of("mean_gain").unwrap_or(0.0),
+                    ..measured([errors[0], errors[1], 0.0, 0.0])
                 };
-                let errors = PairErrors::new(errors[0], errors[1], reference);
-                let loss = objective.loss(&errors, &context);
-                for (ours, theirs) in [loss.value, loss.d[0], loss.d[1]].into_iter().zip(expected) {
+                let Outcome { loss, d_winner, d_loser, .. } = objective.of_pair(&inputs);
+                for (ours, theirs) in [loss, d_winner, d_loser].into_iter().zip(expected) {
                     let tolerance = absolute + relative * theirs.abs();
                     assert!((ours - theirs).abs() <= tolerance, "{objective:?} {row:?}: {ours}");
                 }
@@ -319,8 +312,8 @@ fn every_objective_has_a_page_that_names_its_settings() {
         let path = repository().join(format!("docs/methods/{}.md", entry.name));
         let page =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let defaults = (entry.build)(&Value::Null).expect("defaults").settings();
-        for key in defaults.as_object().expect("a table").keys() {
+        let defaults = build(entry, &Value::Null);
+        for key in defaults.settings().as_object().expect("a table").keys() {
             assert!(page.contains(&format!("`{key}`")), "{}: setting {key} is missing", path.display());
         }
     }

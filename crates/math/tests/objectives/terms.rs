@@ -1,37 +1,20 @@
 //! `sft_weight` and `safeguard_mu`: settings of every method, and what they promise.
 
+use super::{at, build, image, measured, refusal};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tastemaker_math::keyed::{Keyed, Stream};
-use tastemaker_math::objectives::{
-    Label, OBJECTIVES, Objective, PairContext, PairErrors, evaluate, evaluate_one, evaluate_pair, objective,
-};
-
-const CONTEXT: PairContext = PairContext {
-    timestep: 500,
-    n_train_timesteps: 1000,
-    alpha_bar: 0.277,
-    clean_gain: 0.277 / 0.723,
-    soft_label: Some(0.65),
-    mean_gain: 0.0,
-};
-
-fn build(name: &str, settings: Value) -> Box<dyn Objective> {
-    objective(name, &settings).expect("good settings")
-}
-
-fn refusal(name: &str, settings: Value) -> String {
-    objective(name, &settings).expect_err("bad settings").to_string()
-}
+use tastemaker_math::objectives::{Label, OBJECTIVES, Objective, Outcome, PairInputs};
 
 fn names() -> impl Iterator<Item = &'static str> {
     OBJECTIVES.iter().map(|entry| entry.name)
 }
 
-/// Errors of a pair whose residuals have the given mean product.
-fn pair(objective: &dyn Objective, product: f64) -> PairErrors {
-    let reference = objective.needs_reference().then_some((0.1002, 0.1201));
-    PairErrors::new(0.1, 0.12, reference).with_residual_product(product)
+const ERRORS: [f64; 4] = [0.1, 0.12, 0.1002, 0.1201];
+
+/// At a pair whose residuals have the given mean product.
+fn at_product(objective: &Objective, errors: [f64; 4], product: f64) -> Outcome {
+    objective.of_pair(&PairInputs { residual_product: Some(product), ..measured(errors) })
 }
 
 #[test]
@@ -42,10 +25,10 @@ fn terms_are_printed_with_a_methods_settings_only_when_set() {
             assert!(plain.settings().get(key).is_none(), "{name}: {key} is a setting of the method itself");
         }
         let with = build(name, json!({"sft_weight": 0.25}));
-        let mut expected = plain.settings();
+        let mut expected = plain.settings().clone();
         expected["sft_weight"] = json!(0.25);
-        assert_eq!(with.settings(), expected);
-        assert_eq!(build(name, with.settings()).settings(), expected, "printed settings parse back");
+        assert_eq!(*with.settings(), expected);
+        assert_eq!(*build(name, expected.clone()).settings(), expected, "printed settings parse back");
         assert_eq!(with.name(), name);
         assert_eq!(
             build(name, json!({"sft_weight": null, "safeguard_mu": null})).settings(),
@@ -58,24 +41,19 @@ fn terms_are_printed_with_a_methods_settings_only_when_set() {
 fn what_a_method_needs_it_needs_with_terms_too() {
     for name in names() {
         let (plain, with) = (build(name, Value::Null), build(name, json!({"sft_weight": 1})));
-        assert_eq!(plain.needs_reference(), with.needs_reference());
-        assert_eq!(plain.needs_loser(), with.needs_loser());
-        assert_eq!(plain.needs_soft_label(), with.needs_soft_label());
-        assert_eq!(plain.mean_gain(), with.mean_gain());
+        assert_eq!(plain.needs(), with.needs());
         assert_eq!(plain.is_unpaired(), with.is_unpaired());
         assert_eq!(plain.corruption(), with.corruption());
-        assert!(!plain.needs_residual_product() && !with.needs_residual_product());
+        assert!(!plain.needs().residual_product);
     }
-    assert!(build("mapo", json!({"safeguard_mu": 0.5})).needs_residual_product());
+    assert!(build("mapo", json!({"safeguard_mu": 0.5})).needs().residual_product);
 }
 
 #[test]
 fn an_sft_weight_adds_exactly_itself_to_the_winners_derivative() {
     for name in names() {
         let (plain, with) = (build(name, Value::Null), build(name, json!({"sft_weight": 0.25})));
-        let reference = plain.needs_reference().then_some((0.1002, 0.1201));
-        let [before, after] =
-            [&plain, &with].map(|objective| evaluate(objective.as_ref(), 0.1, 0.12, reference, &CONTEXT));
+        let [before, after] = [&plain, &with].map(|objective| at(objective, ERRORS));
         // To a method of single images a pair is the mean of two, one of them liked
         let weight = if plain.is_unpaired() { 0.125 } else { 0.25 };
         assert_eq!(after.d_winner, before.d_winner + weight, "{name}");
@@ -87,10 +65,9 @@ fn an_sft_weight_adds_exactly_itself_to_the_winners_derivative() {
 #[test]
 fn an_sft_weight_counts_for_liked_images_alone() {
     let (plain, with) = (build("kto", Value::Null), build("kto", json!({"sft_weight": 0.25})));
-    let one =
-        |objective: &dyn Objective, label| evaluate_one(objective, label, 0.1, 0.1002, &CONTEXT).d_winner;
-    assert_eq!(one(with.as_ref(), Label::Liked), one(plain.as_ref(), Label::Liked) + 0.25);
-    assert_eq!(one(with.as_ref(), Label::Disliked), one(plain.as_ref(), Label::Disliked));
+    let one = |objective: &Objective, label| objective.of_image(&image(label, 0.1, 0.1002)).d_winner;
+    assert_eq!(one(&with, Label::Liked), one(&plain, Label::Liked) + 0.25);
+    assert_eq!(one(&with, Label::Disliked), one(&plain, Label::Disliked));
 }
 
 #[test]
@@ -98,8 +75,8 @@ fn a_safeguard_changes_the_losers_derivative_and_nothing_else() {
     for name in names().filter(|name| !["sft", "kto"].contains(name)) {
         let (plain, with) = (build(name, Value::Null), build(name, json!({"safeguard_mu": 0.6})));
         for (product, factor) in [(0.08, 0.5), (0.01, 1.0), (0.0, 1.0), (-0.05, 1.0)] {
-            let before = evaluate_pair(plain.as_ref(), &pair(plain.as_ref(), product), &CONTEXT);
-            let after = evaluate_pair(with.as_ref(), &pair(with.as_ref(), product), &CONTEXT);
+            let before = at_product(&plain, ERRORS, product);
+            let after = at_product(&with, ERRORS, product);
             assert!(
                 (after.d_loser - factor * before.d_loser).abs() <= 1e-12 * before.d_loser.abs(),
                 "{name}"
@@ -109,7 +86,7 @@ fn a_safeguard_changes_the_losers_derivative_and_nothing_else() {
                 (before.loss, before.d_winner, before.logit)
             );
             assert!(
-                after.residual_factor.is_some_and(|told| (told - factor).abs() < 1e-12),
+                after.residual_factor.is_some_and(|found| (found - factor).abs() < 1e-12),
                 "{name}: {after:?}"
             );
             assert_eq!(before.residual_factor, None, "{name}");
@@ -118,10 +95,10 @@ fn a_safeguard_changes_the_losers_derivative_and_nothing_else() {
 }
 
 #[test]
-#[should_panic(expected = "an objective that needs the residual product is given it")]
+#[should_panic(expected = "the objective needs the residual product, which was not measured")]
 fn a_missing_residual_product_is_a_bug_and_not_a_zero() {
     let safeguarded = build("diffusion-dpo", json!({"safeguard_mu": 0.6}));
-    evaluate(safeguarded.as_ref(), 0.1, 0.1, Some((0.1, 0.1)), &CONTEXT);
+    safeguarded.of_pair(&PairInputs { residual_product: None, ..measured([0.1; 4]) });
 }
 
 #[test]
@@ -160,7 +137,7 @@ fn terms_that_cannot_be_are_refused_by_name() {
         ),
         ("sft", json!([1]), "settings of an objective are a table of keys and values, found [1]"),
     ] {
-        assert_eq!(refusal(name, settings), message);
+        assert_eq!(refusal(name, settings).to_string(), message);
     }
 }
 
@@ -179,15 +156,14 @@ fn golden_rows_of_terms_match() {
         assert!(rows.len() > 40);
         for row in rows {
             let [w, l, rw, rl, product, expected @ ..] = row;
-            let errors = PairErrors::new(w, l, Some((rw, rl))).with_residual_product(product);
-            let ours = evaluate_pair(objective.as_ref(), &errors, &CONTEXT);
+            let ours = at_product(&objective, [w, l, rw, rl], product);
             for (ours, theirs) in [ours.loss, ours.d_winner, ours.d_loser].into_iter().zip(expected) {
                 assert!(
                     (ours - theirs).abs() <= 1e-12 + 1e-9 * theirs.abs(),
                     "{objective:?} {row:?}: {ours}"
                 );
             }
-            let alone = evaluate_pair(plain.as_ref(), &errors, &CONTEXT).d_loser;
+            let alone = at(&plain, [w, l, rw, rl]).d_loser;
             held_back += usize::from(ours.d_loser.abs() < 0.999 * alone.abs());
         }
     }
@@ -248,12 +224,10 @@ fn winners_change(method: &str, settings: Value, i: u64) -> (f64, f64) {
     let (w, l) = (winner.error(&weights), loser.error(&weights));
     let (of_winner, of_loser) = (winner.residual(&weights), loser.residual(&weights));
     // The reference is the policy: the first step of a run
-    let errors = PairErrors::new(w, l, Some((w, l))).with_residual_product(mean_product(of_winner, of_loser));
-    let outcome = evaluate_pair(objective.as_ref(), &errors, &CONTEXT);
+    let outcome = at_product(&objective, [w, l, w, l], mean_product(of_winner, of_loser));
     // d error / d weights[o][f] = 2 / OUT residual[o] features[f]
     let gradient = |o: usize, f: usize| {
-        let share = 2.0 / OUT as f64;
-        share
+        2.0 / OUT as f64
             * (outcome.d_winner * of_winner[o] * winner.features[f]
                 + outcome.d_loser * of_loser[o] * loser.features[f])
     };

@@ -1,34 +1,18 @@
-//! The neighbors of Diffusion-DPO: where they meet it, how they differ from it, and what each holds to.
+//! The relatives of Diffusion-DPO: where they meet it, how they differ from it, and what each holds to.
 
+use super::{at, build, image, measured};
 use serde_json::{Value, json};
 use tastemaker_math::dual::sigmoid;
 use tastemaker_math::keyed::{Keyed, Stream};
-use tastemaker_math::objectives::{
-    Label, MeanGain, OBJECTIVES, Objective, Outcome, PairContext, evaluate, evaluate_one, objective,
-};
-use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
+use tastemaker_math::objectives::{ImageInputs, Label, MeanGain, OBJECTIVES, Objective, Outcome, PairInputs};
 
-fn build(name: &str, settings: Value) -> Box<dyn Objective> {
-    objective(name, &settings).expect("good settings")
-}
-
-fn context() -> PairContext {
-    let (schedule, prediction) = (BetaSchedule::ScaledLinear, Prediction::Epsilon);
-    let schedule = NoiseSchedule::new(schedule, 1000, 0.00085, 0.012, prediction).expect("a schedule");
-    PairContext::at(&schedule, 500)
-}
-
-fn sure(soft_label: f64) -> PairContext {
-    PairContext { soft_label: Some(soft_label), ..context() }
-}
-
-fn at(objective: &dyn Objective, [w, l, rw, rl]: [f64; 4], context: &PairContext) -> Outcome {
-    evaluate(objective, w, l, Some((rw, rl)), context)
+fn sure(objective: &Objective, errors: [f64; 4], soft_label: f64) -> Outcome {
+    objective.of_pair(&PairInputs { soft_label: Some(soft_label), ..measured(errors) })
 }
 
 /// An outcome where the logit of the relative methods is `logit` at `beta`.
-fn at_logit(objective: &dyn Objective, logit: f64, beta: f64) -> Outcome {
-    at(objective, [0.25, 0.25, 0.25 + 2.0 * logit / beta, 0.25], &sure(0.65))
+fn at_logit(objective: &Objective, logit: f64, beta: f64) -> Outcome {
+    at(objective, [0.25, 0.25, 0.25 + 2.0 * logit / beta, 0.25])
 }
 
 /// Errors near each other, as in training.
@@ -46,7 +30,7 @@ fn labels_without_mistakes_make_both_forms_of_cdpo_diffusion_dpo() {
     for form in ["conservative", "robust"] {
         let cdpo = build("cdpo", json!({"beta": 3000, "label_smoothing": 0, "form": form}));
         for errors in drawn() {
-            assert_eq!(at(cdpo.as_ref(), errors, &context()), at(dpo.as_ref(), errors, &context()));
+            assert_eq!(at(&cdpo, errors), at(&dpo, errors));
         }
     }
 }
@@ -57,7 +41,7 @@ fn a_certain_label_at_scale_one_makes_smpo_ddim_inpo() {
     let smpo = build("smpo", json!({"gamma": 1}));
     assert_eq!(smpo.corruption(), inpo.corruption());
     for errors in drawn() {
-        assert_eq!(at(smpo.as_ref(), errors, &sure(1.0)), at(inpo.as_ref(), errors, &context()));
+        assert_eq!(sure(&smpo, errors, 1.0), at(&inpo, errors));
     }
 }
 
@@ -65,7 +49,7 @@ fn a_certain_label_at_scale_one_makes_smpo_ddim_inpo() {
 fn a_pair_that_scores_cannot_decide_leaves_smpo_alone() {
     let smpo = build("smpo", Value::Null);
     for errors in drawn() {
-        let outcome = at(smpo.as_ref(), errors, &sure(0.5));
+        let outcome = sure(&smpo, errors, 0.5);
         assert_eq!((outcome.d_winner.abs(), outcome.d_loser.abs()), (0.0, 0.0));
     }
 }
@@ -75,30 +59,31 @@ fn a_pair_that_scores_cannot_decide_leaves_smpo_alone() {
 fn published_soft_labels_scale_smpos_logit_by_up_to_4_62() {
     let smpo = build("smpo", Value::Null);
     let errors = [0.100, 0.101, 0.1, 0.1];
-    let logit = at(smpo.as_ref(), errors, &sure(sigmoid(1.0))).logit.expect("a logit");
+    let logit = sure(&smpo, errors, sigmoid(1.0)).logit.expect("a logit");
     assert!((logit - 4.6212).abs() < 1e-4, "{logit}");
 }
 
 #[test]
-#[should_panic(expected = "an objective that needs soft labels is given them")]
+#[should_panic(expected = "the objective needs a soft label, which was not measured")]
 fn a_missing_soft_label_is_a_bug_and_not_a_certainty() {
-    at(build("smpo", Value::Null).as_ref(), [0.1; 4], &context());
+    build("smpo", Value::Null).of_pair(&PairInputs { soft_label: None, ..measured([0.1; 4]) });
 }
 
 #[test]
-fn what_a_method_has_to_be_told_is_asked_for() {
+fn methods_declare_what_they_need() {
     for entry in OBJECTIVES {
         let objective = build(entry.name, Value::Null);
-        assert_eq!(objective.needs_soft_label(), entry.name == "smpo");
+        let needs = objective.needs();
+        assert_eq!(needs.soft_label, entry.name == "smpo");
         assert_eq!(objective.is_unpaired(), entry.name == "kto");
-        assert!(!objective.needs_residual_product());
-        let gain = if entry.name == "kto" { MeanGain::PreviousStep } else { MeanGain::None };
-        assert_eq!(objective.mean_gain(), gain);
+        assert!(!needs.residual_product);
+        let gain = if entry.name == "kto" { MeanGain::PreviousStep } else { MeanGain::Zero };
+        assert_eq!(needs.mean_gain, gain);
     }
     for (point, gain) in
-        [("previous-step", MeanGain::PreviousStep), ("batch", MeanGain::Batch), ("zero", MeanGain::None)]
+        [("previous-step", MeanGain::PreviousStep), ("batch", MeanGain::Batch), ("zero", MeanGain::Zero)]
     {
-        assert_eq!(build("kto", json!({"reference_point": point})).mean_gain(), gain);
+        assert_eq!(build("kto", json!({"reference_point": point})).needs().mean_gain, gain);
     }
 }
 
@@ -108,7 +93,7 @@ fn first_gradients_are_known_multiples_of_diffusion_dpos() {
     let beta = 4000.0;
     let first = |name: &str, mut settings: Value| {
         settings["beta"] = json!(beta);
-        let outcome = at_logit(build(name, settings).as_ref(), 0.0, beta);
+        let outcome = at_logit(&build(name, settings), 0.0, beta);
         assert_eq!(outcome.d_winner, -outcome.d_loser, "{name}");
         outcome.d_winner
     };
@@ -138,12 +123,12 @@ fn methods_with_a_target_rest_there_and_pull_back_beyond_it() {
         ("dmpo", json!({"beta": beta, "alpha": 0.1}), 9.0_f64.ln()),
     ] {
         let objective = build(name, settings);
-        let pull = |logit| at_logit(objective.as_ref(), logit, beta).d_winner;
+        let pull = |logit| at_logit(&objective, logit, beta).d_winner;
         assert!(pull(target).abs() < 1e-9 * beta, "{name}: {}", pull(target));
         assert!(pull(target - 0.1) > 0.0 && pull(target + 0.1) < 0.0, "{name}");
     }
     let hinge = build("hinge", json!({"beta": beta}));
-    let pull = |logit| at_logit(hinge.as_ref(), logit, beta).d_winner;
+    let pull = |logit| at_logit(&hinge, logit, beta).d_winner;
     assert_eq!([pull(-3.0), pull(0.9), pull(1.1), pull(9.0)], [0.5 * beta, 0.5 * beta, 0.0, 0.0]);
 }
 
@@ -151,7 +136,7 @@ fn methods_with_a_target_rest_there_and_pull_back_beyond_it() {
 #[test]
 fn ipo_aims_at_a_margin_of_one_over_beta() {
     let ipo = build("ipo", json!({"beta": 4000}));
-    let outcome = at(ipo.as_ref(), [0.1, 0.1 + 1.0 / 4000.0, 0.1, 0.1], &context());
+    let outcome = at(&ipo, [0.1, 0.1 + 1.0 / 4000.0, 0.1, 0.1]);
     assert!(outcome.loss < 1e-24 && outcome.d_winner.abs() < 1e-8, "{outcome:?}");
 }
 
@@ -159,7 +144,7 @@ fn ipo_aims_at_a_margin_of_one_over_beta() {
 #[test]
 fn dmpo_gives_up_on_hopeless_pairs_and_cdpo_does_not() {
     let beta = 2000.0;
-    let pull = |name, settings| at_logit(build(name, settings).as_ref(), -20.0, beta).d_winner;
+    let pull = |name, settings| at_logit(&build(name, settings), -20.0, beta).d_winner;
     assert!(pull("dmpo", json!({"beta": beta, "alpha": 0.1})) < 1e-4);
     assert!(pull("cdpo", json!({"beta": beta, "label_smoothing": 0.1})) > 0.4 * beta);
 }
@@ -171,16 +156,16 @@ fn the_mean_of_robust_losses_over_wrong_and_right_labels_is_diffusion_dpos() {
     let robust = build("cdpo", json!({"beta": 2000, "label_smoothing": wrong, "form": "robust"}));
     let dpo = build("diffusion-dpo", json!({"beta": 2000}));
     for logit in [-3.0, -0.1, 0.0, 0.7, 4.0] {
-        let loss = |objective: &dyn Objective, logit| at_logit(objective, logit, 2000.0).loss;
-        let mean = (1.0 - wrong) * loss(robust.as_ref(), logit) + wrong * loss(robust.as_ref(), -logit);
-        assert!((mean - loss(dpo.as_ref(), logit)).abs() < 1e-12, "{logit}");
+        let loss = |objective: &Objective, logit| at_logit(objective, logit, 2000.0).loss;
+        let mean = (1.0 - wrong) * loss(&robust, logit) + wrong * loss(&robust, -logit);
+        assert!((mean - loss(&dpo, logit)).abs() < 1e-12, "{logit}");
     }
 }
 
 #[test]
 fn kto_wants_liked_images_to_gain_and_disliked_ones_to_lose() {
     let kto = build("kto", Value::Null);
-    let one = |label, error| evaluate_one(kto.as_ref(), label, error, 0.1, &context());
+    let one = |label, error| kto.of_image(&image(label, error, 0.1));
     let (liked, disliked) = (one(Label::Liked, 0.099), one(Label::Disliked, 0.099));
     assert!(liked.loss < one(Label::Liked, 0.1).loss && one(Label::Liked, 0.1).loss == 0.5);
     assert!(disliked.loss > one(Label::Disliked, 0.1).loss && one(Label::Disliked, 0.1).loss == 0.5);
@@ -193,24 +178,21 @@ fn kto_wants_liked_images_to_gain_and_disliked_ones_to_lose() {
 #[test]
 fn ktos_reference_point_is_what_an_image_has_to_gain() {
     let gained = 0.002;
-    let met = PairContext { mean_gain: gained, ..context() };
-    let one = |settings, context: &PairContext| {
-        evaluate_one(build("kto", settings).as_ref(), Label::Liked, 0.1 - gained, 0.1, context)
+    let one = |settings, mean_gain| {
+        let image = image(Label::Liked, 0.1 - gained, 0.1);
+        build("kto", settings).of_image(&ImageInputs { mean_gain, ..image })
     };
-    let (at_point, ignored) = (one(json!({}), &met), one(json!({"reference_point": "zero"}), &met));
+    let (at_point, ignored) = (one(json!({}), gained), one(json!({"reference_point": "zero"}), 0.0));
     assert!((at_point.loss - 0.5).abs() < 1e-12 && at_point.logit.expect("a logit").abs() < 1e-12);
     assert!((ignored.loss - sigmoid(-2.0)).abs() < 1e-12);
     // Where images lost on average, the point is 0
-    let lost = PairContext { mean_gain: -1.0, ..context() };
-    assert_eq!(one(json!({}), &lost), ignored);
-    let unknown = PairContext { mean_gain: f64::NAN, ..context() };
-    assert!(one(json!({}), &unknown).loss.is_nan(), "a gain that is not a number is not 0");
+    assert_eq!(one(json!({}), -1.0), ignored);
+    assert!(one(json!({}), f64::NAN).loss.is_nan(), "a gain that is not a number is not 0");
 }
 
 #[test]
 fn ktos_weights_are_those_of_the_labels() {
-    let one =
-        |settings, label| evaluate_one(build("kto", settings).as_ref(), label, 0.1, 0.1003, &context()).loss;
+    let one = |settings, label| build("kto", settings).of_image(&image(label, 0.1, 0.1003)).loss;
     for (key, weighed, other) in
         [("lambda_liked", Label::Liked, Label::Disliked), ("lambda_disliked", Label::Disliked, Label::Liked)]
     {
@@ -220,7 +202,7 @@ fn ktos_weights_are_those_of_the_labels() {
 }
 
 #[test]
-#[should_panic(expected = "an objective of single images is asked about them")]
-fn asking_a_method_of_pairs_about_one_image_is_a_bug() {
-    evaluate_one(build("diffusion-dpo", Value::Null).as_ref(), Label::Liked, 0.1, 0.1, &context());
+#[should_panic(expected = "diffusion-dpo learns from pairs and was given a single image")]
+fn a_single_image_for_a_method_of_pairs_is_a_bug() {
+    build("diffusion-dpo", Value::Null).of_image(&image(Label::Liked, 0.1, 0.1));
 }
