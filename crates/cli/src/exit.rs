@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tastemaker_data::DataError;
 use tastemaker_eval::EvalError;
+use tastemaker_hub::HubError;
 use tastemaker_models::ModelError;
 use tastemaker_run::RunError;
 use tastemaker_store::StoreError;
@@ -85,6 +86,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         .or_else(|| cause.downcast_ref().map(of_model))
         .or_else(|| cause.downcast_ref().map(of_data))
         .or_else(|| cause.downcast_ref().map(of_run))
+        .or_else(|| cause.downcast_ref().map(|error| of_hub(error, Exit::Data)))
         .or_else(|| cause.downcast_ref().map(|error| of_store(error, Exit::Data)))
         .or_else(|| cause.downcast_ref().map(|error| of_torch(error, Exit::Internal)))
 }
@@ -155,24 +157,25 @@ fn of_run(error: &RunError) -> Exit {
     }
 }
 
-/// A file that cannot be written is the output's fault, whoever wrote it; one that cannot be read is the reader's. What a
-/// hub does is its own fault.
+/// A file that cannot be written is the output's fault, whoever wrote it; one that cannot be read is the reader's.
 fn of_store(error: &StoreError, reader: Exit) -> Exit {
     match error {
         StoreError::Io { action, .. } if *action != "read" => Exit::Output,
-        StoreError::DiskFull { .. } => Exit::Output,
         StoreError::Name { .. } => Exit::Usage,
-        StoreError::NotCached { repo, .. } if repo.starts_with("dataset ") => Exit::Data,
-        StoreError::NotCached { .. } => Exit::Model,
-        StoreError::Refused { .. }
-        | StoreError::NotOnHub { .. }
-        | StoreError::Damaged { .. }
-        | StoreError::Answer { .. }
-        | StoreError::Connection { .. }
-        | StoreError::Denied { .. }
-        | StoreError::Unreachable { .. }
-        | StoreError::Changed { .. } => Exit::Hub,
+        StoreError::Remote(error) => error.downcast_ref().map_or(Exit::Hub, |error| of_hub(error, reader)),
         _ => reader,
+    }
+}
+
+/// What a hub does is its own fault.
+fn of_hub(error: &HubError, reader: Exit) -> Exit {
+    match error {
+        HubError::Store(error) => of_store(error, reader),
+        HubError::DiskFull { .. } => Exit::Output,
+        HubError::Name { .. } => Exit::Usage,
+        HubError::NotCached { repo, .. } if repo.starts_with("dataset ") => Exit::Data,
+        HubError::NotCached { .. } => Exit::Model,
+        _ => Exit::Hub,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Token};
 use tastemaker_models::adapters::FILE_NAME;
-use tastemaker_store::hub::{Cache, RepoId, RepoKind, Revision, Settings, Token};
 use tastemaker_store::{StoreError, json};
 
 use crate::demo::base;
@@ -48,7 +48,7 @@ pub fn settings() -> Result<Settings> {
 /// `revision` (`main` if `None`).
 ///
 /// # Errors
-/// [`StoreError::NotCached`] if it is neither, but could be on the Hub; [`UsageError`] for the revision of something that is
+/// [`HubError::NotCached`] if it is neither, but could be on the Hub; [`UsageError`] for the revision of something that is
 /// no repository.
 pub fn locate(name: &str, revision: Option<&str>) -> Result<PathBuf> {
     let path = PathBuf::from(name);
@@ -82,7 +82,7 @@ fn embedded() -> Result<PathBuf> {
 /// name of one, or is here.
 ///
 /// # Errors
-/// [`StoreError::NotCached`].
+/// [`HubError::NotCached`].
 pub fn locate_dataset(name: &str) -> Result<Option<PathBuf>> {
     let (repo, revision) =
         name.split_once('@').map_or((name, None), |(repo, revision)| (repo, Some(revision)));
@@ -98,7 +98,7 @@ const DATA_FILES: [&str; 5] = [".jsonl", ".json", ".parquet", ".tar", ".csv"];
 /// name, which holds `files`.
 ///
 /// # Errors
-/// [`StoreError::NotCached`] with the command that fetches it, the files by name where there are any; as [`locate`].
+/// [`HubError::NotCached`] with the command that fetches it, the files by name where there are any; as [`locate`].
 pub fn locate_files(name: &str, files: &[&str]) -> Result<PathBuf> {
     let path = PathBuf::from(name);
     let is_file_name =
@@ -189,7 +189,7 @@ fn is_offline(variables: Variables<'_>) -> bool {
     ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
 }
 
-fn token(variables: Variables<'_>) -> Result<Option<Token>, StoreError> {
+fn token(variables: Variables<'_>) -> Result<Option<Token>, HubError> {
     if let Some(text) = variables("HF_TOKEN") {
         return Token::new(&text);
     }

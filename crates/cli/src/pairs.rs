@@ -3,10 +3,10 @@
 use anyhow::Result;
 use tastemaker_data::formats::{self, OpenSettings};
 use tastemaker_data::set::PairSet;
-use tastemaker_store::hub::part_of;
+use tastemaker_hub::part_of;
+use tastemaker_hub::remote::{self, Settings};
 use tastemaker_store::tree::Location;
 use tastemaker_store::tree::braces::common_folder;
-use tastemaker_store::tree::remote::{self, Settings};
 
 use crate::exit::UsageError;
 use crate::hub::locate_dataset;
@@ -26,7 +26,7 @@ const VARIABLES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 /// The place that a name stands for: the folder of a fetched dataset; anything else stands for itself.
 ///
 /// # Errors
-/// [`tastemaker_store::StoreError::NotCached`] for the name of a dataset that was not fetched.
+/// [`tastemaker_hub::HubError::NotCached`] for the name of a dataset that was not fetched.
 pub fn find(name: &str) -> Result<String> {
     if is_address(name) {
         return Ok(name.to_owned());
@@ -48,7 +48,7 @@ pub fn open(name: &str, part: Part<'_>, settings: &OpenSettings) -> Result<PairS
 /// The files that are meant by a path, an address or a name.
 ///
 /// # Errors
-/// As [`find`]; [`tastemaker_store::StoreError`] if there is nothing; [`UsageError`] for a part that is not there.
+/// As [`find`]; [`tastemaker_store::StoreError`] or [`tastemaker_hub::HubError`] if there is nothing; [`UsageError`] for a part that is not there.
 pub fn location(name: &str, part: Part<'_>) -> Result<Location> {
     let place = find(name)?;
     let whole = at(&place)?;

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
 #[expect(dead_code, reason = "made for the tests of another crate too")]
-#[path = "../../store/tests/support/mod.rs"]
+#[path = "../../hub/tests/support/mod.rs"]
 mod hub;
 mod support;
 

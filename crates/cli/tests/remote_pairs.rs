@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
 #[expect(dead_code, reason = "made for the tests of another crate too")]
-#[path = "../../store/tests/support/mod.rs"]
+#[path = "../../hub/tests/support/mod.rs"]
 mod hub;
 mod support;
 
@@ -15,7 +15,7 @@ use insta::assert_snapshot;
 use support::{Bench, Said, files, mistake};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{Half, PairSource, formats};
-use tastemaker_store::tree::remote::{Settings, locate};
+use tastemaker_hub::remote::{Settings, locate};
 
 /// The files of a folder of the bench, below another folder.
 fn served(bench: &Bench, folder: &str, below: &str) -> Vec<File> {

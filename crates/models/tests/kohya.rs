@@ -11,8 +11,8 @@ use tastemaker_models::adapters::{KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::Ranks;
 use tastemaker_models::original::{Layout, Preset, unet_shapes};
 use tastemaker_models::unet::UNetConfig;
-use tastemaker_store::safetensors::Header;
 use tastemaker_torch::tensors::{self, Named};
+use tastemaker_weights::safetensors::Header;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 

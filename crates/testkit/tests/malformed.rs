@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::{Dtype, SafeTensorsFile};
 use tastemaker_testkit::{Golden, malformed};
+use tastemaker_weights::safetensors::{Dtype, SafeTensorsFile};
 
 type Damage = fn(&Path, &Path) -> PathBuf;
 

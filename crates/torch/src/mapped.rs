@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 use tastemaker_store::StoreError;
-use tastemaker_store::weights::WeightFile;
+use tastemaker_weights::WeightFile;
 
 /// A file in the address space.
 ///

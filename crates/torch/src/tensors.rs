@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tastemaker_store::safetensors::{self as files, Dtype, SafeTensorsFile, TensorView};
-use tastemaker_store::weights::WeightFile;
+use tastemaker_weights::WeightFile;
+use tastemaker_weights::safetensors::{self as files, Dtype, SafeTensorsFile, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;

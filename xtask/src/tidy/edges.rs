@@ -7,13 +7,14 @@ use super::table::{self, Imports, Row};
 use super::tree::{Finding, Tree};
 
 /// Crates that never reach the bindings to libtorch, not even in their tests: they build in seconds.
-const WITHOUT_LIBTORCH: [&str; 7] = ["math", "store", "data", "run", "web", "assets", "xtask"];
+const WITHOUT_LIBTORCH: [&str; 9] =
+    ["math", "store", "weights", "hub", "data", "run", "web", "assets", "xtask"];
 
 /// The bindings to libtorch.
 const BINDINGS: [&str; 2] = ["tch", "torch-sys"];
 
-/// Features that touch the network, and the one crate that may turn them on.
-const NETWORK: [&str; 2] = ["store/fetch", "store/remote"];
+/// The crate that touches the network, and the one crate that may import it.
+const NETWORK: &str = "hub";
 const PROGRAM: &str = "cli";
 
 /// The build script that tells executables where libtorch is.
@@ -90,10 +91,10 @@ fn libtorch(member: &Member) -> Option<Finding> {
 }
 
 fn network(member: &Member) -> Option<Finding> {
-    let feature = member.turns_on.iter().find(|feature| NETWORK.contains(&feature.as_str()))?;
     let message =
-        format!("`{}` turns on `{feature}`, and only the program may touch the network", member.name);
-    (member.name != PROGRAM).then(|| Finding::at(&member.manifest, message))
+        format!("`{}` imports `{NETWORK}`, and only the program may touch the network", member.name);
+    let imported = member.imports.contains(NETWORK) || member.test_imports.contains(NETWORK);
+    (imported && member.name != PROGRAM).then(|| Finding::at(&member.manifest, message))
 }
 
 fn lints(tree: &Tree, member: &Member) -> Option<Finding> {
@@ -197,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_program_turns_the_network_on() {
-        let found = messages(|members| members[1].turns_on = names(&["math/x", "store/remote"]));
-        assert_eq!(found, ["`store` turns on `store/remote`, and only the program may touch the network"]);
+    fn only_the_program_imports_the_network() {
+        let found = messages(|members| members[1].test_imports = names(&["hub"]));
+        assert!(found.contains(&"`store` imports `hub`, and only the program may touch the network".into()));
     }
 
     #[test]

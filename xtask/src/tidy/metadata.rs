@@ -17,8 +17,6 @@ pub struct Member {
     pub imports: BTreeSet<String>,
     /// Workspace packages its tests import besides.
     pub test_imports: BTreeSet<String>,
-    /// Features of workspace packages that it turns on outside its tests, as `package/feature`.
-    pub turns_on: BTreeSet<String>,
     /// Every package it or its tests reach, by full name.
     pub reach: BTreeSet<String>,
     /// Its manifest, from the root.
@@ -47,8 +45,6 @@ struct Package {
 struct Dependency {
     name: String,
     kind: Option<String>,
-    #[serde(default)]
-    features: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -97,15 +93,7 @@ fn read(text: &str, root: &Path) -> Result<Vec<Member>> {
         };
         let script =
             package.targets.iter().find(|target| target.kind.iter().any(|kind| kind == "custom-build"));
-        let built = package.dependencies.iter().filter(|import| import.kind.as_deref() != Some("dev"));
-        let turns_on = built
-            .filter(|import| ours.contains(import.name.as_str()))
-            .flat_map(|import| {
-                import.features.iter().map(|feature| format!("{}/{feature}", short(&import.name)))
-            })
-            .collect();
         Member {
-            turns_on,
             name: short(&package.name),
             imports: imports(false),
             test_imports: imports(true),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use tastemaker_store::hub::{self, Event, Hub, RepoId, Revision, Selection};
+use tastemaker_hub::{self, Event, Hub, RepoId, Revision, Selection};
 
 use crate::hub::{cache, settings};
 use crate::progress::mebibytes;

@@ -13,7 +13,7 @@
 use std::path::Path;
 
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::{Bytes, Metadata, SafeTensorsFile, TensorView, to_bytes};
+use tastemaker_weights::safetensors::{Bytes, Metadata, SafeTensorsFile, TensorView, to_bytes};
 
 use super::Element;
 use super::rows::{bytes_of, checksum, malformed, table, tensor};
@@ -136,7 +136,7 @@ impl PairShardDraft {
             })
             .collect();
         let entries_shape = vec![entries.len(), COLUMNS];
-        let whole = tastemaker_store::safetensors::Dtype::I64;
+        let whole = tastemaker_weights::safetensors::Dtype::I64;
         let mut views =
             vec![TensorView { name: "entries", dtype: whole, shape: &entries_shape, bytes: &columns }];
         for (((table, [mean, deviation, check]), (shape, check_shape)), checks) in

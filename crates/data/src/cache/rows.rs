@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::{Dtype, SafeTensorsFile, TensorView};
+use tastemaker_weights::safetensors::{Dtype, SafeTensorsFile, TensorView};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Element;

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use tastemaker_store::safetensors::{Bytes, Dtype, Metadata, SafeTensorsFile, TensorView, to_bytes};
+use tastemaker_weights::safetensors::{Bytes, Dtype, Metadata, SafeTensorsFile, TensorView, to_bytes};
 
 use super::Element;
 use super::rows::{bytes_of, checksum, malformed, table, tensor};

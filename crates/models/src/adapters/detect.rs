@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tastemaker_store::safetensors::Header;
+use tastemaker_weights::safetensors::Header;
 
 use super::file::{LoraFile, stored};
 use super::keys::{self, DOWN, UP};

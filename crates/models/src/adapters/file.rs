@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::{Header, Metadata};
 use tastemaker_torch::tensors::{self, Named};
+use tastemaker_weights::safetensors::{Header, Metadata};
 
 use super::keys;
 use super::part::{LoraPart, found_ranks, layers, with_magnitudes};

@@ -9,8 +9,8 @@ use std::path::Path;
 use tastemaker_math::schedule::Prediction;
 use tastemaker_store::StoreError;
 use tastemaker_store::checksum;
-use tastemaker_store::safetensors::Metadata;
 use tastemaker_torch::tensors::{self, Named};
+use tastemaker_weights::safetensors::Metadata;
 use tch::{Kind, Tensor};
 
 use super::file::{LoraFile, stored};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::{Metadata, TensorView, write};
 use tastemaker_torch::tensors::Raw;
+use tastemaker_weights::safetensors::{Metadata, TensorView, write};
 
 use super::keys::{Layout, UNET, VAE, is_ballast, is_ballast_of_vae};
 use super::map::{ComponentMap, Problems};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tastemaker_store::safetensors::TensorView;
+use tastemaker_weights::safetensors::TensorView;
 
 use super::keys::{Layout, TextNames, UNET, VAE};
 use super::place::{Moved, Place, Shapes, restore, store};

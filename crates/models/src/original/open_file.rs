@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tastemaker_store::safetensors::TensorView;
-use tastemaker_store::weights::WeightFile;
 use tastemaker_torch::mapped::{self, Mapped};
+use tastemaker_weights::WeightFile;
+use tastemaker_weights::safetensors::TensorView;
 
 use super::map::{ComponentMap, Problems};
 use crate::ModelError;

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use tastemaker_store::safetensors::{Dtype, TensorView};
+use tastemaker_weights::safetensors::{Dtype, TensorView};
 
 /// How the stored tensor differs from ours, apart from its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::Dtype;
-use tastemaker_store::weights::{Weights as FileWeights, open_component_with};
 use tastemaker_torch::Precision;
 use tastemaker_torch::mapped::{self, Mapped};
+use tastemaker_weights::safetensors::Dtype;
+use tastemaker_weights::{Weights as FileWeights, open_component_with};
 use tch::{Device, Kind, Tensor};
 
 use super::load::Loaded;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::schedule::Prediction;
 use tastemaker_store::StoreError;
-use tastemaker_store::weights::has_variant;
+use tastemaker_weights::has_variant;
 
 use super::component::missing;
 use super::index::{Family, ModelIndex};

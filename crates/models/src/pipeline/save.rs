@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tastemaker_store::safetensors::{TensorView, write};
 use tastemaker_store::{StoreError, atomic, json as json_file};
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named, Raw};
+use tastemaker_weights::safetensors::{TensorView, write};
 use tch::{Device, Kind, Tensor};
 
 use super::load::Model;

@@ -7,8 +7,6 @@ mod blob;
 pub mod braces;
 mod local;
 mod location;
-#[cfg(feature = "remote")]
-pub mod remote;
 
 pub use blob::{Blob, BlobReader, read_text, read_whole};
 pub use local::{LocalFile, LocalTree};

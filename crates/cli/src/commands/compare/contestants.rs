@@ -7,9 +7,9 @@ use tastemaker_eval::EvalError;
 use tastemaker_eval::compare::match_images;
 use tastemaker_models::adapters::LoraNames;
 use tastemaker_models::pipeline::{Model, ModelSources};
-use tastemaker_store::safetensors::Header;
 use tastemaker_store::tree::{LocalTree, Tree};
 use tastemaker_store::{StoreError, json};
+use tastemaker_weights::safetensors::Header;
 
 use super::asked::Asked;
 use super::generating::Generating;

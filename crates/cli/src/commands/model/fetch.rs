@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_store::hub::{RepoId, Selection};
+use tastemaker_hub::{RepoId, Selection};
 
 use crate::commands::fetching;
 

@@ -8,7 +8,7 @@ use clap::Args;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{Model, Stored};
-use tastemaker_store::safetensors::{Dtype, Header, TensorView};
+use tastemaker_weights::safetensors::{Dtype, Header, TensorView};
 
 use super::thing::Thing;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::{Layout, SingleFile};
 use tastemaker_models::pipeline::Model;
-use tastemaker_store::safetensors::Header;
+use tastemaker_weights::safetensors::Header;
 
 use crate::hub::locate_lora;
 

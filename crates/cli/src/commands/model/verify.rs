@@ -8,8 +8,8 @@ use tastemaker_models::ModelError;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::verify::{PROMPTS, verify};
 use tastemaker_store::StoreError;
-use tastemaker_store::safetensors::Header;
 use tastemaker_torch::{Precision, tensors};
+use tastemaker_weights::safetensors::Header;
 
 use crate::commands::parts::PartFlags;
 use crate::hub::locate_lora;

@@ -12,6 +12,7 @@ use tastemaker_data::set::PairSet;
 use tastemaker_data::skipped::in_words;
 use tastemaker_data::split::split;
 use tastemaker_data::{PairSource, exclusions};
+use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{DataPlan, Event, Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
@@ -101,7 +102,7 @@ fn put(name: &mut String, found: Result<String>, only_shown: bool) -> Result<()>
             *name = place;
         }
         Ok(_) => {}
-        Err(error) if only_shown && matches!(error.downcast_ref(), Some(StoreError::NotCached { .. })) => {}
+        Err(error) if only_shown && matches!(error.downcast_ref(), Some(HubError::NotCached { .. })) => {}
         Err(error) => return Err(error),
     }
     Ok(())
@@ -141,10 +142,12 @@ fn show(mut plan: Plan) -> Result<()> {
 
 /// Whether there are no pairs at that place or of that name.
 fn is_absence(error: &anyhow::Error, pairs: &str) -> bool {
+    let is_missing =
+        |error: &StoreError| matches!(error, StoreError::Missing { path, .. } if path == Path::new(pairs));
     match error.downcast_ref() {
-        Some(StoreError::Missing { path, .. }) => path == Path::new(pairs),
-        Some(StoreError::NotCached { .. }) => true,
-        _ => false,
+        Some(HubError::NotCached { .. }) => true,
+        Some(HubError::Store(error)) => is_missing(error),
+        _ => error.downcast_ref().is_some_and(is_missing),
     }
 }
 

@@ -1,0 +1,102 @@
+//! The HTTP client of this crate in the clothes of `object_store`.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
+use object_store::{ClientConfigKey, ClientOptions};
+use ureq::Agent;
+use ureq::http::Response;
+
+use super::settings::Settings;
+use crate::http::{Manner, agent};
+
+/// The longest answer that is read: a block of a file, or a page of a listing.
+const LONGEST: u64 = 64 << 20;
+
+const REDIRECTS: u32 = 10;
+
+/// Makes clients.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    settings: Settings,
+}
+
+impl Connector {
+    pub fn new(settings: &Settings) -> Self {
+        Self { settings: settings.clone() }
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let plain_too = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
+        let manner = Manner {
+            proxy_from_environment: self.settings.proxy_from_environment,
+            redirects: REDIRECTS,
+            https_only: !plain_too,
+            wait: self.settings.wait,
+        };
+        Ok(HttpClient::new(Client { agent: agent(manner) }))
+    }
+}
+
+struct Client {
+    agent: Agent,
+}
+
+impl fmt::Debug for Client {
+    // Without the agent, which may know the password of a proxy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+#[async_trait]
+impl HttpService for Client {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = request.into_parts();
+        let body = body.as_bytes().cloned().unwrap_or_default();
+        let request = ureq::http::Request::from_parts(parts, ());
+        let response = if body.is_empty() {
+            self.agent.run(request)
+        } else {
+            self.agent.run(request.map(|()| body.as_ref().to_vec()))
+        };
+        let (parts, body) = response.map_err(fault)?.into_parts();
+        // Whole before it is handed on, so that an answer that is cut is an attempt that failed.
+        let mut bytes = Vec::new();
+        let read = body.into_reader().take(LONGEST + 1).read_to_end(&mut bytes);
+        read.map_err(|error| HttpError::new(kind(&error), error))?;
+        if bytes.len() as u64 > LONGEST {
+            let message = format!("an answer of more than {LONGEST} bytes");
+            return Err(HttpError::new(HttpErrorKind::Decode, io::Error::other(message)));
+        }
+        Ok(Response::from_parts(parts, Bytes::from(bytes).into()))
+    }
+}
+
+fn fault(error: ureq::Error) -> HttpError {
+    let kind = match &error {
+        ureq::Error::Io(error) => kind(error),
+        ureq::Error::Timeout(_) => HttpErrorKind::Timeout,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => HttpErrorKind::Connect,
+        ureq::Error::Protocol(_) => HttpErrorKind::Interrupted,
+        _ => HttpErrorKind::Unknown,
+    };
+    HttpError::new(kind, error)
+}
+
+fn kind(error: &io::Error) -> HttpErrorKind {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => HttpErrorKind::Timeout,
+        // A certificate that is not trusted.
+        io::ErrorKind::InvalidData => HttpErrorKind::Unknown,
+        io::ErrorKind::ConnectionRefused => HttpErrorKind::Connect,
+        _ => HttpErrorKind::Interrupted,
+    }
+}
