@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use tastemaker_hub::{self, Event, Hub, RepoId, Revision, Selection};
+use tastemaker_hub::{Event, Hub, RepoId, Revision, Selection};
 
 use crate::hub::{cache, settings};
 use crate::progress::mebibytes;
@@ -16,7 +16,9 @@ pub fn fetch(repo: &RepoId, revision: &str, cache_dir: Option<&Path>, selection:
     let cache = cache(cache_dir)?;
     let hub = Hub::new(&settings()?)?;
     let mut progress = FetchProgress::new();
-    let outcome = hub::fetch(&hub, &cache, repo, &revision, selection, &mut |event| progress.hear(event));
+    let outcome = tastemaker_hub::fetch(&hub, &cache, repo, &revision, selection, &mut |event| {
+        progress.on_event(event)
+    });
     progress.end();
     println!("{}", outcome?.snapshot.folder().display());
     Ok(())
@@ -38,7 +40,7 @@ impl FetchProgress {
         Self { on_terminal, bar: None, bytes_before: 0, bytes_at: 0 }
     }
 
-    fn hear(&mut self, event: Event<'_>) {
+    fn on_event(&mut self, event: Event<'_>) {
         match event {
             Event::Planned { n_files, n_cached, bytes } => {
                 let n_new = n_files - n_cached;
