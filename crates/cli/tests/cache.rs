@@ -129,7 +129,7 @@ fn a_stale_and_a_damaged_cache_are_refused_with_the_reason() {
     assert_eq!(cache(&bench, "cached", "").code, 0);
     let said = cache(&bench, "cached", "--no_hflip");
     assert_eq!(said.code, 3, "{}", said.stderr);
-    assert!(said.stderr.contains("flipped is true there and false here"), "{}", said.stderr);
+    assert!(said.stderr.contains("hflip is true there and false here"), "{}", said.stderr);
 
     bench.pairs("pairs", 5);
     let said = bench.train("out", &["--method", "sft", "--cache_to", "cached"]);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use support::{Bench, Said, files, mistake};
 use tastemaker_data::formats::{Columns, OpenSettings, open_with};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::{Half, PairSource};
+use tastemaker_data::{PairSource, Side};
 use tastemaker_store::tree::Location;
 
 const QUICK: [&str; 6] = ["data", "pairs", "--num_inference_steps", "2", "--model", "model"];
@@ -50,7 +50,7 @@ fn open(bench: &Bench, name: &str, columns: &[(&str, &str)]) -> PairSet {
 
 /// Ids, captions and encoded images, the winner's first.
 fn contents(set: &PairSet) -> Vec<(u64, String, [Vec<u8>; 2])> {
-    let images = |at| Half::BOTH.map(|half| set.encoded(at, half).unwrap());
+    let images = |at| Side::BOTH.map(|side| set.encoded(at, side).unwrap());
     (0..set.len()).map(|at| (set.id(at).0, set.caption(at).to_owned(), images(at))).collect()
 }
 
@@ -181,7 +181,7 @@ fn pairs_may_be_left_to_people() {
     );
     let set = open(&bench, "votes", &[]);
     assert!(set.len() == 3 && (0..3).all(|at| set.is_tie(at)));
-    assert!(set.encoded(0, Half::Winner).unwrap().starts_with(&[0xff, 0xd8]), "JPEG");
+    assert!(set.encoded(0, Side::Winner).unwrap().starts_with(&[0xff, 0xd8]), "JPEG");
     let error = bench.train("out", &["--method", "mapo", "--train_data_dir", "votes"]);
     assert!(error.stderr.contains("nobody judged it"), "{}", error.stderr);
     let said =

@@ -14,7 +14,7 @@ use hub::{Asked, COMMIT, File, Reply, Server, contents, large, listing};
 use insta::assert_snapshot;
 use support::{Bench, Said, files, mistake};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::{Half, PairSource, formats};
+use tastemaker_data::{Side, PairSource, formats};
 use tastemaker_hub::remote::{Settings, locate};
 
 /// The files of a folder of the bench, below another folder.
@@ -76,8 +76,8 @@ fn assert_same(one: &PairSet, other: &PairSet) {
     assert_eq!(one.len(), other.len());
     for position in 0..one.len() {
         assert_eq!(one.caption(position), other.caption(position));
-        for half in Half::BOTH {
-            assert_eq!(one.encoded(position, half).unwrap(), other.encoded(position, half).unwrap());
+        for side in Side::BOTH {
+            assert_eq!(one.encoded(position, side).unwrap(), other.encoded(position, side).unwrap());
         }
     }
 }

@@ -7,7 +7,7 @@ use image::ImageError;
 use tastemaker_math::nearest::did_you_mean;
 use tastemaker_store::StoreError;
 
-use crate::Half;
+use crate::Side;
 
 /// What is wrong with a set of pairs, and where.
 ///
@@ -84,10 +84,10 @@ pub enum DataError {
         what: String,
     },
     /// An image does not decode, or is unreasonably large.
-    #[error("the {} of {place} does not decode: {}", .half.name(), .path.display())]
+    #[error("the {} of {place} does not decode: {}", .side.name(), .path.display())]
     Image {
         /// Which of the two.
-        half: Half,
+        side: Side,
         /// The pair, as its source counts: `row 7`, or `pair cat`.
         place: String,
         /// The image file.
@@ -166,8 +166,8 @@ impl DataError {
     /// nothing about a row.
     pub fn skips(&self) -> Option<String> {
         match self {
-            Self::Image { half, path, source, .. } => {
-                Some(format!("its {} does not decode ({source}): {}", half.name(), path.display()))
+            Self::Image { side, path, source, .. } => {
+                Some(format!("its {} does not decode ({source}): {}", side.name(), path.display()))
             }
             Self::Store(error @ (StoreError::Missing { .. } | StoreError::Malformed { .. })) => {
                 Some(error.to_string())

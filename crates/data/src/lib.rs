@@ -7,7 +7,7 @@
 //! * [`check`] looks at every row before training; [`exclusions`] are lists of rows that it advises to skip.
 //! * [`split`] holds out captions, so that no held-out caption is ever trained on.
 //! * [`order`] says which pair is used when: a pure function, so there is no iterator state to save.
-//! * [`transform`] turns an image into the frame the network sees, and back.
+//! * [`transform`] turns an image into the numbers that networks see, and back.
 //! * [`write`] writes a set in a layout of others.
 
 pub mod buckets;
@@ -29,5 +29,5 @@ pub mod write;
 
 pub use error::DataError;
 pub use memory::{InMemoryPairs, Ranking};
-pub use pair::{Half, Label, Pair, PairId, PairSource};
+pub use pair::{Label, Pair, PairId, PairSource, Side};
 pub use skipped::{Reason, Skipped};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 
-use crate::{DataError, Half, PairId, PairSource};
+use crate::{DataError, PairId, PairSource, Side};
 
 /// One human judgment over a table of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,11 +63,11 @@ impl PairSource for InMemoryPairs {
         self.rankings.len()
     }
 
-    fn image(&self, position: usize, half: Half) -> Result<RgbImage, DataError> {
+    fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError> {
         let Ranking { winner, loser, .. } = self.rankings[position];
-        let index = match half {
-            Half::Winner => winner,
-            Half::Loser => loser,
+        let index = match side {
+            Side::Winner => winner,
+            Side::Loser => loser,
         };
         Ok(self.images[index].as_ref().clone())
     }

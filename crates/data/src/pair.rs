@@ -22,17 +22,17 @@ impl fmt::Display for PairId {
     }
 }
 
-/// One of the two images of a pair.
+/// Which of the two images of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Half {
+pub enum Side {
     /// The image people like better.
     Winner,
     /// The other one.
     Loser,
 }
 
-impl Half {
+impl Side {
     /// Both, the winner first.
     pub const BOTH: [Self; 2] = [Self::Winner, Self::Loser];
 
@@ -68,7 +68,7 @@ pub struct Pair {
     pub caption: String,
 }
 
-/// A ranked set of pairs with random access, or a set of single labeled images: then both halves of each entry are its image.
+/// A ranked set of pairs with random access, or a set of single labeled images: then both sides of each entry are its image.
 ///
 /// Positions run over `0..len()`. Opening a source checks everything short of decoding the images; decoding
 /// may still fail in [`image`](Self::image).
@@ -84,11 +84,11 @@ pub trait PairSource: Send + Sync {
     /// Decodes one image of the pair at a position.
     ///
     /// # Errors
-    /// [`DataError::Image`] naming the pair, the half and its file.
+    /// [`DataError::Image`] naming the pair, the side and its file.
     ///
     /// # Panics
     /// If `position` is not below [`len`](Self::len).
-    fn image(&self, position: usize, half: Half) -> Result<RgbImage, DataError>;
+    fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError>;
 
     /// Decodes the pair at a position.
     ///
@@ -100,15 +100,15 @@ pub trait PairSource: Send + Sync {
     fn pair(&self, position: usize) -> Result<Pair, DataError> {
         Ok(Pair {
             id: self.id(position),
-            winner: self.image(position, Half::Winner)?,
-            loser: self.image(position, Half::Loser)?,
+            winner: self.image(position, Side::Winner)?,
+            loser: self.image(position, Side::Loser)?,
             caption: self.caption(position).to_owned(),
         })
     }
 
     /// Width and height of one image, in pixels; `None` if it cannot be read.
-    fn size(&self, position: usize, half: Half) -> Option<Size> {
-        Some(self.image(position, half).ok()?.dimensions())
+    fn size(&self, position: usize, side: Side) -> Option<Size> {
+        Some(self.image(position, side).ok()?.dimensions())
     }
 
     /// The caption at a position, without decoding.

@@ -23,7 +23,7 @@ pub struct Split {
 pub fn is_held_out(caption: &str, fraction: f64, seed: u64) -> bool {
     let digest = Sha256::digest(caption.trim().to_lowercase());
     let index = digest.iter().take(8).fold(0, |index, &byte| index << 8 | u64::from(byte));
-    Keyed::new(seed, Stream::Split, index, 0).chance(fraction)
+    Keyed::new(seed, Stream::Split, index, 0).bernoulli(fraction)
 }
 
 /// Splits a source by [`is_held_out`]; both sides keep the order of the source.

@@ -1,4 +1,4 @@
-//! From an image of any size to the frame of numbers the network sees, and back.
+//! From an image of any size to the numbers that networks see, and back.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -15,13 +15,13 @@ pub type Size = (u32, u32);
 pub enum Crop {
     /// The middle.
     Center,
-    /// The part at these shares, each in `[0, 1)`, of the columns and of the rows that it can be moved by.
+    /// The part at these fractions, each in `[0, 1)`, of the columns and of the rows that it can be moved by.
     At(f64, f64),
 }
 
-/// How [`framed`] frames an image, in pixels.
+/// How [`resize_and_crop`] resizes and crops an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Framing {
+pub struct ResizeCrop {
     /// Width after resizing.
     pub width: u32,
     /// Height after resizing.
@@ -32,27 +32,27 @@ pub struct Framing {
     pub top: u32,
 }
 
-impl Framing {
-    /// The framing of an image of one size in a frame of another: it is resized so that it just covers the frame, and the
-    /// rest is cut off.
+impl ResizeCrop {
+    /// For an image of one size and a target of another: it is resized so that it just covers the target, and the rest is
+    /// cut off.
     ///
     /// # Panics
-    /// If the image or the frame is empty.
-    pub fn of((width, height): Size, frame: Size, crop: Crop) -> Self {
-        assert!(width.min(height).min(frame.0).min(frame.1) > 0, "{width} x {height} to {frame:?}");
+    /// If the image or the target is empty.
+    pub fn of((width, height): Size, target: Size, crop: Crop) -> Self {
+        assert!(width.min(height).min(target.0).min(target.1) > 0, "{width} x {height} to {target:?}");
         let scaled =
             |side: u32, to: u32, from: u32| (u64::from(to) * u64::from(side) / u64::from(from)) as u32;
-        let by_width = u64::from(frame.0) * u64::from(height) >= u64::from(frame.1) * u64::from(width);
+        let by_width = u64::from(target.0) * u64::from(height) >= u64::from(target.1) * u64::from(width);
         let (width, height) = if by_width {
-            (frame.0, scaled(height, frame.0, width))
+            (target.0, scaled(height, target.0, width))
         } else {
-            (scaled(width, frame.1, height), frame.1)
+            (scaled(width, target.1, height), target.1)
         };
-        let (columns, rows) = (width - frame.0, height - frame.1);
+        let (columns, rows) = (width - target.0, height - target.1);
         let (left, top) = match crop {
             Crop::Center => (half_to_even(columns), half_to_even(rows)),
             Crop::At(across, down) => {
-                let part = |share: f64, n: u32| ((share * f64::from(n + 1)) as u32).min(n);
+                let part = |fraction: f64, n: u32| ((fraction * f64::from(n + 1)) as u32).min(n);
                 (part(across, columns), part(down, rows))
             }
         };
@@ -60,7 +60,7 @@ impl Framing {
     }
 }
 
-/// Resizes so that the image just covers the frame, then cuts the frame out. The aspect ratio is kept:
+/// Resizes so that the image just covers the target, then crops it to the target. The aspect ratio is kept:
 /// winner and loser are never stretched to one another's shape.
 ///
 /// The filter is the triangle whose width grows with the reduction (Pillow's antialiased bilinear); the
@@ -70,9 +70,9 @@ impl Framing {
 /// within one rounding step.
 ///
 /// # Panics
-/// If the image or the frame is empty.
-pub fn framed(image: &RgbImage, frame: Size, crop: Crop) -> RgbImage {
-    let Framing { width, height, left, top } = Framing::of(image.dimensions(), frame, crop);
+/// If the image or the target is empty.
+pub fn resize_and_crop(image: &RgbImage, target: Size, crop: Crop) -> RgbImage {
+    let ResizeCrop { width, height, left, top } = ResizeCrop::of(image.dimensions(), target, crop);
     // Cut before resizing is not the same at the edges, so resize whole, but only if there is something to do.
     let resized;
     let resized = if (width, height) == image.dimensions() {
@@ -81,7 +81,7 @@ pub fn framed(image: &RgbImage, frame: Size, crop: Crop) -> RgbImage {
         resized = resize(image, width, height);
         &resized
     };
-    imageops::crop_imm(resized, left, top, frame.0, frame.1).to_image()
+    imageops::crop_imm(resized, left, top, target.0, target.1).to_image()
 }
 
 fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
@@ -94,8 +94,8 @@ fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     RgbImage::from_raw(width, height, resized.into_vec()).expect("three bytes a pixel")
 }
 
-/// Mirrors left and right.
-pub fn flip(image: &RgbImage) -> RgbImage {
+/// Flips left and right.
+pub fn hflip(image: &RgbImage) -> RgbImage {
     imageops::flip_horizontal(image)
 }
 
@@ -151,20 +151,20 @@ mod tests {
     proptest! {
         #[test]
         fn the_square_has_the_asked_size(width in 1u32..40, height in 1u32..40, resolution in 1u32..40) {
-            let square = framed(&RgbImage::new(width, height), (resolution, resolution), Crop::Center);
+            let square = resize_and_crop(&RgbImage::new(width, height), (resolution, resolution), Crop::Center);
             prop_assert_eq!(square.dimensions(), (resolution, resolution));
         }
 
         #[test]
-        fn a_frame_is_covered_just_so(size in (1u32..90, 1u32..90), frame in (1u32..90, 1u32..90), across in 0.0..1.0, down in 0.0..1.0) {
-            let Framing { width, height, left, top } = Framing::of(size, frame, Crop::At(across, down));
-            prop_assert!(width == frame.0 || height == frame.1);
-            prop_assert!(left + frame.0 <= width && top + frame.1 <= height);
+        fn the_target_is_covered_just_so(size in (1u32..90, 1u32..90), target in (1u32..90, 1u32..90), across in 0.0..1.0, down in 0.0..1.0) {
+            let ResizeCrop { width, height, left, top } = ResizeCrop::of(size, target, Crop::At(across, down));
+            prop_assert!(width == target.0 || height == target.1);
+            prop_assert!(left + target.0 <= width && top + target.1 <= height);
         }
 
         #[test]
         fn one_color_stays_one_color(width in 1u32..40, height in 1u32..40, resolution in 1u32..40, color: [u8; 3]) {
-            let square = framed(&RgbImage::from_pixel(width, height, image::Rgb(color)), (resolution, resolution), Crop::Center);
+            let square = resize_and_crop(&RgbImage::from_pixel(width, height, image::Rgb(color)), (resolution, resolution), Crop::Center);
             prop_assert!(square.pixels().all(|pixel| pixel.0 == color));
         }
 
@@ -197,13 +197,13 @@ mod tests {
     fn a_square_of_the_right_size_is_untouched() {
         let image = test_card();
         let square = imageops::crop_imm(&image, 0, 0, 5, 5).to_image();
-        assert_eq!(framed(&square, (5, 5), Crop::Center), square);
+        assert_eq!(resize_and_crop(&square, (5, 5), Crop::Center), square);
     }
 
     #[test]
     fn the_crop_is_the_middle_with_halves_to_even() {
         // 7 x 5: one column goes on each side
-        let square = framed(&test_card(), (5, 5), Crop::Center);
+        let square = resize_and_crop(&test_card(), (5, 5), Crop::Center);
         assert_eq!(square.get_pixel(0, 0), test_card().get_pixel(1, 0));
         assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(half_to_even), [0, 0, 1, 2, 2, 2, 3, 4]);
     }
@@ -211,9 +211,9 @@ mod tests {
     #[test]
     fn flipping_twice_is_nothing() {
         let image = test_card();
-        assert_ne!(flip(&image), image);
-        assert_eq!(flip(&flip(&image)), image);
-        assert_eq!(flip(&image).get_pixel(0, 3), image.get_pixel(6, 3));
+        assert_ne!(hflip(&image), image);
+        assert_eq!(hflip(&hflip(&image)), image);
+        assert_eq!(hflip(&image).get_pixel(0, 3), image.get_pixel(6, 3));
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn reducing_agrees_with_pillow_within_one() {
-        let ours = framed(&test_card(), (3, 3), Crop::Center);
+        let ours = resize_and_crop(&test_card(), (3, 3), Crop::Center);
         for (i, (ours, theirs)) in ours.as_raw().iter().zip(REDUCED).enumerate() {
             assert!(ours.abs_diff(theirs) <= 1, "value {i}: {ours} for {theirs}");
         }

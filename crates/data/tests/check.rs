@@ -36,13 +36,13 @@ fn findings(set: &Set, settings: &Settings) -> Vec<Value> {
     check_into(&out, &open(set.path()).unwrap(), settings).1.split_off(1)
 }
 
-/// Which checks found something in which rows and halves.
+/// Which checks found something in which rows and sides.
 fn found(findings: &[Value]) -> Vec<(u64, &str, Option<&str>)> {
     let of = |line: &'_ Value| line["row"].as_u64().unwrap();
     findings
         .iter()
         .filter(|line| !line["row"].is_null())
-        .map(|line| (of(line), line["check"].as_str().unwrap(), line["half"].as_str()))
+        .map(|line| (of(line), line["check"].as_str().unwrap(), line["side"].as_str()))
         .collect()
 }
 
@@ -85,7 +85,7 @@ fn broken() -> Set {
 }
 
 #[test]
-fn each_defect_is_found_in_its_row_and_half() {
+fn each_defect_is_found_in_its_row_and_side() {
     let lines = findings(&broken(), &settings());
     assert_eq!(
         found(&lines),
@@ -94,8 +94,8 @@ fn each_defect_is_found_in_its_row_and_half() {
             (2, "bad-row", None),
             (3, "missing-image", None),
             (4, "bad-image", Some("winner")),
-            (5, "identical-halves", None),
-            (6, "near-identical-halves", None),
+            (5, "identical-images", None),
+            (6, "near-identical-images", None),
             (7, "exif-orientation", Some("winner")),
             (8, "aspect-mismatch", None),
             (9, "size-mismatch", None),
@@ -237,7 +237,7 @@ fn what_is_excluded_is_no_error_any_more() {
     let again = tempfile::tempdir().unwrap();
     let (after, lines) = check_into(&again, &pairs, &settings());
     assert_eq!((after.n(Severity::Error), after.n_usable), (0, after.n_pairs));
-    for gone in [Kind::BadImage, Kind::IdenticalHalves, Kind::Contradiction, Kind::DuplicatePair] {
+    for gone in [Kind::BadImage, Kind::IdenticalImages, Kind::Contradiction, Kind::DuplicatePair] {
         assert_eq!(after.rows[gone as usize], 0);
     }
     assert_eq!((after.rows[Kind::Excluded as usize], after.rows[Kind::Tie as usize]), (6, 1));

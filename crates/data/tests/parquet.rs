@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use support::{open_mapped, pairs, png, skipped};
 use tastemaker_data::formats::{open, open_at, read_texts};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::{DataError, Half, PairSource, Reason};
+use tastemaker_data::{DataError, PairSource, Reason, Side};
 use tastemaker_store::StoreError;
 use tastemaker_store::tree::{Blob, Entry, LocalTree, Location, Tree};
 
@@ -39,7 +39,7 @@ fn tables_of_the_published_packages_are_read_as_they_read_them() {
         let set = open(golden().join(format!("{name}.parquet"))).unwrap();
         let mut found: Vec<(u64, Value)> = (0..set.len())
             .map(|at| {
-                let [winner, loser] = Half::BOTH.map(|half| sha(&set.encoded(at, half).unwrap()));
+                let [winner, loser] = Side::BOTH.map(|side| sha(&set.encoded(at, side).unwrap()));
                 let mut row =
                     serde_json::json!({"winner": winner, "loser": loser, "caption": set.caption(at)});
                 if let Some(found) = set.soft_label(at) {
@@ -170,7 +170,7 @@ fn shards_are_one_set_and_rows_are_counted_through() {
     assert_eq!(set.len(), 10);
     assert_eq!(pairs(&set)[6], (6, 32, 33, "caption 31"));
     assert_eq!(set.place(set.id(6)), "row 2 of data/train-00001-of-00002.parquet");
-    let file = set.file(6, Half::Loser).display().to_string();
+    let file = set.file(6, Side::Loser).display().to_string();
     assert!(file.ends_with("data/train-00001-of-00002.parquet, row 2, rejected"), "{file}");
 }
 
@@ -235,7 +235,7 @@ fn a_file_cut_anywhere_or_with_a_byte_changed_is_an_error_and_no_panic() {
     let path = folder.path().join("x.parquet");
     let read = || {
         let set = open(&path)?;
-        (0..set.len()).try_for_each(|at| set.encoded(at, Half::Winner).map(|_| ()))
+        (0..set.len()).try_for_each(|at| set.encoded(at, Side::Winner).map(|_| ()))
     };
     for cut in (0..whole.len()).step_by(97) {
         fs::write(&path, &whole[..cut]).unwrap();
@@ -357,8 +357,8 @@ fn opening_reads_no_images_and_a_pass_by_many_threads_reads_each_once() {
                     if at >= set.len() {
                         return;
                     }
-                    for half in Half::BOTH {
-                        assert_eq!(set.encoded(at, half).unwrap().len(), 20_000);
+                    for side in Side::BOTH {
+                        assert_eq!(set.encoded(at, side).unwrap().len(), 20_000);
                     }
                 }
             });
@@ -373,7 +373,7 @@ fn any_order_gives_the_same_images() {
     let folder = tempfile::tempdir().unwrap();
     large(folder.path());
     let set = open(folder.path()).unwrap();
-    let hash = |at: usize| Half::BOTH.map(|half| sha(&set.encoded(at, half).unwrap()));
+    let hash = |at: usize| Side::BOTH.map(|side| sha(&set.encoded(at, side).unwrap()));
     let forwards: Vec<_> = (0..set.len()).map(hash).collect();
     for at in [599, 0, 399, 400, 401, 7, 598, 128, 127, 3] {
         assert_eq!(hash(at), forwards[at], "{at}");

@@ -88,7 +88,7 @@ fn rows_are_counted_through_files_and_bad_ones_skipped() {
     assert_eq!(pairs(&set), [(0, 1, 2, "a"), (3, 2, 1, "c")]);
     assert_eq!(skipped(&set), [(1, Reason::MissingImage), (2, Reason::BadRow)]);
     assert_eq!(set.place(set.id(1)), "row 1 of data/b.tar");
-    assert!(set.file(1, tastemaker_data::Half::Winner).ends_with("data/b.tar/0.winner.png"));
+    assert!(set.file(1, tastemaker_data::Side::Winner).ends_with("data/b.tar/0.winner.png"));
 }
 
 #[test]

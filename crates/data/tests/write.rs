@@ -10,7 +10,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use tastemaker_data::formats::{Columns, OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value, WRITERS, jsonl, pick_a_pic};
-use tastemaker_data::{Half, PairSource};
+use tastemaker_data::{PairSource, Side};
 use tastemaker_store::tree::Location;
 
 fn golden(name: &str) -> PathBuf {
@@ -29,7 +29,7 @@ type Contents<'a> = (&'a str, [Vec<u8>; 2], Option<f64>);
 
 /// Those of every pair.
 fn contents(set: &PairSet) -> Vec<Contents<'_>> {
-    let images = |at| Half::BOTH.map(|half| set.encoded(at, half).unwrap());
+    let images = |at| Side::BOTH.map(|side| set.encoded(at, side).unwrap());
     (0..set.len()).map(|at| (set.caption(at), images(at), set.soft_label(at))).collect()
 }
 
@@ -102,12 +102,12 @@ fn rows_keep_their_labels_and_whatever_else_is_known() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     let set = open(&path).unwrap();
     assert_eq!((set.len(), set.n_ties()), (1, 2));
-    assert_eq!(set.encoded(0, Half::Winner).unwrap(), png(2));
+    assert_eq!(set.encoded(0, Side::Winner).unwrap(), png(2));
     let named =
         Columns { score_0: Some("a:b_0".into()), score_1: Some("a:b_1".into()), ..Columns::default() };
     let settings = OpenSettings { columns: named, ties: true, ..OpenSettings::default() };
     let set = open_with(&Location::local(&path).unwrap(), &settings).unwrap();
     assert_eq!((0..3).map(|at| set.is_tie(at)).collect::<Vec<_>>(), [false, true, true]);
     assert!((set.soft_label(0).unwrap() - 0.880_797).abs() < 1e-6);
-    assert_eq!(set.encoded(2, Half::Winner).unwrap(), png(1), "a tie stands as it is listed");
+    assert_eq!(set.encoded(2, Side::Winner).unwrap(), png(1), "a tie stands as it is listed");
 }

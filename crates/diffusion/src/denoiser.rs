@@ -19,7 +19,7 @@ pub struct Posterior {
     /// Mean, `[b, c, h, w]` f32.
     pub mean: Tensor,
     /// Standard deviation, `[b, c, h, w]` f32.
-    pub deviation: Tensor,
+    pub std: Tensor,
 }
 
 /// A network pair that moves images into latent space and back. The scaling factor stays inside.

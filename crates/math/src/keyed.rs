@@ -104,7 +104,7 @@ impl Keyed {
     }
 
     /// `true` with the given probability.
-    pub fn chance(&mut self, probability: f64) -> bool {
+    pub fn bernoulli(&mut self, probability: f64) -> bool {
         self.uniform() < probability
     }
 

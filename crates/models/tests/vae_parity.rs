@@ -52,7 +52,7 @@ fn latents_carry_the_scaling_factor() {
     let (tolerance, factor) = (golden.tolerance("output"), vae.config().scaling_factor);
     let posterior = vae.encode(&golden.tensor("image"));
     assert_close(&posterior.mean, &(golden.tensor("mean") * factor), tolerance, "mean");
-    assert_close(&posterior.deviation, &(golden.tensor("std") * factor), tolerance, "deviation");
+    assert_close(&posterior.std, &(golden.tensor("std") * factor), tolerance, "std");
     let decoded = vae.decode(&(golden.tensor("latent") * factor));
     assert_close(&decoded, &golden.tensor("decoded"), tolerance, "decoded");
 }

@@ -76,7 +76,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let copy = if needs_copy { n_weights * compute } else { 0 };
 
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
-    let rows = u64::from(plan.train.train_batch_size) * halves(&objective);
+    let rows = u64::from(plan.train.train_batch_size) * sides(&objective);
     let keeping = if plan.train.gradient_checkpointing { Keeping::Inputs } else { Keeping::Everything };
     let kept = config.kept_for_backward((side, side), N_TOKENS, learning, keeping);
     let average = if plan.train.ema_decay.is_some() { AVERAGE } else { 0 };
@@ -104,7 +104,7 @@ fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, c
     2 * 2 * flips * latents + (N_TOKENS * config.cross_attention_dim as u64 + pooled) * compute
 }
 
-fn halves(objective: &Objective) -> u64 {
+fn sides(objective: &Objective) -> u64 {
     if objective.needs().loser && !objective.is_unpaired() { 2 } else { 1 }
 }
 

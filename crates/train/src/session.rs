@@ -156,7 +156,7 @@ pub fn train(
         bank: bank.as_ref(),
         ranks,
     };
-    let making = Making { chance: cache::chance(&plan), with_losers: order.with_losers, device };
+    let making = Making { augmentation: cache::augmentation(&plan), with_losers: order.with_losers, device };
     let save_in = |path: &Path| {
         save(&folder, &networks.learned().collect::<Vec<_>>(), &networks.shapes, &plan, &schedule, path)
     };

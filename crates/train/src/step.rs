@@ -85,7 +85,7 @@ impl PairRecord {
     }
 }
 
-/// What chance decides about a micro-batch.
+/// What is drawn for a micro-batch.
 #[derive(Debug)]
 pub struct Draws {
     /// Timestep of each pair.
@@ -94,7 +94,7 @@ pub struct Draws {
     pub noise: Noise,
 }
 
-/// A corruption with nothing left to chance.
+/// A corruption without anything random.
 #[derive(Debug)]
 pub enum Noise {
     /// Unit gaussians of each pair, `[n, c, h, w]`, shared by winner and loser.
@@ -301,8 +301,8 @@ fn mean_squares(residuals: &Tensor) -> Tensor {
 
 /// Mean over elements of winner's times loser's residual, of each pair. Rows are winners, then losers.
 fn products(residuals: &Tensor) -> Vec<f64> {
-    let halves = residuals.chunk(2, 0);
-    to_host(&(&halves[0] * &halves[1]).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float))
+    let sides = residuals.chunk(2, 0);
+    to_host(&(&sides[0] * &sides[1]).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float))
 }
 
 /// Mean over images of reference minus policy error, at least 0; pairs are those of the reference and of the policy.

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{Rgb, RgbImage};
 use std::sync::Arc;
-use tastemaker_data::buckets::{BucketSettings, Frames};
+use tastemaker_data::buckets::{BucketSettings, BucketResolutions};
 use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, TextKey};
-use tastemaker_data::{DataError, Half, InMemoryPairs, Label, PairId, PairSource, Ranking};
+use tastemaker_data::{DataError, Side, InMemoryPairs, Label, PairId, PairSource, Ranking};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
@@ -22,7 +22,7 @@ use tastemaker_train::TrainError;
 use tastemaker_train::data::encode::{
     CachingSettings, Captions, Subject, cache_pairs, cache_text, missing_pairs, missing_text,
 };
-use tastemaker_train::data::{Batch, Chance, Use};
+use tastemaker_train::data::{Batch, Augmentation, Use};
 use tastemaker_train::data::{CachedPairs, LivePairs, LiveSettings, Making, Pairs, Told};
 use tch::{Device, Kind, Tensor};
 
@@ -38,7 +38,7 @@ impl LatentVae for Plain {
         self.batches.lock().unwrap().push(images.size()[0]);
         // Spoils what is brightest, so that one image of a batch is hit and not the others.
         let mean = if self.spoils { images / images.lt(0.9).to_kind(Kind::Float) } else { images.copy() };
-        Posterior { deviation: mean.abs() * 0.1, mean }
+        Posterior { std: mean.abs() * 0.1, mean }
     }
 
     fn decode(&self, latents: &Tensor) -> Tensor {
@@ -82,13 +82,13 @@ fn text(sdxl: bool) -> TextEncoders {
     Model::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap()
 }
 
-fn key(source: &dyn PairSource, flipped: bool, batch_size: usize) -> Key {
+fn key(source: &dyn PairSource, hflip: bool, batch_size: usize) -> Key {
     Key {
         format: Key::FORMAT,
         pairs: "00".repeat(32),
         n_pairs: source.len() as u64,
-        frames: Frames { resolution: 16, buckets: None },
-        flipped,
+        images: BucketResolutions { resolution: 16, buckets: None },
+        hflip,
         latents: LatentKey { vae: "11".repeat(32), batch_size, dtype: Element::Float32 },
         text: Some(TextKey { encoders: "22".repeat(32), dtype: Element::Float32 }),
     }
@@ -135,8 +135,8 @@ fn live<'a>(
     n_workers: usize,
 ) -> LivePairs<'a, Plain> {
     let settings = LiveSettings {
-        frames: key.frames.clone(),
-        flips: key.flipped,
+        resolutions: key.images.clone(),
+        random_hflip: key.hflip,
         random_crop: false,
         time_ids,
         batch_size: 3,
@@ -146,7 +146,7 @@ fn live<'a>(
 }
 
 fn making(joint: bool) -> Making {
-    Making { chance: Chance { seed: 3, joint }, with_losers: true, device: Device::Cpu }
+    Making { augmentation: Augmentation { seed: 3, joint }, with_losers: true, device: Device::Cpu }
 }
 
 fn batch(pairs: &dyn Pairs, uses: &[Use], joint: bool) -> Batch {
@@ -194,9 +194,9 @@ impl PairSource for Singles {
         self.pairs.len()
     }
 
-    fn image(&self, position: usize, half: Half) -> Result<RgbImage, DataError> {
+    fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError> {
         self.n_decoded.fetch_add(1, Ordering::Relaxed);
-        self.pairs.image(position, half)
+        self.pairs.image(position, side)
     }
 
     fn caption(&self, position: usize) -> &str {
@@ -224,7 +224,7 @@ fn a_single_image_is_decoded_and_encoded_once_from_the_cache_and_from_pixels_ali
     let source = Singles { pairs, n_decoded: AtomicUsize::new(0) };
     let (folder, vae) = (tempfile::tempdir().unwrap(), Plain::default());
     let mut key = key(&source, true, 4);
-    key.frames.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
+    key.images.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
     let cache = make(folder.path(), &key, &source, &vae, Some(&text(false)), settings(2, (0, 1))).unwrap();
     // As they are and flipped.
     assert_eq!(vae.batches.lock().unwrap().iter().sum::<i64>(), 2 * 10);
@@ -245,7 +245,7 @@ fn a_single_image_is_decoded_and_encoded_once_from_the_cache_and_from_pixels_ali
 fn one_worker_and_four_shares_and_stops_give_the_same_bytes() {
     let (source, text) = (many(600), text(false));
     let mut key = key(&source, true, 5);
-    key.frames.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
+    key.images.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
     let whole = tempfile::tempdir().unwrap();
     make(whole.path(), &key, &source, &Plain::default(), Some(&text), settings(1, (0, 1))).unwrap();
     let wanted = files(whole.path());
@@ -317,10 +317,10 @@ fn a_stale_cache_is_refused_with_the_reason() {
     let key = key(&source, false, 8);
     make(folder.path(), &key, &source, &Plain::default(), Some(&text(false)), settings(1, (0, 1))).unwrap();
     let mut other = key.clone();
-    other.frames.resolution = 24;
+    other.images.resolution = 24;
     other.latents.vae = "33".repeat(32);
     let error = CacheFolder::open(folder.path(), &other).unwrap_err().to_string();
-    assert!(error.contains("frames.resolution is 16 there and 24 here"), "{error}");
+    assert!(error.contains("images.resolution is 16 there and 24 here"), "{error}");
     assert!(error.contains("latents.vae is"), "{error}");
     let error = CacheFolder::open(env!("CARGO_MANIFEST_DIR"), &key).unwrap_err().to_string();
     assert!(error.contains("an empty folder, or a cache with its key.json"), "{error}");
@@ -331,19 +331,19 @@ fn the_cache_and_pixels_give_the_same_batches_whatever_the_number_of_workers() {
     for sdxl in [false, true] {
         let (folder, source) = (tempfile::tempdir().unwrap(), many(60));
         let mut key = key(&source, true, 4);
-        key.frames.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
+        key.images.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
         let time_ids = sdxl.then_some(TimeIds::Real);
         let cache =
             make(folder.path(), &key, &source, &Plain::default(), Some(&text(sdxl)), settings(2, (0, 1)))
                 .unwrap();
         let cached = open(&cache, &key, &source, time_ids);
         let [one, four] = [1, 4].map(|n_workers| live(&source, &key, sdxl, time_ids, n_workers));
-        let mut n_frames = std::collections::BTreeSet::new();
+        let mut resolutions = std::collections::BTreeSet::new();
         for index in 0..60 {
-            assert_eq!(cached.frame(index), one.frame(index));
-            n_frames.insert(cached.frame(index));
+            assert_eq!(cached.resolution(index), one.resolution(index));
+            resolutions.insert(cached.resolution(index));
             let same: Vec<usize> =
-                (0..60).filter(|&i| cached.frame(i) == cached.frame(index)).take(5).collect();
+                (0..60).filter(|&i| cached.resolution(i) == cached.resolution(index)).take(5).collect();
             let uses = uses(same.iter().flat_map(|&i| [(i, index as u64), (i, 7)]));
             for joint in [false, true] {
                 let [cached, one, four] =
@@ -365,7 +365,7 @@ fn the_cache_and_pixels_give_the_same_batches_whatever_the_number_of_workers() {
                 assert_eq!(told(&cached).is_some(), sdxl);
             }
         }
-        assert!(n_frames.len() > 1, "{n_frames:?}");
+        assert!(resolutions.len() > 1, "{resolutions:?}");
     }
 }
 
@@ -420,8 +420,8 @@ fn a_draw_does_not_depend_on_the_batch_it_is_in() {
     let whole = batch(&pairs, &uses, false).latents;
     for (i, used) in uses.iter().enumerate() {
         let alone = batch(&pairs, std::slice::from_ref(used), false).latents;
-        for half in 0..2 {
-            assert!(alone.get(half).equal(&whole.get(half * 6 + i as i64)), "use {i}, half {half}");
+        for side in 0..2 {
+            assert!(alone.get(side).equal(&whole.get(side * 6 + i as i64)), "use {i}, side {side}");
         }
     }
 }
@@ -432,8 +432,8 @@ fn random_crops_are_drawn_per_use_and_shared_where_that_is_asked_for() {
     let source =
         InMemoryPairs::new(images, vec![Ranking { winner: 0, loser: 1, caption: "x".into() }]).unwrap();
     let settings = LiveSettings {
-        frames: Frames { resolution: 16, buckets: None },
-        flips: false,
+        resolutions: BucketResolutions { resolution: 16, buckets: None },
+        random_hflip: false,
         random_crop: true,
         time_ids: Some(TimeIds::Real),
         batch_size: 8,

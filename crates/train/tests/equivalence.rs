@@ -1,4 +1,4 @@
-//! What a training step guarantees whatever the method: where it starts, what the halves of a pair share, and that how a
+//! What a training step guarantees whatever the method: where it starts, what the sides of a pair share, and that how a
 //! batch is cut does not matter.
 
 mod common;
@@ -98,7 +98,7 @@ fn methods_that_do_not_compare_never_ask_for_a_reference() {
         let (pairing, objective) = (Pairing::adapted(Precision::F32), method(name));
         let engine = engine(&pairing.policy.unet, &Reference::None, &objective, &schedule);
         let batch = batch(&pairs, &uses(&[0, 1], 0), &objective);
-        assert_eq!(batch.latents.size()[0], 2 * batch.halves() as i64);
+        assert_eq!(batch.latents.size()[0], 2 * batch.sides() as i64);
         let records = engine.accumulate(&batch, 2);
         assert!(records.iter().all(|r| r.reference.is_none() && r.is_finite()));
         let gradients = take_gradients(&pairing.policy.trainable);
@@ -176,8 +176,8 @@ impl Denoiser for Recorder<'_> {
 #[test]
 fn winner_and_loser_share_noise_timestep_and_caption_and_so_do_policy_and_reference() {
     let mut pairs = pairs();
-    pairs.images.deviation = pairs.images.deviation.zeros_like();
-    // A pair of one image with itself: its halves differ in nothing but what is drawn for them.
+    pairs.images.std = pairs.images.std.zeros_like();
+    // A pair of one image with itself: its sides differ in nothing but what is drawn for them.
     pairs.pairs.iter_mut().for_each(|pair| *pair = EncodedPair { loser: pair.winner, ..*pair });
     let (pairing, objective, schedule) = (Pairing::full(Precision::F32), method("diffusion-dpo"), schedule());
     let frozen = frozen_copy();
@@ -207,11 +207,11 @@ fn dropped_captions_are_dropped_from_both_halves() {
     let pairs = pairs();
     let uses: Vec<Use> = (0..3).map(|index| Use { index, draw: 0, drop_caption: index != 1 }).collect();
     let hidden = pairs.made(&uses, &making(true)).conditioning.hidden;
-    let half = Tensor::stack(
+    let side = Tensor::stack(
         &[pairs.empty.hidden.get(0), pairs.captions.hidden.get(1), pairs.empty.hidden.get(0)],
         0,
     );
-    assert!(hidden.equal(&Tensor::cat(&[&half, &half], 0)));
+    assert!(hidden.equal(&Tensor::cat(&[&side, &side], 0)));
 }
 
 #[test]

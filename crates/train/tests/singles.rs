@@ -11,7 +11,7 @@ use common::{Pairing, assert_identical, pairs, plan, train_labeled, weights};
 use image::RgbImage;
 use serde_json::Value;
 use tastemaker_data::split::Split;
-use tastemaker_data::{self as data, DataError, Half, InMemoryPairs, PairId, PairSource, Ranking};
+use tastemaker_data::{self as data, DataError, InMemoryPairs, PairId, PairSource, Ranking, Side};
 use tastemaker_math::objectives::Label;
 use tastemaker_run::{Event, Probe, Step};
 use tastemaker_torch::Precision;
@@ -123,8 +123,8 @@ impl PairSource for Singles {
         self.0.len()
     }
 
-    fn image(&self, position: usize, half: Half) -> Result<RgbImage, DataError> {
-        self.0.image(position, half)
+    fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError> {
+        self.0.image(position, side)
     }
 
     fn caption(&self, position: usize) -> &str {

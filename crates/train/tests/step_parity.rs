@@ -24,7 +24,7 @@ use tch::{Kind, Tensor};
 
 const N_PAIRS: usize = 4;
 
-/// What all methods are given: the pairs, and what chance decided about them.
+/// What all methods are given: the pairs, and what was drawn for them.
 struct Given {
     tensors: BTreeMap<String, Tensor>,
 }

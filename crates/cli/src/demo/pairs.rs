@@ -32,7 +32,7 @@ pub fn write(folder: &Path, preferences: &[Preference], seed: u64) -> Result<usi
     let mut lines = String::new();
     for (row, preference) in preferences.iter().enumerate() {
         let (winner, loser) = (save(&preference.winner)?, save(&preference.loser)?);
-        let winner_first = Keyed::new(seed, Stream::Data, row as u64, 2).chance(0.5);
+        let winner_first = Keyed::new(seed, Stream::Data, row as u64, 2).bernoulli(0.5);
         let (first, second) = if winner_first { (&winner, &loser) } else { (&loser, &winner) };
         let line = serde_json::json!({
             "image_0": first, "image_1": second, "prompt": preference.caption,

@@ -21,7 +21,7 @@ use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_models::vae::{Vae, VaeConfig};
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
-use tastemaker_train::data::{Chance, Use};
+use tastemaker_train::data::{Augmentation, Use};
 use tastemaker_train::data::{EncodedPair, EncodedPairs, Making};
 use tastemaker_train::pretrain::{LoopSettings, Progress, contrastive_loss, run, vae_loss};
 use tastemaker_train::reference::Reference;
@@ -228,8 +228,8 @@ fn vae(args: &PretrainArgs, art: &Art) -> Result<()> {
 /// Posteriors of many images, a few at a time.
 fn encode_in_parts(vae: &Vae, images: &Tensor) -> Posterior {
     let parts = images.split(64, 0).into_iter().map(|part| tch::no_grad(|| vae.encode(&part)));
-    let (means, deviations): (Vec<_>, Vec<_>) = parts.map(|p| (p.mean, p.deviation)).unzip();
-    Posterior { mean: Tensor::cat(&means, 0), deviation: Tensor::cat(&deviations, 0) }
+    let (means, stds): (Vec<_>, Vec<_>) = parts.map(|p| (p.mean, p.std)).unzip();
+    Posterior { mean: Tensor::cat(&means, 0), std: Tensor::cat(&stds, 0) }
 }
 
 /// Starts the posterior's log variance at -4: a fresh encoder's latents would drown in noise of unit deviation.
@@ -319,15 +319,15 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
         timesteps: Timesteps::All,
         seed: args.seed,
     };
-    let chance = Chance { seed: args.seed, joint: false };
-    let making = Making { chance, with_losers: false, device: Device::Cpu };
+    let augmentation = Augmentation { seed: args.seed, joint: false };
+    let making = Making { augmentation, with_losers: false, device: Device::Cpu };
     let backward = |step: u64| {
         let uses: Vec<Use> = rows(args.seed, step, args.batch_size(), encoded.pairs.len())
             .into_iter()
             .enumerate()
             .map(|(slot, row)| {
                 let draw = step * args.batch_size() as u64 + slot as u64;
-                let drop_caption = Keyed::new(args.seed, Stream::CaptionDropout, draw, 0).chance(0.1);
+                let drop_caption = Keyed::new(args.seed, Stream::CaptionDropout, draw, 0).bernoulli(0.1);
                 Use { index: row as usize, draw, drop_caption }
             })
             .collect();
@@ -348,7 +348,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     let vae = Vae::new(weights.root(), vae_config, Precision::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let images = images(art, styles);
-    let Posterior { mean, deviation } = encode_in_parts(&vae, &images);
+    let Posterior { mean, std } = encode_in_parts(&vae, &images);
 
     let folder = args.model.join("text_encoder");
     let tokenizer = ClipTokenizer::from_folder(args.tokenizer.as_path())?;
@@ -384,8 +384,8 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
         }
     }
     Ok(EncodedPairs {
-        images: Posterior { mean, deviation },
-        flipped: false,
+        images: Posterior { mean, std },
+        hflip: false,
         captions: encode(&prompts),
         empty: encode(&[String::new()]),
         pairs,

@@ -70,7 +70,7 @@ impl CacheFolder {
         atomic::create_folder(path)?;
         let key_file = path.join(KEY);
         if key_file.is_file() {
-            let there: Key = serde_json::from_value(json::read(&key_file)?)
+            let there = Key::parse(json::read(&key_file)?)
                 .map_err(|source| StoreError::Json { path: key_file, source })?;
             let differences = Key::differences(&there, key);
             if !differences.is_empty() {
@@ -79,7 +79,7 @@ impl CacheFolder {
         } else {
             let entries = fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))?;
             let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-            // Another process that makes a share may be writing the key at this moment.
+            // Another process that makes other shards may be writing the key at this moment.
             if let Some(foreign) = names.find(|name| name != KEY && !name.starts_with(".tmp")) {
                 let wanted = "an empty folder, or a cache with its key.json";
                 return Err(StoreError::malformed(path, format!("`{foreign}`"), wanted).into());
@@ -175,11 +175,11 @@ impl CacheFolder {
         Ok(true)
     }
 
-    /// Compares every shard of a whole cache with the index; `heard` is told after each, with the bytes so far and in all.
+    /// Compares every shard of a whole cache with the index; `on_shard` is called after each with the bytes so far and in all.
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] naming the first shard that is not what was written.
-    pub fn verify(&self, mut heard: impl FnMut(u64, u64)) -> Result<(), DataError> {
+    pub fn verify(&self, mut on_shard: impl FnMut(u64, u64)) -> Result<(), DataError> {
         let Some(index) = self.index()? else {
             return Err(DataError::DamagedCache {
                 path: self.path.clone(),
@@ -194,7 +194,7 @@ impl CacheFolder {
                 return Err(DataError::DamagedCache { path: self.path.join(file), what });
             }
             done += bytes;
-            heard(done, all);
+            on_shard(done, all);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tastemaker_store::checksum::sha256_bytes;
 
-use crate::buckets::Frames;
+use crate::buckets::BucketResolutions;
 
 /// Element type of what is stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +29,15 @@ pub struct Key {
     pub pairs: String,
     /// How many pairs it has.
     pub n_pairs: u64,
-    /// What images are cut to.
-    pub frames: Frames,
-    /// Whether flipped images are there too.
-    pub flipped: bool,
+    /// What images are resized and cropped to.
+    #[serde(alias = "frames")]
+    pub images: BucketResolutions,
+    /// Whether horizontally flipped images are there too.
+    #[serde(alias = "flipped")]
+    pub hflip: bool,
     /// How latents were made.
     pub latents: LatentKey,
-    /// How captions were encoded; `None` where their encoders learn.
+    /// How captions were encoded; `None` where their encoders are trained.
     pub text: Option<TextKey>,
 }
 
@@ -62,12 +64,31 @@ pub struct TextKey {
 }
 
 impl Key {
-    /// Version of the layout that this code reads and writes.
-    pub const FORMAT: u32 = 1;
+    /// Version of the layout that this code writes. It reads version 1 too, which has other names for the same.
+    pub const FORMAT: u32 = 2;
 
-    /// Names the key: SHA-256 of its JSON, hexadecimal.
+    /// Reads what [`json`](Self::json) wrote, or the same of version 1.
+    ///
+    /// # Errors
+    /// [`serde_json::Error`] if it is something else.
+    pub fn parse(value: Value) -> Result<Self, serde_json::Error> {
+        let mut key: Self = serde_json::from_value(value)?;
+        if key.format == 1 {
+            key.format = Self::FORMAT;
+        }
+        Ok(key)
+    }
+
+    /// Names the key: SHA-256 of its JSON, hexadecimal. It is spelled as in version 1, so that caches named after it are found.
     pub fn digest(&self) -> String {
-        sha256_bytes(self.json().as_bytes())
+        let Ok(Value::Object(fields)) = serde_json::to_value(self) else { return String::new() };
+        let fields = fields.into_iter().map(|(name, value)| match name.as_str() {
+            "format" => (name, 1.into()),
+            "images" => ("frames".to_owned(), value),
+            "hflip" => ("flipped".to_owned(), value),
+            _ => (name, value),
+        });
+        sha256_bytes(format!("{:#}\n", Value::Object(fields.collect())).as_bytes())
     }
 
     /// What is written to `key.json`.
@@ -76,7 +97,7 @@ impl Key {
         format!("{value:#}\n")
     }
 
-    /// Where two keys differ, in words: `frames.resolution is 512 there and 768 here`.
+    /// Where two keys differ, in words: `images.resolution is 512 there and 768 here`.
     pub fn differences(there: &Self, here: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let value = |key: &Self| serde_json::to_value(key).unwrap_or_default();
@@ -109,8 +130,8 @@ pub(super) mod tests {
             format: Key::FORMAT,
             pairs: "ab".repeat(32),
             n_pairs: 600,
-            frames: Frames { resolution: 64, buckets: None },
-            flipped: true,
+            images: BucketResolutions { resolution: 64, buckets: None },
+            hflip: true,
             latents: LatentKey { vae: "cd".repeat(32), batch_size: 8, dtype: Element::Float32 },
             text: Some(TextKey { encoders: "ef".repeat(32), dtype: Element::Bfloat16 }),
         }
@@ -118,16 +139,25 @@ pub(super) mod tests {
 
     #[test]
     fn a_key_survives_the_way_to_json_and_back() {
-        assert_eq!(serde_json::from_str::<Key>(&key().json()).unwrap(), key());
+        assert_eq!(Key::parse(serde_json::from_str(&key().json()).unwrap()).unwrap(), key());
+    }
+
+    #[test]
+    fn a_key_of_version_1_is_the_same_key_and_has_the_same_digest() {
+        let renamed =
+            [("\"format\": 2", "\"format\": 1"), ("\"images\"", "\"frames\""), ("\"hflip\"", "\"flipped\"")];
+        let old = renamed.iter().fold(key().json(), |text, (new, old)| text.replace(new, old));
+        assert_eq!(Key::parse(serde_json::from_str(&old).unwrap()).unwrap(), key());
+        assert_eq!(key().digest(), sha256_bytes(old.as_bytes()));
     }
 
     #[test]
     fn differences_are_named() {
         let mut here = key();
-        here.frames.resolution = 96;
+        here.images.resolution = 96;
         here.text = None;
         let found = Key::differences(&key(), &here);
-        assert_eq!(found[0], "frames.resolution is 64 there and 96 here");
+        assert_eq!(found[0], "images.resolution is 64 there and 96 here");
         assert!(found[1].starts_with("text is {") && found[1].ends_with("there and null here"), "{found:?}");
         assert_eq!(Key::differences(&here, &here), Vec::<String>::new());
         assert_ne!(here.digest(), key().digest());

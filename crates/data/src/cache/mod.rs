@@ -4,7 +4,7 @@
 //! files: posteriors of [`PAIRS_PER_SHARD`] pairs (`pairs-00000-<hash>.safetensors`), embeddings of [`CAPTIONS_PER_SHARD`]
 //! captions (`text-00000-<hash>.safetensors`). A shard's name ends with the first 16 digits of its SHA-256, and `index.json`,
 //! written last, lists all of them in full. What a shard holds depends on the key and its number alone, so that a build that
-//! was stopped goes on and ends with the same bytes, and processes can share the work.
+//! was stopped resumes and ends with the same bytes, and processes can share the work.
 //!
 //! Every row has a checksum (XXH3) that is compared whenever the row is used.
 

@@ -4,11 +4,13 @@
 //!
 //! | tensor | shape | holds |
 //! |---|---|---|
-//! | `entries` | `[n, 9]` I64 | per pair: width and height of its frame, rows of winner and loser, number of the caption, height, width, top and left of the winner as SDXL is told them; all -1 for a pair that is skipped |
-//! | `WxH.mean`, `WxH.deviation` | `[rows, m, c, h, w]` | posteriors of the images in frames of this size |
+//! | `entries` | `[n, 9]` I64 | per pair: width and height of its bucket resolution, rows of winner and loser, number of the caption, height, width, top and left of the winner for SDXL's micro-conditioning; all -1 for a pair that is skipped |
+//! | `WxH.mean`, `WxH.std` | `[rows, m, c, h, w]` | posteriors of the images of this resolution |
 //! | `WxH.checks` | `[rows, m]` I64 | XXH3 over mean and deviation |
 //!
 //! The metadata entry `skipped` is a JSON list of `[position in the shard, detail]`.
+//!
+//! Version 1 called the tensors of standard deviations `WxH.deviation` and the metadata entry `left_out`; both are read.
 
 use std::path::Path;
 
@@ -25,24 +27,24 @@ const COLUMNS: usize = 9;
 /// Where one image is in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// Its frame, width and height in pixels.
-    pub frame: Size,
-    /// Its row among the images in frames of this size.
+    /// Its bucket resolution, width and height in pixels.
+    pub resolution: Size,
+    /// Its row among the images of this resolution.
     pub number: u32,
 }
 
 /// A pair of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CachedPair {
-    /// The frame of both images, width and height in pixels.
-    pub frame: Size,
+    /// Bucket resolution of both images, width and height in pixels.
+    pub resolution: Size,
     /// Row of the winner.
     pub winner: u32,
     /// Row of the loser.
     pub loser: u32,
     /// Number of the caption.
     pub caption: u32,
-    /// Height, width, top and left of the winner, in pixels: its size as stored and where the frame was cut out.
+    /// Height, width, top and left of the winner, in pixels: its size as stored, and how much was cropped there.
     pub sizes: [u32; 4],
 }
 
@@ -57,11 +59,11 @@ pub struct PairShardDraft {
 
 #[derive(Debug)]
 struct Table {
-    frame: Size,
+    resolution: Size,
     /// `[m, c, h, w]`.
     shape: [usize; 4],
     mean: Vec<u8>,
-    deviation: Vec<u8>,
+    std: Vec<u8>,
     checks: Vec<i64>,
 }
 
@@ -82,26 +84,27 @@ impl PairShardDraft {
         }
     }
 
-    /// Appends the posterior of an image in a frame of this size: `[m, c, h, w]` little-endian numbers of the element type.
-    /// Images of one size get row after row.
+    /// Appends the posterior of an image of this resolution: `[m, c, h, w]` little-endian numbers of the element type.
+    /// Images of one resolution get row after row.
     ///
     /// # Panics
-    /// If images of one size differ in shape, or bytes do not fill the shape.
-    pub fn image(&mut self, frame: Size, shape: [usize; 4], mean: &[u8], deviation: &[u8]) {
-        let index = self.tables.iter().position(|table| table.frame == frame).unwrap_or_else(|| {
-            let (mean, deviation, checks) = (Vec::new(), Vec::new(), Vec::new());
-            self.tables.push(Table { frame, shape, mean, deviation, checks });
-            self.tables.len() - 1
-        });
+    /// If images of one resolution differ in shape, or bytes do not fill the shape.
+    pub fn image(&mut self, resolution: Size, shape: [usize; 4], mean: &[u8], std: &[u8]) {
+        let index =
+            self.tables.iter().position(|table| table.resolution == resolution).unwrap_or_else(|| {
+                let (mean, std, checks) = (Vec::new(), Vec::new(), Vec::new());
+                self.tables.push(Table { resolution, shape, mean, std, checks });
+                self.tables.len() - 1
+            });
         let table = &mut self.tables[index];
         let length = shape.iter().product::<usize>() * self.element.bytes();
-        assert!(table.shape == shape && mean.len() == length && deviation.len() == length, "{shape:?}");
+        assert!(table.shape == shape && mean.len() == length && std.len() == length, "{shape:?}");
         let part = length / shape[0];
-        for (mean, deviation) in mean.chunks_exact(part).zip(deviation.chunks_exact(part)) {
-            table.checks.push(checksum(&[mean, deviation]));
+        for (mean, std) in mean.chunks_exact(part).zip(std.chunks_exact(part)) {
+            table.checks.push(checksum(&[mean, std]));
         }
         table.mean.extend_from_slice(mean);
-        table.deviation.extend_from_slice(deviation);
+        table.std.extend_from_slice(std);
     }
 
     /// The shard's bytes, a pure function of what was put in.
@@ -110,12 +113,13 @@ impl PairShardDraft {
     /// [`StoreError`] never, unless there are more tensors than a header holds.
     pub fn into_bytes(self) -> Result<Vec<u8>, DataError> {
         let Self { element, entries, skipped, mut tables } = self;
-        tables.sort_by_key(|table| table.frame);
+        tables.sort_by_key(|table| table.resolution);
         let columns = entries.iter().flat_map(|entry| match entry {
             None => [-1; COLUMNS],
             Some(pair) => {
-                let CachedPair { frame, winner, loser, caption, sizes: [height, width, top, left] } = *pair;
-                [frame.0, frame.1, winner, loser, caption, height, width, top, left].map(i64::from)
+                let CachedPair { resolution, winner, loser, caption, sizes: [height, width, top, left] } =
+                    *pair;
+                [resolution.0, resolution.1, winner, loser, caption, height, width, top, left].map(i64::from)
             }
         });
         let columns = bytes_of(columns);
@@ -123,8 +127,8 @@ impl PairShardDraft {
             tables.iter().map(|table| bytes_of(table.checks.iter().copied())).collect();
         let names: Vec<[String; 3]> = tables
             .iter()
-            .map(|Table { frame: (w, h), .. }| {
-                ["mean", "deviation", "checks"].map(|part| format!("{w}x{h}.{part}"))
+            .map(|Table { resolution: (w, h), .. }| {
+                ["mean", "std", "checks"].map(|part| format!("{w}x{h}.{part}"))
             })
             .collect();
         let shapes: Vec<(Vec<usize>, Vec<usize>)> = tables
@@ -139,12 +143,12 @@ impl PairShardDraft {
         let whole = tastemaker_weights::safetensors::Dtype::I64;
         let mut views =
             vec![TensorView { name: "entries", dtype: whole, shape: &entries_shape, bytes: &columns }];
-        for (((table, [mean, deviation, check]), (shape, check_shape)), checks) in
+        for (((table, [mean, std, check]), (shape, check_shape)), checks) in
             tables.iter().zip(&names).zip(&shapes).zip(&checks)
         {
             let dtype = element.dtype();
             views.push(TensorView { name: mean, dtype, shape, bytes: &table.mean });
-            views.push(TensorView { name: deviation, dtype, shape, bytes: &table.deviation });
+            views.push(TensorView { name: std, dtype, shape, bytes: &table.std });
             views.push(TensorView { name: check, dtype: whole, shape: check_shape, bytes: checks });
         }
         let skipped = serde_json::to_string(&skipped).unwrap_or_default();
@@ -170,8 +174,8 @@ pub struct Stored<'a> {
     pub element: Element,
     /// Means.
     pub mean: &'a [u8],
-    /// Deviations.
-    pub deviation: &'a [u8],
+    /// Standard deviations.
+    pub std: &'a [u8],
 }
 
 impl PairShard {
@@ -197,8 +201,8 @@ impl PairShard {
                 return Err(malformed(path, format!("the entry {row:?}"), "numbers of rows").into());
             };
             let sizes = [*height, *width, *top, *left];
-            let (frame, winner, loser, caption) = ((*w, *h), *winner, *loser, *caption);
-            entries.push(Some(CachedPair { frame, winner, loser, caption, sizes }));
+            let (resolution, winner, loser, caption) = ((*w, *h), *winner, *loser, *caption);
+            entries.push(Some(CachedPair { resolution, winner, loser, caption, sizes }));
         }
         let named = ["skipped", "left_out"].iter().find_map(|key| file.metadata().get(*key));
         let skipped = named.map(String::as_str).unwrap_or("[]");
@@ -221,29 +225,29 @@ impl PairShard {
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] if it is not what was written.
-    pub fn image(&self, row: Row, flipped: bool) -> Result<Stored<'_>, DataError> {
-        let Row { frame: (width, height), number } = row;
+    pub fn image(&self, row: Row, hflip: bool) -> Result<Stored<'_>, DataError> {
+        let Row { resolution: (width, height), number } = row;
         let view = |part: &str| tensor(&self.file, &format!("{width}x{height}.{part}"));
-        let (mean, deviation) = (view("mean")?, view("deviation")?);
+        let (mean, std) = (view("mean")?, view("std").or_else(|_| view("deviation"))?);
         let damaged = || DataError::DamagedCache {
             path: self.file.path().to_owned(),
-            what: format!("row {number} of frames of {width} x {height}"),
+            what: format!("row {number} of the images of {width} x {height}"),
         };
         let (&[rows, m, c, h, w], Some(element)) = (mean.shape, Element::of(mean.dtype)) else {
             return Err(damaged());
         };
         let checks = table(&self.file, &format!("{width}x{height}.checks"), m)?;
-        let at = number as usize * m + usize::from(flipped);
+        let at = number as usize * m + usize::from(hflip);
         let length = c * h * w * element.bytes();
-        let same = mean.shape == deviation.shape && mean.dtype == deviation.dtype;
-        if !same || number as usize >= rows || (flipped && m < 2) || checks.len() != rows * m {
+        let same = mean.shape == std.shape && mean.dtype == std.dtype;
+        if !same || number as usize >= rows || (hflip && m < 2) || checks.len() != rows * m {
             return Err(damaged());
         }
         let part = |bytes| -> &[u8] { std::ops::Index::index(bytes, at * length..(at + 1) * length) };
-        let (mean, deviation) = (part(mean.bytes), part(deviation.bytes));
-        if checksum(&[mean, deviation]) != checks[at] {
+        let (mean, std) = (part(mean.bytes), part(std.bytes));
+        if checksum(&[mean, std]) != checks[at] {
             return Err(damaged());
         }
-        Ok(Stored { shape: [c, h, w], element, mean, deviation })
+        Ok(Stored { shape: [c, h, w], element, mean, std })
     }
 }

@@ -6,7 +6,7 @@ use super::look::caption_key;
 use super::pass::Settings;
 use crate::set::PairSet;
 use crate::split::is_held_out;
-use crate::{DataError, Half, PairSource};
+use crate::{DataError, PairSource, Side};
 
 /// No position, no number.
 const NONE: u32 = u32::MAX;
@@ -139,11 +139,11 @@ fn leaked_images(
     trained.dedup_by_key(|(hash, _)| *hash);
     for position in (0..set.len()).filter(|&position| is_held_out(position)) {
         let mut found = Vec::new();
-        for (half, hash) in Half::BOTH.into_iter().zip(pixels[position]) {
+        for (side, hash) in Side::BOTH.into_iter().zip(pixels[position]) {
             if let Ok(at) = trained.binary_search_by_key(&hash, |(hash, _)| *hash) {
                 let place = set.place(set.id(trained[at].1 as usize));
                 let detail = format!("{place} is trained on, with the same image");
-                found.push(Finding::of_pair(set, position, Kind::LeakedImage, Some(half), detail, 0.0));
+                found.push(Finding::of_pair(set, position, Kind::LeakedImage, Some(side), detail, 0.0));
             }
         }
         hear(&found)?;

@@ -65,8 +65,8 @@ pub enum Kind {
     CaptionsDiffer,
     LongCaption,
     Contradiction,
-    IdenticalHalves,
-    NearIdenticalHalves,
+    IdenticalImages,
+    NearIdenticalImages,
     DuplicatePair,
     EmptyCaption,
     LeakedCaption,
@@ -98,11 +98,16 @@ pub fn fixed_by(word: &str) -> Option<Vec<Kind>> {
         "default" => of(&[Fix::Default]),
         "all" => of(&[Fix::Default, Fix::Asked]),
         name => {
+            let name = RENAMED.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
             let check = CHECKS.iter().find(|check| check.name == name && check.fix != Fix::Never)?;
             Some(vec![check.kind])
         }
     }
 }
+
+/// Names that checks had before.
+const RENAMED: [(&str, &str); 2] =
+    [("identical-halves", "identical-images"), ("near-identical-halves", "near-identical-images")];
 
 impl From<Reason> for Kind {
     fn from(reason: Reason) -> Self {
@@ -171,10 +176,10 @@ checks! {
     Contradiction "contradiction" Warning Default
         "the same two images and caption as an earlier row, and the opposite verdict"
         "the two rows teach nothing together",
-    IdenticalHalves "identical-halves" Warning Default
+    IdenticalImages "identical-images" Warning Default
         "two images with the same pixels"
         "no preference can be learned from it",
-    NearIdenticalHalves "near-identical-halves" Warning Asked
+    NearIdenticalImages "near-identical-images" Warning Asked
         "two images that look the same, such as one image compressed twice"
         "what is learned is the trace of the compression",
     DuplicatePair "duplicate-pair" Warning Default
@@ -243,8 +248,16 @@ mod tests {
     }
 
     #[test]
-    fn whatever_leaves_a_row_out_against_its_will_is_excluded_by_default() {
+    fn whatever_skips_a_row_against_its_will_is_excluded_by_default() {
         let errors = CHECKS.iter().filter(|check| check.severity == Severity::Error);
         assert!(errors.into_iter().all(|check| check.fix == Fix::Default));
+    }
+
+    #[test]
+    fn checks_are_found_by_the_names_they_had_before() {
+        for (old, new) in RENAMED {
+            assert_eq!(fixed_by(old), fixed_by(new));
+            assert!(fixed_by(new).is_some());
+        }
     }
 }

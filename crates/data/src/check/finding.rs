@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::checks::Kind;
 use crate::set::PairSet;
-use crate::{Half, PairId, PairSource};
+use crate::{PairId, PairSource, Side};
 
 /// What a finding is about.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Finding {
     /// What the set calls the row; empty for the set.
     pub place: String,
     /// In which image, if in one.
-    pub half: Option<Half>,
+    pub side: Option<Side>,
     /// The file of that image.
     pub file: Option<PathBuf>,
     /// What was found.
@@ -45,7 +45,7 @@ impl Finding {
         set: &PairSet,
         position: usize,
         kind: Kind,
-        half: Option<Half>,
+        side: Option<Side>,
         detail: String,
         badness: f64,
     ) -> Self {
@@ -54,8 +54,8 @@ impl Finding {
             kind,
             subject: Subject::Pair(id, position),
             place: set.place(id),
-            half,
-            file: half.map(|half| set.file(position, half)),
+            side,
+            file: side.map(|side| set.file(position, side)),
             detail,
             badness,
         }
@@ -77,7 +77,7 @@ impl Serialize for Finding {
         let mut line = serializer.serialize_struct("Finding", 7)?;
         line.serialize_field("row", &self.row())?;
         line.serialize_field("place", &self.place)?;
-        line.serialize_field("half", &self.half)?;
+        line.serialize_field("side", &self.side)?;
         line.serialize_field("check", check.name)?;
         line.serialize_field("severity", check.severity.name())?;
         line.serialize_field("detail", &self.detail)?;

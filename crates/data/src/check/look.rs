@@ -9,7 +9,7 @@ use tastemaker_store::StoreError;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::set::{PairSet, decode_with_orientation};
-use crate::{DataError, Half};
+use crate::{DataError, Side};
 
 /// Side of the reduction that likeness is judged by.
 const SIDE: u32 = 32;
@@ -44,9 +44,9 @@ impl Look {
     pub fn at(
         set: &PairSet,
         position: usize,
-        half: Half,
+        side: Side,
     ) -> Result<(Result<Self, String>, Duration), DataError> {
-        let encoded = match set.encoded(position, half) {
+        let encoded = match set.encoded(position, side) {
             Ok(encoded) => encoded,
             Err(error) if is_of_one_file(&error) => return Ok((Err(in_full(&error)), Duration::ZERO)),
             Err(error) => return Err(error),

@@ -16,7 +16,7 @@ use crate::set::PairSet;
 use crate::{DataError, PairSource, exclusions};
 
 /// Version of `check.jsonl`.
-pub const CHECK_FORMAT: u32 = 1;
+pub const CHECK_FORMAT: u32 = 2;
 
 const FINDINGS: &str = "check.jsonl";
 

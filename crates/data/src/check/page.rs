@@ -6,7 +6,7 @@ use super::checks::{CHECKS, Check, Severity};
 use super::finding::Subject;
 use super::summary::{SIDES, Summary};
 use super::worst::Case;
-use crate::Half;
+use crate::Side;
 use crate::html::{base64, escape};
 
 const STYLE: &str = include_str!("style.css");
@@ -198,12 +198,12 @@ fn balance(summary: &Summary) -> String {
 fn images(cases: &[Case<'_>]) -> String {
     let case = |case: &Case<'_>| {
         let check = case.finding.kind.check();
-        let images: String = Half::BOTH
+        let images: String = Side::BOTH
             .into_iter()
             .zip(&case.thumbnails)
-            .map(|(half, jpeg)| {
-                let name = half.name();
-                let here = if case.finding.half == Some(half) { " here" } else { "" };
+            .map(|(side, jpeg)| {
+                let name = side.name();
+                let here = if case.finding.side == Some(side) { " here" } else { "" };
                 let image = match jpeg {
                     Some(jpeg) => {
                         format!("<img alt=\"{name}\" src=\"data:image/jpeg;base64,{}\">", base64(jpeg))

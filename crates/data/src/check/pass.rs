@@ -60,7 +60,7 @@ pub fn check(
         let detail =
             if out.detail.is_empty() { kind.check().what.to_owned() } else { out.detail.to_string() };
         let (subject, place) = (Subject::Skipped(out.id), set.place(out.id));
-        let found = Finding { kind, subject, place, half: None, file: None, detail, badness: 0.0 };
+        let found = Finding { kind, subject, place, side: None, file: None, detail, badness: 0.0 };
         hear(Event::Finding(&found))?;
         summary.count(&[found]);
     }

@@ -8,7 +8,7 @@ use super::checks::Kind;
 use super::finding::Finding;
 use super::look::{Look, caption_key};
 use crate::set::PairSet;
-use crate::{DataError, Half, PairSource};
+use crate::{DataError, PairSource, Side};
 
 /// Proportions that differ by more than this share are other proportions, not a rounding.
 const MAX_ASPECT_DIFFERENCE: f64 = 0.01;
@@ -34,25 +34,25 @@ pub struct Row {
 pub fn row(set: &PairSet, position: usize, resolution: u32) -> Result<Row, DataError> {
     let began = Instant::now();
     let mut findings = Vec::new();
-    let mut found = |kind, half: Option<Half>, detail: String, badness: f64| {
-        findings.push(Finding::of_pair(set, position, kind, half, detail, badness));
+    let mut found = |kind, side: Option<Side>, detail: String, badness: f64| {
+        findings.push(Finding::of_pair(set, position, kind, side, detail, badness));
     };
     let mut decoding = Duration::ZERO;
     let mut looks = Vec::with_capacity(2);
-    // The halves of a single image are that image.
-    let halves = if set.label(position).is_some() { &Half::BOTH[..1] } else { &Half::BOTH };
-    for &half in halves {
-        let (look, spent) = Look::at(set, position, half)?;
+    // The sides of a single image are that image.
+    let sides = if set.label(position).is_some() { &Side::BOTH[..1] } else { &Side::BOTH };
+    for &side in sides {
+        let (look, spent) = Look::at(set, position, side)?;
         decoding += spent;
         let look = match look {
             Ok(look) => Some(look),
             Err(problem) => {
-                found(Kind::BadImage, Some(half), problem, 0.0);
+                found(Kind::BadImage, Some(side), problem, 0.0);
                 None
             }
         };
         if let Some(look) = &look {
-            of_image(look, half, resolution, &mut found);
+            of_image(look, side, resolution, &mut found);
         }
         looks.push(look);
     }
@@ -63,11 +63,11 @@ pub fn row(set: &PairSet, position: usize, resolution: u32) -> Result<Row, DataE
         found(Kind::EmptyCaption, None, format!("the caption is {:?}", set.caption(position)), 0.0);
     }
     findings.sort_by_key(|finding| finding.kind);
-    let of_half = |i: usize| looks.get(i).and_then(Option::as_ref);
+    let of_side = |i: usize| looks.get(i).and_then(Option::as_ref);
     Ok(Row {
         findings,
-        pixels: [0, 1].map(|i| of_half(i).map_or(0, |look| look.pixels)),
-        sizes: [0, 1].map(|i| of_half(i).map(|look| look.size)),
+        pixels: [0, 1].map(|i| of_side(i).map_or(0, |look| look.pixels)),
+        sizes: [0, 1].map(|i| of_side(i).map(|look| look.size)),
         decoding,
         busy: began.elapsed(),
     })
@@ -75,19 +75,19 @@ pub fn row(set: &PairSet, position: usize, resolution: u32) -> Result<Row, DataE
 
 fn of_image(
     look: &Look,
-    half: Half,
+    side: Side,
     resolution: u32,
-    found: &mut impl FnMut(Kind, Option<Half>, String, f64),
+    found: &mut impl FnMut(Kind, Option<Side>, String, f64),
 ) {
     let (width, height) = look.size;
     let shorter = width.min(height);
     if shorter < resolution {
         let detail = format!("{width} x {height} pixels; {resolution} wanted of the shorter side");
-        found(Kind::Upscaled, Some(half), detail, f64::from(resolution) / f64::from(shorter));
+        found(Kind::Upscaled, Some(side), detail, f64::from(resolution) / f64::from(shorter));
     }
     if look.orientation != Orientation::NoTransforms {
         let detail = format!("EXIF orientation {}, and training ignores it", look.orientation.to_exif());
-        found(Kind::ExifOrientation, Some(half), detail, f64::from(look.orientation.to_exif()));
+        found(Kind::ExifOrientation, Some(side), detail, f64::from(look.orientation.to_exif()));
     }
 }
 
@@ -95,15 +95,15 @@ fn of_both(
     one_file: bool,
     winner: &Look,
     loser: &Look,
-    found: &mut impl FnMut(Kind, Option<Half>, String, f64),
+    found: &mut impl FnMut(Kind, Option<Side>, String, f64),
 ) {
     let ((winner_width, winner_height), (loser_width, loser_height)) = (winner.size, loser.size);
     if winner.size == loser.size && winner.pixels == loser.pixels {
         let detail = if one_file { "both are one image" } else { "both have the same pixels" };
-        found(Kind::IdenticalHalves, None, detail.into(), 0.0);
+        found(Kind::IdenticalImages, None, detail.into(), 0.0);
     } else if let Some(difference) = winner.likeness(loser) {
         let detail = format!("they differ by {difference:.1} of 255 on average, reduced to 32 x 32");
-        found(Kind::NearIdenticalHalves, None, detail, -difference);
+        found(Kind::NearIdenticalImages, None, detail, -difference);
     }
     if winner.size == loser.size {
         return;

@@ -184,7 +184,7 @@ pub(super) fn imbalance(summary: &Summary) -> Option<Finding> {
         100.0 * high
     );
     let (kind, subject) = (Kind::LabelImbalance, Subject::Set);
-    Some(Finding { kind, subject, place: String::new(), half: None, file: None, detail, badness: 0.0 })
+    Some(Finding { kind, subject, place: String::new(), side: None, file: None, detail, badness: 0.0 })
 }
 
 /// As the command prints it.

@@ -8,7 +8,7 @@ use image::imageops::{self, FilterType};
 use super::finding::{Finding, Subject};
 use super::summary::Summary;
 use crate::set::PairSet;
-use crate::{Half, PairSource};
+use crate::{PairSource, Side};
 
 /// Longer side of a thumbnail in pixels: sharp at twice the density of the page.
 const SIDE: u32 = 320;
@@ -37,14 +37,14 @@ pub fn cases<'a>(set: &'a PairSet, summary: &'a Summary) -> Vec<Case<'a>> {
         (n_pairs <= MOST).then(|| Case {
             finding,
             caption: Some(set.caption(position)),
-            thumbnails: Half::BOTH.map(|half| thumbnail(set, position, half)),
+            thumbnails: Side::BOTH.map(|side| thumbnail(set, position, side)),
         })
     };
     summary.worst.iter().filter_map(&mut case).collect()
 }
 
-fn thumbnail(set: &PairSet, position: usize, half: Half) -> Option<Vec<u8>> {
-    let image = set.image(position, half).ok()?;
+fn thumbnail(set: &PairSet, position: usize, side: Side) -> Option<Vec<u8>> {
+    let image = set.image(position, side).ok()?;
     let (width, height) = image.dimensions();
     let scale = f64::from(SIDE) / f64::from(width.max(height));
     let small = if scale < 1.0 {

@@ -13,12 +13,12 @@ pub const IMAGE_EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// The winners or the losers, by the name that pairs them up.
 #[derive(Default)]
-pub struct Side<'a> {
+pub struct OneSide<'a> {
     images: BTreeMap<&'a str, Vec<&'a Entry>>,
     captions: BTreeMap<&'a str, &'a Entry>,
 }
 
-impl<'a> Side<'a> {
+impl<'a> OneSide<'a> {
     /// Takes a file up if it is an image or a caption. `name` is its own, with the extension.
     pub fn take(&mut self, name: &'a str, entry: &'a Entry) {
         let Some((name, extension)) = name.rsplit_once('.') else { return };
@@ -58,8 +58,8 @@ impl<'a> Side<'a> {
 /// [`StoreError`] for a caption that cannot be read or is not UTF-8; [`DataError::Empty`] if there is no pair.
 pub fn pair_up(
     location: &Location,
-    winners: &Side<'_>,
-    losers: &Side<'_>,
+    winners: &OneSide<'_>,
+    losers: &OneSide<'_>,
     wanted: [fn(&str) -> String; 2],
 ) -> Result<PairSet, DataError> {
     let mut builder = Builder::new(location.typed());

@@ -5,7 +5,7 @@
 
 use tastemaker_store::tree::{Entry, Location};
 
-use super::by_name::{Side, pair_up};
+use super::by_name::{OneSide, pair_up};
 use crate::DataError;
 use crate::set::PairSet;
 
@@ -15,7 +15,7 @@ use crate::set::PairSet;
 /// As [`pair_up`].
 pub fn read_folders(location: &Location, entries: &[Entry]) -> Result<PairSet, DataError> {
     let side = |prefix: &str| {
-        let mut side = Side::default();
+        let mut side = OneSide::default();
         for entry in entries {
             if let Some(name) = entry.path.strip_prefix(prefix).filter(|name| !name.contains('/')) {
                 side.take(name, entry);

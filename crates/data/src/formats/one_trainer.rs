@@ -7,7 +7,7 @@
 use tastemaker_store::tree::{Entry, Location};
 
 use super::IMAGE_EXTENSIONS;
-use super::by_name::{Side, pair_up};
+use super::by_name::{OneSide, pair_up};
 use crate::DataError;
 use crate::set::PairSet;
 
@@ -30,7 +30,7 @@ pub fn is_rejected(entry: &Entry) -> bool {
 /// # Errors
 /// As [`pair_up`].
 pub fn read_one_trainer(location: &Location, entries: &[Entry]) -> Result<PairSet, DataError> {
-    let (mut winners, mut losers) = (Side::default(), Side::default());
+    let (mut winners, mut losers) = (OneSide::default(), OneSide::default());
     for entry in entries {
         let Some((name, extension)) = entry.path.rsplit_once('.') else { continue };
         if let Some(name) = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)) {

@@ -71,7 +71,7 @@ pub struct Builder {
     path: PathBuf,
     containers: Vec<Box<dyn Container>>,
     ids: Vec<u64>,
-    halves: Vec<[Spot; 2]>,
+    sides: Vec<[Spot; 2]>,
     captions: Vec<u32>,
     texts: Interned,
     /// Of each pair, where its layout lists the two images in an order.
@@ -93,7 +93,7 @@ impl Builder {
             path: path.to_path_buf(),
             containers: Vec::new(),
             ids: Vec::new(),
-            halves: Vec::new(),
+            sides: Vec::new(),
             captions: Vec::new(),
             texts: Interned::default(),
             listed_first: Vec::new(),
@@ -126,7 +126,7 @@ impl Builder {
         self.next.soft_label = Some(soft_label as f32);
     }
 
-    /// Says that the next row is a single image, which is both of its halves. Then all rows of the set are.
+    /// Says that the next row is a single image, which is both of its sides. Then all rows of the set are.
     pub fn label(&mut self, label: Label) {
         self.next.label = Some(label);
     }
@@ -152,7 +152,7 @@ impl Builder {
         self.push(id, [winner, loser], UNKNOWN);
     }
 
-    fn push(&mut self, id: PairId, halves: [Spot; 2], caption: u32) {
+    fn push(&mut self, id: PairId, sides: [Spot; 2], caption: u32) {
         let Said { listed_first, soft_label, label, tie } = mem::take(&mut self.next);
         self.ties.extend(tie.then_some(id.0));
         if soft_label.is_some() || !self.soft_labels.is_empty() {
@@ -161,7 +161,7 @@ impl Builder {
             self.soft_labels.push(soft_label.unwrap_or(f32::NAN));
         }
         self.ids.push(id.0);
-        self.halves.push(halves);
+        self.sides.push(sides);
         self.captions.push(caption);
         self.listed_first.push(listed_first);
         self.labels.extend(label);
@@ -180,7 +180,7 @@ impl Builder {
     /// [`DataError::Empty`] if no row is left, [`DataError`] if an image that may hold its prompt cannot be read.
     pub fn finish(mut self, names: Names) -> Result<PairSet, DataError> {
         self.ask_images()?;
-        let Self { path, containers, mut ids, mut halves, mut captions, texts, .. } = self;
+        let Self { path, containers, mut ids, mut sides, mut captions, texts, .. } = self;
         let (mut listed_first, mut skipped) = (self.listed_first, self.skipped);
         let (mut soft_labels, mut labels, ties) = (self.soft_labels, self.labels, self.ties);
         skipped.sort_by_key(|row| row.id);
@@ -189,18 +189,18 @@ impl Builder {
         }
         let texts = texts.into_strings();
         ids.shrink_to_fit();
-        halves.shrink_to_fit();
+        sides.shrink_to_fit();
         captions.shrink_to_fit();
         listed_first.shrink_to_fit();
         soft_labels.shrink_to_fit();
         labels.shrink_to_fit();
         let mut hash = Sha256::new();
-        for ((id, halves), caption) in ids.iter().zip(&halves).zip(&captions) {
+        for ((id, sides), caption) in ids.iter().zip(&sides).zip(&captions) {
             hash.update(id.to_le_bytes());
             let caption = texts.get(*caption as usize);
             hash.update((caption.len() as u64).to_le_bytes());
             hash.update(caption);
-            for Spot { container, item } in halves {
+            for Spot { container, item } in sides {
                 let (name, size) = containers[*container as usize].identity(*item);
                 hash.update((name.len() as u64).to_le_bytes());
                 hash.update(name.as_bytes());
@@ -214,7 +214,7 @@ impl Builder {
             names,
             containers,
             ids,
-            halves,
+            sides,
             captions,
             texts,
             listed_first,
@@ -236,7 +236,7 @@ impl Builder {
         if !self.captions.contains(&UNKNOWN) {
             return Ok(());
         }
-        let rows = mem::take(&mut self.ids).into_iter().zip(mem::take(&mut self.halves));
+        let rows = mem::take(&mut self.ids).into_iter().zip(mem::take(&mut self.sides));
         let rows = rows.zip(mem::take(&mut self.captions)).zip(mem::take(&mut self.listed_first));
         let (soft_labels, labels) = (mem::take(&mut self.soft_labels), mem::take(&mut self.labels));
         let ties = mem::take(&mut self.ties);

@@ -10,7 +10,7 @@ use super::builder::empty;
 use super::image::size_of;
 use super::{Container, Names, Spot, Strings, decode};
 use crate::transform::Size;
-use crate::{DataError, Half, Label, PairId, PairSource, Reason, Skipped};
+use crate::{DataError, Label, PairId, PairSource, Reason, Side, Skipped};
 
 /// Pairs on disk or further away, whatever layout they were read from.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct PairSet {
     pub(super) names: Names,
     pub(super) containers: Vec<Box<dyn Container>>,
     pub(super) ids: Vec<u64>,
-    pub(super) halves: Vec<[Spot; 2]>,
+    pub(super) sides: Vec<[Spot; 2]>,
     pub(super) captions: Vec<u32>,
     pub(super) texts: Strings,
     /// Of each pair, or empty in a layout without an order.
@@ -52,12 +52,12 @@ impl PairSet {
 
     /// Where the images of a pair are.
     pub fn spots(&self, position: usize) -> [Spot; 2] {
-        self.halves[position]
+        self.sides[position]
     }
 
     /// The file of an image, for people.
-    pub fn file(&self, position: usize, half: Half) -> PathBuf {
-        let (container, item) = self.container(position, half);
+    pub fn file(&self, position: usize, side: Side) -> PathBuf {
+        let (container, item) = self.container(position, side);
         container.place(item)
     }
 
@@ -70,8 +70,8 @@ impl PairSet {
     ///
     /// # Errors
     /// [`DataError`] if it cannot be read.
-    pub fn encoded(&self, position: usize, half: Half) -> Result<Vec<u8>, DataError> {
-        let (container, item) = self.container(position, half);
+    pub fn encoded(&self, position: usize, side: Side) -> Result<Vec<u8>, DataError> {
+        let (container, item) = self.container(position, side);
         container.read(item)
     }
 
@@ -97,7 +97,7 @@ impl PairSet {
         self.skipped.extend(out);
         self.skipped.sort_by_key(|row| row.id);
         retain(&mut self.ids, &keep);
-        retain(&mut self.halves, &keep);
+        retain(&mut self.sides, &keep);
         retain(&mut self.captions, &keep);
         retain(&mut self.listed_first, &keep);
         retain(&mut self.soft_labels, &keep);
@@ -108,8 +108,8 @@ impl PairSet {
         Ok(())
     }
 
-    fn container(&self, position: usize, half: Half) -> (&dyn Container, u32) {
-        let Spot { container, item } = self.halves[position][half as usize];
+    fn container(&self, position: usize, side: Side) -> (&dyn Container, u32) {
+        let Spot { container, item } = self.sides[position][side as usize];
         (self.containers[container as usize].as_ref(), item)
     }
 }
@@ -124,17 +124,17 @@ impl PairSource for PairSet {
         self.ids.len()
     }
 
-    fn image(&self, position: usize, half: Half) -> Result<RgbImage, DataError> {
-        decode(&self.encoded(position, half)?).map_err(|source| DataError::Image {
-            half,
+    fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError> {
+        decode(&self.encoded(position, side)?).map_err(|source| DataError::Image {
+            side,
             place: self.place(self.id(position)),
-            path: self.file(position, half),
+            path: self.file(position, side),
             source: Box::new(source),
         })
     }
 
-    fn size(&self, position: usize, half: Half) -> Option<Size> {
-        size_of(&self.encoded(position, half).ok()?)
+    fn size(&self, position: usize, side: Side) -> Option<Size> {
+        size_of(&self.encoded(position, side).ok()?)
     }
 
     fn caption(&self, position: usize) -> &str {

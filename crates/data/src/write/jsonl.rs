@@ -12,7 +12,7 @@ use tastemaker_store::StoreError;
 
 use super::folder::{Target, create};
 use crate::set::PairSet;
-use crate::{DataError, Half, PairSource};
+use crate::{DataError, PairSource, Side};
 
 /// Images to a folder, so that none holds too many for a file browser.
 const IMAGES: usize = 10_000;
@@ -30,13 +30,13 @@ pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<
     let mut out = BufWriter::new(create(&list)?);
     for position in 0..set.len() {
         let mut names = Vec::new();
-        for half in Half::BOTH {
-            let bytes = set.encoded(position, half)?;
+        for side in Side::BOTH {
+            let bytes = set.encoded(position, side)?;
             let name = format!(
                 "images/{:04}/{position:08}-{}.{}",
                 position / IMAGES,
-                half.name(),
-                extension(set, position, half, &bytes)?
+                side.name(),
+                extension(set, position, side, &bytes)?
             );
             let path = target.file(&name)?;
             fs::write(&path, bytes).map_err(|e| StoreError::io("write", &path, e))?;
@@ -57,13 +57,13 @@ pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<
     Ok(target.finish()?)
 }
 
-fn extension(set: &PairSet, position: usize, half: Half, bytes: &[u8]) -> Result<&'static str, DataError> {
+fn extension(set: &PairSet, position: usize, side: Side, bytes: &[u8]) -> Result<&'static str, DataError> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Png) => Ok("png"),
         Ok(ImageFormat::Jpeg) => Ok("jpg"),
         Ok(ImageFormat::WebP) => Ok("webp"),
         _ => {
-            Err(StoreError::malformed(&set.file(position, half), "no image we read", "PNG, JPEG or WebP")
+            Err(StoreError::malformed(&set.file(position, side), "no image we read", "PNG, JPEG or WebP")
                 .into())
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::folder::Target;
 use super::shards::{Further, Kind, Row, Shards, Value};
 use crate::set::PairSet;
-use crate::{DataError, Half, PairSource};
+use crate::{DataError, PairSource, Side};
 
 /// Writes `data/train-00000-of-00010.parquet` and so on. Images are written as they are stored; `jpg_0` wins in every row,
 /// with the labels 1 and 0. Soft labels, where there are any, are a column of their own.
@@ -17,7 +17,7 @@ pub fn pick_a_pic(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Re
     let columns = scored.then(|| Further::new("soft_label", Kind::Number)).into_iter().collect();
     let mut shards = Shards::begin(Target::new(folder)?, "data/", columns);
     for position in 0..set.len() {
-        let images = [set.encoded(position, Half::Winner)?, set.encoded(position, Half::Loser)?];
+        let images = [set.encoded(position, Side::Winner)?, set.encoded(position, Side::Loser)?];
         on_pair();
         shards.push(Row {
             images,

@@ -199,7 +199,7 @@ impl Shard {
                 judged.push(has_label);
                 images[0].push(first.into());
                 images[1].push(second.into());
-                (0..2).for_each(|half| labels[half].push(both[half]));
+                (0..2).for_each(|side| labels[side].push(both[side]));
                 captions.push(caption.into_bytes().into());
                 values.push(further);
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::{ImageFormat, Rgb, RgbImage};
 use tastemaker_data::formats::{Columns, OpenSettings, open_with};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::{DataError, Half, PairSource, Reason};
+use tastemaker_data::{DataError, PairSource, Reason, Side};
 use tastemaker_store::tree::Location;
 
 /// A one-color image whose shade tells which it is.
@@ -27,9 +27,9 @@ pub fn open_mapped(path: impl AsRef<Path>, mapping: &[(&str, &str)]) -> Result<P
 
 /// Id, shades of winner and loser, and caption of every pair.
 pub fn pairs(set: &PairSet) -> Vec<(u64, u8, u8, &str)> {
-    let shade = |at, half| set.image(at, half).unwrap().get_pixel(0, 0).0[0];
+    let shade = |at, side| set.image(at, side).unwrap().get_pixel(0, 0).0[0];
     (0..set.len())
-        .map(|at| (set.id(at).0, shade(at, Half::Winner), shade(at, Half::Loser), set.caption(at)))
+        .map(|at| (set.id(at).0, shade(at, Side::Winner), shade(at, Side::Loser), set.caption(at)))
         .collect()
 }
 

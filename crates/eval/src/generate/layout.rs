@@ -1,7 +1,7 @@
 //! Blocks of color that say what goes where, as an image to start from.
 
 use image::{Rgb, RgbImage, imageops};
-use tastemaker_data::transform::{Crop, Size, framed};
+use tastemaker_data::transform::{Crop, Size, resize_and_crop};
 
 /// A rectangle of one color, in shares of the image's width and height, counted from the left and from the top.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,14 +28,14 @@ pub fn layout(size: Size, background: [u8; 3], blocks: &[Block]) -> RgbImage {
     })
 }
 
-/// An image in the frame of another size. Few pixels, which are blocks of color, keep their edges; others are resized smoothly.
+/// An image at another size. Few pixels, which are blocks of color, keep their edges; others are resized smoothly.
 pub(super) fn fitted(image: &RgbImage, size: Size) -> RgbImage {
     const BLOCKS: u32 = 8;
     let (width, height) = image.dimensions();
     if width * BLOCKS <= size.0 && height * BLOCKS <= size.1 {
         return imageops::resize(image, size.0, size.1, imageops::FilterType::Nearest);
     }
-    framed(image, size, Crop::Center)
+    resize_and_crop(image, size, Crop::Center)
 }
 
 #[cfg(test)]

@@ -240,10 +240,7 @@ impl LatentVae for Vae {
     fn encode(&self, images: &Tensor) -> Posterior {
         let (mean, log_variance) = self.moments(images);
         let scale = self.config.scaling_factor;
-        Posterior {
-            mean: (mean - self.config.shift_factor) * scale,
-            deviation: (log_variance * 0.5).exp() * scale,
-        }
+        Posterior { mean: (mean - self.config.shift_factor) * scale, std: (log_variance * 0.5).exp() * scale }
     }
 
     fn decode(&self, latents: &Tensor) -> Tensor {

@@ -1,6 +1,6 @@
 //! Pairs as tensors, and the one place where winners and losers are joined and split.
 
-use tastemaker_data::Half;
+use tastemaker_data::Side;
 use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
@@ -18,20 +18,20 @@ pub struct Use {
     pub drop_caption: bool,
 }
 
-/// How chance acts on the images of a pair.
+/// How the images of a pair are augmented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chance {
+pub struct Augmentation {
     /// Seed of every draw.
     pub seed: u64,
     /// Whether winner and loser share flips and crops.
     pub joint: bool,
 }
 
-impl Chance {
+impl Augmentation {
     /// Names a draw about one image of a pair; the same for both where they share it.
-    pub(crate) fn image_key(self, stream: Stream, (index, draw): (u64, u64), half: Half) -> NoiseKey {
-        let half = if self.joint { 0 } else { half as u64 };
-        NoiseKey { seed: self.seed, stream, index, draw: 2 * draw + half }
+    pub(crate) fn image_key(self, stream: Stream, (index, draw): (u64, u64), side: Side) -> NoiseKey {
+        let side = if self.joint { 0 } else { side as u64 };
+        NoiseKey { seed: self.seed, stream, index, draw: 2 * draw + side }
     }
 }
 
@@ -50,7 +50,7 @@ pub struct Batch {
     pub with_losers: bool,
 }
 
-/// What a micro-batch is made of, before chance picks latents from the posteriors.
+/// What a micro-batch is made of, before latents are drawn from the posteriors.
 #[derive(Debug)]
 pub(crate) struct Parts {
     /// Posteriors of winners, then losers, on the host.
@@ -66,11 +66,11 @@ pub(crate) struct Parts {
 impl Batch {
     /// Latents are drawn from the posteriors, for winner and loser independently.
     pub(crate) fn new(parts: Parts, seed: u64, with_losers: bool, device: Device) -> Self {
-        let Parts { images: Posterior { mean, deviation }, conditioning, tokens, keys } = parts;
-        let halves = if with_losers { 2 } else { 1 };
-        let noise = gaussian(&row_keys(&keys, halves, seed, Stream::PosteriorNoise), &mean.size()[1..]);
+        let Parts { images: Posterior { mean, std }, conditioning, tokens, keys } = parts;
+        let sides = if with_losers { 2 } else { 1 };
+        let noise = gaussian(&row_keys(&keys, sides, seed, Stream::PosteriorNoise), &mean.size()[1..]);
         Self {
-            latents: (mean + deviation * noise).to_device(device),
+            latents: (mean + std * noise).to_device(device),
             conditioning: if with_losers { conditioning.twice() } else { conditioning },
             tokens,
             keys,
@@ -84,7 +84,7 @@ impl Batch {
     }
 
     /// Images per pair: 2 with losers, 1 without.
-    pub fn halves(&self) -> usize {
+    pub fn sides(&self) -> usize {
         if self.with_losers { 2 } else { 1 }
     }
 
@@ -95,12 +95,12 @@ impl Batch {
 
     /// Names a draw of each row: winner and loser draw for themselves.
     pub fn row_keys(&self, seed: u64, stream: Stream) -> Vec<NoiseKey> {
-        row_keys(&self.keys, self.halves(), seed, stream)
+        row_keys(&self.keys, self.sides(), seed, stream)
     }
 
     /// Repeats something known per pair for each row: winners, then losers.
     pub fn per_row<T: Copy>(&self, per_pair: &[T]) -> Vec<T> {
-        per_pair.repeat(self.halves())
+        per_pair.repeat(self.sides())
     }
 
     /// Repeats a tensor known per pair for each row.
@@ -122,11 +122,11 @@ impl Batch {
 }
 
 /// Winners draw under even repetition numbers, losers under odd ones.
-fn row_keys(pairs: &[(u64, u64)], halves: usize, seed: u64, stream: Stream) -> Vec<NoiseKey> {
-    let half = |half: u64| {
-        pairs.iter().map(move |&(index, draw)| NoiseKey { seed, stream, index, draw: 2 * draw + half })
+fn row_keys(pairs: &[(u64, u64)], sides: usize, seed: u64, stream: Stream) -> Vec<NoiseKey> {
+    let side = |side: u64| {
+        pairs.iter().map(move |&(index, draw)| NoiseKey { seed, stream, index, draw: 2 * draw + side })
     };
-    (0..halves as u64).flat_map(half).collect()
+    (0..sides as u64).flat_map(side).collect()
 }
 
 /// Reads a tensor of per-row errors to the host as f64.

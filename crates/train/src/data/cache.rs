@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use tastemaker_data::PairSource;
-use tastemaker_data::buckets::{BucketSettings, Frames};
+use tastemaker_data::buckets::{BucketSettings, BucketResolutions};
 use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, PAIRS_PER_SHARD, TextKey};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model, TextEncoders};
@@ -17,7 +17,7 @@ use tastemaker_torch::error::guard;
 use tch::Device;
 
 use crate::TrainError;
-use crate::data::Chance;
+use crate::data::Augmentation;
 use crate::data::encode::{
     Cached, CachingSettings, Captions, Subject, cache_pairs, cache_text, missing_pairs, missing_text,
 };
@@ -30,19 +30,19 @@ const ENCODE_PIXELS: u64 = 2 << 20;
 /// Hears of events.
 pub type Tell<'a> = dyn FnMut(&Event) -> Result<(), TrainError> + 'a;
 
-/// The frames of a plan.
-pub fn frames(plan: &Plan) -> Frames {
+/// The bucket resolutions of a plan.
+pub fn resolutions(plan: &Plan) -> BucketResolutions {
     let buckets = plan.data.buckets.map(|buckets| BucketSettings {
         step: buckets.bucket_reso_steps,
         min: buckets.min_bucket_reso,
         max: buckets.max_bucket_reso,
     });
-    Frames { resolution: plan.data.resolution, buckets }
+    BucketResolutions { resolution: plan.data.resolution, buckets }
 }
 
-/// How chance acts on images by a plan.
-pub(crate) fn chance(plan: &Plan) -> Chance {
-    Chance { seed: plan.train.seed, joint: plan.data.augment == Augment::Joint }
+/// How images are augmented by a plan.
+pub(crate) fn augmentation(plan: &Plan) -> Augmentation {
+    Augmentation { seed: plan.train.seed, joint: plan.data.augment == Augment::Joint }
 }
 
 /// The type that frozen weights and activations have by a plan.
@@ -95,8 +95,8 @@ pub fn cache_key(plan: &Plan, model: &Model, source: &dyn PairSource) -> Result<
         format: Key::FORMAT,
         pairs: hex(&source.fingerprint()),
         n_pairs: source.len() as u64,
-        frames: frames(plan),
-        flipped: !plan.data.no_hflip,
+        images: resolutions(plan),
+        hflip: !plan.data.no_hflip,
         latents: LatentKey {
             vae: model.vae_fingerprint()?,
             batch_size: encode_batch(plan),
@@ -204,8 +204,8 @@ pub(crate) fn open_live<'a>(
     device: Device,
 ) -> Result<LivePairs<'a, Vae>, TrainError> {
     let settings = LiveSettings {
-        frames: frames(plan),
-        flips: !plan.data.no_hflip,
+        resolutions: resolutions(plan),
+        random_hflip: !plan.data.no_hflip,
         random_crop: plan.data.random_crop,
         time_ids: time_ids(plan, model),
         batch_size: encode_batch(plan),

@@ -7,7 +7,7 @@ use tastemaker_data::cache::{
     ShardKind, Stored, TextShard,
 };
 use tastemaker_data::transform::Size;
-use tastemaker_data::{DataError, Half, PairId, PairSource};
+use tastemaker_data::{DataError, PairId, PairSource, Side};
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
@@ -30,7 +30,7 @@ pub struct CachedPairs {
     ids: Vec<u64>,
     /// Number of distinct captions; that of the empty one.
     n_captions: usize,
-    flipped: bool,
+    hflip: bool,
     /// What is told about sizes, where the network is told anything.
     time_ids: Option<TimeIds>,
 }
@@ -83,7 +83,7 @@ impl CachedPairs {
             tokens,
             ids: (0..n_pairs).map(|position| source.id(position).0).collect(),
             n_captions,
-            flipped: key.flipped,
+            hflip: key.hflip,
             time_ids,
         })
     }
@@ -114,19 +114,20 @@ impl CachedPairs {
         making: &Making,
     ) -> Result<Posterior, TrainError> {
         let mut stored = Vec::with_capacity(2 * uses.len());
-        for &half in making.halves() {
+        for &side in making.sides() {
             for ((u, pair), &key) in uses.iter().zip(keys) {
-                let number = match half {
-                    Half::Winner => pair.winner,
-                    Half::Loser => pair.loser,
+                let number = match side {
+                    Side::Winner => pair.winner,
+                    Side::Loser => pair.loser,
                 };
-                let flip = || making.chance.image_key(Stream::Flip, key, half).generator().chance(0.5);
-                let flipped = self.flipped && flip();
+                let flip =
+                    || making.augmentation.image_key(Stream::Flip, key, side).generator().bernoulli(0.5);
+                let hflip = self.hflip && flip();
                 let shard = &self.shards[u.index / PAIRS_PER_SHARD];
-                stored.push(shard.image(Row { frame: pair.frame, number }, flipped)?);
+                stored.push(shard.image(Row { resolution: pair.resolution, number }, hflip)?);
             }
         }
-        Ok(Posterior { mean: stack(&stored, |row| row.mean), deviation: stack(&stored, |row| row.deviation) })
+        Ok(Posterior { mean: stack(&stored, |row| row.mean), std: stack(&stored, |row| row.std) })
     }
 
     fn conditioning(&self, uses: &[(&Use, CachedPair)], making: &Making) -> Result<Conditioning, TrainError> {
@@ -152,7 +153,7 @@ impl CachedPairs {
         };
         conditioning.time_ids = self.time_ids.map(|kind| {
             let rows: Vec<[u32; 6]> =
-                uses.iter().map(|(_, pair)| time_ids(kind, pair.sizes, pair.frame)).collect();
+                uses.iter().map(|(_, pair)| time_ids(kind, pair.sizes, pair.resolution)).collect();
             time_ids_tensor(&rows).to_device(making.device)
         });
         Ok(conditioning)
@@ -164,8 +165,8 @@ impl Pairs for CachedPairs {
         self.ids[index]
     }
 
-    fn frame(&self, index: usize) -> Size {
-        self.entry(index).map_or((0, 0), |pair| pair.frame)
+    fn resolution(&self, index: usize) -> Size {
+        self.entry(index).map_or((0, 0), |pair| pair.resolution)
     }
 
     fn batch(&self, uses: &[Use], making: &Making) -> Result<Made, TrainError> {
@@ -186,16 +187,16 @@ impl Pairs for CachedPairs {
             tokens.select(&Tensor::from_slice(&rows).to_device(making.device))
         });
         let parts = Parts { images, conditioning, tokens, keys };
-        let batch = Batch::new(parts, making.chance.seed, making.with_losers, making.device);
+        let batch = Batch::new(parts, making.augmentation.seed, making.with_losers, making.device);
         Ok(Made { batch: Some(batch), skipped: Vec::new() })
     }
 }
 
 /// What SDXL is told: original height and width, top and left of the crop, target height and width.
-pub(super) fn time_ids(kind: TimeIds, [height, width, top, left]: [u32; 4], frame: Size) -> [u32; 6] {
+pub(super) fn time_ids(kind: TimeIds, [height, width, top, left]: [u32; 4], resolution: Size) -> [u32; 6] {
     match kind {
-        TimeIds::Constant => [frame.1, frame.0, 0, 0, frame.1, frame.0],
-        TimeIds::Real => [height, width, top, left, frame.1, frame.0],
+        TimeIds::Constant => [resolution.1, resolution.0, 0, 0, resolution.1, resolution.0],
+        TimeIds::Real => [height, width, top, left, resolution.1, resolution.0],
     }
 }
 
@@ -212,7 +213,7 @@ pub(crate) fn kind(element: Element) -> Kind {
     }
 }
 
-/// One part of every row, `[rows, c, h, w]` f32. All rows of a batch are of one frame.
+/// One part of every row, `[rows, c, h, w]` f32. All rows of a batch are of one resolution.
 fn stack<'a>(rows: &[Stored<'a>], part: impl Fn(&Stored<'a>) -> &'a [u8]) -> Tensor {
     let bytes: Vec<u8> = rows.iter().flat_map(|row| part(row).iter().copied()).collect();
     let shape = rows[0].shape.map(|n| n as i64);

@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use image::RgbImage;
-use tastemaker_data::buckets::Frames;
+use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::cache::{
     CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Element, Key, PAIRS_PER_SHARD, PairShardDraft, ShardKind,
     text_shard,
 };
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
-use tastemaker_data::{Half, PairSource};
+use tastemaker_data::{PairSource, Side};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
@@ -142,10 +142,10 @@ pub fn cache_pairs(
         let first = number * PAIRS_PER_SHARD;
         let range = first..(first + PAIRS_PER_SHARD).min(source.len());
         let mut shard = Shard::new(key, vae, settings.device);
-        let work = |position: usize| Framed::of(source, position, &key.frames);
+        let work = |position: usize| CroppedPair::of(source, position, &key.images);
         let window = 2 * settings.n_workers.max(1);
-        in_order(range, settings.n_workers, window, work, |position, framed| {
-            shard.pair(framed, source.id(position).0, captions.numbers[position])?;
+        in_order(range, settings.n_workers, window, work, |position, cropped| {
+            shard.pair(cropped, source.id(position).0, captions.numbers[position])?;
             n_images += std::mem::take(&mut shard.n_new);
             heard(Cached { n_pairs: position + 1, n_images })
         })?;
@@ -186,37 +186,41 @@ pub fn cache_text(
 /// # Errors
 /// [`TrainError::NonFiniteLatents`] naming the first pair whose latents are not finite.
 pub(crate) fn encode(vae: &dyn LatentVae, images: &Tensor, pairs: &[u64]) -> Result<Posterior, TrainError> {
-    let Posterior { mean, deviation } = tch::no_grad(|| vae.encode(images));
-    let finite = (&mean + &deviation).isfinite().flatten(1, -1).all_dim(1, false); // [b]
+    let Posterior { mean, std } = tch::no_grad(|| vae.encode(images));
+    let finite = (&mean + &std).isfinite().flatten(1, -1).all_dim(1, false); // [b]
     let finite = Vec::<bool>::try_from(finite.to_device(Device::Cpu)).expect("one flag per image");
     match finite.iter().position(|&finite| !finite) {
         Some(image) => Err(TrainError::NonFiniteLatents { pair: pairs[image] }),
         None => {
             let host = |tensor: Tensor| tensor.to_device(Device::Cpu).contiguous();
-            Ok(Posterior { mean: host(mean), deviation: host(deviation) })
+            Ok(Posterior { mean: host(mean), std: host(std) })
         }
     }
 }
 
-/// A pair cut to its frame, or what is wrong with it.
-struct Framed {
-    frame: Size,
+/// A pair cropped to its bucket resolution.
+struct CroppedPair {
+    resolution: Size,
     images: [RgbImage; 2],
     /// Hashes of the images' pixels.
     hashes: [String; 2],
     sizes: [u32; 4],
 }
 
-impl Framed {
-    fn of(source: &dyn PairSource, position: usize, frames: &Frames) -> Result<Self, TrainError> {
-        let seen = see(source, position, frames, &Half::BOTH)?;
-        let winner = Cut::PLAIN.of(&seen.images[0], seen.frame);
+impl CroppedPair {
+    fn of(
+        source: &dyn PairSource,
+        position: usize,
+        resolutions: &BucketResolutions,
+    ) -> Result<Self, TrainError> {
+        let seen = see(source, position, resolutions, &Side::BOTH)?;
+        let winner = Cut::PLAIN.of(&seen.images[0], seen.resolution);
         let of_winner = sha256_bytes(winner.as_raw());
-        let loser = seen.images.get(1).map(|image| Cut::PLAIN.of(image, seen.frame));
+        let loser = seen.images.get(1).map(|image| Cut::PLAIN.of(image, seen.resolution));
         let of_loser = loser.as_ref().map_or_else(|| of_winner.clone(), |loser| sha256_bytes(loser.as_raw()));
         let loser = loser.unwrap_or_else(|| winner.clone());
         let (images, hashes) = ([winner, loser], [of_winner, of_loser]);
-        Ok(Self { frame: seen.frame, images, hashes, sizes: seen.sizes(Cut::PLAIN.crop) })
+        Ok(Self { resolution: seen.resolution, images, hashes, sizes: seen.sizes(Cut::PLAIN.crop) })
     }
 }
 
@@ -227,9 +231,9 @@ struct Shard<'a> {
     device: Device,
     draft: PairShardDraft,
     rows: HashMap<(Size, String), u32>,
-    /// How many images of each frame there are, those that wait included.
+    /// How many images of each resolution there are, those that wait included.
     n_rows: HashMap<Size, u32>,
-    /// Images that wait for a full batch, by frame, with the pair that shows each first.
+    /// Images that wait for a full batch, by resolution, with the pair that shows each first.
     waiting: HashMap<Size, Vec<(RgbImage, u64)>>,
     n_new: usize,
 }
@@ -248,51 +252,57 @@ impl<'a> Shard<'a> {
         }
     }
 
-    fn pair(&mut self, framed: Result<Framed, TrainError>, id: u64, caption: u32) -> Result<(), TrainError> {
-        let Framed { frame, images: [winner, loser], hashes: [of_winner, of_loser], sizes } = match framed {
-            Ok(framed) => framed,
-            Err(TrainError::Data(error)) => {
-                let detail = error.skips().ok_or(error)?;
-                self.draft.push(Err(detail));
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let winner = self.row(frame, winner, of_winner, id)?;
-        let loser = self.row(frame, loser, of_loser, id)?;
-        self.draft.push(Ok(CachedPair { frame, winner, loser, caption, sizes }));
+    fn pair(
+        &mut self,
+        cropped: Result<CroppedPair, TrainError>,
+        id: u64,
+        caption: u32,
+    ) -> Result<(), TrainError> {
+        let CroppedPair { resolution, images: [winner, loser], hashes: [of_winner, of_loser], sizes } =
+            match cropped {
+                Ok(cropped) => cropped,
+                Err(TrainError::Data(error)) => {
+                    let detail = error.skips().ok_or(error)?;
+                    self.draft.push(Err(detail));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+        let winner = self.row(resolution, winner, of_winner, id)?;
+        let loser = self.row(resolution, loser, of_loser, id)?;
+        self.draft.push(Ok(CachedPair { resolution, winner, loser, caption, sizes }));
         Ok(())
     }
 
     /// The row that an image has or will have.
-    fn row(&mut self, frame: Size, image: RgbImage, hash: String, pair: u64) -> Result<u32, TrainError> {
-        if let Some(&row) = self.rows.get(&(frame, hash.clone())) {
+    fn row(&mut self, resolution: Size, image: RgbImage, hash: String, pair: u64) -> Result<u32, TrainError> {
+        if let Some(&row) = self.rows.get(&(resolution, hash.clone())) {
             return Ok(row);
         }
-        let n_rows = self.n_rows.entry(frame).or_default();
+        let n_rows = self.n_rows.entry(resolution).or_default();
         let row = *n_rows;
         *n_rows += 1;
         self.n_new += 1;
-        self.rows.insert((frame, hash), row);
-        let waiting = self.waiting.entry(frame).or_default();
+        self.rows.insert((resolution, hash), row);
+        let waiting = self.waiting.entry(resolution).or_default();
         waiting.push((image, pair));
         if waiting.len() >= self.key.latents.batch_size {
-            self.encode_waiting(frame)?;
+            self.encode_waiting(resolution)?;
         }
         Ok(row)
     }
 
-    fn encode_waiting(&mut self, frame: Size) -> Result<(), TrainError> {
-        let waiting = self.waiting.remove(&frame).unwrap_or_default();
+    fn encode_waiting(&mut self, resolution: Size) -> Result<(), TrainError> {
+        let waiting = self.waiting.remove(&resolution).unwrap_or_default();
         if waiting.is_empty() {
             return Ok(());
         }
-        let (w, h) = (i64::from(frame.0), i64::from(frame.1));
+        let (w, h) = (i64::from(resolution.0), i64::from(resolution.1));
         let pixels: Vec<f32> = waiting.iter().flat_map(|(image, _)| to_chw(image)).collect();
         let pairs: Vec<u64> = waiting.iter().map(|(_, pair)| *pair).collect();
         let upright = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(self.device);
         let mut orientations = vec![encode(self.vae, &upright, &pairs)?];
-        if self.key.flipped {
+        if self.key.hflip {
             orientations.push(encode(self.vae, &upright.flip([3i64]), &pairs)?);
         }
         let element = self.key.latents.dtype;
@@ -300,21 +310,21 @@ impl<'a> Shard<'a> {
             let parts: Vec<&Tensor> = orientations.iter().map(part).collect();
             Tensor::stack(&parts, 1) // [b, m, c, h, w]
         };
-        let (mean, deviation) = (join(|p| &p.mean), join(|p| &p.deviation));
+        let (mean, std) = (join(|p| &p.mean), join(|p| &p.std));
         for image in 0..waiting.len() as i64 {
             let (shape, mean) = host(&mean.get(image), element);
-            let deviation = host(&deviation.get(image), element).1;
+            let std = host(&std.get(image), element).1;
             let shape = [0, 1, 2, 3].map(|axis: usize| shape[axis]);
-            self.draft.image(frame, shape, &mean, &deviation);
+            self.draft.image(resolution, shape, &mean, &std);
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<Vec<u8>, TrainError> {
-        let mut frames: Vec<Size> = self.waiting.keys().copied().collect();
-        frames.sort_unstable();
-        for frame in frames {
-            self.encode_waiting(frame)?;
+        let mut resolutions: Vec<Size> = self.waiting.keys().copied().collect();
+        resolutions.sort_unstable();
+        for resolution in resolutions {
+            self.encode_waiting(resolution)?;
         }
         Ok(self.draft.into_bytes()?)
     }

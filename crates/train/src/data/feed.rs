@@ -137,20 +137,20 @@ impl Order {
 
 /// Makes what a run asks for, one micro-batch after the other, when it is asked for.
 ///
-/// Pairs of one frame go together; their order is that of the step.
+/// Pairs of one resolution go together; their order is that of the step.
 pub fn feed(
     pairs: &dyn Pairs,
     order: Order,
     making: Making,
 ) -> impl Iterator<Item = Result<Fed, TrainError>> + '_ {
-    let (seed, micro, (rank, n_ranks)) = (making.chance.seed, order.micro, order.share);
+    let (seed, micro, (rank, n_ranks)) = (making.augmentation.seed, order.micro, order.share);
     order.asks().flat_map(move |ask| {
         let uses = ask.uses.into_iter().map(|(index, draw)| {
             let mut keyed = Keyed::new(seed, Stream::CaptionDropout, pairs.id(index), draw);
-            Use { index, draw, drop_caption: keyed.chance(ask.caption_dropout) }
+            Use { index, draw, drop_caption: keyed.bernoulli(ask.caption_dropout) }
         });
         let making = Making { with_losers: ask.with_losers, ..making };
-        let chunks = chunks(uses, micro, |u| pairs.frame(u.index));
+        let chunks = chunks(uses, micro, |u| pairs.resolution(u.index));
         // Cut before it is dealt out, so that a micro-batch is the same on however many ranks.
         let own = chunks.into_iter().skip(rank).step_by(n_ranks);
         let fed = own.flat_map(move |chunk| match pairs.batch(&chunk, &making) {

@@ -1,10 +1,10 @@
 //! Pairs from pixels: decoded, cut, flipped and encoded whenever they are used.
 
 use image::RgbImage;
-use tastemaker_data::buckets::Frames;
+use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Crop, Size, to_chw};
-use tastemaker_data::{DataError, Half, PairId, PairSource};
+use tastemaker_data::{DataError, Side, PairId, PairSource};
 use tastemaker_diffusion::{Conditioning, LatentVae, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::TextEncoders;
@@ -15,15 +15,15 @@ use super::cached::{time_ids, time_ids_tensor};
 use super::{Cut, Made, Making, Pairs, Seen, Unusable, see};
 use crate::TrainError;
 use crate::data::encode::encode;
-use crate::data::{Batch, Chance, Parts, Use};
+use crate::data::{Batch, Augmentation, Parts, Use};
 
 /// How pixels become batches.
 #[derive(Debug, Clone)]
 pub struct LiveSettings {
     /// What images are cut to.
-    pub frames: Frames,
+    pub resolutions: BucketResolutions,
     /// Whether they are flipped half of the time.
-    pub flips: bool,
+    pub random_hflip: bool,
     /// Whether the part that is kept is drawn, too; else it is the middle.
     pub random_crop: bool,
     /// What is told about sizes, where the network is told anything.
@@ -59,17 +59,17 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
         Self { source, vae, text, text_learns, settings }
     }
 
-    /// How chance cuts one image of a pair.
-    fn cut(&self, chance: Chance, key: (u64, u64), half: Half) -> Cut {
-        let draw = |stream| chance.image_key(stream, key, half).generator();
-        let flipped = self.settings.flips && draw(Stream::Flip).chance(0.5);
+    /// How augmentation crops one image of a pair.
+    fn cut(&self, augmentation: Augmentation, key: (u64, u64), side: Side) -> Cut {
+        let draw = |stream| augmentation.image_key(stream, key, side).generator();
+        let hflip = self.settings.random_hflip && draw(Stream::Flip).bernoulli(0.5);
         let crop = if self.settings.random_crop {
             let mut shares = draw(Stream::Crop);
             Crop::At(shares.uniform(), shares.uniform())
         } else {
             Crop::Center
         };
-        Cut { crop, flipped }
+        Cut { crop, hflip }
     }
 
     /// The images of each pair, cut, with what is told about sizes.
@@ -79,17 +79,17 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
             .iter()
             .map(|u| {
                 let key = (self.id(u.index), u.draw);
-                making.halves().iter().map(|&half| self.cut(making.chance, key, half)).collect()
+                making.sides().iter().map(|&side| self.cut(making.augmentation, key, side)).collect()
             })
             .collect();
         let kind = settings.time_ids.unwrap_or_default();
         let work = |i: usize| {
-            let seen = see(source, uses[i].index, &settings.frames, making.halves())?;
-            let sizes = time_ids(kind, seen.sizes(cuts[i][0].crop), seen.frame);
-            let Seen { images, frame } = &seen;
+            let seen = see(source, uses[i].index, &settings.resolutions, making.sides())?;
+            let sizes = time_ids(kind, seen.sizes(cuts[i][0].crop), seen.resolution);
+            let Seen { images, resolution } = &seen;
             // Of a single image there is one, whatever is asked for.
             let images = images.iter().cycle().zip(&cuts[i]);
-            Ok((images.map(|(image, cut)| cut.of(image, *frame)).collect(), sizes))
+            Ok((images.map(|(image, cut)| cut.of(image, *resolution)).collect(), sizes))
         };
         let mut results = Vec::with_capacity(uses.len());
         let n_workers = settings.n_workers.min(uses.len());
@@ -104,7 +104,7 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
     fn posteriors(
         &self,
         images: &[&RgbImage],
-        frame: Size,
+        resolution: Size,
         pair_of: &[u64],
         making: &Making,
     ) -> Result<Posterior, TrainError> {
@@ -113,13 +113,13 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
             images.chunks(self.settings.batch_size).zip(pair_of.chunks(self.settings.batch_size))
         {
             let pixels: Vec<f32> = some.iter().flat_map(|image| to_chw(image)).collect();
-            let (w, h) = (i64::from(frame.0), i64::from(frame.1));
+            let (w, h) = (i64::from(resolution.0), i64::from(resolution.1));
             let pixels = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(making.device);
             parts.push(encode(&self.vae, &pixels, pairs)?);
         }
         let join =
             |part: fn(&Posterior) -> &Tensor| Tensor::cat(&parts.iter().map(part).collect::<Vec<_>>(), 0);
-        Ok(Posterior { mean: join(|p| &p.mean), deviation: join(|p| &p.deviation) })
+        Ok(Posterior { mean: join(|p| &p.mean), std: join(|p| &p.std) })
     }
 
     fn conditioning(&self, captions: &[&str], sizes: &[[u32; 6]], making: &Making) -> Conditioning {
@@ -139,12 +139,12 @@ impl<C: LatentVae> Pairs for LivePairs<'_, C> {
         self.source.id(index).0
     }
 
-    fn frame(&self, index: usize) -> Size {
-        let size = |half| self.source.size(index, half).unwrap_or((1, 1));
-        match self.settings.frames.buckets {
+    fn resolution(&self, index: usize) -> Size {
+        let size = |side| self.source.size(index, side).unwrap_or((1, 1));
+        match self.settings.resolutions.buckets {
             // What cannot be read is found out when it is decoded.
-            Some(_) => self.settings.frames.of(size(Half::Winner), size(Half::Loser)),
-            None => self.settings.frames.of((1, 1), (1, 1)),
+            Some(_) => self.settings.resolutions.of(size(Side::Winner), size(Side::Loser)),
+            None => self.settings.resolutions.of((1, 1), (1, 1)),
         }
     }
 
@@ -166,19 +166,19 @@ impl<C: LatentVae> Pairs for LivePairs<'_, C> {
             }
         }
         let Some(first) = images.first() else { return Ok(Made { batch: None, skipped }) };
-        let frame = first[0].dimensions();
+        let resolution = first[0].dimensions();
         let keys: Vec<(u64, u64)> = pairs.iter().map(|u| (self.id(u.index), u.draw)).collect();
-        let halves = 0..making.halves().len();
+        let sides = 0..making.sides().len();
         let joined: Vec<&RgbImage> =
-            halves.clone().flat_map(|half| images.iter().map(move |cut| &cut[half])).collect();
-        let ids: Vec<u64> = halves.flat_map(|_| keys.iter().map(|key| key.0)).collect();
-        let posteriors = self.posteriors(&joined, frame, &ids, making)?;
+            sides.clone().flat_map(|side| images.iter().map(move |cut| &cut[side])).collect();
+        let ids: Vec<u64> = sides.flat_map(|_| keys.iter().map(|key| key.0)).collect();
+        let posteriors = self.posteriors(&joined, resolution, &ids, making)?;
         let caption = |u: &&Use| if u.drop_caption { "" } else { self.source.caption(u.index) };
         let captions: Vec<&str> = pairs.iter().map(caption).collect();
         let conditioning = self.conditioning(&captions, &sizes, making);
         let tokens = self.text_learns.then(|| self.text.tokens(&captions));
         let parts = Parts { images: posteriors, conditioning, tokens, keys };
-        let batch = Batch::new(parts, making.chance.seed, making.with_losers, making.device);
+        let batch = Batch::new(parts, making.augmentation.seed, making.with_losers, making.device);
         Ok(Made { batch: Some(batch), skipped })
     }
 }

@@ -1,6 +1,6 @@
 //! Pairs that are in memory, encoded.
 
-use tastemaker_data::Half;
+use tastemaker_data::Side;
 use tastemaker_data::transform::Size;
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
@@ -21,7 +21,7 @@ pub struct EncodedPairs {
     pub images: Posterior,
     /// Whether each image's flipped image follows, at its row plus the number of images. Then one of the two is taken at
     /// random.
-    pub flipped: bool,
+    pub hflip: bool,
     /// Conditioning of the distinct captions.
     pub captions: Conditioning,
     /// Conditioning of the empty caption.
@@ -49,26 +49,26 @@ impl EncodedPairs {
         let keys: Vec<(u64, u64)> = uses.iter().map(|u| (self.pairs[u.index].id, u.draw)).collect();
         let n_images = self.images.mean.size()[0] / 2;
         let mut images = Vec::with_capacity(2 * uses.len());
-        for &half in making.halves() {
+        for &side in making.sides() {
             for (u, &key) in uses.iter().zip(&keys) {
                 let pair = self.pairs[u.index];
-                let image = match half {
-                    Half::Winner => pair.winner,
-                    Half::Loser => pair.loser,
+                let image = match side {
+                    Side::Winner => pair.winner,
+                    Side::Loser => pair.loser,
                 } as i64;
-                let flips =
-                    self.flipped && making.chance.image_key(Stream::Flip, key, half).generator().chance(0.5);
+                let flips = self.hflip
+                    && making.augmentation.image_key(Stream::Flip, key, side).generator().bernoulli(0.5);
                 images.push(if flips { image + n_images } else { image });
             }
         }
         let index = Tensor::from_slice(&images);
         let images = Posterior {
             mean: self.images.mean.index_select(0, &index),
-            deviation: self.images.deviation.index_select(0, &index),
+            std: self.images.std.index_select(0, &index),
         };
         let conditioning = self.conditioning(uses, making.device);
         let parts = Parts { images, conditioning, tokens: None, keys };
-        Batch::new(parts, making.chance.seed, making.with_losers, making.device)
+        Batch::new(parts, making.augmentation.seed, making.with_losers, making.device)
     }
 
     fn conditioning(&self, uses: &[Use], device: Device) -> Conditioning {
@@ -89,7 +89,7 @@ impl Pairs for EncodedPairs {
         self.pairs[index].id
     }
 
-    fn frame(&self, _: usize) -> Size {
+    fn resolution(&self, _: usize) -> Size {
         let size = self.images.mean.size();
         (size[3] as u32, size[2] as u32)
     }

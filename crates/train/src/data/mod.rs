@@ -12,7 +12,7 @@ mod pixels;
 mod prefetch;
 
 pub(crate) use batch::Parts;
-pub use batch::{Batch, Chance, Use, to_host};
+pub use batch::{Batch, Augmentation, Use, to_host};
 pub(crate) use cached::kind;
 pub use cached::{CachedPairs, Told};
 pub(crate) use feed::chunks;
@@ -23,7 +23,7 @@ pub(crate) use pixels::{Cut, Seen, see};
 pub use prefetch::ahead;
 
 use tastemaker_data::transform::Size;
-use tastemaker_data::{Half, PairId};
+use tastemaker_data::{Side, PairId};
 use tch::Device;
 
 use crate::TrainError;
@@ -31,8 +31,8 @@ use crate::TrainError;
 /// What batches are made by.
 #[derive(Debug, Clone, Copy)]
 pub struct Making {
-    /// How chance acts.
-    pub chance: Chance,
+    /// How images are augmented.
+    pub augmentation: Augmentation,
     /// Whether losers are wanted.
     pub with_losers: bool,
     /// Where batches go.
@@ -40,9 +40,9 @@ pub struct Making {
 }
 
 impl Making {
-    /// The halves that are wanted.
-    pub fn halves(&self) -> &'static [Half] {
-        if self.with_losers { &Half::BOTH } else { &Half::BOTH[..1] }
+    /// The sides that are wanted.
+    pub fn sides(&self) -> &'static [Side] {
+        if self.with_losers { &Side::BOTH } else { &Side::BOTH[..1] }
     }
 }
 
@@ -71,10 +71,10 @@ pub trait Pairs {
     /// Stable identity of a pair; random draws are keyed by it.
     fn id(&self, index: usize) -> u64;
 
-    /// The frame of a pair's images. Only pairs of one frame go into one batch.
-    fn frame(&self, index: usize) -> Size;
+    /// The bucket resolution of a pair's images. Only pairs of one resolution go into one batch.
+    fn resolution(&self, index: usize) -> Size;
 
-    /// The batch of pairs that share their frame.
+    /// The batch of pairs that share their resolution.
     ///
     /// # Errors
     /// [`TrainError`] if what should be there cannot be read or is damaged.

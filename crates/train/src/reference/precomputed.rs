@@ -33,7 +33,7 @@ pub struct BankKey {
     pub reference: String,
     /// SHA-256 of text encoders and tokenizers.
     pub text: String,
-    /// Digest of what decides the latents: pairs, frames, VAE, element types.
+    /// Digest of what decides the latents: pairs, resolutions, VAE, element types.
     pub latents: String,
     /// SHA-256 of the noise levels and of which timesteps are drawn.
     pub schedule: String,

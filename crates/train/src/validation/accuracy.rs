@@ -71,9 +71,9 @@ pub fn ask(
     let uses = there.flat_map(|index| {
         (0..draws.per_pair).map(move |draw| Use { index, draw: FIRST_DRAW + draw, drop_caption: false })
     });
-    let parts = chunks(uses, draws.batch_size, |one| pairs.frame(one.index));
+    let parts = chunks(uses, draws.batch_size, |one| pairs.resolution(one.index));
     let all: u64 = parts.iter().map(|part| part.len() as u64).sum();
-    let making = Making { chance: cache::chance(plan), with_losers: true, device };
+    let making = Making { augmentation: cache::augmentation(plan), with_losers: true, device };
     let mut done = 0;
     let mut batches = parts.iter().filter_map(|part| {
         heard(done, all);

@@ -18,7 +18,7 @@ use tastemaker_testkit::golden_dir;
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::TrainError;
-use tastemaker_train::data::{Batch, Chance, Use};
+use tastemaker_train::data::{Batch, Augmentation, Use};
 use tastemaker_train::data::{EncodedPair, EncodedPairs, Making, Order, Pairs, feed};
 use tastemaker_train::distributed::Processes;
 use tastemaker_train::reference::Bank;
@@ -207,8 +207,8 @@ fn normal(index: u64, shape: &[i64]) -> Tensor {
 pub fn pairs() -> EncodedPairs {
     let images = [8, 4, 8, 8];
     EncodedPairs {
-        images: Posterior { mean: normal(0, &images), deviation: normal(1, &images).abs() * 0.1 },
-        flipped: false,
+        images: Posterior { mean: normal(0, &images), std: normal(1, &images).abs() * 0.1 },
+        hflip: false,
         captions: Conditioning::text(normal(2, &[3, 7, 12])),
         empty: Conditioning::text(normal(3, &[1, 7, 12])),
         pairs: (0..6)
@@ -228,7 +228,7 @@ pub fn batch(pairs: &EncodedPairs, uses: &[Use], objective: &Objective) -> Batch
 
 /// Draws of seed 11, on the CPU.
 pub fn making(with_losers: bool) -> Making {
-    Making { chance: Chance { seed: 11, joint: false }, with_losers, device: Device::Cpu }
+    Making { augmentation: Augmentation { seed: 11, joint: false }, with_losers, device: Device::Cpu }
 }
 
 /// Gradients by parameter name, and forgets them.

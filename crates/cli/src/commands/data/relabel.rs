@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tastemaker_data::formats::OpenSettings;
 use tastemaker_data::set::PairSet;
 use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value};
-use tastemaker_data::{DataError, Half, PairSource};
+use tastemaker_data::{DataError, PairSource, Side};
 use tastemaker_eval::pairing::{Choice, Standard};
 use tastemaker_math::intervals::WinCount;
 use tastemaker_store::checksum::hex;
@@ -45,8 +45,8 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
     say_skipped(&set);
     let readable = readable(&set);
     let load = |number: usize| {
-        let (position, half) = (readable[number / 2], Half::BOTH[number % 2]);
-        Ok((set.image(position, half)?, set.caption(position)))
+        let (position, side) = (readable[number / 2], Side::BOTH[number % 2]);
+        Ok((set.image(position, side)?, set.caption(position)))
     };
     let scored = score(&scorers, 2 * readable.len(), load)?;
     let agreements = agreements(&set, &readable, &scored);
@@ -67,12 +67,12 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
 /// Positions of the pairs whose images decode; the others are named.
 fn readable(set: &PairSet) -> Vec<usize> {
     let decodes = |position: &usize| {
-        let wrong = Half::BOTH.iter().find_map(|&half| match set.size(*position, half) {
+        let wrong = Side::BOTH.iter().find_map(|&side| match set.size(*position, side) {
             Some(_) => None,
-            None => Some(half),
+            None => Some(side),
         });
-        if let Some(half) = wrong {
-            let file = set.file(*position, half);
+        if let Some(side) = wrong {
+            let file = set.file(*position, side);
             eprintln!("note: {}: {} is no image we read", set.place(set.id(*position)), file.display());
         }
         wrong.is_none()
@@ -84,7 +84,7 @@ fn readable(set: &PairSet) -> Vec<usize> {
 fn agreements(set: &PairSet, readable: &[usize], scored: &Scored) -> Vec<(String, WinCount)> {
     let labeled: Vec<usize> = (0..readable.len()).filter(|&i| !set.is_tie(readable[i])).collect();
     let count = |scores: &[f64]| {
-        let of = |half: usize| labeled.iter().map(|i| scores[2 * i + half]).collect::<Vec<f64>>();
+        let of = |side: usize| labeled.iter().map(|i| scores[2 * i + side]).collect::<Vec<f64>>();
         WinCount::of_scores(&of(0), &of(1))
     };
     let weighed = |(standard, scores): (&Standard, &Vec<f64>)| {
@@ -122,7 +122,7 @@ fn write(
     let mut shards = Shards::begin(target, "data/", columns(scored));
     let (mut n_pairs, mut n_ties) = (0, 0);
     for (i, &position) in readable.iter().enumerate() {
-        let of = |half: usize| scored.mixed.scores[2 * i + half];
+        let of = |side: usize| scored.mixed.scores[2 * i + side];
         let (winner, loser) = if of(0) >= of(1) { (0, 1) } else { (1, 0) };
         let is_tie =
             Choice { winner, loser, gap: of(winner) - of(loser) }.is_tie(scoring.min_gap.unwrap_or_default());
@@ -170,23 +170,23 @@ fn row(
     number: usize,
     winner: Option<usize>,
 ) -> Result<Row, DataError> {
-    // Halves in the order of the columns: that of the list, where it has one.
-    let halves = if set.winner_is_listed_first(position) == Some(false) { [1, 0] } else { [0, 1] };
-    let label = |half: usize| winner.map_or(0.5, |winner| if winner == half { 1.0 } else { 0.0 });
-    let old = |half: usize| match set.is_tie(position) {
+    // Sides in the order of the columns: that of the list, where it has one.
+    let sides = if set.winner_is_listed_first(position) == Some(false) { [1, 0] } else { [0, 1] };
+    let label = |side: usize| winner.map_or(0.5, |winner| if winner == side { 1.0 } else { 0.0 });
+    let old = |side: usize| match set.is_tie(position) {
         true => 0.5,
-        false => 1.0 - half as f64,
+        false => 1.0 - side as f64,
     };
     let mut further = vec![Value::Integer(set.id(position).0 as i64)];
-    further.extend(halves.map(|half| Value::Number(old(half))));
+    further.extend(sides.map(|side| Value::Number(old(side))));
     further.push(set.soft_label(position).map_or(Value::Missing, Value::Number));
     for scores in [&scored.mixed.scores].into_iter().chain(&scored.scores) {
-        further.extend(halves.map(|half| Value::Number(scores[2 * number + half])));
+        further.extend(sides.map(|side| Value::Number(scores[2 * number + side])));
     }
-    let [first, second] = halves.map(|half| set.encoded(position, Half::BOTH[half]));
+    let [first, second] = sides.map(|side| set.encoded(position, Side::BOTH[side]));
     Ok(Row {
         images: [first?, second?],
-        labels: halves.map(label),
+        labels: sides.map(label),
         caption: set.caption(position).to_owned(),
         has_label: true,
         further,
@@ -202,7 +202,7 @@ fn columns(scored: &Scored) -> Vec<Further> {
         Further::new("score_0", Kind::Number),
         Further::new("score_1", Kind::Number),
     ];
-    let of = |name: &String| [0, 1].map(|half| Further::new(format!("{name}_{half}"), Kind::Number));
+    let of = |name: &String| [0, 1].map(|side| Further::new(format!("{name}_{side}"), Kind::Number));
     columns.extend(scored.names.iter().flat_map(of));
     columns
 }

@@ -128,8 +128,8 @@ impl Row for TableRow<'_> {
             return values.cell(self.i);
         }
         match self.images.iter().position(|(name, _)| name == column) {
-            Some(half) => {
-                let item = Inside { row: self.row, half }.item();
+            Some(side) => {
+                let item = Inside { row: self.row, side }.item();
                 Cell::Image(Spot { container: INSIDE, item })
             }
             None => Cell::Null,

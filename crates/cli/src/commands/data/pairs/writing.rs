@@ -61,7 +61,7 @@ pub fn write(
     for (number, &Pair { first, second, verdict }) in pairs.iter().enumerate() {
         // Keyed by the images and not by their numbers, so that others do not matter.
         let draw = word(&images[first].uid) ^ word(&images[second].uid).rotate_left(1);
-        let is_swapped = Keyed::new(seed, Stream::Data, images[first].prompt as u64, draw).chance(0.5);
+        let is_swapped = Keyed::new(seed, Stream::Data, images[first].prompt as u64, draw).bernoulli(0.5);
         let both = if is_swapped { [second, first] } else { [first, second] };
         let labels = match verdict {
             Verdict::First => both.map(|image| if image == first { 1.0 } else { 0.0 }),
@@ -108,7 +108,7 @@ fn columns(scored: Option<&Scored>) -> Vec<Further> {
         Further::new("best_image_uid", Kind::Text),
     ];
     let mut both = |stem: &str, kind| {
-        columns.extend([0, 1].map(|half| Further::new(stem.replace('#', &half.to_string()), kind)));
+        columns.extend([0, 1].map(|side| Further::new(stem.replace('#', &side.to_string()), kind)));
     };
     both("image_#_uid", Kind::Text);
     both("model_#", Kind::Text);
