@@ -14,7 +14,7 @@ use hub::{Asked, COMMIT, File, Reply, Server, contents, large, listing};
 use insta::assert_snapshot;
 use support::{Bench, Said, files, mistake};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::{Side, PairSource, formats};
+use tastemaker_data::{PairSource, Side, formats};
 use tastemaker_hub::remote::{Settings, locate};
 
 /// The files of a folder of the bench, below another folder.

@@ -139,7 +139,8 @@ pub(crate) fn prepare<'a>(
                 Some(cached) => Box::new(cached),
                 None => Box::new(cache::open_live(plan, folder, source, device)?),
             };
-            let making = Making { augmentation: cache::augmentation(plan), with_losers: order.with_losers, device };
+            let making =
+                Making { augmentation: cache::augmentation(plan), with_losers: order.with_losers, device };
             let mut tell = |event: &Event| recorder.mention(event);
             precompute::fill(bank, &engine, pairs.as_ref(), &order, (making, ranks), &mut tell)
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use tastemaker_data::PairSource;
-use tastemaker_data::buckets::{BucketSettings, BucketResolutions};
+use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
 use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, PAIRS_PER_SHARD, TextKey};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model, TextEncoders};

@@ -4,7 +4,7 @@ use image::RgbImage;
 use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Crop, Size, to_chw};
-use tastemaker_data::{DataError, Side, PairId, PairSource};
+use tastemaker_data::{DataError, PairId, PairSource, Side};
 use tastemaker_diffusion::{Conditioning, LatentVae, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::TextEncoders;
@@ -15,7 +15,7 @@ use super::cached::{time_ids, time_ids_tensor};
 use super::{Cut, Made, Making, Pairs, Seen, Unusable, see};
 use crate::TrainError;
 use crate::data::encode::encode;
-use crate::data::{Batch, Augmentation, Parts, Use};
+use crate::data::{Augmentation, Batch, Parts, Use};
 
 /// How pixels become batches.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ mod pixels;
 mod prefetch;
 
 pub(crate) use batch::Parts;
-pub use batch::{Batch, Augmentation, Use, to_host};
+pub use batch::{Augmentation, Batch, Use, to_host};
 pub(crate) use cached::kind;
 pub use cached::{CachedPairs, Told};
 pub(crate) use feed::chunks;
@@ -23,7 +23,7 @@ pub(crate) use pixels::{Cut, Seen, see};
 pub use prefetch::ahead;
 
 use tastemaker_data::transform::Size;
-use tastemaker_data::{Side, PairId};
+use tastemaker_data::{PairId, Side};
 use tch::Device;
 
 use crate::TrainError;

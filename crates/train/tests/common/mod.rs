@@ -18,7 +18,7 @@ use tastemaker_testkit::golden_dir;
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::TrainError;
-use tastemaker_train::data::{Batch, Augmentation, Use};
+use tastemaker_train::data::{Augmentation, Batch, Use};
 use tastemaker_train::data::{EncodedPair, EncodedPairs, Making, Order, Pairs, feed};
 use tastemaker_train::distributed::Processes;
 use tastemaker_train::reference::Bank;
