@@ -16,7 +16,6 @@ pub mod check;
 mod error;
 pub mod exclusions;
 pub mod formats;
-pub mod html;
 mod memory;
 pub mod order;
 pub mod ordered;

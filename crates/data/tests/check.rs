@@ -342,9 +342,9 @@ fn the_page_stands_alone_and_escapes_what_the_set_says() {
     let out = tempfile::tempdir().unwrap();
     check_into(&out, &open(set.path()).unwrap(), &settings());
     let page = fs::read_to_string(out.path().join("index.html")).unwrap();
-    assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
+    assert!(page.matches("<script").count() == 1 && page.contains("&lt;script&gt;"));
     assert!(!page.contains("http:") && !page.contains("https:"));
-    assert!(page.contains("does not decode") && page.matches("data:image/jpeg;base64,").count() > 10);
+    assert!(page.contains("does not decode") && page.matches("src=\"data:image/").count() > 10);
     for check in CHECKS {
         assert!(page.contains(check.name), "{} is missing", check.name);
     }

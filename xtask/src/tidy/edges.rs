@@ -7,8 +7,8 @@ use super::table::{self, Imports, Row};
 use super::tree::{Finding, Tree};
 
 /// Crates that never reach the bindings to libtorch, not even in their tests: they build in seconds.
-const WITHOUT_LIBTORCH: [&str; 9] =
-    ["math", "store", "weights", "hub", "data", "run", "web", "assets", "xtask"];
+const WITHOUT_LIBTORCH: [&str; 10] =
+    ["math", "store", "weights", "hub", "pages", "data", "run", "web", "assets", "xtask"];
 
 /// The bindings to libtorch.
 const BINDINGS: [&str; 2] = ["tch", "torch-sys"];

@@ -1,6 +1,18 @@
 //! Numbers and names as a reader sees them: the same value always gives the same text.
 
-pub use tastemaker_data::html::{base64, escape};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Text made safe for HTML, both between tags and inside quoted attributes.
+pub fn escape(text: &str) -> String {
+    let special = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&#39;")];
+    special.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// Bytes in base64 with padding (RFC 4648, section 4).
+pub fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
 
 /// A share as a whole percentage.
 pub fn percent(share: f64) -> String {
