@@ -10,9 +10,8 @@ use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
 use crate::commands::score::ScoreArgs;
-use crate::commands::train::{self, TrainArgs};
+use crate::commands::train::TrainArgs;
 use crate::demo;
-use crate::exit::UsageError;
 
 /// Aligns text-to-image diffusion models with human taste.
 #[derive(Debug, Parser)]
@@ -47,43 +46,23 @@ pub enum Command {
     Pretrain(demo::pretrain::PretrainArgs),
 }
 
-/// What was typed.
-#[derive(Debug)]
-pub struct Typed {
-    /// What to do.
-    pub command: Command,
-    /// What to say about flags that were accepted and ignored.
-    pub notices: Vec<String>,
-}
-
 /// Parses a command line; help, version and mistakes end the process here, as `clap` words them.
-///
-/// # Errors
-/// [`UsageError`] for published flags that are refused.
-pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Typed, UsageError> {
-    let matches = command().get_matches_from(line);
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let cache = matches.subcommand_matches("data").and_then(|data| data.subcommand_matches("cache"));
-    let notices = match matches.subcommand_matches("train").or(cache) {
-        Some(matches) => train::notices(matches)?,
-        None => Vec::new(),
-    };
-    Ok(Typed { command: cli.command, notices })
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
+    let cli = Cli::from_arg_matches(&command().get_matches_from(line));
+    cli.unwrap_or_else(|error| error.exit()).command
 }
 
-/// The whole grammar: ours, published flags, and every name with `_` also with `-`.
+/// The whole grammar, every name with `_` also with `-`.
 fn command() -> clap::Command {
     // The last of two wins, as in the published scripts.
     let lenient = |command: clap::Command| command.args_override_self(true).mut_args(forgiving);
     Cli::command()
-        .mut_subcommand("train", |train| lenient(train.args(train::published_args())))
+        .mut_subcommand("train", lenient)
         .mut_subcommand("sample", |command| lenient(command.after_help(sample::samplers())))
         .mut_subcommand("compare", lenient)
         .mut_subcommand("score", |score| score.mut_args(forgiving))
         .mut_subcommand("accuracy", lenient)
-        .mut_subcommand("data", |data| {
-            data.mut_subcommand("cache", |cache| cache.args(train::published_args())).mut_subcommands(lenient)
-        })
+        .mut_subcommand("data", |data| data.mut_subcommands(lenient))
         .mut_subcommand("model", |model| {
             ["convert", "merge", "verify"]
                 .into_iter()
@@ -91,7 +70,15 @@ fn command() -> clap::Command {
         })
 }
 
+/// Flags that every command knows by either name.
+const TWINS: [(&str, &str); 2] = [("model", "pretrained_model_name_or_path"), ("out", "output_dir")];
+
 fn forgiving(arg: clap::Arg) -> clap::Arg {
+    let known: Vec<String> = names(&arg).collect();
+    let twins = TWINS.into_iter().flat_map(|(ours, published)| [(ours, published), (published, ours)]);
+    let twins =
+        twins.filter(|(name, twin)| known.iter().any(|n| n == name) && !known.iter().any(|n| n == twin));
+    let arg = arg.aliases(twins.map(|(_, twin)| twin).collect::<Vec<_>>());
     let known: Vec<String> = names(&arg).collect();
     let dashed = known.iter().map(|name| name.replace('_', "-")).filter(|name| !known.contains(name));
     let arg = arg.aliases(dashed.collect::<Vec<_>>());
@@ -120,7 +107,7 @@ mod tests {
             let line = ["tastemaker", "train", flag, "1e-4"].map(OsString::from);
             let matches = command().try_get_matches_from(line).unwrap();
             let train = matches.subcommand_matches("train").unwrap();
-            assert_eq!(train.get_one::<f64>("learning_rate"), Some(&1e-4), "{flag}");
+            assert_eq!(train.get_one::<serde_json::Value>("learning_rate"), Some(&1e-4.into()), "{flag}");
         }
     }
 }

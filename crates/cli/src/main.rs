@@ -15,7 +15,7 @@ mod signals;
 
 use std::process::ExitCode;
 
-use args::{Command, Typed};
+use args::Command;
 use exit::{Exit, code_of};
 
 fn main() -> ExitCode {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    match args::parse(std::env::args_os()).map_err(anyhow::Error::from).and_then(dispatch) {
+    match dispatch(args::parse(std::env::args_os())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", in_full(&error));
@@ -33,15 +33,15 @@ fn run() -> ExitCode {
     }
 }
 
-fn dispatch(Typed { command, notices }: Typed) -> anyhow::Result<()> {
+fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(args) => demo::demo(&args),
-        Command::Train(args) => commands::train::train(*args, &notices),
+        Command::Train(args) => commands::train::train(*args),
         Command::Sample(args) => commands::sample::sample(&args),
         Command::Accuracy(args) => commands::accuracy::accuracy(&args),
         Command::Compare(args) => commands::compare::compare(&args),
         Command::Score(args) => commands::score::score(&args),
-        Command::Data(command) => commands::data::data(command, &notices),
+        Command::Data(command) => commands::data::data(command),
         Command::Model(command) => commands::model::model(&command),
         Command::Pretrain(args) => demo::pretrain::pretrain(&args),
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tastemaker_run::{Event, Probe, Step};
 
-/// Steps that one figure is the mean of: single steps are noise, for their timesteps differ.
+/// Steps that one metric is the mean of: single steps are noise, for their timesteps differ.
 const WINDOW: usize = 20;
 
 /// Lines per run where there is no terminal.
@@ -35,7 +35,7 @@ impl Progress {
     }
 
     /// Shows an event.
-    pub fn hear(&mut self, event: &Event) {
+    pub fn on_event(&mut self, event: &Event) {
         match event {
             Event::Encode(encode) => {
                 let (done, all) = (encode.n_done, encode.n_pairs);
@@ -46,15 +46,15 @@ impl Progress {
                     self.line(&format!("encoded {all} pairs, {} images", encode.n_images));
                 }
             }
-            Event::Bank(bank) => {
+            Event::Reference(reference) => {
                 self.bar_for(
-                    bank.n_steps,
+                    reference.n_steps,
                     "computing the reference {wide_bar} {pos}/{len} steps, {eta} left",
                 );
-                self.at(bank.n_done, String::new());
-                if bank.n_done == bank.n_steps {
+                self.at(reference.n_done, String::new());
+                if reference.n_done == reference.n_steps {
                     self.end();
-                    self.line(&format!("computed the reference of {} steps", bank.n_steps));
+                    self.line(&format!("computed the reference of {} steps", reference.n_steps));
                 }
             }
             Event::Skipped(row) => {
@@ -64,7 +64,7 @@ impl Progress {
                 self.began = Instant::now();
                 self.first = start.step;
                 if start.step > 0 {
-                    self.line(&format!("going on behind step {}", start.step));
+                    self.line(&format!("resuming from step {}", start.step));
                 }
                 self.line(&format!(
                     "training with {} on {} pairs, {} held out ({})",
@@ -80,7 +80,7 @@ impl Progress {
                 self.line(&format!("step {step}: {what}, {}", path.display()));
             }
             Event::Images { step, paths } => self.line(&format!("step {step}: {} images", paths.len())),
-            Event::Stopping { step, reason } => self.line(&format!("stopping behind step {step}: {reason}")),
+            Event::Stopping { step, reason } => self.line(&format!("stopping after step {step}: {reason}")),
             Event::Finish(_) => self.end(),
         }
     }
@@ -100,12 +100,12 @@ impl Progress {
         let n_done = step.step + 1;
         let pace = self.began.elapsed().as_secs_f64() / (n_done - self.first) as f64;
         let left = pace * (self.max_steps - n_done) as f64;
-        let figures = format!("{} {} left", figures(&self.recent), duration(left));
+        let metrics = format!("{} {} left", metrics(&self.recent), duration(left));
         let every = (self.max_steps / LINES).max(1);
         if self.on_terminal {
-            self.at(n_done, figures);
+            self.at(n_done, metrics);
         } else if step.step == 0 || n_done.is_multiple_of(every) || n_done == self.max_steps {
-            eprintln!("step {n_done}/{}: {figures}", self.max_steps);
+            eprintln!("step {n_done}/{}: {metrics}", self.max_steps);
         }
     }
 
@@ -183,9 +183,9 @@ fn bar(doing: &str, things: &str, of: u64) -> ProgressBar {
 }
 
 /// Loss, accuracy, drift against the reference (or errors, where there is none) and rate.
-fn figures(steps: &VecDeque<Step>) -> String {
-    let mean = |figure: fn(&Step) -> Option<f64>| {
-        let values: Option<Vec<f64>> = steps.iter().map(figure).collect();
+fn metrics(steps: &VecDeque<Step>) -> String {
+    let mean = |metric: fn(&Step) -> Option<f64>| {
+        let values: Option<Vec<f64>> = steps.iter().map(metric).collect();
         values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
     };
     let mut parts = Vec::new();
@@ -212,8 +212,8 @@ fn held_out(probe: &Probe) -> String {
         probe.implicit_accuracy.map(|accuracy| format!("accuracy {:.0}%", 100.0 * accuracy)).into_iter();
     let winner = error("winner", Some(probe.winner_error), probe.ref_winner);
     let loser = error("loser", probe.loser_error, probe.ref_loser);
-    let figures: Vec<String> = accuracy.chain(winner).chain(loser).collect();
-    format!("held out at step {} ({} pairs): {}", probe.step, probe.n_pairs, figures.join(" "))
+    let metrics: Vec<String> = accuracy.chain(winner).chain(loser).collect();
+    format!("held out at step {} ({} pairs): {}", probe.step, probe.n_pairs, metrics.join(" "))
 }
 
 /// Seconds in words: `42 s`, `3 min 05 s`, `2 h 07 min`.
@@ -254,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_a_share_of_the_references_error() {
-        let text = figures(&[step(Some(1.0))].into());
+    fn drift_is_a_fraction_of_the_references_error() {
+        let text = metrics(&[step(Some(1.0))].into());
         assert_eq!(text, "loss 0.5000 accuracy 75% winner -1.00% loser +2.00% 2.50 pairs/s,");
     }
 
     #[test]
     fn without_a_reference_errors_stand_alone() {
-        let text = figures(&[step(None)].into());
+        let text = metrics(&[step(None)].into());
         assert_eq!(text, "loss 0.5000 accuracy 75% winner 0.9900 loser 1.0200 2.50 pairs/s,");
     }
 

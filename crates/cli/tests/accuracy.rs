@@ -33,7 +33,8 @@ fn a_model_beside_itself_prefers_nothing() {
 #[test]
 fn training_on_pairs_makes_a_model_prefer_their_winners() {
     let bench = Bench::new();
-    let line = "--max_train_steps 30 --learning_rate 2e-4 --adapter full --train_batch_size 6 --no_hflip";
+    let line =
+        "--max_train_steps 30 --learning_rate 2e-4 --adapter_type full --train_batch_size 6 --no_hflip";
     let longer: Vec<&str> = line.split_whitespace().collect();
     let said = bench.train("tuned", &[&["--method", "diffusion-dpo"], longer.as_slice()].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);

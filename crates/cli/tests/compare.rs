@@ -152,7 +152,7 @@ fn contestants_and_scorers_can_be_added_and_other_settings_are_refused() {
 #[test]
 fn parts_go_on_a_model_and_folders_of_images_need_none() {
     let bench = bench();
-    let train = ["--method", "mapo", "--adapter", "lora", "--learning_rate", "0.1"];
+    let train = ["--method", "mapo", "--adapter_type", "lora", "--learning_rate", "0.1"];
     let said = bench.train("lora", &train);
     assert_eq!(said.code, 0, "{}", said.stderr);
     fs::create_dir(bench.path("hps")).unwrap();

@@ -64,15 +64,18 @@ fn bench() -> Bench {
 #[test]
 fn a_bank_stands_for_the_live_reference_bit_for_bit_and_serves_other_runs() {
     let bench = bench();
-    for (kind, file) in
-        [("--adapter full", FULL), ("--rank 4", LORA), ("--adapter full --mixed_precision bf16", FULL)]
-    {
+    for (kind, file) in [
+        ("--adapter_type full", FULL),
+        ("--rank 4", LORA),
+        ("--adapter_type full --mixed_precision bf16", FULL),
+    ] {
         let name = kind.replace(' ', "");
         let more =
             format!("--method diffusion-dpo --learning_rate 1e-4 --proportion_empty_prompts 0.3 {kind}");
         let (live, banked) = (format!("live{name}"), format!("banked{name}"));
         trained(&bench, &live, &more);
-        let said = trained(&bench, &banked, &format!("{more} --reference bank --bank_to bank{name}"));
+        let said =
+            trained(&bench, &banked, &format!("{more} --reference precomputed --reference_dir bank{name}"));
         assert!(said.stderr.contains("computed the reference of"), "{}", said.stderr);
         assert_same(&bench, &live, &banked, file);
         assert_eq!(steps(&bench, &banked)[0].loss, LN_2);
@@ -80,21 +83,21 @@ fn a_bank_stands_for_the_live_reference_bit_for_bit_and_serves_other_runs() {
         let said = trained(
             &bench,
             &format!("longer{name}"),
-            &format!("{more} --reference bank --bank_to bank{name} --max_train_steps 11"),
+            &format!("{more} --reference precomputed --reference_dir bank{name} --max_train_steps 11"),
         );
         assert!(said.stderr.contains("computed the reference of 11 steps"), "{}", said.stderr);
         let other = format!("--method hinge --learning_rate 2e-4 --proportion_empty_prompts 0.3 {kind}");
         let said = trained(
             &bench,
             &format!("other{name}"),
-            &format!("{other} --reference bank --bank_to bank{name}"),
+            &format!("{other} --reference precomputed --reference_dir bank{name}"),
         );
         assert!(!said.stderr.contains("computed the reference of"), "{}", said.stderr);
     }
     let said = train(
         &bench,
         "mistaken",
-        "--method diffusion-dpo --learning_rate 1e-4 --adapter full --reference bank --bank_to bank--adapterfull",
+        "--method diffusion-dpo --learning_rate 1e-4 --adapter_type full --reference precomputed --reference_dir bank--adapterfull",
     );
     assert_eq!(said.code, 5);
     assert!(said.stderr.contains("holds a reference bank of another run (draws differ)"), "{}", said.stderr);
@@ -103,7 +106,7 @@ fn a_bank_stands_for_the_live_reference_bit_for_bit_and_serves_other_runs() {
 #[test]
 fn a_damaged_bank_is_named_and_remade() {
     let bench = bench();
-    let more = "--method diffusion-dpo --learning_rate 1e-4 --reference bank --bank_to bank";
+    let more = "--method diffusion-dpo --learning_rate 1e-4 --reference precomputed --reference_dir bank";
     trained(&bench, "whole", more);
     let shard = bench.path("bank/steps-000000.safetensors");
     let mut bytes = fs::read(&shard).unwrap();
@@ -120,7 +123,7 @@ fn a_damaged_bank_is_named_and_remade() {
 
 #[test]
 fn a_bank_for_inverted_latents_is_refused_before_anything_is_read() {
-    let said = train(&bench(), "out", "--method ddim-inpo --reference bank");
+    let said = train(&bench(), "out", "--method ddim-inpo --reference precomputed");
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(
         said.stderr.contains("train.reference is bank, wanted live, for latents are inverted anew"),
@@ -132,7 +135,7 @@ fn a_bank_for_inverted_latents_is_refused_before_anything_is_read() {
 #[test]
 fn recomputed_activations_change_no_bit() {
     let bench = bench();
-    for (kind, file) in [("--adapter full --mixed_precision bf16", FULL), ("--use_dora", LORA)] {
+    for (kind, file) in [("--adapter_type full --mixed_precision bf16", FULL), ("--use_dora", LORA)] {
         let name = kind.replace(' ', "");
         let more = format!("--method mapo --learning_rate 1e-4 {kind}");
         let (plain, again) = (format!("plain{name}"), format!("again{name}"));
@@ -145,7 +148,9 @@ fn recomputed_activations_change_no_bit() {
 #[test]
 fn an_optimizer_on_the_host_changes_no_bit() {
     let bench = bench();
-    for kind in ["--adapter full --optimizer adamw", "--rank 4 --optimizer adamw8bit --use_ema"] {
+    for kind in
+        ["--adapter_type full --optimizer_type adamw", "--rank 4 --optimizer_type adamw8bit --use_ema"]
+    {
         let more = format!("--method mapo --learning_rate 1e-4 {kind}");
         let (there, here) = (format!("there{}", more.len()), format!("here{}", more.len()));
         trained(&bench, &there, &more);
@@ -185,7 +190,7 @@ fn half_precision_scales_its_loss_and_starts_where_others_do() {
 #[test]
 fn eight_bits_of_state_and_rows_and_columns_follow_adamw() {
     let bench = bench();
-    let more = "--method sft --adapter full --learning_rate 1e-4";
+    let more = "--method sft --adapter_type full --learning_rate 1e-4";
     trained(&bench, "adamw", more);
     let start = tensors::read(&bench.path("model/unet/diffusion_pytorch_model.safetensors")).unwrap();
     let wanted = weights(&bench, "adamw", FULL);
@@ -204,11 +209,11 @@ fn eight_bits_of_state_and_rows_and_columns_follow_adamw() {
 }
 
 /// A rate at which the tiny model is ruined within a few steps.
-const RUINOUS: &str = "--method diffusion-dpo --adapter full --learning_rate 3e-2 --held_out_fraction 0.4 --seed 1 \
-                       --validation_every 1";
+const RUINOUS: &str = "--method diffusion-dpo --adapter_type full --learning_rate 3e-2 --held_out_fraction 0.4 --seed 1 \
+                       --validation_steps 1";
 
 #[test]
-fn a_danger_ends_the_run_where_it_shall_and_its_state_is_saved() {
+fn a_critical_alarm_ends_the_run_where_it_shall_and_its_state_is_saved() {
     let bench = bench();
     let said = train(&bench, "out", &format!("{RUINOUS} --on_alarm stop"));
     assert_eq!(said.code, 6, "{}", said.stderr);
@@ -248,7 +253,7 @@ fn figures_go_to_tensorboard_unless_told_otherwise() {
 fn fixed_prompts_are_generated_from_fixed_noise_on_the_way() {
     let bench = bench();
     let prompts =
-        "--validation_every 4 --validation_prompt fox --validation_prompt rain --num_validation_images 2";
+        "--validation_steps 4 --validation_prompts fox --validation_prompts rain --num_validation_images 2";
     trained(&bench, "out", &format!("--method sft --learning_rate 1e-2 {prompts}"));
     let generated: Vec<_> = events(&bench, "out")
         .into_iter()

@@ -193,7 +193,7 @@ fn an_adapter_for_layers_that_do_not_exist() {
 fn a_learning_rate_that_blows_up() {
     let bench = Bench::new();
     let more = [
-        "--adapter",
+        "--adapter_type",
         "full",
         "--learning_rate",
         "1e30",

@@ -24,8 +24,10 @@ fn said(bench: &Bench, args: &[&str]) -> Said {
 /// A bench with an adapter trained on the tiny model.
 fn adapted() -> Bench {
     let bench = Bench::new();
-    let said = bench
-        .train("lora", &["--method", "mapo", "--adapter", "lora", "--learning_rate", "0.1", "--rank", "2"]);
+    let said = bench.train(
+        "lora",
+        &["--method", "mapo", "--adapter_type", "lora", "--learning_rate", "0.1", "--rank", "2"],
+    );
     assert_eq!(said.code, 0, "{}", said.stderr);
     bench
 }

@@ -31,7 +31,7 @@ fn another_vae_is_taken_from_wherever_it_lies() {
         assert!(with == wanted, "{vae}");
     }
 
-    let full = ["--method", "mapo", "--adapter", "full", "--vae", "alone.safetensors"];
+    let full = ["--method", "mapo", "--adapter_type", "full", "--vae", "alone.safetensors"];
     let said = bench.train("full", &full);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let (ours, theirs) = (bench.path("full/model/vae"), bench.path("bright/vae"));
@@ -49,7 +49,7 @@ fn policy_and_reference_start_from_another_unet() {
     }
     // So small a step changes no f32.
     let still = ["--learning_rate", "1e-30", "--unet_init", "full/unet", "--method", "diffusion-dpo"];
-    let said = bench.train("again", &[still.as_slice(), &["--adapter", "full"]].concat());
+    let said = bench.train("again", &[still.as_slice(), &["--adapter_type", "full"]].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     let unet = |model: &str| read(bench.path(model).join("unet").join(WEIGHTS));
     assert!(same(&unet("again/model"), &unet("full/model")));
@@ -121,12 +121,14 @@ fn a_single_file_generates_and_trains_as_the_folder_it_was_made_from() {
         kept
     };
     let from_file = ["--pretrained_model_name_or_path", "single.safetensors", "--model_config", "model"];
-    for adapter in [["--adapter", "lora"].as_slice(), &["--adapter", "full", "--output_layout", "original"]] {
+    for adapter in
+        [["--adapter_type", "lora"].as_slice(), &["--adapter_type", "full", "--output_layout", "original"]]
+    {
         let folder = train(adapter);
         assert!(!folder.is_empty() && folder == train(&[adapter, &from_file].concat()), "{adapter:?}");
     }
     // Out of a single file into a whole folder.
-    let full = ["--method", "mapo", "--adapter", "full"];
+    let full = ["--method", "mapo", "--adapter_type", "full"];
     let said = bench.train("whole", &[full.as_slice(), &from_file].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     let said = bench.train("wanted", &full);
@@ -171,7 +173,8 @@ fn a_full_fine_tune_is_written_in_every_layout_and_type() {
 #[test]
 fn one_layout_alone_is_one_result() {
     let bench = Bench::new();
-    let full = ["--method", "mapo", "--adapter", "full", "--output_layout", "unet", "--report_to", "none"];
+    let full =
+        ["--method", "mapo", "--adapter_type", "full", "--output_layout", "unet", "--report_to", "none"];
     let said = bench.train("out", &full);
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(said.stdout.starts_with("wrote out/unet: 2 steps"), "{}", said.stdout);

@@ -19,8 +19,8 @@ const FULL: &str = "model/unet/diffusion_pytorch_model.safetensors";
 fn line(output: &str, accumulation: u32, more: &str) -> Vec<String> {
     let line = format!(
         "train --pretrained_model_name_or_path model --train_data_dir pairs --resolution {TINY_RESOLUTION} \
-         --method diffusion-dpo --adapter full --learning_rate 1e-4 --train_batch_size 2 \
-         --gradient_accumulation_steps {accumulation} --held_out_fraction 0.4 --seed 1 --validation_every 4 \
+         --method diffusion-dpo --adapter_type full --learning_rate 1e-4 --train_batch_size 2 \
+         --gradient_accumulation_steps {accumulation} --held_out_fraction 0.4 --seed 1 --validation_steps 4 \
          --lr_scheduler cosine --lr_warmup_steps 3 --output_dir {output} {more}"
     );
     line.split_whitespace().map(str::to_owned).collect()
@@ -97,7 +97,7 @@ fn bench() -> Bench {
 #[test]
 fn two_ranks_learn_what_one_learns_and_the_same_each_time() {
     let bench = bench();
-    let more = "--max_train_steps 9 --reference bank";
+    let more = "--max_train_steps 9 --reference precomputed";
     let one = line("one", 2, more);
     assert_eq!(bench.run(&one.iter().map(String::as_str).collect::<Vec<_>>()).code, 0);
     for output in ["two", "again"] {
@@ -147,7 +147,7 @@ fn a_lost_rank_ends_the_others_soon_and_the_run_goes_on_from_its_checkpoint() {
 #[ignore = "takes minutes"]
 fn a_run_of_two_ranks_that_is_killed_at_twenty_moments_ends_with_the_same_weights() {
     let bench = bench();
-    for more in ["--reference bank", "--shard_optimizer --use_ema"] {
+    for more in ["--reference precomputed", "--shard_optimizer --use_ema"] {
         let more =
             format!("--max_train_steps 16 --checkpointing_steps 2 --resume_from_checkpoint latest {more}");
         let began = Instant::now();
@@ -187,7 +187,8 @@ fn steps_made(bench: &Bench) -> usize {
 fn an_optimizer_that_is_dealt_out_is_the_same_optimizer() {
     let bench = bench();
     for optimizer in ["adamw", "adamw8bit"] {
-        let more = format!("--max_train_steps 6 --optimizer {optimizer} --checkpointing_steps 4 --use_ema");
+        let more =
+            format!("--max_train_steps 6 --optimizer_type {optimizer} --checkpointing_steps 4 --use_ema");
         let (whole, dealt) = (format!("whole-{optimizer}"), format!("dealt-{optimizer}"));
         succeeded(launch(&bench, 2, &whole, &more));
         succeeded(launch(&bench, 2, &dealt, &format!("{more} --shard_optimizer")));

@@ -16,18 +16,21 @@ use tastemaker_testkit::TINY_RESOLUTION;
 use tastemaker_torch::tensors::{self, Named};
 
 /// Settings of every test: everything that has a state.
-const STEPS: &str = "--max_train_steps 24 --held_out_fraction 0.4 --validation_every 7 --use_ema --seed 1 \
+const STEPS: &str = "--max_train_steps 24 --held_out_fraction 0.4 --validation_steps 7 --use_ema --seed 1 \
                      --lr_scheduler cosine --lr_warmup_steps 4";
 
 /// The kinds of runs whose state differs, with what they leave.
 const KINDS: [(&str, &str); 4] = [
     ("--method diffusion-dpo", "pytorch_lora_weights.safetensors"),
     (
-        "--method diffusion-dpo --adapter full --reference bank",
+        "--method diffusion-dpo --adapter_type full --reference precomputed",
         "model/unet/diffusion_pytorch_model.safetensors",
     ),
     ("--method ddim-inpo --mixed_precision bf16", "pytorch_lora_weights.safetensors"),
-    ("--method mapo --adapter full --optimizer adafactor", "model/unet/diffusion_pytorch_model.safetensors"),
+    (
+        "--method mapo --adapter_type full --optimizer_type adafactor",
+        "model/unet/diffusion_pytorch_model.safetensors",
+    ),
 ];
 
 fn bench() -> Bench {
@@ -160,7 +163,7 @@ fn a_signal_ends_the_step_saves_and_leaves_with_its_code() {
     }
     let said = train(&bench, "killed", &format!("{kind} --resume_from_checkpoint latest"));
     assert_eq!(said.code, 0, "{}", said.stderr);
-    assert!(said.stderr.contains("going on behind step"), "{}", said.stderr);
+    assert!(said.stderr.contains("resuming from step"), "{}", said.stderr);
     compare(&bench, file, kind);
 }
 

@@ -59,7 +59,8 @@ fn an_image_depends_on_prompt_and_seed_and_not_on_its_neighbors() {
 fn what_was_trained_can_be_generated_with() {
     let bench = Bench::new();
     let train = |output: &str, adapter: &str| {
-        let said = bench.train(output, &["--method", "mapo", "--adapter", adapter, "--learning_rate", "0.1"]);
+        let said =
+            bench.train(output, &["--method", "mapo", "--adapter_type", adapter, "--learning_rate", "0.1"]);
         assert_eq!(said.code, 0, "{}", said.stderr);
     };
     train("full", "full");
@@ -177,7 +178,7 @@ fn an_image_to_start_from_shows_through_the_more_the_less_strength() {
 #[test]
 fn a_lora_acts_at_its_weight() {
     let bench = Bench::new();
-    let said = bench.train("lora", &["--method", "mapo", "--adapter", "lora", "--learning_rate", "0.1"]);
+    let said = bench.train("lora", &["--method", "mapo", "--adapter_type", "lora", "--learning_rate", "0.1"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let lora = "lora/pytorch_lora_weights.safetensors";
     let half = format!("{lora}:0.5");
@@ -202,7 +203,8 @@ fn a_lora_acts_at_its_weight() {
 fn guidance_leads_away_from_a_negative_prompt_model_or_lora() {
     let bench = Bench::new();
     let train = |output: &str, adapter: &str| {
-        let said = bench.train(output, &["--method", "mapo", "--adapter", adapter, "--learning_rate", "0.1"]);
+        let said =
+            bench.train(output, &["--method", "mapo", "--adapter_type", adapter, "--learning_rate", "0.1"]);
         assert_eq!(said.code, 0, "{}", said.stderr);
     };
     train("full", "full");

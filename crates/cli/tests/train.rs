@@ -190,7 +190,7 @@ fn every_method_trains_a_whole_network_that_loads_as_a_model() {
     let bench = Bench::new();
     let before = unet(&bench, "model", None);
     for method in METHODS {
-        trained(bench.train(method, &["--method", method, "--adapter", "full"]));
+        trained(bench.train(method, &["--method", method, "--adapter_type", "full"]));
         let after = unet(&bench, &format!("{method}/model"), None);
         assert!(before.keys().eq(after.keys()));
         let still: Vec<_> = before.iter().filter(|(name, tensor)| after[*name].equal(tensor)).collect();
@@ -209,7 +209,7 @@ fn at_step_zero_every_logit_is_zero_and_every_loss_is_ln_two() {
         for adapter in ["lora", "full"] {
             for precision in ["no", "bf16"] {
                 let output = format!("{method}-{adapter}-{precision}");
-                let more = ["--method", method, "--adapter", adapter, "--mixed_precision", precision];
+                let more = ["--method", method, "--adapter_type", adapter, "--mixed_precision", precision];
                 trained(bench.train(&output, &more));
                 let steps = steps(&bench, &output);
                 assert_eq!(steps[0].logit_mean, Some(0.0), "{output}");
@@ -314,7 +314,7 @@ fn two_runs_with_one_seed_give_identical_files() {
         let more = [
             "--method",
             "ddim-inpo",
-            "--adapter",
+            "--adapter_type",
             adapter,
             "--seed",
             "5",
@@ -339,7 +339,7 @@ fn two_runs_with_one_seed_give_identical_files() {
 fn another_seed_gives_another_result() {
     let bench = Bench::new();
     let results = ["1", "2"].map(|seed| {
-        trained(bench.train(seed, &["--method", "diffusion-dpo", "--adapter", "full", "--seed", seed]));
+        trained(bench.train(seed, &["--method", "diffusion-dpo", "--adapter_type", "full", "--seed", seed]));
         fs::read(bench.path(seed).join("model/unet/diffusion_pytorch_model.safetensors")).unwrap()
     });
     assert!(results[0] != results[1]);
@@ -348,7 +348,7 @@ fn another_seed_gives_another_result() {
 #[test]
 fn a_run_made_again_replaces_its_log_and_its_result() {
     let bench = Bench::new();
-    let more = ["--method", "mapo", "--adapter", "full"];
+    let more = ["--method", "mapo", "--adapter_type", "full"];
     trained(bench.train("out", &more));
     let result = bench.path("out/model/unet/diffusion_pytorch_model.safetensors");
     let first = fs::read(&result).unwrap();
@@ -363,7 +363,7 @@ fn the_log_tells_the_whole_run() {
     let bench = Bench::new();
     bench.pairs("pairs", 30);
     let more =
-        ["--method", "diffusion-dpo", "--held_out_fraction", "0.5", "--validation_every", "1", "--seed", "1"];
+        ["--method", "diffusion-dpo", "--held_out_fraction", "0.5", "--validation_steps", "1", "--seed", "1"];
     trained(bench.train("out", &more));
     let events = read_events(bench.path("out/events.jsonl")).unwrap().events;
     let names: Vec<_> = events

@@ -104,6 +104,13 @@ pub enum Warning {
         /// The method of this run.
         asked: String,
     },
+    /// A key or flag was typed by the name that it had in earlier versions.
+    Renamed {
+        /// That name.
+        old: String,
+        /// The name of now.
+        new: String,
+    },
     /// Warm-up lasts as long as training: the learning rate never reaches its value.
     WarmupNeverEnds {
         /// Steps of warm-up.
@@ -124,6 +131,7 @@ impl fmt::Display for Warning {
                     "the recipe's settings are for {recipe} and were skipped, for the method asked for is {asked}"
                 )
             }
+            Self::Renamed { old, new } => write!(f, "{old} is now called {new}"),
             Self::WarmupNeverEnds { warmup, training } => {
                 write!(
                     f,

@@ -12,21 +12,23 @@ use crate::number;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// Training begins, or goes on after a stop.
+    /// Training begins, or is resumed.
     Start(Start),
     /// Images and captions are being encoded.
     Encode(Encode),
     /// The reference's errors are being computed beforehand.
-    Bank(Banking),
-    /// A pair turned out not to be usable, and is skipped.
+    #[serde(alias = "bank")]
+    Reference(Reference),
+    /// A pair that cannot be used was skipped.
+    #[serde(alias = "left_out")]
     Skipped(Skipped),
     /// One optimizer step was made.
     Step(Step),
-    /// Held-out pairs were looked at.
+    /// The model was validated on held-out pairs.
     Probe(Probe),
-    /// Something that a person should look at; the run goes on.
+    /// Something that a person should look at.
     Alarm(AlarmRaised),
-    /// The state of the run was saved; it can go on from here.
+    /// The state of the run was saved; it can be resumed from here.
     Checkpoint {
         /// Optimizer steps made so far.
         step: u64,
@@ -36,7 +38,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Not::not")]
         best: bool,
     },
-    /// Images of the fixed prompts were generated.
+    /// Images of the validation prompts were generated.
+    #[serde(alias = "pictures")]
     Images {
         /// Optimizer steps made so far.
         step: u64,
@@ -70,7 +73,7 @@ pub struct Start {
     /// Rows skipped because neither image won.
     pub n_ties: u64,
     /// Rows skipped for other reasons.
-    #[serde(default)]
+    #[serde(default, alias = "n_left_out")]
     pub n_skipped: u64,
     /// The first step that will be made; 0 unless the run was resumed.
     pub step: u64,
@@ -79,7 +82,7 @@ pub struct Start {
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// How far the encoding is. It is told of as it goes on; the log holds its end.
+/// How far the encoding is. The log holds its end alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encode {
     /// Pairs read so far.
@@ -87,19 +90,20 @@ pub struct Encode {
     /// Pairs in all.
     pub n_pairs: u64,
     /// Distinct images so far; each is encoded once.
+    #[serde(alias = "n_pictures")]
     pub n_images: u64,
 }
 
-/// How far the reference bank is. It is told of as it goes on; the log does not hold it.
+/// How far the precomputed reference is. The log does not hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Banking {
+pub struct Reference {
     /// Steps computed so far.
     pub n_done: u64,
     /// Steps that were missing.
     pub n_steps: u64,
 }
 
-/// A pair that is skipped since an image of it cannot be read.
+/// A pair that was skipped, for an image of it cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its identity.
@@ -122,10 +126,10 @@ pub struct AlarmRaised {
     pub message: String,
 }
 
-/// The figures of one optimizer step, means over its pairs. Errors are mean squared errors per latent
+/// The metrics of one optimizer step, means over its pairs. Errors are mean squared errors per latent
 /// element.
 ///
-/// Absent are the figures a method does not have: without a reference no `ref_*`, without a logit no
+/// Absent are the metrics a method does not have: without a reference no `ref_*`, without a logit no
 /// accuracy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Step {
@@ -149,7 +153,7 @@ pub struct Step {
     /// The number inside the sigmoid, positive where the model sides with the label.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub logit_mean: Option<f64>,
-    /// Share of pairs with a positive logit, ties counting half.
+    /// Fraction of pairs with a positive logit, ties counting half.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub implicit_accuracy: Option<f64>,
     /// `(loser_error - winner_error) - (ref_loser - ref_winner)`: how much more the policy prefers winners
@@ -180,13 +184,13 @@ pub struct Step {
     pub skipped: bool,
 }
 
-/// The figures of the held-out pairs under forward noise at draws that never change, so that curves of all methods
+/// The metrics of held-out pairs under forward noise at draws that never change, so that curves of all methods
 /// are comparable.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// Optimizer steps made so far.
     pub step: u64,
-    /// Pairs looked at.
+    /// Pairs validated on.
     pub n_pairs: u64,
     /// The policy's error on winners.
     #[serde(with = "number")]
@@ -200,7 +204,7 @@ pub struct Probe {
     /// The error on losers of the model as it was before the first step.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub ref_loser: Option<f64>,
-    /// Share of pairs with a positive margin, ties counting half.
+    /// Fraction of pairs with a positive margin, ties counting half.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub implicit_accuracy: Option<f64>,
     /// The lower end of the 95% Wilson interval of `implicit_accuracy`.
@@ -226,7 +230,7 @@ impl Probe {
         Self { accuracy_low: interval.map(|i| i.low), accuracy_high: interval.map(|i| i.high), ..self }
     }
 
-    /// How far the error on winners is above that before the first step, as a share of it.
+    /// How far the error on winners is above that before the first step, as a fraction of it.
     pub fn winner_rise(&self) -> Option<f64> {
         self.ref_winner
             .filter(|&reference| reference > 0.0)
@@ -257,6 +261,6 @@ pub enum Outcome {
     Completed,
     /// The user stopped it.
     Stopped,
-    /// It could not go on, for this reason.
+    /// It failed, for this reason.
     Failed(String),
 }

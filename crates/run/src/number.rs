@@ -1,22 +1,22 @@
-//! Figures in JSON, which knows no NaN and no infinity: those become the words `NaN`, `inf`, `-inf`, so that
+//! Metrics in JSON, which knows no NaN and no infinity: those become the words `NaN`, `inf`, `-inf`, so that
 //! a log never hides one.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Figure {
+enum Metric {
     Number(f64),
     Word(String),
 }
 
-impl From<f64> for Figure {
+impl From<f64> for Metric {
     fn from(value: f64) -> Self {
         if value.is_finite() { Self::Number(value) } else { Self::Word(value.to_string()) }
     }
 }
 
-impl Figure {
+impl Metric {
     fn value<E: de::Error>(self) -> Result<f64, E> {
         match self {
             Self::Number(value) => Ok(value),
@@ -26,46 +26,46 @@ impl Figure {
 }
 
 pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    Figure::from(*value).serialize(serializer)
+    Metric::from(*value).serialize(serializer)
 }
 
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Figure::deserialize(deserializer)?.value()
+    Metric::deserialize(deserializer)?.value()
 }
 
-/// The same for a figure that not every method has.
+/// The same for a metric that not every method has.
 pub mod optional {
-    use super::{Deserialize, Deserializer, Figure, Serialize, Serializer};
+    use super::{Deserialize, Deserializer, Metric, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-        value.map(Figure::from).serialize(serializer)
+        value.map(Metric::from).serialize(serializer)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-        Option::<Figure>::deserialize(deserializer)?.map(Figure::value).transpose()
+        Option::<Metric>::deserialize(deserializer)?.map(Metric::value).transpose()
     }
 }
 
 /// The same for the means over quarters of the timesteps, of which some may have no pair.
 pub mod quarters {
-    use super::{Deserialize, Deserializer, Figure, Serialize, Serializer};
+    use super::{Deserialize, Deserializer, Metric, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(
         value: &Option<[Option<f64>; 4]>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        value.map(|quarters| quarters.map(|quarter| quarter.map(Figure::from))).serialize(serializer)
+        value.map(|quarters| quarters.map(|quarter| quarter.map(Metric::from))).serialize(serializer)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<[Option<f64>; 4]>, D::Error> {
-        let Some(figures) = Option::<[Option<Figure>; 4]>::deserialize(deserializer)? else {
+        let Some(metrics) = Option::<[Option<Metric>; 4]>::deserialize(deserializer)? else {
             return Ok(None);
         };
         let mut quarters = [None; 4];
-        for (quarter, figure) in quarters.iter_mut().zip(figures) {
-            *quarter = figure.map(Figure::value::<D::Error>).transpose()?;
+        for (quarter, metric) in quarters.iter_mut().zip(metrics) {
+            *quarter = metric.map(Metric::value::<D::Error>).transpose()?;
         }
         Ok(Some(quarters))
     }

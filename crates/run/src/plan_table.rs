@@ -3,10 +3,9 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::plan::{Adapter, Plan};
-use crate::recipe::AdapterKind;
+use crate::settings::{AdapterKind, number, words};
 
 impl fmt::Display for Plan {
     /// One line per value: section, key, value in aligned columns; what follows from several values is in the
@@ -35,113 +34,63 @@ fn rows(plan: &Plan) -> Vec<Row> {
     let mut rows = Vec::new();
     table(&mut rows, "model", &plan.model);
     table(&mut rows, "data", &plan.data);
-    let mut row = |section, key: &str, value: String| rows.push(Row { section, key: key.into(), value });
-    row("method", "name", plan.method.name.clone());
+    row(&mut rows, "method", "name", &plan.method.name);
     table(&mut rows, "method", &plan.method.settings);
-    let mut row = |section, key: &str, value: String| rows.push(Row { section, key: key.into(), value });
     match &plan.adapter {
-        Adapter::Full {} => row("adapter", "kind", words(&AdapterKind::Full)),
-        Adapter::Continued { network_weights, .. } => {
-            row("adapter", "kind", words(&AdapterKind::Lora));
-            row("adapter", "network_weights", network_weights.display().to_string());
+        Adapter::Continued { network_weights, asked } => {
+            row(&mut rows, "adapter", "adapter_type", AdapterKind::Lora);
+            row(&mut rows, "adapter", "network_weights", network_weights);
+            table(&mut rows, "adapter", asked);
         }
-        Adapter::Lora(lora) => {
-            row("adapter", "kind", words(&AdapterKind::Lora));
-            row("adapter", "rank", lora.rank.to_string());
-            row("adapter", "alpha", lora.alpha.to_string());
-            row("adapter", "target_modules", lora.target_modules.join(", "));
-            if lora.use_dora {
-                row("adapter", "use_dora", words(&true));
-            }
-            if !lora.text_encoder_target_modules.is_empty() {
-                let names = lora.text_encoder_target_modules.join(", ");
-                row("adapter", "text_encoder_target_modules", names);
-            }
-            if let Some(file) = &lora.network_weights {
-                row("adapter", "network_weights", file.display().to_string());
-            }
-            for (key, pattern) in [
-                ("rank_pattern", pattern(lora.rank_pattern.iter())),
-                ("alpha_pattern", pattern(lora.alpha_pattern.iter())),
-            ] {
-                if !pattern.is_empty() {
-                    row("adapter", key, pattern);
-                }
-            }
-        }
+        adapter => table(&mut rows, "adapter", adapter),
     }
     table(&mut rows, "optimizer", &plan.optimizer);
     table(&mut rows, "train", &plan.train);
     table(&mut rows, "validation", &plan.validation);
     table(&mut rows, "checkpoint", &plan.checkpoint);
     table(&mut rows, "logging", &plan.logging);
-    let mut row = |section, key: &str, value: String| rows.push(Row { section, key: key.into(), value });
-    row("output", "output_dir", plan.output_dir.display().to_string());
+    row(&mut rows, "output", "output_dir", &plan.output_dir);
     if plan.adapter == (Adapter::Full {}) {
-        let layouts: Vec<String> = plan.output.layout.iter().map(words).collect();
-        row("output", "layout", layouts.join(", "));
-        row("output", "dtype", words(&plan.output.dtype));
+        table(&mut rows, "output", &plan.output);
     }
 
-    let effect = "in effect";
+    let mut effect = |key, value: String| row(&mut rows, "in effect", key, value);
     let (batch, accumulated) = (plan.train.train_batch_size, plan.train.gradient_accumulation_steps);
-    let effective_batch = plan.effective_batch();
-    let on = match plan.train.n_processes {
-        1 => String::new(),
-        n => format!(" x {n} processes"),
-    };
-    row(effect, "pairs per step", format!("{effective_batch} ({batch} x {accumulated} accumulated{on})"));
-    row(effect, "learning rate", number(plan.effective_learning_rate()));
+    let on = if plan.n_processes == 1 { String::new() } else { format!(" x {} processes", plan.n_processes) };
+    effect("pairs per step", format!("{} ({batch} x {accumulated} accumulated{on})", plan.effective_batch()));
+    effect("learning rate", number(plan.effective_learning_rate()));
     if let Some(memory) = &plan.memory {
-        let parts = [
-            ("weights", memory.weights),
-            ("what learns", memory.learning),
-            ("activations", memory.activations),
-        ];
+        let (weights, trained, activations) = (memory.weights, memory.learning, memory.activations);
+        let parts = [("weights", weights), ("trainable parameters", trained), ("activations", activations)];
         let parts = parts.map(|(part, bytes)| format!("{part} {}", mebibytes(bytes))).join(", ");
-        row(effect, "memory", format!("about {} ({parts})", mebibytes(memory.total())));
+        effect("memory", format!("about {} ({parts})", mebibytes(memory.total())));
         if memory.cache > 0 {
-            row(effect, "cache on disk", format!("about {}", mebibytes(memory.cache)));
+            effect("cache on disk", format!("about {}", mebibytes(memory.cache)));
         }
     }
     if let (Some(n_pairs), Some(steps)) = (plan.n_pairs, plan.steps_per_epoch()) {
         let epochs = plan.train.max_train_steps as f64 / steps;
-        row(effect, "pairs to train on", n_pairs.to_string());
-        row(effect, "steps per epoch", format!("{steps:.1} ({epochs:.1} epochs in all)"));
+        effect("pairs to train on", n_pairs.to_string());
+        effect("steps per epoch", format!("{steps:.1} ({epochs:.1} epochs in all)"));
     }
     rows
 }
 
-fn pattern<'a, T: fmt::Display + 'a>(entries: impl Iterator<Item = (&'a String, &'a T)>) -> String {
-    entries.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+fn row(rows: &mut Vec<Row>, section: &'static str, key: &str, value: impl Serialize) {
+    let value = words(&serde_json::to_value(value).unwrap_or_default());
+    if !value.is_empty() {
+        rows.push(Row { section, key: key.to_owned(), value });
+    }
 }
 
-/// One row per field of a flat structure.
+/// One row per field of a flat structure that has a value.
 fn table(rows: &mut Vec<Row>, section: &'static str, fields: &impl Serialize) {
     let fields = serde_json::to_value(fields).unwrap_or_default();
     for (key, value) in fields.as_object().into_iter().flatten() {
-        rows.push(Row { section, key: key.clone(), value: words(value) });
+        row(rows, section, key, value);
     }
 }
 
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
-}
-
-fn words(value: &impl Serialize) -> String {
-    match serde_json::to_value(value).unwrap_or_default() {
-        Value::Null => "as the model says".into(),
-        Value::String(text) => text,
-        Value::Bool(true) => "yes".into(),
-        Value::Bool(false) => "no".into(),
-        Value::Number(n) => {
-            n.as_u64().map_or_else(|| number(n.as_f64().unwrap_or(f64::NAN)), |n| n.to_string())
-        }
-        other => other.to_string(),
-    }
-}
-
-/// Small numbers in scientific notation, as people write learning rates.
-fn number(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1e-3 { format!("{value:e}") } else { value.to_string() }
 }

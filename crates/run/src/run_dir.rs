@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tastemaker_store::{StoreError, atomic, json};
 
-use crate::{EventLog, Plan, RunError};
+use crate::{EventLog, Plan, RunError, keys};
 
 /// The folder of a run: `plan.json`, `events.jsonl`, and the results beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl RunDir {
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Plan), RunError> {
         let dir = Self { path: path.as_ref().to_path_buf() };
         let plan_path = dir.plan_path();
-        let value: Value = json::read(&plan_path)?;
+        let value = Plan::upgraded(json::read(&plan_path)?);
         let format = value.get("format").cloned().unwrap_or_default();
         if format != Plan::FORMAT {
             let (found, wanted) = (format!("plan format {format}"), format!("format {}", Plan::FORMAT));
@@ -106,26 +106,9 @@ fn plan_value(dir: &RunDir, plan: &Plan) -> Result<Value, StoreError> {
     serde_json::to_value(plan).map_err(|source| StoreError::Json { path: dir.plan_path(), source })
 }
 
-/// Keys, and beginnings of keys, that change no weight.
-const FREE: [&str; 13] = [
-    "output_dir",
-    "checkpoint.",
-    "logging.",
-    "output.",
-    "data.cache_to",
-    "data.dataloader_num_workers",
-    "optimizer.shard_optimizer",
-    "optimizer.offload_optimizer",
-    "train.bank_to",
-    "validation.prompts",
-    "validation.num_",
-    "validation.guidance_scale",
-    "validation.every",
-];
-
 /// What differs between two plans on disk and changes weights, each as `key: there, here`.
 pub fn changes(there: &Value, here: &Value) -> Vec<String> {
-    let (mut there, mut here) = (flat(there), flat(here));
+    let (mut there, mut here) = (flat(&current(there)), flat(&current(here)));
     let shapes = [&there, &here].map(|plan| plan.get("optimizer.lr_scheduler").and_then(Value::as_str));
     let constant = shapes.iter().all(|shape| shape.is_some_and(|shape| shape.starts_with("constant")));
     if constant {
@@ -134,6 +117,13 @@ pub fn changes(there: &Value, here: &Value) -> Vec<String> {
         }
     }
     differences(&there, &here)
+}
+
+/// A plan on disk as this version writes it.
+fn current(plan: &Value) -> Value {
+    let upgraded = Plan::upgraded(plan.clone());
+    let read = serde_json::from_value::<Plan>(upgraded.clone());
+    read.ok().and_then(|plan| serde_json::to_value(plan).ok()).unwrap_or(upgraded)
 }
 
 /// Every leaf of a plan by its dotted key, but for those that change no weight.
@@ -151,7 +141,7 @@ fn flat(plan: &Value) -> BTreeMap<String, Value> {
     }
     let mut leaves = BTreeMap::new();
     walk("", plan, &mut leaves);
-    leaves.retain(|key, _| !FREE.iter().any(|free| key.starts_with(free)));
+    leaves.retain(|path, _| !keys().any(|key| key.is_free && key.path == path));
     leaves
 }
 

@@ -18,7 +18,7 @@ fn plan(text: &str) -> Plan {
 fn with(method: &str, adapter: &str, rate: &str) -> Plan {
     plan(&format!(
         "output_dir = \"out\"\n[model]\npretrained_model_name_or_path = \"m\"\n[data]\ntrain_data_dir = \"d\"\n\
-         [method]\n{method}\n[adapter]\nkind = \"{adapter}\"\n[optimizer]\n{rate}\n\
+         [method]\n{method}\n[adapter]\nadapter_type = \"{adapter}\"\n[optimizer]\n{rate}\n\
          [train]\nmax_train_steps = 10\ntrain_batch_size = 8\ngradient_accumulation_steps = 256\n"
     ))
 }
@@ -60,7 +60,7 @@ fn the_script_default_of_5e_4_and_a_beta_of_one_are_far_from_what_was_published(
         SD15,
     );
     assert!(matches!(found[..], [Alarm::LearningRate { .. }, Alarm::Beta { .. }]), "{found:?}");
-    assert!(found.iter().all(|alarm| alarm.severity() == Severity::Advice && alarm.step() == 0));
+    assert!(found.iter().all(|alarm| alarm.severity() == Severity::Warning && alarm.step() == 0));
     assert_eq!(
         found[0].to_string(),
         "learning rate 5e-4 is far above the published 1e-5 (diffusers' research project diffusion_dpo); lower it unless this is meant"

@@ -52,8 +52,8 @@ mod parsing {
             revision = "refs/pr/1"
             prediction_type = "v_prediction"
             [output]
-            layout = ["unet", "diffusers", "unet"]
-            dtype = "bfloat16"
+            output_layout = ["unet", "diffusers", "unet"]
+            save_precision = "bfloat16"
             [data]
             train_data_dir = "d"
             resolution = 64
@@ -65,7 +65,7 @@ mod parsing {
             beta = 2000
             grid = "release"
             [adapter]
-            kind = "lora"
+            adapter_type = "lora"
             rank = 4
             alpha = 8
             target_modules = ["to_q"]
@@ -87,8 +87,8 @@ mod parsing {
             mixed_precision = "bf16"
             seed = 7
             [validation]
-            every = 10
-            n_pairs = 16
+            validation_steps = 10
+            validation_pairs = 16
             "#,
         )
         .unwrap();
@@ -105,7 +105,7 @@ mod parsing {
         assert_eq!(plan.adapter, lora(4, 8.0, &["to_q"]));
         assert_eq!(plan.optimizer.lr_scheduler, LrScheduler::CosineWithRestarts);
         assert_eq!(plan.train.mixed_precision, MixedPrecision::Bf16);
-        assert_eq!((plan.effective_batch(), plan.train.seed, plan.validation.every), (8, 7, 10));
+        assert_eq!((plan.effective_batch(), plan.train.seed, plan.validation.validation_steps), (8, 7, 10));
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod parsing {
         let message = refusal(text);
         assert!(
             message.starts_with(
-                "dpo.toml, line 3: unknown key \"lr_warmup_step\", did you mean \"lr_warmup_steps\"?; known are kind, shard_optimizer, offload_optimizer, "
+                "dpo.toml, line 3: unknown key \"lr_warmup_step\", did you mean \"lr_warmup_steps\"?; known are optimizer_type, shard_optimizer, offload_optimizer, "
             ),
             "{message}"
         );
@@ -123,31 +123,34 @@ mod parsing {
     #[test]
     fn a_full_fine_tune_is_written_in_one_layout_or_in_several() {
         let output = |text: &str| {
-            let text = shortest_with(&format!("[adapter]\nkind = \"full\"\n[output]\n{text}\n"));
+            let text = shortest_with(&format!("[adapter]\nadapter_type = \"full\"\n[output]\n{text}\n"));
             resolve(parse(&text).unwrap(), Overrides::default()).map(|plan| plan.output)
         };
         assert_eq!(output("").unwrap(), OutputPlan::default());
         let both = OutputPlan {
-            layout: vec![OutputLayout::Diffusers, OutputLayout::Original],
-            dtype: OutputType::Float16,
+            output_layout: vec![OutputLayout::Diffusers, OutputLayout::Original],
+            save_precision: OutputType::Float16,
         };
         assert_eq!(
-            output("layout = [\"original\", \"diffusers\", \"original\"]\ndtype = \"fp16\"").unwrap(),
+            output("output_layout = [\"original\", \"diffusers\", \"original\"]\nsave_precision = \"fp16\"")
+                .unwrap(),
             both
         );
-        assert_eq!(output("layout = \"unet\"").unwrap().layout, [OutputLayout::Unet]);
-        assert!(output("layout = []").unwrap_err().to_string().contains("output.layout is nothing"));
+        assert_eq!(output("output_layout = \"unet\"").unwrap().output_layout, [OutputLayout::Unet]);
+        assert!(
+            output("output_layout = []").unwrap_err().to_string().contains("output.output_layout is nothing")
+        );
         for layout in ["\"diffuser\"", "[\"unet\", \"diffuser\"]"] {
-            let message = refusal(&format!("[output]\nlayout = {layout}\n"));
+            let message = refusal(&format!("[output]\noutput_layout = {layout}\n"));
             assert!(message.contains("did you mean \"diffusers\"?"), "{message}");
         }
     }
 
     #[test]
     fn an_unknown_section_is_refused_too() {
-        let message = refusal("output_dir = \"o\"\n\n[optimizer]\nlearning_rate = 1e-5\n");
+        let message = refusal("output_dir = \"o\"\n\n[optimiser]\nlearning_rate = 1e-5\n");
         assert!(
-            message.contains("line 3: unknown key \"optimizer\", did you mean \"optimizer\"?"),
+            message.contains("line 3: unknown key \"optimiser\", did you mean \"optimizer\"?"),
             "{message}"
         );
     }
@@ -251,7 +254,7 @@ mod resolving {
             train_batch_size = 0
             gradient_accumulation_steps = 0
             [validation]
-            n_pairs = 0
+            validation_pairs = 0
             "#,
         )
         .unwrap();
@@ -279,7 +282,7 @@ mod resolving {
                 "max_train_steps",
                 "train_batch_size",
                 "gradient_accumulation_steps",
-                "n_pairs",
+                "validation_pairs",
             ]
         );
     }
@@ -298,7 +301,7 @@ mod resolving {
     }
 
     #[test]
-    fn flags_lie_over_the_recipe() {
+    fn flags_override_the_recipe() {
         let recipe = parse(&SHORTEST.replace("[train]", "beta = 2000\n[train]\nseed = 3")).unwrap();
         let mut flags = Overrides {
             optimizer: OptimizerSection { learning_rate: Some(2e-4), ..Default::default() },
@@ -345,7 +348,8 @@ mod resolving {
 
     #[test]
     fn keys_without_effect_are_said_to_have_none() {
-        let full = AdapterSection { kind: Some(AdapterKind::Full), rank: Some(4), ..Default::default() };
+        let full =
+            AdapterSection { adapter_type: Some(AdapterKind::Full), rank: Some(4), ..Default::default() };
         let optimizer =
             OptimizerSection { lr_warmup_steps: Some(5), lr_num_cycles: Some(2), ..Default::default() };
         let flags = Overrides { adapter: full, optimizer, ..Default::default() };

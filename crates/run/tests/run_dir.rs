@@ -160,9 +160,9 @@ mod folder {
         assert!(matches!(RunDir::open(dir.path()), Err(RunError::Store(StoreError::Json { .. }))));
         fs::write(dir.plan_path(), text.replace("\"seed\"", "\"sed\"")).unwrap();
         assert!(matches!(RunDir::open(dir.path()), Err(RunError::Store(StoreError::Json { .. }))));
-        fs::write(dir.plan_path(), text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+        fs::write(dir.plan_path(), text.replace("\"format\": 2", "\"format\": 3")).unwrap();
         let error = RunDir::open(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("found plan format 2; wanted format 1"), "{error}");
+        assert!(error.to_string().contains("found plan format 3; wanted format 2"), "{error}");
         fs::remove_file(dir.plan_path()).unwrap();
         assert!(matches!(RunDir::open(dir.path()), Err(RunError::Store(StoreError::Missing { .. }))));
     }

@@ -38,7 +38,7 @@ pub enum TrainError {
     },
 
     /// A folder holds a reference bank that this run cannot use.
-    #[error("{} holds a reference bank of another run ({differs} differ); choose another bank_to", .path.display())]
+    #[error("{} holds a reference bank of another run ({differs} differ); choose another reference_dir", .path.display())]
     OtherBank {
         /// The folder.
         path: PathBuf,

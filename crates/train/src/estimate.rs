@@ -80,7 +80,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let keeping = if plan.train.gradient_checkpointing { Keeping::Inputs } else { Keeping::Everything };
     let kept = config.kept_for_backward((side, side), N_TOKENS, learning, keeping);
     let average = if plan.train.ema_decay.is_some() { AVERAGE } else { 0 };
-    let per_number = MASTER + average + state_bytes(plan.optimizer.kind);
+    let per_number = MASTER + average + state_bytes(plan.optimizer.optimizer_type);
     Ok(MemoryEstimate {
         weights: weights + copy + text * compute,
         learning: trained * per_number,

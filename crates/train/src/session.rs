@@ -232,7 +232,7 @@ pub fn train(
         if ended == Ended::Stopped {
             return Ok(ended);
         }
-        let keeps_best = plan.logging.rule == Rule::KeepBest;
+        let keeps_best = plan.logging.on_alarm == Rule::KeepBest;
         if let Some(average) = state.average.as_ref().filter(|_| !keeps_best) {
             average.settle(&trainable);
         }
@@ -360,6 +360,6 @@ fn doing(plan: &Plan) -> String {
     let (resolution, batch) = (plan.data.resolution, plan.train.train_batch_size);
     format!(
         "training on {batch} pairs of {resolution} x {resolution} at once (a smaller train_batch_size with more \
-         gradient_accumulation_steps, a smaller resolution or adapter.kind = \"lora\" need less memory)"
+         gradient_accumulation_steps, a smaller resolution or adapter_type = \"lora\" need less memory)"
     )
 }

@@ -120,7 +120,7 @@ pub(crate) fn prepare<'a>(
     let plain = opened(None)?;
     let order = order(parts, plain.as_ref(), recorder)?;
     let with_reference = needs_reference(objective);
-    let wants_bank = with_reference && plan.train.reference == ReferenceKind::Bank;
+    let wants_bank = with_reference && plan.train.reference == ReferenceKind::Precomputed;
     let bank = match wants_bank {
         true => {
             let key = match &cached {

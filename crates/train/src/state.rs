@@ -100,9 +100,9 @@ fn optimizer(masters: Vec<Tensor>, owned: Vec<bool>, plan: &Plan) -> Optimizer {
     let weight_decay = plan.optimizer.adam_weight_decay;
     // The kernels of 8-bit moments are the host's.
     let elsewhere = masters.first().is_some_and(|master| master.device() != Device::Cpu);
-    let on_host =
-        plan.optimizer.offload_optimizer || (elsewhere && plan.optimizer.kind == OptimizerKind::AdamW8bit);
-    Optimizer::sharded(masters, owned, on_host, |kept| match plan.optimizer.kind {
+    let on_host = plan.optimizer.offload_optimizer
+        || (elsewhere && plan.optimizer.optimizer_type == OptimizerKind::AdamW8bit);
+    Optimizer::sharded(masters, owned, on_host, |kept| match plan.optimizer.optimizer_type {
         OptimizerKind::AdamW => Box::new(AdamW::new(kept, settings)),
         OptimizerKind::AdamW8bit => Box::new(AdamW8bit::new(kept, settings)),
         OptimizerKind::Adafactor => {

@@ -76,7 +76,7 @@ pub enum Ended {
 
 /// Runs the steps of the plan that `state` has not made yet, on the batches of `feed`, which come in `fit.order`.
 ///
-/// A probe is taken before the first step, at every `validation.every` steps, and after the last, if there are held-out
+/// A probe is taken before the first step, at every `validation.validation_steps` steps, and after the last, if there are held-out
 /// pairs. Its reference figures are those of the model as it was before the first step.
 ///
 /// # Errors

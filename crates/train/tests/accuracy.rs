@@ -42,7 +42,7 @@ fn last_probe(events: &[Event]) -> Probe {
 fn a_run_ends_with_the_accuracy_that_its_last_look_says() {
     let pairs = pairs();
     let pairing = Pairing::full(Precision::F32);
-    let plan = common::plan("diffusion-dpo", 8, "[validation]\nevery = 4\nn_pairs = 5\n");
+    let plan = common::plan("diffusion-dpo", 8, "[validation]\nvalidation_steps = 4\nvalidation_pairs = 5\n");
     let (result, events) = common::train(&pairing, &pairs, &plan, &[0, 1, 2, 3, 4, 5], &HELD_OUT);
     result.unwrap();
     let probe = last_probe(&events);

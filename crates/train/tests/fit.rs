@@ -176,7 +176,7 @@ fn a_gradient_that_is_not_finite_stops_the_run_and_names_all_pairs_of_the_step()
 #[test]
 fn probes_start_even_and_come_at_both_ends() {
     let pairs = pairs();
-    let plan = plan("diffusion-dpo", 3, "[validation]\nevery = 2\nn_pairs = 2\n");
+    let plan = plan("diffusion-dpo", 3, "[validation]\nvalidation_steps = 2\nvalidation_pairs = 2\n");
     let (result, events) = train(&Pairing::adapted(Precision::F32), &pairs, &plan, &[0, 1, 2], &[3, 4, 5]);
     result.unwrap();
     let probes = probes(&events);
@@ -196,12 +196,12 @@ fn probes_do_not_change_the_run() {
         train(&pairing, &pairs, &plan("diffusion-dpo", 2, more), &[0, 1, 2], &[3, 4]).0.unwrap();
         weights(&pairing.policy.trainable)
     };
-    assert_identical(&run("[validation]\nevery = 1\n"), &run(""));
+    assert_identical(&run("[validation]\nvalidation_steps = 1\n"), &run(""));
 }
 
 #[test]
 fn without_held_out_pairs_there_are_no_probes() {
-    let plan = plan("sft", 1, "[validation]\nevery = 1\n");
+    let plan = plan("sft", 1, "[validation]\nvalidation_steps = 1\n");
     let (result, events) = train(&Pairing::full(Precision::F32), &pairs(), &plan, &[0, 1], &[]);
     result.unwrap();
     assert!(probes(&events).is_empty());

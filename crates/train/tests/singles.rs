@@ -44,7 +44,7 @@ fn run(n_steps: u64, more: &str, labels: &HashMap<u64, Label>) -> (Vec<Step>, Ve
     (steps.collect(), probes.collect())
 }
 
-const LOOKS: &str = "[validation]\nevery = 100\n";
+const LOOKS: &str = "[validation]\nvalidation_steps = 100\n";
 
 #[test]
 fn liked_images_become_more_likely_and_disliked_ones_less() {

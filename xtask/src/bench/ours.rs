@@ -29,7 +29,7 @@ pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures,
         "none",
     ]);
     command.args(["--checkpointing_steps", "0", "--learning_rate", "1e-5", "--method", &case.method]);
-    command.args(["--adapter", adapter, "--mixed_precision", &case.precision]);
+    command.args(["--adapter_type", adapter, "--mixed_precision", &case.precision]);
     command.args(["--resolution", &bench.ready.setting.resolution.to_string()]);
     command.args(["--max_train_steps", &(n_steps + 1).to_string()]);
     command
@@ -41,11 +41,18 @@ pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures,
     let cache = bench.work.join(format!("cache-{}", case.precision));
     command.arg("--cache_to").arg(cache).arg("--output_dir").arg(&folder);
     if adapter == "full" {
-        command.args(["--optimizer", &case.optimizer, "--output_layout", "unet", "--save_precision", "bf16"]);
+        command.args([
+            "--optimizer_type",
+            &case.optimizer,
+            "--output_layout",
+            "unet",
+            "--save_precision",
+            "bf16",
+        ]);
     }
     if case.mode.ends_with("-bank") {
         let bank = bench.work.join(format!("bank-{adapter}-{}", case.precision));
-        command.args(["--reference", "bank", "--bank_to"]).arg(bank);
+        command.args(["--reference", "precomputed", "--reference_dir"]).arg(bank);
     }
     if case.gradient_checkpointing {
         command.arg("--gradient_checkpointing");

@@ -61,7 +61,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 fn measure(root: &Path, options: &Options, method: &str, folder: &Path) -> Result<Value> {
     let mut command = child::program(root)?;
     command.args(["train", "--held_out_fraction", "0", "--no_hflip", "--method", method]);
-    command.args(["--pretrained_model_name_or_path", &options.model, "--adapter", &options.adapter]);
+    command.args(["--pretrained_model_name_or_path", &options.model, "--adapter_type", &options.adapter]);
     command.args(["--mixed_precision", &options.mixed_precision]);
     command.args(["--resolution", &options.resolution.to_string()]);
     command.args(["--max_train_steps", &options.steps.to_string()]);

@@ -175,7 +175,7 @@ fn looks(
         set,
         draws,
         &mut |event| {
-            encoding.hear(event);
+            encoding.on_event(event);
             Ok(())
         },
         &mut |done, of| progress.at(done, of),

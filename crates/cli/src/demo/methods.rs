@@ -83,12 +83,12 @@ impl MethodName {
              [data]\ntrain_data_dir = {pairs:?}\nresolution = 64\nheld_out_fraction = 0.1\nno_hflip = true\n\
              proportion_empty_prompts = 0.1\ncache_to = {cache:?}\n\n\
              [method]\nname = {name:?}\n{settings}\n\
-             [adapter]\nkind = \"full\"\n\n\
+             [adapter]\nadapter_type = \"full\"\n\n\
              [optimizer]\nlearning_rate = {learning_rate:?}\nlr_scheduler = \"cosine\"\n\
              lr_warmup_steps = {warmup}\nmax_grad_norm = 1.0\n\n\
              [train]\nmax_train_steps = {steps}\ntrain_batch_size = {BATCH}\ngradient_accumulation_steps = 1\n\
              mixed_precision = \"no\"\nseed = {seed}\n\n\
-             [validation]\nevery = {every}\nn_pairs = 64\n",
+             [validation]\nvalidation_steps = {every}\nvalidation_pairs = 64\n",
             cache = pairs.with_file_name("encoded"),
             label = self.label(),
             name = self.name(),

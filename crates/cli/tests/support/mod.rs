@@ -190,7 +190,7 @@ pub const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 /// A bench where the whole network was trained, and written in every layout.
 pub fn tuned(more: &[&str]) -> Bench {
     let bench = Bench::new();
-    let full = ["--method", "mapo", "--adapter", "full", "--learning_rate", "0.1"];
+    let full = ["--method", "mapo", "--adapter_type", "full", "--learning_rate", "0.1"];
     let every = ["--output_layout", "original,unet,diffusers"];
     let said = bench.train("full", &[full.as_slice(), &every, more].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);

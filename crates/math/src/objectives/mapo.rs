@@ -24,6 +24,7 @@ pub static ENTRY: Entry = Entry {
     ],
     shorthands: &[
         Shorthand { flag: "beta_mapo", key: "beta" },
+        Shorthand { flag: "mapo_beta", key: "beta" },
         Shorthand { flag: "snr_value", key: "snr_value" },
     ],
 };

@@ -10,19 +10,19 @@ use crate::AlarmRaised;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// Say them and go on.
+    /// Log them and continue.
     #[default]
     Warn,
-    /// End the run at a danger, after saving.
+    /// Save and end the run at a critical alarm.
     Stop,
-    /// Go on to the end; the result is the state whose held-out pairs had the best [`quality`](super::quality()).
+    /// Continue to the end; the result is the state whose held-out pairs had the best [`quality`](super::quality()).
     KeepBest,
 }
 
 impl Rule {
     /// Whether the run ends because of this alarm.
     pub fn ends(self, alarm: &Alarm) -> bool {
-        self == Self::Stop && alarm.severity() == Severity::Danger
+        self == Self::Stop && alarm.severity() == Severity::Critical
     }
 }
 
@@ -30,21 +30,21 @@ impl Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// A person should look at it; the run may come out well.
-    Advice,
+    Warning,
     /// The model is being ruined.
-    Danger,
+    Critical,
 }
 
-/// Something that a person should look at. Rises are shares of the reference's error, accuracies shares of pairs.
+/// Something that a person should look at. Rises are fractions of the reference's error, accuracies fractions of pairs.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Alarm {
-    /// A figure is NaN or infinite.
+    /// A metric is NaN or infinite.
     NonFinite {
         /// The step.
         step: u64,
-        /// Which figure, as it is called in the log.
-        figure: &'static str,
+        /// Which metric, as it is called in the log.
+        metric: &'static str,
         /// Its value.
         value: f64,
     },
@@ -56,8 +56,8 @@ pub enum Alarm {
         rise: f64,
         /// Whether losers get worse still faster, so that the margin grows.
         margin_grows: bool,
-        /// Whether it is beyond the danger limit.
-        danger: bool,
+        /// Whether it is beyond the critical limit.
+        critical: bool,
     },
     /// Winners that were held out are denoised worse than before the first step.
     HeldOutWinnersWorse {
@@ -67,8 +67,8 @@ pub enum Alarm {
         rise: f64,
         /// Whether losers get worse still faster, so that the margin grows.
         margin_grows: bool,
-        /// Whether it is beyond the danger limit.
-        danger: bool,
+        /// Whether it is beyond the critical limit.
+        critical: bool,
     },
     /// The loss is higher than where it started.
     LossRises {
@@ -78,10 +78,10 @@ pub enum Alarm {
         loss: f64,
         /// What it is where policy and reference agree.
         start: f64,
-        /// Whether it is beyond the danger limit.
-        danger: bool,
+        /// Whether it is beyond the critical limit.
+        critical: bool,
     },
-    /// Fewer held-out pairs are ranked rightly than at the best probe, by more than chance and at two probes in a row.
+    /// Fewer held-out pairs are ranked rightly than at the best probe, beyond noise and at two probes in a row.
     AccuracyFalls {
         /// Optimizer steps made.
         step: u64,
@@ -93,7 +93,7 @@ pub enum Alarm {
         best_step: u64,
     },
     /// Pairs that are trained on are ranked rightly, held-out ones far less often.
-    LearnedByHeart {
+    Overfitting {
         /// Optimizer steps made.
         step: u64,
         /// Accuracy on pairs trained on.
@@ -125,7 +125,7 @@ pub enum Alarm {
         loss: f64,
     },
     /// Every pair is ranked rightly with certainty.
-    NothingLeft {
+    Saturated {
         /// The last step looked at.
         step: u64,
         /// Mean loss.
@@ -166,21 +166,21 @@ const fn entry(name: &'static str, summary: &'static str) -> AlarmEntry {
     AlarmEntry { name, summary }
 }
 
-/// All alarms, dangers first.
+/// All alarms, critical ones first.
 pub static ALARMS: &[AlarmEntry] = &[
-    entry("non-finite", "A figure of a step is NaN or infinite."),
+    entry("non-finite", "A metric of a step is NaN or infinite."),
     entry("winners-worse", "The model denoises the winners it trains on worse than the reference does."),
     entry(
         "held-out-winners-worse",
         "The model denoises held-out winners worse than it did before the first step.",
     ),
     entry("loss-rises", "The loss of a method with a reference is above ln 2, where it started."),
-    entry("accuracy-falls", "Fewer held-out pairs are ranked rightly than before, by more than chance."),
+    entry("accuracy-falls", "Fewer held-out pairs are ranked rightly than before, beyond noise."),
     entry("gradient-explodes", "The gradient is ten times as long as it was."),
     entry("steps-skipped", "Most steps are skipped, since gradients in fp16 are not finite."),
-    entry("learned-by-heart", "Pairs trained on are ranked rightly, held-out ones far less often."),
+    entry("overfitting", "Pairs trained on are ranked rightly, held-out ones far less often."),
     entry("flat-loss", "Neither loss nor logits have moved from the start."),
-    entry("nothing-left", "Every pair trained on is ranked rightly with certainty."),
+    entry("saturated", "Every pair trained on is ranked rightly with certainty."),
     entry("learning-rate", "The learning rate is far from all published ones."),
     entry("beta", "The method's beta is far from all published ones."),
 ];
@@ -194,11 +194,11 @@ impl Alarm {
             Self::HeldOutWinnersWorse { .. } => "held-out-winners-worse",
             Self::LossRises { .. } => "loss-rises",
             Self::AccuracyFalls { .. } => "accuracy-falls",
-            Self::LearnedByHeart { .. } => "learned-by-heart",
+            Self::Overfitting { .. } => "overfitting",
             Self::GradientExplodes { .. } => "gradient-explodes",
             Self::StepsSkipped { .. } => "steps-skipped",
             Self::FlatLoss { .. } => "flat-loss",
-            Self::NothingLeft { .. } => "nothing-left",
+            Self::Saturated { .. } => "saturated",
             Self::LearningRate { .. } => "learning-rate",
             Self::Beta { .. } => "beta",
         }
@@ -208,13 +208,13 @@ impl Alarm {
     pub fn severity(&self) -> Severity {
         match self {
             Self::NonFinite { .. }
-            | Self::LossRises { danger: true, .. }
+            | Self::LossRises { critical: true, .. }
             | Self::AccuracyFalls { .. }
             | Self::GradientExplodes { .. }
             | Self::StepsSkipped { .. }
-            | Self::WinnersWorse { danger: true, .. }
-            | Self::HeldOutWinnersWorse { danger: true, .. } => Severity::Danger,
-            _ => Severity::Advice,
+            | Self::WinnersWorse { critical: true, .. }
+            | Self::HeldOutWinnersWorse { critical: true, .. } => Severity::Critical,
+            _ => Severity::Warning,
         }
     }
 
@@ -226,11 +226,11 @@ impl Alarm {
             | Self::HeldOutWinnersWorse { step, .. }
             | Self::LossRises { step, .. }
             | Self::AccuracyFalls { step, .. }
-            | Self::LearnedByHeart { step, .. }
+            | Self::Overfitting { step, .. }
             | Self::GradientExplodes { step, .. }
             | Self::StepsSkipped { step, .. }
             | Self::FlatLoss { step, .. }
-            | Self::NothingLeft { step, .. } => step,
+            | Self::Saturated { step, .. } => step,
             Self::LearningRate { .. } | Self::Beta { .. } => 0,
         }
     }
@@ -244,9 +244,9 @@ impl Alarm {
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NonFinite { step, figure, value } => write!(
+            Self::NonFinite { step, metric, value } => write!(
                 f,
-                "step {step}: {figure} is {value}: nothing after it means anything; go back to the last good checkpoint and lower learning_rate"
+                "step {step}: {metric} is {value}: nothing after it means anything; go back to the last good checkpoint and lower learning_rate"
             ),
             Self::WinnersWorse { step, rise, margin_grows, .. } => {
                 let how = displacement(*margin_grows);
@@ -276,9 +276,9 @@ impl fmt::Display for Alarm {
                 percent(*accuracy),
                 percent(*best)
             ),
-            Self::LearnedByHeart { step, trained, held_out } => write!(
+            Self::Overfitting { step, trained, held_out } => write!(
                 f,
-                "step {step}: {} of the pairs trained on are ranked rightly, but {} of held-out ones: pairs are learned by heart; \
+                "step {step}: {} of the pairs trained on are ranked rightly, but {} of held-out ones: the model overfits; \
                  train for fewer steps or on more pairs",
                 percent(*trained),
                 percent(*held_out)
@@ -297,11 +297,11 @@ impl fmt::Display for Alarm {
             Self::FlatLoss { step, loss } => write!(
                 f,
                 "step {step}: the loss stays at {loss:.4} and every logit near zero: the model answers as it did before the first step; \
-                 raise learning_rate, or check which layers learn"
+                 raise learning_rate, or check which layers are trained"
             ),
-            Self::NothingLeft { step, loss, accuracy } => write!(
+            Self::Saturated { step, loss, accuracy } => write!(
                 f,
-                "step {step}: the loss is {loss:.5} with {} of pairs ranked rightly: nothing is left to learn from these pairs; \
+                "step {step}: the loss is {loss:.5} with {} of pairs ranked rightly: the loss is saturated; \
                  stop here, or raise beta to stay nearer to the reference",
                 percent(*accuracy)
             ),
@@ -316,8 +316,8 @@ impl fmt::Display for Alarm {
     }
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
+fn percent(fraction: f64) -> String {
+    format!("{:.1}%", 100.0 * fraction)
 }
 
 fn displacement(margin_grows: bool) -> &'static str {
@@ -331,6 +331,6 @@ fn displacement(margin_grows: bool) -> &'static str {
 
 fn far_from(found: f64, (low, high): (f64, f64), text: impl Fn(f64) -> String, source: &str) -> String {
     let range = if low == high { text(low) } else { format!("{} to {}", text(low), text(high)) };
-    let (side, advice) = if found > high { ("above", "lower") } else { ("below", "raise") };
-    format!("is far {side} the published {range} ({source}); {advice} it unless this is meant")
+    let (side, change) = if found > high { ("above", "lower") } else { ("below", "raise") };
+    format!("is far {side} the published {range} ({source}); {change} it unless this is meant")
 }

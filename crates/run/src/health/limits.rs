@@ -5,20 +5,20 @@ use tastemaker_math::objectives::{Corruption, Objective};
 /// Steps that one look takes together: single steps are noise, for their timesteps differ.
 pub const WINDOW: usize = 20;
 
-/// Where alarms begin. Shares are of the reference's error.
+/// Where alarms begin. Fractions are of the reference's error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Winners' error above the reference's by this share is worth advice, and a probe beyond it loses [`quality`](super::quality()).
-    pub winner_advice: f64,
-    /// By this share it is a danger, and a probe has lost all quality.
-    pub winner_danger: f64,
-    /// A loss above its start by this factor is worth advice.
-    pub loss_advice: f64,
-    /// By this factor it is a danger.
-    pub loss_danger: f64,
+    /// Winners' error above the reference's by this fraction raises a warning, and a probe beyond it loses [`quality`](super::quality()).
+    pub winner_warning: f64,
+    /// By this fraction it is critical, and a probe has lost all quality.
+    pub winner_critical: f64,
+    /// A loss above its start by this factor raises a warning.
+    pub loss_warning: f64,
+    /// By this factor it is critical.
+    pub loss_critical: f64,
     /// Standard errors that a drift must be away from zero to count.
-    pub deviations: f64,
-    /// A loss that moved by less than this share has not moved.
+    pub standard_errors: f64,
+    /// A loss that moved by less than this fraction has not moved.
     pub flat_change: f64,
     /// Logits of steps whose root mean square is below this are those of a policy that answers as the reference does.
     pub flat_logit: f64,
@@ -26,32 +26,32 @@ pub struct Limits {
     pub flat_steps: usize,
     /// A gradient this many times longer than usual is an explosion.
     pub gradient_factor: f64,
-    /// Accuracy on training pairs from which they may be learned by heart; `None` where the method trains on other latents than
+    /// Accuracy on training pairs from which the model may overfit; `None` where the method trains on other latents than
     /// probes look at, so that the two cannot be compared.
-    pub by_heart: Option<f64>,
-    /// Loss, as a share of the first one, below which nothing is left to learn from.
-    pub exhausted: f64,
+    pub overfitting: Option<f64>,
+    /// Loss, as a fraction of the first one, below which it is saturated.
+    pub saturated: f64,
 }
 
 impl Default for Limits {
     /// Those of methods that train under forward noise.
     ///
-    /// Measured on the embedded model with Diffusion-DPO, winners' error and share of comparisons won against the base: the demo's
+    /// Measured on the embedded model with Diffusion-DPO, winners' error and fraction of comparisons won against the base: the demo's
     /// recipe +0.7%, 64%; four times its rate +2.3%, 64% after 12 steps and +27%, 69% after 96; a fifth of its beta +14%, 51%; ten times
     /// its rate +74%, 61% with a seventh of captions lost; fifteen times +151%, 52%; thirty times +360%, 26%.
     fn default() -> Self {
         Self {
-            winner_advice: 0.02,
-            winner_danger: 0.15,
-            loss_advice: 1.1,
-            loss_danger: 2.0,
-            deviations: 3.0,
+            winner_warning: 0.02,
+            winner_critical: 0.15,
+            loss_warning: 1.1,
+            loss_critical: 2.0,
+            standard_errors: 3.0,
             flat_change: 0.01,
             flat_logit: 0.05,
             flat_steps: 3 * WINDOW,
             gradient_factor: 10.0,
-            by_heart: Some(0.9),
-            exhausted: 0.02,
+            overfitting: Some(0.9),
+            saturated: 0.02,
         }
     }
 }
@@ -67,9 +67,9 @@ impl Limits {
         let is_inverted = objective.corruption() != Corruption::Forward;
         let farther = if is_inverted { 3.0 } else { 1.0 };
         Self {
-            winner_advice: farther * usual.winner_advice,
-            winner_danger: farther * usual.winner_danger,
-            by_heart: usual.by_heart.filter(|_| objective.needs().reference && !is_inverted),
+            winner_warning: farther * usual.winner_warning,
+            winner_critical: farther * usual.winner_critical,
+            overfitting: usual.overfitting.filter(|_| objective.needs().reference && !is_inverted),
             ..usual
         }
     }

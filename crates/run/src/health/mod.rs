@@ -1,9 +1,9 @@
-//! Is it learning? Judgments on the figures of a run, in words.
+//! Is it learning? Judgments on the metrics of a run, in words.
 //!
 //! A loss curve of these methods says little: it starts at ln 2 and moves by percents while a model is made or ruined. What
 //! says something is where the errors go, against the reference, on pairs that are trained on and on pairs that are not.
 //!
-//! * [`Watch`] hears of every step and probe and raises an [`Alarm`]; its memory does not grow with the run.
+//! * [`Watch`] takes every step and probe and raises an [`Alarm`]; its memory does not grow with the run.
 //! * [`ALARMS`] lists them all; a [`Rule`] says what follows from one.
 //! * [`quality`] says which of a run's states is the one to keep.
 //! * [`outside_published`] compares a plan with the ranges the papers used.

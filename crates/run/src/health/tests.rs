@@ -117,14 +117,14 @@ fn ruinous(seed: u64) -> Run {
 }
 
 #[test]
-fn a_run_that_ruins_both_images_raises_advice_then_danger_long_before_its_end() {
+fn a_run_that_ruins_both_images_raises_a_warning_then_a_critical_alarm_long_before_its_end() {
     for seed in 0..100 {
         let alarms = alarms(&ruinous(seed).events());
         let at = |name, severity| first(&alarms, name, severity).unwrap();
-        assert_eq!(at("held-out-winners-worse", Severity::Advice), 20, "seed {seed}");
-        assert_eq!(at("held-out-winners-worse", Severity::Danger), 120, "seed {seed}");
-        assert!((20..40).contains(&at("winners-worse", Severity::Advice)), "seed {seed}");
-        assert!((95..130).contains(&at("winners-worse", Severity::Danger)), "seed {seed}");
+        assert_eq!(at("held-out-winners-worse", Severity::Warning), 20, "seed {seed}");
+        assert_eq!(at("held-out-winners-worse", Severity::Critical), 120, "seed {seed}");
+        assert!((20..40).contains(&at("winners-worse", Severity::Warning)), "seed {seed}");
+        assert!((95..130).contains(&at("winners-worse", Severity::Critical)), "seed {seed}");
         assert!(alarms[0].to_string().contains("while the margin grows"), "{}", alarms[0]);
         let n_of = |name| alarms.iter().filter(|alarm| alarm.name() == name).count();
         assert_eq!((n_of("winners-worse"), n_of("held-out-winners-worse")), (2, 2), "seed {seed}");
@@ -186,7 +186,7 @@ fn a_model_that_does_not_move_is_flat_once_warm_up_is_over() {
 }
 
 #[test]
-fn a_loss_above_its_start_is_advice_and_twice_that_a_danger() {
+fn a_loss_above_its_start_is_a_warning_and_twice_that_critical() {
     let with_loss = |loss: f64| {
         let mut watch = Watch::new(Limits::default());
         let steps =
@@ -197,19 +197,19 @@ fn a_loss_above_its_start_is_advice_and_twice_that_a_danger() {
             .collect::<Vec<_>>()
     };
     assert_eq!(with_loss(0.7), []);
-    assert_eq!(with_loss(0.9), [("loss-rises", Severity::Advice, 19)]);
-    assert_eq!(with_loss(1.5), [("loss-rises", Severity::Danger, 19)]);
+    assert_eq!(with_loss(0.9), [("loss-rises", Severity::Warning, 19)]);
+    assert_eq!(with_loss(1.5), [("loss-rises", Severity::Critical, 19)]);
 }
 
 #[test]
-fn an_accuracy_that_falls_by_more_than_chance_is_a_danger_and_by_less_is_none() {
+fn an_accuracy_that_falls_beyond_noise_is_critical_and_by_less_is_none() {
     let probe = |step, rate| {
         Probe { step, implicit_accuracy: Some(rate), ..Run::healthy(0).probe(0) }.with_interval()
     };
     let mut watch = Watch::new(Limits::default());
     assert_eq!(watch.probe(&probe(10, 0.85)), []);
     assert_eq!(watch.probe(&probe(20, 0.75)), []);
-    assert_eq!(watch.probe(&probe(30, 0.65)), [], "once may be chance");
+    assert_eq!(watch.probe(&probe(30, 0.65)), [], "once may be noise");
     let raised = watch.probe(&probe(40, 0.64));
     assert_eq!(raised, [Alarm::AccuracyFalls { step: 40, accuracy: 0.64, best: 0.85, best_step: 10 }]);
     assert_eq!(watch.probe(&probe(50, 0.63)), [], "it stands already");
@@ -222,7 +222,7 @@ fn an_accuracy_that_falls_by_more_than_chance_is_a_danger_and_by_less_is_none() 
 }
 
 #[test]
-fn pairs_learned_by_heart_are_told_where_accuracies_can_be_compared() {
+fn overfitting_is_raised_where_accuracies_can_be_compared() {
     let raised = |limits: Limits| {
         let mut watch = Watch::new(limits);
         (0..20).for_each(|i| {
@@ -230,7 +230,7 @@ fn pairs_learned_by_heart_are_told_where_accuracies_can_be_compared() {
         });
         watch.probe(&Probe { implicit_accuracy: Some(0.67), ..Run::healthy(0).probe(20) }.with_interval())
     };
-    assert_eq!(raised(Limits::default())[0].name(), "learned-by-heart");
+    assert_eq!(raised(Limits::default())[0].name(), "overfitting");
     let of = |name: &str| OBJECTIVES.iter().find(|entry| entry.name == name).unwrap();
     for (name, n) in [("diffusion-dpo", 1), ("ddim-inpo", 0), ("mapo", 0), ("sft", 0)] {
         let objective = Objective::new(of(name), &serde_json::json!({})).unwrap();
@@ -241,10 +241,10 @@ fn pairs_learned_by_heart_are_told_where_accuracies_can_be_compared() {
 #[test]
 fn gradients_that_explode_are_told_and_a_single_long_one_is_not() {
     let mut watch = Watch::new(Limits::default());
-    let mut hear = |step, norm| watch.step(&Step { grad_norm: norm, ..Run::healthy(0).step(step) });
-    (0..60).for_each(|step| assert_eq!(hear(step, if step % 7 == 0 { 900.0 } else { 1.0 }), []));
-    assert_eq!((hear(60, 50.0), hear(61, 60.0)), (vec![], vec![]));
-    assert_eq!(hear(62, 70.0), [Alarm::GradientExplodes { step: 62, norm: 50.0, usual: 1.0 }]);
+    let mut step_of = |step, norm| watch.step(&Step { grad_norm: norm, ..Run::healthy(0).step(step) });
+    (0..60).for_each(|step| assert_eq!(step_of(step, if step % 7 == 0 { 900.0 } else { 1.0 }), []));
+    assert_eq!((step_of(60, 50.0), step_of(61, 60.0)), (vec![], vec![]));
+    assert_eq!(step_of(62, 70.0), [Alarm::GradientExplodes { step: 62, norm: 50.0, usual: 1.0 }]);
 }
 
 #[test]
@@ -252,18 +252,18 @@ fn certainty_about_every_pair_leaves_nothing_to_learn() {
     let mut watch = Watch::new(Limits::default());
     let steps = (0..30).map(|i| Step { loss: 1e-4, implicit_accuracy: Some(1.0), ..Run::healthy(0).step(i) });
     let raised: Vec<Alarm> = steps.flat_map(|step| watch.step(&step)).collect();
-    assert_eq!(raised, [Alarm::NothingLeft { step: 19, loss: raised_loss(&raised), accuracy: 1.0 }]);
+    assert_eq!(raised, [Alarm::Saturated { step: 19, loss: raised_loss(&raised), accuracy: 1.0 }]);
 }
 
 fn raised_loss(raised: &[Alarm]) -> f64 {
-    if let [Alarm::NothingLeft { loss, .. }] = raised { *loss } else { f64::NAN }
+    if let [Alarm::Saturated { loss, .. }] = raised { *loss } else { f64::NAN }
 }
 
 #[test]
 fn the_first_non_finite_figure_is_named_and_judged_alone() {
     let mut watch = Watch::new(Limits::default());
     let raised = watch.step(&Step { grad_norm: f64::INFINITY, loss: 9.0, ..Run::healthy(0).step(31) });
-    assert_eq!(raised, [Alarm::NonFinite { step: 31, figure: "grad_norm", value: f64::INFINITY }]);
+    assert_eq!(raised, [Alarm::NonFinite { step: 31, metric: "grad_norm", value: f64::INFINITY }]);
     assert!(raised[0].to_string().starts_with("step 31: grad_norm is inf"));
     assert!(Rule::Stop.ends(&raised[0]) && !Rule::Warn.ends(&raised[0]) && !Rule::KeepBest.ends(&raised[0]));
 }
@@ -271,15 +271,15 @@ fn the_first_non_finite_figure_is_named_and_judged_alone() {
 #[test]
 fn a_skipped_step_is_no_alarm_and_most_of_a_window_is_one() {
     let mut watch = Watch::new(Limits::default());
-    let mut hear = |i: u64, skipped| {
+    let mut step_of = |i: u64, skipped| {
         watch.step(&Step {
             skipped,
             grad_norm: if skipped { f64::NAN } else { 1.0 },
             ..Run::healthy(0).step(i)
         })
     };
-    (0..40).for_each(|i| assert_eq!(hear(i, i % 2 == 0), []));
-    let raised: Vec<Alarm> = (40..50).flat_map(|i| hear(i, true)).collect();
+    (0..40).for_each(|i| assert_eq!(step_of(i, i % 2 == 0), []));
+    let raised: Vec<Alarm> = (40..50).flat_map(|i| step_of(i, true)).collect();
     assert_eq!(raised, [Alarm::StepsSkipped { step: 41, n: 11 }]);
 }
 
@@ -320,7 +320,7 @@ fn start(step: u64) -> Event {
 
 proptest! {
     #[test]
-    fn a_log_heard_again_gives_the_same_watch(cut in 1u64..399, lost in 1u64..60, seed in 0u64..1000) {
+    fn a_log_read_again_gives_the_same_watch(cut in 1u64..399, lost in 1u64..60, seed in 0u64..1000) {
         let run = ruinous(seed);
         let whole = run.events();
         let mut straight = Watch::new(Limits::default());
@@ -344,10 +344,10 @@ proptest! {
 
     #[test]
     fn no_figures_whatever_make_it_panic_and_alarms_are_listed(
-        figures in prop::collection::vec(prop::array::uniform6(prop::num::f64::ANY), 0..80),
+        metrics in prop::collection::vec(prop::array::uniform6(prop::num::f64::ANY), 0..80),
     ) {
         let mut watch = Watch::new(Limits::default());
-        for (i, [a, b, c, d, e, f]) in figures.into_iter().enumerate() {
+        for (i, [a, b, c, d, e, f]) in metrics.into_iter().enumerate() {
             let step = Step {
                 step: i as u64, loss: a, winner_error: b, ref_winner: Some(c), margin: Some(d), grad_norm: e, lr: f,
                 skipped: a > b, ..Step::default()
@@ -444,7 +444,8 @@ fn recorded_runs_that_beat_their_base_raise_nothing_and_keep_their_end() {
 }
 
 #[test]
-fn recorded_runs_that_are_ruined_raise_a_danger_within_an_eighth_of_their_steps_and_keep_an_early_state() {
-    assert_eq!(watched(FIFTEEN), (vec![(Severity::Advice, 8), (Severity::Danger, 12)], Some(4)));
-    assert_eq!(watched(THIRTY), (vec![(Severity::Danger, 10)], Some(0)));
+fn recorded_runs_that_are_ruined_raise_a_critical_alarm_within_an_eighth_of_their_steps_and_keep_an_early_state()
+ {
+    assert_eq!(watched(FIFTEEN), (vec![(Severity::Warning, 8), (Severity::Critical, 12)], Some(4)));
+    assert_eq!(watched(THIRTY), (vec![(Severity::Critical, 10)], Some(0)));
 }

@@ -1,4 +1,4 @@
-//! Listening to a run as it goes on.
+//! Watching a run.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Best {
     pub quality: f64,
 }
 
-/// What has been heard of a run, in bounded memory, and which alarms stand.
+/// What has been seen of a run, in bounded memory, and which alarms stand.
 ///
 /// An alarm is raised once, and again only after its cause was gone for [`WINDOW`] steps, or at a probe.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// One that has heard nothing.
+    /// One that has seen nothing.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -60,7 +60,7 @@ impl Watch {
         }
     }
 
-    /// One that has heard a log, as it was when the run last went on: what an earlier process did beyond the step that a later
+    /// One that has seen a log, as it was when the run was last resumed: what an earlier process did beyond the step that a later
     /// one [started](crate::Start) from is skipped.
     pub fn replay(limits: Limits, events: &[Event]) -> Self {
         let mut kept = Vec::new();
@@ -85,7 +85,7 @@ impl Watch {
         &self.limits
     }
 
-    /// Hears of an event and says which alarms are new. Only steps and probes have any.
+    /// Takes an event and says which alarms are new. Only steps and probes have any.
     pub fn event(&mut self, event: &Event) -> Vec<Alarm> {
         match event {
             Event::Step(step) => self.step(step),
@@ -94,7 +94,7 @@ impl Watch {
         }
     }
 
-    /// Hears of a step and says which alarms are new.
+    /// Takes a step and says which alarms are new.
     pub fn step(&mut self, step: &Step) -> Vec<Alarm> {
         self.skipped.push(step.skipped);
         let mut held = Vec::new();
@@ -109,7 +109,7 @@ impl Watch {
                 self.loss_rises(step.step),
                 self.gradient_explodes(step.step),
                 self.flat_loss(step.step),
-                self.nothing_left(step.step),
+                self.saturated(step.step),
             ];
             held.extend(judgments.into_iter().flatten());
         }
@@ -119,11 +119,11 @@ impl Watch {
         new
     }
 
-    /// Hears of a probe and says which alarms are new.
+    /// Takes a probe and says which alarms are new.
     pub fn probe(&mut self, probe: &Probe) -> Vec<Alarm> {
         let probe = if probe.accuracy_low.is_some() { probe.clone() } else { probe.clone().with_interval() };
         let held =
-            [self.held_out_winners_worse(&probe), self.accuracy_falls(&probe), self.learned_by_heart(&probe)];
+            [self.held_out_winners_worse(&probe), self.accuracy_falls(&probe), self.overfitting(&probe)];
         let new = self.raise(probe.step, held.into_iter().flatten().collect());
         self.standing.retain(|(name, _), last| !is_of_probe(name) || *last == probe.step);
 
@@ -159,15 +159,15 @@ impl Watch {
         self.steps.push(step.clone());
     }
 
-    /// Alarms that did not stand before. A danger stands for the advice of the same name, too.
+    /// Alarms that did not stand before. A critical one stands for the warning of the same name, too.
     fn raise(&mut self, at: u64, held: Vec<Alarm>) -> Vec<Alarm> {
         let mut new = Vec::new();
         for alarm in held {
             let (name, severity) = (alarm.name(), alarm.severity());
-            let advised = self.standing.insert((name, Severity::Advice), at).is_some();
+            let advised = self.standing.insert((name, Severity::Warning), at).is_some();
             let stood = match severity {
-                Severity::Advice => advised,
-                Severity::Danger => self.standing.insert((name, severity), at).is_some(),
+                Severity::Warning => advised,
+                Severity::Critical => self.standing.insert((name, severity), at).is_some(),
             };
             if !stood {
                 new.push(alarm);
@@ -176,9 +176,9 @@ impl Watch {
         new
     }
 
-    /// Mean and standard error of a figure over the last steps; `None` unless there are so many and each has it.
-    fn over(&self, n: usize, figure: impl Fn(&Step) -> Option<f64>) -> Option<(f64, f64)> {
-        mean_and_error(self.steps.last(n)?.map(figure))
+    /// Mean and standard error of a metric over the last steps; `None` unless there are so many and each has it.
+    fn over(&self, n: usize, metric: impl Fn(&Step) -> Option<f64>) -> Option<(f64, f64)> {
+        mean_and_error(self.steps.last(n)?.map(metric))
     }
 
     fn steps_skipped(&self, step: u64) -> Option<Alarm> {
@@ -190,16 +190,16 @@ impl Watch {
         let (drift, error) = self.over(WINDOW, |s| Some(s.winner_error - s.ref_winner?))?;
         let (reference, _) = self.over(WINDOW, |s| s.ref_winner)?;
         let rise = drift / reference;
-        let is_sure = drift > self.limits.deviations * error;
+        let is_sure = drift > self.limits.standard_errors * error;
         let (margin, _) = self.over(WINDOW, |s| s.margin)?;
         let longer = self.over(2 * WINDOW, |s| s.margin).map_or(0.0, |(mean, _)| mean);
-        let danger = rise > self.limits.winner_danger;
+        let critical = rise > self.limits.winner_critical;
         let margin_grows = margin > longer.max(0.0);
-        (is_sure && rise > self.limits.winner_advice).then_some(Alarm::WinnersWorse {
+        (is_sure && rise > self.limits.winner_warning).then_some(Alarm::WinnersWorse {
             step,
             rise,
             margin_grows,
-            danger,
+            critical,
         })
     }
 
@@ -208,10 +208,10 @@ impl Watch {
         // Where no reference is, a loss has no natural start.
         self.over(WINDOW, |s| s.ref_winner.and(s.logit_mean))?;
         let (loss, error) = self.over(WINDOW, |s| Some(s.loss))?;
-        let is_sure = loss - start > self.limits.deviations * error;
-        let danger = loss > self.limits.loss_danger * start;
-        let alarm = Alarm::LossRises { step, loss, start, danger };
-        (is_sure && loss > self.limits.loss_advice * start).then_some(alarm)
+        let is_sure = loss - start > self.limits.standard_errors * error;
+        let critical = loss > self.limits.loss_critical * start;
+        let alarm = Alarm::LossRises { step, loss, start, critical };
+        (is_sure && loss > self.limits.loss_warning * start).then_some(alarm)
     }
 
     fn gradient_explodes(&self, step: u64) -> Option<Alarm> {
@@ -241,55 +241,55 @@ impl Watch {
         (is_still && square.sqrt() <= self.limits.flat_logit).then_some(Alarm::FlatLoss { step, loss })
     }
 
-    fn nothing_left(&self, step: u64) -> Option<Alarm> {
+    fn saturated(&self, step: u64) -> Option<Alarm> {
         self.over(WINDOW, |s| s.ref_winner)?;
         let (loss, _) = self.over(WINDOW, |s| Some(s.loss))?;
         let (accuracy, _) = self.over(WINDOW, |s| s.implicit_accuracy)?;
-        let is_exhausted = loss < self.limits.exhausted * std::f64::consts::LN_2 && accuracy > 0.99;
-        is_exhausted.then_some(Alarm::NothingLeft { step, loss, accuracy })
+        let is_saturated = loss < self.limits.saturated * std::f64::consts::LN_2 && accuracy > 0.99;
+        is_saturated.then_some(Alarm::Saturated { step, loss, accuracy })
     }
 
     fn held_out_winners_worse(&self, probe: &Probe) -> Option<Alarm> {
         let rise = probe.winner_rise()?;
         let drift = probe.winner_error - probe.ref_winner?;
         let before = self.last_probe.as_ref();
-        let danger = rise > self.limits.winner_danger;
-        let half = 0.5 * self.limits.winner_advice;
+        let critical = rise > self.limits.winner_critical;
+        let half = 0.5 * self.limits.winner_warning;
         // Without a standard error, it has to be much, or the probe before has to have shown the half of it.
         let is_sure = match probe.winner_drift_se {
-            Some(error) => drift > self.limits.deviations * error,
-            None => danger || before.and_then(Probe::winner_rise).is_some_and(|rise| rise > half),
+            Some(error) => drift > self.limits.standard_errors * error,
+            None => critical || before.and_then(Probe::winner_rise).is_some_and(|rise| rise > half),
         };
         let margin_grows = probe.margin? > before.and_then(|before| before.margin).unwrap_or(0.0).max(0.0);
-        let alarm = Alarm::HeldOutWinnersWorse { step: probe.step, rise, margin_grows, danger };
-        (is_sure && rise > self.limits.winner_advice).then_some(alarm)
+        let alarm = Alarm::HeldOutWinnersWorse { step: probe.step, rise, margin_grows, critical };
+        (is_sure && rise > self.limits.winner_warning).then_some(alarm)
     }
 
     fn accuracy_falls(&self, probe: &Probe) -> Option<Alarm> {
         let most = self.most_accurate.as_ref().filter(|most| most.step > 0)?;
         let (best, low) = (most.implicit_accuracy?, most.accuracy_low?);
         let accuracy = probe.implicit_accuracy?;
-        // One probe below is often chance, for the best one was picked among several.
+        // One probe below is often noise, for the best one was picked among several.
         let has_fallen = accuracy < low && self.last_probe.as_ref()?.implicit_accuracy? < low;
         let alarm = Alarm::AccuracyFalls { step: probe.step, accuracy, best, best_step: most.step };
         has_fallen.then_some(alarm)
     }
 
-    fn learned_by_heart(&self, probe: &Probe) -> Option<Alarm> {
+    fn overfitting(&self, probe: &Probe) -> Option<Alarm> {
         let (trained, _) = self.over(WINDOW, |s| s.ref_winner.and(s.implicit_accuracy))?;
         let held_out = probe.implicit_accuracy?;
-        let alarm = Alarm::LearnedByHeart { step: probe.step, trained, held_out };
-        (trained > self.limits.by_heart? && probe.accuracy_high? < trained).then_some(alarm)
+        let alarm = Alarm::Overfitting { step: probe.step, trained, held_out };
+        (trained > self.limits.overfitting? && probe.accuracy_high? < trained).then_some(alarm)
     }
 }
 
 /// Whether an alarm is judged at probes.
 fn is_of_probe(name: &str) -> bool {
-    ["held-out-winners-worse", "accuracy-falls", "learned-by-heart"].contains(&name)
+    ["held-out-winners-worse", "accuracy-falls", "overfitting"].contains(&name)
 }
 
 fn non_finite(step: &Step) -> Option<Alarm> {
-    let figures = [
+    let metrics = [
         ("loss", Some(step.loss)),
         ("winner_error", Some(step.winner_error)),
         ("loser_error", step.loser_error),
@@ -300,8 +300,8 @@ fn non_finite(step: &Step) -> Option<Alarm> {
         ("grad_norm", Some(step.grad_norm)),
     ];
     let is_wrong = |(_, value): &(_, Option<f64>)| value.is_some_and(|value| !value.is_finite());
-    let (figure, value) = figures.into_iter().find(is_wrong)?;
-    Some(Alarm::NonFinite { step: step.step, figure, value: value? })
+    let (metric, value) = metrics.into_iter().find(is_wrong)?;
+    Some(Alarm::NonFinite { step: step.step, metric, value: value? })
 }
 
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {

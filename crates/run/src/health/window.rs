@@ -1,4 +1,4 @@
-//! The last few values of a figure.
+//! The last few values of a metric.
 
 use std::collections::VecDeque;
 

@@ -22,10 +22,10 @@ pub fn session_start(wall_time: f64, step: u64) -> Vec<u8> {
 /// Several numbers at one step. The format keeps them as f32.
 pub fn scalars<'a>(wall_time: f64, step: u64, values: impl IntoIterator<Item = (&'a str, f64)>) -> Vec<u8> {
     let mut summary = Vec::new();
-    for (tag, figure) in values {
+    for (tag, metric) in values {
         let mut value = tagged(tag);
         key(&mut value, 2, Wire::Fixed32);
-        value.extend_from_slice(&(figure as f32).to_le_bytes());
+        value.extend_from_slice(&(metric as f32).to_le_bytes());
         bytes(&mut summary, 1, &value);
     }
     with_summary(wall_time, step, &summary)

@@ -1,4 +1,4 @@
-//! Event files of TensorBoard, written while a run goes on.
+//! Event files of TensorBoard, written while a run is trained.
 //!
 //! [`Writer`] appends records to `events.out.tfevents.*`; [`SCALARS`] lists every curve with the names that published
 //! training scripts gave them. Steps on the board are optimizer steps made, so the first training step is at 1.

@@ -24,11 +24,11 @@ pub struct Scalar {
     pub named_as: NamedAs,
     /// What it is.
     pub meaning: &'static str,
-    figure: Figure,
+    metric: Metric,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Figure {
+enum Metric {
     Step(fn(&Step) -> Option<f64>),
     Probe(fn(&Probe) -> Option<f64>),
 }
@@ -37,26 +37,26 @@ const fn step(
     tag: &'static str,
     named_as: NamedAs,
     meaning: &'static str,
-    figure: fn(&Step) -> Option<f64>,
+    metric: fn(&Step) -> Option<f64>,
 ) -> Scalar {
-    Scalar { tag, named_as, meaning, figure: Figure::Step(figure) }
+    Scalar { tag, named_as, meaning, metric: Metric::Step(metric) }
 }
 
-const fn probe(tag: &'static str, meaning: &'static str, figure: fn(&Probe) -> Option<f64>) -> Scalar {
-    Scalar { tag, named_as: NamedAs::Tastemaker, meaning, figure: Figure::Probe(figure) }
+const fn probe(tag: &'static str, meaning: &'static str, metric: fn(&Probe) -> Option<f64>) -> Scalar {
+    Scalar { tag, named_as: NamedAs::Tastemaker, meaning, metric: Metric::Probe(metric) }
 }
 
 use NamedAs::{Diffusers, Mapo, Salesforce, Tastemaker};
 
-/// All curves. A figure that a method does not have is skipped; one that has a published name has no second one of ours.
+/// All curves. A metric that a method does not have is skipped; one that has a published name has no second one of ours.
 ///
-/// Sources: the calls of `accelerator.log` in the scripts that [`NamedAs`] names. Their figures are those of the last
+/// Sources: the calls of `accelerator.log` in the scripts that [`NamedAs`] names. Their metrics are those of the last
 /// micro-batch of one process where ours are means over all pairs of the step.
 pub static SCALARS: &[Scalar] = &[
     step("loss", Diffusers, "the objective", |s| Some(s.loss)),
     step("raw_model_loss", Diffusers, "the policy's error, mean of winners and losers", model_error),
     step("ref_loss", Diffusers, "the reference's error, mean of winners and losers", reference_error),
-    step("implicit_acc", Diffusers, "share of pairs with a positive logit, ties counting half", |s| {
+    step("implicit_acc", Diffusers, "fraction of pairs with a positive logit, ties counting half", |s| {
         s.implicit_accuracy
     }),
     step("lr", Diffusers, "the learning rate", |s| Some(s.lr)),
@@ -105,9 +105,11 @@ pub static SCALARS: &[Scalar] = &[
         "mean factor of the safeguard on losers, where one is set",
         |s| s.residual_factor,
     ),
-    probe("held_out/accuracy", "share of held-out pairs with a positive margin, ties counting half", |p| {
-        p.implicit_accuracy
-    }),
+    probe(
+        "held_out/accuracy",
+        "fraction of held-out pairs with a positive margin, ties counting half",
+        |p| p.implicit_accuracy,
+    ),
     probe("held_out/accuracy_low", "lower end of its 95% interval", |p| p.accuracy_low),
     probe("held_out/accuracy_high", "upper end of its 95% interval", |p| p.accuracy_high),
     probe("held_out/margin", "the margin of held-out pairs", |p| p.margin),
@@ -137,9 +139,9 @@ pub fn scalars(event: &Event, method: &str) -> Option<(u64, Vec<(&'static str, f
         _ => return None,
     };
     let of = |scalar: &Scalar| {
-        let value = match (scalar.figure, event) {
-            (Figure::Step(figure), Event::Step(step)) => figure(step),
-            (Figure::Probe(figure), Event::Probe(probe)) => figure(probe),
+        let value = match (scalar.metric, event) {
+            (Metric::Step(metric), Event::Step(step)) => metric(step),
+            (Metric::Probe(metric), Event::Probe(probe)) => metric(probe),
             _ => None,
         };
         Some((scalar.tag, value?))

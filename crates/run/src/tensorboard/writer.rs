@@ -27,7 +27,7 @@ pub struct Writer {
 impl Writer {
     /// Begins a new event file in `folder`, as TensorBoard expects of every process; earlier files stay.
     ///
-    /// A run that goes on gives `purge_step`: figures that earlier files hold at this step of the board and after it are then
+    /// A resumed run gives `purge_step`: metrics that earlier files hold at this step of the board and after it are then
     /// not shown. After [`Start`](crate::Start) that is `start.step + 1`.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub(crate) struct Keeper<'a, 'r> {
 
 impl Host for Keeper<'_, '_> {
     fn tell(&mut self, event: &Event) -> Result<(), TrainError> {
-        let rule = self.plan.logging.rule;
+        let rule = self.plan.logging.on_alarm;
         let alarms = self.recorder.record(event)?;
         if let Some(alarm) = alarms.iter().find(|alarm| rule.ends(alarm)) {
             self.ended_by.get_or_insert_with(|| alarm.to_string());
@@ -46,7 +46,7 @@ impl Host for Keeper<'_, '_> {
 
     fn looked(&mut self, probe: &Probe, state: &State) -> Result<(), TrainError> {
         self.probe = Some(probe.clone());
-        let keeps = self.plan.logging.rule == Rule::KeepBest && self.recorder.watch.is_best();
+        let keeps = self.plan.logging.on_alarm == Rule::KeepBest && self.recorder.watch.is_best();
         if keeps && self.ranks.is_first() {
             let weights = self.trainable.iter().map(|t| (t.name.clone(), t.tensor.detach()));
             let metadata = [("step".to_owned(), state.step.to_string())].into();
@@ -78,7 +78,7 @@ impl Host for Keeper<'_, '_> {
 impl Keeper<'_, '_> {
     /// Generates, where the plan wants images behind this step.
     pub(crate) fn images(&mut self, step: u64) -> Result<(), TrainError> {
-        let (every, last) = (self.plan.validation.every, self.plan.train.max_train_steps);
+        let (every, last) = (self.plan.validation.validation_steps, self.plan.train.max_train_steps);
         if every == 0 || !(step.is_multiple_of(every) || step == last) {
             return Ok(());
         }

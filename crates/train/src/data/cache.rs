@@ -10,7 +10,7 @@ use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, PAIRS_PER_SHA
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model, TextEncoders};
 use tastemaker_models::vae::Vae;
-use tastemaker_run::{Adapter, Augment, Encode, Event, MixedPrecision, OutputType, Plan};
+use tastemaker_run::{Adapter, Augment, BucketPlan, Encode, Event, MixedPrecision, OutputType, Plan};
 use tastemaker_store::checksum::hex;
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
@@ -32,11 +32,7 @@ pub type Tell<'a> = dyn FnMut(&Event) -> Result<(), TrainError> + 'a;
 
 /// The bucket resolutions of a plan.
 pub fn resolutions(plan: &Plan) -> BucketResolutions {
-    let buckets = plan.data.buckets.map(|buckets| BucketSettings {
-        step: buckets.bucket_reso_steps,
-        min: buckets.min_bucket_reso,
-        max: buckets.max_bucket_reso,
-    });
+    let buckets = plan.data.buckets().map(|BucketPlan { step, min, max }| BucketSettings { step, min, max });
     BucketResolutions { resolution: plan.data.resolution, buckets }
 }
 

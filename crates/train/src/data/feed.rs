@@ -60,7 +60,7 @@ impl Order {
     /// The order of a plan.
     pub fn new(plan: &Plan, train: Vec<usize>, held_out: Vec<usize>, with_losers: bool) -> Self {
         let mut held_out = held_out;
-        held_out.truncate(plan.validation.n_pairs as usize);
+        held_out.truncate(plan.validation.validation_pairs as usize);
         let micro = plan.train.train_batch_size as usize;
         Self {
             train,
@@ -73,7 +73,7 @@ impl Order {
             pairs_per_step: plan.effective_batch() as usize,
             micro,
             max_steps: plan.train.max_train_steps,
-            probe_every: plan.validation.every,
+            probe_every: plan.validation.validation_steps,
             caption_dropout: plan.data.proportion_empty_prompts,
         }
     }

@@ -21,7 +21,7 @@ use crate::adapter::ranks;
 /// `model.safetensors`, one file under original names; of an adapter `pytorch_lora_weights.safetensors`.
 pub fn result_paths(output_dir: &Path, plan: &Plan) -> Vec<PathBuf> {
     let names: Vec<&str> = match &plan.adapter {
-        Adapter::Full {} => plan.output.layout.iter().map(|layout| file_name(*layout)).collect(),
+        Adapter::Full {} => plan.output.output_layout.iter().map(|layout| file_name(*layout)).collect(),
         Adapter::Lora(_) | Adapter::Continued { .. } => vec![FILE_NAME],
     };
     names.into_iter().map(|name| output_dir.join(name)).collect()
@@ -51,14 +51,14 @@ pub(crate) fn save(
 ) -> Result<(), TrainError> {
     match &plan.adapter {
         Adapter::Full {} => {
-            let dtype = match plan.output.dtype {
+            let dtype = match plan.output.save_precision {
                 OutputType::Float32 => StoredType::F32,
                 OutputType::Float16 => StoredType::F16,
                 OutputType::Bfloat16 => StoredType::Bf16,
             };
             let written = learned.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
             let unet = Trained { component: "unet", parameters: &written, dtype };
-            plan.output.layout.iter().try_for_each(|layout| {
+            plan.output.output_layout.iter().try_for_each(|layout| {
                 save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
             })
         }

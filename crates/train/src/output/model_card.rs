@@ -59,7 +59,7 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
 fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     let weights = match &plan.adapter {
         Adapter::Full {} => {
-            let dtype = serde_json::to_value(plan.output.dtype).unwrap_or_default();
+            let dtype = serde_json::to_value(plan.output.save_precision).unwrap_or_default();
             format!("the whole UNet, {}", dtype.as_str().unwrap_or("float32"))
         }
         Adapter::Continued { .. } => "a LoRA".to_owned(),
@@ -137,12 +137,13 @@ fn use_it(plan: &Plan, family: Family, base: &str) -> String {
         add("DiffusionPipeline", &python, &others);
         return text;
     }
-    for layout in &plan.output.layout {
+    for layout in &plan.output.output_layout {
         let name = file_name(*layout);
         match layout {
             OutputLayout::Diffusers => {
                 // Alone, the card lies in the model's folder.
-                let inner = if plan.output.layout.len() > 1 { format!("/{name}") } else { String::new() };
+                let inner =
+                    if plan.output.output_layout.len() > 1 { format!("/{name}") } else { String::new() };
                 let python =
                     format!("pipe = DiffusionPipeline.from_pretrained(\"path/to/this/folder{inner}\")");
                 add("DiffusionPipeline", &python, "");

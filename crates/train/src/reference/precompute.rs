@@ -4,7 +4,7 @@ use serde_json::json;
 use tastemaker_data::cache::Key;
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::{Banking, Event, Plan};
+use tastemaker_run::{Event, Plan, Reference};
 use tastemaker_store::checksum::sha256_bytes;
 
 use crate::TrainError;
@@ -54,7 +54,7 @@ pub(crate) fn open(
         }),
     };
     let name = format!("bank-{}", &key.digest()[..16]);
-    let folder = train.bank_to.clone().unwrap_or_else(|| caches(plan).join(name));
+    let folder = train.reference_dir.clone().unwrap_or_else(|| caches(plan).join(name));
     Bank::open(&folder, &key, plan.effective_batch())
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn fill(
         let part = order.clone().without_looks().over(steps.clone());
         n_done += steps.end - steps.start;
         bank.fill(steps, engine, &mut feed(pairs, part, making))?;
-        tell(&Event::Bank(Banking { n_done, n_steps }))?;
+        tell(&Event::Reference(Reference { n_done, n_steps }))?;
     }
     ranks.wait()
 }

@@ -45,7 +45,7 @@ impl<'a> Easel<'a> {
         text_learns: bool,
         device: Device,
     ) -> Result<Option<Self>, TrainError> {
-        if plan.validation.prompts.is_empty() || plan.validation.every == 0 {
+        if plan.validation.validation_prompts.is_empty() || plan.validation.validation_steps == 0 {
             return Ok(None);
         }
         let told = match text_learns {
@@ -71,7 +71,7 @@ impl<'a> Easel<'a> {
         let validation = &self.plan.validation;
         let n_images = validation.num_validation_images as usize;
         let folder = PathBuf::from(format!("images/step-{step:06}"));
-        let paths = (0..validation.prompts.len() * n_images).map(|i| {
+        let paths = (0..validation.validation_prompts.len() * n_images).map(|i| {
             let name = format!("prompt-{}-{}.png", i / n_images, i % n_images);
             folder.join(name)
         });
@@ -124,7 +124,7 @@ impl<'a> Easel<'a> {
 }
 
 fn told(text: &TextEncoders, plan: &Plan) -> (Conditioning, Conditioning) {
-    let prompts: Vec<&str> = plan.validation.prompts.iter().map(String::as_str).collect();
+    let prompts: Vec<&str> = plan.validation.validation_prompts.iter().map(String::as_str).collect();
     let resolution = i64::from(plan.data.resolution);
     tch::no_grad(|| (text.encode(&prompts, resolution), text.unconditional(resolution)))
 }

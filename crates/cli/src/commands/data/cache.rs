@@ -18,7 +18,7 @@ use crate::progress::{Progress, mebibytes};
 /// Encodes the pairs of a run beforehand
 #[derive(Debug, Args)]
 pub struct CacheArgs {
-    /// The run, in TOML; flags lie over it
+    /// The run, in TOML; flags override it
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
     /// Read all of the cache again, and compare it with what was written
@@ -34,13 +34,13 @@ pub struct CacheArgs {
 }
 
 /// Runs the command.
-pub fn cache(args: CacheArgs, notices: &[String]) -> Result<()> {
+pub fn cache(args: CacheArgs) -> Result<()> {
     let mut recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
     // Neither method nor length nor output matters here, so none must be given.
     recipe.method.name.get_or_insert_with(|| "sft".to_owned());
     recipe.train.max_train_steps.get_or_insert(1);
     recipe.output_dir.get_or_insert_with(|| "run".into());
-    let plan = planned(recipe, args.flags, false, notices)?;
+    let plan = planned(recipe, args.flags, false)?;
     if plan.data.no_cache {
         return Err(UsageError("the run says no_cache: nothing is to be kept".into()).into());
     }
@@ -50,7 +50,7 @@ pub fn cache(args: CacheArgs, notices: &[String]) -> Result<()> {
     let mut progress = Progress::new(0);
     let whose = (args.share.unwrap_or((0, 1)), args.device.open()?);
     let made = session::cache(&plan, &source, whose, &mut |event| {
-        progress.hear(event);
+        progress.on_event(event);
         Ok(())
     });
     progress.end();

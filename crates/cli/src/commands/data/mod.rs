@@ -32,13 +32,13 @@ pub enum DataCommand {
 }
 
 /// Runs the command.
-pub fn data(command: DataCommand, notices: &[String]) -> Result<()> {
+pub fn data(command: DataCommand) -> Result<()> {
     match command {
         DataCommand::Fetch(args) => fetch::fetch(&args),
         DataCommand::Check(args) => check::check(&args),
         DataCommand::Convert(args) => convert::convert(&args),
         DataCommand::Pairs(args) => pairs::pairs(&args),
         DataCommand::Relabel(args) => relabel::relabel(&args),
-        DataCommand::Cache(args) => cache::cache(*args, notices),
+        DataCommand::Cache(args) => cache::cache(*args),
     }
 }

@@ -32,15 +32,14 @@ use crate::progress::{Progress, duration, mebibytes};
 use crate::ranks;
 use crate::signals::Signals;
 pub use flags::Flags;
-pub use published::{args as published_args, notices};
 
 /// Aligns a model with pairs of images
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// The run, in TOML; flags lie over it
+    /// The run, in TOML; flags override it
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Go on behind a checkpoint: latest, or the path of a checkpoint-N folder; latest begins anew where there is none
+    /// Checkpoint to resume from: latest, or the path of a checkpoint-N folder; latest starts afresh where there is none
     #[arg(long = "resume_from_checkpoint", value_name = "latest|DIR", value_parser = resume)]
     resume: Option<Resume>,
     /// Print what would be done, and stop
@@ -53,15 +52,15 @@ pub struct TrainArgs {
 }
 
 /// Runs the command.
-pub fn train(args: TrainArgs, notices: &[String]) -> Result<()> {
+pub fn train(args: TrainArgs) -> Result<()> {
     let recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
-    let plan = planned(recipe, args.flags, args.dry_run, notices)?;
+    let plan = planned(recipe, args.flags, args.dry_run)?;
     if args.dry_run { show(plan) } else { run(plan, args.resume.as_ref(), args.device) }
 }
 
 /// The plan of a recipe and flags, its parts found, what is odd about it said.
-pub fn planned(recipe: Recipe, flags: Flags, only_shown: bool, notices: &[String]) -> Result<Plan> {
-    let overrides = flags.overrides(recipe.method.name.as_deref())?;
+pub fn planned(recipe: Recipe, flags: Flags, only_shown: bool) -> Result<Plan> {
+    let (overrides, notices) = flags.overrides(recipe.method.name.as_deref())?;
     let mut plan = resolve(recipe, overrides)?;
     plan.cache_root = pair_caches();
     find_parts(&mut plan, only_shown)?;
@@ -173,7 +172,7 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     let device = device.open()?;
     let group = ranks::join()?;
     let mut plan = plan;
-    plan.train.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
+    plan.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
     let source = open(&plan)?;
     say_skipped(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
@@ -185,9 +184,9 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     let options = Options { resume, stop: &|| signals.came().is_some(), ranks, device };
     let trained = session::train(&plan, &source, &split, options, &mut |event| {
         if is_first {
-            progress.hear(event);
+            progress.on_event(event);
         }
-        let is_early = matches!(event, Event::Encode(_) | Event::Bank(_));
+        let is_early = matches!(event, Event::Encode(_) | Event::Reference(_));
         if is_early && signals.came().is_some() { Err(TrainError::Stopped { step: None }) } else { Ok(()) }
     });
     progress.end();
@@ -218,11 +217,11 @@ pub fn say_skipped(source: &dyn PairSource) {
         return;
     }
     eprintln!("note: {} skipped: {}", counted(rows.len(), "row is", "rows are"), in_words(rows));
-    let told = rows.iter().filter(|row| !row.detail.is_empty());
-    for row in told.clone().take(NAMED) {
+    let detailed = rows.iter().filter(|row| !row.detail.is_empty());
+    for row in detailed.clone().take(NAMED) {
         eprintln!("note: {}: {}", source.place(row.id), row.detail);
     }
-    let more = told.count().saturating_sub(NAMED);
+    let more = detailed.count().saturating_sub(NAMED);
     if more > 0 {
         eprintln!("note: and {more} more");
     }

@@ -1,0 +1,61 @@
+//! Which values a setting may have.
+
+use serde_json::Value;
+
+/// A condition on a value as JSON, in which numbers that are none are `null`.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// What would do, in words.
+    pub wanted: &'static str,
+    /// Whether a value does.
+    pub holds: fn(&Value) -> bool,
+}
+
+const fn check(wanted: &'static str, holds: fn(&Value) -> bool) -> Check {
+    Check { wanted, holds }
+}
+
+fn is_number(value: &Value, holds: impl Fn(f64) -> bool) -> bool {
+    value.as_f64().is_some_and(holds)
+}
+
+pub(super) const POSITIVE: Check = check("a positive number", |value| is_number(value, |n| n > 0.0));
+pub(super) const NOT_NEGATIVE: Check =
+    check("0 or a positive number", |value| is_number(value, |n| n >= 0.0));
+pub(super) const FINITE: Check = check("a number", |value| is_number(value, |_| true));
+pub(super) const AT_LEAST_ONE: Check = check("at least 1", |value| is_number(value, |n| n >= 1.0));
+pub(super) const FRACTION: Check =
+    check("between 0 and 1", |value| is_number(value, |n| (0.0..=1.0).contains(&n)));
+pub(super) const BELOW_ONE: Check =
+    check("at least 0 and below 1", |value| is_number(value, |n| (0.0..1.0).contains(&n)));
+pub(super) const MULTIPLE_OF_8: Check =
+    check("a multiple of 8", |value| value.as_u64().is_some_and(|n| n > 0 && n.is_multiple_of(8)));
+pub(super) const SOME_PAIRS: Check =
+    check("at least 1; to switch validation off, validation_steps = 0", |value| value.as_u64() != Some(0));
+pub(super) const SOME_TIMESTEPS: Check = check("at least one timestep", has_entries);
+pub(super) const SOME_LAYOUTS: Check = check("at least one layout", has_entries);
+pub(super) const SOME_NAMES: Check =
+    check("name endings of layers", |value| has_entries(value) && are_names(value));
+pub(super) const NAMES: Check = check("name endings of layers", are_names);
+pub(super) const FOLDER_NAME: Check = check("the name of a folder", |value| {
+    value.as_str().is_some_and(|name| !name.is_empty() && !name.starts_with(['/', '.']))
+});
+pub(super) const PATTERN: Check =
+    check("name endings of layers, not expressions, and positive numbers", |value| {
+        let fits = |(name, value): (&String, &Value)| is_pattern(name) && is_number(value, |n| n > 0.0);
+        value.as_object().is_some_and(|entries| entries.iter().all(fits))
+    });
+
+fn has_entries(value: &Value) -> bool {
+    value.as_array().is_some_and(|entries| !entries.is_empty())
+}
+
+fn are_names(value: &Value) -> bool {
+    value.as_array().is_some_and(|names| names.iter().all(|name| name.as_str() != Some("")))
+}
+
+/// Whether peft, which reads keys of patterns as expressions, takes this for a name: dots, and a caret for a whole name.
+fn is_pattern(key: &str) -> bool {
+    let name = key.strip_prefix('^').unwrap_or(key);
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}

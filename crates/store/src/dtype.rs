@@ -1,0 +1,106 @@
+//! Element types of weights, activations and cached numbers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An element type, spelled `fp32`, `fp16` or `bf16` as in the flags of published scripts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DType {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl DType {
+    /// All, as they are spelled.
+    pub const NAMES: [&str; 3] = ["fp32", "fp16", "bf16"];
+
+    /// As it is spelled.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "fp32",
+            Self::F16 => "fp16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// As PyTorch spells it.
+    pub fn long_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A word that is no element type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown element type {0}, expected one of {names}", names = DType::NAMES.join(", "))]
+pub struct UnknownDType(String);
+
+impl FromStr for DType {
+    type Err = UnknownDType;
+
+    /// Reads the spellings of PyTorch and of published scripts, too; `no`, for no mixed precision, is `fp32`.
+    fn from_str(word: &str) -> Result<Self, UnknownDType> {
+        match word {
+            "fp32" | "f32" | "float32" | "float" | "no" => Ok(Self::F32),
+            "fp16" | "f16" | "float16" | "half" => Ok(Self::F16),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            _ => Err(UnknownDType(word.to_owned())),
+        }
+    }
+}
+
+impl Serialize for DType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for DType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        word.parse().map_err(|_| de::Error::unknown_variant(&word, &Self::NAMES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_is_read_and_one_is_written() {
+        for (words, dtype) in [
+            (&["fp32", "float32", "float", "f32", "no"][..], DType::F32),
+            (&["fp16", "float16", "f16"], DType::F16),
+            (&["bf16", "bfloat16"], DType::Bf16),
+        ] {
+            for word in words {
+                let read: DType = serde_json::from_str(&format!("\"{word}\"")).expect(word);
+                assert_eq!((read, word.parse()), (dtype, Ok(dtype)));
+            }
+            assert_eq!(serde_json::to_string(&dtype).expect("a word"), format!("\"{}\"", words[0]));
+        }
+        let error = serde_json::from_str::<DType>("\"fp8\"").expect_err("no such type").to_string();
+        assert!(error.starts_with("unknown variant `fp8`, expected one of `fp32`, `fp16`, `bf16`"), "{error}");
+    }
+}
