@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+import tomllib
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,7 +22,10 @@ PRECISION = (
 
 
 def redraw(model, seed):
-    """Redraws every parameter, so that no bias, norm or zero-initialized layer can be skipped unnoticed."""
+    """Redraws every parameter, so that no bias, norm or zero-initialized layer can be skipped unnoticed.
+
+    `crates/testkit/src/redraw.rs` draws the same numbers, so that weights need no files: change both or neither.
+    """
     generator = torch.Generator().manual_seed(seed)
     norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for n, p in m.named_parameters() if n == "weight"}
     with torch.no_grad():
@@ -52,14 +56,17 @@ class Draws:
         return tensor
 
 
-def load_unet(case, weights=None):
-    """The UNet of `golden/models/<case>`, with its own weights or those of another file."""
+def seed_of(case):
+    """The seed that the weights of `golden/models/<case>` are drawn from."""
+    return tomllib.loads((GOLDEN / "models" / case / "meta.toml").read_text())["seed"]
+
+
+def load_unet(case):
+    """The UNet of `golden/models/<case>`."""
     from diffusers import UNet2DConditionModel
 
-    folder = GOLDEN / "models" / case
-    unet = UNet2DConditionModel.from_config(json.loads((folder / "config.json").read_text()))
-    unet.load_state_dict(load_file(weights or folder / "weights.safetensors"))
-    return unet.eval()
+    config = json.loads((GOLDEN / "models" / case / "config.json").read_text())
+    return redraw(UNet2DConditionModel.from_config(config), seed_of(case))
 
 
 def twice(model, run):

@@ -11,6 +11,7 @@ import argparse
 import json
 import pathlib
 import shutil
+import sys
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -20,6 +21,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "crates" / "models" / "presets" / "sd1"
 TOKENIZER = ROOT / "golden" / "tokenizer"
+sys.path.insert(0, str(TOKENIZER))
+
+from folder import write as write_tokenizer
+
 CAPTIONS = ["a red fox asleep under a birch, watercolor", "the harbour of a small town at dusk, seen from a hill, oil on canvas"]
 
 
@@ -60,9 +65,7 @@ def tiny(folder):
     UNet2DConditionModel.from_config(unet).save_pretrained(folder / "unet")
     AutoencoderKL.from_config(vae).save_pretrained(folder / "vae")
     CLIPTextModel(CLIPTextConfig(**text)).save_pretrained(folder / "text_encoder")
-    shutil.copytree(TOKENIZER / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(TOKENIZER / name, folder / "tokenizer")
+    write_tokenizer(TOKENIZER / "tokenizer", folder / "tokenizer")
     (folder / "scheduler").mkdir(exist_ok=True)
     shutil.copy(PRESETS / "scheduler.json", folder / "scheduler" / "scheduler_config.json")
     shutil.copy(PRESETS / "model_index.json", folder / "model_index.json")

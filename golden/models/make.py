@@ -9,12 +9,11 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import torch
-from common import Draws, load_unet, main, measure, redraw, save_meta, save_tensors, twice
+from common import Draws, load_unet, main, measure, redraw, save_meta, save_tensors, seed_of, twice
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -142,14 +141,13 @@ def stages(model, names):
         hook.remove()
 
 
-def save_network(folder, model, renamed=lambda key: key):
-    """`config.json` exactly as the package writes it, and the weights."""
+def save_network(folder, model):
+    """`config.json` exactly as the package writes it. The weights follow from the seed."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         model.save_pretrained(scratch)
         text = (pathlib.Path(scratch) / "config.json").read_text()
     (folder / "config.json").write_text(text)
-    save_tensors(folder / "weights.safetensors", {renamed(k): v for k, v in model.state_dict().items()})
 
 
 def save_case(folder, what, seed, packages, given, exact, rounded, **extra):
@@ -262,11 +260,7 @@ def record_text_lora(root):
     folder = root / case
     folder.mkdir(parents=True, exist_ok=True)
     stored = pathlib.Path(__file__).parent / base
-    text = CLIPTextModel(CLIPTextConfig(**json.loads((stored / "config.json").read_text()))).eval()
-    weights = load_file(stored / "weights.safetensors")
-    # Published checkpoints have a prefix that transformers 5 does without.
-    known = set(text.state_dict())
-    text.load_state_dict({k if k in known else k.removeprefix("text_model."): v for k, v in weights.items()})
+    text = redraw(CLIPTextModel(CLIPTextConfig(**json.loads((stored / "config.json").read_text()))), seed_of(base))
     unet = load_unet("unet-sd1")
     targets = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1"]
     text.add_adapter(LoraConfig(r=3, lora_alpha=6, target_modules=targets, rank_pattern={"fc1": 2}, alpha_pattern={"fc1": 1}))
@@ -346,7 +340,7 @@ def record_clip(root, case, seed, model, name, fed, shapes, what, renamed=lambda
         {"grad." + renamed(k.removeprefix("grad.")) if k.startswith("grad.") else k: v for k, v in run.items()}
         for run in runs
     )
-    save_network(root / case, model, renamed)
+    save_network(root / case, model)
     save_case(root / case, what, seed, ["transformers"], draws.kept, exact, rounded)
 
 

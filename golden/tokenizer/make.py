@@ -1,7 +1,7 @@
 """Records token ids of awkward prompts, as diffusers pipelines ask transformers' CLIPTokenizer for them.
 
-`prompts.json` is written by hand. The vocabulary is OpenAI CLIP's own merge list, as open_clip ships it (see NOTICE),
-laid out as a published tokenizer folder. `tokenizer` pads with <|endoftext|> (SD1, SDXL's first), `tokenizer_2` with "!"
+`prompts.json` is written by hand. The vocabulary is OpenAI CLIP's own merge list, as open_clip ships it
+(`assets/clip/merges.txt`), laid out as a published tokenizer folder. `tokenizer` pads with <|endoftext|> (SD1, SDXL's first), `tokenizer_2` with "!"
 (SDXL's second), which also makes every "!" in a prompt a special token. A special token given as an object is matched
 after lower-casing; one given as a bare string, as pad_token is, replaces an object of the same text and is matched as
 written: `<|STARTOFTEXT|>` is special in both folders, `<|ENDOFTEXT|>` only in the second. transformers 4 differs in that.
@@ -11,34 +11,33 @@ import gzip
 import json
 import pathlib
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import open_clip
 import torch
+from folder import END, MERGES, START, letters, write
 from common import GOLDEN, main, save_meta, save_tensors
 from open_clip.tokenizer import bytes_to_unicode
 from transformers import CLIPTokenizer
 
 FOLDERS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
-START, END, LENGTH = "<|startoftext|>", "<|endoftext|>", 77
+LENGTH = 77
 
 
-def vocabulary():
-    """The merges CLIP uses, and its tokens in id order: bytes, bytes ending a word, merges, specials."""
+def check_vocabulary():
+    """`assets/clip/merges.txt` holds the merges CLIP uses, and the letters of bytes are its own."""
     packed = pathlib.Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     merges = gzip.decompress(packed.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
-    letters = list(bytes_to_unicode().values())
-    tokens = letters + [c + "</w>" for c in letters] + ["".join(m.split()) for m in merges] + [START, END]
-    return merges, {token: i for i, token in enumerate(tokens)}
+    assert MERGES.read_text() == "\n".join(["#version: 0.2", *merges]) + "\n", MERGES
+    assert letters() == list(bytes_to_unicode().values())
 
 
-def write_folder(folder, pad):
-    """A tokenizer folder as Stable Diffusion repositories hold it."""
+def write_settings(folder, pad):
+    """The settings in a tokenizer folder, as Stable Diffusion repositories hold them."""
     folder.mkdir(parents=True, exist_ok=True)
-    merges, tokens = vocabulary()
-    (folder / "vocab.json").write_text(json.dumps(tokens, ensure_ascii=False, separators=(",", ":")))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
     plain = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
     special = {"bos_token": {"content": START} | plain, "eos_token": {"content": END} | plain}
     special |= {"pad_token": pad, "unk_token": {"content": END} | plain}
@@ -50,16 +49,16 @@ def write_folder(folder, pad):
 
 
 def record(root):
+    check_vocabulary()
     prompts = [p for group in json.loads((GOLDEN / "tokenizer" / "prompts.json").read_text()).values() for p in group]
     ids = {}
     for name, pad in FOLDERS.items():
-        write_folder(root / name, pad)
-        tokenizer = CLIPTokenizer.from_pretrained(root / name)
+        write_settings(root / name, pad)
+        with tempfile.TemporaryDirectory() as whole:
+            write(root / name, whole)
+            tokenizer = CLIPTokenizer.from_pretrained(whole)
         asked = dict(padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
         ids[f"{name}.input_ids"] = torch.tensor([tokenizer(p, **asked).input_ids for p in prompts], dtype=torch.int32)
-    for shared in ("vocab.json", "merges.txt"):
-        (root / "tokenizer" / shared).replace(root / shared)
-        (root / "tokenizer_2" / shared).unlink()
     save_tensors(root / "io.safetensors", ids)
     bases = ", ".join(c.__name__ for c in CLIPTokenizer.__mro__[:2])
     save_meta(

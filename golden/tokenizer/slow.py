@@ -7,9 +7,9 @@ the Rust tokenizer of either version, do not.
 
 import json
 import pathlib
-import shutil
 import tempfile
 
+from folder import write
 from safetensors.numpy import load_file
 from transformers import CLIPTokenizer, CLIPTokenizerFast
 
@@ -18,9 +18,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def ids_of(tokenizer_class, name, prompts):
     with tempfile.TemporaryDirectory() as scratch:
-        shutil.copytree(HERE / name, scratch, dirs_exist_ok=True)
-        for shared in ("vocab.json", "merges.txt"):
-            shutil.copy(HERE / shared, scratch)
+        write(HERE / name, scratch)
         tokenizer = tokenizer_class.from_pretrained(scratch)
         return [tokenizer(p, padding="max_length", max_length=77, truncation=True).input_ids for p in prompts]
 

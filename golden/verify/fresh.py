@@ -8,7 +8,7 @@ Configurations are those in crates/models/presets, the tokenizer is that of gold
 import argparse
 import json
 import pathlib
-import shutil
+import sys
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -17,6 +17,10 @@ from peft.utils import get_peft_model_state_dict
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOKENIZERS = ROOT / "golden" / "tokenizer"
+sys.path.insert(0, str(TOKENIZERS))
+
+from folder import write as write_tokenizer
 
 
 def main():
@@ -37,20 +41,15 @@ def main():
         return write_lora(config("unet"), args.lora, args.folder.with_name(args.folder.name + "-lora"))
     UNet2DConditionModel.from_config(config("unet")).save_pretrained(args.folder / "unet", max_shard_size="100GB")
     AutoencoderKL.from_config(config("vae")).save_pretrained(args.folder / "vae")
-    tokenizers = ROOT / "golden" / "tokenizer"
     for suffix in ("", "_2"):
         text = config(f"text_encoder{suffix}")
         if not text:
             continue
         kind = CLIPTextModelWithProjection if "WithProjection" in text["architectures"][0] else CLIPTextModel
         kind(CLIPTextConfig(**text)).save_pretrained(args.folder / f"text_encoder{suffix}")
-        target = args.folder / f"tokenizer{suffix}"
-        target.mkdir(parents=True, exist_ok=True)
         padded_with_first = suffix or args.layout == "sd2"
-        for file in (tokenizers / ("tokenizer_2" if padded_with_first else "tokenizer")).iterdir():
-            shutil.copy(file, target)
-        for name in ("vocab.json", "merges.txt"):
-            shutil.copy(tokenizers / name, target)
+        settings = TOKENIZERS / ("tokenizer_2" if padded_with_first else "tokenizer")
+        write_tokenizer(settings, args.folder / f"tokenizer{suffix}")
     (args.folder / "scheduler").mkdir(parents=True, exist_ok=True)
     (args.folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config("scheduler"), indent=2))
     (args.folder / "model_index.json").write_text(json.dumps(config("model_index"), indent=2))

@@ -15,9 +15,11 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "golden" / "scorers"))
+sys.path.insert(0, str(ROOT / "golden" / "tokenizer"))
 
 import peers
 import torch
+from folder import write as write_tokenizer
 
 PROMPTS = ["a fox in the snow, oil generating", "Portrait of an old man, 85mm", "two red houses & a lake", "cyberpunk city at night"]
 
@@ -27,9 +29,7 @@ def clip_folder(folder, config):
 
     model = CLIPModel(CLIPConfig(**config)).eval()
     model.save_pretrained(folder, max_shard_size="100GB")
-    tokenizers = ROOT / "golden" / "tokenizer"
-    for file in [*(tokenizers / "tokenizer").iterdir(), tokenizers / "vocab.json", tokenizers / "merges.txt"]:
-        (folder / file.name).write_bytes(file.read_bytes())
+    write_tokenizer(ROOT / "golden" / "tokenizer" / "tokenizer", folder)
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     return model, lambda prompt: tokenizer(prompt, max_length=77, truncation=True).input_ids
 

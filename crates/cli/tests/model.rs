@@ -11,7 +11,7 @@ use support::{Bench, Said, mistake};
 use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::{Ranks, TensorSource};
 use tastemaker_models::pipeline::Model;
-use tastemaker_testkit::Golden;
+use tastemaker_testkit_torch::Golden;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
 

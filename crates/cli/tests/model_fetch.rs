@@ -2,17 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
-#[expect(dead_code, reason = "made for the tests of another crate too")]
-#[path = "../../hub/tests/support/mod.rs"]
-mod hub;
 mod support;
 
 use std::fs;
 use std::path::Path;
 
-use hub::{COMMIT, File, Reply, Server, contents, large, listing};
 use insta::assert_snapshot;
 use support::{Bench, Said, files, mistake};
+use tastemaker_testkit::server::{COMMIT, File, Reply, Server, contents, hub, large, listing};
 
 const SECRET: &str = "hf_thisIsSecret";
 
@@ -38,7 +35,7 @@ fn a_fetched_model_is_known_by_its_name() {
     let bench = Bench::new();
     let files = tiny(&bench);
     let n_files = files.len();
-    let server = hub::hub(files, |_, _| None);
+    let server = hub(files, |_, _| None);
     fs::remove_dir_all(bench.path("model")).unwrap();
     let generate =
         ["sample", "--model", "org/name", "--prompt", "a fox", "--num_inference_steps", "2", "--out", "out"];
@@ -71,7 +68,7 @@ fn a_fetched_model_is_known_by_its_name() {
 #[test]
 fn a_dry_run_may_name_a_model_that_was_not_fetched() {
     let bench = Bench::new();
-    let server = hub::hub(Vec::new(), |_, _| None);
+    let server = hub(Vec::new(), |_, _| None);
     let line = "train --pretrained_model_name_or_path org/name --train_data_dir pairs --output_dir out --method mapo \
                 --learning_rate 1e-4 --max_train_steps 2 --dry-run";
     let said = run(&bench, &server, &line.split_whitespace().collect::<Vec<_>>(), &[]);
@@ -82,7 +79,7 @@ fn a_dry_run_may_name_a_model_that_was_not_fetched() {
 #[test]
 fn offline_without_the_model_is_a_mistake() {
     let bench = Bench::empty();
-    let server = hub::hub(Vec::new(), |_, _| None);
+    let server = hub(Vec::new(), |_, _| None);
     let said = run(&bench, &server, &["model", "fetch", "org/name"], &[("HF_HUB_OFFLINE", "1")]);
     assert_snapshot!(mistake(&said));
     assert!(server.asked().is_empty());
@@ -90,20 +87,20 @@ fn offline_without_the_model_is_a_mistake() {
 
 #[test]
 fn a_gated_model_is_a_mistake() {
-    let server = hub::hub(Vec::new(), |_, _| Some(Reply::new(403, SECRET)));
+    let server = hub(Vec::new(), |_, _| Some(Reply::new(403, SECRET)));
     assert_snapshot!(mistake(&run(&Bench::empty(), &server, &["model", "fetch", "org/name"], &[])));
 }
 
 #[test]
 fn a_model_that_does_not_exist_is_a_mistake() {
-    let server = hub::hub(Vec::new(), |_, _| None);
+    let server = hub(Vec::new(), |_, _| None);
     assert_snapshot!(mistake(&run(&Bench::empty(), &server, &["model", "fetch", "org/other"], &[])));
 }
 
 #[test]
 fn a_damaged_file_is_a_mistake() {
     let file = || large("pytorch_lora_weights.safetensors", "weights");
-    let server = hub::hub(vec![file()], move |asked, _| {
+    let server = hub(vec![file()], move |asked, _| {
         let is_file = asked.method == "GET" && asked.path.ends_with(".safetensors");
         is_file.then(|| contents(asked, &large("", "WEIGHTS")))
     });
@@ -112,7 +109,7 @@ fn a_damaged_file_is_a_mistake() {
 
 #[test]
 fn names_that_are_no_models_are_mistakes() {
-    let server = hub::hub(Vec::new(), |_, _| None);
+    let server = hub(Vec::new(), |_, _| None);
     let said =
         |args: &[&str]| mistake(&run(&Bench::empty(), &server, &[&["model", "fetch"], args].concat(), &[]));
     assert_snapshot!([said(&["../x"]), said(&["org/name", "--revision", "../x"])].concat());
@@ -123,7 +120,7 @@ fn names_that_are_no_models_are_mistakes() {
 fn a_cache_that_cannot_be_written_is_a_mistake() {
     let bench = Bench::empty();
     bench.write("file", "in the way");
-    let server = hub::hub(vec![large("pytorch_lora_weights.safetensors", "weights")], |_, _| None);
+    let server = hub(vec![large("pytorch_lora_weights.safetensors", "weights")], |_, _| None);
     let said = run(&bench, &server, &["model", "fetch", "org/name", "--cache-dir", "file/cache"], &[]);
     assert_snapshot!(mistake(&said));
 }

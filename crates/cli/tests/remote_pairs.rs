@@ -2,20 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
-#[expect(dead_code, reason = "made for the tests of another crate too")]
-#[path = "../../hub/tests/support/mod.rs"]
-mod hub;
 mod support;
 
 use std::fs;
 use std::path::Path;
 
-use hub::{Asked, COMMIT, File, Reply, Server, contents, large, listing};
 use insta::assert_snapshot;
 use support::{Bench, Said, files, mistake};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{PairSource, Side, formats};
 use tastemaker_hub::remote::{Settings, locate};
+use tastemaker_testkit::server::{self, Asked, COMMIT, File, Reply, Server, contents, large, listing};
 
 /// The files of a folder of the bench, below another folder.
 fn served(bench: &Bench, folder: &str, below: &str) -> Vec<File> {
@@ -103,7 +100,7 @@ fn a_set_is_the_same_wherever_it_lies() {
     let server = s3(served(&bench, "pairs", "a/set/"));
     let here = formats::open(bench.path("pairs/metadata.jsonl")).unwrap();
     assert_same(&opened("s3://bucket/a/set/metadata.jsonl", &server), &here);
-    let web = hub::files(served(&bench, "pairs", "a/set/"), |_, _| None);
+    let web = server::files(served(&bench, "pairs", "a/set/"), |_, _| None);
     assert_same(&opened(&format!("{}/a/set/metadata.jsonl", web.url), &server), &here);
 }
 

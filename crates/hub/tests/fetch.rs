@@ -2,17 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
-#[expect(dead_code, reason = "each test file uses its own part of this")]
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{Asked, COMMIT, File, Reply, Server, contents, hub, large, tagged};
 use tastemaker_hub::{
     Cache, Event, Fetched, Hub, HubError, RepoId, Retry, Revision, Selection, Settings, Token, fetch,
 };
+use tastemaker_testkit::server::{Asked, COMMIT, File, Reply, Server, contents, hub, large, tagged};
 use tempfile::TempDir;
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";

@@ -2,16 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
-#[expect(dead_code, reason = "each test file uses its own part of this")]
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{Asked, COMMIT, File, Reply, Server, contents, hub, large, listing};
 use tastemaker_hub::{Cache, Hub, HubError, RepoId, Retry, Revision, Selection, Settings, Token, fetch};
 use tastemaker_store::StoreError;
+use tastemaker_testkit::server::{Asked, COMMIT, File, Reply, Server, contents, hub, large, listing};
 use tempfile::TempDir;
 
 const SECRET: &str = "hf_thisIsSecret";

@@ -2,18 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
-#[expect(dead_code, reason = "each test file uses its own part of this")]
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Asked, File, Reply, Server, contents, files, tagged};
 use tastemaker_hub::remote::{RemoteTree, Settings, locate};
 use tastemaker_hub::{HubError, Retry};
 use tastemaker_store::StoreError;
 use tastemaker_store::tree::{Tree, read_whole};
+use tastemaker_testkit::server::{Asked, File, Reply, Server, contents, files, tagged};
 
 const BLOCK: usize = 4 << 20;
 

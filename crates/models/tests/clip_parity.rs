@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
 use tastemaker_models::clip_vision::{self, ClipVision, ClipVisionConfig};
 use tastemaker_models::nn::{Role, Trainable, Weights};
-use tastemaker_testkit::{Golden, assert_close, assert_gradients, relative_error};
+use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Reduction, Tensor};
 

@@ -13,7 +13,7 @@ use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_store::StoreError;
-use tastemaker_testkit::{Golden, assert_close, assert_gradients, malformed};
+use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, malformed};
 use tastemaker_torch::{Precision, tensors};
 use tastemaker_weights::safetensors::Header;
 use tch::{Device, Kind, Reduction, Tensor};

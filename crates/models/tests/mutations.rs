@@ -13,7 +13,7 @@ use tastemaker_models::ModelError;
 use tastemaker_models::nn::Role;
 use tastemaker_models::original::pack;
 use tastemaker_models::pipeline::{Model, ModelSources};
-use tastemaker_testkit::{mutated_json, mutated_safetensors, tiny_model};
+use tastemaker_testkit_torch::{mutated_json, mutated_safetensors, tiny_model};
 use tastemaker_torch::{Precision, memory, tensors};
 use tch::Device;
 use tempfile::TempDir;

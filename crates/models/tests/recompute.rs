@@ -6,7 +6,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
-use tastemaker_testkit::Golden;
+use tastemaker_testkit_torch::Golden;
 use tastemaker_torch::{Precision, memory};
 use tch::{Device, Kind, Reduction, Tensor};
 

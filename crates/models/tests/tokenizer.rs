@@ -4,9 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 use tastemaker_models::ModelError;
+use tastemaker_models::original::{Layout, Preset};
 use tastemaker_models::tokenizer::ClipTokenizer;
 use tastemaker_store::StoreError;
-use tastemaker_testkit::{Golden, tokenizer_dir, tokenizer_prompts};
+use tastemaker_testkit_torch::{Golden, golden_dir, tokenizer_prompts};
 use tempfile::TempDir;
 
 /// A folder with a vocabulary of a few tokens, enough to spell `ab`.
@@ -35,7 +36,12 @@ fn ids_equal_transformers_on_every_recorded_prompt() {
     let prompts = tokenizer_prompts();
     for name in ["tokenizer", "tokenizer_2"] {
         let folder = TempDir::new().unwrap();
-        tokenizer_dir(name, folder.path());
+        for (file, text) in Preset::published(Layout::Sd1).tokenizer(false) {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+            fs::copy(golden_dir("tokenizer", name).join(file), folder.path().join(file)).unwrap();
+        }
         let tokenizer = ClipTokenizer::from_folder(folder.path()).unwrap();
         assert_eq!((tokenizer.max_length(), tokenizer.n_ids()), (77, 49408));
         let ids = golden.tensor(&format!("{name}.input_ids"));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
-use tastemaker_testkit::{Golden, assert_close, assert_gradients, relative_error};
+use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Reduction, Tensor};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tastemaker_diffusion::LatentVae;
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::vae::{Vae, VaeConfig};
-use tastemaker_testkit::{Golden, assert_close, assert_gradients, relative_error};
+use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Reduction, Tensor};
 

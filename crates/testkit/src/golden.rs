@@ -1,66 +1,60 @@
 //! Recorded cases under `golden/`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tch::Tensor;
+
+use crate::{Arrays, arrays, redraw::redraw};
 
 /// The folder of one recorded case, such as `("models", "unet-sd1")`.
 pub fn golden_dir(area: &str, case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden").join(area).join(case)
 }
 
-/// One recorded case: inputs, outputs and gradients by name, and where its network is.
+/// The weights of a network: those in the case's `weights.safetensors`, or drawn again from the case's seed.
+///
+/// # Panics
+/// When a file of the case is missing or malformed.
+#[track_caller]
+pub fn golden_weights(area: &str, case: &str) -> Arrays {
+    let folder = golden_dir(area, case);
+    let stored = folder.join("weights.safetensors");
+    if stored.is_file() {
+        return arrays::read(&stored);
+    }
+    let seed = meta(&folder).get("seed").and_then(toml::Value::as_integer);
+    let seed = seed.unwrap_or_else(|| panic!("{}: no seed in meta.toml", folder.display()));
+    let recorded = arrays::shapes(&folder.join("io.safetensors"));
+    // Every parameter has a recorded gradient of its shape.
+    let parameters =
+        recorded.into_iter().filter_map(|(k, shape)| Some((k.strip_prefix("grad.")?.to_owned(), shape)));
+    redraw(parameters.collect(), u32::try_from(seed).expect("seeds are small"))
+}
+
+/// One recorded case: what it says of itself, and where its network is.
 #[derive(Debug)]
 pub struct Golden {
     folder: PathBuf,
-    tensors: BTreeMap<String, Tensor>,
     meta: toml::Table,
+    /// Area and case of the network.
+    network: (String, String),
 }
 
 impl Golden {
-    /// Reads `io.safetensors` and `meta.toml` of a case.
+    /// Reads `meta.toml` of a case.
     ///
     /// # Panics
-    /// When a file is missing or malformed.
+    /// When it is missing or malformed.
     #[track_caller]
     pub fn load(area: &str, case: &str) -> Self {
         let folder = golden_dir(area, case);
-        let meta = text(&folder.join("meta.toml"));
-        Self {
-            tensors: read_tensors(&folder.join("io.safetensors")),
-            meta: meta.parse().unwrap_or_else(|e| panic!("{}: meta.toml: {e}", folder.display())),
-            folder,
-        }
-    }
-
-    /// A recorded tensor, in its recorded element type, on the host.
-    ///
-    /// # Panics
-    /// When the case has no such tensor; the message lists those it has.
-    #[track_caller]
-    pub fn tensor(&self, name: &str) -> Tensor {
-        self.get(name).unwrap_or_else(|| {
-            let known: Vec<_> = self.tensors.keys().filter(|k| !k.starts_with("grad.")).collect();
-            panic!("{}: no tensor `{name}`; it has {known:?} and gradients", self.folder.display())
-        })
-    }
-
-    /// A recorded tensor, if the case has it.
-    pub fn get(&self, name: &str) -> Option<Tensor> {
-        self.tensors.get(name).map(Tensor::shallow_clone)
-    }
-
-    /// Recorded tensors whose names start with `prefix`, by the rest of their names.
-    pub fn under(&self, prefix: &str) -> BTreeMap<String, Tensor> {
-        let named = self.tensors.iter();
-        named.filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.shallow_clone()))).collect()
-    }
-
-    /// Gradients of the recorded loss, by parameter name.
-    pub fn gradients(&self) -> BTreeMap<String, Tensor> {
-        self.under("grad.")
+        let meta = meta(&folder);
+        let other = meta
+            .get("weights")
+            .and_then(toml::Value::as_str)
+            .map(|other| ("models".to_owned(), other.to_owned()));
+        let network = other.unwrap_or_else(|| (area.to_owned(), case.to_owned()));
+        Self { folder, meta, network }
     }
 
     /// Whether the gradient of this parameter is zero in exact arithmetic, so that only rounding was recorded.
@@ -97,8 +91,7 @@ impl Golden {
     /// When it is missing or malformed.
     #[track_caller]
     pub fn json(&self, file: &str) -> Value {
-        let path = self.path(file);
-        serde_json::from_str(&text(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        json(&self.path(file))
     }
 
     /// `config.json` of the network the case runs, as its package wrote it.
@@ -107,45 +100,45 @@ impl Golden {
     /// When it is missing or malformed.
     #[track_caller]
     pub fn config_json(&self) -> Value {
-        let path = self.network().join("config.json");
-        serde_json::from_str(&text(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-    }
-
-    /// The weights of the network the case runs.
-    pub fn weights_path(&self) -> PathBuf {
-        self.network().join("weights.safetensors")
+        json(&self.config())
     }
 
     /// The weights of the network the case runs, by parameter name.
     ///
     /// # Panics
-    /// When the file is missing or malformed.
+    /// As [`golden_weights`].
     #[track_caller]
-    pub fn weights(&self) -> BTreeMap<String, Tensor> {
-        read_tensors(&self.weights_path())
+    pub fn arrays(&self) -> Arrays {
+        golden_weights(&self.network.0, &self.network.1)
     }
 
-    /// Copies the network into `folder` as a diffusers component: `config.json` and the weights under `weights_name`,
-    /// such as `diffusion_pytorch_model.safetensors` or `model.safetensors`.
+    /// Writes the network into `folder` as a diffusers component: `config.json` and the weights under `weights_name`,
+    /// such as `diffusion_pytorch_model.safetensors` or `model.safetensors`. Returns the path of the weights.
     ///
     /// # Panics
     /// When a file cannot be read or written.
     #[track_caller]
-    pub fn install(&self, folder: &Path, weights_name: &str) {
+    pub fn install(&self, folder: &Path, weights_name: &str) -> PathBuf {
         std::fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-        copy(&self.network().join("config.json"), &folder.join("config.json"));
-        copy(&self.weights_path(), &folder.join(weights_name));
+        copy(&self.config(), &folder.join("config.json"));
+        let weights = folder.join(weights_name);
+        arrays::write(&weights, &self.arrays());
+        weights
     }
 
-    /// The folder of the network: the case's own, or the one that `weights` in `meta.toml` names.
-    fn network(&self) -> PathBuf {
-        self.note("weights").map_or_else(|| self.folder.clone(), |case| golden_dir("models", case))
+    fn config(&self) -> PathBuf {
+        golden_dir(&self.network.0, &self.network.1).join("config.json")
     }
 }
 
 #[track_caller]
-fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
-    tastemaker_torch::tensors::read(path).unwrap_or_else(|e| panic!("{e}"))
+fn meta(folder: &Path) -> toml::Table {
+    text(&folder.join("meta.toml")).parse().unwrap_or_else(|e| panic!("{}: meta.toml: {e}", folder.display()))
+}
+
+#[track_caller]
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&text(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 #[track_caller]

@@ -1,16 +1,19 @@
-//! What tests of several crates share: recorded goldens, comparing tensors, and files damaged on purpose.
+//! What tests of several crates share and what needs no tensors: recorded cases, a model small enough to train, files damaged
+//! on purpose, a web server on this machine. `tastemaker-testkit-torch` adds tensors.
 //!
 //! Everything here panics with a full sentence instead of returning an error: its only callers are tests.
 
-mod close;
+mod arrays;
 mod golden;
 pub mod malformed;
 mod mutations;
+mod redraw;
+pub mod server;
 mod tiny;
 mod tokenizer;
 
-pub use close::{assert_close, assert_gradients, relative_error};
-pub use golden::{Golden, golden_dir};
+pub use arrays::{Array, Arrays};
+pub use golden::{Golden, golden_dir, golden_weights};
 pub use mutations::{mutated_json, mutated_safetensors};
 pub use tiny::{TINY_RESOLUTION, tiny_model, tiny_sdxl_model};
-pub use tokenizer::{tokenizer_dir, tokenizer_prompts};
+pub use tokenizer::tokenizer_prompts;

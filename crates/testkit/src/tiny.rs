@@ -4,19 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tastemaker_torch::tensors::{self, Named};
-use tch::{Device, Kind, Tensor};
 
-use crate::Golden;
+use crate::{Array, Arrays, Golden, arrays};
 
 /// Side of the images that [`tiny_model`] generates, in pixels.
 pub const TINY_RESOLUTION: u32 = 32;
 
-const TOKENS: i64 = 16;
-const LAYERS: i64 = 2;
+const TOKENS: usize = 16;
+const LAYERS: usize = 2;
 
 /// Ids 0..26 are letters inside a word, 26..52 letters at its end; 52 starts a prompt and 53 ends it.
-const VOCABULARY: i64 = 54;
+const VOCABULARY: usize = 54;
 
 /// Writes a model of the SD1 family: a UNet of three levels with attention, a VAE, a text encoder of two layers and a
 /// tokenizer of letters. The same bytes every time.
@@ -41,8 +39,8 @@ pub fn tiny_sdxl_model(folder: &Path) {
 
 /// What the recorded UNets attend to is as wide as all text encoders together.
 struct TextEncoder {
-    width: i64,
-    projection: Option<i64>,
+    width: usize,
+    projection: Option<usize>,
 }
 
 impl TextEncoder {
@@ -88,12 +86,11 @@ fn text_encoder(folder: &Path, encoder: &TextEncoder) {
     }
     write_json(&folder.join("config.json"), &config);
 
-    let mut named = Named::new();
-    let mut matrix = |name: String, shape: &[i64]| {
-        let start = named.len() as f64;
-        let n: i64 = shape.iter().product();
-        let values = (Tensor::arange(n, (Kind::Float, Device::Cpu)) * 1.7 + start).sin() * 0.3;
-        named.insert(name, values.reshape(shape));
+    let mut named = Arrays::new();
+    let mut matrix = |name: String, shape: &[usize]| {
+        let start = named.len() as f32;
+        let values = (0..shape.iter().product()).map(|i: usize| (i as f32 * 1.7 + start).sin() * 0.3);
+        named.insert(name, Array { shape: shape.to_vec(), values: values.collect() });
     };
     let text = "text_model";
     matrix(format!("{text}.embeddings.token_embedding.weight"), &[VOCABULARY, width]);
@@ -119,8 +116,7 @@ fn text_encoder(folder: &Path, encoder: &TextEncoder) {
     if let Some(projection) = encoder.projection {
         matrix("text_projection.weight".to_owned(), &[projection, width]);
     }
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    tensors::write(&folder.join("model.safetensors"), &named, &metadata).unwrap_or_else(|e| panic!("{e}"));
+    arrays::write(&folder.join("model.safetensors"), &named);
 }
 
 #[track_caller]

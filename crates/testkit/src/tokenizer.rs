@@ -1,28 +1,8 @@
-//! The CLIP tokenizer folders and the prompts recorded with them.
-
-use std::path::Path;
+//! The prompts recorded with CLIP's tokenizers.
 
 use serde_json::Value;
 
-use crate::golden::{copy, golden_dir, text};
-
-/// Writes a complete tokenizer folder: `"tokenizer"` pads with the end token, `"tokenizer_2"` with `!`.
-///
-/// The two share one vocabulary in `golden/`, so the folder is put together here.
-///
-/// # Panics
-/// When a file cannot be read or written.
-#[track_caller]
-pub fn tokenizer_dir(which: &str, folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let golden = golden_dir("tokenizer", "");
-    for shared in ["vocab.json", "merges.txt"] {
-        copy(&golden.join(shared), &folder.join(shared));
-    }
-    for own in ["tokenizer_config.json", "special_tokens_map.json"] {
-        copy(&golden.join(which).join(own), &folder.join(own));
-    }
-}
+use crate::golden::{golden_dir, text};
 
 /// The prompts whose ids are recorded, in the order of the rows of `tokenizer.input_ids` and `tokenizer_2.input_ids`
 /// (`Golden::load("tokenizer", "")`).

@@ -16,7 +16,7 @@ use tastemaker_data::{DataError, InMemoryPairs, Label, PairId, PairSource, Ranki
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
-use tastemaker_testkit::{tiny_model, tiny_sdxl_model};
+use tastemaker_testkit_torch::{tiny_model, tiny_sdxl_model};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::encode::{

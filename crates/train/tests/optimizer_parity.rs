@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use serde_json::Value;
-use tastemaker_testkit::{assert_close, golden_dir};
+use tastemaker_testkit_torch::{assert_close, golden_dir};
 use tastemaker_train::optimizer::{AdamWSettings, Optimizer, clip_factor};
 use tch::{Kind, Tensor};
 

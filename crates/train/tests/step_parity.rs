@@ -15,7 +15,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::keyed::Stream;
 use tastemaker_math::objectives::{Grid, Label, objective};
 use tastemaker_models::nn::Role;
-use tastemaker_testkit::{Golden, assert_close, assert_gradients, golden_dir};
+use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, golden_dir};
 use tastemaker_torch::{Precision, tensors};
 use tastemaker_train::data::Batch;
 use tastemaker_train::reference::Reference;

@@ -7,8 +7,8 @@ use super::table::{self, Imports, Row};
 use super::tree::{Finding, Tree};
 
 /// Crates that never reach the bindings to libtorch, not even in their tests: they build in seconds.
-const WITHOUT_LIBTORCH: [&str; 10] =
-    ["math", "store", "weights", "hub", "pages", "data", "run", "web", "assets", "xtask"];
+const WITHOUT_LIBTORCH: [&str; 11] =
+    ["math", "store", "weights", "hub", "pages", "data", "run", "web", "testkit", "assets", "xtask"];
 
 /// The bindings to libtorch.
 const BINDINGS: [&str; 2] = ["tch", "torch-sys"];
@@ -23,8 +23,8 @@ const LINK_SCRIPT: &str = "crates/torch/link.rs";
 /// That of the crate with the shim, which runs the other one and compiles.
 const SHIM_SCRIPT: &str = "crates/torch/build.rs";
 
-/// For tests only; it may therefore be imported by any crate that may reach libtorch.
-const TEST_KIT: &str = "testkit";
+/// For tests only; tests of any crate may import them, the second only where libtorch may be reached.
+const TEST_KITS: [&str; 2] = ["testkit", "testkit-torch"];
 
 /// All findings of this module.
 pub fn findings(tree: &Tree, members: &[Member]) -> Vec<Finding> {
@@ -65,14 +65,18 @@ fn imports(row: &Row, member: &Member) -> Vec<Finding> {
         messages.push(format!("`{name}` does not import `{import}`, which the crate table says it does"));
     }
     for import in
-        member.test_imports.difference(allowed).filter(|import| *import != TEST_KIT && *import != name)
+        member.test_imports.difference(allowed).filter(|import| !is_test_kit(import) && *import != name)
     {
         messages.push(format!("tests of `{name}` import `{import}`, which the crate table does not allow"));
     }
-    if member.imports.contains(TEST_KIT) {
-        messages.push(format!("`{name}` imports `{TEST_KIT}` outside its tests"));
+    if let Some(kit) = member.imports.iter().find(|import| is_test_kit(import) && !is_test_kit(name)) {
+        messages.push(format!("`{name}` imports `{kit}` outside its tests"));
     }
     messages.into_iter().map(|message| Finding::at(&member.manifest, message)).collect()
+}
+
+fn is_test_kit(name: &str) -> bool {
+    TEST_KITS.contains(&name)
 }
 
 fn libtorch(member: &Member) -> Option<Finding> {
@@ -116,14 +120,15 @@ mod tests {
     use super::{LINK_SCRIPT, SHIM_SCRIPT, findings};
 
     const TABLE: &str = "| crate | purpose | may import |\n|---|---|---|\n| `math` | x | - |\n| `store` | x | - |\n\
-                         | `torch` | x | store |\n| `train` | x | all above |\n| `testkit` | x | any |\n";
+                         | `torch` | x | store |\n| `train` | x | all above |\n| `testkit` | x | - |\n\
+                         | `testkit-torch` | x | testkit, torch |\n";
 
     fn names(list: &[&str]) -> BTreeSet<String> {
         list.iter().map(|name| (*name).to_owned()).collect()
     }
 
     fn member(name: &str, imports: &[&str]) -> Member {
-        let libtorch = !["math", "store"].contains(&name);
+        let libtorch = !["math", "store", "testkit"].contains(&name);
         Member {
             name: name.to_owned(),
             imports: names(imports),
@@ -141,7 +146,8 @@ mod tests {
             member("store", &[]),
             member("torch", &["store"]),
             member("train", &["torch", "math"]),
-            member("testkit", &["torch"]),
+            member("testkit", &[]),
+            member("testkit-torch", &["testkit", "torch"]),
         ]
     }
 
@@ -184,7 +190,8 @@ mod tests {
 
     #[test]
     fn tests_may_use_the_test_kit_and_nothing_else_may() {
-        assert_eq!(messages(|members| members[3].test_imports = names(&["testkit"])), NOTHING);
+        assert_eq!(messages(|members| members[3].test_imports = names(&["testkit-torch"])), NOTHING);
+        assert_eq!(messages(|members| members[1].test_imports = names(&["testkit"])), NOTHING);
         let found = messages(|members| members[2].test_imports = names(&["train"]));
         assert_eq!(found, ["tests of `torch` import `train`, which the crate table does not allow"]);
         let found = messages(|members| members[3].imports.extend(names(&["testkit"])));

@@ -142,7 +142,10 @@ fn is_library(path: &str) -> bool {
     let mut parts = path.split('/');
     let (crates, name, folder) = (parts.next(), parts.next(), parts.next());
     let program = path.ends_with("/main.rs") || path.contains("/src/bin/");
-    crates == Some("crates") && !matches!(name, Some("cli" | "testkit")) && folder == Some("src") && !program
+    crates == Some("crates")
+        && !matches!(name, Some("cli" | "testkit" | "testkit-torch"))
+        && folder == Some("src")
+        && !program
 }
 
 /// Whether `word` occurs in `line` and is not a part of a longer name.

@@ -9,7 +9,7 @@ use tastemaker_models::ModelError;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{DIFFUSERS_STEM, Model};
 use tastemaker_store::StoreError;
-use tastemaker_testkit::{Golden, malformed};
+use tastemaker_testkit_torch::{Golden, malformed};
 use tastemaker_torch::{Precision, tensors};
 use tch::Device;
 use tempfile::TempDir;
@@ -38,7 +38,8 @@ fn every_tensor_that_does_not_fit_is_named_with_its_file() {
 
 #[test]
 fn damaged_weights_are_refused() {
-    let source = Golden::load("models", "vae").weights_path();
+    let sound = TempDir::new().unwrap();
+    let source = Golden::load("models", "vae").install(sound.path(), WEIGHTS);
     for damage in [
         malformed::truncated,
         malformed::header_too_long,

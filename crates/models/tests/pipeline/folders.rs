@@ -10,7 +10,7 @@ use tastemaker_models::ModelError;
 use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{Role, Weights};
 use tastemaker_models::pipeline::{Model, StoredType, TRANSFORMERS_STEM, TextEncoders, write_component};
-use tastemaker_testkit::Golden;
+use tastemaker_testkit_torch::Golden;
 use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
 use tempfile::TempDir;

@@ -10,7 +10,7 @@ use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
 use tastemaker_models::nn::{LoraSpec, Ranks, Role, Weights};
 use tastemaker_models::pipeline::Family;
-use tastemaker_testkit::{Golden, assert_close, relative_error};
+use tastemaker_testkit_torch::{Golden, assert_close, relative_error};
 use tastemaker_torch::{Precision, tensors};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;

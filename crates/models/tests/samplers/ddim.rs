@@ -7,7 +7,7 @@ use tastemaker_diffusion::samplers::ddim;
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_models::pipeline::SchedulerConfig;
-use tastemaker_testkit::{Golden, assert_close};
+use tastemaker_testkit_torch::{Golden, assert_close};
 use tch::Tensor;
 
 use super::{conditioning, network, number, scheduler};

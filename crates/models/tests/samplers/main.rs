@@ -10,7 +10,7 @@ use tastemaker_diffusion::Conditioning;
 use tastemaker_models::nn::{Role, Weights};
 use tastemaker_models::pipeline::SchedulerConfig;
 use tastemaker_models::unet::{UNet, UNetConfig};
-use tastemaker_testkit::Golden;
+use tastemaker_testkit_torch::Golden;
 use tastemaker_torch::Precision;
 use tch::Device;
 

@@ -8,7 +8,7 @@ use tastemaker_math::ddim::Sampling;
 use tastemaker_math::samplers::{Sampler, skipped_steps};
 use tastemaker_models::pipeline::SchedulerConfig;
 use tastemaker_models::unet::UNet;
-use tastemaker_testkit::{Golden, assert_close, relative_error};
+use tastemaker_testkit_torch::{Golden, assert_close, relative_error};
 use tch::Tensor;
 
 use super::{conditioning, network, number, scheduler};

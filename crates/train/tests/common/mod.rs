@@ -14,9 +14,9 @@ use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
 use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_run::{Event, Plan, Recipe, resolve};
-use tastemaker_testkit::golden_dir;
+use tastemaker_testkit_torch::{golden_dir, weights as stored};
 use tastemaker_torch::Precision;
-use tastemaker_torch::tensors::{self, Named};
+use tastemaker_torch::tensors::Named;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{Augmentation, Batch, Use};
 use tastemaker_train::data::{EncodedPair, EncodedPairs, Making, Order, Pairs, feed};
@@ -83,10 +83,6 @@ fn learned_from(fresh_one: Network, precision: Precision, anchored: bool) -> Net
     let use_dora = tensors.keys().any(|name| name.ends_with("magnitude_vector"));
     let lora = LoraSpec { tensors: Some(tensors), anchored, use_dora, ..fresh() };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
-}
-
-fn stored(area: &str, case: &str) -> Named {
-    tensors::read(&golden_dir(area, case).join("weights.safetensors")).unwrap()
 }
 
 fn build(stored: Named, role: Role, precision: Precision, lora: Option<LoraSpec>) -> Network {

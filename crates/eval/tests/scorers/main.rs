@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
-#[path = "support/images.rs"]
 mod images;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use tastemaker_models::ModelError;
 use tastemaker_models::blip::{BertTokenizer, ImageRewardFiles};
 use tastemaker_models::clip::ClipFiles;
 use tastemaker_models::reward_head::RewardHead;
-use tastemaker_testkit::{Golden, assert_close, golden_dir};
+use tastemaker_testkit_torch::{Golden, assert_close, golden_dir};
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 

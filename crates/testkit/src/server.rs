@@ -1,26 +1,28 @@
 //! A hub on this machine: one thread, one request per connection, and every request remembered.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use tastemaker_store::checksum::sha256_bytes;
+use sha2::{Digest, Sha256};
 
+/// The one revision of every repository here.
 pub const COMMIT: &str = "39593d5650112b4cc580433f6b0435385882d819";
 
 /// A request.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// `GET`, `HEAD` and so on.
     pub method: String,
+    /// With the query.
     pub path: String,
     headers: Vec<(String, String)>,
 }
 
 impl Asked {
+    /// A header, whatever the case of its name.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
@@ -42,12 +44,14 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// With this body and its length.
     pub fn new(status: u16, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref().to_vec();
         let length = ("Content-Length".to_owned(), body.len().to_string());
         Self { status, headers: vec![length], body, cut_after: None }
     }
 
+    /// To another address.
     pub fn redirect(to: &str) -> Self {
         Self::new(302, "").with("Location", to)
     }
@@ -59,6 +63,7 @@ impl Reply {
         self
     }
 
+    /// Without a header.
     pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(found, _)| !found.eq_ignore_ascii_case(name));
         self
@@ -75,6 +80,7 @@ type Handler = dyn Fn(&Asked, usize) -> Reply + Send + Sync;
 
 /// A server on a free port.
 pub struct Server {
+    /// `http://127.0.0.1:PORT`.
     pub url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
     stop: Arc<AtomicBool>,
@@ -82,10 +88,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// The handler also hears how often the same was asked before.
+    /// The handler also gets how often the same was asked before.
     pub fn start(handler: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
         let asked = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let handler: Box<Handler> = Box::new(handler);
@@ -97,7 +103,7 @@ impl Server {
                         break;
                     }
                     // A client that goes away in the middle is no fault of the server.
-                    let _ = serve(&mut stream.unwrap(), &asked, handler.as_ref());
+                    let _ = serve(&mut stream.expect("a connection"), &asked, handler.as_ref());
                 }
             }
         });
@@ -106,7 +112,7 @@ impl Server {
 
     /// Every request so far.
     pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().expect("no handler panicked").clone()
     }
 
     /// `GET /path` of every request so far.
@@ -146,7 +152,7 @@ fn serve(stream: &mut TcpStream, log: &Mutex<Vec<Asked>>, handler: &Handler) -> 
         }
     }
     let before = {
-        let mut log = log.lock().unwrap();
+        let mut log = log.lock().expect("no handler panicked");
         log.push(asked.clone());
         log.iter().filter(|other| other.line() == asked.line()).count() - 1
     };
@@ -169,15 +175,22 @@ fn serve(stream: &mut TcpStream, log: &Mutex<Vec<Asked>>, handler: &Handler) -> 
 /// A file of a repository.
 #[derive(Debug, Clone)]
 pub struct File {
+    /// Its path in the repository.
     pub name: String,
+    /// What is in it.
     pub body: Vec<u8>,
+    /// Its entity tag, without quotes.
     pub etag: String,
 }
 
 /// A large file, named by its SHA-256.
 pub fn large(name: &str, body: impl AsRef<[u8]>) -> File {
     let body = body.as_ref().to_vec();
-    File { name: name.to_owned(), etag: sha256_bytes(&body), body }
+    File { name: name.to_owned(), etag: sha256(&body), body }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A file with this entity tag.
