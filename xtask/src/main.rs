@@ -33,7 +33,11 @@ enum Task {
     /// Everything a change must pass: format, clippy, tests, tidy, generated docs.
     Check,
     /// Check the invariants of docs/architecture.md.
-    Tidy,
+    Tidy {
+        /// Only list the words that docs/vocabulary.md replaces.
+        #[arg(long)]
+        words: bool,
+    },
     /// Record golden files again from the published packages, all areas or one.
     Golden {
         /// A folder of golden/.
@@ -73,7 +77,8 @@ fn run(task: Task) -> Result<()> {
         Task::Demo(Rest { rest }) => demo(&root, &rest),
         Task::Test(Rest { rest }) => test(&root, &rest),
         Task::Check => check(&root),
-        Task::Tidy => tidy::run(&root),
+        Task::Tidy { words: true } => tidy::run_words(&root),
+        Task::Tidy { words: false } => tidy::run(&root),
         Task::Golden { area } => golden::run(&root, area.as_deref()),
         Task::Bench(options) => {
             setup::run(&root, setup::Options::default())?;

@@ -8,5 +8,6 @@ mod source;
 mod style;
 mod table;
 mod tree;
+mod words;
 
-pub use run::run;
+pub use run::{run, run_words};

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::tree::Tree;
-use super::{edges, links, metadata, style};
+use super::tree::{Finding, Tree};
+use super::{edges, links, metadata, style, words};
 
 /// Prints every finding about the checkout at `root`.
 ///
@@ -14,8 +14,20 @@ use super::{edges, links, metadata, style};
 pub fn run(root: &Path) -> Result<()> {
     let tree = Tree::read(root)?;
     let members = metadata::members(root)?;
-    let mut found =
-        [edges::findings(&tree, &members), style::findings(&tree), links::findings(&tree)].concat();
+    report([edges::findings(&tree, &members), style::findings(&tree), links::findings(&tree)].concat())?;
+    println!("tidy: {} files and {} crates keep the invariants", tree.paths.len(), members.len());
+    Ok(())
+}
+
+/// Prints the words that docs/vocabulary.md replaces.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_words(root: &Path) -> Result<()> {
+    report(words::findings(&Tree::read(root)?))
+}
+
+fn report(mut found: Vec<Finding>) -> Result<()> {
     found.sort();
     found.dedup();
     for finding in &found {
@@ -24,6 +36,5 @@ pub fn run(root: &Path) -> Result<()> {
     if !found.is_empty() {
         bail!("tidy: {} findings", found.len());
     }
-    println!("tidy: {} files and {} crates keep the invariants", tree.paths.len(), members.len());
     Ok(())
 }

@@ -23,7 +23,7 @@ pub fn without_tests(code: &str) -> String {
 }
 
 /// Where the item that starts at `start` ends: after its braces, or at its semicolon.
-fn item_end(code: &str, start: usize) -> usize {
+pub(super) fn item_end(code: &str, start: usize) -> usize {
     let mut depth = 0_usize;
     for (offset, character) in code[start..].char_indices() {
         match character {

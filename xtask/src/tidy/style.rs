@@ -133,7 +133,7 @@ fn machine_paths(file: &Text) -> Vec<Finding> {
 }
 
 /// Whether the file holds tests only.
-fn is_test(path: &str) -> bool {
+pub(super) fn is_test(path: &str) -> bool {
     path.contains("/tests/") || path.ends_with("/tests.rs")
 }
 
