@@ -6,13 +6,8 @@ mod link;
 use std::path::Path;
 
 const SHIM: &str = "shim";
-const SOURCES: [&str; 5] = [
-    "shim/devices.cpp",
-    "shim/distributed.cpp",
-    "shim/optimizers.cpp",
-    "shim/products.cpp",
-    "shim/recompute.cpp",
-];
+/// Includes all other files.
+const SOURCE: &str = "shim/all.cpp";
 
 fn main() {
     link::main();
@@ -29,6 +24,6 @@ fn main() {
         .include("shim/declared")
         .include(include)
         .include(include.join("torch/csrc/api/include"))
-        .files(SOURCES)
+        .file(SOURCE)
         .compile("tastemaker_shim");
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{Rgb, RgbImage};
-use image_hasher::{HashAlg, HasherConfig};
 use tastemaker_store::StoreError;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -74,11 +74,18 @@ impl Look {
         if mean > MAX_DIFFERENCE {
             return None;
         }
-        let config = HasherConfig::with_bytes_type::<[u8; 8]>().hash_size(8, 8);
-        let hasher = config.hash_alg(HashAlg::Gradient).to_hasher();
-        let bits = hasher.hash_image(&self.reduced).dist(&hasher.hash_image(&other.reduced));
+        let bits = (gradient_hash(&self.reduced) ^ gradient_hash(&other.reduced)).count_ones();
         (bits <= MAX_BITS).then_some(mean)
     }
+}
+
+/// Whether each of 8 x 8 pixels of the gray image is lighter than the one before it in its row.
+///
+/// Source: `image_hasher` 3.1, `HashAlg::Gradient`; N. Krawetz, "Kind of like that".
+fn gradient_hash(image: &RgbImage) -> u64 {
+    let small = imageops::resize(&imageops::grayscale(image), 9, 8, FilterType::Lanczos3);
+    let rows = small.as_raw().chunks_exact(9);
+    rows.flat_map(|row| row.windows(2)).fold(0, |hash, two| hash << 1 | u64::from(two[0] < two[1]))
 }
 
 /// Hash of a caption without punctuation, case and doubled spaces; 0 for one without a letter or a digit.

@@ -1,0 +1,8 @@
+// The whole shim as one unit: the headers of libtorch are most of what the compiler reads, and it reads them once.
+// `distributed.cpp` comes first, because it says which back-end those headers are for.
+#include "distributed.cpp"
+
+#include "devices.cpp"
+#include "optimizers.cpp"
+#include "products.cpp"
+#include "recompute.cpp"
