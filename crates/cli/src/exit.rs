@@ -100,8 +100,8 @@ fn of_train(error: &TrainError) -> Exit {
         TrainError::Schedule(_) => Exit::Usage,
         TrainError::ReadBack { .. }
         | TrainError::NoBest { .. }
-        | TrainError::OtherBank { .. }
-        | TrainError::DamagedBank { .. }
+        | TrainError::OtherPrecomputed { .. }
+        | TrainError::DamagedPrecomputed { .. }
         | TrainError::DamagedCheckpoint { .. }
         | TrainError::OtherCheckpoint { .. }
         | TrainError::Unfinished { .. } => Exit::Output,

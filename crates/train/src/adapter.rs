@@ -1,4 +1,4 @@
-//! The LoRA that a run starts from, where there is one.
+//! The adapter of a run: its ranks and layers, and the LoRA that training starts from, where there is one.
 
 use std::collections::BTreeSet;
 
@@ -22,9 +22,31 @@ pub(crate) fn ranks(plan: &LoraPlan) -> Ranks {
     }
 }
 
+/// Which layers of a network are adapted, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct AdapterShape {
+    pub(crate) ranks: Ranks,
+    pub(crate) target_modules: Vec<String>,
+}
+
+impl AdapterShape {
+    /// That of a component by a plan.
+    pub(crate) fn planned(lora: &LoraPlan, component: &str) -> Self {
+        let of_unet = component == "unet";
+        let targets = if of_unet { &lora.target_modules } else { &lora.text_encoder_target_modules };
+        Self { ranks: ranks(lora), target_modules: targets.clone() }
+    }
+}
+
+impl From<&LoraPart> for AdapterShape {
+    fn from(part: &LoraPart) -> Self {
+        Self { ranks: part.ranks.clone(), target_modules: part.target_modules.clone() }
+    }
+}
+
 /// The plan in full, with the LoRA that training starts from if it names one; other plans come back as they are.
 ///
-/// The base model with this LoRA is what comparing methods compare with, and the LoRA goes on being trained.
+/// The reference is the base model with this LoRA, and the LoRA is trained further.
 ///
 /// # Errors
 /// [`TrainError`] for a file that holds no LoRA of this model; [`RunError::Invalid`] for every key that was typed with
@@ -74,7 +96,7 @@ pub(crate) fn origin(plan: &Plan) -> Result<Option<String>, TrainError> {
     Ok(Some(format!("LoRA `{name}`, sha256 `{hash}`")))
 }
 
-/// What was typed beside the file and is not what the file says.
+/// Keys that were typed and differ from the file.
 fn differences(asked: &AdapterSection, file: &LoraPart, folder: &Model) -> Result<Vec<Problem>, TrainError> {
     let mut problems = Vec::new();
     let mut differ = |key, typed: String, there: String| problems.push(problem(key, &typed, &there));

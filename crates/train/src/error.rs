@@ -13,7 +13,7 @@ pub enum TrainError {
     /// An error, a loss or a gradient was infinite or not a number.
     #[error(
         "step {step}: the loss{} or its gradient is not finite; nothing was changed by this step. Lower the learning \
-         rate or beta, or leave such data out", of(.pairs)
+         rate or beta, or exclude such data", of(.pairs)
     )]
     NonFinite {
         /// The optimizer step, from 0.
@@ -24,7 +24,7 @@ pub enum TrainError {
     },
 
     /// A saved state is that of another network.
-    #[error("{path}: this state belongs to a network of other parameters; move it away to start anew")]
+    #[error("{path}: this state belongs to a network of other parameters; move it away to start again")]
     OtherState {
         /// The file.
         path: PathBuf,
@@ -37,24 +37,24 @@ pub enum TrainError {
         part: &'static str,
     },
 
-    /// A folder holds a reference bank that this run cannot use.
-    #[error("{} holds a reference bank of another run ({differs} differ); choose another reference_dir", .path.display())]
-    OtherBank {
+    /// A folder holds a precomputed reference that this run cannot use.
+    #[error("{} holds the precomputed reference of another run ({differs} differ); choose another reference_dir", .path.display())]
+    OtherPrecomputed {
         /// The folder.
         path: PathBuf,
         /// Which parts of the key.
         differs: String,
     },
 
-    /// A shard of a reference bank is not what was written.
+    /// A shard of a precomputed reference is not what was written.
     #[error("{} is damaged or of other draws; remove it, and it is computed again", .path.display())]
-    DamagedBank {
+    DamagedPrecomputed {
         /// The file.
         path: PathBuf,
     },
 
     /// A checkpoint is not what was written.
-    #[error("{}: {found}; go on from an earlier checkpoint", .path.display())]
+    #[error("{}: {found}; resume from an earlier checkpoint", .path.display())]
     DamagedCheckpoint {
         /// The folder.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum TrainError {
         found: String,
     },
 
-    /// There is no checkpoint to go on from.
+    /// There is no checkpoint to resume from.
     #[error("{} is no checkpoint; give latest, or the path of a checkpoint-N folder", .path.display())]
     NoCheckpoint {
         /// What was named.
@@ -70,7 +70,7 @@ pub enum TrainError {
     },
 
     /// A checkpoint is of a run that differs.
-    #[error("{} is of another run ({}); it cannot go on as this one", .path.display(), .differences.join("; "))]
+    #[error("{} is of another run ({}); it cannot be resumed as this one", .path.display(), .differences.join("; "))]
     OtherCheckpoint {
         /// The folder.
         path: PathBuf,
@@ -80,7 +80,7 @@ pub enum TrainError {
 
     /// The output folder holds checkpoints that a new run would mix with its own.
     #[error(
-        "{} holds {}: add --resume_from_checkpoint latest to go on from there, or choose another output_dir",
+        "{} holds {}: add --resume_from_checkpoint latest to resume from there, or choose another output_dir",
         .path.display(), .checkpoint
     )]
     Unfinished {
@@ -90,22 +90,22 @@ pub enum TrainError {
         checkpoint: String,
     },
 
-    /// The run was told to stop, and can go on.
+    /// The run was asked to stop, and can be resumed.
     #[error(
         "stopped {}", match step {
-            Some(step) => format!("behind step {step}; go on with --resume_from_checkpoint latest"),
-            None => "before the first step; what is encoded stays, and the same command goes on".to_owned(),
+            Some(step) => format!("after step {step}; resume with --resume_from_checkpoint latest"),
+            None => "before the first step; what is encoded stays, and the same command continues".to_owned(),
         }
     )]
     Stopped {
-        /// Optimizer steps made; `None` if training never began.
+        /// Optimizer steps done; `None` if training never began.
         step: Option<u64>,
     },
 
     /// An alarm ended the run, as its rule wants.
-    #[error("ended behind step {step} by an alarm: {alarm}")]
+    #[error("ended after step {step} by an alarm: {alarm}")]
     EndedByAlarm {
-        /// Optimizer steps made; the state is saved.
+        /// Optimizer steps done; the state is saved.
         step: u64,
         /// The alarm.
         alarm: String,
@@ -123,7 +123,7 @@ pub enum TrainError {
     /// There is nothing to train on.
     #[error(
         "no pairs to train on: {n_pairs} in the data, {n_held_out} of them held out, {n_skipped} skipped; {}",
-        if *n_skipped > 0 { "look at those" } else { "lower `held_out_fraction`" }
+        if *n_skipped > 0 { "check those" } else { "lower `held_out_fraction`" }
     )]
     NoPairs {
         /// Pairs in all.
@@ -134,9 +134,9 @@ pub enum TrainError {
         n_skipped: usize,
     },
 
-    /// A method asks for what the pairs do not say.
+    /// A method needs what the pairs do not have.
     #[error(
-        "{method} asks for the probability that winners are better, and no pair has scores: give columns with them, see \
+        "{method} needs the probability that winners are better, and no pair has scores: give columns with them, see \
          docs/guide/data.md"
     )]
     NoSoftLabels {
@@ -154,8 +154,8 @@ pub enum TrainError {
         method: &'static str,
     },
 
-    /// Not one pair of a step, or of a look at held-out pairs, can be read.
-    #[error("step {step}: not one of its pairs can be read; look at the pairs that were skipped")]
+    /// Not one pair of a step, or of a validation, can be read.
+    #[error("step {step}: not one of its pairs can be read; check the pairs that were skipped")]
     EmptyStep {
         /// The optimizer step, from 0.
         step: u64,

@@ -20,7 +20,7 @@ const N_TOKENS: u64 = 77;
 const MASTER: u64 = 8;
 const AVERAGE: u64 = 4;
 
-/// Bytes of the optimizer's state per number that learns, rows and columns of Adafactor skipped.
+/// Bytes of the optimizer's state per trained number; rows and columns of Adafactor are not counted.
 fn state_bytes(kind: OptimizerKind) -> u64 {
     match kind {
         OptimizerKind::AdamW => 8,
@@ -32,7 +32,7 @@ fn state_bytes(kind: OptimizerKind) -> u64 {
 /// What training by a plan holds in memory at once, from the shapes of the model's parts. Of pairs the plan must know the
 /// number, or their latents are not counted.
 ///
-/// Skipped is what a single operation needs for itself, and loading and encoding, which come before.
+/// Not counted is what a single operation needs for itself, and loading and encoding, which come before.
 ///
 /// # Errors
 /// [`TrainError::Model`] for configurations that are missing or not supported.
@@ -46,7 +46,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     };
     let shapes = unet_shapes(&config);
     let n_weights = n_numbers(&shapes);
-    // Text encoders stay only where they learn.
+    // Text encoders stay only where they are trained.
     let mut text = 0;
     let (learning, trained) = match &plan.adapter {
         Adapter::Full {} => (Learning::Everything, n_weights),
@@ -65,7 +65,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
             (Learning::Adapters, trained)
         }
     };
-    // Masters of a full fine-tune are counted as what learns; used in bf16, each has a copy that lives as long as the step.
+    // Masters of a full fine-tune are counted as trained; used in bf16, each has a copy that lives as long as the step.
     let weights = match (learning, compute) {
         (Learning::Adapters, bytes) => n_weights * bytes,
         (Learning::Everything, 4) => 0,
@@ -76,7 +76,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let copy = if needs_copy { n_weights * compute } else { 0 };
 
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
-    let rows = u64::from(plan.train.train_batch_size) * sides(&objective);
+    let rows = u64::from(plan.train.train_batch_size) * n_sides(&objective);
     let keeping = if plan.train.gradient_checkpointing { Keeping::Inputs } else { Keeping::Everything };
     let kept = config.kept_for_backward((side, side), N_TOKENS, learning, keeping);
     let average = if plan.train.ema_decay.is_some() { AVERAGE } else { 0 };
@@ -92,7 +92,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     })
 }
 
-/// Mean and deviation of two images, flipped too where that is asked for, and the embeddings of one caption.
+/// Mean and standard std of two images, flipped too where that is asked for, and the embeddings of one caption.
 fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, compute: u64) -> u64 {
     let stored = if plan.data.cache_dtype == OutputType::Float32 { 4 } else { 2 };
     let latents = config.in_channels as u64 * side * side * stored;
@@ -104,11 +104,11 @@ fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, c
     2 * 2 * flips * latents + (N_TOKENS * config.cross_attention_dim as u64 + pooled) * compute
 }
 
-fn sides(objective: &Objective) -> u64 {
+fn n_sides(objective: &Objective) -> u64 {
     if objective.needs().loser && !objective.is_unpaired() { 2 } else { 1 }
 }
 
-/// Numbers that learn in the adapter of a network.
+/// Trained numbers in the adapter of a network.
 fn adapted(shapes: &Shapes, lora: &LoraPlan, target_modules: &[String]) -> u64 {
     let ranks = ranks(lora);
     targeted(shapes, target_modules)
@@ -116,7 +116,7 @@ fn adapted(shapes: &Shapes, lora: &LoraPlan, target_modules: &[String]) -> u64 {
         .sum()
 }
 
-/// Numbers in both factors of a layer whose weight has this shape, and in DoRA's lengths.
+/// Numbers in both factors of a layer whose weight has this shape, and in DoRA's magnitudes.
 fn factors(weight: &[usize], rank: u64, use_dora: bool) -> u64 {
     let n_out = weight.first().copied().unwrap_or(0) as u64;
     let fan_in: u64 = weight.iter().skip(1).map(|&n| n as u64).product();

@@ -1,4 +1,4 @@
-//! Who hears of events: the log, TensorBoard, the caller, and whoever watches the run's health.
+//! Where events go: the log, TensorBoard, the caller, and the watch over the run's health.
 
 use std::fs;
 use std::io;
@@ -10,51 +10,39 @@ use tastemaker_run::{Event, EventLog, Plan, RunDir, RunError, Tracker, read_even
 use tastemaker_store::StoreError;
 
 use crate::TrainError;
+use crate::data::cache::OnEvent;
 
-/// Hears of an event.
-pub(crate) type Told<'a> = &'a mut dyn FnMut(&Event) -> Result<(), TrainError>;
-
-/// Writes events to the log of a run, tells them, and raises alarms.
-pub(crate) struct Recorder<'a> {
+/// Writes events to the log of a run, passes them on, and raises alarms.
+pub(crate) struct Logger<'a> {
     /// Absent on all ranks but the first.
     log: Option<EventLog>,
     board: Option<Writer>,
     folder: PathBuf,
-    tell: Told<'a>,
+    on_event: &'a mut OnEvent<'a>,
     pub(crate) watch: Watch,
 }
 
-impl<'a> Recorder<'a> {
-    /// Begins the log of a run. A log that is there is of an earlier attempt and is replaced, as its results will be.
-    pub(crate) fn begin(dir: &RunDir, limits: Limits, tell: Told<'a>) -> Result<Self, TrainError> {
-        let path = dir.events_path();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(RunError::from(StoreError::io("write", &path, error)).into());
-            }
-            _ => {}
+/// Opens the log of a run. Where the run does not resume, a log that is there is of an earlier attempt and is replaced, as its
+/// results will be.
+pub(crate) fn open_log(dir: &RunDir, resumes: bool) -> Result<EventLog, TrainError> {
+    let path = dir.events_path();
+    let removed = if resumes { Ok(()) } else { fs::remove_file(&path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(RunError::from(StoreError::io("write", &path, error)).into());
         }
-        Ok(Self {
-            log: Some(dir.event_log()?),
-            board: None,
-            folder: PathBuf::new(),
-            tell,
-            watch: Watch::new(limits),
-        })
+        _ => {}
+    }
+    Ok(dir.event_log()?)
+}
+
+impl<'a> Logger<'a> {
+    /// Writes to this log, if there is one.
+    pub(crate) fn new(log: Option<EventLog>, limits: Limits, on_event: &'a mut OnEvent<'a>) -> Self {
+        Self { log, board: None, folder: PathBuf::new(), on_event, watch: Watch::new(limits) }
     }
 
-    /// Goes on with the log of a run.
-    pub(crate) fn go_on(dir: &RunDir, limits: Limits, tell: Told<'a>) -> Result<Self, TrainError> {
-        let log = Some(dir.event_log()?);
-        Ok(Self { log, board: None, folder: PathBuf::new(), tell, watch: Watch::new(limits) })
-    }
-
-    /// One that tells and watches, and leaves the log to another rank.
-    pub(crate) fn silent(limits: Limits, tell: Told<'a>) -> Self {
-        Self { log: None, board: None, folder: PathBuf::new(), tell, watch: Watch::new(limits) }
-    }
-
-    /// Makes ready for the first step: opens TensorBoard's file, and hears what was logged before it.
+    /// Makes ready for the first step: opens TensorBoard's file, and replays what was logged before it to the watch.
     pub(crate) fn start(&mut self, dir: &RunDir, plan: &Plan, event: &Event) -> Result<(), TrainError> {
         let Event::Start(start) = event else { return Ok(()) };
         self.folder = dir.path().to_owned();
@@ -81,17 +69,17 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Says what is odd about a run before its first step.
+    /// Logs what is odd about a run before its first step.
     pub(crate) fn warn(&mut self, alarms: &[Alarm]) -> Result<(), TrainError> {
-        alarms.iter().try_for_each(|alarm| self.say(&Event::Alarm(alarm.raised())))
+        alarms.iter().try_for_each(|alarm| self.emit(&Event::Alarm(alarm.raised())))
     }
 
-    /// Tells an event that is too frequent for the log.
-    pub(crate) fn mention(&mut self, event: &Event) -> Result<(), TrainError> {
-        (self.tell)(event)
+    /// Passes on an event that is too frequent for the log.
+    pub(crate) fn notify(&mut self, event: &Event) -> Result<(), TrainError> {
+        (self.on_event)(event)
     }
 
-    /// Logs an event that was told.
+    /// Logs an event that was passed on.
     pub(crate) fn log(&mut self, event: &Event) -> Result<(), TrainError> {
         if let Some(log) = &mut self.log {
             log.append(event)?;
@@ -99,15 +87,15 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Logs and tells an event, and behind it the alarms that are new. They are returned, too.
+    /// Logs and passes on an event, and after it the alarms that are new. They are returned, too.
     pub(crate) fn record(&mut self, event: &Event) -> Result<Vec<Alarm>, TrainError> {
-        self.say(event)?;
+        self.emit(event)?;
         let alarms = self.watch.event(event);
-        alarms.iter().try_for_each(|alarm| self.say(&Event::Alarm(alarm.raised())))?;
+        alarms.iter().try_for_each(|alarm| self.emit(&Event::Alarm(alarm.raised())))?;
         Ok(alarms)
     }
 
-    fn say(&mut self, event: &Event) -> Result<(), TrainError> {
+    fn emit(&mut self, event: &Event) -> Result<(), TrainError> {
         self.log(event)?;
         if let Some(board) = &mut self.board {
             board.event(event)?;
@@ -120,6 +108,6 @@ impl<'a> Recorder<'a> {
                 }
             }
         }
-        (self.tell)(event)
+        (self.on_event)(event)
     }
 }

@@ -1,28 +1,28 @@
-//! What is told about steps and looks at held-out pairs: means over their pairs.
+//! Metrics of steps and of validation on held-out pairs: means over their pairs.
 
 use std::collections::HashMap;
 
 use tastemaker_math::objectives::{Label, TieRule, implicit_accuracy};
 use tastemaker_run::{Probe, Step};
 
-use crate::state::Looked;
 use crate::step::PairRecord;
+use crate::validation::HeldOutErrors;
 
 /// 0/0 of nothing.
-pub(crate) fn mean(values: impl Iterator<Item = f64>) -> f64 {
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, n) = values.fold((0.0, 0u64), |(sum, n), value| (sum + value, n + 1));
     sum / n as f64
 }
 
-/// The mean of a figure every record has, or `None`.
-fn mean_of(records: &[PairRecord], figure: impl Fn(&PairRecord) -> Option<f64>) -> Option<f64> {
-    let values: Option<Vec<f64>> = records.iter().map(figure).collect();
+/// The mean of a metric that every record has, or `None`.
+fn mean_of(records: &[PairRecord], metric: impl Fn(&PairRecord) -> Option<f64>) -> Option<f64> {
+    let values: Option<Vec<f64>> = records.iter().map(metric).collect();
     values.map(|values| mean(values.into_iter()))
 }
 
-/// What a step is about beside its pairs.
+/// What describes a step beside its pairs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Circumstances {
+pub(crate) struct StepInfo {
     pub(crate) n_train_timesteps: usize,
     pub(crate) loss_scale: Option<f64>,
     pub(crate) skipped: bool,
@@ -38,8 +38,8 @@ fn margin_of(record: &PairRecord) -> Option<f64> {
     Some((record.loser_error? - record.winner_error) - (reference_loser - reference_winner))
 }
 
-/// Errors of policy and reference on single images, liked ones as winners and others as losers.
-struct OfImages {
+/// Mean errors of policy and reference on single images, liked ones as winners and others as losers.
+struct ImageMeans {
     /// Of all images where none is liked: then there is no `ref_winner`.
     winner_error: f64,
     loser_error: Option<f64>,
@@ -50,14 +50,14 @@ struct OfImages {
 }
 
 /// Means over images, each a label, the policy's error and the reference's.
-fn of_images(images: &[(Label, f64, f64)]) -> OfImages {
-    let over = |wanted: Label, figure: fn(&(Label, f64, f64)) -> f64| {
+fn of_images(images: &[(Label, f64, f64)]) -> ImageMeans {
+    let over = |wanted: Label, metric: fn(&(Label, f64, f64)) -> f64| {
         let some = || images.iter().filter(move |image| image.0 == wanted);
-        some().next().map(|_| mean(some().map(figure)))
+        some().next().map(|_| mean(some().map(metric)))
     };
     let drift = |wanted| over(wanted, |image| image.1 - image.2);
     let all = || mean(images.iter().map(|image| image.1));
-    OfImages {
+    ImageMeans {
         winner_error: over(Label::Liked, |image| image.1).unwrap_or_else(all),
         loser_error: over(Label::Disliked, |image| image.1),
         ref_winner: over(Label::Liked, |image| image.2),
@@ -71,10 +71,9 @@ fn images(records: &[PairRecord]) -> Option<Vec<(Label, f64, f64)>> {
     records.iter().map(|r| Some((r.label?, r.winner_error, r.reference?.0))).collect()
 }
 
-/// The figures of a step.
-pub(crate) fn of_step(records: &[PairRecord], around: Circumstances) -> Step {
-    let Circumstances { n_train_timesteps, loss_scale, skipped, step, grad_norm, lr, pairs_per_second } =
-        around;
+/// The metrics of a step.
+pub(crate) fn step_metrics(records: &[PairRecord], info: StepInfo) -> Step {
+    let StepInfo { n_train_timesteps, loss_scale, skipped, step, grad_norm, lr, pairs_per_second } = info;
     let in_quarter = |quarter: usize| {
         let of: Vec<f64> = records
             .iter()
@@ -86,7 +85,7 @@ pub(crate) fn of_step(records: &[PairRecord], around: Circumstances) -> Step {
     let has_margin = records.iter().all(|r| margin_of(r).is_some());
     let errors = match images(records) {
         Some(images) => of_images(&images),
-        None => OfImages {
+        None => ImageMeans {
             winner_error: mean(records.iter().map(|r| r.winner_error)),
             loser_error: mean_of(records, |r| r.loser_error),
             ref_winner: mean_of(records, |r| Some(r.reference?.0)),
@@ -94,7 +93,7 @@ pub(crate) fn of_step(records: &[PairRecord], around: Circumstances) -> Step {
             margin: mean_of(records, margin_of),
         },
     };
-    let OfImages { winner_error, loser_error, ref_winner, ref_loser, margin } = errors;
+    let ImageMeans { winner_error, loser_error, ref_winner, ref_loser, margin } = errors;
     Step {
         step,
         loss: mean(records.iter().map(|r| r.outcome.loss)),
@@ -115,23 +114,23 @@ pub(crate) fn of_step(records: &[PairRecord], around: Circumstances) -> Step {
     }
 }
 
-/// The figures of a look at held-out pairs, compared with the first look; `None` if they have no pair in common. `labels` are
-/// those of single images by their identity.
-pub(crate) fn of_look(
+/// The metrics of validation on held-out pairs, relative to the first validation; `None` if they have no pair in common. `labels`
+/// are those of single images by their identity.
+pub(crate) fn validation_metrics(
     step: u64,
-    now: &Looked,
-    first: &Looked,
+    now: &HeldOutErrors,
+    first: &HeldOutErrors,
     labels: Option<&HashMap<u64, Label>>,
 ) -> Option<Probe> {
     if let Some(labels) = labels {
-        return of_look_at_images(step, now, first, labels);
+        return image_validation_metrics(step, now, first, labels);
     }
     let pairs: Vec<[(f64, f64); 2]> =
         now.iter().filter_map(|(id, now)| Some([*now, *first.get(id)?])).collect();
     if pairs.is_empty() {
         return None;
     }
-    let of = |figure: fn(&[(f64, f64); 2]) -> f64| mean(pairs.iter().map(figure));
+    let of = |metric: fn(&[(f64, f64); 2]) -> f64| mean(pairs.iter().map(metric));
     let margin = |[now, first]: &[(f64, f64); 2]| (now.1 - now.0) - (first.1 - first.0);
     let drift = |[now, first]: &[(f64, f64); 2]| now.0 - first.0;
     let probe = Probe {
@@ -159,7 +158,12 @@ fn standard_error(values: impl Iterator<Item = f64> + Clone) -> Option<f64> {
     (n > 1.0).then(|| (squares / (n - 1.0) / n).sqrt())
 }
 
-fn of_look_at_images(step: u64, now: &Looked, first: &Looked, labels: &HashMap<u64, Label>) -> Option<Probe> {
+fn image_validation_metrics(
+    step: u64,
+    now: &HeldOutErrors,
+    first: &HeldOutErrors,
+    labels: &HashMap<u64, Label>,
+) -> Option<Probe> {
     let image = |(id, now): (&u64, &(f64, f64))| Some((*labels.get(id)?, now.0, first.get(id)?.0));
     let images: Vec<(Label, f64, f64)> = now.iter().filter_map(image).collect();
     if images.is_empty() {
@@ -169,7 +173,7 @@ fn of_look_at_images(step: u64, now: &Looked, first: &Looked, labels: &HashMap<u
         Label::Liked => first - now,
         Label::Disliked => now - first,
     };
-    let OfImages { winner_error, loser_error, ref_winner, ref_loser, margin } = of_images(&images);
+    let ImageMeans { winner_error, loser_error, ref_winner, ref_loser, margin } = of_images(&images);
     let probe = Probe {
         step,
         n_pairs: images.len() as u64,
@@ -220,15 +224,15 @@ mod tests {
         }
     }
 
-    fn figures(images: &[(Label, f64, f64)]) -> Step {
+    fn metrics(images: &[(Label, f64, f64)]) -> Step {
         let records = images.iter().map(|&(label, error, reference)| record(label, error, reference));
         of_records(&records.collect::<Vec<_>>())
     }
 
     fn of_records(records: &[PairRecord]) -> Step {
-        of_step(
+        step_metrics(
             records,
-            Circumstances {
+            StepInfo {
                 n_train_timesteps: 1000,
                 loss_scale: None,
                 skipped: false,
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_safeguard_is_told_by_the_mean_of_its_factors() {
+    fn a_safeguard_is_reported_by_the_mean_of_its_factors() {
         let pair = |residual_factor| PairRecord {
             label: None,
             loser_error: Some(0.5),
@@ -264,7 +268,7 @@ mod tests {
     #[test]
     fn single_images_count_by_their_labels() {
         use Label::{Disliked, Liked};
-        let step = figures(&[(Liked, 0.2, 0.3), (Disliked, 0.5, 0.3), (Liked, 0.4, 0.4)]);
+        let step = metrics(&[(Liked, 0.2, 0.3), (Disliked, 0.5, 0.3), (Liked, 0.4, 0.4)]);
         assert_near(Some(step.winner_error), Some(0.3));
         assert_near(step.ref_winner, Some(0.35));
         assert_near(step.loser_error, Some(0.5));
@@ -275,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn without_one_label_there_is_no_margin_and_every_figure_is_a_number() {
-        let step = figures(&[(Label::Disliked, 0.5, 0.3)]);
+    fn without_one_label_there_is_no_margin_and_every_metric_is_a_number() {
+        let step = metrics(&[(Label::Disliked, 0.5, 0.3)]);
         assert_near(Some(step.winner_error), Some(0.5));
         assert_eq!((step.ref_winner, step.margin), (None, None));
-        let step = figures(&[(Label::Liked, 0.5, 0.3)]);
+        let step = metrics(&[(Label::Liked, 0.5, 0.3)]);
         assert_eq!((step.loser_error, step.ref_loser, step.margin), (None, None, None));
     }
 }

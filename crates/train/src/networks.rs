@@ -1,4 +1,4 @@
-//! The networks of a run: the one that learns, its text encoders, and the reference.
+//! The networks of a run: the policy, its text encoders, and the reference.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,22 @@ use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::{LoraSpec, Role, Trainable};
 use tastemaker_models::pipeline::{Loaded, Model, TextAdapters, TextEncoders};
 use tastemaker_models::unet::UNet;
-use tastemaker_run::{Adapter, Plan};
+use tastemaker_run::{Adapter, LoraPlan, Plan};
 use tch::Device;
 
 use crate::TrainError;
-use crate::adapter::ranks;
-use crate::data::cache::precision;
-use crate::output::AdapterShape;
+use crate::adapter::{AdapterShape, ranks};
+use crate::data::precision_of;
 use crate::reference::Reference;
 
-/// The network that learns, and the frozen copy where the reference is one.
+/// The network that is trained, and the frozen copy where the reference is one.
 ///
 /// Policy and reference run the same numeric path: masters cast to the compute type are bit for bit the weights that the
 /// frozen copy holds in it, and an adapter starts at zero or beside a copy of itself, so at step 0 every logit is exactly
 /// 0.
 pub(crate) struct Networks {
     pub(crate) policy: Loaded<UNet>,
-    /// Where they learn; otherwise captions are encoded before and encoders not kept.
+    /// Where they are trained; otherwise captions are encoded before and encoders not kept.
     pub(crate) text: Option<TextEncoders>,
     frozen: Option<Loaded<UNet>>,
     adapted: bool,
@@ -32,7 +31,7 @@ pub(crate) struct Networks {
 }
 
 impl Networks {
-    /// Loads them; `with_reference`: with a frozen copy where every weight learns.
+    /// Loads them; `with_reference`: with a frozen copy where every weight is trained.
     pub(crate) fn load(
         folder: &Model,
         plan: &Plan,
@@ -40,7 +39,7 @@ impl Networks {
         with_reference: bool,
         device: Device,
     ) -> Result<Self, TrainError> {
-        let precision = precision(plan);
+        let precision = precision_of(plan.train.mixed_precision);
         let shapes = match &start {
             Some(file) => file.parts().map(|(name, part)| (name, AdapterShape::from(part))).collect(),
             None => BTreeMap::new(),
@@ -55,8 +54,8 @@ impl Networks {
         let adapted = lora.is_some();
         let role = if adapted { Role::Frozen } else { Role::Trained };
         let policy = folder.unet(role, precision, device, lora)?;
-        let learns = !text_loras.is_empty();
-        let text = learns.then(|| folder.adapted_text(text_loras, precision, device)).transpose()?;
+        let trains_text = !text_loras.is_empty();
+        let text = trains_text.then(|| folder.adapted_text(text_loras, precision, device)).transpose()?;
         if policy.trainable.is_empty() && text.is_none() {
             let target_modules = fresh(plan).map_or_else(Vec::new, |spec| spec.target_modules);
             return Err(TrainError::NothingTrainable { target_modules });
@@ -67,15 +66,16 @@ impl Networks {
         Ok(Self { policy, text, frozen, adapted, shapes })
     }
 
-    /// What learns, by component, the UNet's first.
-    pub(crate) fn learned(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
+    /// Trainable parameters by component, the UNet's first.
+    pub(crate) fn trainable(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
         let unet = [("unet", self.policy.trainable.as_slice())];
         unet.into_iter().chain(self.text.iter().flat_map(TextEncoders::trainable))
     }
 
-    /// Second handles on all that learns, in the same order.
-    pub(crate) fn shared(&self) -> Vec<Trainable> {
-        self.learned().flat_map(|(_, learned)| learned).map(share).collect()
+    /// Second handles on all trainable parameters, in the same order.
+    pub(crate) fn handles(&self) -> Vec<Trainable> {
+        let handle = |t: &Trainable| Trainable { name: t.name.clone(), tensor: t.tensor.shallow_clone() };
+        self.trainable().flat_map(|(_, trainable)| trainable).map(handle).collect()
     }
 
     /// What the policy is compared with.
@@ -92,15 +92,7 @@ impl Networks {
 /// The adapter of a plan that starts from none.
 fn fresh(plan: &Plan) -> Option<LoraSpec> {
     let Adapter::Lora(lora) = &plan.adapter else { return None };
-    let (ranks, target_modules) = (ranks(lora), lora.target_modules.clone());
-    Some(LoraSpec {
-        ranks,
-        target_modules,
-        seed: plan.train.seed,
-        tensors: None,
-        anchored: false,
-        use_dora: lora.use_dora,
-    })
+    Some(spec(lora, &lora.target_modules, plan.train.seed))
 }
 
 /// The adapters of text encoders of such a plan.
@@ -110,18 +102,18 @@ fn fresh_text(folder: &Model, plan: &Plan) -> TextAdapters {
     let components = folder.family().text_components().iter().filter(|_| !targets.is_empty());
     // Random numbers are keyed by names of layers, which both encoders share.
     let numbered = components.zip(1u64..);
-    let spec = |number: u64| LoraSpec {
+    numbered
+        .map(|((component, _), number)| (*component, spec(lora, targets, plan.train.seed ^ (number << 32))))
+        .collect()
+}
+
+fn spec(lora: &LoraPlan, target_modules: &[String], seed: u64) -> LoraSpec {
+    LoraSpec {
         ranks: ranks(lora),
-        target_modules: targets.clone(),
-        seed: plan.train.seed ^ (number << 32),
+        target_modules: target_modules.to_vec(),
+        seed,
         tensors: None,
         anchored: false,
         use_dora: lora.use_dora,
-    };
-    numbered.map(|((component, _), number)| (*component, spec(number))).collect()
-}
-
-/// A second handle on what learns.
-fn share(trainable: &Trainable) -> Trainable {
-    Trainable { name: trainable.name.clone(), tensor: trainable.tensor.shallow_clone() }
+    }
 }

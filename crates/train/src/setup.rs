@@ -1,7 +1,7 @@
-//! Everything between a plan and its first step: cache, bank, networks, state.
+//! Everything between a plan and its first step: model, cache, reference, networks, state.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tastemaker_data::PairSource;
 use tastemaker_data::split::Split;
@@ -9,159 +9,247 @@ use tastemaker_diffusion::Denoiser;
 use tastemaker_math::objectives::{Corruption, InversionModel, Label, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::nn::Role;
-use tastemaker_models::pipeline::{Model, TextEncoders};
-use tastemaker_run::{Adapter, Event, Plan, ReferenceKind, Skipped};
+use tastemaker_models::nn::{Role, Trainable};
+use tastemaker_models::pipeline::{Model, ModelSources, TextEncoders};
+use tastemaker_run::{Adapter, Augment, Event, ModelPlan, Plan, Problem, ReferenceKind, RunError, Skipped};
 use tch::Device;
 
 use crate::TrainError;
+use crate::adapter::{origin, with_network_weights};
 use crate::checkpoint::{self, Identity};
-use crate::data::cache::{self, precision, text_learns};
-use crate::data::encode::Captions;
-use crate::data::labels::pairs_identity;
-use crate::data::{CachedPairs, Making, Order, Pairs, Unusable};
-use crate::distributed::Processes;
-use crate::logger::Recorder;
+use crate::data::cache::{Cache, Encoder};
+use crate::data::labels::{labels, pairs_identity, soft_labels};
+use crate::data::{Augmentation, BatchOptions, CachedPairs, EncodeSettings, Order, Pairs, Rank, SkippedPair};
+use crate::distributed::ProcessGroup;
+use crate::logger::Logger;
 use crate::networks::Networks;
-use crate::reference::Bank;
-use crate::reference::Reference;
-use crate::reference::precompute;
+use crate::output;
+use crate::reference::precompute::{ReferenceInputs, fill};
+use crate::reference::{PrecomputedReference, Reference};
 use crate::state::State;
 use crate::step::{Engine, Timesteps};
-use crate::validation::images::Easel;
+use crate::validation::images::ValidationImages;
 
-/// What a run is made of.
-pub(crate) struct Parts<'a> {
-    pub(crate) folder: &'a Model,
-    pub(crate) plan: &'a Plan,
+/// What a run is made of, opened and checked.
+pub(crate) struct RunInputs<'a> {
+    pub(crate) model: Model,
+    pub(crate) plan: Plan,
     pub(crate) source: &'a dyn PairSource,
     pub(crate) split: &'a Split,
-    pub(crate) objective: &'a Objective,
-    pub(crate) schedule: &'a NoiseSchedule,
-    pub(crate) timesteps: Timesteps<'a>,
-    pub(crate) soft_labels: Option<&'a HashMap<u64, f64>>,
-    pub(crate) labels: Option<&'a HashMap<u64, Label>>,
-    pub(crate) ranks: Processes<'a>,
+    pub(crate) objective: Objective,
+    pub(crate) schedule: NoiseSchedule,
+    /// The LoRA that training starts from, in words.
+    pub(crate) origin: Option<String>,
+    pub(crate) ranks: ProcessGroup<'a>,
     pub(crate) device: Device,
+    timesteps: Option<Vec<usize>>,
+    soft_labels: Option<HashMap<u64, f64>>,
+    labels: Option<HashMap<u64, Label>>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> RunInputs<'a> {
+    /// Opens the model of a plan and holds pairs and method against each other; with the LoRA to start from, if there is one.
+    ///
+    /// # Errors
+    /// [`TrainError`] for whatever does not fit.
+    pub(crate) fn open(
+        plan: &Plan,
+        source: &'a dyn PairSource,
+        split: &'a Split,
+        ranks: ProcessGroup<'a>,
+        device: Device,
+    ) -> Result<(Self, Option<LoraFile>), TrainError> {
+        if split.train.is_empty() {
+            let (n_pairs, n_held_out) = (source.len(), split.held_out.len());
+            return Err(TrainError::NoPairs { n_pairs, n_held_out, n_skipped: 0 });
+        }
+        let objective = plan.method.objective().map_err(RunError::from)?;
+        let labels = labels(source);
+        if labels.is_some() && !objective.is_unpaired() {
+            return Err(TrainError::SingleImages { method: objective.name() });
+        }
+        let soft_labels = objective.needs().soft_label.then(|| soft_labels(source));
+        if soft_labels.as_ref().is_some_and(HashMap::is_empty) {
+            return Err(TrainError::NoSoftLabels { method: objective.name() });
+        }
+        let plan = plan.clone().with_data(split.train.len() as u64);
+        let model = Model::from_sources(&sources(&plan.model))?;
+        let (plan, lora) = with_network_weights(plan, &model)?;
+        let origin = origin(&plan)?;
+        let schedule = model.schedule()?.schedule;
+        let rescaled = plan.model.rescale_betas_zero_snr;
+        let schedule = if rescaled { schedule.rescale_zero_terminal_snr() } else { schedule };
+        let timesteps = timesteps(&plan, &schedule)?;
+        let inputs = Self {
+            model,
+            plan,
+            source,
+            split,
+            objective,
+            schedule,
+            origin,
+            ranks,
+            device,
+            timesteps,
+            soft_labels,
+            labels,
+        };
+        Ok((inputs, lora))
+    }
+
     /// The engine of these networks.
-    pub(crate) fn engine(
-        &self,
-        policy: &'a dyn Denoiser,
-        reference: &'a Reference<'a>,
-        text: Option<&'a TextEncoders>,
-    ) -> Engine<'a> {
-        let Self { objective, schedule, timesteps, .. } = *self;
-        let (soft_labels, labels, seed) = (self.soft_labels, self.labels, self.plan.train.seed);
-        Engine { policy, reference, text, objective, soft_labels, labels, schedule, timesteps, seed }
+    pub(crate) fn engine<'b>(
+        &'b self,
+        policy: &'b dyn Denoiser,
+        reference: &'b Reference<'b>,
+        text: Option<&'b TextEncoders>,
+    ) -> Engine<'b> {
+        Engine {
+            policy,
+            reference,
+            text,
+            objective: &self.objective,
+            soft_labels: self.soft_labels.as_ref(),
+            labels: self.labels.as_ref(),
+            schedule: &self.schedule,
+            timesteps: self.timesteps.as_deref().map_or(Timesteps::All, Timesteps::Among),
+            seed: self.plan.train.seed,
+        }
+    }
+
+    /// What the batches of an order are made by.
+    pub(crate) fn batch_options(&self, order: &Order) -> BatchOptions {
+        let joint = self.plan.data.augment == Augment::Joint;
+        let augmentation = Augmentation { seed: self.plan.train.seed, joint };
+        BatchOptions { augmentation, with_losers: order.with_losers, device: self.device }
+    }
+
+    /// Writes what was trained into a folder.
+    ///
+    /// # Errors
+    /// [`TrainError`] if it cannot be written, or reads back as something else.
+    pub(crate) fn save(&self, networks: &Networks, folder: &Path) -> Result<(), TrainError> {
+        let trained: Vec<_> = networks.trainable().collect();
+        output::save(&self.model, &trained, &networks.shapes, &self.plan, &self.schedule, folder)
+    }
+}
+
+/// The files that a plan names, all of them on this machine.
+pub fn sources(plan: &ModelPlan) -> ModelSources {
+    let path = |name: &Option<String>| name.as_ref().map(PathBuf::from);
+    ModelSources {
+        model: PathBuf::from(&plan.pretrained_model_name_or_path),
+        config: path(&plan.model_config),
+        vae: path(&plan.pretrained_vae_model_name_or_path),
+        unet: path(&plan.unet_init),
+        variant: plan.variant.clone(),
+        prediction: plan.prediction_type,
+    }
+}
+
+/// The timesteps to train at, every one of them of the schedule.
+fn timesteps(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<usize>>, RunError> {
+    let Some(typed) = &plan.train.timesteps else { return Ok(None) };
+    let timesteps: Vec<usize> = typed.iter().map(|&t| t as usize).collect();
+    match timesteps.iter().find(|&&t| t >= schedule.len()) {
+        None => Ok(Some(timesteps)),
+        Some(found) => Err(RunError::Invalid(vec![Problem {
+            key: "train.timesteps",
+            found: found.to_string(),
+            wanted: "timesteps that the model's schedule has, counted from 0",
+        }])),
     }
 }
 
 /// What training needs.
 pub(crate) struct Prepared<'a> {
     pub(crate) networks: Networks,
+    /// Second handles on the masters.
+    pub(crate) trainable: Vec<Trainable>,
+    pub(crate) encoder: Encoder<'a>,
     /// `None` where pairs are encoded whenever they are used.
-    pub(crate) pairs: Option<CachedPairs>,
+    pub(crate) cached: Option<CachedPairs>,
     pub(crate) order: Order,
-    pub(crate) bank: Option<Bank>,
+    pub(crate) precomputed: Option<PrecomputedReference>,
     pub(crate) identity: Identity,
-    pub(crate) easel: Option<Easel<'a>>,
+    pub(crate) images: Option<ValidationImages<'a>>,
     pub(crate) state: State,
 }
 
 /// Everything that can still be found wrong before training. The cache comes first, so that VAE and text encoders are gone
-/// when the networks come; whatever is wrong with those, it stays. A bank comes next, so that the reference is gone, too.
+/// when the networks come; whatever is wrong with those, it stays. A precomputed reference comes next, so that the reference
+/// is gone, too.
 pub(crate) fn prepare<'a>(
-    parts: &Parts<'a>,
-    start: Option<LoraFile>,
-    origin: Option<&str>,
+    inputs: &'a RunInputs<'a>,
+    lora: Option<LoraFile>,
     checkpoint: Option<&Path>,
-    recorder: &mut Recorder<'_>,
+    logger: &mut Logger<'_>,
 ) -> Result<Prepared<'a>, TrainError> {
-    let Parts { folder, plan, source, objective, ranks, device, .. } = *parts;
+    let RunInputs { model, plan, source, objective, ranks, device, .. } = inputs;
+    let (ranks, device) = (*ranks, *device);
     // What is wrong with the network shall not be found out after hours of encoding.
-    folder.check_unet()?;
-    let pairs = pairs_identity(source, objective.needs().soft_label);
-    let identity = Identity { pairs, unet: folder.unet_fingerprint()? };
+    model.check_unet()?;
+    let pairs = pairs_identity(*source, objective.needs().soft_label);
+    let identity = Identity { pairs, unet: model.unet_fingerprint()? };
     let saved = checkpoint.map(|path| checkpoint::read(path, plan, &identity)).transpose()?;
-    let easel = Easel::new(folder, plan, parts.schedule, text_learns(plan), device)?;
-    let captions = Captions::of(source);
-    let settings = cache::caching(plan, device, ranks.share());
-    let cached = match plan.data.no_cache {
+    let settings = EncodeSettings::of(plan, device);
+    let images = ValidationImages::new(model, plan, &inputs.schedule, &settings)?;
+    let encoder = Encoder::new(model, *source, settings);
+    let cache = match plan.data.no_cache {
         true => None,
-        false => {
-            let mut last = None;
-            let mut tell = |event: &Event| {
-                last = Some(event.clone());
-                recorder.mention(event)
-            };
-            let mut cached = cache::cache(plan, folder, source, &captions, &settings, &mut tell)?;
-            if ranks.share().1 > 1 {
-                // The first puts the shares together, and the others see what it made.
-                let whole = cache::caching(plan, device, (0, 1));
-                for turn in [true, false] {
-                    ranks.wait()?;
-                    if ranks.is_first() == turn {
-                        cached = cache::cache(plan, folder, source, &captions, &whole, &mut tell)?;
-                    }
-                }
-            }
-            // The log holds the end alone.
-            last.iter().try_for_each(|event| recorder.log(event))?;
-            Some(cached)
-        }
+        false => Some(make_cache(&encoder, ranks, logger)?),
     };
-    let opened = |text: Option<&TextEncoders>| {
-        let open = |(cache, key)| cache::open_cached(plan, folder, source, &captions, (cache, key), text);
-        cached.as_ref().map(|(cache, key)| open((cache, key))).transpose()
+    let open = |text: Option<&TextEncoders>| {
+        cache.as_ref().map(|cache| encoder.open_cached(cache, text)).transpose()
     };
-    let plain = opened(None)?;
-    let order = order(parts, plain.as_ref(), recorder)?;
-    let with_reference = needs_reference(objective);
-    let wants_bank = with_reference && plan.train.reference == ReferenceKind::Precomputed;
-    let bank = match wants_bank {
+    let mut cached = open(None)?;
+    let order = order(inputs, cached.as_ref(), logger)?;
+    let options = inputs.batch_options(&order);
+
+    let compares = needs_reference(objective);
+    let precomputed = match compares && plan.train.reference == ReferenceKind::Precomputed {
         true => {
-            let key = match &cached {
-                Some((_, key)) => key.clone(),
-                None => cache::cache_key(plan, folder, source)?,
+            let encoded = cache.as_ref().map_or_else(|| encoder.key(), |cache| Ok(cache.key.clone()))?;
+            let inputs = ReferenceInputs {
+                plan,
+                encoder: &encoder,
+                encoded: &encoded,
+                schedule: &inputs.schedule,
+                order: &order,
+                unet: &identity.unet,
+                origin: inputs.origin.as_deref(),
             };
-            Some(precompute::open(plan, folder, &key, (parts.schedule, &order), &identity.unet, origin)?)
+            Some(inputs.open()?)
         }
         false => None,
     };
-    let fill =
-        |bank: &Bank, reference: &Reference<'_>, text: Option<&TextEncoders>, recorder: &mut Recorder<'_>| {
-            let Some(policy) = reference.network() else { return Ok(()) };
-            let engine = parts.engine(policy, reference, text);
-            let pairs: Box<dyn Pairs> = match opened(text)? {
-                Some(cached) => Box::new(cached),
-                None => Box::new(cache::open_live(plan, folder, source, device)?),
-            };
-            let making =
-                Making { augmentation: cache::augmentation(plan), with_losers: order.with_losers, device };
-            let mut tell = |event: &Event| recorder.mention(event);
-            precompute::fill(bank, &engine, pairs.as_ref(), &order, (making, ranks), &mut tell)
+    let mut precompute = |reference: &Reference<'_>, text: Option<&TextEncoders>| {
+        let (Some(precomputed), Some(policy)) = (&precomputed, reference.network()) else { return Ok(()) };
+        if !ranks.any(!precomputed.missing(order.steps()).is_empty())? {
+            return Ok(());
+        }
+        let pairs: Box<dyn Pairs> = match open(text)? {
+            Some(cached) => Box::new(cached),
+            None => Box::new(encoder.open_live()?),
         };
-    let is_missing = |bank: &Bank| !bank.missing(order.steps()).is_empty();
-    if let (Some(bank), Adapter::Full {}) = (&bank, &plan.adapter)
-        && ranks.any(is_missing(bank))?
+        let engine = inputs.engine(policy, reference, text);
+        fill(precomputed, &engine, pairs.as_ref(), &order, options, ranks, &mut |event| logger.notify(event))
+    };
+    let is_full = plan.adapter == Adapter::Full {};
+    if let (Some(errors), true) = (&precomputed, is_full)
+        && ranks.any(!errors.missing(order.steps()).is_empty())?
     {
-        let frozen = folder.unet(Role::Frozen, precision(plan), device, None)?.network;
-        fill(bank, &Reference::Frozen(&frozen), None, recorder)?;
+        let frozen = model.unet(Role::Frozen, encoder.settings.precision, device, None)?.network;
+        precompute(&Reference::Frozen(&frozen), None)?;
     }
-    let networks = Networks::load(folder, plan, start, with_reference && !wants_bank, device)?;
-    if let (Some(bank), false) = (&bank, plan.adapter == Adapter::Full {})
-        && ranks.any(is_missing(bank))?
-    {
-        fill(bank, &networks.reference(), networks.text.as_ref(), recorder)?;
+    let networks = Networks::load(model, plan, lora, compares && precomputed.is_none(), device)?;
+    if !is_full {
+        precompute(&networks.reference(), networks.text.as_ref())?;
     }
     networks.policy.network.set_recompute(plan.train.gradient_checkpointing);
-    let trainable = networks.shared();
-    let (rank, _) = ranks.share();
+    let trainable = networks.handles();
     let owned = match plan.optimizer.shard_optimizer {
-        true => ranks.owners(&trainable).into_iter().map(|owner| owner == rank).collect(),
+        true => ranks.owners(&trainable).into_iter().map(|owner| owner == ranks.rank().rank).collect(),
         false => vec![true; trainable.len()],
     };
     let n_text = trainable.len() - networks.policy.trainable.len();
@@ -171,24 +259,49 @@ pub(crate) fn prepare<'a>(
         let damaged = || TrainError::DamagedCheckpoint { path: path.to_owned(), found: found() };
         state.restore(&trainable, &|name| saved.read(name)).ok_or_else(damaged)?;
     }
-    let pairs = match &networks.text {
-        Some(text) => opened(Some(text))?,
-        None => plain,
-    };
-    Ok(Prepared { networks, pairs, order, bank, identity, easel, state })
+    if let Some(text) = &networks.text {
+        cached = open(Some(text))?;
+    }
+    Ok(Prepared { networks, trainable, encoder, cached, order, precomputed, identity, images, state })
 }
 
-/// Which pairs are used when, those skipped that cannot be.
+/// Makes the cache of a run, each rank its part, and logs its end.
+fn make_cache(
+    encoder: &Encoder<'_>,
+    ranks: ProcessGroup<'_>,
+    logger: &mut Logger<'_>,
+) -> Result<Cache, TrainError> {
+    let mut last = None;
+    let mut on_event = |event: &Event| {
+        last = Some(event.clone());
+        logger.notify(event)
+    };
+    let mut cache = encoder.cache(ranks.rank(), &mut on_event)?;
+    if ranks.rank().world_size > 1 {
+        // The first puts the parts together, and the others see what it made.
+        for first in [true, false] {
+            ranks.barrier()?;
+            if ranks.is_first() == first {
+                cache = encoder.cache(Rank::ONLY, &mut on_event)?;
+            }
+        }
+    }
+    // The log holds the end alone.
+    last.iter().try_for_each(|event| logger.log(event))?;
+    Ok(cache)
+}
+
+/// Which pairs are used when, without those that cannot be.
 fn order(
-    parts: &Parts<'_>,
+    inputs: &RunInputs<'_>,
     cached: Option<&CachedPairs>,
-    recorder: &mut Recorder<'_>,
+    logger: &mut Logger<'_>,
 ) -> Result<Order, TrainError> {
-    let Parts { plan, source, split, objective, .. } = *parts;
+    let RunInputs { plan, source, split, objective, .. } = inputs;
     let (mut train, mut held_out) = (split.train.clone(), split.held_out.clone());
     if let Some(pairs) = cached {
-        for Unusable { id, place, detail } in pairs.skipped(source) {
-            recorder.record(&Event::Skipped(Skipped { pair: id.0, place, detail }))?;
+        for SkippedPair { id, place, detail } in pairs.skipped(*source) {
+            logger.record(&Event::Skipped(Skipped { pair: id.0, place, detail }))?;
         }
         train.retain(|&position| pairs.has(position));
         held_out.retain(|&position| pairs.has(position));
@@ -204,10 +317,10 @@ fn order(
         return Err(TrainError::NoPairs { n_pairs: source.len(), n_held_out: held_out.len(), n_skipped });
     }
     let order = Order::new(plan, train, held_out, objective.needs().loser);
-    Ok(if parts.labels.is_some() { order.of_singles() } else { order })
+    Ok(if inputs.labels.is_some() { order.of_single_images() } else { order })
 }
 
-/// Whether a method asks the reference for anything: its errors, or the inversion.
+/// Whether a method needs the reference for anything: its errors, or the inversion.
 pub(crate) fn needs_reference(objective: &Objective) -> bool {
     let reference = InversionModel::Reference;
     let inverts =

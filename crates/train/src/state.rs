@@ -1,33 +1,29 @@
 //! Everything about a run that changes from step to step. Randomness is keyed and order is computed, so nothing about
 //! them is here.
 
-use std::collections::BTreeMap;
-
 use tastemaker_models::nn::Trainable;
 use tastemaker_run::{MixedPrecision, OptimizerKind, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
-use crate::optimizer::Average;
-use crate::optimizer::LossScale;
-use crate::optimizer::{Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Optimizer};
-
-/// Winner and loser error of held-out pairs, by identity; the error of a single image twice.
-pub type Looked = BTreeMap<u64, (f64, f64)>;
+use crate::optimizer::{
+    Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Ema, GradScaler, Optimizer,
+};
+use crate::validation::HeldOutErrors;
 
 /// The state of a run between two steps.
 #[derive(Debug)]
 pub struct State {
     /// Optimizer steps made.
     pub step: u64,
-    /// The optimizer over what learns.
+    /// The optimizer over the trainable parameters.
     pub optimizer: Optimizer,
     /// The moving average, where one is asked for.
-    pub average: Option<Average>,
+    pub ema: Option<Ema>,
     /// The factor on the loss, in half precision.
-    pub scale: Option<LossScale>,
-    /// What the first look at held-out pairs found.
-    pub before: Option<Looked>,
+    pub grad_scaler: Option<GradScaler>,
+    /// Errors of the first validation.
+    pub before: Option<HeldOutErrors>,
     /// Mean over images of reference minus policy error in the step before, at least 0.
     pub mean_gain: f64,
 }
@@ -42,8 +38,8 @@ impl State {
         Self {
             step: 0,
             optimizer: optimizer(masters, owned, plan).with_rates(rates),
-            average: plan.train.ema_decay.map(|decay| Average::new(trainable, decay)),
-            scale: (plan.train.mixed_precision == MixedPrecision::Fp16).then(LossScale::default),
+            ema: plan.train.ema_decay.map(|decay| Ema::new(trainable, decay)),
+            grad_scaler: (plan.train.mixed_precision == MixedPrecision::Fp16).then(GradScaler::default),
             before: None,
             mean_gain: 0.0,
         }
@@ -54,8 +50,8 @@ impl State {
         let mut state = self.optimizer.state(trainable);
         state.insert("step".to_owned(), Tensor::from(self.step as i64));
         state.insert("mean_gain".to_owned(), Tensor::from(self.mean_gain));
-        state.extend(self.average.iter().flat_map(|average| average.state(trainable)));
-        state.extend(self.scale.iter().map(LossScale::state));
+        state.extend(self.ema.iter().flat_map(|ema| ema.state(trainable)));
+        state.extend(self.grad_scaler.iter().map(GradScaler::state));
         if let Some(before) = &self.before {
             let ids: Vec<i64> = before.keys().map(|&id| id as i64).collect();
             let errors: Vec<f64> = before.values().flat_map(|&(winner, loser)| [winner, loser]).collect();
@@ -70,11 +66,11 @@ impl State {
         self.step = u64::try_from(read("step")?.int64_value(&[])).ok()?;
         self.mean_gain = read("mean_gain").filter(|gain| gain.kind() == Kind::Double)?.double_value(&[]);
         self.optimizer.restore(trainable, read)?;
-        if let Some(average) = &mut self.average {
-            average.restore(trainable, read)?;
+        if let Some(ema) = &mut self.ema {
+            ema.restore(trainable, read)?;
         }
-        if self.scale.is_some() {
-            self.scale = Some(LossScale::restored(read("loss_scale"))?);
+        if self.grad_scaler.is_some() {
+            self.grad_scaler = Some(GradScaler::restored(read("loss_scale"))?);
         }
         self.before = match (read("before.ids"), read("before.errors")) {
             (Some(ids), Some(errors)) => {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use tastemaker_diffusion::corruption::{Corrupted, Inversion, forward, invert, timestep_tensor};
 use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Denoiser};
+use tastemaker_math::intervals::mean;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{
     Corruption, ImageInputs, InversionModel, Label, MeanGain, NoiseLevel, Objective, Outcome, PairInputs,
@@ -16,24 +17,23 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
 use tch::{Kind, Tensor};
 
-use crate::conditioning::{told_policy, told_reference};
+use crate::conditioning::{policy_conditioning, reference_conditioning};
 use crate::data::{Batch, to_host};
-use crate::metrics::mean;
 use crate::reference::Reference;
 
-/// Everything a step looks at and does not change.
+/// Everything a step reads and does not change.
 pub struct Engine<'a> {
     /// The network being trained.
     pub policy: &'a dyn Denoiser,
     /// The frozen reference.
     pub reference: &'a Reference<'a>,
-    /// The text encoders, where they learn.
+    /// The text encoders, where they are trained.
     pub text: Option<&'a TextEncoders>,
     /// The method.
     pub objective: &'a Objective,
-    /// Probabilities that winners are really the better ones, by identity of pairs, where the method asks for them.
+    /// Probabilities that winners are really the better ones, by identity of pairs, where the method needs them.
     pub soft_labels: Option<&'a HashMap<u64, f64>>,
-    /// What was said about each image by its identity, where these are single images: then batches hold no losers.
+    /// Label of each image by its identity, where these are single images: then batches hold no losers.
     pub labels: Option<&'a HashMap<u64, Label>>,
     /// Noise levels.
     pub schedule: &'a NoiseSchedule,
@@ -57,9 +57,9 @@ pub enum Timesteps<'a> {
 pub struct PairRecord {
     /// The pair's identity.
     pub id: u64,
-    /// Timestep it was looked at.
+    /// Its timestep.
     pub timestep: usize,
-    /// What was said about it, if it is a single image.
+    /// Its label, if it is a single image.
     pub label: Option<Label>,
     /// Policy error on the winner, or the single image.
     pub winner_error: f64,
@@ -72,9 +72,9 @@ pub struct PairRecord {
 }
 
 impl PairRecord {
-    /// Whether every number of this record is one that training can go on from.
+    /// Whether every number of this record is finite.
     ///
-    /// An infinite error of a loser can hide behind a loss of 0, so the errors are looked at, too.
+    /// An infinite error of a loser can hide behind a loss of 0, so the errors are checked, too.
     pub fn is_finite(&self) -> bool {
         let (reference_winner, reference_loser) = self.reference.unwrap_or_default();
         let Outcome { loss, d_winner, d_loser, .. } = self.outcome;
@@ -85,7 +85,7 @@ impl PairRecord {
     }
 }
 
-/// What is drawn for a micro-batch.
+/// The random draws of a micro-batch.
 #[derive(Debug)]
 pub struct Draws {
     /// Timestep of each pair.
@@ -94,7 +94,7 @@ pub struct Draws {
     pub noise: Noise,
 }
 
-/// A corruption without anything random.
+/// A corruption, its noise drawn.
 #[derive(Debug)]
 pub enum Noise {
     /// Unit gaussians of each pair, `[n, c, h, w]`, shared by winner and loser.
@@ -110,20 +110,20 @@ pub enum Noise {
     },
 }
 
-/// A micro-batch's part in its step.
+/// What a micro-batch needs to know of its step.
 #[derive(Debug, Clone)]
-pub struct Share {
+pub struct StepContext {
     /// Pairs of the whole step, on all ranks.
     pub n_total: usize,
     /// Factor on the loss, divided out again by the optimizer.
     pub loss_scale: f64,
     /// Mean over images of reference minus policy error in the step before.
     pub mean_gain: f64,
-    /// The reference's errors on each (winner, loser), where they are known already; of single images twice.
+    /// The reference's errors on each (winner, loser), where they were precomputed; of single images twice.
     pub reference: Option<Vec<(f64, f64)>>,
 }
 
-impl Share {
+impl StepContext {
     /// Of a step of this many pairs and nothing else known.
     pub fn of(n_total: usize) -> Self {
         Self { n_total, loss_scale: 1.0, mean_gain: 0.0, reference: None }
@@ -156,35 +156,35 @@ impl Engine<'_> {
         }
     }
 
-    /// Adds this micro-batch's share of the gradient of the mean loss over `n_total` pairs.
+    /// Adds this micro-batch's part of the gradient of the mean loss over `n_total` pairs.
     ///
     /// Returns the records of its pairs. If one of them is not finite, the micro-batch contributes no gradient.
     pub fn accumulate(&self, batch: &Batch, n_total: usize) -> Vec<PairRecord> {
-        self.accumulate_as(batch, &self.draw(batch), &Share::of(n_total))
+        self.accumulate_with(batch, &self.draw(batch), &StepContext::of(n_total))
     }
 
     /// [`Engine::accumulate`] with draws made elsewhere and as part of a step.
-    pub fn accumulate_as(&self, batch: &Batch, draws: &Draws, share: &Share) -> Vec<PairRecord> {
+    pub fn accumulate_with(&self, batch: &Batch, draws: &Draws, step: &StepContext) -> Vec<PairRecord> {
         let rows = batch.per_row(&draws.timesteps);
-        let told = told_policy(self.text, batch);
-        let corrupted = self.corrupt(batch, &draws.noise, &rows, &told);
-        let reference = self.objective.needs().reference.then(|| match &share.reference {
+        let conditioning = policy_conditioning(self.text, batch);
+        let corrupted = self.corrupt(batch, &draws.noise, &rows, &conditioning);
+        let reference = self.objective.needs().reference.then(|| match &step.reference {
             Some(known) => known.clone(),
             None => self.reference_errors(batch, &corrupted, &rows),
         });
 
-        let residuals = residuals(self.policy, &corrupted, &rows, &told);
+        let residuals = residuals(self.policy, &corrupted, &rows, &conditioning);
         let policy = mean_squares(&residuals);
         let products = self.objective.needs().residual_product.then(|| products(&residuals.detach()));
-        let seen = Seen {
+        let measured = Measured {
             timesteps: &draws.timesteps,
             policy: batch.split(&to_host(&policy)),
             reference: reference.as_deref(),
             products: products.as_deref(),
         };
-        let records = self.judge(batch, &seen, share);
+        let records = self.evaluate(batch, &measured, step);
         if records.iter().all(PairRecord::is_finite) {
-            let weight = share.loss_scale / share.n_total as f64;
+            let weight = step.loss_scale / step.n_total as f64;
             let coefficients: Vec<(f64, f64)> = records
                 .iter()
                 .map(|record| (record.outcome.d_winner * weight, record.outcome.d_loser * weight))
@@ -200,50 +200,56 @@ impl Engine<'_> {
     pub fn reference_of(&self, batch: &Batch) -> Vec<(f64, f64)> {
         let draws = self.draw(batch);
         let rows = batch.per_row(&draws.timesteps);
-        let told = told_reference(self.text, batch);
-        let corrupted = self.corrupt(batch, &draws.noise, &rows, &told);
+        let conditioning = reference_conditioning(self.text, batch);
+        let corrupted = self.corrupt(batch, &draws.noise, &rows, &conditioning);
         self.reference_errors(batch, &corrupted, &rows)
     }
 
     fn reference_errors(&self, batch: &Batch, corrupted: &Corrupted, rows: &[usize]) -> Vec<(f64, f64)> {
-        let told = told_reference(self.text, batch);
+        let conditioning = reference_conditioning(self.text, batch);
         let per_row = self
             .reference
-            .with(|denoiser| tch::no_grad(|| to_host(&errors(denoiser, corrupted, rows, &told))));
+            .with(|denoiser| tch::no_grad(|| to_host(&errors(denoiser, corrupted, rows, &conditioning))));
         batch.split(&per_row).into_iter().map(|(w, l)| (w, l.unwrap_or(w))).collect()
     }
 
     /// Noisy latents and targets. Winner and loser share timestep and noise; policy and reference share the result.
-    fn corrupt(&self, batch: &Batch, noise: &Noise, rows: &[usize], told: &Conditioning) -> Corrupted {
+    fn corrupt(
+        &self,
+        batch: &Batch,
+        noise: &Noise,
+        rows: &[usize],
+        conditioning: &Conditioning,
+    ) -> Corrupted {
         match noise {
             Noise::Forward(noise) => {
                 forward(self.schedule, &batch.latents, &batch.per_row_tensor(noise), rows)
             }
             Noise::Inversion { model, settings, keys } => {
-                let run = |denoiser: &dyn Denoiser, told: &Conditioning| {
-                    invert(self.schedule, denoiser, &batch.latents, told, rows, keys, settings)
+                let run = |denoiser: &dyn Denoiser, conditioning: &Conditioning| {
+                    invert(self.schedule, denoiser, &batch.latents, conditioning, rows, keys, settings)
                 };
                 match model {
-                    InversionModel::Policy => run(self.policy, told),
+                    InversionModel::Policy => run(self.policy, conditioning),
                     InversionModel::Reference => {
-                        let told = told_reference(self.text, batch);
-                        self.reference.with(|denoiser| run(denoiser, &told))
+                        let conditioning = reference_conditioning(self.text, batch);
+                        self.reference.with(|denoiser| run(denoiser, &conditioning))
                     }
                 }
             }
         }
     }
 
-    fn judge(&self, batch: &Batch, seen: &Seen<'_>, share: &Share) -> Vec<PairRecord> {
+    fn evaluate(&self, batch: &Batch, measured: &Measured<'_>, step: &StepContext) -> Vec<PairRecord> {
         let mean_gain = match self.objective.needs().mean_gain {
             MeanGain::Zero => 0.0,
-            MeanGain::PreviousStep => share.mean_gain,
-            MeanGain::Batch => mean_gain(seen.reference.into_iter().flatten().zip(&seen.policy)),
+            MeanGain::PreviousStep => step.mean_gain,
+            MeanGain::Batch => mean_gain(measured.reference.into_iter().flatten().zip(&measured.policy)),
         };
-        let pairs = batch.keys.iter().zip(seen.timesteps).enumerate();
+        let pairs = batch.keys.iter().zip(measured.timesteps).enumerate();
         let record = |(i, (&(id, _), &timestep)): (usize, (&(u64, u64), &usize))| {
-            let (winner_error, loser_error) = seen.policy[i];
-            let reference = seen.reference.map(|pairs| pairs[i]);
+            let (winner_error, loser_error) = measured.policy[i];
+            let reference = measured.reference.map(|pairs| pairs[i]);
             let label = self.labels.and_then(|known| known.get(&id)).copied();
             let outcome = match label {
                 Some(label) => {
@@ -254,7 +260,7 @@ impl Engine<'_> {
                     winner: winner_error,
                     loser: loser_error,
                     reference,
-                    residual_product: seen.products.map(|products| products[i]),
+                    residual_product: measured.products.map(|products| products[i]),
                     soft_label: self.soft_labels.and_then(|known| known.get(&id)).copied(),
                     mean_gain,
                     level: NoiseLevel::at(self.schedule, timestep),
@@ -267,7 +273,7 @@ impl Engine<'_> {
 }
 
 /// What was measured about the pairs of a micro-batch.
-struct Seen<'a> {
+struct Measured<'a> {
     timesteps: &'a [usize],
     policy: Vec<(f64, Option<f64>)>,
     reference: Option<&'a [(f64, f64)]>,
@@ -307,8 +313,10 @@ fn products(residuals: &Tensor) -> Vec<f64> {
 
 /// Mean over images of reference minus policy error, at least 0; pairs are those of the reference and of the policy.
 fn mean_gain<'a>(pairs: impl Iterator<Item = (&'a (f64, f64), &'a (f64, Option<f64>))>) -> f64 {
-    let gains = pairs.flat_map(|(reference, policy)| {
-        [Some(reference.0 - policy.0), policy.1.map(|loser| reference.1 - loser)].into_iter().flatten()
-    });
-    mean(gains).max(0.0)
+    let gains: Vec<f64> = pairs
+        .flat_map(|(reference, policy)| {
+            [Some(reference.0 - policy.0), policy.1.map(|loser| reference.1 - loser)].into_iter().flatten()
+        })
+        .collect();
+    mean(&gains).unwrap_or(f64::NAN).max(0.0)
 }

@@ -1,33 +1,37 @@
-//! Implicit-reward accuracy against the looks that training takes at held-out pairs.
+//! Implicit-reward accuracy against the validation of training on held-out pairs.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
 mod common;
 
-use common::{Pairing, making, network, pairs, schedule, uses};
+use common::{Pairing, network, options, pairs, schedule, uses};
 use tastemaker_diffusion::Denoiser;
 use tastemaker_models::nn::Role;
 use tastemaker_run::{Event, Probe};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
-use tastemaker_train::data::Batch;
-use tastemaker_train::data::{EncodedPairs, FIRST_DRAW};
+use tastemaker_train::data::{Batch, EncodedPairs, FIRST_DRAW};
 use tastemaker_train::step::Timesteps;
-use tastemaker_train::validation::accuracy::{Looks, accuracy};
-use tastemaker_train::validation::{ProbeSet, Spread, looks};
+use tastemaker_train::validation::accuracy::accuracy;
+use tastemaker_train::validation::{DrawSettings, Measurements, TimestepSpread, measure};
 
 const HELD_OUT: [usize; 5] = [0, 1, 2, 4, 5];
 
 /// Every pair under `n` draws, in batches of two.
-fn asked(pairs: &EncodedPairs, denoiser: &dyn Denoiser, spread: Spread<'_>, n: u64) -> Looks {
+fn measured(
+    pairs: &EncodedPairs,
+    denoiser: &dyn Denoiser,
+    spread: TimestepSpread<'_>,
+    n: u64,
+) -> Measurements {
     let mut batches: Vec<Result<Batch, TrainError>> = Vec::new();
     for draw in 0..n {
         for some in HELD_OUT.chunks(2) {
-            batches.push(Ok(pairs.made(&uses(some, FIRST_DRAW + draw), &making(true))));
+            batches.push(Ok(pairs.batch_of(&uses(some, FIRST_DRAW + draw), &options(true))));
         }
     }
-    let set = ProbeSet { spread, timesteps: Timesteps::All, seed: 11, text: None };
-    looks(denoiser, &schedule(), &set, &mut batches.into_iter()).unwrap()
+    let draws = DrawSettings { spread, timesteps: Timesteps::All, seed: 11, text: None };
+    measure(denoiser, &schedule(), &draws, &mut batches.into_iter()).unwrap()
 }
 
 fn last_probe(events: &[Event]) -> Probe {
@@ -39,7 +43,7 @@ fn last_probe(events: &[Event]) -> Probe {
 }
 
 #[test]
-fn a_run_ends_with_the_accuracy_that_its_last_look_says() {
+fn a_run_ends_with_the_accuracy_of_its_last_validation() {
     let pairs = pairs();
     let pairing = Pairing::full(Precision::F32);
     let plan = common::plan("diffusion-dpo", 8, "[validation]\nvalidation_steps = 4\nvalidation_pairs = 5\n");
@@ -48,8 +52,8 @@ fn a_run_ends_with_the_accuracy_that_its_last_look_says() {
     let probe = last_probe(&events);
     let ids: Vec<u64> = HELD_OUT.iter().map(|&index| pairs.pairs[index].id).collect();
     let before = network("models", "unet-demo", Role::Frozen, Precision::F32);
-    let ask = |denoiser| asked(&pairs, denoiser, Spread::OverPairs(&ids), 1);
-    let found = accuracy(&ask(&pairing.policy.unet), Some(&ask(&before.unet)), 1000, None).unwrap();
+    let of = |denoiser| measured(&pairs, denoiser, TimestepSpread::OverPairs(&ids), 1);
+    let found = accuracy(&of(&pairing.policy.unet), Some(&of(&before.unet)), 1000, None).unwrap();
     assert_eq!(probe.n_pairs, found.whole.count.n());
     assert_eq!(probe.implicit_accuracy, Some(found.whole.interval.estimate));
     let margin = probe.margin.unwrap();
@@ -58,27 +62,32 @@ fn a_run_ends_with_the_accuracy_that_its_last_look_says() {
 }
 
 #[test]
-fn looks_at_a_pair_are_spread_over_the_schedule() {
+fn draws_of_a_pair_are_spread_over_the_schedule() {
     let pairs = pairs();
     let policy = network("models", "unet-demo", Role::Frozen, Precision::F32);
-    let found = asked(&pairs, &policy.unet, Spread::OverDraws(4), 4);
+    let found = measured(&pairs, &policy.unet, TimestepSpread::OverDraws(4), 4);
     assert_eq!(found.len(), 20);
-    for ((_, draw), look) in &found {
-        assert_eq!(look.timestep / 250, (draw - FIRST_DRAW) as usize);
+    for ((_, draw), errors) in &found {
+        assert_eq!(errors.timestep / 250, (draw - FIRST_DRAW) as usize);
     }
     let whole = accuracy(&found, None, 1000, None).unwrap();
     assert!(whole.by_quarter.iter().all(|quarter| quarter.unwrap().count.n() == 5));
 }
 
 #[test]
-fn what_is_said_about_a_pair_does_not_depend_on_the_others() {
+fn measurements_of_a_pair_do_not_depend_on_the_others() {
     let pairs = pairs();
     let policy = network("models", "unet-demo", Role::Frozen, Precision::F32);
-    let all = asked(&pairs, &policy.unet, Spread::OverDraws(2), 2);
-    let one = pairs.made(&uses(&[4], FIRST_DRAW + 1), &making(true));
-    let set = ProbeSet { spread: Spread::OverDraws(2), timesteps: Timesteps::All, seed: 11, text: None };
-    let alone = looks(&policy.unet, &schedule(), &set, &mut [Ok(one)].into_iter()).unwrap();
-    let (key, look) = alone.into_iter().next().unwrap();
-    assert_eq!(look.timestep, all[&key].timestep);
-    assert!((look.winner - all[&key].winner).abs() < 1e-5 && (look.loser - all[&key].loser).abs() < 1e-5);
+    let all = measured(&pairs, &policy.unet, TimestepSpread::OverDraws(2), 2);
+    let one = pairs.batch_of(&uses(&[4], FIRST_DRAW + 1), &options(true));
+    let draws = DrawSettings {
+        spread: TimestepSpread::OverDraws(2),
+        timesteps: Timesteps::All,
+        seed: 11,
+        text: None,
+    };
+    let alone = measure(&policy.unet, &schedule(), &draws, &mut [Ok(one)].into_iter()).unwrap();
+    let (key, one) = alone.into_iter().next().unwrap();
+    assert_eq!(one.timestep, all[&key].timestep);
+    assert!((one.winner - all[&key].winner).abs() < 1e-5 && (one.loser - all[&key].loser).abs() < 1e-5);
 }

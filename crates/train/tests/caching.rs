@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{Rgb, RgbImage};
 use std::sync::Arc;
-use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
+use tastemaker_data::buckets::{BucketSettings, BucketResolutions};
 use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, TextKey};
-use tastemaker_data::{DataError, InMemoryPairs, Label, PairId, PairSource, Ranking, Side};
+use tastemaker_data::{DataError, Side, InMemoryPairs, Label, PairId, PairSource, Ranking};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
@@ -20,13 +20,15 @@ use tastemaker_testkit_torch::{tiny_model, tiny_sdxl_model};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::encode::{
-    CachingSettings, Captions, Subject, cache_pairs, cache_text, missing_pairs, missing_text,
+    CacheInput, Captions, cache_pairs, cache_text, missing_pairs, missing_text,
 };
-use tastemaker_train::data::{Augmentation, Batch, Use};
-use tastemaker_train::data::{CachedPairs, LivePairs, LiveSettings, Making, Pairs, Told};
+use tastemaker_train::data::{
+    Augmentation, Batch, BatchOptions, CacheConditioning, CachedPairs, LivePairs, LiveSettings, Pairs, Rank,
+    Use,
+};
 use tch::{Device, Kind, Tensor};
 
-/// Takes pixels for latents, with a deviation, and counts what it is given.
+/// Takes pixels for latents, with a std, and counts what it is given.
 #[derive(Default)]
 struct Plain {
     batches: Mutex<Vec<i64>>,
@@ -94,37 +96,40 @@ fn key(source: &dyn PairSource, hflip: bool, batch_size: usize) -> Key {
     }
 }
 
-fn settings(n_workers: usize, share: (usize, usize)) -> CachingSettings {
-    CachingSettings { n_workers, device: Device::Cpu, share }
+/// Threads, and whose part is made.
+type Workers = (usize, Rank);
+
+fn settings(n_workers: usize, (rank, world_size): (usize, usize)) -> Workers {
+    (n_workers, Rank { rank, world_size })
 }
 
-/// Makes a cache, or a share of it, by this vae; the text encoders are given where captions are to be encoded.
+/// Makes a cache, or one rank's part of it, by this vae; the text encoders are given where captions are to be encoded.
 fn make(
     path: &Path,
     key: &Key,
     source: &dyn PairSource,
     vae: &dyn LatentVae,
     text: Option<&TextEncoders>,
-    settings: CachingSettings,
+    (n_workers, rank): Workers,
 ) -> Result<CacheFolder, TrainError> {
     let captions = Captions::of(source);
     let mut folder = CacheFolder::open(path, key)?;
-    let numbers = missing_pairs(&mut folder, source.len(), settings.share)?;
-    let subject = Subject { key, source, captions: &captions };
-    cache_pairs(&mut folder, &numbers, subject, vae, &settings, &mut |_| Ok(()))?;
+    let numbers = missing_pairs(&mut folder, source.len(), rank)?;
+    let input = CacheInput { key, source, captions: &captions, n_workers, device: Device::Cpu };
+    cache_pairs(&mut folder, &numbers, input, vae, &mut |_| Ok(()))?;
     let mut n_text = 0;
     if let Some(text) = text {
-        let numbers = missing_text(&mut folder, captions.n_encoded(), settings.share)?;
-        cache_text(&mut folder, &numbers, &captions, text, Element::Float32, &mut |_| Ok(()))?;
+        let numbers = missing_text(&mut folder, captions.n_encoded(), rank)?;
+        cache_text(&mut folder, &numbers, &captions, text, Element::Float32)?;
         n_text = captions.n_encoded().div_ceil(256);
     }
-    folder.finish(source.len().div_ceil(256), n_text, settings.share.1 == 1)?;
+    folder.finish(source.len().div_ceil(256), n_text, rank.world_size == 1)?;
     Ok(folder)
 }
 
 fn open(folder: &CacheFolder, key: &Key, source: &dyn PairSource, time_ids: Option<TimeIds>) -> CachedPairs {
     let n_captions = Captions::of(source).texts.len();
-    CachedPairs::open(folder, key, source, n_captions, Told { time_ids, tokens: None }).unwrap()
+    CachedPairs::open(folder, key, source, n_captions, CacheConditioning { time_ids, tokens: None }).unwrap()
 }
 
 fn live<'a>(
@@ -141,18 +146,19 @@ fn live<'a>(
         time_ids,
         batch_size: 3,
         n_workers,
+        trains_text: false,
     };
-    LivePairs::new(source, Plain::default(), text(sdxl), false, settings)
+    LivePairs::new(source, Plain::default(), text(sdxl), settings)
 }
 
-fn making(joint: bool) -> Making {
-    Making { augmentation: Augmentation { seed: 3, joint }, with_losers: true, device: Device::Cpu }
+fn options(joint: bool) -> BatchOptions {
+    BatchOptions { augmentation: Augmentation { seed: 3, joint }, with_losers: true, device: Device::Cpu }
 }
 
 fn batch(pairs: &dyn Pairs, uses: &[Use], joint: bool) -> Batch {
-    let made = pairs.batch(uses, &making(joint)).unwrap();
-    assert_eq!(made.skipped, []);
-    made.batch.unwrap()
+    let loaded = pairs.batch(uses, &options(joint)).unwrap();
+    assert_eq!(loaded.skipped, []);
+    loaded.batch.unwrap()
 }
 
 fn uses(draws: impl Iterator<Item = (usize, u64)>) -> Vec<Use> {
@@ -232,7 +238,7 @@ fn a_single_image_is_decoded_and_encoded_once_from_the_cache_and_from_pixels_ali
     let (cached, live) = (open(&cache, &key, &source, None), live(&source, &key, false, None, 1));
     for index in 0..10 {
         let uses = uses([(index, 0), (index, 1)].into_iter());
-        let singles = Making { with_losers: false, ..making(false) };
+        let singles = BatchOptions { with_losers: false, ..options(false) };
         let [from_cache, from_pixels] =
             [&cached as &dyn Pairs, &live].map(|pairs| pairs.batch(&uses, &singles).unwrap().batch.unwrap());
         assert_eq!(from_cache.latents.size()[0], 2);
@@ -242,7 +248,7 @@ fn a_single_image_is_decoded_and_encoded_once_from_the_cache_and_from_pixels_ali
 }
 
 #[test]
-fn one_worker_and_four_shares_and_stops_give_the_same_bytes() {
+fn one_worker_and_four_ranks_and_stops_give_the_same_bytes() {
     let (source, text) = (many(600), text(false));
     let mut key = key(&source, true, 5);
     key.images.buckets = Some(BucketSettings { step: 4, min: 8, max: 32 });
@@ -259,7 +265,7 @@ fn one_worker_and_four_shares_and_stops_give_the_same_bytes() {
     for rank in [2, 0, 1] {
         make(shared.path(), &key, &source, &Plain::default(), Some(&text), settings(2, (rank, 3))).unwrap();
     }
-    assert!(files(shared.path()) == wanted, "other bytes with three shares");
+    assert!(files(shared.path()) == wanted, "other bytes with three ranks");
 
     let stopped = tempfile::tempdir().unwrap();
     for (name, bytes) in wanted.iter().filter(|(name, _)| name.contains("key") || name.contains("00001")) {
@@ -305,7 +311,7 @@ fn a_flipped_bit_in_any_shard_is_found_and_named() {
     let cache = CacheFolder::open(folder.path(), &key).unwrap();
     let pairs = open(&cache, &key, &source, None);
     let errors: Vec<String> = (256..300)
-        .filter_map(|index| pairs.batch(&uses([(index, 0)].into_iter()), &making(false)).err())
+        .filter_map(|index| pairs.batch(&uses([(index, 0)].into_iter()), &options(false)).err())
         .map(|error| error.to_string())
         .collect();
     assert!(!errors.is_empty() && errors.iter().all(|error| error.contains(&name)), "{errors:?}");
@@ -338,10 +344,10 @@ fn the_cache_and_pixels_give_the_same_batches_whatever_the_number_of_workers() {
                 .unwrap();
         let cached = open(&cache, &key, &source, time_ids);
         let [one, four] = [1, 4].map(|n_workers| live(&source, &key, sdxl, time_ids, n_workers));
-        let mut resolutions = std::collections::BTreeSet::new();
+        let mut buckets = std::collections::BTreeSet::new();
         for index in 0..60 {
             assert_eq!(cached.resolution(index), one.resolution(index));
-            resolutions.insert(cached.resolution(index));
+            buckets.insert(cached.resolution(index));
             let same: Vec<usize> =
                 (0..60).filter(|&i| cached.resolution(i) == cached.resolution(index)).take(5).collect();
             let uses = uses(same.iter().flat_map(|&i| [(i, index as u64), (i, 7)]));
@@ -354,18 +360,18 @@ fn the_cache_and_pixels_give_the_same_batches_whatever_the_number_of_workers() {
                 let apart =
                     (&cached.conditioning.hidden - &one.conditioning.hidden).abs().max().double_value(&[]);
                 assert!(apart < 1e-5, "{apart}");
-                let told = |batch: &Batch| {
+                let time_ids = |batch: &Batch| {
                     batch
                         .conditioning
                         .time_ids
                         .as_ref()
                         .map(|ids| Vec::<f32>::try_from(ids.flatten(0, -1)).unwrap())
                 };
-                assert_eq!(told(&cached), told(&one));
-                assert_eq!(told(&cached).is_some(), sdxl);
+                assert_eq!(time_ids(&cached), time_ids(&one));
+                assert_eq!(time_ids(&cached).is_some(), sdxl);
             }
         }
-        assert!(resolutions.len() > 1, "{resolutions:?}");
+        assert!(buckets.len() > 1, "{buckets:?}");
     }
 }
 
@@ -383,7 +389,7 @@ fn half_precision_costs_its_rounding_and_no_more() {
     };
     let exact = latents(Element::Float32);
     for (dtype, unit) in [(Element::Float16, 2f64.powi(-11)), (Element::Bfloat16, 2f64.powi(-8))] {
-        // Mean and deviation are rounded each; noise is at most five deviations, which are a tenth of the mean.
+        // Mean and standard deviation are rounded each; noise is at most five deviations, which are a tenth of the mean.
         let apart = ((latents(dtype) - &exact).abs() / exact.abs().clamp_min(0.02)).max().double_value(&[]);
         assert!(apart > 0.0 && apart < 3.0 * unit, "{dtype:?}: {apart}");
     }
@@ -405,7 +411,7 @@ fn flips_are_independent_or_joint_half_of_the_time() {
             winners.iter().zip(losers).filter(|&(&winner, &loser)| (winner, loser) == wanted).count()
         })
     };
-    // 100 expected with a deviation of 9, and 200 with one of 10
+    // 100 expected with a std of 9, and 200 with one of 10
     assert!(counts(false).iter().all(|n| (60..140).contains(n)), "{:?}", counts(false));
     let [down, one, other, up] = counts(true);
     assert!(one == 0 && other == 0 && (150..250).contains(&down) && (150..250).contains(&up));
@@ -438,8 +444,9 @@ fn random_crops_are_drawn_per_use_and_shared_where_that_is_asked_for() {
         time_ids: Some(TimeIds::Real),
         batch_size: 8,
         n_workers: 1,
+        trains_text: false,
     };
-    let pairs = LivePairs::new(&source, Plain::default(), text(true), false, settings);
+    let pairs = LivePairs::new(&source, Plain::default(), text(true), settings);
     let uses = uses((0..100).map(|draw| (0, draw)));
     for joint in [false, true] {
         let batch = batch(&pairs, &uses, joint);
@@ -463,8 +470,8 @@ fn random_crops_are_drawn_per_use_and_shared_where_that_is_asked_for() {
     }
 }
 
-/// Sizes that SDXL is told for a tall winner and a wide loser, kept caption and dropped caption.
-fn told(time_ids: TimeIds) -> Vec<Vec<f32>> {
+/// Micro-conditioning of SDXL for a tall winner and a wide loser, kept caption and dropped caption.
+fn micro_conditioning(time_ids: TimeIds) -> Vec<Vec<f32>> {
     let ranking = Ranking { winner: 0, loser: 1, caption: "a fox".into() };
     let source = InMemoryPairs::new(vec![image(20, 48, 9), image(64, 32, 9)], vec![ranking]).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -478,10 +485,10 @@ fn told(time_ids: TimeIds) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn winner_and_loser_are_told_the_winners_size_and_crop() {
+fn winner_and_loser_are_conditioned_on_the_winners_size_and_crop() {
     // 20 x 48 becomes 16 x 38, of which 11 rows go at the top.
-    assert_eq!(told(TimeIds::Real), vec![[48.0, 20.0, 11.0, 0.0, 16.0, 16.0]; 4]);
-    assert_eq!(told(TimeIds::Constant), vec![[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]; 4]);
+    assert_eq!(micro_conditioning(TimeIds::Real), vec![[48.0, 20.0, 11.0, 0.0, 16.0, 16.0]; 4]);
+    assert_eq!(micro_conditioning(TimeIds::Constant), vec![[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]; 4]);
 }
 
 #[test]

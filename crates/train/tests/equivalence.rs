@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::f64::consts::LN_2;
 
 use common::{
-    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learned, learned_dora, making,
-    method, pairs, schedule, take_gradients, uses,
+    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learned, learned_dora, method,
+    options, pairs, schedule, take_gradients, uses,
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_torch::Precision;
@@ -98,7 +98,7 @@ fn methods_that_do_not_compare_never_ask_for_a_reference() {
         let (pairing, objective) = (Pairing::adapted(Precision::F32), method(name));
         let engine = engine(&pairing.policy.unet, &Reference::None, &objective, &schedule);
         let batch = batch(&pairs, &uses(&[0, 1], 0), &objective);
-        assert_eq!(batch.latents.size()[0], 2 * batch.sides() as i64);
+        assert_eq!(batch.latents.size()[0], 2 * batch.n_sides() as i64);
         let records = engine.accumulate(&batch, 2);
         assert!(records.iter().all(|r| r.reference.is_none() && r.is_finite()));
         let gradients = take_gradients(&pairing.policy.trainable);
@@ -203,10 +203,10 @@ fn winner_and_loser_share_noise_timestep_and_caption_and_so_do_policy_and_refere
 }
 
 #[test]
-fn dropped_captions_are_dropped_from_both_halves() {
+fn dropped_captions_are_dropped_from_both_sides() {
     let pairs = pairs();
     let uses: Vec<Use> = (0..3).map(|index| Use { index, draw: 0, drop_caption: index != 1 }).collect();
-    let hidden = pairs.made(&uses, &making(true)).conditioning.hidden;
+    let hidden = pairs.batch_of(&uses, &options(true)).conditioning.hidden;
     let side = Tensor::stack(
         &[pairs.empty.hidden.get(0), pairs.captions.hidden.get(1), pairs.empty.hidden.get(0)],
         0,

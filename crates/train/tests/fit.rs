@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Pairing, assert_identical, batch, making, method, pairs, plan, train, uses, weights};
+use common::{Pairing, assert_identical, batch, method, options, pairs, plan, train, uses, weights};
 use tastemaker_data::order::pairs_of_step;
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::nn::Trainable;
@@ -13,10 +13,10 @@ use tastemaker_run::{Event, Probe, Step};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{EncodedPairs, Order, feed};
-use tastemaker_train::distributed::Processes;
+use tastemaker_train::distributed::ProcessGroup;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::state::State;
-use tastemaker_train::train_loop::{Fit, fit};
+use tastemaker_train::train_loop::TrainLoop;
 use tch::Tensor;
 
 const METHODS: [&str; 4] = ["diffusion-dpo", "ddim-inpo", "mapo", "sft"];
@@ -32,7 +32,7 @@ fn probes(events: &[Event]) -> Vec<Probe> {
     events.iter().filter_map(probe).collect()
 }
 
-/// Steps without the one figure that depends on the clock.
+/// Steps without the one metric that depends on the clock.
 fn timeless(events: &[Event]) -> Vec<Step> {
     steps(events).into_iter().map(|step| Step { pairs_per_second: 0.0, ..step }).collect()
 }
@@ -79,7 +79,7 @@ fn another_seed_is_another_run() {
 }
 
 #[test]
-fn training_moves_what_learns_and_nothing_else() {
+fn training_moves_what_is_trainable_and_nothing_else() {
     let pairs = pairs();
     for pairing in [Pairing::full(Precision::F32), Pairing::adapted(Precision::F32)] {
         let objective = method("diffusion-dpo");
@@ -163,18 +163,25 @@ fn a_gradient_that_is_not_finite_stops_the_run_and_names_all_pairs_of_the_step()
     let start = weights(trainable);
     let plan = plan("sft", 1, "train_batch_size = 2\n");
     let order = Order::new(&plan, vec![0, 1], vec![], false);
-    let task =
-        Fit { engine, trainable, order: &order, held_out: &[], bank: None, ranks: Processes::default() };
+    let task = TrainLoop {
+        plan: &plan,
+        engine,
+        trainable,
+        order: &order,
+        held_out: &[],
+        precomputed: None,
+        ranks: ProcessGroup::default(),
+    };
     let mut state = State::new(trainable, 0, vec![true; trainable.len()], &plan);
-    let mut fed = feed(&pairs, order.clone(), making(false));
-    let result = fit(&task, &plan, &mut state, &mut fed, &mut |_: &Event| Ok(()));
+    let mut batches = feed(&pairs, order.clone(), options(false));
+    let result = task.run(&mut state, &mut batches, &mut |_: &Event| Ok(()));
     let Err(TrainError::NonFinite { step: 0, pairs: named }) = result else { panic!("the run goes on") };
     assert_eq!(named.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([100, 101]));
     assert_identical(&weights(trainable), &start);
 }
 
 #[test]
-fn probes_start_even_and_come_at_both_ends() {
+fn validation_starts_even_and_comes_at_both_ends() {
     let pairs = pairs();
     let plan = plan("diffusion-dpo", 3, "[validation]\nvalidation_steps = 2\nvalidation_pairs = 2\n");
     let (result, events) = train(&Pairing::adapted(Precision::F32), &pairs, &plan, &[0, 1, 2], &[3, 4, 5]);
@@ -189,7 +196,7 @@ fn probes_start_even_and_come_at_both_ends() {
 }
 
 #[test]
-fn probes_do_not_change_the_run() {
+fn validation_does_not_change_the_run() {
     let pairs = pairs();
     let run = |more: &str| {
         let pairing = Pairing::adapted(Precision::F32);
@@ -200,7 +207,7 @@ fn probes_do_not_change_the_run() {
 }
 
 #[test]
-fn without_held_out_pairs_there_are_no_probes() {
+fn without_held_out_pairs_there_is_no_validation() {
     let plan = plan("sft", 1, "[validation]\nvalidation_steps = 1\n");
     let (result, events) = train(&Pairing::full(Precision::F32), &pairs(), &plan, &[0, 1], &[]);
     result.unwrap();

@@ -16,7 +16,7 @@ use tastemaker_math::objectives::Label;
 use tastemaker_run::{Event, Probe, Step};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
-use tastemaker_train::reference::{Bank, BankKey};
+use tastemaker_train::reference::{PrecomputedKey, PrecomputedReference};
 use tastemaker_train::session::{self, Options};
 
 const ALL: [usize; 6] = [0, 1, 2, 3, 4, 5];
@@ -31,7 +31,7 @@ fn alternating(index: usize) -> Label {
     if index.is_multiple_of(2) { Label::Liked } else { Label::Disliked }
 }
 
-/// Runs `kto` over all six, looking at them at fixed draws as well.
+/// Runs `kto` over all six, validating on them as well.
 fn run(n_steps: u64, more: &str, labels: &HashMap<u64, Label>) -> (Vec<Step>, Vec<Probe>) {
     let plan = plan("kto", n_steps, &format!("{BATCHES}{more}"));
     let pairing = Pairing::adapted(Precision::F32);
@@ -40,15 +40,15 @@ fn run(n_steps: u64, more: &str, labels: &HashMap<u64, Label>) -> (Vec<Step>, Ve
     let steps =
         events.iter().filter_map(|e| if let Event::Step(step) = e { Some(step.clone()) } else { None });
     let probes =
-        events.iter().filter_map(|e| if let Event::Probe(look) = e { Some(look.clone()) } else { None });
+        events.iter().filter_map(|e| if let Event::Probe(probe) = e { Some(probe.clone()) } else { None });
     (steps.collect(), probes.collect())
 }
 
-const LOOKS: &str = "[validation]\nvalidation_steps = 100\n";
+const VALIDATION: &str = "[validation]\nvalidation_steps = 100\n";
 
 #[test]
 fn liked_images_become_more_likely_and_disliked_ones_less() {
-    let (steps, probes) = run(16, LOOKS, &labels(alternating));
+    let (steps, probes) = run(16, VALIDATION, &labels(alternating));
     let first = &steps[0];
     assert_eq!((first.loss, first.logit_mean), (0.5, Some(0.0)));
     assert_eq!((first.implicit_accuracy, first.margin), (Some(0.5), Some(0.0)));
@@ -66,7 +66,7 @@ fn liked_images_become_more_likely_and_disliked_ones_less() {
 #[test]
 fn sets_of_one_label_are_learned_from() {
     for (label, wanted) in [(Label::Liked, -1.0), (Label::Disliked, 1.0)] {
-        let (steps, probes) = run(12, LOOKS, &labels(|_| label));
+        let (steps, probes) = run(12, VALIDATION, &labels(|_| label));
         assert_eq!(steps[0].loss, 0.5);
         let (before, after) = (&probes[0], &probes[1]);
         let drift = after.winner_error - before.winner_error;
@@ -93,11 +93,11 @@ fn micro_batches_do_not_matter() {
 }
 
 #[test]
-fn a_bank_of_single_images_makes_the_same_run() {
+fn a_precomputed_reference_of_single_images_makes_the_same_run() {
     let (labels, folder) = (labels(alternating), tempfile::tempdir().unwrap());
     let text = String::new;
-    let key = BankKey {
-        format: BankKey::FORMAT,
+    let key = PrecomputedKey {
+        format: PrecomputedKey::FORMAT,
         reference: text(),
         text: text(),
         latents: text(),
@@ -105,14 +105,14 @@ fn a_bank_of_single_images_makes_the_same_run() {
         positions: text(),
         draws: Value::Null,
     };
-    let bank = Bank::open(folder.path(), &key, 6).unwrap();
+    let precomputed = PrecomputedReference::open(folder.path(), &key, 6).unwrap();
     let plan = plan("kto", 3, BATCHES);
-    let run = |bank: Option<&Bank>| {
+    let run = |precomputed: Option<&PrecomputedReference>| {
         let pairing = Pairing::adapted(Precision::F32);
-        train_labeled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], bank).0.unwrap();
+        train_labeled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], precomputed).0.unwrap();
         weights(&pairing.policy.trainable)
     };
-    assert_identical(&run(Some(&bank)), &run(None));
+    assert_identical(&run(Some(&precomputed)), &run(None));
 }
 
 /// Pairs over one image, said to be single images.

@@ -19,12 +19,12 @@ use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, golden_di
 use tastemaker_torch::{Precision, tensors};
 use tastemaker_train::data::Batch;
 use tastemaker_train::reference::Reference;
-use tastemaker_train::step::{Draws, Engine, Noise, PairRecord, Share};
+use tastemaker_train::step::{Draws, Engine, Noise, PairRecord, StepContext};
 use tch::{Kind, Tensor};
 
 const N_PAIRS: usize = 4;
 
-/// What all methods are given: the pairs, and what was drawn for them.
+/// What all methods are given: the pairs, and the draws for them.
 struct Given {
     tensors: BTreeMap<String, Tensor>,
 }
@@ -63,7 +63,7 @@ fn step(name: &str, settings: Value, golden: &Golden, policy: &Network) -> Vec<P
     step_after(0.0, name, settings, golden, policy)
 }
 
-/// The same behind a step with this mean gain.
+/// The same after a step with this mean gain.
 fn step_after(
     mean_gain: f64,
     name: &str,
@@ -85,15 +85,15 @@ fn step_after(
         inversion => inversion,
     };
     let draws = Draws { timesteps: given.timesteps(), noise };
-    engine.accumulate_as(&batch, &draws, &Share { mean_gain, ..Share::of(N_PAIRS) })
+    engine.accumulate_with(&batch, &draws, &StepContext { mean_gain, ..StepContext::of(N_PAIRS) })
 }
 
 #[track_caller]
-fn assert_figures(golden: &Golden, side: &str, records: &[PairRecord]) {
-    let figure = |name: &str, tolerance: &str, of: &dyn Fn(&PairRecord) -> Option<f64>| {
+fn assert_metrics(golden: &Golden, side: &str, records: &[PairRecord]) {
+    let metric = |name: &str, tolerance: &str, of: &dyn Fn(&PairRecord) -> Option<f64>| {
         if let Some(wanted) = golden.get(&format!("{side}{name}")) {
             let found: Vec<f64> = records.iter().map(|r| of(r).unwrap()).collect();
-            // Of a method of single images a figure is recorded for each; a pair's is their mean.
+            // Of a method of single images a metric is recorded for each; a pair's is their mean.
             let wanted = match wanted.size1().unwrap() == 2 * found.len() as i64 {
                 true => wanted.reshape([2, -1]).mean_dim(0, false, Kind::Double),
                 false => wanted,
@@ -106,12 +106,12 @@ fn assert_figures(golden: &Golden, side: &str, records: &[PairRecord]) {
             );
         }
     };
-    figure("policy_error_winner", "output", &|r| Some(r.winner_error));
-    figure("policy_error_loser", "output", &|r| r.loser_error);
-    figure("reference_error_winner", "output", &|r| Some(r.reference?.0));
-    figure("reference_error_loser", "output", &|r| Some(r.reference?.1));
-    figure("logit", "loss", &|r| r.outcome.logit);
-    figure("losses", "loss", &|r| Some(r.outcome.loss));
+    metric("policy_error_winner", "output", &|r| Some(r.winner_error));
+    metric("policy_error_loser", "output", &|r| r.loser_error);
+    metric("reference_error_winner", "output", &|r| Some(r.reference?.0));
+    metric("reference_error_loser", "output", &|r| Some(r.reference?.1));
+    metric("logit", "loss", &|r| r.outcome.logit);
+    metric("losses", "loss", &|r| Some(r.outcome.loss));
     let mean = records.iter().map(|r| r.outcome.loss).sum::<f64>() / records.len() as f64;
     let wanted = golden.tensor(&format!("{side}loss")).to_kind(Kind::Double);
     assert_close(&Tensor::from(mean), &wanted, golden.tolerance("loss"), "mean loss");
@@ -120,7 +120,7 @@ fn assert_figures(golden: &Golden, side: &str, records: &[PairRecord]) {
 fn assert_step(name: &str, settings: Value) {
     let (golden, policy) = (Golden::load("losses", name), policy());
     let records = step(name, settings, &golden, &policy);
-    assert_figures(&golden, "", &records);
+    assert_metrics(&golden, "", &records);
     assert_gradients(&take_gradients(&policy.trainable), &golden, golden.tolerance("gradient"));
 }
 
@@ -133,7 +133,7 @@ fn diffusion_dpo_equals_the_recording() {
 fn the_safeguard_equals_the_recording() {
     let (golden, policy) = (Golden::load("losses", "diffusion-dpo-safeguard"), policy());
     let records = step("diffusion-dpo", json!({"safeguard_mu": 0.6}), &golden, &policy);
-    assert_figures(&golden, "", &records);
+    assert_metrics(&golden, "", &records);
     assert_gradients(&take_gradients(&policy.trainable), &golden, golden.tolerance("gradient"));
 }
 
@@ -142,10 +142,10 @@ fn kto_equals_the_recording_with_both_reference_points() {
     let (golden, network) = (Golden::load("losses", "kto"), policy());
     let settings = json!({"lambda_disliked": 0.5});
     let records = step_after(0.002, "kto", settings, &golden, &network);
-    assert_figures(&golden, "", &records);
+    assert_metrics(&golden, "", &records);
     assert_gradients(&take_gradients(&network.trainable), &golden, golden.tolerance("gradient"));
     let settings = json!({"lambda_disliked": 0.5, "reference_point": "batch"});
-    assert_figures(&golden, "by_batch.", &step("kto", settings, &golden, &policy()));
+    assert_metrics(&golden, "by_batch.", &step("kto", settings, &golden, &policy()));
 }
 
 #[test]
@@ -165,8 +165,8 @@ fn kto_on_the_same_images_one_by_one_equals_the_recording() {
     };
     let engine = common::engine(&network.unet, &reference, &objective, &schedule);
     let engine = Engine { labels: Some(&labels), ..engine };
-    let share = Share { mean_gain: 0.002, ..Share::of(2 * N_PAIRS) };
-    let records = engine.accumulate_as(&batch, &draws, &share);
+    let context = StepContext { mean_gain: 0.002, ..StepContext::of(2 * N_PAIRS) };
+    let records = engine.accumulate_with(&batch, &draws, &context);
     for (name, tolerance, figure) in [
         ("logit", "loss", &(|r: &PairRecord| r.outcome.logit.unwrap()) as &dyn Fn(&PairRecord) -> f64),
         ("losses", "loss", &|r| r.outcome.loss),
@@ -191,7 +191,7 @@ fn ddim_inpo_equals_the_recording() {
 fn ddim_inpo_inverts_with_the_reference_if_told_so() {
     let golden = Golden::load("losses", "ddim-inpo");
     let records = step("ddim-inpo", json!({"eta": 0.0, "model": "reference"}), &golden, &policy());
-    assert_figures(&golden, "by_reference.", &records);
+    assert_metrics(&golden, "by_reference.", &records);
 }
 
 #[test]

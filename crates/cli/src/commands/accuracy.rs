@@ -9,11 +9,13 @@ use tastemaker_data::set::PairSet;
 use tastemaker_data::{PairSource, exclusions};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::{MixedPrecision, Plan, Recipe, resolve};
+use tastemaker_run::MixedPrecision;
 use tastemaker_store::checksum::hex;
 use tastemaker_store::json;
+use tastemaker_train::data::{EncodeSettings, precision_of};
+use tastemaker_train::validation::Measurements;
 use tastemaker_train::validation::accuracy::{
-    Accuracy, Draws, Looks, Share, accuracy as accuracy_of, ask, check_comparable,
+    Accuracy, Draws, Preferred, accuracy as accuracy_of, check_comparable, measure_model,
 };
 
 use crate::allocator;
@@ -55,13 +57,13 @@ pub struct AccuracyArgs {
     /// Rows to skip, as `tastemaker data check --fix` lists them
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
-    /// Looks at each pair, each at its own noise and timestep, spread evenly over the schedule
+    /// Draws of noise and timestep for each pair, spread evenly over the schedule
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     draws: u64,
     /// Seed of timesteps and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Side of the square that images are cut to, in pixels [default: that of the model]
+    /// Side of the square that images are cropped to, in pixels [default: that of the model]
     #[arg(long, value_name = "PIXELS")]
     resolution: Option<u32>,
     /// Pairs per forward pass
@@ -96,16 +98,16 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
     }
     let lora = args.lora.as_deref().map(locate_lora).transpose()?;
     let lora = lora.map(|path| LoraFile::read_for(path, &model)).transpose()?;
-    let plan = plan(args, &model)?;
+    let encode = encode_settings(args, &model)?;
     allocator::suit(&model)?;
 
     // One after the other, so that only one network is in memory.
-    let policy = looks(args, &plan, (&model, lora), &set)?;
+    let policy = measured(args, &encode, &model, lora, &set)?;
     let before =
-        reference.as_ref().map(|reference| looks(args, &plan, (reference, None), &set)).transpose()?;
+        reference.as_ref().map(|reference| measured(args, &encode, reference, None, &set)).transpose()?;
     let n_timesteps = model.schedule()?.schedule.len();
     let found = accuracy_of(&policy, before.as_ref(), n_timesteps, args.beta)
-        .ok_or_else(|| UsageError("not one pair could be looked at".into()))?;
+        .ok_or_else(|| UsageError("not one pair could be measured".into()))?;
     print(args, &found, n_timesteps);
     if let Some(out) = &args.out {
         json::write(out, &about(args, &set, &found))?;
@@ -139,40 +141,37 @@ fn open(args: &AccuracyArgs) -> Result<PairSet> {
     Ok(set)
 }
 
-/// The pairs and draws as a run's plan has them; nothing is trained by it.
-fn plan(args: &AccuracyArgs, model: &Model) -> Result<Plan> {
+fn encode_settings(args: &AccuracyArgs, model: &Model) -> Result<EncodeSettings> {
     let own = || -> Result<u32> {
         let side = model.unet_config()?.sample_size * model.vae_config()?.downsampling();
         Ok(u32::try_from(side)?)
     };
-    let mut recipe = Recipe { output_dir: Some("accuracy".into()), ..Recipe::default() };
-    recipe.model.pretrained_model_name_or_path = Some(args.model.clone());
-    recipe.data.train_data_dir = Some(args.pairs.clone());
-    recipe.data.resolution = Some(args.resolution.map_or_else(own, Ok)?);
-    recipe.data.no_hflip = Some(true);
-    recipe.method.name = Some("sft".to_owned());
-    recipe.train.max_train_steps = Some(1);
-    recipe.train.seed = Some(args.seed);
-    recipe.train.mixed_precision = Some(args.mixed_precision);
-    let mut plan = resolve(recipe, Recipe::default())?;
-    plan.cache_root = pair_caches();
-    Ok(plan)
+    let resolution = args.resolution.map_or_else(own, Ok)?;
+    if resolution == 0 || !resolution.is_multiple_of(8) {
+        return Err(
+            UsageError(format!("--resolution is {resolution}; wanted a multiple of 8 above 0")).into()
+        );
+    }
+    let cache_root = pair_caches().unwrap_or_else(|| "accuracy-cache".into());
+    let precision = precision_of(args.mixed_precision);
+    Ok(EncodeSettings { precision, ..EncodeSettings::square(resolution, cache_root, args.device.open()?) })
 }
 
-fn looks(
+fn measured(
     args: &AccuracyArgs,
-    plan: &Plan,
-    model: (&Model, Option<LoraFile>),
+    encode: &EncodeSettings,
+    model: &Model,
+    lora: Option<LoraFile>,
     set: &PairSet,
-) -> Result<Looks> {
-    let draws = Draws { per_pair: args.draws, batch_size: args.batch_size as usize };
+) -> Result<Measurements> {
+    let draws = Draws { per_pair: args.draws, batch_size: args.batch_size as usize, seed: args.seed };
     let mut encoding = Progress::new(0);
-    let mut progress = Work::new("looking", "times");
-    let found = ask(
-        plan,
+    let mut progress = Work::new("measuring", "times");
+    let found = measure_model(
         model,
-        args.device.open()?,
+        lora,
         set,
+        encode,
         draws,
         &mut |event| {
             encoding.on_event(event);
@@ -187,16 +186,16 @@ fn looks(
 
 fn print(args: &AccuracyArgs, found: &Accuracy, n_timesteps: usize) {
     println!(
-        "prefers {} of {} pairs, {} looks each, seed {}",
+        "prefers {} of {} pairs, {} draws each, seed {}",
         in_words(&found.whole),
         found.whole.count.n(),
         args.draws,
         args.seed
     );
-    for (quarter, share) in found.by_quarter.iter().enumerate() {
+    for (quarter, preferred) in found.by_quarter.iter().enumerate() {
         let (from, to) = (quarter * n_timesteps / 4, (quarter + 1) * n_timesteps / 4 - 1);
-        if let Some(share) = share {
-            println!("  timesteps {from}-{to}: {} of {} pairs", in_words(share), share.count.n());
+        if let Some(preferred) = preferred {
+            println!("  timesteps {from}-{to}: {} of {} pairs", in_words(preferred), preferred.count.n());
         }
     }
     println!("mean margin {:+.3e}", found.margin);
@@ -205,17 +204,15 @@ fn print(args: &AccuracyArgs, found: &Accuracy, n_timesteps: usize) {
     }
 }
 
-fn in_words(share: &Share) -> String {
+fn in_words(Preferred { count, interval }: &Preferred) -> String {
     let [estimate, low, high] =
-        [share.interval.estimate, share.interval.low, share.interval.high].map(|share| 100.0 * share);
-    let ties = share.count.ties;
-    let ties = if ties > 0 { format!(", {ties} ties at one half") } else { String::new() };
+        [interval.estimate, interval.low, interval.high].map(|fraction| 100.0 * fraction);
+    let ties = if count.ties > 0 { format!(", {} ties at one half", count.ties) } else { String::new() };
     format!("the winner in {estimate:.1}% ({low:.1}-{high:.1}{ties})")
 }
 
 fn about(args: &AccuracyArgs, set: &PairSet, found: &Accuracy) -> Value {
-    let share = |share: &Share| {
-        let Share { count, interval } = share;
+    let preferred = |Preferred { count, interval }: &Preferred| {
         json!({
             "share": interval.estimate, "low": interval.low, "high": interval.high,
             "wins": count.wins, "ties": count.ties, "losses": count.losses,
@@ -233,8 +230,8 @@ fn about(args: &AccuracyArgs, set: &PairSet, found: &Accuracy) -> Value {
         "n_pairs": found.whole.count.n(),
         "draws": args.draws,
         "seed": args.seed,
-        "accuracy": share(&found.whole),
-        "by_quarter": found.by_quarter.iter().map(|quarter| quarter.as_ref().map(share)).collect::<Vec<_>>(),
+        "accuracy": preferred(&found.whole),
+        "by_quarter": found.by_quarter.iter().map(|quarter| quarter.as_ref().map(preferred)).collect::<Vec<_>>(),
         "margin": found.margin,
         "beta": args.beta,
         "log_loss": found.log_loss,

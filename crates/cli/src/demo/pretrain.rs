@@ -21,8 +21,7 @@ use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_models::vae::{Vae, VaeConfig};
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
-use tastemaker_train::data::{Augmentation, Use};
-use tastemaker_train::data::{EncodedPair, EncodedPairs, Making};
+use tastemaker_train::data::{Augmentation, BatchOptions, EncodedPair, EncodedPairs, Use};
 use tastemaker_train::pretrain::{LoopSettings, Progress, contrastive_loss, run, vae_loss};
 use tastemaker_train::reference::Reference;
 use tastemaker_train::step::{Engine, Timesteps};
@@ -320,7 +319,7 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
         seed: args.seed,
     };
     let augmentation = Augmentation { seed: args.seed, joint: false };
-    let making = Making { augmentation, with_losers: false, device: Device::Cpu };
+    let making = BatchOptions { augmentation, with_losers: false, device: Device::Cpu };
     let backward = |step: u64| {
         let uses: Vec<Use> = rows(args.seed, step, args.batch_size(), encoded.pairs.len())
             .into_iter()
@@ -331,7 +330,7 @@ fn base(args: &PretrainArgs, art: &Art) -> Result<()> {
                 Use { index: row as usize, draw, drop_caption }
             })
             .collect();
-        let records = engine.accumulate(&encoded.made(&uses, &making), uses.len());
+        let records = engine.accumulate(&encoded.batch_of(&uses, &making), uses.len());
         records.iter().map(|record| record.outcome.loss).sum::<f64>() / records.len() as f64
     };
     let averaged = run(&trainable, &args.settings("base")?, backward, narrate("base"))?;

@@ -1,7 +1,7 @@
-//! Checkpoints: folders `checkpoint-N` with everything a run needs to go on behind step N as if it had never stopped.
+//! Checkpoints: folders `checkpoint-N` with everything a run needs to resume from step N as if it had never stopped.
 //!
-//! A folder holds `state.safetensors` (masters, optimizer, averages; `state-N.safetensors` what rank N owns of a state that is dealt
-//! out), `checkpoint.json` (of which run, and the state's hash) and,
+//! A folder holds `state.safetensors` (masters, optimizer, averages; `state-N.safetensors` what rank N owns of a sharded
+//! state), `checkpoint.json` (of which run, and the state's hash) and,
 //! for an adapter, the files that other programs load. It is written under another name, synced and renamed, so it is there
 //! whole or not at all. Nothing in it is ever executed.
 
@@ -22,16 +22,16 @@ use tastemaker_torch::tensors::{self, Named, OneByOne};
 use tch::Tensor;
 
 use crate::TrainError;
-use crate::distributed::Processes;
+use crate::distributed::ProcessGroup;
 
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = ".tmp-checkpoint-";
-const FACTS: &str = "checkpoint.json";
+const MANIFEST: &str = "checkpoint.json";
 
 /// What a checkpoint is of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Facts {
+pub struct Manifest {
     /// Version of this structure on disk.
     pub format: u32,
     /// Version of the program.
@@ -57,7 +57,7 @@ pub struct Identity {
     pub unet: String,
 }
 
-/// Where to go on from.
+/// What to resume from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
     /// The newest checkpoint of the output folder; from the start if there is none.
@@ -66,7 +66,7 @@ pub enum Resume {
     From(PathBuf),
 }
 
-impl Facts {
+impl Manifest {
     /// Version on disk that this code writes and reads.
     pub const FORMAT: u32 = 1;
 }
@@ -77,7 +77,7 @@ pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut found: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| {
             let step = entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
-            entry.path().join(FACTS).is_file().then(|| (step, entry.path()))
+            entry.path().join(MANIFEST).is_file().then(|| (step, entry.path()))
         })
         .collect();
     found.sort_unstable();
@@ -95,7 +95,7 @@ pub fn write(
     plan: &Plan,
     identity: &Identity,
     (step, state): (u64, Option<&Named>),
-    ranks: Processes<'_>,
+    ranks: ProcessGroup<'_>,
     keep: u32,
     beside: impl FnOnce(&Path) -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
@@ -122,31 +122,31 @@ pub fn write(
         let older = all.iter().filter(|(found, _)| *found <= step).rev().skip(keep as usize);
         older.into_iter().try_for_each(|(_, path)| remove(path))?;
     }
-    ranks.wait()?;
+    ranks.barrier()?;
     Ok(path)
 }
 
 /// Makes the folder and has every process write its part of the state.
-fn parts(folder: &Path, state: Option<&Named>, ranks: Processes<'_>) -> Result<(), TrainError> {
+fn parts(folder: &Path, state: Option<&Named>, ranks: ProcessGroup<'_>) -> Result<(), TrainError> {
     if ranks.is_first() {
         remove(folder)?;
         fs::create_dir(folder).map_err(|error| failed(StoreError::io("create", folder, error)))?;
     }
-    ranks.wait()?;
+    ranks.barrier()?;
     if let Some(state) = state {
-        let name = match ranks.share().0 {
+        let name = match ranks.rank().rank {
             0 => "state.safetensors".to_owned(),
             rank => format!("state-{rank}.safetensors"),
         };
         tensors::write(&folder.join(name), state, &BTreeMap::new())?;
     }
-    ranks.wait()
+    ranks.barrier()
 }
 
 /// Writes down what the folder is of, and the hashes of its state.
 fn finish(folder: &Path, plan: &Plan, identity: &Identity, step: u64) -> Result<(), TrainError> {
     let plan = serde_json::to_value(plan)
-        .map_err(|source| failed(StoreError::Json { path: folder.join(FACTS), source }))?;
+        .map_err(|source| failed(StoreError::Json { path: folder.join(MANIFEST), source }))?;
     let mut sha256 = BTreeMap::new();
     let entries = fs::read_dir(folder).map_err(|error| failed(StoreError::io("read", folder, error)))?;
     for entry in entries.flatten() {
@@ -155,8 +155,8 @@ fn finish(folder: &Path, plan: &Plan, identity: &Identity, step: u64) -> Result<
             sha256.insert(name, sha256_file(entry.path()).map_err(failed)?);
         }
     }
-    let facts = Facts {
-        format: Facts::FORMAT,
+    let manifest = Manifest {
+        format: Manifest::FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         step,
         plan,
@@ -164,7 +164,7 @@ fn finish(folder: &Path, plan: &Plan, identity: &Identity, step: u64) -> Result<
         unet: identity.unet.clone(),
         sha256,
     };
-    json::write(folder.join(FACTS), &facts).map_err(failed)
+    json::write(folder.join(MANIFEST), &manifest).map_err(failed)
 }
 
 /// Removes a folder so that it is never seen in part: it loses its name first.
@@ -182,34 +182,34 @@ fn remove(folder: &Path) -> Result<(), TrainError> {
     }
 }
 
-/// The checkpoint to go on from, if there is one.
+/// The checkpoint to resume from, if there is one.
 ///
 /// # Errors
 /// [`TrainError::NoCheckpoint`] for a path that is none.
 pub fn find(output_dir: &Path, resume: &Resume) -> Result<Option<PathBuf>, TrainError> {
     match resume {
         Resume::Latest => Ok(list(output_dir).pop().map(|(_, path)| path)),
-        Resume::From(path) if path.join(FACTS).is_file() => Ok(Some(path.clone())),
+        Resume::From(path) if path.join(MANIFEST).is_file() => Ok(Some(path.clone())),
         Resume::From(path) => Err(TrainError::NoCheckpoint { path: path.clone() }),
     }
 }
 
-/// Reads a checkpoint and holds it against the run that wants to go on from it.
+/// Reads a checkpoint and holds it against the run that wants to resume from it.
 ///
 /// # Errors
 /// [`TrainError::OtherCheckpoint`] with all that differs; [`TrainError::DamagedCheckpoint`].
 pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, TrainError> {
     let damaged = |found: String| TrainError::DamagedCheckpoint { path: path.to_owned(), found };
-    let facts: Value = json::read(path.join(FACTS)).map_err(|error| damaged(error.to_string()))?;
-    let format = facts.get("format").cloned().unwrap_or_default();
-    if format != Facts::FORMAT {
-        return Err(damaged(format!("format {format}, wanted {}", Facts::FORMAT)));
+    let manifest: Value = json::read(path.join(MANIFEST)).map_err(|error| damaged(error.to_string()))?;
+    let format = manifest.get("format").cloned().unwrap_or_default();
+    if format != Manifest::FORMAT {
+        return Err(damaged(format!("format {format}, wanted {}", Manifest::FORMAT)));
     }
-    let facts: Facts = serde_json::from_value(facts).map_err(|error| damaged(error.to_string()))?;
+    let manifest: Manifest = serde_json::from_value(manifest).map_err(|error| damaged(error.to_string()))?;
     let here = serde_json::to_value(plan).map_err(|error| damaged(error.to_string()))?;
-    let mut differences = changes(&facts.plan, &here);
+    let mut differences = changes(&manifest.plan, &here);
     for (what, there, here) in
-        [("the pairs", &facts.pairs, &identity.pairs), ("the network", &facts.unet, &identity.unet)]
+        [("the pairs", &manifest.pairs, &identity.pairs), ("the network", &manifest.unet, &identity.unet)]
     {
         if there != here {
             differences.push(format!("{what} changed since"));
@@ -227,7 +227,7 @@ pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, Trai
         }
         OneByOne::open(&state).map_err(|error| damaged(error.to_string()))
     };
-    Ok(Saved(facts.sha256.iter().map(open).collect::<Result<_, _>>()?))
+    Ok(Saved(manifest.sha256.iter().map(open).collect::<Result<_, _>>()?))
 }
 
 /// The state in a checkpoint, whoever wrote which part.

@@ -7,7 +7,9 @@ use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
 use tch::{Device, Kind, Tensor};
 
-/// One use of one pair: which, and for the how-manieth time.
+use super::BatchOptions;
+
+/// One use of one pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Use {
     /// Index of the pair in its source.
@@ -18,7 +20,7 @@ pub struct Use {
     pub drop_caption: bool,
 }
 
-/// How the images of a pair are augmented.
+/// Random flips and crops of the images of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Augmentation {
     /// Seed of every draw.
@@ -35,14 +37,14 @@ impl Augmentation {
     }
 }
 
-/// A micro-batch on the device: n pairs, or n winners where the objective does not look at losers.
+/// A micro-batch on the device: n pairs, or n winners where the objective has no use for losers.
 #[derive(Debug)]
 pub struct Batch {
     /// Winners, then losers, `[2n, c, h, w]` (or `[n, ..]`).
     pub latents: Tensor,
     /// Conditioning of each row of `latents`.
     pub conditioning: Conditioning,
-    /// Token ids of each pair's caption, where text encoders learn.
+    /// Token ids of each pair's caption, where text encoders are trained.
     pub tokens: Option<Tokens>,
     /// Identity and repetition of each pair.
     pub keys: Vec<(u64, u64)>,
@@ -52,12 +54,12 @@ pub struct Batch {
 
 /// What a micro-batch is made of, before latents are drawn from the posteriors.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct BatchParts {
     /// Posteriors of winners, then losers, on the host.
     pub images: Posterior,
     /// Conditioning of each pair.
     pub conditioning: Conditioning,
-    /// Token ids of each pair's caption, where text encoders learn.
+    /// Token ids of each pair's caption, where text encoders are trained.
     pub tokens: Option<Tokens>,
     /// Identity and repetition of each pair.
     pub keys: Vec<(u64, u64)>,
@@ -65,12 +67,13 @@ pub(crate) struct Parts {
 
 impl Batch {
     /// Latents are drawn from the posteriors, for winner and loser independently.
-    pub(crate) fn new(parts: Parts, seed: u64, with_losers: bool, device: Device) -> Self {
-        let Parts { images: Posterior { mean, std }, conditioning, tokens, keys } = parts;
-        let sides = if with_losers { 2 } else { 1 };
-        let noise = gaussian(&row_keys(&keys, sides, seed, Stream::PosteriorNoise), &mean.size()[1..]);
+    pub(crate) fn new(parts: BatchParts, options: &BatchOptions) -> Self {
+        let BatchParts { images: Posterior { mean, std }, conditioning, tokens, keys } = parts;
+        let with_losers = options.with_losers;
+        let (n_sides, seed) = (options.sides().len(), options.augmentation.seed);
+        let noise = gaussian(&row_keys(&keys, n_sides, seed, Stream::PosteriorNoise), &mean.size()[1..]);
         Self {
-            latents: (mean + std * noise).to_device(device),
+            latents: (mean + std * noise).to_device(options.device),
             conditioning: if with_losers { conditioning.twice() } else { conditioning },
             tokens,
             keys,
@@ -84,7 +87,7 @@ impl Batch {
     }
 
     /// Images per pair: 2 with losers, 1 without.
-    pub fn sides(&self) -> usize {
+    pub fn n_sides(&self) -> usize {
         if self.with_losers { 2 } else { 1 }
     }
 
@@ -95,12 +98,12 @@ impl Batch {
 
     /// Names a draw of each row: winner and loser draw for themselves.
     pub fn row_keys(&self, seed: u64, stream: Stream) -> Vec<NoiseKey> {
-        row_keys(&self.keys, self.sides(), seed, stream)
+        row_keys(&self.keys, self.n_sides(), seed, stream)
     }
 
     /// Repeats something known per pair for each row: winners, then losers.
     pub fn per_row<T: Copy>(&self, per_pair: &[T]) -> Vec<T> {
-        per_pair.repeat(self.sides())
+        per_pair.repeat(self.n_sides())
     }
 
     /// Repeats a tensor known per pair for each row.
@@ -122,11 +125,11 @@ impl Batch {
 }
 
 /// Winners draw under even repetition numbers, losers under odd ones.
-fn row_keys(pairs: &[(u64, u64)], sides: usize, seed: u64, stream: Stream) -> Vec<NoiseKey> {
-    let side = |side: u64| {
+fn row_keys(pairs: &[(u64, u64)], n_sides: usize, seed: u64, stream: Stream) -> Vec<NoiseKey> {
+    let keys = |side: u64| {
         pairs.iter().map(move |&(index, draw)| NoiseKey { seed, stream, index, draw: 2 * draw + side })
     };
-    (0..sides as u64).flat_map(side).collect()
+    (0..n_sides as u64).flat_map(keys).collect()
 }
 
 /// Reads a tensor of per-row errors to the host as f64.

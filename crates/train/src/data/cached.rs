@@ -7,7 +7,7 @@ use tastemaker_data::cache::{
     ShardKind, Stored, TextShard,
 };
 use tastemaker_data::transform::Size;
-use tastemaker_data::{DataError, PairId, PairSource, Side};
+use tastemaker_data::{DataError, Side, PairId, PairSource};
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
@@ -15,32 +15,31 @@ use tastemaker_run::TimeIds;
 use tastemaker_torch::mapped::Mapped;
 use tch::{Kind, Tensor};
 
-use super::{Made, Making, Pairs, Unusable};
+use super::{Batch, BatchOptions, BatchParts, LoadedBatch, Pairs, SkippedPair, Use};
 use crate::TrainError;
-use crate::data::{Batch, Parts, Use};
 
 /// The pairs of a whole cache.
 #[derive(Debug)]
 pub struct CachedPairs {
     shards: Vec<PairShard>,
-    /// `None` where text encoders learn.
+    /// `None` where text encoders are trained.
     text: Option<Vec<TextShard>>,
-    /// Token ids of the distinct captions, then of the empty one, where text encoders learn.
+    /// Token ids of the distinct captions, then of the empty one, where text encoders are trained.
     tokens: Option<Tokens>,
     ids: Vec<u64>,
     /// Number of distinct captions; that of the empty one.
     n_captions: usize,
     hflip: bool,
-    /// What is told about sizes, where the network is told anything.
+    /// Micro-conditioning, for SDXL.
     time_ids: Option<TimeIds>,
 }
 
-/// What a cache does not say.
+/// Conditioning that a cache does not hold.
 #[derive(Debug)]
-pub struct Told {
-    /// What is told about sizes, where the network is told anything.
+pub struct CacheConditioning {
+    /// Micro-conditioning, for SDXL.
     pub time_ids: Option<TimeIds>,
-    /// Token ids of the distinct captions, then of the empty one, where text encoders learn.
+    /// Token ids of the distinct captions, then of the empty one, where text encoders are trained.
     pub tokens: Option<Tokens>,
 }
 
@@ -54,7 +53,7 @@ impl CachedPairs {
         key: &Key,
         source: &dyn PairSource,
         n_captions: usize,
-        told: Told,
+        conditioning: CacheConditioning,
     ) -> Result<Self, TrainError> {
         let open = |kind, number| -> Result<_, TrainError> {
             let path = folder.require(kind, number)?;
@@ -76,7 +75,7 @@ impl CachedPairs {
             };
             numbers.map(shard).collect()
         });
-        let Told { time_ids, tokens } = told;
+        let CacheConditioning { time_ids, tokens } = conditioning;
         Ok(Self {
             shards: shards?,
             text: text.transpose()?,
@@ -89,11 +88,11 @@ impl CachedPairs {
     }
 
     /// Pairs that were skipped when the cache was made.
-    pub fn skipped<'a>(&'a self, source: &'a dyn PairSource) -> impl Iterator<Item = Unusable> + 'a {
+    pub fn skipped<'a>(&'a self, source: &'a dyn PairSource) -> impl Iterator<Item = SkippedPair> + 'a {
         self.shards.iter().enumerate().flat_map(move |(number, shard)| {
             shard.skipped().iter().map(move |(at, detail)| {
                 let id = PairId(self.ids[number * PAIRS_PER_SHARD + at]);
-                Unusable { id, place: source.place(id), detail: detail.clone() }
+                SkippedPair { id, place: source.place(id), detail: detail.clone() }
             })
         })
     }
@@ -111,30 +110,32 @@ impl CachedPairs {
         &self,
         uses: &[(&Use, CachedPair)],
         keys: &[(u64, u64)],
-        making: &Making,
+        options: &BatchOptions,
     ) -> Result<Posterior, TrainError> {
         let mut stored = Vec::with_capacity(2 * uses.len());
-        for &side in making.sides() {
+        for &side in options.sides() {
             for ((u, pair), &key) in uses.iter().zip(keys) {
                 let number = match side {
                     Side::Winner => pair.winner,
                     Side::Loser => pair.loser,
                 };
-                let flip =
-                    || making.augmentation.image_key(Stream::Flip, key, side).generator().bernoulli(0.5);
-                let hflip = self.hflip && flip();
+                let mut rng = options.augmentation.image_key(Stream::Flip, key, side).generator();
                 let shard = &self.shards[u.index / PAIRS_PER_SHARD];
-                stored.push(shard.image(Row { resolution: pair.resolution, number }, hflip)?);
+                stored.push(shard.image(Row { resolution: pair.resolution, number }, self.hflip && rng.bernoulli(0.5))?);
             }
         }
         Ok(Posterior { mean: stack(&stored, |row| row.mean), std: stack(&stored, |row| row.std) })
     }
 
-    fn conditioning(&self, uses: &[(&Use, CachedPair)], making: &Making) -> Result<Conditioning, TrainError> {
+    fn conditioning(
+        &self,
+        uses: &[(&Use, CachedPair)],
+        options: &BatchOptions,
+    ) -> Result<Conditioning, TrainError> {
         let n = uses.len() as i64;
         let mut conditioning = match &self.text {
-            // What learns is asked in each step.
-            None => Conditioning::text(Tensor::zeros([n, 0, 0], (Kind::Float, making.device))),
+            // Encoders that are trained encode in each step.
+            None => Conditioning::text(Tensor::zeros([n, 0, 0], (Kind::Float, options.device))),
             Some(text) => {
                 let mut hidden = Vec::new();
                 let mut pooled = Vec::new();
@@ -146,7 +147,7 @@ impl CachedPairs {
                     pooled.extend(two);
                 }
                 let kind = kind(text[0].element());
-                let join = |parts: &[Embedding<'_>]| join(parts, kind).to_device(making.device);
+                let join = |parts: &[Embedding<'_>]| join(parts, kind).to_device(options.device);
                 let (hidden, pooled) = (join(&hidden), (!pooled.is_empty()).then(|| join(&pooled)));
                 Conditioning { hidden, pooled, time_ids: None }
             }
@@ -154,7 +155,7 @@ impl CachedPairs {
         conditioning.time_ids = self.time_ids.map(|kind| {
             let rows: Vec<[u32; 6]> =
                 uses.iter().map(|(_, pair)| time_ids(kind, pair.sizes, pair.resolution)).collect();
-            time_ids_tensor(&rows).to_device(making.device)
+            time_ids_tensor(&rows).to_device(options.device)
         });
         Ok(conditioning)
     }
@@ -169,30 +170,29 @@ impl Pairs for CachedPairs {
         self.entry(index).map_or((0, 0), |pair| pair.resolution)
     }
 
-    fn batch(&self, uses: &[Use], making: &Making) -> Result<Made, TrainError> {
+    fn batch(&self, uses: &[Use], options: &BatchOptions) -> Result<LoadedBatch, TrainError> {
         let there: Vec<(&Use, CachedPair)> =
             uses.iter().filter_map(|u| Some((u, self.entry(u.index)?))).collect();
         if there.is_empty() {
-            return Ok(Made { batch: None, skipped: Vec::new() });
+            return Ok(LoadedBatch { batch: None, skipped: Vec::new() });
         }
         let keys: Vec<(u64, u64)> = there.iter().map(|(u, _)| (self.ids[u.index], u.draw)).collect();
-        let images = self.images(&there, &keys, making)?;
-        let conditioning = self.conditioning(&there, making)?;
+        let images = self.images(&there, &keys, options)?;
+        let conditioning = self.conditioning(&there, options)?;
         let tokens = self.tokens.as_ref().map(|tokens| {
             let number = |(u, pair): &(&Use, CachedPair)| match u.drop_caption {
                 true => self.n_captions as i64,
                 false => i64::from(pair.caption),
             };
             let rows: Vec<i64> = there.iter().map(number).collect();
-            tokens.select(&Tensor::from_slice(&rows).to_device(making.device))
+            tokens.select(&Tensor::from_slice(&rows).to_device(options.device))
         });
-        let parts = Parts { images, conditioning, tokens, keys };
-        let batch = Batch::new(parts, making.augmentation.seed, making.with_losers, making.device);
-        Ok(Made { batch: Some(batch), skipped: Vec::new() })
+        let batch = Batch::new(BatchParts { images, conditioning, tokens, keys }, options);
+        Ok(LoadedBatch { batch: Some(batch), skipped: Vec::new() })
     }
 }
 
-/// What SDXL is told: original height and width, top and left of the crop, target height and width.
+/// SDXL's micro-conditioning: original height and width, top and left of the crop, target height and width.
 pub(super) fn time_ids(kind: TimeIds, [height, width, top, left]: [u32; 4], resolution: Size) -> [u32; 6] {
     match kind {
         TimeIds::Constant => [resolution.1, resolution.0, 0, 0, resolution.1, resolution.0],
@@ -208,7 +208,7 @@ pub(super) fn time_ids_tensor(rows: &[[u32; 6]]) -> Tensor {
 pub(crate) fn kind(element: Element) -> Kind {
     match element {
         Element::Float32 => Kind::Float,
-        Element::Float16 => Kind::Half,
+        Element::Float16 => Kind::Side,
         Element::Bfloat16 => Kind::BFloat16,
     }
 }

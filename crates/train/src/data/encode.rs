@@ -13,25 +13,14 @@ use tastemaker_data::cache::{
 };
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
-use tastemaker_data::{PairSource, Side};
+use tastemaker_data::{Side, PairSource};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
 use tch::{Device, Tensor};
 
+use super::{CropFlip, Rank, decode_pair, kind};
 use crate::TrainError;
-use crate::data::{Cut, see};
-
-/// How a cache is made, besides what its key says.
-#[derive(Debug, Clone, Copy)]
-pub struct CachingSettings {
-    /// Threads that decode.
-    pub n_workers: usize,
-    /// Where the networks are.
-    pub device: Device,
-    /// Which share of the work is this process's: number and count.
-    pub share: (usize, usize),
-}
 
 /// The distinct captions of a source in order of first use, and the number of each pair's.
 #[derive(Debug)]
@@ -68,52 +57,58 @@ impl<'a> Captions<'a> {
     }
 }
 
-/// What a cache is of.
+/// What a cache is made from, and how.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct CacheInput<'a> {
     /// What it depends on.
     pub key: &'a Key,
     /// The pairs.
     pub source: &'a dyn PairSource,
     /// Their captions.
     pub captions: &'a Captions<'a>,
+    /// Threads that decode.
+    pub n_workers: usize,
+    /// Where the VAE is.
+    pub device: Device,
 }
 
 /// How far a cache is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cached {
+pub struct EncodeProgress {
     /// Pairs that are in it.
     pub n_pairs: usize,
     /// Images that were encoded by this process.
     pub n_images: usize,
 }
 
-/// Shards of pairs that are not there yet or damaged, of this process's share.
-pub fn missing_pairs(
-    folder: &mut CacheFolder,
-    n_pairs: usize,
-    share: (usize, usize),
-) -> Result<Vec<usize>, TrainError> {
-    missing(folder, ShardKind::Pairs, n_pairs.div_ceil(PAIRS_PER_SHARD), share)
+/// Shards of pairs that are not there yet or damaged, and for this rank to make.
+///
+/// # Errors
+/// [`TrainError::Data`] if a shard cannot be read.
+pub fn missing_pairs(folder: &mut CacheFolder, n_pairs: usize, rank: Rank) -> Result<Vec<usize>, TrainError> {
+    missing(folder, ShardKind::Pairs, n_pairs.div_ceil(PAIRS_PER_SHARD), rank)
 }
 
-/// Shards of captions that are not there yet or damaged, of this process's share.
+/// Shards of captions that are not there yet or damaged, and for this rank to make.
+///
+/// # Errors
+/// [`TrainError::Data`] if a shard cannot be read.
 pub fn missing_text(
     folder: &mut CacheFolder,
     n_captions: usize,
-    share: (usize, usize),
+    rank: Rank,
 ) -> Result<Vec<usize>, TrainError> {
-    missing(folder, ShardKind::Text, n_captions.div_ceil(CAPTIONS_PER_SHARD), share)
+    missing(folder, ShardKind::Text, n_captions.div_ceil(CAPTIONS_PER_SHARD), rank)
 }
 
 fn missing(
     folder: &mut CacheFolder,
     kind: ShardKind,
     n_shards: usize,
-    (rank, of): (usize, usize),
+    Rank { rank, world_size }: Rank,
 ) -> Result<Vec<usize>, TrainError> {
     let mut numbers = Vec::new();
-    for number in (rank..n_shards).step_by(of.max(1)) {
+    for number in (rank..n_shards).step_by(world_size.max(1)) {
         if !folder.keeps(kind, number)? {
             numbers.push(number);
         }
@@ -121,7 +116,7 @@ fn missing(
     Ok(numbers)
 }
 
-/// Encodes the pairs of these shards. `heard` is told after each pair.
+/// Encodes the pairs of these shards. `on_pair` is called after each pair.
 ///
 /// What a shard holds does not depend on which others are made, nor on the number of threads: an image is encoded once per
 /// shard however many pairs show it, judged by its pixels after cutting. A pair with an image that cannot be read is skipped
@@ -132,29 +127,28 @@ fn missing(
 pub fn cache_pairs(
     folder: &mut CacheFolder,
     numbers: &[usize],
-    Subject { key, source, captions }: Subject<'_>,
+    input: CacheInput<'_>,
     vae: &dyn LatentVae,
-    settings: &CachingSettings,
-    heard: &mut dyn FnMut(Cached) -> Result<(), TrainError>,
+    on_pair: &mut dyn FnMut(EncodeProgress) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
+    let CacheInput { key, source, captions, n_workers, device } = input;
     let mut n_images = 0;
     for &number in numbers {
         let first = number * PAIRS_PER_SHARD;
         let range = first..(first + PAIRS_PER_SHARD).min(source.len());
-        let mut shard = Shard::new(key, vae, settings.device);
+        let mut shard = ShardBuilder::new(key, vae, device);
         let work = |position: usize| CroppedPair::of(source, position, &key.images);
-        let window = 2 * settings.n_workers.max(1);
-        in_order(range, settings.n_workers, window, work, |position, cropped| {
+        in_order(range, n_workers, 2 * n_workers.max(1), work, |position, cropped| {
             shard.pair(cropped, source.id(position).0, captions.numbers[position])?;
             n_images += std::mem::take(&mut shard.n_new);
-            heard(Cached { n_pairs: position + 1, n_images })
+            on_pair(EncodeProgress { n_pairs: position + 1, n_images })
         })?;
         folder.add(ShardKind::Pairs, number, &shard.finish()?)?;
     }
     Ok(())
 }
 
-/// Encodes the captions of these shards. `heard` is told after each shard.
+/// Encodes the captions of these shards.
 ///
 /// # Errors
 /// [`TrainError::Data`] if the cache cannot be written.
@@ -164,19 +158,16 @@ pub fn cache_text(
     captions: &Captions<'_>,
     text: &TextEncoders,
     element: Element,
-    heard: &mut dyn FnMut(usize) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     for &number in numbers {
         let first = number * CAPTIONS_PER_SHARD;
         let range = first..(first + CAPTIONS_PER_SHARD).min(captions.n_encoded());
-        let n = range.len();
         let encoded = text.encode(&captions.encoded(range), 0);
         let hidden = host(&encoded.hidden, element);
         let pooled = encoded.pooled.as_ref().map(|pooled| host(pooled, element));
         let pooled = pooled.as_ref().map(|(shape, bytes)| (shape.as_slice(), bytes.as_slice()));
         let bytes = text_shard(element, (&hidden.0, &hidden.1), pooled)?;
         folder.add(ShardKind::Text, number, &bytes)?;
-        heard(n)?;
     }
     Ok(())
 }
@@ -198,7 +189,7 @@ pub(crate) fn encode(vae: &dyn LatentVae, images: &Tensor, pairs: &[u64]) -> Res
     }
 }
 
-/// A pair cropped to its bucket resolution.
+/// A pair cropped to its resolution.
 struct CroppedPair {
     resolution: Size,
     images: [RgbImage; 2],
@@ -208,24 +199,20 @@ struct CroppedPair {
 }
 
 impl CroppedPair {
-    fn of(
-        source: &dyn PairSource,
-        position: usize,
-        resolutions: &BucketResolutions,
-    ) -> Result<Self, TrainError> {
-        let seen = see(source, position, resolutions, &Side::BOTH)?;
-        let winner = Cut::PLAIN.of(&seen.images[0], seen.resolution);
+    fn of(source: &dyn PairSource, position: usize, resolutions: &BucketResolutions) -> Result<Self, TrainError> {
+        let decoded = decode_pair(source, position, resolutions, &Side::BOTH)?;
+        let winner = CropFlip::CENTER.apply(&decoded.images[0], decoded.resolution);
         let of_winner = sha256_bytes(winner.as_raw());
-        let loser = seen.images.get(1).map(|image| Cut::PLAIN.of(image, seen.resolution));
+        let loser = decoded.images.get(1).map(|image| CropFlip::CENTER.apply(image, decoded.resolution));
         let of_loser = loser.as_ref().map_or_else(|| of_winner.clone(), |loser| sha256_bytes(loser.as_raw()));
         let loser = loser.unwrap_or_else(|| winner.clone());
         let (images, hashes) = ([winner, loser], [of_winner, of_loser]);
-        Ok(Self { resolution: seen.resolution, images, hashes, sizes: seen.sizes(Cut::PLAIN.crop) })
+        Ok(Self { resolution: decoded.resolution, images, hashes, sizes: decoded.sizes(CropFlip::CENTER.crop) })
     }
 }
 
-/// A shard in the making.
-struct Shard<'a> {
+/// A shard that is being filled.
+struct ShardBuilder<'a> {
     key: &'a Key,
     vae: &'a dyn LatentVae,
     device: Device,
@@ -238,7 +225,7 @@ struct Shard<'a> {
     n_new: usize,
 }
 
-impl<'a> Shard<'a> {
+impl<'a> ShardBuilder<'a> {
     fn new(key: &'a Key, vae: &'a dyn LatentVae, device: Device) -> Self {
         Self {
             key,
@@ -321,9 +308,9 @@ impl<'a> Shard<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<u8>, TrainError> {
-        let mut resolutions: Vec<Size> = self.waiting.keys().copied().collect();
-        resolutions.sort_unstable();
-        for resolution in resolutions {
+        let mut buckets: Vec<Size> = self.waiting.keys().copied().collect();
+        buckets.sort_unstable();
+        for resolution in buckets {
             self.encode_waiting(resolution)?;
         }
         Ok(self.draft.into_bytes()?)
@@ -332,8 +319,7 @@ impl<'a> Shard<'a> {
 
 /// A tensor's shape and its numbers as bytes.
 fn host(tensor: &Tensor, element: Element) -> (Vec<usize>, Vec<u8>) {
-    let kind = crate::data::kind(element);
-    let tensor = tensor.to_device(Device::Cpu).to_kind(kind).contiguous();
+    let tensor = tensor.to_device(Device::Cpu).to_kind(kind(element)).contiguous();
     let shape = tensor.size().iter().map(|&n| n as usize).collect();
     let mut bytes = vec![0u8; tensor.numel() * element.bytes()];
     tensor.copy_data_u8(&mut bytes, tensor.numel());

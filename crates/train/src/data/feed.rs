@@ -1,4 +1,4 @@
-//! What a run asks for, in order: the pairs of each step, and those of each look at held-out pairs.
+//! The batches of a run in order: those of each step, and those of each validation on held-out pairs.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,50 +7,48 @@ use tastemaker_data::order::pairs_of_step;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_run::Plan;
 
-use super::{Making, Pairs, Unusable};
+use super::{Batch, BatchOptions, Pairs, Rank, SkippedPair, Use};
 use crate::TrainError;
-use crate::data::{Batch, Use};
 
-/// Repetition numbers of probes start here, far from those of training.
+/// Repetition numbers of validation start here, far from those of training.
 pub const FIRST_DRAW: u64 = 1 << 40;
 
-/// What comes of asking.
+/// One item of a feed.
 #[derive(Debug)]
-pub enum Fed {
-    /// A micro-batch of the step or look at hand.
+pub enum FeedItem {
+    /// A micro-batch of the current step or validation.
     Batch(Batch),
-    /// A pair that the step or look at hand has to do without.
-    Skipped(Unusable),
-    /// The step or look at hand is over.
+    /// A pair that the current step or validation has to do without.
+    Skipped(SkippedPair),
+    /// The current step or validation is complete.
     End,
 }
 
-/// Everything a run asks for, in order.
-pub type Feed<'a> = dyn Iterator<Item = Result<Fed, TrainError>> + 'a;
+/// All batches of a run, in order.
+pub type Feed<'a> = dyn Iterator<Item = Result<FeedItem, TrainError>> + 'a;
 
 /// Which pairs are used when.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// Indices of the pairs to train on.
     pub train: Vec<usize>,
-    /// Indices of the held-out pairs that probes ask about; may be empty.
+    /// Indices of the held-out pairs to validate on; may be empty.
     pub held_out: Vec<usize>,
-    /// Whether training looks at losers; probes always do, unless these are single images.
+    /// Whether training uses losers; validation always does, unless these are single images.
     pub with_losers: bool,
-    /// Whether these are single images.
-    singles: bool,
+    is_single: bool,
     seed: u64,
     steps: Range<u64>,
-    share: (usize, usize),
+    rank: Rank,
     pairs_per_step: usize,
-    micro: usize,
+    micro_batch: usize,
     max_steps: u64,
-    probe_every: u64,
+    validate_every: u64,
     caption_dropout: f64,
 }
 
-/// A step or a look: what to ask for.
-struct Ask {
+/// The pairs of a step or of a validation.
+struct Request {
     uses: Vec<(usize, u64)>,
     with_losers: bool,
     caption_dropout: f64,
@@ -61,39 +59,38 @@ impl Order {
     pub fn new(plan: &Plan, train: Vec<usize>, held_out: Vec<usize>, with_losers: bool) -> Self {
         let mut held_out = held_out;
         held_out.truncate(plan.validation.validation_pairs as usize);
-        let micro = plan.train.train_batch_size as usize;
         Self {
             train,
             held_out,
             with_losers,
-            singles: false,
+            is_single: false,
             seed: plan.train.seed,
             steps: 0..plan.train.max_train_steps,
-            share: (0, 1),
+            rank: Rank::ONLY,
             pairs_per_step: plan.effective_batch() as usize,
-            micro,
+            micro_batch: plan.train.train_batch_size as usize,
             max_steps: plan.train.max_train_steps,
-            probe_every: plan.validation.validation_steps,
+            validate_every: plan.validation.validation_steps,
             caption_dropout: plan.data.proportion_empty_prompts,
         }
     }
 
-    /// The part of it that these steps use. Where they end before the run does, there is no look behind them.
+    /// The part of it that these steps use. Where they end before the run does, no validation follows them.
     #[must_use]
     pub fn over(self, steps: Range<u64>) -> Self {
         Self { steps, ..self }
     }
 
-    /// The micro-batches of one rank: number of the rank, and how many there are.
+    /// The micro-batches of one rank.
     #[must_use]
-    pub fn of_rank(self, share: (usize, usize)) -> Self {
-        Self { share, ..self }
+    pub fn of_rank(self, rank: Rank) -> Self {
+        Self { rank, ..self }
     }
 
-    /// The order of single images, of which nobody looks at losers.
+    /// The order of single images, which have no losers.
     #[must_use]
-    pub fn of_singles(self) -> Self {
-        Self { with_losers: false, singles: true, ..self }
+    pub fn of_single_images(self) -> Self {
+        Self { with_losers: false, is_single: true, ..self }
     }
 
     /// Its steps.
@@ -103,26 +100,27 @@ impl Order {
 
     /// Without held-out pairs.
     #[must_use]
-    pub fn without_looks(self) -> Self {
+    pub fn without_validation(self) -> Self {
         Self { held_out: Vec::new(), ..self }
     }
 
-    /// Whether held-out pairs are looked at before a step, or after the last.
-    pub fn probes(&self, step: u64) -> bool {
-        self.probe_every > 0
+    /// Whether to validate before a step, or after the last.
+    pub fn validates_at(&self, step: u64) -> bool {
+        self.validate_every > 0
             && !self.held_out.is_empty()
-            && (step == self.max_steps || step.is_multiple_of(self.probe_every))
+            && (step == self.max_steps || step.is_multiple_of(self.validate_every))
     }
 
-    fn asks(self) -> impl Iterator<Item = Ask> {
+    fn requests(self) -> impl Iterator<Item = Request> {
         (self.steps.start..=self.steps.end).flat_map(move |step| {
             let is_over = step == self.steps.end;
-            let look = (self.probes(step) && (!is_over || step == self.max_steps)).then(|| Ask {
+            let validates = self.validates_at(step) && (!is_over || step == self.max_steps);
+            let validation = validates.then(|| Request {
                 uses: self.held_out.iter().map(|&index| (index, FIRST_DRAW)).collect(),
-                with_losers: !self.singles,
+                with_losers: !self.is_single,
                 caption_dropout: 0.0,
             });
-            let steps = (!is_over && !self.train.is_empty()).then(|| Ask {
+            let training = (!is_over && !self.train.is_empty()).then(|| Request {
                 uses: pairs_of_step(self.seed, self.train.len(), self.pairs_per_step, step)
                     .into_iter()
                     .map(|used| (self.train[used.index], used.epoch))
@@ -130,37 +128,37 @@ impl Order {
                 with_losers: self.with_losers,
                 caption_dropout: self.caption_dropout,
             });
-            look.into_iter().chain(steps)
+            validation.into_iter().chain(training)
         })
     }
 }
 
-/// Makes what a run asks for, one micro-batch after the other, when it is asked for.
+/// Makes the batches of an order, one micro-batch after the other.
 ///
-/// Pairs of one resolution go together; their order is that of the step.
+/// Pairs of one bucket go together; their order is that of the step.
 pub fn feed(
     pairs: &dyn Pairs,
     order: Order,
-    making: Making,
-) -> impl Iterator<Item = Result<Fed, TrainError>> + '_ {
-    let (seed, micro, (rank, n_ranks)) = (making.augmentation.seed, order.micro, order.share);
-    order.asks().flat_map(move |ask| {
-        let uses = ask.uses.into_iter().map(|(index, draw)| {
+    options: BatchOptions,
+) -> impl Iterator<Item = Result<FeedItem, TrainError>> + '_ {
+    let (seed, micro_batch, rank) = (options.augmentation.seed, order.micro_batch, order.rank);
+    order.requests().flat_map(move |request| {
+        let uses = request.uses.into_iter().map(|(index, draw)| {
             let mut keyed = Keyed::new(seed, Stream::CaptionDropout, pairs.id(index), draw);
-            Use { index, draw, drop_caption: keyed.bernoulli(ask.caption_dropout) }
+            Use { index, draw, drop_caption: keyed.bernoulli(request.caption_dropout) }
         });
-        let making = Making { with_losers: ask.with_losers, ..making };
-        let chunks = chunks(uses, micro, |u| pairs.resolution(u.index));
-        // Cut before it is dealt out, so that a micro-batch is the same on however many ranks.
-        let own = chunks.into_iter().skip(rank).step_by(n_ranks);
-        let fed = own.flat_map(move |chunk| match pairs.batch(&chunk, &making) {
-            Ok(made) => {
-                let skipped = made.skipped.into_iter().map(|row| Ok(Fed::Skipped(row)));
-                skipped.chain(made.batch.map(|batch| Ok(Fed::Batch(batch)))).collect()
+        let options = BatchOptions { with_losers: request.with_losers, ..options };
+        let chunks = chunks(uses, micro_batch, |u| pairs.resolution(u.index));
+        // Cut before it is distributed, so that a micro-batch is the same on however many ranks.
+        let own = chunks.into_iter().skip(rank.rank).step_by(rank.world_size);
+        let items = own.flat_map(move |chunk| match pairs.batch(&chunk, &options) {
+            Ok(loaded) => {
+                let skipped = loaded.skipped.into_iter().map(|pair| Ok(FeedItem::Skipped(pair)));
+                skipped.chain(loaded.batch.map(|batch| Ok(FeedItem::Batch(batch)))).collect()
             }
             Err(error) => vec![Err(error)],
         });
-        fed.chain([Ok(Fed::End)])
+        items.chain([Ok(FeedItem::End)])
     })
 }
 

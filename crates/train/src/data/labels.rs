@@ -1,4 +1,4 @@
-//! What a source says about its pairs besides images and captions.
+//! Labels of a source: soft labels of pairs, and of single images whether they are liked.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ pub(crate) fn soft_labels(source: &dyn PairSource) -> HashMap<u64, f64> {
     (0..source.len()).filter_map(|i| Some((source.id(i).0, source.soft_label(i)?))).collect()
 }
 
-/// What was said about single images, by identity; `None` for a source of pairs.
+/// Labels of single images, by identity; `None` for a source of pairs.
 pub(crate) fn labels(source: &dyn PairSource) -> Option<HashMap<u64, Label>> {
     let label = |position| match source.label(position)? {
         data::Label::Liked => Some(Label::Liked),

@@ -1,10 +1,10 @@
-//! Pairs from pixels: decoded, cut, flipped and encoded whenever they are used.
+//! Pairs from pixels: decoded, cropped, flipped and encoded whenever they are used.
 
 use image::RgbImage;
 use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Crop, Size, to_chw};
-use tastemaker_data::{DataError, PairId, PairSource, Side};
+use tastemaker_data::{DataError, Side, PairId, PairSource};
 use tastemaker_diffusion::{Conditioning, LatentVae, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::TextEncoders;
@@ -12,26 +12,30 @@ use tastemaker_run::TimeIds;
 use tch::{Kind, Tensor};
 
 use super::cached::{time_ids, time_ids_tensor};
-use super::{Cut, Made, Making, Pairs, Seen, Unusable, see};
+use super::encode::encode;
+use super::{
+    Augmentation, Batch, BatchOptions, BatchParts, CropFlip, DecodedPair, LoadedBatch, Pairs, SkippedPair,
+    Use, decode_pair,
+};
 use crate::TrainError;
-use crate::data::encode::encode;
-use crate::data::{Augmentation, Batch, Parts, Use};
 
 /// How pixels become batches.
 #[derive(Debug, Clone)]
 pub struct LiveSettings {
-    /// What images are cut to.
+    /// What images are cropped to.
     pub resolutions: BucketResolutions,
     /// Whether they are flipped half of the time.
     pub random_hflip: bool,
     /// Whether the part that is kept is drawn, too; else it is the middle.
     pub random_crop: bool,
-    /// What is told about sizes, where the network is told anything.
+    /// Micro-conditioning, for SDXL.
     pub time_ids: Option<TimeIds>,
-    /// Images per forward pass of the vae.
+    /// Images per forward pass of the VAE.
     pub batch_size: usize,
     /// Threads that decode.
     pub n_workers: usize,
+    /// Whether the run's own text encoders are trained: then batches hold tokens, not embeddings.
+    pub trains_text: bool,
 }
 
 /// Pairs that are encoded when they are used.
@@ -39,57 +43,48 @@ pub struct LivePairs<'a, C> {
     source: &'a dyn PairSource,
     vae: C,
     text: TextEncoders,
-    /// Whether the run's own text encoders learn: then tokens are given, not embeddings.
-    text_learns: bool,
     settings: LiveSettings,
 }
 
-/// The images of a pair, cut, and what is told about sizes.
+/// The images of a pair, cropped, and SDXL's micro-conditioning.
 type Pixels = (Vec<RgbImage>, [u32; 6]);
 
 impl<'a, C: LatentVae> LivePairs<'a, C> {
     /// Over a source, by a VAE and text encoders.
-    pub fn new(
-        source: &'a dyn PairSource,
-        vae: C,
-        text: TextEncoders,
-        text_learns: bool,
-        settings: LiveSettings,
-    ) -> Self {
-        Self { source, vae, text, text_learns, settings }
+    pub fn new(source: &'a dyn PairSource, vae: C, text: TextEncoders, settings: LiveSettings) -> Self {
+        Self { source, vae, text, settings }
     }
 
-    /// How augmentation crops one image of a pair.
-    fn cut(&self, augmentation: Augmentation, key: (u64, u64), side: Side) -> Cut {
-        let draw = |stream| augmentation.image_key(stream, key, side).generator();
-        let hflip = self.settings.random_hflip && draw(Stream::Flip).bernoulli(0.5);
+    /// The crop and flip drawn for one image of a pair.
+    fn crop_flip(&self, augmentation: Augmentation, key: (u64, u64), side: Side) -> CropFlip {
+        let rng = |stream| augmentation.image_key(stream, key, side).generator();
+        let hflip = self.settings.random_hflip && rng(Stream::Flip).bernoulli(0.5);
         let crop = if self.settings.random_crop {
-            let mut shares = draw(Stream::Crop);
-            Crop::At(shares.uniform(), shares.uniform())
+            let mut rng = rng(Stream::Crop);
+            Crop::At(rng.uniform(), rng.uniform())
         } else {
             Crop::Center
         };
-        Cut { crop, hflip }
+        CropFlip { crop, hflip }
     }
 
-    /// The images of each pair, cut, with what is told about sizes.
-    fn pixels(&self, uses: &[Use], making: &Making) -> Vec<Result<Pixels, DataError>> {
+    fn pixels(&self, uses: &[Use], options: &BatchOptions) -> Vec<Result<Pixels, DataError>> {
         let (source, settings) = (self.source, &self.settings);
-        let cuts: Vec<Vec<Cut>> = uses
+        let drawn: Vec<Vec<CropFlip>> = uses
             .iter()
             .map(|u| {
                 let key = (self.id(u.index), u.draw);
-                making.sides().iter().map(|&side| self.cut(making.augmentation, key, side)).collect()
+                options.sides().iter().map(|&side| self.crop_flip(options.augmentation, key, side)).collect()
             })
             .collect();
         let kind = settings.time_ids.unwrap_or_default();
         let work = |i: usize| {
-            let seen = see(source, uses[i].index, &settings.resolutions, making.sides())?;
-            let sizes = time_ids(kind, seen.sizes(cuts[i][0].crop), seen.resolution);
-            let Seen { images, resolution } = &seen;
+            let decoded = decode_pair(source, uses[i].index, &settings.resolutions, options.sides())?;
+            let sizes = time_ids(kind, decoded.sizes(drawn[i][0].crop), decoded.resolution);
+            let DecodedPair { images, resolution } = &decoded;
             // Of a single image there is one, whatever is asked for.
-            let images = images.iter().cycle().zip(&cuts[i]);
-            Ok((images.map(|(image, cut)| cut.of(image, *resolution)).collect(), sizes))
+            let images = images.iter().cycle().zip(&drawn[i]);
+            Ok((images.map(|(image, drawn)| drawn.apply(image, *resolution)).collect(), sizes))
         };
         let mut results = Vec::with_capacity(uses.len());
         let n_workers = settings.n_workers.min(uses.len());
@@ -106,7 +101,7 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
         images: &[&RgbImage],
         resolution: Size,
         pair_of: &[u64],
-        making: &Making,
+        options: &BatchOptions,
     ) -> Result<Posterior, TrainError> {
         let mut parts = Vec::new();
         for (some, pairs) in
@@ -114,7 +109,7 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
         {
             let pixels: Vec<f32> = some.iter().flat_map(|image| to_chw(image)).collect();
             let (w, h) = (i64::from(resolution.0), i64::from(resolution.1));
-            let pixels = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(making.device);
+            let pixels = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(options.device);
             parts.push(encode(&self.vae, &pixels, pairs)?);
         }
         let join =
@@ -122,14 +117,14 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
         Ok(Posterior { mean: join(|p| &p.mean), std: join(|p| &p.std) })
     }
 
-    fn conditioning(&self, captions: &[&str], sizes: &[[u32; 6]], making: &Making) -> Conditioning {
+    fn conditioning(&self, captions: &[&str], sizes: &[[u32; 6]], options: &BatchOptions) -> Conditioning {
         let n = captions.len() as i64;
-        let mut conditioning = match self.text_learns {
-            true => Conditioning::text(Tensor::zeros([n, 0, 0], (Kind::Float, making.device))),
+        let mut conditioning = match self.settings.trains_text {
+            true => Conditioning::text(Tensor::zeros([n, 0, 0], (Kind::Float, options.device))),
             false => self.text.encode(captions, 0),
         };
         conditioning.time_ids =
-            self.settings.time_ids.map(|_| time_ids_tensor(sizes).to_device(making.device));
+            self.settings.time_ids.map(|_| time_ids_tensor(sizes).to_device(options.device));
         conditioning
     }
 }
@@ -148,37 +143,36 @@ impl<C: LatentVae> Pairs for LivePairs<'_, C> {
         }
     }
 
-    fn batch(&self, uses: &[Use], making: &Making) -> Result<Made, TrainError> {
+    fn batch(&self, uses: &[Use], options: &BatchOptions) -> Result<LoadedBatch, TrainError> {
         let mut skipped = Vec::new();
         let (mut pairs, mut images, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
-        for (u, result) in uses.iter().zip(self.pixels(uses, making)) {
+        for (u, result) in uses.iter().zip(self.pixels(uses, options)) {
             match result {
-                Ok((cut, told)) => {
+                Ok((cropped, size)) => {
                     pairs.push(u);
-                    images.push(cut);
-                    sizes.push(told);
+                    images.push(cropped);
+                    sizes.push(size);
                 }
                 Err(error) => {
                     let id = PairId(self.id(u.index));
                     let detail = error.skips().ok_or(error)?;
-                    skipped.push(Unusable { id, place: self.source.place(id), detail });
+                    skipped.push(SkippedPair { id, place: self.source.place(id), detail });
                 }
             }
         }
-        let Some(first) = images.first() else { return Ok(Made { batch: None, skipped }) };
+        let Some(first) = images.first() else { return Ok(LoadedBatch { batch: None, skipped }) };
         let resolution = first[0].dimensions();
         let keys: Vec<(u64, u64)> = pairs.iter().map(|u| (self.id(u.index), u.draw)).collect();
-        let sides = 0..making.sides().len();
+        let sides = 0..options.sides().len();
         let joined: Vec<&RgbImage> =
-            sides.clone().flat_map(|side| images.iter().map(move |cut| &cut[side])).collect();
+            sides.clone().flat_map(|side| images.iter().map(move |cropped| &cropped[side])).collect();
         let ids: Vec<u64> = sides.flat_map(|_| keys.iter().map(|key| key.0)).collect();
-        let posteriors = self.posteriors(&joined, resolution, &ids, making)?;
+        let posteriors = self.posteriors(&joined, resolution, &ids, options)?;
         let caption = |u: &&Use| if u.drop_caption { "" } else { self.source.caption(u.index) };
         let captions: Vec<&str> = pairs.iter().map(caption).collect();
-        let conditioning = self.conditioning(&captions, &sizes, making);
-        let tokens = self.text_learns.then(|| self.text.tokens(&captions));
-        let parts = Parts { images: posteriors, conditioning, tokens, keys };
-        let batch = Batch::new(parts, making.augmentation.seed, making.with_losers, making.device);
-        Ok(Made { batch: Some(batch), skipped })
+        let conditioning = self.conditioning(&captions, &sizes, options);
+        let tokens = self.settings.trains_text.then(|| self.text.tokens(&captions));
+        let batch = Batch::new(BatchParts { images: posteriors, conditioning, tokens, keys }, options);
+        Ok(LoadedBatch { batch: Some(batch), skipped })
     }
 }

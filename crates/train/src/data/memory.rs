@@ -6,9 +6,8 @@ use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
 use tch::{Device, Tensor};
 
-use super::{Made, Making, Pairs};
+use super::{Batch, BatchOptions, BatchParts, LoadedBatch, Pairs, Use};
 use crate::TrainError;
-use crate::data::{Batch, Parts, Use};
 
 /// The images and captions of a pair set in memory.
 ///
@@ -45,20 +44,19 @@ pub struct EncodedPair {
 
 impl EncodedPairs {
     /// The batch of these pairs; nothing can be wrong with them.
-    pub fn made(&self, uses: &[Use], making: &Making) -> Batch {
+    pub fn batch_of(&self, uses: &[Use], options: &BatchOptions) -> Batch {
         let keys: Vec<(u64, u64)> = uses.iter().map(|u| (self.pairs[u.index].id, u.draw)).collect();
         let n_images = self.images.mean.size()[0] / 2;
         let mut images = Vec::with_capacity(2 * uses.len());
-        for &side in making.sides() {
+        for &side in options.sides() {
             for (u, &key) in uses.iter().zip(&keys) {
                 let pair = self.pairs[u.index];
                 let image = match side {
                     Side::Winner => pair.winner,
                     Side::Loser => pair.loser,
                 } as i64;
-                let flips = self.hflip
-                    && making.augmentation.image_key(Stream::Flip, key, side).generator().bernoulli(0.5);
-                images.push(if flips { image + n_images } else { image });
+                let mut rng = options.augmentation.image_key(Stream::Flip, key, side).generator();
+                images.push(if self.hflip && rng.bernoulli(0.5) { image + n_images } else { image });
             }
         }
         let index = Tensor::from_slice(&images);
@@ -66,9 +64,8 @@ impl EncodedPairs {
             mean: self.images.mean.index_select(0, &index),
             std: self.images.std.index_select(0, &index),
         };
-        let conditioning = self.conditioning(uses, making.device);
-        let parts = Parts { images, conditioning, tokens: None, keys };
-        Batch::new(parts, making.augmentation.seed, making.with_losers, making.device)
+        let conditioning = self.conditioning(uses, options.device);
+        Batch::new(BatchParts { images, conditioning, tokens: None, keys }, options)
     }
 
     fn conditioning(&self, uses: &[Use], device: Device) -> Conditioning {
@@ -94,7 +91,7 @@ impl Pairs for EncodedPairs {
         (size[3] as u32, size[2] as u32)
     }
 
-    fn batch(&self, uses: &[Use], making: &Making) -> Result<Made, TrainError> {
-        Ok(Made { batch: Some(self.made(uses, making)), skipped: Vec::new() })
+    fn batch(&self, uses: &[Use], options: &BatchOptions) -> Result<LoadedBatch, TrainError> {
+        Ok(LoadedBatch { batch: Some(self.batch_of(uses, options)), skipped: Vec::new() })
     }
 }

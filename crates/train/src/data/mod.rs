@@ -10,28 +10,30 @@ mod live;
 mod memory;
 mod pixels;
 mod prefetch;
+mod settings;
 
-pub(crate) use batch::Parts;
+pub(crate) use batch::BatchParts;
 pub use batch::{Augmentation, Batch, Use, to_host};
 pub(crate) use cached::kind;
-pub use cached::{CachedPairs, Told};
+pub use cached::{CacheConditioning, CachedPairs};
 pub(crate) use feed::chunks;
-pub use feed::{FIRST_DRAW, Fed, Feed, Order, feed};
+pub use feed::{FIRST_DRAW, Feed, FeedItem, Order, feed};
 pub use live::{LivePairs, LiveSettings};
 pub use memory::{EncodedPair, EncodedPairs};
-pub(crate) use pixels::{Cut, Seen, see};
-pub use prefetch::ahead;
+pub(crate) use pixels::{CropFlip, DecodedPair, decode_pair};
+pub use prefetch::prefetch;
+pub use settings::{EncodeSettings, precision_of};
 
 use tastemaker_data::transform::Size;
-use tastemaker_data::{PairId, Side};
+use tastemaker_data::{Side, PairId};
 use tch::Device;
 
 use crate::TrainError;
 
 /// What batches are made by.
 #[derive(Debug, Clone, Copy)]
-pub struct Making {
-    /// How images are augmented.
+pub struct BatchOptions {
+    /// Random flips and crops.
     pub augmentation: Augmentation,
     /// Whether losers are wanted.
     pub with_losers: bool,
@@ -39,31 +41,45 @@ pub struct Making {
     pub device: Device,
 }
 
-impl Making {
+impl BatchOptions {
     /// The sides that are wanted.
     pub fn sides(&self) -> &'static [Side] {
         if self.with_losers { &Side::BOTH } else { &Side::BOTH[..1] }
     }
 }
 
+/// Which of the processes of a run this one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rank {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub world_size: usize,
+}
+
+impl Rank {
+    /// A process alone.
+    pub const ONLY: Self = Self { rank: 0, world_size: 1 };
+}
+
 /// A pair that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unusable {
+pub struct SkippedPair {
     /// Which.
     pub id: PairId,
-    /// How its source calls it.
+    /// What its source calls it.
     pub place: String,
     /// What was found.
     pub detail: String,
 }
 
-/// A batch, and what was skipped of it; no batch if nothing is left.
+/// A batch, and what was skipped of it; no batch if nothing remains.
 #[derive(Debug)]
-pub struct Made {
+pub struct LoadedBatch {
     /// The batch.
     pub batch: Option<Batch>,
     /// Pairs that turned out not to be usable.
-    pub skipped: Vec<Unusable>,
+    pub skipped: Vec<SkippedPair>,
 }
 
 /// Gives batches of pairs by their index in the source. What a batch holds depends on seed, pairs and repetitions alone.
@@ -78,5 +94,5 @@ pub trait Pairs {
     ///
     /// # Errors
     /// [`TrainError`] if what should be there cannot be read or is damaged.
-    fn batch(&self, uses: &[Use], making: &Making) -> Result<Made, TrainError>;
+    fn batch(&self, uses: &[Use], options: &BatchOptions) -> Result<LoadedBatch, TrainError>;
 }

@@ -4,21 +4,21 @@ use std::panic;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use super::{Feed, Making, Order, Pairs, feed};
+use super::{BatchOptions, Feed, Order, Pairs, feed};
 use crate::TrainError;
 
 /// Batches that wait for the step: one that is next, one that is being made.
 const WAITING: usize = 2;
 
-/// Runs `body` with the feed of an order, which a thread of its own makes ahead. `open` opens the pairs there, since networks
+/// Runs `body` with the feed of an order, which a thread of its own prefetches. `open` opens the pairs there, since networks
 /// do not change threads.
 ///
 /// # Errors
 /// What `open` complains about comes out of the feed first.
-pub fn ahead<'p, T, P: Pairs + 'p>(
+pub fn prefetch<'p, T, P: Pairs + 'p>(
     open: impl FnOnce() -> Result<P, TrainError> + Send + 'p,
     order: Order,
-    making: Making,
+    options: BatchOptions,
     body: impl FnOnce(&mut Feed<'_>) -> T,
 ) -> T {
     thread::scope(|scope| {
@@ -29,10 +29,10 @@ pub fn ahead<'p, T, P: Pairs + 'p>(
                 Ok(pairs) => pairs,
                 Err(error) => return drop(sender.send(Err(error))),
             };
-            for fed in feed(&pairs, order, making) {
-                let failed = fed.is_err();
+            for item in feed(&pairs, order, options) {
+                let failed = item.is_err();
                 // Nobody listens any more when the run has ended by an error.
-                if sender.send(fed).is_err() || failed {
+                if sender.send(item).is_err() || failed {
                     return;
                 }
             }

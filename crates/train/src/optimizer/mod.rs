@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor};
 
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub use adamw::{AdamW, AdamW8bit, AdamWSettings};
-pub use ema::Average;
-pub use grad_scaler::LossScale;
+pub use ema::Ema;
+pub use grad_scaler::GradScaler;
 
 /// How one parameter follows its gradient. State is kept per parameter, by its place in the list.
 pub trait Update: std::fmt::Debug {

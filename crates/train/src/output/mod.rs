@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
-use tastemaker_models::nn::{Ranks, TensorSource, Trainable};
+use tastemaker_models::nn::{TensorSource, Trainable};
 use tastemaker_models::original::{Layout, SingleFile, pack};
 use tastemaker_models::pipeline::{Model, StoredType, Trained, save as save_model, write_unet};
-use tastemaker_run::{Adapter, LoraPlan, OutputLayout, OutputType, Plan};
+use tastemaker_run::{Adapter, OutputLayout, OutputType, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
 use crate::TrainError;
-use crate::adapter::ranks;
+use crate::adapter::AdapterShape;
 
 /// Where a run's results go: of a full fine-tune `model/`, a folder in diffusers layout, `unet/`, the UNet alone, and
 /// `model.safetensors`, one file under original names; of an adapter `pytorch_lora_weights.safetensors`.
@@ -43,7 +43,7 @@ pub(crate) fn file_name(layout: OutputLayout) -> &'static str {
 /// For a LoRA to start from that was never read: runs read it first.
 pub(crate) fn save(
     source: &Model,
-    learned: &[(&'static str, &[Trainable])],
+    trained: &[(&'static str, &[Trainable])],
     shapes: &BTreeMap<&'static str, AdapterShape>,
     plan: &Plan,
     schedule: &NoiseSchedule,
@@ -56,7 +56,7 @@ pub(crate) fn save(
                 OutputType::Float16 => StoredType::F16,
                 OutputType::Bfloat16 => StoredType::Bf16,
             };
-            let written = learned.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
+            let written = trained.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
             let unet = Trained { component: "unet", parameters: &written, dtype };
             plan.output.output_layout.iter().try_for_each(|layout| {
                 save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
@@ -64,14 +64,14 @@ pub(crate) fn save(
         }
         Adapter::Continued { network_weights, .. } => panic!("{} was not read", network_weights.display()),
         Adapter::Lora(lora) => {
-            let part = |(component, trained): &(&'static str, &[Trainable])| {
+            let part = |(component, tensors): &(&'static str, &[Trainable])| {
                 let AdapterShape { ranks, target_modules } = match shapes.get(component) {
                     Some(shape) => shape.clone(),
                     None => AdapterShape::planned(lora, component),
                 };
-                (*component, LoraPart { ranks, target_modules, tensors: on_host(trained) })
+                (*component, LoraPart { ranks, target_modules, tensors: on_host(tensors) })
             };
-            let mut parts: BTreeMap<&'static str, LoraPart> = learned.iter().map(part).collect();
+            let mut parts: BTreeMap<&'static str, LoraPart> = trained.iter().map(part).collect();
             let unet =
                 parts.remove("unet").ok_or(TrainError::NothingTrainable { target_modules: Vec::new() })?;
             let file = LoraFile { unet, text: parts };
@@ -84,27 +84,6 @@ pub(crate) fn save(
             file.write_kohya(&twin, &config, &facts)?;
             same(&file, &LoraFile::read_kohya(&twin, facts.layout, &config)?, &twin)
         }
-    }
-}
-
-/// Which layers of a network are adapted, and how.
-#[derive(Debug, Clone)]
-pub(crate) struct AdapterShape {
-    ranks: Ranks,
-    target_modules: Vec<String>,
-}
-
-impl AdapterShape {
-    fn planned(lora: &LoraPlan, component: &str) -> Self {
-        let of_unet = component == "unet";
-        let targets = if of_unet { &lora.target_modules } else { &lora.text_encoder_target_modules };
-        Self { ranks: ranks(lora), target_modules: targets.clone() }
-    }
-}
-
-impl From<&LoraPart> for AdapterShape {
-    fn from(part: &LoraPart) -> Self {
-        Self { ranks: part.ranks.clone(), target_modules: part.target_modules.clone() }
     }
 }
 

@@ -9,9 +9,9 @@ use tastemaker_models::pipeline::Family;
 use tastemaker_run::{Adapter, LoraPlan, MixedPrecision, OutputLayout, Plan, Probe};
 use tastemaker_store::checksum::hex;
 
-use crate::output::file_name;
+use super::file_name;
 
-/// What a card tells besides the plan.
+/// What a card says besides the plan.
 pub(crate) struct CardFacts<'a> {
     /// How the model's parts work together.
     pub family: Family,
@@ -21,7 +21,7 @@ pub(crate) struct CardFacts<'a> {
     pub n_held_out: usize,
     /// The LoRA that training started from, in words.
     pub origin: Option<&'a str>,
-    /// The last look at them.
+    /// The last validation on them.
     pub probe: Option<&'a Probe>,
 }
 
@@ -109,14 +109,14 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
                 |before| format!("{:+.2}%", 100.0 * (now / before - 1.0)),
             )
         };
-        let mut told = format!("winner error {}", against(probe.winner_error, probe.ref_winner));
+        let mut text = format!("winner error {}", against(probe.winner_error, probe.ref_winner));
         if let Some(loser) = probe.loser_error {
-            told += &format!(", loser error {}", against(loser, probe.ref_loser));
+            text += &format!(", loser error {}", against(loser, probe.ref_loser));
         }
         if let Some(accuracy) = probe.implicit_accuracy {
-            told = format!("preference accuracy {:.0}%, {told}", 100.0 * accuracy);
+            text = format!("preference accuracy {:.0}%, {text}", 100.0 * accuracy);
         }
-        rows.push(("held-out pairs", format!("{told} ({} pairs)", probe.n_pairs)));
+        rows.push(("held-out pairs", format!("{text} ({} pairs)", probe.n_pairs)));
     }
     rows
 }

@@ -8,8 +8,7 @@ use tastemaker_torch::tensors::{self, Named};
 use tch::Tensor;
 
 use crate::TrainError;
-use crate::optimizer::Average;
-use crate::optimizer::{AdamWSettings, Optimizer, clip_factor};
+use crate::optimizer::{AdamWSettings, Ema, Optimizer, clip_factor};
 
 /// Settings of a pre-training loop.
 #[derive(Debug, Clone)]
@@ -57,14 +56,14 @@ pub fn run(
     mut report: impl FnMut(Progress),
 ) -> Result<Named, TrainError> {
     let masters: Vec<Tensor> = trainable.iter().map(|t| t.tensor.shallow_clone()).collect();
-    let mut average = Average::new(trainable, settings.ema_decay);
+    let mut ema = Ema::new(trainable, settings.ema_decay);
     let mut optimizer =
         Optimizer::adamw(masters, AdamWSettings { adam_weight_decay: 1e-4, ..AdamWSettings::default() });
     let mut first_step = 0;
     if settings.state.exists() {
         let state = tensors::read(&settings.state)?;
         let read = |name: &str| state.get(name).map(Tensor::shallow_clone);
-        let restored = average.restore(trainable, &read).and_then(|()| optimizer.restore(trainable, &read));
+        let restored = ema.restore(trainable, &read).and_then(|()| optimizer.restore(trainable, &read));
         first_step = restored.ok_or_else(|| TrainError::OtherState { path: settings.state.clone() })?;
     }
     for step in first_step..settings.n_steps {
@@ -75,15 +74,15 @@ pub fn run(
         }
         let learning_rate = learning_rate(settings, step);
         optimizer.step(learning_rate, clip_factor(gradient_norm, settings.max_grad_norm));
-        average.follow(trainable, step);
+        ema.update(trainable, step);
         report(Progress { step: step + 1, loss, gradient_norm, learning_rate });
         if (step + 1) % settings.save_every == 0 || step + 1 == settings.n_steps {
             let mut state = optimizer.state(trainable);
-            state.extend(average.state(trainable));
+            state.extend(ema.state(trainable));
             tensors::write(&settings.state, &state, &BTreeMap::new())?;
         }
     }
-    Ok(average.into_named(trainable))
+    Ok(ema.into_named(trainable))
 }
 
 fn learning_rate(settings: &LoopSettings, step: u64) -> f64 {

@@ -3,7 +3,7 @@
 pub(crate) mod precompute;
 mod precomputed;
 
-pub use precomputed::{Bank, BankKey, Banked};
+pub use precomputed::{PrecomputedKey, PrecomputedReference, StepErrors};
 
 use tastemaker_diffusion::Denoiser;
 use tastemaker_models::nn::AdapterSwitch;
@@ -40,7 +40,7 @@ impl Reference<'_> {
     pub fn with<T>(&self, work: impl FnOnce(&dyn Denoiser) -> T) -> T {
         match self {
             Reference::AdapterOff { policy, switch } => {
-                let _on_again = Off::new(switch);
+                let _on_again = AdaptersOff::new(switch);
                 work(*policy)
             }
             Reference::Frozen(denoiser) => work(*denoiser),
@@ -50,16 +50,16 @@ impl Reference<'_> {
 }
 
 /// Keeps adapters off while it lives, also through a panic that is caught further up.
-pub(crate) struct Off<'a>(&'a AdapterSwitch);
+pub(crate) struct AdaptersOff<'a>(&'a AdapterSwitch);
 
-impl<'a> Off<'a> {
+impl<'a> AdaptersOff<'a> {
     pub(crate) fn new(switch: &'a AdapterSwitch) -> Self {
         switch.set(false);
         Self(switch)
     }
 }
 
-impl Drop for Off<'_> {
+impl Drop for AdaptersOff<'_> {
     fn drop(&mut self) {
         self.0.set(true);
     }

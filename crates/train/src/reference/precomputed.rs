@@ -1,8 +1,8 @@
-//! The reference bank: the reference's errors on every draw of a run, computed before its first step.
+//! The precomputed reference: the reference's errors on every draw of a run, computed before its first step.
 //!
 //! Draws are keyed by seed, pair and repetition, so they are known beforehand, and the reference never changes. Once its errors
-//! are on disk no reference has to be in memory, and runs that differ only in method, optimizer or adapter share them. A
-//! bank is a folder of shards, each of some steps; a longer run adds to it.
+//! are on disk no reference has to be in memory, and runs that differ only in method, optimizer or adapter share them. They lie
+//! in a folder of shards, each of some steps; a longer run adds to it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,8 +16,7 @@ use tastemaker_torch::tensors::{self, Named, OneByOne};
 use tch::{Kind, Tensor};
 
 use crate::TrainError;
-use crate::data::Batch;
-use crate::data::{Fed, Feed};
+use crate::data::{Batch, Feed, FeedItem};
 use crate::step::Engine;
 
 /// Pairs in one shard, if a step has no more.
@@ -26,14 +25,14 @@ const PAIRS_PER_SHARD: u64 = 256;
 /// Everything the reference's errors depend on. Two runs of one key draw the same and get the same errors, bit for bit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BankKey {
+pub struct PrecomputedKey {
     /// Version of the folder's layout.
     pub format: u32,
     /// SHA-256 of the reference: its network, and the adapter it has.
     pub reference: String,
     /// SHA-256 of text encoders and tokenizers.
     pub text: String,
-    /// Digest of what decides the latents: pairs, resolutions, VAE, element types.
+    /// Digest of what decides the latents: pairs, resolution and buckets, VAE, element types.
     pub latents: String,
     /// SHA-256 of the noise levels and of which timesteps are drawn.
     pub schedule: String,
@@ -43,7 +42,7 @@ pub struct BankKey {
     pub draws: Value,
 }
 
-impl BankKey {
+impl PrecomputedKey {
     /// Version of the layout that this code writes and reads.
     pub const FORMAT: u32 = 1;
 
@@ -53,29 +52,30 @@ impl BankKey {
     }
 }
 
-/// A bank on disk.
+/// Errors of the reference on disk.
 #[derive(Debug)]
-pub struct Bank {
+pub struct PrecomputedReference {
     folder: PathBuf,
     steps_per_shard: u64,
 }
 
 /// The reference's errors on the pairs of one step, by identity and repetition.
 #[derive(Debug)]
-pub struct Banked {
+pub struct StepErrors {
     path: PathBuf,
     errors: HashMap<(u64, u64), (f64, f64)>,
 }
 
-impl Bank {
-    /// Opens the bank of a key whose steps have this many pairs, or begins one.
+impl PrecomputedReference {
+    /// Opens the errors of a key whose steps have this many pairs, or begins them.
     ///
     /// # Errors
-    /// [`TrainError::OtherBank`] if the folder holds the bank of another key; [`TrainError::Run`] if it cannot be
+    /// [`TrainError::OtherPrecomputed`] if the folder holds the errors of another key; [`TrainError::Run`] if it cannot be
     /// read or written.
-    pub fn open(folder: &Path, key: &BankKey, pairs_per_step: u64) -> Result<Self, TrainError> {
+    pub fn open(folder: &Path, key: &PrecomputedKey, pairs_per_step: u64) -> Result<Self, TrainError> {
         atomic::create_folder(folder).map_err(unusable)?;
-        let path = folder.join("bank.json");
+        let former = folder.join("bank.json");
+        let path = if former.exists() { former } else { folder.join("reference.json") };
         if path.exists() {
             let there: Value = json::read(&path).map_err(unusable)?;
             let here = serde_json::to_value(key).unwrap_or_default();
@@ -84,7 +84,7 @@ impl Bank {
             let other: Vec<&str> = other.map(|(name, _)| name.as_str()).collect();
             if !other.is_empty() {
                 let (path, differs) = (folder.to_owned(), other.join(", "));
-                return Err(TrainError::OtherBank { path, differs });
+                return Err(TrainError::OtherPrecomputed { path, differs });
             }
         } else {
             json::write(&path, key).map_err(unusable)?;
@@ -122,7 +122,7 @@ impl Bank {
             let before = errors.len();
             loop {
                 match feed.next().unwrap_or(Err(TrainError::EndOfPairs))? {
-                    Fed::Batch(batch) => {
+                    FeedItem::Batch(batch) => {
                         let found = engine.reference_of(&batch);
                         let bad =
                             batch.keys.iter().zip(&found).find(|(_, e)| !e.0.is_finite() || !e.1.is_finite());
@@ -132,9 +132,9 @@ impl Bank {
                         keys.extend(batch.keys.iter().flat_map(|&(id, draw)| [id as i64, draw as i64]));
                         errors.extend(found.iter().flat_map(|&(winner, loser)| [winner, loser]));
                     }
-                    // The run that uses the bank names it.
-                    Fed::Skipped(_) => {}
-                    Fed::End => break,
+                    // The run that uses the errors names it.
+                    FeedItem::Skipped(_) => {}
+                    FeedItem::End => break,
                 }
             }
             counts.push((errors.len() - before) as i64 / 2);
@@ -151,10 +151,10 @@ impl Bank {
     /// The errors of one step.
     ///
     /// # Errors
-    /// [`TrainError::DamagedBank`] naming the file; [`TrainError::Torch`] if it cannot be read.
-    pub fn step(&self, step: u64) -> Result<Banked, TrainError> {
+    /// [`TrainError::DamagedPrecomputed`] naming the file; [`TrainError::Torch`] if it cannot be read.
+    pub fn step(&self, step: u64) -> Result<StepErrors, TrainError> {
         let path = self.path(step / self.steps_per_shard);
-        let damaged = || TrainError::DamagedBank { path: path.clone() };
+        let damaged = || TrainError::DamagedPrecomputed { path: path.clone() };
         let (shard, metadata) = tensors::read_with_metadata(&path)?;
         let part = |name: &str, kind| {
             shard.get(name).filter(|t| t.kind() == kind && t.dim() == 1).ok_or_else(damaged)
@@ -169,7 +169,7 @@ impl Bank {
         let rows = keys.chunks_exact(2).zip(errors.chunks_exact(2)).skip(start as usize).take(count as usize);
         let errors = rows.map(|(key, errors)| ((key[0] as u64, key[1] as u64), (errors[0], errors[1])));
         let errors = errors.collect();
-        Ok(Banked { path, errors })
+        Ok(StepErrors { path, errors })
     }
 
     fn path(&self, shard: u64) -> PathBuf {
@@ -177,18 +177,18 @@ impl Bank {
     }
 }
 
-impl Banked {
+impl StepErrors {
     /// The errors on a batch of this step.
     ///
     /// # Errors
-    /// [`TrainError::DamagedBank`] if the bank was made of other draws.
+    /// [`TrainError::DamagedPrecomputed`] if the errors are of other draws.
     pub fn of(&self, batch: &Batch) -> Result<Vec<(f64, f64)>, TrainError> {
         batch
             .keys
             .iter()
             .map(|key| {
                 let errors = self.errors.get(key).copied();
-                errors.ok_or_else(|| TrainError::DamagedBank { path: self.path.clone() })
+                errors.ok_or_else(|| TrainError::DamagedPrecomputed { path: self.path.clone() })
             })
             .collect()
     }

@@ -14,83 +14,80 @@ use tastemaker_math::intervals::{Interval, WinCount, mean};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::Plan;
 use tastemaker_torch::error::guard;
-use tch::Device;
 
+use super::{DrawSettings, Measurements, TimestepSpread, measure};
 use crate::TrainError;
-use crate::data::Use;
-use crate::data::cache::{self, Tell, precision};
-use crate::data::encode::Captions;
+use crate::data::cache::{Encoder, OnEvent};
 use crate::data::labels::labels;
-use crate::data::{FIRST_DRAW, Making, Pairs, chunks};
+use crate::data::{Augmentation, BatchOptions, EncodeSettings, FIRST_DRAW, Pairs, Rank, Use, chunks};
 use crate::step::Timesteps;
-use crate::validation::{Look, ProbeSet, Spread, looks};
 
-/// What a network says about every pair under every draw, by identity and repetition.
-pub type Looks = BTreeMap<(u64, u64), Look>;
-
-/// How often pairs are looked at.
+/// At which draws pairs are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draws {
-    /// Looks at each pair, at timesteps from as many equal parts of the schedule. The paper has 10.
+    /// Draws of each pair, at timesteps from as many equal parts of the schedule. The paper has 10.
     pub per_pair: u64,
     /// Pairs per forward pass.
     pub batch_size: usize,
+    /// Seed of timesteps and noise.
+    pub seed: u64,
 }
 
-/// What one model says about the pairs of a plan, which are encoded and cached as a run of the plan would.
+/// The errors of a model, with a LoRA if there is one, on pairs, which are encoded and cached as for training.
 ///
-/// Draws depend on the plan's seed, pairs and repetitions alone, so that another model is asked the same, at another time. Winner
-/// and loser share timestep and noise, as in training. `heard` is told how many looks are done, and of how many.
+/// Draws depend on seed, pairs and repetitions alone, so that another model is measured at the same ones, at another time. Winner
+/// and loser share timestep and noise, as in training. `on_progress` is called with the number of measurements done, and of all.
 ///
 /// # Errors
 /// [`TrainError`] for single images, and for a model, pairs or a cache that cannot be read.
-pub fn ask(
-    plan: &Plan,
-    (model, lora): (&Model, Option<LoraFile>),
-    device: Device,
+pub fn measure_model(
+    model: &Model,
+    lora: Option<LoraFile>,
     source: &dyn PairSource,
+    encode: &EncodeSettings,
     draws: Draws,
-    tell: &mut Tell<'_>,
-    heard: &mut dyn FnMut(u64, u64),
-) -> Result<Looks, TrainError> {
+    on_event: &mut OnEvent<'_>,
+    on_progress: &mut dyn FnMut(u64, u64),
+) -> Result<Measurements, TrainError> {
+    let Draws { per_pair, batch_size, seed } = draws;
     if labels(source).is_some() {
         return Err(TrainError::SingleImages { method: "accuracy" });
     }
-    let captions = Captions::of(source);
-    let settings = cache::caching(plan, device, (0, 1));
-    let (cache, key) = cache::cache(plan, model, source, &captions, &settings, tell)?;
+    let (precision, device) = (encode.precision, encode.device);
+    let encoder = Encoder::new(model, source, encode.clone());
+    let cache = encoder.cache(Rank::ONLY, on_event)?;
     let (lora, text) = lora.map(LoraFile::into_specs).unwrap_or_default();
-    let text = (!text.is_empty()).then(|| model.adapted_text(text, precision(plan), device)).transpose()?;
-    let pairs = cache::open_cached(plan, model, source, &captions, (&cache, &key), text.as_ref())?;
-    let network = model.unet(Role::Frozen, precision(plan), device, lora)?.network;
+    let text = (!text.is_empty()).then(|| model.adapted_text(text, precision, device)).transpose()?;
+    let pairs = encoder.open_cached(&cache, text.as_ref())?;
+    let network = model.unet(Role::Frozen, precision, device, lora)?.network;
     let schedule = model.schedule()?.schedule;
 
-    let there = (0..source.len()).filter(|&index| pairs.has(index));
-    let uses = there.flat_map(|index| {
-        (0..draws.per_pair).map(move |draw| Use { index, draw: FIRST_DRAW + draw, drop_caption: false })
+    let cached = (0..source.len()).filter(|&index| pairs.has(index));
+    let uses = cached.flat_map(|index| {
+        (0..per_pair).map(move |draw| Use { index, draw: FIRST_DRAW + draw, drop_caption: false })
     });
-    let parts = chunks(uses, draws.batch_size, |one| pairs.resolution(one.index));
+    let parts = chunks(uses, batch_size, |one| pairs.resolution(one.index));
     let all: u64 = parts.iter().map(|part| part.len() as u64).sum();
-    let making = Making { augmentation: cache::augmentation(plan), with_losers: true, device };
+    let options =
+        BatchOptions { augmentation: Augmentation { seed, joint: false }, with_losers: true, device };
     let mut done = 0;
     let mut batches = parts.iter().filter_map(|part| {
-        heard(done, all);
+        on_progress(done, all);
         done += part.len() as u64;
-        pairs.batch(part, &making).map(|made| made.batch).transpose()
+        pairs.batch(part, &options).map(|loaded| loaded.batch).transpose()
     });
-    let set = ProbeSet {
-        spread: Spread::OverDraws(draws.per_pair),
+    let draws = DrawSettings {
+        spread: TimestepSpread::OverDraws(per_pair),
         timesteps: Timesteps::All,
-        seed: plan.train.seed,
+        seed,
         text: text.as_ref(),
     };
-    let doing = format!("looking at {} pairs at once (a smaller batch needs less memory)", draws.batch_size);
-    let found = guard(&doing, || looks(&network, &schedule, &set, &mut batches))??;
+    let doing = format!("measuring {batch_size} pairs at once (a smaller batch needs less memory)");
+    let measured = guard(&doing, || measure(&network, &schedule, &draws, &mut batches))??;
     drop(batches);
-    heard(all, all);
-    Ok(found)
+    on_progress(all, all);
+    Ok(measured)
 }
 
 /// Whether errors of two models are errors of the same things.
@@ -108,12 +105,12 @@ pub fn check_comparable(model: &Model, reference: &Model) -> Result<(), TrainErr
     Ok(())
 }
 
-/// How often the better image was preferred.
+/// How often the winner was preferred.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share {
-    /// Pairs by what was preferred; equal margins are ties.
+pub struct Preferred {
+    /// Pairs by which image was preferred; equal margins are ties.
     pub count: WinCount,
-    /// The share of winners preferred, ties at one half, with its 95% Wilson interval, which takes pairs as independent.
+    /// The fraction of winners preferred, ties at one half, with its 95% Wilson interval, which takes pairs as independent.
     pub interval: Interval,
 }
 
@@ -121,10 +118,10 @@ pub struct Share {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accuracy {
     /// By the mean margin over all draws of a pair.
-    pub whole: Share,
+    pub whole: Preferred,
     /// By the mean margin over a pair's draws in each quarter of the schedule, the least noise first; `None` for a quarter in which
-    /// no pair was looked at.
-    pub by_quarter: [Option<Share>; 4],
+    /// no pair was measured.
+    pub by_quarter: [Option<Preferred>; 4],
     /// Mean over pairs of the mean margin.
     pub margin: f64,
     /// Mean over pairs of `-log sigmoid(beta / 2 margin)`, `beta` as the loss of Diffusion-DPO takes it, if it was given: ln 2 of a
@@ -132,15 +129,15 @@ pub struct Accuracy {
     pub log_loss: Option<f64>,
 }
 
-/// The accuracy of what was found; `None` without pairs that both have looked at. `n_timesteps` is the length of the schedule.
+/// The accuracy by these measurements; `None` without pairs that both have. `n_timesteps` is the length of the schedule.
 pub fn accuracy(
-    policy: &Looks,
-    reference: Option<&Looks>,
+    policy: &Measurements,
+    reference: Option<&Measurements>,
     n_timesteps: usize,
     beta: Option<f64>,
 ) -> Option<Accuracy> {
     let mut margins: BTreeMap<u64, Vec<(usize, f64)>> = BTreeMap::new();
-    for (key, look) in policy {
+    for (key, errors) in policy {
         let before = match reference {
             Some(reference) => match reference.get(key) {
                 Some(before) => before.loser - before.winner,
@@ -148,8 +145,8 @@ pub fn accuracy(
             },
             None => 0.0,
         };
-        let quarter = (4 * look.timestep / n_timesteps.max(1)).min(3);
-        margins.entry(key.0).or_default().push((quarter, (look.loser - look.winner) - before));
+        let quarter = (4 * errors.timestep / n_timesteps.max(1)).min(3);
+        margins.entry(key.0).or_default().push((quarter, (errors.loser - errors.winner) - before));
     }
     let of = |wanted: Option<usize>| -> Vec<f64> {
         let within = |margins: &Vec<(usize, f64)>| {
@@ -158,9 +155,9 @@ pub fn accuracy(
         };
         margins.values().filter_map(within).collect()
     };
-    let share = |margins: &[f64]| {
+    let preferred = |margins: &[f64]| {
         let count = WinCount::of_scores(margins, &vec![0.0; margins.len()]);
-        Some(Share { count, interval: count.wilson_95()? })
+        Some(Preferred { count, interval: count.wilson_95()? })
     };
     let whole = of(None);
     let log_loss = |beta: f64| {
@@ -169,8 +166,8 @@ pub fn accuracy(
         mean(&losses)
     };
     Some(Accuracy {
-        whole: share(&whole)?,
-        by_quarter: [0, 1, 2, 3].map(|quarter| share(&of(Some(quarter)))),
+        whole: preferred(&whole)?,
+        by_quarter: [0, 1, 2, 3].map(|quarter| preferred(&of(Some(quarter)))),
         margin: mean(&whole)?,
         log_loss: beta.and_then(log_loss),
     })
@@ -184,13 +181,14 @@ fn softplus(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validation::Measurement;
 
-    /// A look of each pair at timesteps 100 and 900 of 1000.
-    fn looks(errors: &[[(f64, f64); 2]]) -> Looks {
-        let mut found = Looks::new();
+    /// Measurements of each pair at timesteps 100 and 900 of 1000.
+    fn measurements(errors: &[[(f64, f64); 2]]) -> Measurements {
+        let mut found = Measurements::new();
         for (pair, both) in errors.iter().enumerate() {
             for (draw, (&(winner, loser), timestep)) in both.iter().zip([100, 900]).enumerate() {
-                found.insert((pair as u64, draw as u64), Look { timestep, winner, loser });
+                found.insert((pair as u64, draw as u64), Measurement { timestep, winner, loser });
             }
         }
         found
@@ -198,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_model_beside_itself_prefers_nothing() {
-        let same = looks(&[[(0.3, 0.2), (0.5, 0.9)], [(0.1, 0.7), (0.4, 0.4)]]);
+        let same = measurements(&[[(0.3, 0.2), (0.5, 0.9)], [(0.1, 0.7), (0.4, 0.4)]]);
         let found = accuracy(&same, Some(&same), 1000, Some(5000.0)).unwrap();
         assert_eq!(found.whole.count, WinCount { wins: 0, ties: 2, losses: 0 });
         assert_eq!((found.whole.interval.estimate, found.margin), (0.5, 0.0));
@@ -208,8 +206,8 @@ mod tests {
     #[test]
     fn margins_are_means_over_draws_and_quarters_count_their_own() {
         // Pair 0: +0.1 and -0.3 against the reference; pair 1: +0.1 and +0.1
-        let policy = looks(&[[(0.2, 0.4), (0.6, 0.5)], [(0.2, 0.4), (0.2, 0.4)]]);
-        let reference = looks(&[[(0.2, 0.3), (0.5, 0.7)], [(0.2, 0.3), (0.2, 0.3)]]);
+        let policy = measurements(&[[(0.2, 0.4), (0.6, 0.5)], [(0.2, 0.4), (0.2, 0.4)]]);
+        let reference = measurements(&[[(0.2, 0.3), (0.5, 0.7)], [(0.2, 0.3), (0.2, 0.3)]]);
         let found = accuracy(&policy, Some(&reference), 1000, None).unwrap();
         assert_eq!(found.whole.count, WinCount { wins: 1, ties: 0, losses: 1 });
         assert_eq!(found.by_quarter[0].unwrap().count.wins, 2);
@@ -220,7 +218,7 @@ mod tests {
 
     #[test]
     fn without_a_reference_the_smaller_error_wins() {
-        let policy = looks(&[[(0.2, 0.4), (0.6, 0.5)], [(0.4, 0.2), (0.2, 0.2)]]);
+        let policy = measurements(&[[(0.2, 0.4), (0.6, 0.5)], [(0.4, 0.2), (0.2, 0.2)]]);
         let found = accuracy(&policy, None, 1000, Some(10.0)).unwrap();
         assert_eq!(found.whole.count, WinCount { wins: 1, ties: 0, losses: 1 });
         // Margins are 0.05 and -0.1
@@ -229,10 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn pairs_that_only_one_has_looked_at_do_not_count() {
-        let policy = looks(&[[(0.2, 0.4), (0.2, 0.4)], [(0.4, 0.2), (0.4, 0.2)]]);
-        let reference = looks(&[[(0.2, 0.3), (0.2, 0.3)]]);
+    fn pairs_that_only_one_has_measured_do_not_count() {
+        let policy = measurements(&[[(0.2, 0.4), (0.2, 0.4)], [(0.4, 0.2), (0.4, 0.2)]]);
+        let reference = measurements(&[[(0.2, 0.3), (0.2, 0.3)]]);
         assert_eq!(accuracy(&policy, Some(&reference), 1000, None).unwrap().whole.count.n(), 1);
-        assert_eq!(accuracy(&policy, Some(&Looks::new()), 1000, None), None);
+        assert_eq!(accuracy(&policy, Some(&Measurements::new()), 1000, None), None);
     }
 }

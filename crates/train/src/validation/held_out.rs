@@ -1,4 +1,4 @@
-//! Errors on pairs at fixed draws: the same question asked again and again, of every method alike.
+//! Errors on pairs at fixed draws: the same measurement every time, for every method alike.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,37 +10,42 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
 
 use crate::TrainError;
-use crate::conditioning::told_policy;
-use crate::data::FIRST_DRAW;
-use crate::data::{Batch, to_host};
+use crate::conditioning::policy_conditioning;
+use crate::data::{Batch, FIRST_DRAW, to_host};
 use crate::step::{Timesteps, errors};
 
-/// How the timesteps of a probe are spread.
+/// Winner and loser error of held-out pairs, by identity; the error of a single image twice.
+pub type HeldOutErrors = BTreeMap<u64, (f64, f64)>;
+
+/// What is measured of pairs, by identity and repetition.
+pub type Measurements = BTreeMap<(u64, u64), Measurement>;
+
+/// How timesteps are spread over the schedule.
 #[derive(Debug, Clone, Copy)]
-pub enum Spread<'a> {
-    /// Over pairs, each looked at once: pair number i of these n gets one from the i-th of n equal parts of those that training
+pub enum TimestepSpread<'a> {
+    /// Over pairs, each measured once: pair number i of these n gets one from the i-th of n equal parts of those that training
     /// visits.
     OverPairs(&'a [u64]),
-    /// Over the looks at each pair: look number i of so many, counted from [`FIRST_DRAW`], gets one from the i-th part.
+    /// Over the draws of each pair: draw number i of so many, counted from [`FIRST_DRAW`], gets one from the i-th part.
     OverDraws(u64),
 }
 
-/// What a probe asks.
+/// Which draws pairs are measured at.
 #[derive(Debug, Clone, Copy)]
-pub struct ProbeSet<'a> {
+pub struct DrawSettings<'a> {
     /// How timesteps are spread.
-    pub spread: Spread<'a>,
+    pub spread: TimestepSpread<'a>,
     /// Timesteps that training visits.
     pub timesteps: Timesteps<'a>,
     /// Seed of the draws.
     pub seed: u64,
-    /// The text encoders, where they learn.
+    /// The text encoders, where they are trained.
     pub text: Option<&'a TextEncoders>,
 }
 
-/// What was found about a pair under one draw.
+/// A pair's errors under one draw.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Look {
+pub struct Measurement {
     /// The timestep.
     pub timestep: usize,
     /// Error on the winner.
@@ -49,72 +54,57 @@ pub struct Look {
     pub loser: f64,
 }
 
-/// Winner and loser error of each pair under forward noise, by identity, at draws that depend on the pair alone; the error of a
-/// single image twice.
+/// Errors of each pair under forward noise, at draws that depend on the pair alone.
 ///
 /// # Errors
 /// Those of `batches`.
-pub fn probe(
+pub fn measure(
     denoiser: &dyn Denoiser,
     schedule: &NoiseSchedule,
-    set: &ProbeSet<'_>,
+    draws: &DrawSettings<'_>,
     batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
-) -> Result<BTreeMap<u64, (f64, f64)>, TrainError> {
-    let found = looks(denoiser, schedule, set, batches)?;
-    Ok(found.into_iter().map(|((id, _), look)| (id, (look.winner, look.loser))).collect())
-}
-
-/// What is found about each pair, by its identity and repetition.
-///
-/// # Errors
-/// Those of `batches`.
-pub fn looks(
-    denoiser: &dyn Denoiser,
-    schedule: &NoiseSchedule,
-    set: &ProbeSet<'_>,
-    batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
-) -> Result<BTreeMap<(u64, u64), Look>, TrainError> {
-    let number: HashMap<u64, usize> = match set.spread {
-        Spread::OverPairs(ids) => ids.iter().enumerate().map(|(i, id)| (*id, i)).collect(),
-        Spread::OverDraws(_) => HashMap::new(),
+) -> Result<Measurements, TrainError> {
+    let number: HashMap<u64, usize> = match draws.spread {
+        TimestepSpread::OverPairs(ids) => ids.iter().enumerate().map(|(i, id)| (*id, i)).collect(),
+        TimestepSpread::OverDraws(_) => HashMap::new(),
     };
     let timestep = |&(id, draw): &(u64, u64)| {
-        let (i, n) = match set.spread {
-            Spread::OverPairs(ids) => (number.get(&id).copied().unwrap_or_default(), ids.len()),
-            Spread::OverDraws(n) => (draw.saturating_sub(FIRST_DRAW) as usize, n as usize),
+        let (i, n) = match draws.spread {
+            TimestepSpread::OverPairs(ids) => (number.get(&id).copied().unwrap_or_default(), ids.len()),
+            TimestepSpread::OverDraws(n) => (draw.saturating_sub(FIRST_DRAW) as usize, n as usize),
         };
-        let within = Keyed::new(set.seed, Stream::Timestep, id, draw).uniform();
-        let share = (i as f64 + within) / n as f64;
-        match set.timesteps {
-            Timesteps::All => (share * schedule.len() as f64) as usize,
-            Timesteps::Among(few) => few[(share * few.len() as f64) as usize],
+        let within = Keyed::new(draws.seed, Stream::Timestep, id, draw).uniform();
+        let fraction = (i as f64 + within) / n as f64;
+        match draws.timesteps {
+            Timesteps::All => (fraction * schedule.len() as f64) as usize,
+            Timesteps::Among(few) => few[(fraction * few.len() as f64) as usize],
         }
     };
     let mut result = BTreeMap::new();
     for batch in batches {
         let batch = batch?;
         let timesteps: Vec<usize> = batch.keys.iter().map(timestep).collect();
-        let errors = measure(denoiser, schedule, &batch, &timesteps, set);
-        let found = timesteps.iter().zip(errors);
-        let found = found.map(|(&timestep, (winner, loser))| Look { timestep, winner, loser });
-        result.extend(batch.keys.iter().copied().zip(found));
+        let errors = batch_errors(denoiser, schedule, &batch, &timesteps, draws);
+        let measured = timesteps.iter().zip(errors);
+        let measured = measured.map(|(&timestep, (winner, loser))| Measurement { timestep, winner, loser });
+        result.extend(batch.keys.iter().copied().zip(measured));
     }
     Ok(result)
 }
 
-fn measure(
+fn batch_errors(
     denoiser: &dyn Denoiser,
     schedule: &NoiseSchedule,
     batch: &Batch,
     timesteps: &[usize],
-    set: &ProbeSet<'_>,
+    draws: &DrawSettings<'_>,
 ) -> Vec<(f64, f64)> {
-    let keys = batch.pair_keys(set.seed, Stream::Noise);
+    let keys = batch.pair_keys(draws.seed, Stream::Noise);
     let rows = batch.per_row(timesteps);
     let per_row = tch::no_grad(|| {
         let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());
         let corrupted = forward(schedule, &batch.latents, &batch.per_row_tensor(&noise), &rows);
-        to_host(&errors(denoiser, &corrupted, &rows, &told_policy(set.text, batch)))
+        to_host(&errors(denoiser, &corrupted, &rows, &policy_conditioning(draws.text, batch)))
     });
     batch.split(&per_row).into_iter().map(|(winner, loser)| (winner, loser.unwrap_or(winner))).collect()
 }

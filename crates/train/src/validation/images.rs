@@ -1,4 +1,4 @@
-//! Images of fixed prompts on the way, from fixed noise: what the figures cannot show.
+//! Images of fixed prompts during training, from fixed noise: what metrics cannot show.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -20,39 +20,39 @@ use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
-use crate::data::cache::precision;
-use crate::distributed::Processes;
+use crate::data::EncodeSettings;
+use crate::distributed::ProcessGroup;
 
 /// What images of a run are generated from.
-pub(crate) struct Easel<'a> {
-    folder: &'a Model,
+pub(crate) struct ValidationImages<'a> {
+    model: &'a Model,
     plan: &'a Plan,
     schedule: &'a NoiseSchedule,
-    /// Of each image's prompt, and of the empty one; `None` where text encoders learn.
-    told: Option<(Conditioning, Conditioning)>,
+    /// Of each image's prompt, and of the empty one; `None` where text encoders are trained.
+    encoded: Option<(Conditioning, Conditioning)>,
     device: Device,
 }
 
-impl<'a> Easel<'a> {
-    /// Encodes the prompts of a plan; `None` if it has none. Text encoders are gone again behind it.
+impl<'a> ValidationImages<'a> {
+    /// Encodes the prompts of a plan; `None` if it has none. Text encoders are dropped afterwards.
     ///
     /// # Errors
     /// [`TrainError::Model`] if they cannot be read.
     pub(crate) fn new(
-        folder: &'a Model,
+        model: &'a Model,
         plan: &'a Plan,
         schedule: &'a NoiseSchedule,
-        text_learns: bool,
-        device: Device,
+        settings: &EncodeSettings,
     ) -> Result<Option<Self>, TrainError> {
         if plan.validation.validation_prompts.is_empty() || plan.validation.validation_steps == 0 {
             return Ok(None);
         }
-        let told = match text_learns {
+        let device = settings.device;
+        let encoded = match settings.trains_text {
             true => None,
-            false => Some(told(&folder.text(precision(plan), device)?, plan)),
+            false => Some(encode(&model.text(settings.precision, device)?, plan)),
         };
-        Ok(Some(Self { folder, plan, schedule, told, device }))
+        Ok(Some(Self { model, plan, schedule, encoded, device }))
     }
 
     /// Generates this process's part of the images into a folder of the step. Returns the paths of all, below the folder of
@@ -66,7 +66,7 @@ impl<'a> Easel<'a> {
         denoiser: &dyn Denoiser,
         text: Option<&TextEncoders>,
         step: u64,
-        ranks: Processes<'_>,
+        ranks: ProcessGroup<'_>,
     ) -> Result<Vec<PathBuf>, TrainError> {
         let validation = &self.plan.validation;
         let n_images = validation.num_validation_images as usize;
@@ -76,14 +76,15 @@ impl<'a> Easel<'a> {
             folder.join(name)
         });
         let paths: Vec<PathBuf> = paths.collect();
-        let (rank, n_ranks) = ranks.share();
-        let mine: Vec<usize> = (rank..paths.len()).step_by(n_ranks).collect();
+        let rank = ranks.rank();
+        let mine: Vec<usize> = (rank.rank..paths.len()).step_by(rank.world_size).collect();
         if !mine.is_empty() {
             atomic::create_folder(self.plan.output_dir.join(&folder)).map_err(RunError::from)?;
-            let live = text.map(|text| tch::no_grad(|| told(text, self.plan)));
-            let told = live.as_ref().or(self.told.as_ref());
-            let Some((prompts, empty)) = told else { return Ok(Vec::new()) };
-            let vae = self.folder.vae(Role::Frozen, Precision::F32, self.device)?.network;
+            let live = text.map(|text| encode(text, self.plan));
+            let Some((prompts, empty)) = live.as_ref().or(self.encoded.as_ref()) else {
+                return Ok(Vec::new());
+            };
+            let vae = self.model.vae(Role::Frozen, Precision::F32, self.device)?.network;
             for &i in &mine {
                 let latents = self.latents(denoiser, (prompts, empty), i, n_images)?;
                 let pixels =
@@ -98,7 +99,7 @@ impl<'a> Easel<'a> {
                 atomic::write_bytes(&path, png.get_ref()).map_err(RunError::from)?;
             }
         }
-        ranks.wait()?;
+        ranks.barrier()?;
         Ok(paths)
     }
 
@@ -111,19 +112,19 @@ impl<'a> Easel<'a> {
         n_images: usize,
     ) -> Result<Tensor, TrainError> {
         let validation = &self.plan.validation;
-        let config = self.folder.unet_config()?;
-        let side = i64::from(self.plan.data.resolution) / self.folder.vae_config()?.downsampling();
+        let config = self.model.unet_config()?;
+        let side = i64::from(self.plan.data.resolution) / self.model.vae_config()?.downsampling();
         let key = NoiseKey { seed: self.plan.train.seed, stream: Stream::Sample, index: i as u64, draw: 0 };
         let noise = gaussian(&[key], &[config.in_channels, side, side]).to_device(self.device);
         let n_steps = validation.num_inference_steps as usize;
-        let sampling = Sampling { n_steps, eta: 0.0, ..self.folder.schedule()?.sampling };
+        let sampling = Sampling { n_steps, eta: 0.0, ..self.model.schedule()?.sampling };
         let guided = Guided::new(denoiser, empty, validation.guidance_scale);
         let prompt = prompts.select(&Tensor::from_slice(&[(i / n_images) as i64]).to_device(self.device));
         Ok(ddim(&guided, &noise, &prompt, self.schedule, &sampling, || noise.zeros_like())?)
     }
 }
 
-fn told(text: &TextEncoders, plan: &Plan) -> (Conditioning, Conditioning) {
+fn encode(text: &TextEncoders, plan: &Plan) -> (Conditioning, Conditioning) {
     let prompts: Vec<&str> = plan.validation.validation_prompts.iter().map(String::as_str).collect();
     let resolution = i64::from(plan.data.resolution);
     tch::no_grad(|| (text.encode(&prompts, resolution), text.unconditional(resolution)))

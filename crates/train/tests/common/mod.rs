@@ -18,14 +18,14 @@ use tastemaker_testkit_torch::{golden_dir, weights as stored};
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
 use tastemaker_train::TrainError;
-use tastemaker_train::data::{Augmentation, Batch, Use};
-use tastemaker_train::data::{EncodedPair, EncodedPairs, Making, Order, Pairs, feed};
-use tastemaker_train::distributed::Processes;
-use tastemaker_train::reference::Bank;
-use tastemaker_train::reference::Reference;
+use tastemaker_train::data::{
+    Augmentation, Batch, BatchOptions, EncodedPair, EncodedPairs, Order, Pairs, Use, feed,
+};
+use tastemaker_train::distributed::ProcessGroup;
+use tastemaker_train::reference::{PrecomputedReference, Reference};
 use tastemaker_train::state::State;
 use tastemaker_train::step::{Engine, Timesteps};
-use tastemaker_train::train_loop::{Ended, Fit, fit};
+use tastemaker_train::train_loop::{Ended, TrainLoop};
 use tch::{Device, Kind, Tensor};
 
 /// A network and what goes with it.
@@ -46,7 +46,7 @@ pub fn adapted(precision: Precision) -> Network {
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(fresh()))
 }
 
-/// As [`adapted`], lengths of rows learned apart.
+/// As [`adapted`], with weight decomposition.
 pub fn dora(precision: Precision) -> Network {
     let lora = LoraSpec { use_dora: true, ..fresh() };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
@@ -69,7 +69,7 @@ pub fn learned(precision: Precision, anchored: bool) -> Network {
     learned_from(adapted(Precision::F32), precision, anchored)
 }
 
-/// As [`learned`], lengths of rows learned apart.
+/// As [`learned`], with weight decomposition.
 pub fn learned_dora(precision: Precision, anchored: bool) -> Network {
     learned_from(dora(Precision::F32), precision, anchored)
 }
@@ -157,9 +157,9 @@ impl Pairing {
 
     /// All weights that must not move, by name.
     pub fn frozen_weights(&self) -> Named {
-        let learns: Vec<_> = self.policy.trainable.iter().map(|p| p.name.as_str()).collect();
+        let trained: Vec<_> = self.policy.trainable.iter().map(|p| p.name.as_str()).collect();
         let all = self.frozen.as_ref().map_or(&self.policy.all, |frozen| &frozen.all);
-        let still = all.iter().filter(|(name, _)| self.frozen.is_some() || !learns.contains(&name.as_str()));
+        let still = all.iter().filter(|(name, _)| self.frozen.is_some() || !trained.contains(&name.as_str()));
         still.map(|(name, tensor)| (name.clone(), tensor.copy())).collect()
     }
 }
@@ -219,12 +219,12 @@ pub fn uses(indices: &[usize], draw: u64) -> Vec<Use> {
 }
 
 pub fn batch(pairs: &EncodedPairs, uses: &[Use], objective: &Objective) -> Batch {
-    pairs.made(uses, &making(objective.needs().loser))
+    pairs.batch_of(uses, &options(objective.needs().loser))
 }
 
 /// Draws of seed 11, on the CPU.
-pub fn making(with_losers: bool) -> Making {
-    Making { augmentation: Augmentation { seed: 11, joint: false }, with_losers, device: Device::Cpu }
+pub fn options(with_losers: bool) -> BatchOptions {
+    BatchOptions { augmentation: Augmentation { seed: 11, joint: false }, with_losers, device: Device::Cpu }
 }
 
 /// Gradients by parameter name, and forgets them.
@@ -265,7 +265,7 @@ pub fn plan(method: &str, n_steps: u64, more: &str) -> Plan {
     resolve(Recipe::parse(Path::new("test.toml"), &text).unwrap(), Recipe::default()).unwrap()
 }
 
-/// Runs `fit` over the pairs at `train`, probing those at `held_out`.
+/// Runs the loop over the pairs at `train`, validating on those at `held_out`.
 pub fn train(
     pairing: &Pairing,
     pairs: &EncodedPairs,
@@ -276,40 +276,43 @@ pub fn train(
     train_labeled(pairing, (pairs, None), plan, train, held_out, None)
 }
 
-/// As [`train`], on the winners as single images where there are labels, with the reference's errors of a bank if there is one.
+/// As [`train`], on the winners as single images where there are labels, with the reference's errors precomputed if there is a place for them.
 pub fn train_labeled(
     pairing: &Pairing,
     (pairs, labels): (&EncodedPairs, Option<&HashMap<u64, Label>>),
     plan: &Plan,
     train: &[usize],
     held_out: &[usize],
-    bank: Option<&Bank>,
+    precomputed: Option<&PrecomputedReference>,
 ) -> (Result<(), TrainError>, Vec<Event>) {
     let (reference, schedule) = (pairing.reference(), schedule());
     let objective = plan.method.objective().unwrap();
     let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
     let engine = Engine { labels, ..engine };
     let order = Order::new(plan, train.to_vec(), held_out.to_vec(), objective.needs().loser);
-    let order = if labels.is_some() { order.of_singles() } else { order };
+    let order = if labels.is_some() { order.of_single_images() } else { order };
     let held_out: Vec<u64> = order.held_out.iter().map(|&index| pairs.id(index)).collect();
-    let task = Fit {
+    let task = TrainLoop {
+        plan,
         engine,
         trainable: &pairing.policy.trainable,
         order: &order,
         held_out: &held_out,
-        bank,
-        ranks: Processes::default(),
+        precomputed,
+        ranks: ProcessGroup::default(),
     };
-    if let Some(bank) = bank {
-        for steps in bank.missing(order.steps()) {
-            let part = order.clone().without_looks().over(steps.clone());
-            bank.fill(steps, &task.engine, &mut feed(pairs, part, making(order.with_losers))).unwrap();
+    if let Some(precomputed) = precomputed {
+        for steps in precomputed.missing(order.steps()) {
+            let part = order.clone().without_validation().over(steps.clone());
+            precomputed
+                .fill(steps, &task.engine, &mut feed(pairs, part, options(order.with_losers)))
+                .unwrap();
         }
     }
     let mut state = State::new(task.trainable, 0, vec![true; task.trainable.len()], plan);
     let mut events = Vec::new();
-    let mut fed = feed(pairs, order.clone(), making(order.with_losers));
-    let result = fit(&task, plan, &mut state, &mut fed, &mut |event: &Event| {
+    let mut batches = feed(pairs, order.clone(), options(order.with_losers));
+    let result = task.run(&mut state, &mut batches, &mut |event: &Event| {
         events.push(event.clone());
         Ok(())
     });

@@ -7,6 +7,7 @@ use clap::Args;
 use tastemaker_data::PairSource;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::Recipe;
+use tastemaker_train::data::Rank;
 use tastemaker_train::session;
 
 use crate::allocator;
@@ -48,8 +49,9 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     say_skipped(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let mut progress = Progress::new(0);
-    let whose = (args.share.unwrap_or((0, 1)), args.device.open()?);
-    let made = session::cache(&plan, &source, whose, &mut |event| {
+    let (rank, world_size) = args.share.unwrap_or((0, 1));
+    let rank = Rank { rank, world_size };
+    let made = session::cache(&plan, &source, rank, args.device.open()?, &mut |event| {
         progress.on_event(event);
         Ok(())
     });

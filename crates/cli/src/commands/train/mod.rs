@@ -18,7 +18,7 @@ use tastemaker_run::{DataPlan, Event, Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::Resume;
-use tastemaker_train::distributed::Processes;
+use tastemaker_train::distributed::ProcessGroup;
 use tastemaker_train::session::Options;
 use tastemaker_train::{TrainError, estimate, session};
 
@@ -177,10 +177,10 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     say_skipped(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let (plan, split) = with_data(plan, &source);
-    let is_first = Processes::new(group.as_ref()).is_first();
+    let is_first = ProcessGroup::new(group.as_ref()).is_first();
     let mut progress = Progress::new(plan.train.max_train_steps);
     let signals = Signals::listen()?;
-    let ranks = Processes::new(group.as_ref());
+    let ranks = ProcessGroup::new(group.as_ref());
     let options = Options { resume, stop: &|| signals.came().is_some(), ranks, device };
     let trained = session::train(&plan, &source, &split, options, &mut |event| {
         if is_first {
