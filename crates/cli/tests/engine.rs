@@ -100,7 +100,11 @@ fn a_bank_stands_for_the_live_reference_bit_for_bit_and_serves_other_runs() {
         "--method diffusion-dpo --learning_rate 1e-4 --adapter_type full --reference precomputed --reference_dir bank--adapterfull",
     );
     assert_eq!(said.code, 5);
-    assert!(said.stderr.contains("holds the precomputed reference of another run (draws differ)"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("holds the precomputed reference of another run (draws differ)"),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{Rgb, RgbImage};
 use std::sync::Arc;
-use tastemaker_data::buckets::{BucketSettings, BucketResolutions};
+use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
 use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, TextKey};
-use tastemaker_data::{DataError, Side, InMemoryPairs, Label, PairId, PairSource, Ranking};
+use tastemaker_data::{DataError, InMemoryPairs, Label, PairId, PairSource, Ranking, Side};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;

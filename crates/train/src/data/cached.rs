@@ -7,7 +7,7 @@ use tastemaker_data::cache::{
     ShardKind, Stored, TextShard,
 };
 use tastemaker_data::transform::Size;
-use tastemaker_data::{DataError, Side, PairId, PairSource};
+use tastemaker_data::{DataError, PairId, PairSource, Side};
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
@@ -121,7 +121,12 @@ impl CachedPairs {
                 };
                 let mut rng = options.augmentation.image_key(Stream::Flip, key, side).generator();
                 let shard = &self.shards[u.index / PAIRS_PER_SHARD];
-                stored.push(shard.image(Row { resolution: pair.resolution, number }, self.hflip && rng.bernoulli(0.5))?);
+                stored.push(
+                    shard.image(
+                        Row { resolution: pair.resolution, number },
+                        self.hflip && rng.bernoulli(0.5),
+                    )?,
+                );
             }
         }
         Ok(Posterior { mean: stack(&stored, |row| row.mean), std: stack(&stored, |row| row.std) })
@@ -208,7 +213,7 @@ pub(super) fn time_ids_tensor(rows: &[[u32; 6]]) -> Tensor {
 pub(crate) fn kind(element: Element) -> Kind {
     match element {
         Element::Float32 => Kind::Float,
-        Element::Float16 => Kind::Side,
+        Element::Float16 => Kind::Half,
         Element::Bfloat16 => Kind::BFloat16,
     }
 }

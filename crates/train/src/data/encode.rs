@@ -13,7 +13,7 @@ use tastemaker_data::cache::{
 };
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
-use tastemaker_data::{Side, PairSource};
+use tastemaker_data::{PairSource, Side};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
@@ -199,7 +199,11 @@ struct CroppedPair {
 }
 
 impl CroppedPair {
-    fn of(source: &dyn PairSource, position: usize, resolutions: &BucketResolutions) -> Result<Self, TrainError> {
+    fn of(
+        source: &dyn PairSource,
+        position: usize,
+        resolutions: &BucketResolutions,
+    ) -> Result<Self, TrainError> {
         let decoded = decode_pair(source, position, resolutions, &Side::BOTH)?;
         let winner = CropFlip::CENTER.apply(&decoded.images[0], decoded.resolution);
         let of_winner = sha256_bytes(winner.as_raw());
@@ -207,7 +211,12 @@ impl CroppedPair {
         let of_loser = loser.as_ref().map_or_else(|| of_winner.clone(), |loser| sha256_bytes(loser.as_raw()));
         let loser = loser.unwrap_or_else(|| winner.clone());
         let (images, hashes) = ([winner, loser], [of_winner, of_loser]);
-        Ok(Self { resolution: decoded.resolution, images, hashes, sizes: decoded.sizes(CropFlip::CENTER.crop) })
+        Ok(Self {
+            resolution: decoded.resolution,
+            images,
+            hashes,
+            sizes: decoded.sizes(CropFlip::CENTER.crop),
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use image::RgbImage;
 use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Crop, Size, to_chw};
-use tastemaker_data::{DataError, Side, PairId, PairSource};
+use tastemaker_data::{DataError, PairId, PairSource, Side};
 use tastemaker_diffusion::{Conditioning, LatentVae, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::TextEncoders;

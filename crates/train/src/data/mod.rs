@@ -25,7 +25,7 @@ pub use prefetch::prefetch;
 pub use settings::{EncodeSettings, precision_of};
 
 use tastemaker_data::transform::Size;
-use tastemaker_data::{Side, PairId};
+use tastemaker_data::{PairId, Side};
 use tch::Device;
 
 use crate::TrainError;

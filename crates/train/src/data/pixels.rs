@@ -3,7 +3,7 @@
 use image::{RgbImage, imageops};
 use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::transform::{Crop, ResizeCrop, Size, resize_and_crop};
-use tastemaker_data::{DataError, Side, PairSource};
+use tastemaker_data::{DataError, PairSource, Side};
 
 /// A pair's images as they are, and their bucket resolution.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
 
-use tastemaker_data::buckets::{BucketSettings, BucketResolutions};
+use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
 use tastemaker_data::cache::Element;
 use tastemaker_run::{Adapter, BucketPlan, MixedPrecision, OutputType, Plan, TimeIds};
 use tastemaker_torch::Precision;
