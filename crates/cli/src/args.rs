@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::accuracy::AccuracyArgs;
-use crate::commands::compare::CompareArgs;
+use crate::commands::compare::{self, CompareArgs};
 use crate::commands::data::DataCommand;
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
@@ -59,7 +59,7 @@ fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("train", lenient)
         .mut_subcommand("sample", |command| lenient(command.after_help(sample::samplers())))
-        .mut_subcommand("compare", lenient)
+        .mut_subcommand("compare", |command| lenient(command.after_help(compare::DEFAULTS)))
         .mut_subcommand("score", |score| score.mut_args(forgiving))
         .mut_subcommand("accuracy", lenient)
         .mut_subcommand("data", |data| data.mut_subcommands(lenient))

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tastemaker_data::DataError;
 use tastemaker_eval::EvalError;
+use tastemaker_generate::GenerateError;
 use tastemaker_hub::HubError;
 use tastemaker_models::ModelError;
 use tastemaker_run::RunError;
@@ -83,6 +84,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         .or_else(|| cause.downcast_ref::<DataFault>().map(|_| Exit::Data))
         .or_else(|| cause.downcast_ref().map(of_train))
         .or_else(|| cause.downcast_ref().map(of_eval))
+        .or_else(|| cause.downcast_ref().map(of_generate))
         .or_else(|| cause.downcast_ref().map(of_model))
         .or_else(|| cause.downcast_ref().map(of_data))
         .or_else(|| cause.downcast_ref().map(of_run))
@@ -116,16 +118,26 @@ fn of_train(error: &TrainError) -> Exit {
 fn of_eval(error: &EvalError) -> Exit {
     match error {
         EvalError::Model(error) => of_model(error),
-        EvalError::Data(error) => of_data(error),
         EvalError::Store(error) => of_store(error, Exit::Data),
-        EvalError::Schedule(_) | EvalError::Size { .. } | EvalError::Weight { .. } => Exit::Usage,
-        EvalError::Prompts { .. }
-        | EvalError::Images { .. }
+        EvalError::Weight { .. } => Exit::Usage,
+        EvalError::Images { .. }
         | EvalError::Image(_)
         | EvalError::ImageShape { .. }
         | EvalError::UnknownPrompt { .. } => Exit::Data,
         EvalError::ImageScore { .. } => Exit::Model,
         EvalError::Compared { .. } => Exit::Output,
+        _ => Exit::Internal,
+    }
+}
+
+fn of_generate(error: &GenerateError) -> Exit {
+    match error {
+        GenerateError::Model(error) => of_model(error),
+        GenerateError::Data(error) => of_data(error),
+        GenerateError::Store(error) => of_store(error, Exit::Data),
+        GenerateError::Torch(error) => of_torch(error, Exit::Internal),
+        GenerateError::Schedule(_) | GenerateError::Size { .. } => Exit::Usage,
+        GenerateError::Prompts { .. } | GenerateError::Image(_) => Exit::Data,
         _ => Exit::Internal,
     }
 }

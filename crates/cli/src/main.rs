@@ -6,11 +6,11 @@ mod commands;
 mod demo;
 mod exit;
 mod hub;
-mod images;
-mod judges;
 mod pairs;
 mod progress;
 mod ranks;
+mod scorers;
+mod scoring;
 mod signals;
 
 use std::process::ExitCode;

@@ -46,7 +46,7 @@ fn summary(bench: &Bench) -> Value {
 
 /// What the images of a folder show, by name, sheets skipped.
 fn pixels(folder: &Path) -> BTreeMap<PathBuf, RgbImage> {
-    let images = files(folder).into_iter().filter(|(path, _)| !path.ends_with("contact-sheet.png"));
+    let images = files(folder).into_iter().filter(|(path, _)| !path.ends_with("image-grid.png"));
     images.map(|(path, bytes)| (path, image::load_from_memory(&bytes).unwrap().into_rgb8())).collect()
 }
 
@@ -120,7 +120,7 @@ fn a_killed_comparison_goes_on_where_it_was() {
 }
 
 #[test]
-fn contestants_and_scorers_can_be_added_and_other_settings_are_refused() {
+fn models_and_scorers_can_be_added_and_other_settings_are_refused() {
     let bench = bench();
     compare(&bench, &["model", "other"]);
     let before = generated(&bench);
@@ -170,7 +170,7 @@ fn parts_go_on_a_model_and_folders_of_images_need_none() {
     assert!(!bench.path("out/images/hps").exists());
     let summary = summary(&bench);
     let names: Vec<&str> =
-        summary["contestants"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+        summary["models"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["model", "lora", "dpo", "hps"]);
     assert_eq!(summary["duels"].as_array().unwrap().len(), 6 * 4);
 

@@ -201,7 +201,7 @@ fn scorers_agree_with_their_own_labels_and_not_with_labels_turned_round() {
     let said = relabel(&["--out", "again"]);
     assert!(
         said.stdout
-            .starts_with("nearest-art:style: sides with 100.0% (82.4-100.0) of the labels of 18 pairs\n"),
+            .starts_with("nearest-art:style: agrees with 100.0% (82.4-100.0) of the labels of 18 pairs\n"),
         "{}",
         said.stdout
     );
@@ -219,7 +219,7 @@ fn scorers_agree_with_their_own_labels_and_not_with_labels_turned_round() {
     );
     assert_eq!(contents(&old), contents(&set));
     let said = bench.succeed(&["data", "relabel", "turned", "--scorer", "nearest-art:style"]);
-    assert!(said.stdout.contains("sides with 0.0% (0.0-17.6) of the labels of 18 pairs"), "{}", said.stdout);
+    assert!(said.stdout.contains("agrees with 0.0% (0.0-17.6) of the labels of 18 pairs"), "{}", said.stdout);
     assert_eq!(about(&bench, "again/relabel.json")["agreement_with_old_labels"][0]["agree"], 18);
 }
 
@@ -240,7 +240,7 @@ fn a_mix_lies_between_its_scorers() {
         "nearest-art:quality",
     ]);
     assert_eq!(said.stdout.lines().count(), 3, "{}", said.stdout);
-    assert!(said.stdout.lines().nth(2).unwrap().starts_with("together: sides with "), "{}", said.stdout);
+    assert!(said.stdout.lines().nth(2).unwrap().starts_with("together: agrees with "), "{}", said.stdout);
 }
 
 #[test]

@@ -34,8 +34,8 @@ fn every_prompt_is_generated_with_every_seed_under_a_name_that_says_so() {
     generated(&bench, &[more.as_slice(), &["--out", "out"]].concat());
     let names: Vec<_> = files(&bench.path("out")).into_iter().map(|(path, _)| path).collect();
     let wanted = ["0000-41.png", "0000-42.png", "0001-41.png", "0001-42.png", "0002-41.png", "0002-42.png"];
-    assert_eq!(names, wanted.into_iter().chain(["contact-sheet.png"]).map(PathBuf::from).collect::<Vec<_>>());
-    let sheet = image::open(bench.path("out/contact-sheet.png")).unwrap();
+    assert_eq!(names, wanted.into_iter().chain(["image-grid.png"]).map(PathBuf::from).collect::<Vec<_>>());
+    let sheet = image::open(bench.path("out/image-grid.png")).unwrap();
     assert_eq!(
         (sheet.width(), sheet.height()),
         (4 + 2 * 36, 4 + 3 * 36),
@@ -241,7 +241,7 @@ fn images_that_are_there_can_be_left_alone() {
     let first = fs::read(bench.path("out/0000-0.png")).unwrap();
     let said = run(&["--num_images_per_prompt", "2"]);
     assert!(said.contains("0000-0.png  is there already") && said.contains("0000-1.png  a fox"), "{said}");
-    assert!(bench.path("out/contact-sheet.png").exists(), "with the one that was there");
+    assert!(bench.path("out/image-grid.png").exists(), "with the one that was there");
     assert!(fs::read(bench.path("out/0000-0.png")).unwrap() == first);
     assert!(!run(&["--guidance_scale", "3"]).contains("is there already"), "other parameters");
 }

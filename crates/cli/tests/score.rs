@@ -26,7 +26,9 @@ fn bench() -> Bench {
             RgbImage::from_fn(40 + u32::from(n), 20, |x, y| Rgb([n * 90, (x * 6) as u8, (y * 12) as u8]));
         image.save(bench.path(&format!("images/000{n}-7.png"))).unwrap();
     }
-    RgbImage::new(8, 8).save(bench.path("images/contact-sheet.png")).unwrap();
+    for grid in ["image-grid.png", "contact-sheet.png"] {
+        RgbImage::new(8, 8).save(bench.path("images").join(grid)).unwrap();
+    }
     bench
 }
 

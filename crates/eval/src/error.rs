@@ -102,14 +102,6 @@ pub enum EvalError {
         /// What came out.
         score: f64,
     },
-    /// Something that should hold prompts.
-    #[error("{} is no set of prompts: {what}", .path.display())]
-    Prompts {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was found.
-        what: String,
-    },
     /// Something that was said to be a result of a comparison.
     #[error("{} does not belong to this comparison: {what}", .path.display())]
     Compared {
@@ -118,8 +110,8 @@ pub enum EvalError {
         /// What was found and what to do.
         what: String,
     },
-    /// A folder of images that lacks what is asked for.
-    #[error("{} does not answer the prompts: {what}", .path.display())]
+    /// A folder of images that lacks some.
+    #[error("{} does not fit the prompts: {what}", .path.display())]
     Images {
         /// The folder.
         path: PathBuf,
@@ -150,27 +142,11 @@ pub enum EvalError {
         /// Name of the empty group.
         group: &'static str,
     },
-    /// An image grid with rows of different lengths or images of different sizes.
-    #[error("image grid is ragged: {what}")]
-    RaggedGrid {
-        /// What was found and what was wanted.
-        what: String,
-    },
     /// A report whose parts do not belong together.
     #[error("report is inconsistent: {what}")]
     InconsistentReport {
         /// What was found and what was wanted.
         what: String,
-    },
-    /// Sides that the image VAE cannot have.
-    #[error("images of {width} x {height} pixels: both sides must be multiples of {multiple} for this model")]
-    Size {
-        /// Width as given.
-        width: u32,
-        /// Height as given.
-        height: u32,
-        /// Pixels for each of the VAE's.
-        multiple: u32,
     },
     /// An image could not be encoded or decoded.
     #[error("image could not be coded")]
@@ -184,12 +160,6 @@ pub enum EvalError {
     /// A model could not be read.
     #[error(transparent)]
     Model(#[from] tastemaker_models::ModelError),
-    /// The noise schedule cannot serve the sampler's settings.
-    #[error(transparent)]
-    Schedule(#[from] tastemaker_math::ScheduleError),
-    /// An image and its pixels do not fit.
-    #[error(transparent)]
-    Data(#[from] tastemaker_data::DataError),
     /// libtorch.
     #[error("libtorch refused")]
     Tch(#[from] tch::TchError),

@@ -2,10 +2,7 @@
 
 pub mod compare;
 pub mod error;
-pub mod generate;
-pub mod image_grid;
 pub mod pairing;
-pub mod prompts;
 pub mod report;
 pub mod scorers;
 pub mod winrate;

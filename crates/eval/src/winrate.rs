@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tastemaker_math::intervals::{Interval, WinCount, bootstrap, mean, median};
 
-/// Resamples behind every bootstrap interval.
+/// Resamples of every bootstrap interval.
 pub const N_RESAMPLES: u64 = 2000;
 
 /// Whether a prompt was in the training pairs.
@@ -38,7 +38,7 @@ pub struct Split<T> {
 }
 
 impl<T> Split<T> {
-    /// Builds both halves the same way, held-out first.
+    /// Builds both groups the same way, held-out first.
     ///
     /// # Errors
     /// The first error of `build`.
@@ -46,7 +46,7 @@ impl<T> Split<T> {
         Ok(Self { held_out: build(Group::HeldOut)?, seen: build(Group::Seen)? })
     }
 
-    /// The half of a group.
+    /// The value of a group.
     pub fn of(&self, group: Group) -> &T {
         match group {
             Group::HeldOut => &self.held_out,
@@ -57,7 +57,7 @@ impl<T> Split<T> {
 
 /// Two scores of one prompt from one starting noise. Higher is better.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Comparison {
+pub struct ScorePair {
     /// Index of the prompt.
     pub prompt: usize,
     /// Seed of the starting noise.
@@ -127,30 +127,29 @@ impl Bounds {
     }
 }
 
-/// Win rate of A over all comparisons given.
+/// Win rate of A over all pairs given.
 ///
-/// The Wilson interval takes comparisons as independent. The bootstrap resamples prompts, because two images of
+/// The Wilson interval takes pairs as independent. The bootstrap resamples prompts, because two images of
 /// one prompt are not: differences are averaged over the seeds of a prompt first.
 ///
 /// # Errors
-/// No comparisons, or a score that is not finite.
+/// No pairs, or a score that is not finite.
 ///
 /// Source: Wilson (1927), JASA 22; Efron (1979), Annals of Statistics 7.
-pub fn win_rate(comparisons: &[Comparison], seed: u64) -> Result<WinRate, EvalError> {
-    if let Some(&Comparison { prompt, seed, a, b, .. }) =
-        comparisons.iter().find(|comparison| !comparison.a.is_finite() || !comparison.b.is_finite())
+pub fn win_rate(pairs: &[ScorePair], seed: u64) -> Result<WinRate, EvalError> {
+    if let Some(&ScorePair { prompt, seed, a, b, .. }) =
+        pairs.iter().find(|pair| !pair.a.is_finite() || !pair.b.is_finite())
     {
         return Err(EvalError::ScoreNotFinite { prompt, seed, a, b });
     }
-    let (a, b): (Vec<f64>, Vec<f64>) =
-        comparisons.iter().map(|comparison| (comparison.a, comparison.b)).unzip();
+    let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().map(|pair| (pair.a, pair.b)).unzip();
     let count = WinCount::of_scores(&a, &b);
     let nothing = || EvalError::NoComparisons { group: "all" };
     let wilson = count.wilson_95().ok_or_else(nothing)?;
 
     let mut by_prompt: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    for comparison in comparisons {
-        by_prompt.entry(comparison.prompt).or_default().push(comparison.a - comparison.b);
+    for pair in pairs {
+        by_prompt.entry(pair.prompt).or_default().push(pair.a - pair.b);
     }
     let differences: Vec<f64> = by_prompt.values().filter_map(|values| mean(values)).collect();
     let bounds = |statistic| {
@@ -174,11 +173,10 @@ pub fn win_rate(comparisons: &[Comparison], seed: u64) -> Result<WinRate, EvalEr
 /// Win rates over held-out and over seen prompts.
 ///
 /// # Errors
-/// A group without comparisons, or a score that is not finite.
-pub fn win_rates(comparisons: &[Comparison], seed: u64) -> Result<Split<WinRate>, EvalError> {
+/// A group without pairs, or a score that is not finite.
+pub fn win_rates(pairs: &[ScorePair], seed: u64) -> Result<Split<WinRate>, EvalError> {
     Split::try_build(|group| {
-        let of_group: Vec<Comparison> =
-            comparisons.iter().copied().filter(|comparison| comparison.group == group).collect();
+        let of_group: Vec<ScorePair> = pairs.iter().copied().filter(|pair| pair.group == group).collect();
         if of_group.is_empty() {
             return Err(EvalError::NoComparisons { group: group.label() });
         }
@@ -190,32 +188,29 @@ pub fn win_rates(comparisons: &[Comparison], seed: u64) -> Result<Split<WinRate>
 mod tests {
     use super::*;
 
-    fn comparison(prompt: usize, seed: u64, group: Group, a: f64, b: f64) -> Comparison {
-        Comparison { prompt, seed, group, a, b }
+    fn pair(prompt: usize, seed: u64, group: Group, a: f64, b: f64) -> ScorePair {
+        ScorePair { prompt, seed, group, a, b }
     }
 
     #[test]
     fn ties_count_half_and_groups_stay_apart() {
-        let comparisons = [
-            comparison(0, 1, Group::HeldOut, 2.0, 1.0),
-            comparison(1, 1, Group::HeldOut, 1.0, 1.0),
-            comparison(2, 1, Group::Seen, 0.0, 1.0),
+        let pairs = [
+            pair(0, 1, Group::HeldOut, 2.0, 1.0),
+            pair(1, 1, Group::HeldOut, 1.0, 1.0),
+            pair(2, 1, Group::Seen, 0.0, 1.0),
         ];
-        let rates = win_rates(&comparisons, 7).unwrap();
+        let rates = win_rates(&pairs, 7).unwrap();
         assert_eq!((rates.held_out.rate, rates.held_out.n), (0.75, 2));
         assert_eq!((rates.seen.rate, rates.seen.losses), (0.0, 1));
     }
 
     #[test]
     fn swapping_sides_mirrors_everything() {
-        let comparisons: Vec<Comparison> = (0..40)
-            .map(|prompt| {
-                comparison(prompt, 1, Group::Seen, (prompt * 7 % 13) as f64, (prompt * 5 % 11) as f64)
-            })
+        let pairs: Vec<ScorePair> = (0..40)
+            .map(|prompt| pair(prompt, 1, Group::Seen, (prompt * 7 % 13) as f64, (prompt * 5 % 11) as f64))
             .collect();
-        let swapped: Vec<Comparison> =
-            comparisons.iter().map(|c| Comparison { a: c.b, b: c.a, ..*c }).collect();
-        let (there, back) = (win_rate(&comparisons, 3).unwrap(), win_rate(&swapped, 3).unwrap());
+        let swapped: Vec<ScorePair> = pairs.iter().map(|c| ScorePair { a: c.b, b: c.a, ..*c }).collect();
+        let (there, back) = (win_rate(&pairs, 3).unwrap(), win_rate(&swapped, 3).unwrap());
         assert!((there.rate + back.rate - 1.0).abs() < 1e-12);
         assert!((there.low + back.high - 1.0).abs() < 1e-12);
         assert_eq!(there.mean_difference.value, -back.mean_difference.value);
@@ -230,22 +225,22 @@ mod tests {
 
     #[test]
     fn repeating_every_seed_does_not_narrow_the_bootstrap() {
-        let once: Vec<Comparison> =
-            (0..30).map(|prompt| comparison(prompt, 1, Group::Seen, (prompt % 5) as f64, 1.0)).collect();
-        let twice: Vec<Comparison> = once.iter().flat_map(|&c| [c, Comparison { seed: 2, ..c }]).collect();
+        let once: Vec<ScorePair> =
+            (0..30).map(|prompt| pair(prompt, 1, Group::Seen, (prompt % 5) as f64, 1.0)).collect();
+        let twice: Vec<ScorePair> = once.iter().flat_map(|&c| [c, ScorePair { seed: 2, ..c }]).collect();
         assert_eq!(win_rate(&once, 3).unwrap().mean_difference, win_rate(&twice, 3).unwrap().mean_difference);
     }
 
     #[test]
     fn a_score_that_is_not_finite_is_refused_by_name() {
-        let broken = [comparison(4, 9, Group::Seen, f64::NAN, 0.0)];
+        let broken = [pair(4, 9, Group::Seen, f64::NAN, 0.0)];
         let error = win_rate(&broken, 0).unwrap_err().to_string();
         assert_eq!(error, "score of prompt 4, seed 9 is not finite: NaN against 0");
     }
 
     #[test]
     fn an_empty_group_is_an_error() {
-        let seen_only = [comparison(0, 1, Group::Seen, 1.0, 0.0)];
+        let seen_only = [pair(0, 1, Group::Seen, 1.0, 0.0)];
         let error = win_rates(&seen_only, 0).unwrap_err().to_string();
         assert_eq!(error, "no comparisons in group held out: a win rate needs at least one");
     }

@@ -2,30 +2,30 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 
-#[path = "support/contest.rs"]
-mod contest;
+#[path = "support/comparison.rs"]
+mod comparison;
 
-use contest::{contest, count};
+use comparison::{comparison, count};
 use serde_json::Value;
-use tastemaker_eval::compare::{Choice, Contest, Figures, headline, page, summary};
+use tastemaker_eval::compare::{Choice, Comparison, Figures, headline, page, summary};
 
 fn main_element(html: &str) -> &str {
     let (start, end) = (html.find("<main>").unwrap(), html.find("</main>").unwrap());
     &html[start..end]
 }
 
-fn page_of(contest: &Contest) -> String {
-    page(contest, &Figures::of(contest).unwrap())
+fn page_of(comparison: &Comparison) -> String {
+    page(comparison, &Figures::of(comparison).unwrap())
 }
 
 #[test]
 fn the_markup_for_two_is_as_reviewed() {
-    insta::assert_snapshot!(main_element(&page_of(&contest(2, 1, 3, 2))));
+    insta::assert_snapshot!(main_element(&page_of(&comparison(2, 1, 3, 2))));
 }
 
 #[test]
 fn the_markup_of_figures_for_three_is_as_reviewed() {
-    let html = page_of(&contest(3, 2, 12, 0));
+    let html = page_of(&comparison(3, 2, 12, 0));
     let main = main_element(&html);
     // Histograms are long, and reviewed above.
     let (before, after) =
@@ -35,18 +35,18 @@ fn the_markup_of_figures_for_three_is_as_reviewed() {
 
 #[test]
 fn the_summary_is_as_reviewed() {
-    let contest = contest(2, 2, 6, 0);
-    insta::assert_snapshot!(summary(&contest, &Figures::of(&contest).unwrap()).unwrap());
+    let comparison = comparison(2, 2, 6, 0);
+    insta::assert_snapshot!(summary(&comparison, &Figures::of(&comparison).unwrap()).unwrap());
 }
 
 #[test]
 fn equal_comparisons_give_equal_bytes() {
-    assert_eq!(page_of(&contest(3, 2, 6, 4)), page_of(&contest(3, 2, 6, 4)));
+    assert_eq!(page_of(&comparison(3, 2, 6, 4)), page_of(&comparison(3, 2, 6, 4)));
 }
 
 #[test]
 fn the_page_asks_the_network_for_nothing() {
-    let html = page_of(&contest(3, 2, 6, 4));
+    let html = page_of(&comparison(3, 2, 6, 4));
     for asking in ["http:", "https:", "//", "url(", "@import", "<link", "src=\"/", "fetch("] {
         let found = html.match_indices(asking).map(|(at, _)| &html[at..(at + 60).min(html.len())]);
         // Two slashes alone start a comment in the script.
@@ -58,15 +58,15 @@ fn the_page_asks_the_network_for_nothing() {
 
 #[test]
 fn names_and_prompts_cannot_become_markup() {
-    let html = page_of(&contest(3, 2, 6, 12));
+    let html = page_of(&comparison(3, 2, 6, 12));
     assert!(html.contains("tuned &lt;&amp;&gt;") && !html.contains("tuned <&>"));
     assert!(html.contains("a &quot;fox&quot; &amp; &lt;b&gt;a hen&lt;/b&gt;") && !html.contains("<b>a hen"));
 }
 
 #[test]
 fn both_directions_of_a_duel_add_up_to_one() {
-    let contest = contest(3, 2, 12, 0);
-    let figures = Figures::of(&contest).unwrap();
+    let comparison = comparison(3, 2, 12, 0);
+    let figures = Figures::of(&comparison).unwrap();
     for scorer in 0..2 {
         for category in [None, Some(0), Some(1)] {
             let (there, back) = (
@@ -81,8 +81,8 @@ fn both_directions_of_a_duel_add_up_to_one() {
 
 #[test]
 fn categories_take_the_duels_of_their_prompts_apart() {
-    let contest = contest(2, 1, 9, 0);
-    let figures = Figures::of(&contest).unwrap();
+    let comparison = comparison(2, 1, 9, 0);
+    let figures = Figures::of(&comparison).unwrap();
     assert_eq!(figures.categories, [("animals".to_owned(), 3), ("scenes".to_owned(), 6)]);
     let duel = |category| figures.duel(0, 1, 0, category).unwrap();
     let (all, parts) = (duel(None), [duel(Some(0)), duel(Some(1))]);
@@ -93,40 +93,43 @@ fn categories_take_the_duels_of_their_prompts_apart() {
 
 #[test]
 fn a_single_category_is_none() {
-    let mut contest = contest(2, 1, 4, 0);
-    contest.prompts.iter_mut().for_each(|prompt| prompt.category = Some("all".into()));
-    assert!(Figures::of(&contest).unwrap().categories.is_empty());
-    contest.prompts[1].category = None;
-    assert_eq!(Figures::of(&contest).unwrap().categories, [("all".to_owned(), 3)]);
+    let mut comparison = comparison(2, 1, 4, 0);
+    comparison.prompts.iter_mut().for_each(|prompt| prompt.category = Some("all".into()));
+    assert!(Figures::of(&comparison).unwrap().categories.is_empty());
+    comparison.prompts[1].category = None;
+    assert_eq!(Figures::of(&comparison).unwrap().categories, [("all".to_owned(), 3)]);
 }
 
 #[test]
 fn equal_images_tie_by_every_scorer() {
-    let mut contest = contest(2, 2, 6, 0);
-    contest.scores.iter_mut().for_each(|scores| scores[1] = scores[0].clone());
-    let figures = Figures::of(&contest).unwrap();
+    let mut comparison = comparison(2, 2, 6, 0);
+    comparison.scores.iter_mut().for_each(|scores| scores[1] = scores[0].clone());
+    let figures = Figures::of(&comparison).unwrap();
     let duel = figures.duel(1, 1, 0, None).unwrap();
     assert_eq!((duel.wins, duel.ties, duel.losses, duel.rate), (0, 12, 0, 0.5));
     assert_eq!(figures.agreement(0, 1).unwrap().all, 1.0);
-    assert_eq!(headline(&contest, &figures), "tuned <&> is not shown to differ from base by all 2 scorers.");
+    assert_eq!(
+        headline(&comparison, &figures),
+        "tuned <&> is not shown to differ from base by all 2 scorers."
+    );
 }
 
 #[test]
 fn scorers_that_decide_alike_are_counted() {
-    let mut contest = contest(2, 2, 2, 0);
+    let mut comparison = comparison(2, 2, 2, 0);
     let zero = vec![0.0; 4];
-    contest.scores =
+    comparison.scores =
         vec![vec![zero.clone(), vec![1.0, 1.0, -1.0, 0.0]], vec![zero, vec![2.0, -2.0, -2.0, 0.0]]];
-    let figures = Figures::of(&contest).unwrap();
+    let figures = Figures::of(&comparison).unwrap();
     let agreement = figures.agreement(1, 0).unwrap();
-    assert_eq!((agreement.all, agreement.shares[0][1], agreement.shares[1][1]), (0.75, 0.75, 1.0));
+    assert_eq!((agreement.all, agreement.fractions[0][1], agreement.fractions[1][1]), (0.75, 0.75, 1.0));
 }
 
 #[test]
 fn the_headline_says_who_wins() {
-    let said = |n_contestants, n_scorers| {
-        let contest = contest(n_contestants, n_scorers, 60, 0);
-        headline(&contest, &Figures::of(&contest).unwrap())
+    let said = |n_models, n_scorers| {
+        let comparison = comparison(n_models, n_scorers, 60, 0);
+        headline(&comparison, &Figures::of(&comparison).unwrap())
     };
     assert_eq!(said(2, 1), "tuned <&> beats base.");
     assert_eq!(said(2, 2), "tuned <&> beats base by all 2 scorers.");
@@ -138,9 +141,9 @@ fn the_headline_says_who_wins() {
 
 #[test]
 fn shown_images_say_how_they_were_chosen() {
-    let all = contest(2, 1, 3, 99);
+    let all = comparison(2, 1, 3, 99);
     assert!(page_of(&all).contains("All 6 images of each."));
-    let some = contest(2, 1, 20, 8);
+    let some = comparison(2, 1, 20, 8);
     assert_eq!([Choice::Spread, Choice::Gain, Choice::Loss].map(|choice| count(&some, choice)), [4, 2, 2]);
     let html = page_of(&some);
     assert!(html.contains("8 of 40 images of each: every so many, whatever they look like, and those where"));
@@ -153,10 +156,10 @@ fn every_summary_field_is_described_in_the_reference() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/summary.md"))
             .unwrap();
     let reference = &reference[reference.find("## Of `compare`").unwrap()..];
-    let contest = contest(2, 2, 6, 0);
-    let summary = summary(&contest, &Figures::of(&contest).unwrap()).unwrap();
+    let comparison = comparison(2, 2, 6, 0);
+    let summary = summary(&comparison, &Figures::of(&comparison).unwrap()).unwrap();
     let summary: Value = serde_json::from_str(&summary).unwrap();
-    let rows = ["contestants", "scorers", "scores", "duels", "agreement"].map(|list| &summary[list][0]);
+    let rows = ["models", "scorers", "scores", "duels", "agreement"].map(|list| &summary[list][0]);
     for field in std::iter::once(&summary).chain(rows).flat_map(|part| part.as_object().unwrap().keys()) {
         assert!(reference.contains(&format!("`{field}`")), "{field} is not described");
     }
@@ -164,19 +167,19 @@ fn every_summary_field_is_described_in_the_reference() {
 
 #[test]
 fn parts_that_do_not_belong_together_are_refused() {
-    let refusal = |damage: fn(&mut Contest)| {
-        let mut contest = contest(2, 1, 3, 0);
-        damage(&mut contest);
-        Figures::of(&contest).unwrap_err().to_string()
+    let refusal = |damage: fn(&mut Comparison)| {
+        let mut comparison = comparison(2, 1, 3, 0);
+        damage(&mut comparison);
+        Figures::of(&comparison).unwrap_err().to_string()
     };
-    insta::assert_snapshot!(refusal(|contest| contest.contestants[1].name = "base".into()),
-        @r#"report is inconsistent: two contestants are named "base""#);
-    insta::assert_snapshot!(refusal(|contest| { contest.scores[0][1].pop(); }),
-        @"report is inconsistent: scores of other scorers, contestants or images than there are");
-    insta::assert_snapshot!(refusal(|contest| contest.contestants.truncate(1)),
-        @"report is inconsistent: 1 contestants, 1 scorers and 6 images each; wanted two, one and one at least");
-    insta::assert_snapshot!(refusal(|contest| contest.questions[2].prompt = 3),
+    insta::assert_snapshot!(refusal(|comparison| comparison.models[1].name = "base".into()),
+        @r#"report is inconsistent: two models are named "base""#);
+    insta::assert_snapshot!(refusal(|comparison| { comparison.scores[0][1].pop(); }),
+        @"report is inconsistent: scores of other scorers, models or images than there are");
+    insta::assert_snapshot!(refusal(|comparison| comparison.models.truncate(1)),
+        @"report is inconsistent: 1 models, 1 scorers and 6 images each; wanted two, one and one at least");
+    insta::assert_snapshot!(refusal(|comparison| comparison.samples[2].prompt = 3),
         @"report is inconsistent: an image of prompt 3 of 3");
-    insta::assert_snapshot!(refusal(|contest| contest.scores[0][0][0] = f64::NAN),
+    insta::assert_snapshot!(refusal(|comparison| comparison.scores[0][0][0] = f64::NAN),
         @"score of prompt 0, seed 4 is not finite: 19.875 against NaN");
 }

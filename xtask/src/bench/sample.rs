@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn images_are_timed_by_their_files() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        for name in ["0000-0.png", "0000-1.png", "contact-sheet.png"] {
+        for name in ["0000-0.png", "0000-1.png", "image-grid.png"] {
             fs::write(folder.path().join(name), "").expect("written");
         }
         assert_eq!(between_images(folder.path()).len(), 1);

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod data;
 mod device;
 mod fetching;
+mod generate_flags;
 pub mod model;
 mod parts;
 pub mod sample;
@@ -13,6 +14,7 @@ mod settings;
 pub mod train;
 
 pub use device::DeviceFlag;
+pub use generate_flags::{GenerateFlags, PromptFlags};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -21,8 +21,8 @@ fn part_keys() -> impl Iterator<Item = &'static Key> {
 }
 
 impl PartFlags {
-    /// What takes the place of something of the model's own and so changes what it generates, by the names that images are told.
-    pub fn told(&self) -> Vec<(&'static str, String)> {
+    /// What takes the place of something of the model's own and so changes what it generates, by the names of the parameters in images.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
         let prediction = self.0.prediction_type.map(|prediction| format!("{prediction:?}"));
         let parts = [
             ("VAE", self.0.pretrained_vae_model_name_or_path.clone()),

@@ -1,4 +1,4 @@
-//! `tastemaker score`: what scorers say about images.
+//! `tastemaker score`: scores of images.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,47 +7,47 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use image::RgbImage;
-use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 use tastemaker_data::set::{decode, prompt_of};
-use tastemaker_eval::EvalError;
-use tastemaker_eval::scorers::{Item, Panel, SCORERS};
+use tastemaker_eval::scorers::SCORERS;
+use tastemaker_generate::prompts::read_lines;
+use tastemaker_math::intervals::{mean, median};
 use tastemaker_run::MixedPrecision;
 use tastemaker_store::{atomic, json as json_files};
 use tastemaker_torch::Precision;
-use tastemaker_torch::error::guard;
 
-use crate::commands::sample::SHEET;
+use crate::commands::sample::{GRID, OLD_GRID};
 use crate::commands::{DeviceFlag, word};
 use crate::exit::{DataFault, UsageError};
-use crate::judges;
+use crate::progress::Work;
+use crate::scorers;
+use crate::scoring::{Loaded, score_each};
 
 /// Scores images for their prompts.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct ScoreArgs {
-    /// Images, and folders of images; an image grid of `sample` in a folder is none
+    /// Images, and folders of images; the image grid of `sample` in a folder is skipped
     #[arg(value_name = "FILE|DIR", required = true)]
     images: Vec<PathBuf>,
-    /// Who judges: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several. Behind =
-    /// a file, a folder or the name of a fetched model other than the published one
+    /// Scorer: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several. After = a
+    /// file, a folder or the name of a fetched model other than the published one
     #[arg(long, value_name = "NAME[=WEIGHTS]", required = true)]
     scorer: Vec<String>,
-    /// The prompt of all images
+    /// Prompt of all images
     #[arg(long, value_name = "TEXT", conflicts_with = "prompts")]
     prompt: Option<String>,
-    /// A file with one prompt a line: for images called as those of `sample`, by their numbers, else in their order.
-    /// Without it, the text beside an image, its row in metadata.jsonl, or what it says itself
+    /// File with a prompt per line: for images named as those of `sample`, by their numbers, else in their order. Without it, the
+    /// text beside an image, its row in metadata.jsonl, or the prompt in its own metadata
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Where scores go, a row per image; .csv for a table, else JSON lines
-    #[arg(long, value_name = "FILE")]
+    /// Output file, a row per image; .csv for a table, else JSON lines
+    #[arg(long, value_name = "FILE", alias = "output_file")]
     out: Option<PathBuf>,
     /// Images per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     batch_size: usize,
-    /// Type of weights and activations, no or bf16
+    /// Precision of weights and activations, no or bf16
     #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
     mixed_precision: MixedPrecision,
     #[command(flatten)]
@@ -60,7 +60,6 @@ const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// Runs the command.
 pub fn score(args: &ScoreArgs) -> Result<()> {
     let images = images(&args.images)?;
-    let batch_size = args.batch_size.max(1);
     let mut prompts = Prompts::new(args, &images)?;
     let precision = match args.mixed_precision {
         MixedPrecision::No => Precision::F32,
@@ -69,27 +68,27 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
             return Err(UsageError("--mixed_precision is fp16; wanted no or bf16".into()).into());
         }
     };
-    let panel = judges::open(&args.scorer, precision, args.device.open()?)?.with_batch_size(batch_size);
+    let panel = scorers::open(&args.scorer, precision, args.device.open()?)?.with_batch_size(args.batch_size);
     let names = panel.names();
-    let bar = ProgressBar::new(images.len() as u64);
+    let mut work = Work::new("scoring", "images");
     let mut scores: Vec<Vec<f64>> = vec![Vec::new(); names.len()];
-    let mut asked = Vec::with_capacity(images.len());
-    for (n, some) in images.chunks(batch_size).enumerate() {
-        let mut seen = Vec::with_capacity(some.len());
-        for (i, path) in some.iter().enumerate() {
-            let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let prompt = prompts.of(n * batch_size + i, path, &bytes, panel.needs_prompts())?;
-            let image = decode(&bytes)
-                .map_err(|error| DataFault(format!("{} is no image: {error}", path.display())))?;
-            asked.push(prompt);
-            seen.push(image);
-        }
-        let more = judge(&panel, some, &seen, &asked[asked.len() - some.len()..])?;
+    let mut used = Vec::with_capacity(images.len());
+    let load = |i: usize| {
+        let path = &images[i];
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let prompt = prompts.of(i, path, &bytes, panel.needs_prompts())?;
+        used.push(prompt.clone());
+        let image =
+            decode(&bytes).map_err(|error| DataFault(format!("{} is no image: {error}", path.display())))?;
+        Ok(Loaded { image, prompt, place: path.display().to_string() })
+    };
+    score_each(&panel, images.len(), load, |range, more| {
         scores.iter_mut().zip(more).for_each(|(scores, more)| scores.extend(more));
-        bar.inc(some.len() as u64);
-    }
-    bar.finish_and_clear();
-    let rows = Rows { images: &images, prompts: &asked, names: &names, scores: &scores };
+        work.at(range.end as u64, images.len() as u64);
+        Ok(())
+    })?;
+    work.end();
+    let rows = Rows { images: &images, prompts: &used, names: &names, scores: &scores };
     if let Some(out) = &args.out {
         let is_table = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
         let text = if is_table { rows.csv()? } else { rows.json_lines() };
@@ -115,8 +114,8 @@ fn images(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|file| {
                 let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-                let is_sheet = file.file_name().is_some_and(|name| name == SHEET);
-                file.is_file() && !is_sheet && IMAGES.contains(&ending.to_ascii_lowercase().as_str())
+                let is_grid = file.file_name().is_some_and(|name| name == GRID || name == OLD_GRID);
+                file.is_file() && !is_grid && IMAGES.contains(&ending.to_ascii_lowercase().as_str())
             })
             .collect();
         if inside.is_empty() {
@@ -127,17 +126,6 @@ fn images(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
         found.extend(inside);
     }
     Ok(found)
-}
-
-fn judge(panel: &Panel, paths: &[PathBuf], images: &[RgbImage], prompts: &[String]) -> Result<Vec<Vec<f64>>> {
-    let items: Vec<Item<'_>> =
-        images.iter().zip(prompts).map(|(image, prompt)| Item { image, prompt }).collect();
-    let doing = format!("scoring {} images at once (a smaller --batch_size needs less memory)", items.len());
-    let scores = guard(&doing, || panel.score(&items))?;
-    scores.map_err(|error: EvalError| match error.item().and_then(|item| paths.get(item)) {
-        Some(path) => anyhow::Error::new(error).context(path.display().to_string()),
-        None => error.into(),
-    })
 }
 
 /// Where prompts come from.
@@ -209,11 +197,10 @@ fn metadata(file: &Path) -> Result<BTreeMap<String, String>> {
 
 /// The prompt of each image out of a file with one a line.
 fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
-    let text = json_files::read_text(file)?;
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines = read_lines(file)?;
     let numbers: Option<Vec<usize>> = images.iter().map(|path| number(path)).collect();
     if let Some(numbers) = numbers.filter(|numbers| numbers.iter().all(|&number| number < lines.len())) {
-        return Ok(numbers.into_iter().map(|number| lines[number].to_owned()).collect());
+        return Ok(numbers.into_iter().map(|number| lines[number].clone()).collect());
     }
     if lines.len() != images.len() {
         let (found, wanted) = (lines.len(), images.len());
@@ -223,7 +210,7 @@ fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
         ))
         .into());
     }
-    Ok(lines.into_iter().map(str::to_owned).collect())
+    Ok(lines)
 }
 
 /// The number of the prompt in the name of a generated image, `<number>-<seed>`.
@@ -272,7 +259,7 @@ impl Rows<'_> {
         let width = self.names.iter().map(String::len).max().unwrap_or_default().max("scorer".len());
         let mut text = format!("{:width$}  {:>6}  {:>9}  {:>9}  unit\n", "scorer", "n", "mean", "median");
         for (name, scores) in self.names.iter().zip(self.scores) {
-            let (mean, median) = (mean(scores), median(scores));
+            let (mean, median) = (mean(scores).unwrap_or(f64::NAN), median(scores).unwrap_or(f64::NAN));
             let unit = SCORERS.iter().find(|entry| entry.name == name).map_or("", |entry| entry.unit);
             text +=
                 format!("{name:width$}  {:>6}  {mean:>9.4}  {median:>9.4}  {unit}", scores.len()).trim_end();
@@ -280,16 +267,4 @@ impl Rows<'_> {
         }
         text
     }
-}
-
-fn mean(scores: &[f64]) -> f64 {
-    scores.iter().sum::<f64>() / scores.len() as f64
-}
-
-/// The middle of the sorted scores, or the mean of the middle two.
-fn median(scores: &[f64]) -> f64 {
-    let mut sorted = scores.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
 }

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
-use tastemaker_eval::compare::Question;
-use tastemaker_eval::prompts::PromptSet;
+use tastemaker_eval::compare::Sample;
 use tastemaker_eval::winrate::Group;
+use tastemaker_generate::prompts::PromptSet;
 
 use super::art::{Art, Split};
 use super::stage;
@@ -16,7 +16,7 @@ pub struct Questions {
     /// The captions asked for, the category being `held out` or `seen`.
     pub set: PromptSet,
     /// Each image, with the number of its noise, in the demo's order.
-    pub questions: Vec<(Question, u64)>,
+    pub questions: Vec<(Sample, u64)>,
 }
 
 /// The held-out captions of the embedded art.
@@ -50,7 +50,7 @@ pub fn questions(task: &str, seed: u64) -> Result<Questions> {
     let mut questions = Vec::with_capacity(asked.len());
     for (number, question) in asked.iter().enumerate() {
         if let Ok(prompt) = captions.binary_search(&(question.group, question.caption)) {
-            questions.push((Question { prompt, seed: question.seed }, number as u64));
+            questions.push((Sample { prompt, seed: question.seed }, number as u64));
         }
     }
     Ok(Questions { set, questions })

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use tastemaker_eval::generate::{GenerateSettings, Generator};
 use tastemaker_eval::report::{self, CurvePoint, Training};
 use tastemaker_eval::scorers::Judge;
+use tastemaker_generate::{GenerateSettings, Generator};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, read_events};

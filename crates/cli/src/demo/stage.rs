@@ -3,13 +3,13 @@
 use anyhow::Result;
 use image::RgbImage;
 use tastemaker_diffusion::Denoiser;
-use tastemaker_eval::generate::{GenerateSettings, Generator, Job};
 use tastemaker_eval::report::Shares;
 use tastemaker_eval::scorers::{
     Artwork, Judge, PreferenceScorer, Reading, ScorerCheck, StyleTaste, check_preference, motif_pairs,
     style_pairs,
 };
-use tastemaker_eval::winrate::{self, Comparison, Group, WinRate};
+use tastemaker_eval::winrate::{self, Group, ScorePair, WinRate};
+use tastemaker_generate::{GenerateSettings, Generator, SampleRequest};
 
 use super::art::{Art, STYLES, Split};
 use super::task::{BASE_STYLES, Preference, Task, TaskName};
@@ -47,7 +47,7 @@ pub struct Stage<'a> {
     /// The real art.
     pub art: &'a Art,
     /// Turns prompts into images.
-    pub generator: Generator,
+    pub generator: Generator<'static>,
     /// The nearest-art judge.
     pub judge: &'a Judge,
     /// The learned second opinion, where the task has one.
@@ -90,15 +90,15 @@ pub fn questions(task: &Task<'_>, run_seed: u64, full: bool) -> Vec<Question> {
 impl Stage<'_> {
     /// Has a model answer every question.
     pub fn generate(&self, denoiser: &dyn Denoiser) -> Result<Generated> {
-        let jobs: Vec<Job> = self
+        let jobs: Vec<SampleRequest> = self
             .questions
             .iter()
             .enumerate()
-            .map(|(number, question)| Job {
+            .map(|(number, question)| SampleRequest {
                 prompt: self.art.captions[question.caption].label.clone(),
                 seed: question.seed,
                 number: number as u64,
-                ..Job::default()
+                ..SampleRequest::default()
             })
             .collect();
         let images = self.generator.generate(denoiser, &jobs, &self.settings)?;
@@ -141,11 +141,11 @@ impl Stage<'_> {
         let score = |generated: &Generated, i: usize| {
             self.task.score(&generated.readings[i], self.questions[i].caption)
         };
-        let comparisons: Vec<Comparison> = self
+        let comparisons: Vec<ScorePair> = self
             .questions
             .iter()
             .enumerate()
-            .map(|(i, q)| Comparison {
+            .map(|(i, q)| ScorePair {
                 prompt: q.caption,
                 seed: q.seed,
                 group: q.group,
@@ -160,8 +160,8 @@ impl Stage<'_> {
     pub fn compare_by_scorer(&self, a: &Generated, b: &Generated, seed: u64) -> Result<Option<WinRate>> {
         let Some(scorer) = &self.scorer else { return Ok(None) };
         let held_out = self.questions.iter().enumerate().filter(|(_, q)| q.group == Group::HeldOut);
-        let comparisons: Vec<Comparison> = held_out
-            .map(|(i, q)| Comparison {
+        let comparisons: Vec<ScorePair> = held_out
+            .map(|(i, q)| ScorePair {
                 prompt: q.caption,
                 seed: q.seed,
                 group: q.group,
@@ -199,14 +199,14 @@ pub fn scorer<'a>(
 pub fn ranked_by_the_judge(stage: &Stage<'_>, base: &dyn Denoiser, seed: u64) -> Result<Vec<Preference>> {
     const CANDIDATES: usize = 4;
     let captions = stage.art.on(Split::Train);
-    let jobs: Vec<Job> = captions
+    let jobs: Vec<SampleRequest> = captions
         .iter()
         .flat_map(|&caption| (0..CANDIDATES).map(move |k| (caption, k)))
-        .map(|(caption, k)| Job {
+        .map(|(caption, k)| SampleRequest {
             prompt: stage.art.captions[caption].label.clone(),
             seed: seed ^ (1 << 60),
             number: (caption * CANDIDATES + k) as u64,
-            ..Job::default()
+            ..SampleRequest::default()
         })
         .collect();
     println!("generating {} candidates with the base", jobs.len());

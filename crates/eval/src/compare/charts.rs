@@ -1,7 +1,7 @@
 //! Distributions of scores, as inline SVG.
 
 use super::figures::Figures;
-use super::model::Contest;
+use super::model::Comparison;
 use crate::report::charts::{coordinate, ticks};
 use crate::report::text::escape;
 
@@ -15,20 +15,21 @@ const N_BINS: usize = 28;
 /// Share of the values at either end that the outermost bins take in, so that a few of them do not squeeze the rest.
 const TAIL: f64 = 0.005;
 
-/// Scores of every contestant, and differences from the first, by every scorer.
-pub(super) fn section(contest: &Contest, figures: &Figures) -> String {
-    let blocks: String = (0..contest.scorers.len()).map(|scorer| block(contest, figures, scorer)).collect();
+/// Scores of every model, and differences from the first, by every scorer.
+pub(super) fn section(comparison: &Comparison, figures: &Figures) -> String {
+    let blocks: String =
+        (0..comparison.scorers.len()).map(|scorer| block(comparison, figures, scorer)).collect();
     format!(
         "<section id=\"distributions\">\n<h2>Distributions</h2>\n<p>Left: the scores of all images; a tick on the axis is a \
-         contestant's mean. Right: the score minus that of <b>{}</b> for the same prompt and seed; what lies right of the \
+         model's mean. Right: the score minus that of <b>{}</b> for the same prompt and seed; what lies right of the \
          line are wins. The outermost bars take in what lies beyond.</p>\n{blocks}</section>\n",
-        escape(&contest.contestants[0].name)
+        escape(&comparison.models[0].name)
     )
 }
 
-fn block(contest: &Contest, figures: &Figures, scorer: usize) -> String {
-    let scores = &contest.scores[scorer];
-    let n = contest.contestants.len();
+fn block(comparison: &Comparison, figures: &Figures, scorer: usize) -> String {
+    let scores = &comparison.scores[scorer];
+    let n = comparison.models.len();
     let marks: Vec<(usize, f64)> =
         (0..n).filter_map(|one| Some((one, figures.standing(scorer, one, None)?.mean.value))).collect();
     let all: Vec<(usize, Vec<f64>)> = scores.iter().cloned().enumerate().collect();
@@ -36,25 +37,25 @@ fn block(contest: &Contest, figures: &Figures, scorer: usize) -> String {
         .map(|one| (one, scores[one].iter().zip(&scores[0]).map(|(score, first)| score - first).collect()))
         .collect();
     let pair = if n > 3 { "pair many" } else { "pair" };
-    let unit = &contest.scorers[scorer].unit;
+    let unit = &comparison.scorers[scorer].unit;
     let legend: String = (0..n)
         .map(|one| {
             format!(
                 "<li class=\"{}\"><span class=\"dot\"></span>{}</li>",
-                contest.color(one),
-                escape(&contest.contestants[one].name)
+                comparison.color(one),
+                escape(&comparison.models[one].name)
             )
         })
         .collect();
     format!(
         "<div class=\"by-scorer\" data-scorer=\"{scorer}\">\n<h3>{} <i>{}</i></h3>\n<ul class=\"legend\">{legend}</ul>\n\
          <div class=\"{pair}\">{}{}</div></div>\n",
-        escape(&contest.scorers[scorer].name),
+        escape(&comparison.scorers[scorer].name),
         escape(unit),
-        histogram(contest, "Scores", &all, &marks, None),
+        histogram(comparison, "Scores", &all, &marks, None),
         histogram(
-            contest,
-            &format!("Difference from {}", contest.contestants[0].name),
+            comparison,
+            &format!("Difference from {}", comparison.models[0].name),
             &differences,
             &[],
             Some(0.0)
@@ -64,7 +65,7 @@ fn block(contest: &Contest, figures: &Figures, scorer: usize) -> String {
 
 /// Counts in equal bins as outlines over a common axis.
 fn histogram(
-    contest: &Contest,
+    comparison: &Comparison,
     title: &str,
     series: &[(usize, Vec<f64>)],
     marks: &[(usize, f64)],
@@ -90,7 +91,7 @@ fn histogram(
                 .collect();
             format!(
                 "<path class=\"outline {}\" d=\"M{} {BOTTOM}{steps}V{BOTTOM}Z\"/>",
-                contest.color(*one),
+                comparison.color(*one),
                 coordinate(LEFT)
             )
         })
@@ -106,7 +107,7 @@ fn histogram(
         .iter()
         .map(|(one, value)| {
             let x = coordinate(to_x(*value));
-            format!("<path class=\"mark {}\" d=\"M{x} {BOTTOM}v-9\"/>", contest.color(*one))
+            format!("<path class=\"mark {}\" d=\"M{x} {BOTTOM}v-9\"/>", comparison.color(*one))
         })
         .collect();
     let line = line

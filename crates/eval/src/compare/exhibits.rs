@@ -16,23 +16,23 @@ const MAX_PNG_SIDE: u32 = 128;
 /// Quality of the others.
 const JPEG_QUALITY: u8 = 85;
 
-/// One question with what everybody generated for it.
+/// One sample with what every model generated for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhibit {
-    /// Index of the question.
-    pub question: usize,
+    /// Index of the sample.
+    pub sample: usize,
     /// Why it is shown.
     pub choice: Choice,
-    /// The images, by contestant.
+    /// The images, by model.
     pub images: Vec<Thumb>,
 }
 
-/// Why a question is shown.
+/// Why a sample is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Choice {
     /// One of every so many, whatever it looks like.
     Spread,
-    /// One of those where the last contestant gains most on the first.
+    /// One of those where the last model gains most on the first.
     Gain,
     /// One of those where it loses most.
     Loss,
@@ -77,24 +77,22 @@ impl Thumb {
     }
 }
 
-/// Which of the questions with these score differences to show, at most `n`: half spread evenly over all, a quarter where the
-/// difference is greatest, a quarter where it is least. In the order of the questions.
+/// Which of the samples with these score differences to show, at most `n`: half spread evenly over all, a quarter where the
+/// difference is greatest, a quarter where it is least. In the order of the samples.
 pub fn choose(differences: &[f64], n: usize) -> Vec<(usize, Choice)> {
-    let n_questions = differences.len();
-    if n >= n_questions {
-        return (0..n_questions).map(|question| (question, Choice::Spread)).collect();
+    let n_samples = differences.len();
+    if n >= n_samples {
+        return (0..n_samples).map(|sample| (sample, Choice::Spread)).collect();
     }
     let n_extreme = n / 4;
     let n_spread = n - 2 * n_extreme;
     let mut chosen: Vec<(usize, Choice)> =
-        (0..n_spread).map(|k| (k * n_questions / n_spread, Choice::Spread)).collect();
-    let mut ranked: Vec<usize> = (0..n_questions).collect();
+        (0..n_spread).map(|k| (k * n_samples / n_spread, Choice::Spread)).collect();
+    let mut ranked: Vec<usize> = (0..n_samples).collect();
     ranked.sort_by(|&a, &b| differences[b].total_cmp(&differences[a]));
-    ranked.retain(|question| chosen.iter().all(|(spread, _)| spread != question));
-    chosen.extend(ranked.iter().take(n_extreme).map(|&question| (question, Choice::Gain)));
-    chosen.extend(
-        ranked.iter().skip(n_extreme).rev().take(n_extreme).map(|&question| (question, Choice::Loss)),
-    );
+    ranked.retain(|sample| chosen.iter().all(|(spread, _)| spread != sample));
+    chosen.extend(ranked.iter().take(n_extreme).map(|&sample| (sample, Choice::Gain)));
+    chosen.extend(ranked.iter().skip(n_extreme).rev().take(n_extreme).map(|&sample| (sample, Choice::Loss)));
     chosen.sort_unstable();
     chosen
 }
@@ -109,16 +107,16 @@ mod tests {
         let differences: Vec<f64> = (0..40).map(|i| f64::from(i * 7 % 40)).collect();
         let chosen = choose(&differences, 8);
         let of = |choice: Choice| -> Vec<usize> {
-            chosen.iter().filter(|(_, why)| *why == choice).map(|(question, _)| *question).collect()
+            chosen.iter().filter(|(_, why)| *why == choice).map(|(sample, _)| *sample).collect()
         };
         assert_eq!(of(Choice::Spread), [0, 10, 20, 30]);
-        let value = |questions: Vec<usize>| questions.iter().map(|&q| differences[q]).collect::<Vec<_>>();
+        let value = |samples: Vec<usize>| samples.iter().map(|&q| differences[q]).collect::<Vec<_>>();
         assert_eq!((value(of(Choice::Gain)), value(of(Choice::Loss))), (vec![39.0, 38.0], vec![2.0, 1.0]));
         assert!(chosen.is_sorted() && chosen.len() == 8);
     }
 
     #[test]
-    fn few_questions_are_all_shown() {
+    fn few_samples_are_all_shown() {
         assert_eq!(choose(&[1.0, 2.0, 3.0], 8).len(), 3);
         assert_eq!(choose(&[1.0, 2.0, 3.0, 4.0], 1), [(0, Choice::Spread)]);
         assert_eq!(choose(&[1.0], 0), []);

@@ -1,17 +1,17 @@
-//! Images that are there already: which one answers which question.
+//! Images that are there already: which one is which sample.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 use tastemaker_data::formats::IMAGE_EXTENSIONS;
 
-use super::model::Question;
-use crate::prompts::Prompt;
+use super::model::Sample;
+use tastemaker_generate::prompts::Prompt;
 
-/// Which images of a folder answer questions.
+/// Which images of a folder are the samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matched {
-    /// For every question the file, relative to the folder; `None` where there is none.
+    /// For every sample the file, relative to the folder; `None` where there is none.
     pub files: Vec<Option<String>>,
     /// How the files were told apart.
     pub by: &'static str,
@@ -26,13 +26,13 @@ struct Row {
     seed: Option<u64>,
 }
 
-/// Finds the image of every question, whose `prompt` counts through `prompts`, the whole set.
+/// Finds the image of every sample, whose `prompt` counts through `prompts`, the whole set.
 ///
 /// `names` are all files below the folder, relative to it, with `/`. In this order:
 /// - `metadata`, the text of a `metadata.jsonl`, says which file shows which prompt (and seed, if it says so);
 /// - names are `<number>-<seed>.png`, as `tastemaker sample` writes them;
 /// - names are `<style>/<number>.jpg`, the folders of HPSv2's benchmark, or `<number>.png`, an image for each prompt. Where
-///   several images of a prompt are asked for, such a name answers the first.
+///   several images of a prompt are wanted, such a name is the first.
 ///
 /// # Errors
 /// A line of the metadata that does not name a file and a prompt, or a folder without any image; in words.
@@ -40,10 +40,10 @@ pub fn match_images(
     names: &[String],
     metadata: Option<&str>,
     prompts: &[Prompt],
-    questions: &[Question],
+    samples: &[Sample],
 ) -> Result<Matched, String> {
     if let Some(metadata) = metadata {
-        return by_metadata(metadata, prompts, questions);
+        return by_metadata(metadata, prompts, samples);
     }
     let images: Vec<(&str, &String)> =
         names.iter().filter_map(|name| Some((image_stem(name)?, name))).collect();
@@ -61,21 +61,20 @@ pub fn match_images(
         })
         .collect();
     if !by_seed.is_empty() {
-        let file =
-            |question: &Question| by_seed.get(&(question.prompt, question.seed)).map(|&name| name.clone());
-        return Ok(Matched { files: questions.iter().map(file).collect(), by: "<number>-<seed>" });
+        let file = |sample: &Sample| by_seed.get(&(sample.prompt, sample.seed)).map(|&name| name.clone());
+        return Ok(Matched { files: samples.iter().map(file).collect(), by: "<number>-<seed>" });
     }
     let by_id: HashMap<String, &String> =
         images.iter().filter_map(|(stem, name)| Some((numbered(stem)?, *name))).collect();
-    let mut answered = std::collections::HashSet::new();
-    let file = |question: &Question| {
-        let file = by_id.get(&numbered(&prompts[question.prompt].id)?)?;
-        answered.insert(question.prompt).then(|| (*file).clone())
+    let mut taken = std::collections::HashSet::new();
+    let file = |sample: &Sample| {
+        let file = by_id.get(&numbered(&prompts[sample.prompt].id)?)?;
+        taken.insert(sample.prompt).then(|| (*file).clone())
     };
-    Ok(Matched { files: questions.iter().map(file).collect(), by: "<number>" })
+    Ok(Matched { files: samples.iter().map(file).collect(), by: "<number>" })
 }
 
-fn by_metadata(metadata: &str, prompts: &[Prompt], questions: &[Question]) -> Result<Matched, String> {
+fn by_metadata(metadata: &str, prompts: &[Prompt], samples: &[Sample]) -> Result<Matched, String> {
     let mut seeded: HashMap<(String, u64), String> = HashMap::new();
     let mut in_order: HashMap<String, std::collections::VecDeque<String>> = HashMap::new();
     for (index, line) in metadata.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -86,12 +85,12 @@ fn by_metadata(metadata: &str, prompts: &[Prompt], questions: &[Question]) -> Re
             None => in_order.entry(prompt).or_default().push_back(file_name),
         }
     }
-    let file = |question: &Question| {
-        let text = &prompts[question.prompt].text;
-        let seeded = seeded.get(&(text.clone(), question.seed)).cloned();
+    let file = |sample: &Sample| {
+        let text = &prompts[sample.prompt].text;
+        let seeded = seeded.get(&(text.clone(), sample.seed)).cloned();
         seeded.or_else(|| in_order.get_mut(text)?.pop_front())
     };
-    Ok(Matched { files: questions.iter().map(file).collect(), by: "metadata.jsonl" })
+    Ok(Matched { files: samples.iter().map(file).collect(), by: "metadata.jsonl" })
 }
 
 /// The name of an image without its extension; `None` for another file, or a hidden one.
@@ -116,7 +115,7 @@ fn digits(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prompts::PromptSet;
+    use tastemaker_generate::prompts::PromptSet;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -126,8 +125,8 @@ mod tests {
         PromptSet::new("three", ["a fox", "rain", "a fox"].map(|text| (text.to_owned(), None))).prompts
     }
 
-    fn asked(pairs: &[(usize, u64)]) -> Vec<Question> {
-        pairs.iter().map(|&(prompt, seed)| Question { prompt, seed }).collect()
+    fn wanted(pairs: &[(usize, u64)]) -> Vec<Sample> {
+        pairs.iter().map(|&(prompt, seed)| Sample { prompt, seed }).collect()
     }
 
     fn found(matched: Result<Matched, String>) -> Vec<String> {
@@ -137,15 +136,15 @@ mod tests {
     #[test]
     fn names_with_number_and_seed_are_those_of_sample() {
         let files = names(&["0000-41.png", "0002-41.png", "0000-42.png", "notes.txt", "thumbs/0001-41.png"]);
-        let questions = asked(&[(0, 41), (0, 42), (1, 41), (2, 41)]);
-        let matched = match_images(&files, None, &three(), &questions);
+        let samples = wanted(&[(0, 41), (0, 42), (1, 41), (2, 41)]);
+        let matched = match_images(&files, None, &three(), &samples);
         assert_eq!(found(matched), ["0000-41.png", "0000-42.png", "-", "0002-41.png"]);
     }
 
     #[test]
-    fn plain_numbers_answer_the_first_image_of_a_prompt() {
+    fn plain_numbers_are_the_first_image_of_a_prompt() {
         let files = names(&["00000.jpg", "00001.jpg", "00002.jpg"]);
-        let matched = match_images(&files, None, &three(), &asked(&[(1, 7), (1, 8), (2, 7)]));
+        let matched = match_images(&files, None, &three(), &wanted(&[(1, 7), (1, 8), (2, 7)]));
         assert_eq!(found(matched), ["00001.jpg", "-", "00002.jpg"]);
     }
 
@@ -155,7 +154,7 @@ mod tests {
         let prompt = |id: &&str| Prompt { id: (*id).to_owned(), text: String::new(), category: None };
         let prompts: Vec<Prompt> = ids.iter().map(prompt).collect();
         let files = names(&["photo/00000.jpg", "anime/00001.jpg", "anime/00000.jpg"]);
-        let matched = match_images(&files, None, &prompts, &asked(&[(0, 0), (1, 0), (2, 0)]));
+        let matched = match_images(&files, None, &prompts, &wanted(&[(0, 0), (1, 0), (2, 0)]));
         assert_eq!(found(matched), ["anime/00000.jpg", "anime/00001.jpg", "photo/00000.jpg"]);
     }
 
@@ -164,17 +163,17 @@ mod tests {
         let metadata = "{\"file_name\": \"x.png\", \"prompt\": \"a fox\"}\n\n\
                         {\"image\": \"r.png\", \"text\": \"rain\", \"seed\": 5}\n\
                         {\"file_name\": \"y.png\", \"prompt\": \"a fox\"}\n";
-        let questions = asked(&[(0, 5), (1, 5), (1, 6), (2, 5)]);
-        let matched = match_images(&[], Some(metadata), &three(), &questions);
+        let samples = wanted(&[(0, 5), (1, 5), (1, 6), (2, 5)]);
+        let matched = match_images(&[], Some(metadata), &three(), &samples);
         assert_eq!(found(matched), ["x.png", "r.png", "-", "y.png"]);
-        let error = match_images(&[], Some("{\"prompt\": \"a\"}"), &three(), &questions).unwrap_err();
+        let error = match_images(&[], Some("{\"prompt\": \"a\"}"), &three(), &samples).unwrap_err();
         assert!(error.starts_with("line 1 of metadata.jsonl: missing field `file_name`"), "{error}");
     }
 
     #[test]
     fn a_folder_without_images_is_refused() {
         let error =
-            match_images(&names(&["a.txt", ".0.png"]), None, &three(), &asked(&[(0, 0)])).unwrap_err();
+            match_images(&names(&["a.txt", ".0.png"]), None, &three(), &wanted(&[(0, 0)])).unwrap_err();
         assert_eq!(error, "there is no image in it; wanted files that end in png, jpg, jpeg, webp");
     }
 }

@@ -1,22 +1,22 @@
 //! The result in a sentence.
 
 use super::figures::Figures;
-use super::model::Contest;
+use super::model::Comparison;
 use crate::report::Verdict;
 
 /// What the scorers say about the others and the first, in one sentence or two.
-pub fn headline(contest: &Contest, figures: &Figures) -> String {
-    let first = &contest.contestants[0].name;
+pub fn headline(comparison: &Comparison, figures: &Figures) -> String {
+    let first = &comparison.models[0].name;
     let verdicts: Vec<Vec<Verdict>> =
-        (1..contest.contestants.len()).map(|other| verdicts(contest, figures, other)).collect();
+        (1..comparison.models.len()).map(|other| verdicts(comparison, figures, other)).collect();
     if let [only] = verdicts.as_slice() {
-        return format!("{}.", of_one(&contest.contestants[1].name, first, only));
+        return format!("{}.", of_one(&comparison.models[1].name, first, only));
     }
     let all = verdicts.len();
     let count = |wanted: Verdict| {
         verdicts.iter().filter(|verdicts| verdicts.iter().all(|verdict| *verdict == wanted)).count()
     };
-    let by = if contest.scorers.len() > 1 { " by every scorer" } else { "" };
+    let by = if comparison.scorers.len() > 1 { " by every scorer" } else { "" };
     let (better, worse) = (count(Verdict::Better), count(Verdict::Worse));
     let mut said = match better {
         0 => format!("None of {all} is shown to beat {first}{by}"),
@@ -29,13 +29,13 @@ pub fn headline(contest: &Contest, figures: &Figures) -> String {
         1 => said += "; one loses to it",
         worse => said += &format!("; {worse} lose to it"),
     }
-    format!("{said}. {}", best(contest, figures))
+    format!("{said}. {}", best(comparison, figures))
 }
 
-/// Every scorer's verdict about a contestant and the first.
-pub(super) fn verdicts(contest: &Contest, figures: &Figures, contestant: usize) -> Vec<Verdict> {
-    (0..contest.scorers.len())
-        .filter_map(|scorer| figures.duel(scorer, contestant, 0, None))
+/// Every scorer's verdict about a model and the first.
+pub(super) fn verdicts(comparison: &Comparison, figures: &Figures, model: usize) -> Vec<Verdict> {
+    (0..comparison.scorers.len())
+        .filter_map(|scorer| figures.duel(scorer, model, 0, None))
         .map(|rate| Verdict::of(&rate))
         .collect()
 }
@@ -58,16 +58,16 @@ fn of_one(name: &str, first: &str, verdicts: &[Verdict]) -> String {
     }
 }
 
-/// Who has the highest mean, by each scorer.
-fn best(contest: &Contest, figures: &Figures) -> String {
-    let best: Vec<(usize, usize)> = (0..contest.scorers.len())
+/// The model with the highest mean, by each scorer.
+fn best(comparison: &Comparison, figures: &Figures) -> String {
+    let best: Vec<(usize, usize)> = (0..comparison.scorers.len())
         .filter_map(|scorer| {
             let mean = |one: &usize| figures.standing(scorer, *one, None).map_or(f64::MIN, |s| s.mean.value);
-            let best = (0..contest.contestants.len()).max_by(|a, b| mean(a).total_cmp(&mean(b)))?;
+            let best = (0..comparison.models.len()).max_by(|a, b| mean(a).total_cmp(&mean(b)))?;
             Some((scorer, best))
         })
         .collect();
-    let name = |one: usize| &contest.contestants[one].name;
+    let name = |one: usize| &comparison.models[one].name;
     match best.as_slice() {
         [] => String::new(),
         [(_, first), rest @ ..] if rest.iter().all(|(_, other)| other == first) => {
@@ -76,7 +76,7 @@ fn best(contest: &Contest, figures: &Figures) -> String {
         several => {
             let parts: Vec<String> = several
                 .iter()
-                .map(|(scorer, one)| format!("{} ({})", name(*one), contest.scorers[*scorer].name))
+                .map(|(scorer, one)| format!("{} ({})", name(*one), comparison.scorers[*scorer].name))
                 .collect();
             format!("Highest mean score: {}.", parts.join(", "))
         }

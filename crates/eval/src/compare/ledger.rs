@@ -13,8 +13,9 @@ use crate::EvalError;
 /// One score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Name of the contestant.
-    pub contestant: String,
+    /// Name of the model.
+    #[serde(alias = "contestant")]
+    pub model: String,
     /// Name of the scorer.
     pub scorer: String,
     /// Number of the prompt in its set.
@@ -47,12 +48,12 @@ impl Ledger {
         }
         let mut scores: HashMap<(String, String), HashMap<(usize, u64), f64>> = HashMap::new();
         for (index, line) in text[..whole].lines().enumerate() {
-            let Score { contestant, scorer, number, seed, score } =
+            let Score { model, scorer, number, seed, score } =
                 serde_json::from_str(line).map_err(|error| EvalError::Compared {
                     path: path.clone(),
                     what: format!("line {} is no score ({error}); remove it", index + 1),
                 })?;
-            scores.entry((contestant, scorer)).or_default().insert((number, seed), score);
+            scores.entry((model, scorer)).or_default().insert((number, seed), score);
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.map_err(|source| StoreError::Io { action: "write", path: path.clone(), source })?;
@@ -60,8 +61,8 @@ impl Ledger {
     }
 
     /// A score that is there.
-    pub fn get(&self, contestant: &str, scorer: &str, number: usize, seed: u64) -> Option<f64> {
-        let key = (contestant.to_owned(), scorer.to_owned());
+    pub fn get(&self, model: &str, scorer: &str, number: usize, seed: u64) -> Option<f64> {
+        let key = (model.to_owned(), scorer.to_owned());
         self.scores.get(&key)?.get(&(number, seed)).copied()
     }
 
@@ -77,7 +78,7 @@ impl Ledger {
                     scorer: score.scorer.clone(),
                     what: format!(
                         "its score of {:?} for prompt {}, seed {} is {}",
-                        score.contestant, score.number, score.seed, score.score
+                        score.model, score.number, score.seed, score.score
                     ),
                 });
             }
@@ -86,8 +87,8 @@ impl Ledger {
         }
         let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
         written.map_err(|source| StoreError::Io { action: "write", path: self.path.clone(), source })?;
-        for Score { contestant, scorer, number, seed, score } in scores {
-            self.scores.entry((contestant, scorer)).or_default().insert((number, seed), score);
+        for Score { model, scorer, number, seed, score } in scores {
+            self.scores.entry((model, scorer)).or_default().insert((number, seed), score);
         }
         Ok(())
     }
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     fn score(number: usize, score: f64) -> Score {
-        Score { contestant: "a".into(), scorer: "s".into(), number, seed: 3, score }
+        Score { model: "a".into(), scorer: "s".into(), number, seed: 3, score }
     }
 
     #[test]
@@ -109,7 +110,7 @@ mod tests {
         ledger.add(vec![score(0, 0.1), score(1, -7.25)]).unwrap();
         drop(ledger);
         let whole = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, format!("{whole}{{\"contestant\":\"a\",\"sco")).unwrap();
+        std::fs::write(&path, format!("{whole}{{\"model\":\"a\",\"sco")).unwrap();
         let mut ledger = Ledger::open(&path).unwrap();
         assert_eq!((ledger.get("a", "s", 1, 3), ledger.get("a", "s", 2, 3)), (Some(-7.25), None));
         ledger.add(vec![score(2, 4.0)]).unwrap();
@@ -123,7 +124,7 @@ mod tests {
         let path = folder.path().join("scores.jsonl");
         std::fs::write(&path, "{}\n").unwrap();
         let error = Ledger::open(&path).unwrap_err().to_string();
-        assert!(error.contains("line 1 is no score (missing field `contestant`"), "{error}");
+        assert!(error.contains("line 1 is no score (missing field `model`"), "{error}");
     }
 
     #[test]

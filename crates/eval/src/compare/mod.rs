@@ -18,9 +18,9 @@ pub use figures::{Agreement, Duel, Figures, Standing};
 pub use folder::{Matched, match_images};
 pub use headline::headline;
 pub use ledger::{Ledger, Score};
-pub use model::{Contest, Contestant, Question, ScorerFacts};
+pub use model::{ComparedModel, Comparison, Sample, ScorerFacts};
 pub use page::page;
-pub use plan::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts};
+pub use plan::{PLAN_FORMAT, Plan, PlannedModel, PlannedPrompts};
 pub use summary::{SUMMARY_FORMAT, summary};
 
 use crate::EvalError;
@@ -30,7 +30,11 @@ use std::path::{Path, PathBuf};
 /// Writes `report.html` and `summary.json` into a folder, which is created if need be. Returns the path of the page.
 ///
 /// # Errors
-/// Scores that do not fit the contestants and questions, or a folder that cannot be written to.
-pub fn write(contest: &Contest, figures: &Figures, folder: impl AsRef<Path>) -> Result<PathBuf, EvalError> {
-    put(&page(contest, figures), &summary(contest, figures)?, folder.as_ref())
+/// Scores that do not fit the models and samples, or a folder that cannot be written to.
+pub fn write(
+    comparison: &Comparison,
+    figures: &Figures,
+    folder: impl AsRef<Path>,
+) -> Result<PathBuf, EvalError> {
+    put(&page(comparison, figures), &summary(comparison, figures)?, folder.as_ref())
 }

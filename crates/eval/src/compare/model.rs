@@ -3,25 +3,25 @@
 use tastemaker_math::intervals::mean;
 
 use crate::EvalError;
-use crate::prompts::Prompt;
 use crate::report::Fact;
+use tastemaker_generate::prompts::Prompt;
 
 use super::exhibits::Exhibit;
 
-/// Contestants, what they were asked, and what scorers say about their answers.
+/// Models, their samples, and the scores of these.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Contest {
+pub struct Comparison {
     /// What the set of prompts is called.
     pub prompts_name: String,
-    /// The prompts asked.
+    /// The prompts.
     pub prompts: Vec<Prompt>,
-    /// What everybody generated, by prompt and seed.
-    pub questions: Vec<Question>,
-    /// Who generated; the first is the one that the others are measured by.
-    pub contestants: Vec<Contestant>,
-    /// Who scored.
+    /// What every model generated, by prompt and seed.
+    pub samples: Vec<Sample>,
+    /// The models; the first is the baseline.
+    pub models: Vec<ComparedModel>,
+    /// The scorers.
     pub scorers: Vec<ScorerFacts>,
-    /// Scores, `[scorers][contestants][questions]`. Higher is better.
+    /// Scores, `[scorers][models][samples]`. Higher is better.
     pub scores: Vec<Vec<Vec<f64>>>,
     /// Seed of the bootstrap.
     pub seed: u64,
@@ -31,18 +31,18 @@ pub struct Contest {
     pub exhibits: Vec<Exhibit>,
 }
 
-/// One image that everybody generated.
+/// One image that every model generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct Sample {
     /// Index of the prompt.
     pub prompt: usize,
     /// Seed of the starting noise.
     pub seed: u64,
 }
 
-/// One that generated, or whose images were there already.
+/// A model, or a folder of images that were there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contestant {
+pub struct ComparedModel {
     /// Short name, unique.
     pub name: String,
     /// What it is, as typed.
@@ -60,36 +60,34 @@ pub struct ScorerFacts {
     pub unit: String,
 }
 
-impl Contest {
+impl Comparison {
     /// Checks that the parts belong together.
     ///
     /// # Errors
     /// [`EvalError::InconsistentReport`].
     pub fn validate(&self) -> Result<(), EvalError> {
         let refuse = |what: String| Err(EvalError::InconsistentReport { what });
-        let (n_contestants, n_questions) = (self.contestants.len(), self.questions.len());
-        if n_contestants < 2 || self.scorers.is_empty() || n_questions == 0 {
+        let (n_models, n_samples) = (self.models.len(), self.samples.len());
+        if n_models < 2 || self.scorers.is_empty() || n_samples == 0 {
             return refuse(format!(
-                "{n_contestants} contestants, {} scorers and {n_questions} images each; wanted two, one and one at least",
+                "{n_models} models, {} scorers and {n_samples} images each; wanted two, one and one at least",
                 self.scorers.len()
             ));
         }
-        for (index, contestant) in self.contestants.iter().enumerate() {
-            if self.contestants[..index].iter().any(|earlier| earlier.name == contestant.name) {
-                return refuse(format!("two contestants are named {:?}", contestant.name));
+        for (index, model) in self.models.iter().enumerate() {
+            if self.models[..index].iter().any(|earlier| earlier.name == model.name) {
+                return refuse(format!("two models are named {:?}", model.name));
             }
         }
         let shape_fits = self.scores.len() == self.scorers.len()
             && self.scores.iter().all(|scores| {
-                scores.len() == n_contestants && scores.iter().all(|scores| scores.len() == n_questions)
+                scores.len() == n_models && scores.iter().all(|scores| scores.len() == n_samples)
             });
         if !shape_fits {
-            return refuse("scores of other scorers, contestants or images than there are".to_owned());
+            return refuse("scores of other scorers, models or images than there are".to_owned());
         }
-        match self.questions.iter().find(|question| question.prompt >= self.prompts.len()) {
-            Some(question) => {
-                refuse(format!("an image of prompt {} of {}", question.prompt, self.prompts.len()))
-            }
+        match self.samples.iter().find(|sample| sample.prompt >= self.prompts.len()) {
+            Some(sample) => refuse(format!("an image of prompt {} of {}", sample.prompt, self.prompts.len())),
             None => Ok(()),
         }
     }
@@ -99,19 +97,19 @@ impl Contest {
         let all: Vec<f64> = self.scores[scorer].iter().flatten().copied().collect();
         let center = mean(&all).unwrap_or_default();
         let squares: Vec<f64> = all.iter().map(|score| (score - center).powi(2)).collect();
-        let deviation = mean(&squares).unwrap_or_default().sqrt();
-        if deviation > 0.0 { (2.0 - deviation.log10().floor()).clamp(1.0, 6.0) as usize } else { 2 }
+        let std = mean(&squares).unwrap_or_default().sqrt();
+        if std > 0.0 { (2.0 - std.log10().floor()).clamp(1.0, 6.0) as usize } else { 2 }
     }
 
-    /// The category of a question's prompt.
-    pub(super) fn category(&self, question: &Question) -> Option<&str> {
-        self.prompts[question.prompt].category.as_deref()
+    /// The category of a sample's prompt.
+    pub(super) fn category(&self, sample: &Sample) -> Option<&str> {
+        self.prompts[sample.prompt].category.as_deref()
     }
 
-    /// The CSS class of a contestant's color: the first is gray, the others take the palette in order.
-    pub(super) fn color(&self, contestant: usize) -> String {
+    /// The CSS class of a model's color: the first is gray, the others take the palette in order.
+    pub(super) fn color(&self, model: usize) -> String {
         const PALETTE: usize = 6;
-        match contestant {
+        match model {
             0 => "c0".to_owned(),
             other => format!("c{}", (other - 1) % PALETTE + 1),
         }

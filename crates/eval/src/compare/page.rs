@@ -2,8 +2,8 @@
 
 use super::figures::Figures;
 use super::headline::headline;
-use super::model::Contest;
-use super::tables::{self, asked};
+use super::model::Comparison;
+use super::tables::{self, n_prompts};
 use super::{charts, images};
 use crate::report::text::escape;
 use crate::report::{Fact, fact_list};
@@ -15,18 +15,18 @@ const SCRIPT: &str = include_str!("script.js");
 /// Renders a comparison as one HTML file. Equal comparisons give equal bytes.
 ///
 /// The file carries its style, its script and its images, and forbids the browser to load anything else.
-pub fn page(contest: &Contest, figures: &Figures) -> String {
+pub fn page(comparison: &Comparison, figures: &Figures) -> String {
     let sections = [
-        header(contest, figures),
-        tables::cards(contest, figures),
-        how_to_read(contest),
-        tables::matrix(contest, figures),
-        tables::standings(contest, figures),
-        tables::agreement(contest, figures),
-        tables::categories(contest, figures),
-        charts::section(contest, figures),
-        images::section(contest, figures),
-        settings(contest),
+        header(comparison, figures),
+        tables::cards(comparison, figures),
+        how_to_read(comparison),
+        tables::matrix(comparison, figures),
+        tables::standings(comparison, figures),
+        tables::agreement(comparison, figures),
+        tables::categories(comparison, figures),
+        charts::section(comparison, figures),
+        images::section(comparison, figures),
+        settings(comparison),
     ];
     let sections = sections.concat();
     format!(
@@ -44,26 +44,26 @@ pub fn page(contest: &Contest, figures: &Figures) -> String {
 <body>
 {}<main>
 {sections}</main>
-<dialog id="zoom" aria-label="Enlarged image"><p id="zoom-prompt"></p><img alt=""><div id="zoom-names"></div><p class="small keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> contestant, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> prompt, <kbd>Esc</kbd> close</p></dialog>
+<dialog id="zoom" aria-label="Enlarged image"><p id="zoom-prompt"></p><img alt=""><div id="zoom-names"></div><p class="small keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> model, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> prompt, <kbd>Esc</kbd> close</p></dialog>
 <script>
 {SCRIPT}</script>
 </body>
 </html>
 "#,
-        escape(&title(contest)),
-        bar(contest, &sections)
+        escape(&title(comparison)),
+        bar(comparison, &sections)
     )
 }
 
-fn title(contest: &Contest) -> String {
-    match contest.contestants.as_slice() {
+fn title(comparison: &Comparison) -> String {
+    match comparison.models.as_slice() {
         [first, other] => format!("{} against {}", other.name, first.name),
-        several => format!("{} contestants, measured by {}", several.len(), several[0].name),
+        several => format!("{} models, measured by {}", several.len(), several[0].name),
     }
 }
 
 /// Links to the sections that are there, the choice of a scorer, the theme.
-fn bar(contest: &Contest, sections: &str) -> String {
+fn bar(comparison: &Comparison, sections: &str) -> String {
     let links: String = [
         ("verdicts", "Win rates"),
         ("matrix", "Matrix"),
@@ -78,13 +78,13 @@ fn bar(contest: &Contest, sections: &str) -> String {
     .filter(|(id, _)| sections.contains(&format!("<section id=\"{id}\">")))
     .map(|(id, name)| format!("<a href=\"#{id}\">{name}</a>"))
     .collect();
-    let options: String = contest
+    let options: String = comparison
         .scorers
         .iter()
         .enumerate()
         .map(|(index, scorer)| format!("<option value=\"{index}\">{}</option>", escape(&scorer.name)))
         .collect();
-    let choice = match contest.scorers.len() {
+    let choice = match comparison.scorers.len() {
         1 => String::new(),
         _ => format!(
             "<label id=\"judge-choice\" hidden>Scored by <select id=\"scorer\">{options}</select></label>"
@@ -96,52 +96,52 @@ fn bar(contest: &Contest, sections: &str) -> String {
     )
 }
 
-fn header(contest: &Contest, figures: &Figures) -> String {
-    let (n_prompts, n_images) = (asked(contest), contest.questions.len());
+fn header(comparison: &Comparison, figures: &Figures) -> String {
+    let (n_prompts, n_images) = (n_prompts(comparison), comparison.samples.len());
     let images = match n_images == n_prompts {
         true => "one image each".to_owned(),
         false => format!("{n_images} images each"),
     };
     let scorers: Vec<String> =
-        contest.scorers.iter().map(|scorer| format!("<b>{}</b>", escape(&scorer.name))).collect();
+        comparison.scorers.iter().map(|scorer| format!("<b>{}</b>", escape(&scorer.name))).collect();
     format!(
         "<header>\n<p class=\"eyebrow\">tastemaker compare &middot; {} &middot; {n_prompts} prompts, {images}</p>\n<h1>{}</h1>\n\
          <p class=\"lede\">{} Scored by {}.</p>\n</header>\n",
-        escape(&contest.prompts_name),
-        escape(&title(contest)),
-        escape(&headline(contest, figures)),
+        escape(&comparison.prompts_name),
+        escape(&title(comparison)),
+        escape(&headline(comparison, figures)),
         scorers.join(", ")
     )
 }
 
-fn how_to_read(contest: &Contest) -> String {
+fn how_to_read(comparison: &Comparison) -> String {
     format!(
-        "<section id=\"reading\">\n<h2>How to read this page</h2>\n<p>Everybody answered the same prompts, models from the same \
+        "<section id=\"reading\">\n<h2>How to read this page</h2>\n<p>All models have the same prompts, models from the same \
          starting noise. The <b>win rate</b> is the share of these duels in which an image scores higher than that of \
          <b>{}</b>, ties counting half; 50% means no difference. The whisker is the 95% Wilson interval: only when all of it lies \
-         right of the middle line is a contestant shown to be better <em>by this scorer</em>. A scorer is a model of what people \
+         right of the middle line is a model shown to be better <em>by this scorer</em>. A scorer is a model of what people \
          prefer, not people: look at the images too.</p>\n</section>\n",
-        escape(&contest.contestants[0].name)
+        escape(&comparison.models[0].name)
     )
 }
 
-fn settings(contest: &Contest) -> String {
-    let contestants: String = contest
-        .contestants
+fn settings(comparison: &Comparison) -> String {
+    let models: String = comparison
+        .models
         .iter()
         .enumerate()
-        .map(|(index, contestant)| {
-            let what = [Fact::new("what", &contestant.what)];
+        .map(|(index, model)| {
+            let what = [Fact::new("what", &model.what)];
             format!(
                 "<h3>{}</h3>\n<dl>\n{}{}</dl>\n",
-                tables::label(contest, index),
+                tables::label(comparison, index),
                 fact_list(&what),
-                fact_list(&contestant.settings)
+                fact_list(&model.settings)
             )
         })
         .collect();
     format!(
-        "<section id=\"settings\">\n<h2>Settings</h2>\n<dl>\n{}</dl>\n{contestants}</section>\n",
-        fact_list(&contest.settings)
+        "<section id=\"settings\">\n<h2>Settings</h2>\n<dl>\n{}</dl>\n{models}</section>\n",
+        fact_list(&comparison.settings)
     )
 }

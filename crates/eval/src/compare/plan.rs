@@ -9,7 +9,10 @@ use tastemaker_store::json;
 use crate::EvalError;
 
 /// Version of the file's layout.
-pub const PLAN_FORMAT: u64 = 1;
+pub const PLAN_FORMAT: u64 = 2;
+
+/// The layout before, with other names for the same things.
+const OLD_FORMAT: u64 = 1;
 
 /// Everything that decides what an image of the folder looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,13 +20,14 @@ pub const PLAN_FORMAT: u64 = 1;
 pub struct Plan {
     /// Version of the layout.
     pub format: u64,
-    /// What is asked.
+    /// The set of prompts.
     pub prompts: PlannedPrompts,
     /// Seed of the first image of each prompt.
     pub seed: u64,
-    /// Who generates.
-    pub contestants: Vec<PlannedContestant>,
-    /// Who scores, by name, with what tells each from others of its name.
+    /// The models.
+    #[serde(alias = "contestants")]
+    pub models: Vec<PlannedModel>,
+    /// The scorers, by name, with what tells each from others of its name.
     pub scorers: BTreeMap<String, String>,
 }
 
@@ -41,10 +45,10 @@ pub struct PlannedPrompts {
     pub noise: String,
 }
 
-/// A contestant.
+/// A model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PlannedContestant {
+pub struct PlannedModel {
     /// Its name.
     pub name: String,
     /// What it is, as typed.
@@ -52,6 +56,7 @@ pub struct PlannedContestant {
     /// SHA-256 of what it is made of.
     pub fingerprint: String,
     /// How it generates; empty for images that are there.
+    #[serde(alias = "painting")]
     pub generating: BTreeMap<String, String>,
 }
 
@@ -67,18 +72,18 @@ impl Plan {
         }
         let value: serde_json::Value = json::read(path)?;
         let format = &value["format"];
-        if *format != PLAN_FORMAT {
+        if *format != PLAN_FORMAT && *format != OLD_FORMAT {
             return Err(EvalError::Compared {
                 path: path.to_owned(),
                 what: format!("its format is {format}; this program reads {PLAN_FORMAT}: use another --out"),
             });
         }
-        Ok(Some(json::read(path)?))
+        Ok(Some(Self { format: PLAN_FORMAT, ..json::read(path)? }))
     }
 
     /// Every way in which images of `self` would not be those of `new`, a line each; none if they can be used.
     ///
-    /// Contestants and scorers may come and go, and a thing may have moved: only what was generated under a name, and how, must
+    /// Models and scorers may come and go, and a thing may have moved: only what was generated under a name, and how, must
     /// be the same.
     pub fn differences(&self, new: &Self) -> Vec<String> {
         let mut found = Vec::new();
@@ -99,18 +104,17 @@ impl Plan {
             let now = new.scorers.get(name).unwrap_or(then);
             compare(format!("scorer `{name}`"), short(then), short(now));
         }
-        for now in &new.contestants {
-            let Some(then) = self.contestants.iter().find(|then| then.name == now.name) else { continue };
+        for now in &new.models {
+            let Some(then) = self.models.iter().find(|then| then.name == now.name) else { continue };
             let name = &now.name;
-            let thing =
-                |one: &PlannedContestant| format!("{} (sha256 {})", one.what, short(&one.fingerprint));
+            let thing = |one: &PlannedModel| format!("{} (sha256 {})", one.what, short(&one.fingerprint));
             if then.fingerprint != now.fingerprint {
                 compare(format!("`{name}`"), &thing(then), &thing(now));
             }
             let keys: std::collections::BTreeSet<&String> =
                 then.generating.keys().chain(now.generating.keys()).collect();
             for key in keys {
-                let value = |one: &PlannedContestant| {
+                let value = |one: &PlannedModel| {
                     one.generating.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
                 };
                 compare(format!("{key} of `{name}`"), &value(then), &value(now));
@@ -119,12 +123,12 @@ impl Plan {
         found
     }
 
-    /// The plan of a folder where `self` was generated before `new`: contestants that are not named now keep their entry.
+    /// The plan of a folder where `self` was generated before `new`: models that are not named now keep their entry.
     pub fn followed_by(self, new: Self) -> Self {
         let mut joined = new;
-        for then in self.contestants {
-            if joined.contestants.iter().all(|now| now.name != then.name) {
-                joined.contestants.push(then);
+        for then in self.models {
+            if joined.models.iter().all(|now| now.name != then.name) {
+                joined.models.push(then);
             }
         }
         for (name, fingerprint) in self.scorers {
@@ -143,7 +147,7 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
-        let contestant = |name: &str| PlannedContestant {
+        let model = |name: &str| PlannedModel {
             name: name.into(),
             what: format!("models/{name}"),
             fingerprint: name.repeat(20),
@@ -159,7 +163,7 @@ mod tests {
             format: PLAN_FORMAT,
             prompts,
             seed: 0,
-            contestants: vec![contestant("base"), contestant("tuned")],
+            models: vec![model("base"), model("tuned")],
             scorers: [("one".to_owned(), "weights".to_owned())].into(),
         }
     }
@@ -168,9 +172,9 @@ mod tests {
     fn what_would_change_an_image_is_named() {
         let (old, mut new) = (plan(), plan());
         new.seed = 1;
-        new.contestants[1].fingerprint = "other".repeat(10);
-        new.contestants[1].generating.insert("steps".into(), "20".into());
-        new.contestants[0].generating.insert("eta".into(), "1".into());
+        new.models[1].fingerprint = "other".repeat(10);
+        new.models[1].generating.insert("steps".into(), "20".into());
+        new.models[0].generating.insert("eta".into(), "1".into());
         new.scorers.insert("one".into(), "others".into());
         insta::assert_snapshot!(old.differences(&new).join("\n"), @r"
         the seed was 0 and is 1
@@ -182,15 +186,27 @@ mod tests {
     }
 
     #[test]
-    fn contestants_and_scorers_may_come_go_and_move() {
+    fn models_and_scorers_may_come_go_and_move() {
         let (old, mut new) = (plan(), plan());
-        new.contestants[0].what = "elsewhere/base".into();
-        new.contestants[1].name = "third".into();
+        new.models[0].what = "elsewhere/base".into();
+        new.models[1].name = "third".into();
         new.scorers = [("two".to_owned(), "others".to_owned())].into();
         assert_eq!(old.differences(&new), Vec::<String>::new());
         let joined = old.followed_by(new);
-        let names: Vec<&str> = joined.contestants.iter().map(|one| one.name.as_str()).collect();
+        let names: Vec<&str> = joined.models.iter().map(|one| one.name.as_str()).collect();
         assert_eq!((names.as_slice(), joined.scorers.len()), (["base", "third", "tuned"].as_slice(), 2));
+    }
+
+    #[test]
+    fn a_plan_under_the_old_names_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compare.json");
+        json::write(&path, &Plan { format: OLD_FORMAT, ..plan() }).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let old = text.replace("\"models\"", "\"contestants\"").replace("\"generating\"", "\"painting\"");
+        assert_ne!(old, text);
+        std::fs::write(&path, old).unwrap();
+        assert_eq!(Plan::read(&path).unwrap(), Some(plan()));
     }
 
     #[test]
@@ -202,6 +218,6 @@ mod tests {
         assert_eq!(Plan::read(&path).unwrap(), Some(plan()));
         json::write(&path, &Plan { format: 7, ..plan() }).unwrap();
         let error = Plan::read(&path).unwrap_err().to_string();
-        assert!(error.ends_with("its format is 7; this program reads 1: use another --out"), "{error}");
+        assert!(error.ends_with("its format is 7; this program reads 2: use another --out"), "{error}");
     }
 }

@@ -24,8 +24,8 @@ function arrange() {
   const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const category = find("category") ? find("category").value : "";
   const choice = find("choice").value;
-  const [contestant, sign] = find("order").value.split(" ").map(Number);
-  const gain = (duel) => duel.scores[scorer][contestant] - duel.scores[scorer][0];
+  const [model, sign] = find("order").value.split(" ").map(Number);
+  const gain = (duel) => duel.scores[scorer][model] - duel.scores[scorer][0];
   const order = sign ? (a, b) => sign * (gain(a) - gain(b)) || a.index - b.index : (a, b) => a.index - b.index;
   let shown = 0;
   for (const duel of [...duels].sort(order)) {
@@ -62,9 +62,9 @@ judgeBy(0);
 
 const zoom = find("zoom");
 let open = null;
-function show(duel, contestant) {
+function show(duel, model) {
   const figures = [...duel.querySelectorAll("figure")];
-  const position = (contestant + figures.length) % figures.length;
+  const position = (model + figures.length) % figures.length;
   open = { duel, position };
   const image = figures[position].querySelector("img");
   const large = zoom.querySelector("img");

@@ -4,26 +4,26 @@ use serde_json::{Map, Value, json};
 
 use super::figures::{Duel, Figures, Standing};
 use super::headline::headline;
-use super::model::Contest;
-use super::tables::asked;
+use super::model::Comparison;
+use super::tables::n_prompts;
 use crate::EvalError;
 use crate::report::{Fact, Verdict};
 
 /// Version of the summary's layout.
-pub const SUMMARY_FORMAT: u64 = 1;
+pub const SUMMARY_FORMAT: u64 = 2;
 
 /// The summary of a comparison, as indented JSON with a line break at the end. Rows are flat, so that each list is a table.
 ///
 /// # Errors
 /// [`EvalError::Json`].
-pub fn summary(contest: &Contest, figures: &Figures) -> Result<String, EvalError> {
+pub fn summary(comparison: &Comparison, figures: &Figures) -> Result<String, EvalError> {
     let category = |index: Option<usize>| index.map(|index| figures.categories[index].0.as_str());
-    let contestant = |index: usize| contest.contestants[index].name.as_str();
-    let scorer = |index: usize| contest.scorers[index].name.as_str();
+    let model = |index: usize| comparison.models[index].name.as_str();
+    let scorer = |index: usize| comparison.scorers[index].name.as_str();
     let standing = |standing: &Standing| {
         let Standing { n, mean, median, .. } = standing;
         json!({
-            "contestant": contestant(standing.contestant),
+            "model": model(standing.model),
             "scorer": scorer(standing.scorer),
             "category": category(standing.category),
             "n": n,
@@ -36,8 +36,8 @@ pub fn summary(contest: &Contest, figures: &Figures) -> Result<String, EvalError
     let duel = |duel: &Duel| {
         let rate = &duel.rate;
         json!({
-            "a": contestant(duel.a),
-            "b": contestant(duel.b),
+            "a": model(duel.a),
+            "b": model(duel.b),
             "scorer": scorer(duel.scorer),
             "category": category(duel.category),
             "n": rate.n,
@@ -60,34 +60,34 @@ pub fn summary(contest: &Contest, figures: &Figures) -> Result<String, EvalError
         .agreements
         .iter()
         .flat_map(|agreement| {
-            let pairs = (0..contest.scorers.len())
-                .flat_map(|one| (one + 1..contest.scorers.len()).map(move |b| (one, b)));
+            let pairs = (0..comparison.scorers.len())
+                .flat_map(|one| (one + 1..comparison.scorers.len()).map(move |b| (one, b)));
             pairs.map(|(one, other)| {
                 json!({
-                    "a": contestant(agreement.a),
-                    "b": contestant(agreement.b),
+                    "a": model(agreement.a),
+                    "b": model(agreement.b),
                     "scorers": [scorer(one), scorer(other)],
-                    "share": agreement.shares[one][other],
+                    "fraction": agreement.fractions[one][other],
                 })
             })
         })
         .collect();
-    let contestants: Vec<Value> = contest
-        .contestants
+    let models: Vec<Value> = comparison
+        .models
         .iter()
         .map(|one| json!({ "name": one.name, "what": one.what, "settings": facts(&one.settings) }))
         .collect();
     let scorers: Vec<Value> =
-        contest.scorers.iter().map(|scorer| json!({ "name": scorer.name, "unit": scorer.unit })).collect();
+        comparison.scorers.iter().map(|scorer| json!({ "name": scorer.name, "unit": scorer.unit })).collect();
     let summary = json!({
         "format": SUMMARY_FORMAT,
         "kind": "compare",
-        "headline": headline(contest, figures),
-        "prompts": contest.prompts_name,
-        "n_prompts": asked(contest),
-        "n_images": contest.questions.len(),
-        "settings": facts(&contest.settings),
-        "contestants": contestants,
+        "headline": headline(comparison, figures),
+        "prompts": comparison.prompts_name,
+        "n_prompts": n_prompts(comparison),
+        "n_samples": comparison.samples.len(),
+        "settings": facts(&comparison.settings),
+        "models": models,
         "scorers": scorers,
         "scores": figures.standings.iter().map(standing).collect::<Vec<_>>(),
         "duels": figures.duels.iter().map(duel).collect::<Vec<_>>(),

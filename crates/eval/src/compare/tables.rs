@@ -2,7 +2,7 @@
 
 use super::figures::Figures;
 use super::headline::verdicts;
-use super::model::Contest;
+use super::model::Comparison;
 use crate::report::Verdict;
 use crate::report::charts::{win_bar, win_cell};
 use crate::report::text::{escape, percent};
@@ -10,20 +10,20 @@ use crate::winrate::{Bounds, WinRate};
 
 const NOTHING: &str = "<td class=\"none\">&ndash;</td>";
 
-/// How every other contestant fares against the first, at a glance.
-pub(super) fn cards(contest: &Contest, figures: &Figures) -> String {
+/// How every other model fares against the first, at a glance.
+pub(super) fn cards(comparison: &Comparison, figures: &Figures) -> String {
     let card = |scorer: usize, one: usize| {
         let Some(rate) = figures.duel(scorer, one, 0, None) else { return String::new() };
         let verdict = Verdict::of(&rate);
-        let class = contest.color(one);
+        let class = comparison.color(one);
         let verdict_said = match verdict {
             Verdict::Unclear => verdict.word().to_owned(),
-            _ => format!("{} than {}", verdict.word(), escape(&contest.contestants[0].name)),
+            _ => format!("{} than {}", verdict.word(), escape(&comparison.models[0].name)),
         };
         format!(
             "<li class=\"card {class}\"><h3>{}</h3>\n<p class=\"big\">{}</p>\n<p class=\"verdict {}\">{verdict_said}</p>\n{}\n\
              <p class=\"small\">{}&ndash;{} (95%)<br>{} won, {} tied, {} lost</p></li>\n",
-            label(contest, one),
+            label(comparison, one),
             percent(rate.rate),
             verdict_class(verdict),
             win_bar(&rate, &class),
@@ -34,26 +34,27 @@ pub(super) fn cards(contest: &Contest, figures: &Figures) -> String {
             rate.losses
         )
     };
-    let blocks: String = (0..contest.scorers.len())
+    let blocks: String = (0..comparison.scorers.len())
         .map(|scorer| {
-            let cards: String = (1..contest.contestants.len()).map(|one| card(scorer, one)).collect();
-            by_scorer(contest, scorer, &format!("<ul class=\"cards\">\n{cards}</ul>\n"))
+            let cards: String = (1..comparison.models.len()).map(|one| card(scorer, one)).collect();
+            by_scorer(comparison, scorer, &format!("<ul class=\"cards\">\n{cards}</ul>\n"))
         })
         .collect();
     format!(
         "<section id=\"verdicts\">\n<h2>Win rate against {}</h2>\n{blocks}</section>\n",
-        escape(&contest.contestants[0].name)
+        escape(&comparison.models[0].name)
     )
 }
 
-/// Everybody against everybody; nothing for two.
-pub(super) fn matrix(contest: &Contest, figures: &Figures) -> String {
-    let n = contest.contestants.len();
+/// Pairwise win rates; nothing for two.
+pub(super) fn matrix(comparison: &Comparison, figures: &Figures) -> String {
+    let n = comparison.models.len();
     if n < 3 {
         return String::new();
     }
-    let heads: String = (0..n).map(|one| format!("<th scope=\"col\">{}</th>", label(contest, one))).collect();
-    let blocks: String = (0..contest.scorers.len())
+    let heads: String =
+        (0..n).map(|one| format!("<th scope=\"col\">{}</th>", label(comparison, one))).collect();
+    let blocks: String = (0..comparison.scorers.len())
         .map(|scorer| {
             let rows: String = (0..n)
                 .map(|a| {
@@ -62,18 +63,18 @@ pub(super) fn matrix(contest: &Contest, figures: &Figures) -> String {
                             figures.duel(scorer, a, b, None).map_or(NOTHING.to_owned(), |rate| heat(&rate))
                         })
                         .collect();
-                    format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", label(contest, a))
+                    format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", label(comparison, a))
                 })
                 .collect();
             let table = format!(
                 "<div class=\"scroll\"><table class=\"matrix\">\n<thead><tr><td></td>{heads}</tr></thead>\n\
                  <tbody>\n{rows}</tbody>\n</table></div>\n"
             );
-            by_scorer(contest, scorer, &table)
+            by_scorer(comparison, scorer, &table)
         })
         .collect();
     format!(
-        "<section id=\"matrix\">\n<h2>Everybody against everybody</h2>\n<p>How often the row beats the column, with the 95% \
+        "<section id=\"matrix\">\n<h2>Pairwise win rates</h2>\n<p>How often the row beats the column, with the 95% \
          Wilson interval. Strong color: the whole interval lies on one side of one half.</p>\n{blocks}</section>\n"
     )
 }
@@ -93,12 +94,12 @@ fn heat(rate: &WinRate) -> String {
     )
 }
 
-/// Scores of every contestant by every scorer.
-pub(super) fn standings(contest: &Contest, figures: &Figures) -> String {
-    let blocks: String = (0..contest.scorers.len())
+/// Scores of every model by every scorer.
+pub(super) fn standings(comparison: &Comparison, figures: &Figures) -> String {
+    let blocks: String = (0..comparison.scorers.len())
         .map(|scorer| {
-            let digits = contest.decimals(scorer);
-            let rows: String = (0..contest.contestants.len())
+            let digits = comparison.decimals(scorer);
+            let rows: String = (0..comparison.models.len())
                 .map(|one| {
                     let Some(standing) = figures.standing(scorer, one, None) else { return String::new() };
                     let difference = figures.duel(scorer, one, 0, None).map_or(NOTHING.repeat(2), |rate| {
@@ -108,40 +109,40 @@ pub(super) fn standings(contest: &Contest, figures: &Figures) -> String {
                     });
                     format!(
                         "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td>{difference}</tr>\n",
-                        label(contest, one),
+                        label(comparison, one),
                         interval(&standing.mean, digits, false),
                         plain(standing.median, digits)
                     )
                 })
                 .collect();
             let table = format!(
-                "<div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">Contestant</th><th scope=\"col\">mean \
+                "<div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">ComparedModel</th><th scope=\"col\">mean \
                  score</th><th scope=\"col\">median score</th><th scope=\"col\">mean difference</th><th scope=\"col\">median \
                  difference</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
             );
-            by_scorer(contest, scorer, &table)
+            by_scorer(comparison, scorer, &table)
         })
         .collect();
     format!(
         "<section id=\"scores\">\n<h2>Scores</h2>\n<p>Differences are from <b>{}</b> for the same prompt and seed, averaged over \
          the images of a prompt first; brackets are 95% bootstrap intervals over prompts.</p>\n{blocks}</section>\n",
-        escape(&contest.contestants[0].name)
+        escape(&comparison.models[0].name)
     )
 }
 
 /// Win rates by category; nothing where there are none.
-pub(super) fn categories(contest: &Contest, figures: &Figures) -> String {
+pub(super) fn categories(comparison: &Comparison, figures: &Figures) -> String {
     if figures.categories.is_empty() {
         return String::new();
     }
-    let others = 1..contest.contestants.len();
+    let others = 1..comparison.models.len();
     let heads: String =
-        others.clone().map(|one| format!("<th scope=\"col\">{}</th>", label(contest, one))).collect();
+        others.clone().map(|one| format!("<th scope=\"col\">{}</th>", label(comparison, one))).collect();
     let rows: Vec<(Option<usize>, String, usize)> =
-        std::iter::once((None, "All prompts".to_owned(), asked(contest)))
+        std::iter::once((None, "All prompts".to_owned(), n_prompts(comparison)))
             .chain(figures.categories.iter().enumerate().map(|(i, (name, n))| (Some(i), escape(name), *n)))
             .collect();
-    let blocks: String = (0..contest.scorers.len())
+    let blocks: String = (0..comparison.scorers.len())
         .map(|scorer| {
             let rows: String = rows
                 .iter()
@@ -149,7 +150,7 @@ pub(super) fn categories(contest: &Contest, figures: &Figures) -> String {
                     let cells: String = others
                         .clone()
                         .map(|one| match figures.duel(scorer, one, 0, *category) {
-                            Some(rate) => win_cell(&rate, &contest.color(one), tenths),
+                            Some(rate) => win_cell(&rate, &comparison.color(one), tenths),
                             None => NOTHING.to_owned(),
                         })
                         .collect();
@@ -161,30 +162,30 @@ pub(super) fn categories(contest: &Contest, figures: &Figures) -> String {
                 "<div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">Category</th><th scope=\"col\">prompts</th>\
                  {heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
             );
-            by_scorer(contest, scorer, &table)
+            by_scorer(comparison, scorer, &table)
         })
         .collect();
     format!(
         "<section id=\"categories\">\n<h2>Categories</h2>\n<p>Win rates against <b>{}</b>. About one interval of twenty misses \
-         the truth, so a single category that stands out is a question, not an answer.</p>\n{blocks}</section>\n",
-        escape(&contest.contestants[0].name)
+         the truth, so a single category that stands out is a sample, not an answer.</p>\n{blocks}</section>\n",
+        escape(&comparison.models[0].name)
     )
 }
 
 /// How far the scorers agree; nothing with a single one.
-pub(super) fn agreement(contest: &Contest, figures: &Figures) -> String {
-    let n = contest.scorers.len();
+pub(super) fn agreement(comparison: &Comparison, figures: &Figures) -> String {
+    let n = comparison.scorers.len();
     if n < 2 {
         return String::new();
     }
-    let heads: String = contest
+    let heads: String = comparison
         .scorers
         .iter()
         .map(|scorer| format!("<th scope=\"col\">{}</th>", escape(&scorer.name)))
         .collect();
-    let rows: String = (1..contest.contestants.len())
+    let rows: String = (1..comparison.models.len())
         .map(|one| {
-            let cells: String = verdicts(contest, figures, one)
+            let cells: String = verdicts(comparison, figures, one)
                 .into_iter()
                 .enumerate()
                 .map(|(scorer, verdict)| {
@@ -200,7 +201,7 @@ pub(super) fn agreement(contest: &Contest, figures: &Figures) -> String {
             let all = figures.agreement(one, 0).map_or(f64::NAN, |agreement| agreement.all);
             format!(
                 "<tr><th scope=\"row\">{}</th>{cells}<td class=\"number\">{}</td></tr>\n",
-                label(contest, one),
+                label(comparison, one),
                 tenths(all)
             )
         })
@@ -208,27 +209,27 @@ pub(super) fn agreement(contest: &Contest, figures: &Figures) -> String {
     format!(
         "<section id=\"agreement\">\n<h2>Do the scorers agree?</h2>\n<p>Win rates against <b>{}</b> by every scorer, and the share \
          of duels that all of them decide alike. A gain that a single scorer sees may be that scorer's weakness.</p>\n\
-         <div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">Contestant</th>{heads}<th scope=\"col\">all \
+         <div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">ComparedModel</th>{heads}<th scope=\"col\">all \
          alike</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n",
-        escape(&contest.contestants[0].name)
+        escape(&comparison.models[0].name)
     )
 }
 
 /// A block that shows one scorer's figures; the script shows the block of the scorer that is chosen.
-fn by_scorer(contest: &Contest, scorer: usize, inner: &str) -> String {
-    let heading = match contest.scorers.len() {
+fn by_scorer(comparison: &Comparison, scorer: usize, inner: &str) -> String {
+    let heading = match comparison.scorers.len() {
         1 => String::new(),
-        _ => format!("<h3>{}</h3>\n", escape(&contest.scorers[scorer].name)),
+        _ => format!("<h3>{}</h3>\n", escape(&comparison.scorers[scorer].name)),
     };
     format!("<div class=\"by-scorer\" data-scorer=\"{scorer}\">\n{heading}{inner}</div>\n")
 }
 
-/// A contestant's name behind a dot of its color.
-pub(super) fn label(contest: &Contest, contestant: usize) -> String {
+/// A model's name behind a dot of its color.
+pub(super) fn label(comparison: &Comparison, model: usize) -> String {
     format!(
         "<span class=\"dot {}\"></span>{}",
-        contest.color(contestant),
-        escape(&contest.contestants[contestant].name)
+        comparison.color(model),
+        escape(&comparison.models[model].name)
     )
 }
 
@@ -266,10 +267,10 @@ pub(super) fn signed(value: f64, digits: usize) -> String {
     }
 }
 
-/// Prompts asked.
-pub(super) fn asked(contest: &Contest) -> usize {
-    let mut asked: Vec<usize> = contest.questions.iter().map(|question| question.prompt).collect();
-    asked.sort_unstable();
-    asked.dedup();
-    asked.len()
+/// Prompts with samples.
+pub(super) fn n_prompts(comparison: &Comparison) -> usize {
+    let mut prompts: Vec<usize> = comparison.samples.iter().map(|sample| sample.prompt).collect();
+    prompts.sort_unstable();
+    prompts.dedup();
+    prompts.len()
 }

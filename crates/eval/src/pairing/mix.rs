@@ -16,10 +16,10 @@ pub struct Standard {
     /// Mean of its scores over the set, in its unit.
     pub mean: f64,
     /// Their standard deviation over the set (divided by the number of images), in its unit.
-    pub deviation: f64,
+    pub std: f64,
 }
 
-/// What a mix says.
+/// The weighted sum of scorers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mixed {
     /// One score per image; higher is better.
@@ -59,7 +59,7 @@ pub fn weights(names: &[String], typed: &[(String, f64)]) -> Result<Vec<f64>, Ev
 /// One score per image from those of several scorers.
 ///
 /// A scorer alone counts in its own unit, times its weight. Of several each is standardized over all images of the set,
-/// `z = (score - mean) / deviation`, and the mix is `sum(w z) / sum(|w|)`: its unit is a standard deviation. A
+/// `z = (score - mean) / std`, and the mix is `sum(w z) / sum(|w|)`: its unit is a standard deviation. A
 /// scorer that says the same about every image adds nothing.
 ///
 /// # Shapes
@@ -76,15 +76,15 @@ pub fn mix(names: &[String], weights: &[f64], scores: &[Vec<f64>]) -> Result<Mix
         }
         let center = mean(scores).unwrap_or_default();
         let squares: Vec<f64> = scores.iter().map(|score| (score - center).powi(2)).collect();
-        let deviation = mean(&squares).unwrap_or_default().sqrt();
-        standards.push(Standard { name: name.clone(), weight, mean: center, deviation });
+        let std = mean(&squares).unwrap_or_default().sqrt();
+        standards.push(Standard { name: name.clone(), weight, mean: center, std });
     }
     let whole: f64 = weights.iter().map(|weight| weight.abs()).sum();
     let of = |image: usize| match standards.as_slice() {
         [only] => only.weight * scores[0][image],
         several => {
-            let part = |(standard, scores): (&Standard, &Vec<f64>)| match standard.deviation > 0.0 {
-                true => standard.weight * (scores[image] - standard.mean) / standard.deviation,
+            let part = |(standard, scores): (&Standard, &Vec<f64>)| match standard.std > 0.0 {
+                true => standard.weight * (scores[image] - standard.mean) / standard.std,
                 false => 0.0,
             };
             several.iter().zip(scores).map(part).sum::<f64>() / whole
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(mixed(&[3.0, 1.0]).scores, [-0.5, 0.5]);
         assert_eq!(mixed(&[1.0, -1.0]).scores, [-1.0, 1.0]);
         assert_eq!(
-            (mixed(&[3.0, 1.0]).standards[1].mean, mixed(&[3.0, 1.0]).standards[1].deviation),
+            (mixed(&[3.0, 1.0]).standards[1].mean, mixed(&[3.0, 1.0]).standards[1].std),
             (200.0, 100.0)
         );
     }

@@ -1,10 +1,10 @@
 //! Which images of a prompt become pairs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tastemaker_math::keyed::Keyed;
 
 /// Which images of a prompt are paired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pick {
     /// The best with the worst.

@@ -1,4 +1,4 @@
-//! Pairs by what is put before their prompts, as MaPO's Pick-Style and Pick-Safety are made.
+//! Pairs by the prefixes of their prompts, as MaPO's Pick-Style and Pick-Safety are made.
 
 /// A published pair of prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub static PRESETS: &[Preset] = &[
     },
 ];
 
-/// A prompt behind a prefix, with a space between them; the prompt itself behind none.
+/// A prompt after a prefix, with a space between them; the prompt itself without one.
 pub fn prefixed(prefix: &str, prompt: &str) -> String {
     if prefix.is_empty() { prompt.to_owned() } else { format!("{prefix} {prompt}") }
 }

@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use tastemaker_models::reward_head::RewardHead;
 
+use super::cache::ImageCache;
 use super::pixels::Fit;
-use super::seen::Seen;
 use super::tower::Tower;
 use super::{Item, Scorer, ScorerEntry, checked};
 use crate::EvalError;
 
-/// How the predictor introduces itself.
+/// Its entry.
 pub const ENTRY: ScorerEntry = ScorerEntry {
     name: "aesthetic",
     summary: "how much people like an image on average, whatever its prompt",
@@ -43,14 +43,14 @@ impl Scorer for Aesthetic {
     }
 
     fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError> {
-        self.score_seen(items, &mut Seen::default())
+        self.score_cached(items, &mut ImageCache::default())
     }
 
-    fn score_seen(&self, items: &[Item<'_>], seen: &mut Seen) -> Result<Vec<f64>, EvalError> {
+    fn score_cached(&self, items: &[Item<'_>], cache: &mut ImageCache) -> Result<Vec<f64>, EvalError> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let images = self.tower.embed_images(items, Fit::Cut, seen)?;
+        let images = self.tower.embed_images(items, Fit::Cut, cache)?;
         let scores = tch::no_grad(|| self.head.forward(&images));
         let scores = Vec::<f32>::try_from(scores)?.into_iter().map(f64::from);
         checked(self.name(), items, scores.collect())

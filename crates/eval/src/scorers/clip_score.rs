@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use tch::Kind;
 
+use super::cache::ImageCache;
 use super::pixels::Fit;
 use super::prompt_text::open_clip_text;
-use super::seen::Seen;
 use super::tower::Tower;
 use super::{Item, Scorer, ScorerEntry, checked};
 use crate::EvalError;
@@ -72,10 +72,10 @@ impl Scorer for ClipScorer {
     }
 
     fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError> {
-        self.score_seen(items, &mut Seen::default())
+        self.score_cached(items, &mut ImageCache::default())
     }
 
-    fn score_seen(&self, items: &[Item<'_>], seen: &mut Seen) -> Result<Vec<f64>, EvalError> {
+    fn score_cached(&self, items: &[Item<'_>], cache: &mut ImageCache) -> Result<Vec<f64>, EvalError> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
@@ -84,7 +84,7 @@ impl Scorer for ClipScorer {
             false => item.prompt.to_owned(),
         };
         let prompts = self.tower.embed_prompts(&items.iter().map(text).collect::<Vec<_>>());
-        let images = self.tower.embed_images(items, self.fit(), seen)?;
+        let images = self.tower.embed_images(items, self.fit(), cache)?;
         let cosines = (images * prompts).sum_dim_intlist([1i64].as_slice(), false, Kind::Float); // [n]
         let factor = if self.entry == PICK_SCORE { self.tower.scale() } else { 100.0 };
         let scores = Vec::<f32>::try_from(cosines)?.into_iter().map(|cosine| factor * f64::from(cosine));

@@ -1,20 +1,20 @@
-//! ImageReward: a BLIP whose text encoder looks at the image.
+//! ImageReward: a BLIP whose text encoder attends to the image.
 
 use tastemaker_models::ModelError;
 use tastemaker_models::blip::{ImageReward as Network, ImageRewardFiles};
 use tastemaker_torch::Precision;
 use tch::Device;
 
+use super::cache::ImageCache;
 use super::pixels::{Fit, Transform};
-use super::seen::Seen;
 use super::{Item, Scorer, ScorerEntry, checked};
 use crate::EvalError;
 
-/// How ImageReward introduces itself.
+/// Its entry.
 pub const ENTRY: ScorerEntry = ScorerEntry {
     name: "image-reward",
     summary: "how people rate an image for its prompt, learned from rankings by experts",
-    unit: "deviations from the mean of its training data; about -2 to 2",
+    unit: "standard deviations from the mean of its training data; about -2 to 2",
     source: "Xu et al. 2023 (arXiv 2304.05977), THUDM/ImageReward ImageReward.pt",
 };
 
@@ -42,15 +42,15 @@ impl Scorer for ImageReward {
     }
 
     fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError> {
-        self.score_seen(items, &mut Seen::default())
+        self.score_cached(items, &mut ImageCache::default())
     }
 
-    fn score_seen(&self, items: &[Item<'_>], seen: &mut Seen) -> Result<Vec<f64>, EvalError> {
+    fn score_cached(&self, items: &[Item<'_>], cache: &mut ImageCache) -> Result<Vec<f64>, EvalError> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
         let transform = Transform { fit: Fit::CutToEven, side: self.network.image_size() as u32 };
-        let pixels = seen.pixels(items, transform)?;
+        let pixels = cache.pixels(items, transform)?;
         let prompts: Vec<&str> = items.iter().map(|item| item.prompt).collect();
         let scores = tch::no_grad(|| self.network.score(&pixels, &prompts));
         let scores = Vec::<f32>::try_from(scores)?.into_iter().map(f64::from);

@@ -1,6 +1,7 @@
 //! Scorers: what says how good an image is for its prompt.
 
 pub mod aesthetic;
+pub mod cache;
 pub mod clip_score;
 pub mod features;
 pub mod image_reward;
@@ -12,7 +13,6 @@ pub mod pixels;
 pub mod preference;
 pub mod preference_check;
 mod prompt_text;
-pub mod seen;
 pub mod self_check;
 mod tower;
 
@@ -22,6 +22,7 @@ use crate::EvalError;
 use image::RgbImage;
 
 pub use aesthetic::Aesthetic;
+pub use cache::ImageCache;
 pub use clip_score::{CLIP_SCORE, ClipScorer, HPS_V2, HPS_V2_1, PICK_SCORE};
 pub use image_reward::ImageReward;
 pub use nearest_art::{Artwork, Judge, Reading};
@@ -30,11 +31,10 @@ pub use preference::{PreferenceScorer, RankedImages};
 pub use preference_check::{
     ScorerCheck, ScorerCheckRow, StyleTaste, check_pairs, check_preference, motif_pairs, style_pairs,
 };
-pub use seen::Seen;
 pub use self_check::{CheckRow, Disturbance, self_check};
 pub use tower::Tower;
 
-/// An image together with the prompt it answers.
+/// An image together with its prompt.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     /// The image.
@@ -65,21 +65,21 @@ pub trait Scorer {
     /// Whatever keeps the scorer from judging an item; no score is ever made up.
     fn score(&self, items: &[Item<'_>]) -> Result<Vec<f64>, EvalError>;
 
-    /// The same, with what other scorers already made of these very items; what this one makes is added to it.
+    /// The same with a cache of these very items, which other scorers may have filled; what this one computes is added.
     ///
     /// # Errors
     /// As [`Scorer::score`].
-    fn score_seen(&self, items: &[Item<'_>], seen: &mut Seen) -> Result<Vec<f64>, EvalError> {
-        let _ = seen;
+    fn score_cached(&self, items: &[Item<'_>], cache: &mut ImageCache) -> Result<Vec<f64>, EvalError> {
+        let _ = cache;
         self.score(items)
     }
 
-    /// Whether the prompt has a say.
+    /// Whether the score depends on the prompt.
     fn needs_prompt(&self) -> bool {
         true
     }
 
-    /// Tells scorers apart whose scores are not to be mixed: the name, and whatever weights there are.
+    /// Differs between scorers whose scores are not to be mixed: the name, and a hash of the weights.
     ///
     /// # Errors
     /// Weights that cannot be read any more.
@@ -101,7 +101,7 @@ fn checked(name: &str, items: &[Item<'_>], scores: Vec<f64>) -> Result<Vec<f64>,
     }
 }
 
-/// How a scorer introduces itself to help texts and reference pages.
+/// A scorer for help texts and reference pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScorerEntry {
     /// Kebab-case name.

@@ -1,9 +1,9 @@
-//! Several scorers asked about the same images.
+//! Several scorers of the same images.
 
-use super::{Item, Scorer, Seen};
+use super::{ImageCache, Item, Scorer};
 use crate::EvalError;
 
-/// Images that scorers look at together unless told otherwise.
+/// Images in one forward pass unless said otherwise.
 const BATCH: usize = 8;
 
 /// Scorers in the order in which their scores are reported.
@@ -23,12 +23,17 @@ impl Panel {
         Self { batch_size: batch_size.max(1), ..self }
     }
 
+    /// Images in one forward pass.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
     /// The names of the scorers, in order.
     pub fn names(&self) -> Vec<String> {
         self.scorers.iter().map(|scorer| scorer.name().to_owned()).collect()
     }
 
-    /// What tells each scorer from others of its name, such as a hash of its weights. It reads them again.
+    /// The fingerprint of each scorer, such as a hash of its weights, which are read again.
     ///
     /// # Errors
     /// Weights that cannot be read any more.
@@ -36,12 +41,12 @@ impl Panel {
         self.scorers.iter().map(|scorer| scorer.fingerprint()).collect()
     }
 
-    /// Whether any scorer looks at prompts.
+    /// Whether any scorer needs prompts.
     pub fn needs_prompts(&self) -> bool {
         self.scorers.iter().any(|scorer| scorer.needs_prompt())
     }
 
-    /// What every scorer says about every item. Scorers that see images alike share what they see.
+    /// The scores of every item by every scorer. Scorers that preprocess images alike share pixels and embeddings.
     ///
     /// # Shapes
     /// `[scorers][items]`.
@@ -51,9 +56,9 @@ impl Panel {
     pub fn score(&self, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>, EvalError> {
         let mut scores = vec![Vec::with_capacity(items.len()); self.scorers.len()];
         for (n, some) in items.chunks(self.batch_size).enumerate() {
-            let mut seen = Seen::default();
+            let mut cache = ImageCache::default();
             for (scorer, scores) in self.scorers.iter().zip(&mut scores) {
-                let more = scorer.score_seen(some, &mut seen);
+                let more = scorer.score_cached(some, &mut cache);
                 scores.extend(more.map_err(|error| error.further(n * self.batch_size))?);
             }
         }

@@ -9,8 +9,8 @@ use crate::EvalError;
 /// Mean of each channel over CLIP's training images; black is 0, full intensity 1.
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 
-/// Deviation of each channel.
-const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+/// Standard deviation of each channel.
+const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Images whose sides differ by more than this factor are refused: what is cut off would be gigabytes.
 const LONGEST: u32 = 64;
@@ -59,7 +59,7 @@ impl Transform {
         });
         let squares = squares.collect::<Result<Vec<_>, _>>()?;
         let channel = |values: [f32; 3]| Tensor::from_slice(&values).view([3, 1, 1]);
-        Ok((Tensor::stack(&squares, 0) - channel(MEAN)) / channel(DEVIATION))
+        Ok((Tensor::stack(&squares, 0) - channel(MEAN)) / channel(STD))
     }
 
     fn cut(self, image: &RgbImage, before: impl Fn(u32) -> u32) -> Tensor {
@@ -119,7 +119,7 @@ mod tests {
         let white = RgbImage::from_pixel(20, 10, Rgb([255; 3]));
         let pixels = seen(Fit::Pad, &white);
         let at = |y: i64| f64::from(pixels.double_value(&[0, 0, y, 3]) as f32);
-        let black = f64::from(-MEAN[0] / DEVIATION[0]);
+        let black = f64::from(-MEAN[0] / STD[0]);
         assert!((at(0) - black).abs() < 1e-6 && (at(7) - black).abs() < 1e-6);
         assert!(at(2) > 1.9 && at(5) > 1.9);
     }

@@ -11,14 +11,14 @@ use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
 
 use super::Item;
+use super::cache::ImageCache;
 use super::pixels::{Fit, Transform};
-use super::seen::Seen;
 use crate::EvalError;
 
 /// Prompts in one forward pass.
 const PROMPTS: usize = 32;
 
-/// Both towers of a CLIP in memory, and what its text tower said about prompts so far.
+/// Both towers of a CLIP in memory, and the embeddings of prompts so far.
 #[derive(Debug)]
 pub struct Tower {
     clip: Clip,
@@ -53,7 +53,7 @@ impl Tower {
         self.files.config().vision.projection_dim
     }
 
-    /// Tells two sets of weights, or two precisions, apart.
+    /// Differs between sets of weights, and between precisions.
     ///
     /// # Errors
     /// As [`ClipFiles::fingerprint`].
@@ -68,16 +68,21 @@ impl Tower {
     ///
     /// # Errors
     /// As [`Transform::pixels`].
-    pub fn embed_images(&self, items: &[Item<'_>], fit: Fit, seen: &mut Seen) -> Result<Tensor, EvalError> {
+    pub fn embed_images(
+        &self,
+        items: &[Item<'_>],
+        fit: Fit,
+        cache: &mut ImageCache,
+    ) -> Result<Tensor, EvalError> {
         let side = self.files.config().vision.image_size;
         let transform = Transform { fit, side: side as u32 };
         let network = std::ptr::from_ref(self) as usize;
-        seen.embedded(items, network, transform, |pixels| {
+        cache.embedded(items, network, transform, |pixels| {
             tch::no_grad(|| self.clip.embed_images(&pixels.to_device(self.device)).to_device(Device::Cpu))
         })
     }
 
-    /// Unit vectors of prompts; a prompt that was asked about before costs nothing.
+    /// Unit vectors of prompts; a prompt that was embedded before costs nothing.
     ///
     /// # Shapes
     /// `[n, width]`, f32.

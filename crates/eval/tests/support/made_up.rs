@@ -7,7 +7,7 @@ use tastemaker_eval::report::{
     Shares, TargetShare, Training,
 };
 use tastemaker_eval::scorers::{CheckRow, ScorerCheck, ScorerCheckRow};
-use tastemaker_eval::winrate::{Comparison, Group, Split, WinRate, win_rates};
+use tastemaker_eval::winrate::{Group, ScorePair, Split, WinRate, win_rates};
 use tastemaker_math::{Keyed, Stream};
 
 /// How much of everything.
@@ -169,13 +169,13 @@ fn shares(n: usize, caption_accuracy: f64, target_share: f64) -> Shares {
 fn duels(size: Size, index: u64, [held_out, seen]: [f64; 2]) -> Split<WinRate> {
     let n = if size == Size::Full { 182 } else { 100 };
     let mut noise = Keyed::new(index, Stream::Data, 1, 0);
-    let comparisons: Vec<Comparison> = [(Group::HeldOut, held_out), (Group::Seen, seen)]
+    let comparisons: Vec<ScorePair> = [(Group::HeldOut, held_out), (Group::Seen, seen)]
         .into_iter()
         .flat_map(|(group, share)| (0..n).map(move |place| (group, share, place)))
         .map(|(group, share, place)| {
             let won = (place as f64 + 0.5) / n as f64 <= share;
             let margin = if size == Size::Full { noise.uniform() * 4.0 } else { 1.0 };
-            Comparison {
+            ScorePair {
                 prompt: place / 2,
                 seed: place as u64 % 2,
                 group,

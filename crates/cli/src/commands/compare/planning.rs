@@ -1,23 +1,24 @@
 //! What a folder's images and scores were made from, and whether they still are what is wanted.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use anyhow::Result;
 use tastemaker_eval::EvalError;
-use tastemaker_eval::compare::{PLAN_FORMAT, Plan, PlannedContestant, PlannedPrompts};
+use tastemaker_eval::compare::{PLAN_FORMAT, Plan, PlannedModel, PlannedPrompts};
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use tastemaker_store::tree::{LocalTree, Tree};
 use tastemaker_store::{StoreError, json};
 
 use super::CompareArgs;
-use super::asked::Asked;
-use super::contestants::{Entrant, Source};
+use super::candidates::{Candidate, Source};
+use super::samples::SampleSet;
 
-/// Hashes what a contestant's images are made from: weights, configurations and tokenizers, or the images themselves.
-pub fn identify(entrant: &mut Entrant) -> Result<()> {
-    println!("reading {}", entrant.name);
+/// Hashes what a model's images are made from: weights, configurations and tokenizers, or the images themselves.
+pub fn identify(candidate: &mut Candidate) -> Result<()> {
+    println!("reading {}", candidate.name);
     let mut parts: Vec<String> = Vec::new();
-    match &entrant.source {
+    match &candidate.source {
         Source::Model { model, lora, .. } => {
             parts.extend([model.unet_fingerprint()?, model.vae_fingerprint()?, model.text_fingerprint()?]);
             let schedule = model.path().join("scheduler/scheduler_config.json");
@@ -34,7 +35,7 @@ pub fn identify(entrant: &mut Entrant) -> Result<()> {
             }
         }
     }
-    entrant.fingerprint = sha256_bytes(parts.join("\n").as_bytes());
+    candidate.fingerprint = sha256_bytes(parts.join("\n").as_bytes());
     Ok(())
 }
 
@@ -44,12 +45,12 @@ pub fn identify(entrant: &mut Entrant) -> Result<()> {
 /// [`EvalError::Compared`] with every difference.
 pub fn agree(
     args: &CompareArgs,
-    asked: &Asked,
-    entrants: &[Entrant],
+    set: &SampleSet,
+    candidates: &[Candidate],
     scorers: BTreeMap<String, String>,
 ) -> Result<()> {
     let path = args.out.join("compare.json");
-    let new = plan(args, asked, entrants, scorers);
+    let new = plan(args, set, candidates, scorers);
     let joined = match Plan::read(&path)? {
         None => {
             refuse_strangers(args)?;
@@ -62,15 +63,25 @@ pub fn agree(
                     format!("{}; give another --out, or another name to what is new", differences.join("; "));
                 return Err(EvalError::Compared { path, what }.into());
             }
+            rename_images(args)?;
             old.followed_by(new)
         }
     };
     Ok(json::write(path, &joined)?)
 }
 
-/// Images of nobody knows what are not taken for ours.
+/// Earlier versions called the folder of images otherwise.
+fn rename_images(args: &CompareArgs) -> Result<(), StoreError> {
+    let (old, new) = (args.out.join("pictures"), args.out.join("images"));
+    match old.is_dir() && !new.exists() {
+        true => fs::rename(&old, &new).map_err(|error| StoreError::io("rename", &old, error)),
+        false => Ok(()),
+    }
+}
+
+/// Images of unknown origin are not taken for ours.
 fn refuse_strangers(args: &CompareArgs) -> Result<()> {
-    for name in ["images", "scores.jsonl"] {
+    for name in ["images", "pictures", "scores.jsonl"] {
         let path = args.out.join(name);
         if path.exists() {
             let what =
@@ -85,26 +96,31 @@ fn refuse_strangers(args: &CompareArgs) -> Result<()> {
     Ok(())
 }
 
-fn plan(args: &CompareArgs, asked: &Asked, entrants: &[Entrant], scorers: BTreeMap<String, String>) -> Plan {
-    let contestant = |entrant: &Entrant| PlannedContestant {
-        name: entrant.name.clone(),
-        what: entrant.what.clone(),
-        fingerprint: entrant.fingerprint.clone(),
-        generating: match &entrant.source {
-            Source::Model { generating, .. } => generating.facts(),
+fn plan(
+    args: &CompareArgs,
+    set: &SampleSet,
+    candidates: &[Candidate],
+    scorers: BTreeMap<String, String>,
+) -> Plan {
+    let planned = |candidate: &Candidate| PlannedModel {
+        name: candidate.name.clone(),
+        what: candidate.what.clone(),
+        fingerprint: candidate.fingerprint.clone(),
+        generating: match &candidate.source {
+            Source::Model { recorded, .. } => recorded.clone(),
             Source::Images { .. } => Default::default(),
         },
     };
     Plan {
         format: PLAN_FORMAT,
         prompts: PlannedPrompts {
-            name: asked.set.name.clone(),
-            n: asked.set.prompts.len(),
-            fingerprint: asked.set.fingerprint(),
-            noise: asked.rule.to_owned(),
+            name: set.prompts.name.clone(),
+            n: set.prompts.prompts.len(),
+            fingerprint: set.prompts.fingerprint(),
+            noise: set.rule.to_owned(),
         },
         seed: args.seed,
-        contestants: entrants.iter().map(contestant).collect(),
+        models: candidates.iter().map(planned).collect(),
         scorers,
     }
 }

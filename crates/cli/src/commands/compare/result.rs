@@ -3,96 +3,99 @@
 use std::path::Path;
 
 use anyhow::Result;
-use tastemaker_eval::compare::{self, Contest, Contestant, Exhibit, Figures, ScorerFacts, Thumb, choose};
+use tastemaker_eval::compare::{
+    self, ComparedModel, Comparison, Exhibit, Figures, ScorerFacts, Thumb, choose,
+};
 use tastemaker_eval::report::Fact;
 use tastemaker_eval::scorers::SCORERS;
+use tastemaker_generate::read_image;
 
 use super::CompareArgs;
-use super::asked::Asked;
-use super::contestants::{Entrant, Source};
-use super::scoring::image;
+use super::candidates::{Candidate, Source};
+use super::samples::SampleSet;
+use super::scoring::file;
 use super::table;
 
 /// Everything that was found, with the images to show.
-pub fn contest(
+pub fn comparison(
     args: &CompareArgs,
-    asked: &Asked,
-    entrants: &[Entrant],
+    set: &SampleSet,
+    candidates: &[Candidate],
     scorers: &[String],
     scores: Vec<Vec<Vec<f64>>>,
-) -> Result<Contest> {
-    let exhibits = exhibits(args, asked, entrants, &scores)?;
-    let contestants = entrants.iter().map(|entrant| Contestant {
-        name: entrant.name.clone(),
-        what: entrant.what.clone(),
-        settings: facts_of(entrant),
+) -> Result<Comparison> {
+    let exhibits = exhibits(args, set, candidates, &scores)?;
+    let models = candidates.iter().map(|candidate| ComparedModel {
+        name: candidate.name.clone(),
+        what: candidate.what.clone(),
+        settings: facts_of(candidate),
     });
     let unit = |name: &String| {
         let entry = name.split([':', '=']).next().unwrap_or(name);
         SCORERS.iter().find(|known| known.name == entry).map_or("", |known| known.unit).to_owned()
     };
     let scorers = scorers.iter().map(|name| ScorerFacts { name: name.clone(), unit: unit(name) });
-    Ok(Contest {
-        prompts_name: asked.set.name.clone(),
-        prompts: asked.set.prompts.clone(),
-        questions: asked.questions.clone(),
-        contestants: contestants.collect(),
+    Ok(Comparison {
+        prompts_name: set.prompts.name.clone(),
+        prompts: set.prompts.prompts.clone(),
+        samples: set.samples.clone(),
+        models: models.collect(),
         scorers: scorers.collect(),
         scores,
         seed: args.seed,
-        settings: facts(args, asked),
+        settings: facts(args, set),
         exhibits,
     })
 }
 
 /// Writes the page and the summary, prints the table.
-pub fn report(contest: &Contest, out: &Path) -> Result<()> {
-    let figures = Figures::of(contest)?;
-    let page = compare::write(contest, &figures, out)?;
-    table::print(contest, &figures);
+pub fn report(comparison: &Comparison, out: &Path) -> Result<()> {
+    let figures = Figures::of(comparison)?;
+    let page = compare::write(comparison, &figures, out)?;
+    table::print(comparison, &figures);
     println!("{}", page.display());
     Ok(())
 }
 
 fn exhibits(
     args: &CompareArgs,
-    asked: &Asked,
-    entrants: &[Entrant],
+    set: &SampleSet,
+    candidates: &[Candidate],
     scores: &[Vec<Vec<f64>>],
 ) -> Result<Vec<Exhibit>> {
     let by_first = &scores[0];
     let last = by_first.len() - 1;
     let differences: Vec<f64> =
         by_first[last].iter().zip(&by_first[0]).map(|(score, first)| score - first).collect();
-    let exhibit = |(question, choice)| {
-        let thumb = |entrant| Ok(Thumb::new(&image(entrant, question, asked, &args.out)?)?);
-        let images = entrants.iter().map(thumb).collect::<Result<_>>()?;
-        Ok(Exhibit { question, choice, images })
+    let exhibit = |(sample, choice)| {
+        let thumb = |candidate| Ok(Thumb::new(&read_image(&file(candidate, sample, set, &args.out))?)?);
+        let images = candidates.iter().map(thumb).collect::<Result<_>>()?;
+        Ok(Exhibit { sample, choice, images })
     };
-    choose(&differences, args.n_images).into_iter().map(exhibit).collect()
+    choose(&differences, args.n_pictures.unwrap_or(args.n_images)).into_iter().map(exhibit).collect()
 }
 
-fn facts(args: &CompareArgs, asked: &Asked) -> Vec<Fact> {
+fn facts(args: &CompareArgs, set: &SampleSet) -> Vec<Fact> {
     vec![
         Fact::new("program", concat!("tastemaker ", env!("CARGO_PKG_VERSION"))),
-        Fact::new("prompts", format!("{}: {}", asked.set.name, asked.set.said())),
-        Fact::new("prompts sha256", asked.set.fingerprint()),
-        Fact::new("images of each contestant", asked.questions.len()),
+        Fact::new("prompts", format!("{}: {}", set.prompts.name, set.prompts.said())),
+        Fact::new("prompts sha256", set.prompts.fingerprint()),
+        Fact::new("images of each model", set.samples.len()),
         Fact::new("seed", args.seed),
-        Fact::new("noise", asked.rule),
+        Fact::new("noise", set.rule),
     ]
 }
 
-fn facts_of(entrant: &Entrant) -> Vec<Fact> {
+fn facts_of(candidate: &Candidate) -> Vec<Fact> {
     let mut facts = Vec::new();
-    match &entrant.source {
-        Source::Model { lora, generating, .. } => {
+    match &candidate.source {
+        Source::Model { lora, settings, recorded, .. } => {
             facts.extend(lora.iter().map(|lora| Fact::new("LoRA", lora.display())));
-            facts.extend(generating.facts().iter().map(|(name, value)| Fact::new(name, value)));
-            facts.push(Fact::new("batch_size", generating.batch_size));
+            facts.extend(recorded.iter().map(|(name, value)| Fact::new(name, value)));
+            facts.push(Fact::new("batch_size", settings.batch_size));
         }
         Source::Images { .. } => facts.push(Fact::new("images", "as they were found")),
     }
-    facts.push(Fact::new("sha256", &entrant.fingerprint));
+    facts.push(Fact::new("sha256", &candidate.fingerprint));
     facts
 }

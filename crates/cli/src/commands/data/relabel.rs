@@ -1,4 +1,4 @@
-//! `tastemaker data relabel`: what scorers say about the pairs of a set.
+//! `tastemaker data relabel`: labels of a set by scorers.
 
 use std::path::{Path, PathBuf};
 
@@ -19,34 +19,36 @@ use super::scoring::{Scored, ScoringFlags, score};
 use crate::commands::train::say_skipped;
 use crate::exit::UsageError;
 use crate::pairs::{self, Part};
+use crate::scoring::Loaded;
 
-/// Says how often scorers side with the labels of a set, and writes it with theirs in their place.
+/// Measures how often scorers agree with the labels of a set, and writes it with theirs in their place.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct RelabelArgs {
-    /// The pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
+    /// Preference pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
     set: String,
     #[command(flatten)]
     reading: ReadingFlags,
     #[command(flatten)]
     scoring: ScoringFlags,
-    /// The folder that is made: shards as Pick-a-Pic has them, and relabel.json about them [default: none, and only the agreement is
+    /// Output folder: shards in the layout of Pick-a-Pic, and relabel.json about them [default: none; only the agreement is
     /// printed]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn relabel(args: &RelabelArgs) -> Result<()> {
     let scorers = args.scoring.open()?;
-    let scorers = scorers.ok_or_else(|| UsageError("nobody to judge: give --scorer".into()))?;
+    let scorers = scorers.ok_or_else(|| UsageError("no scorer: give --scorer".into()))?;
     let settings = OpenSettings { ties: true, ..args.reading.settings()? };
     let set = pairs::open(&args.set, Part::default(), &settings)?;
     say_skipped(&set);
     let readable = readable(&set);
     let load = |number: usize| {
         let (position, side) = (readable[number / 2], Side::BOTH[number % 2]);
-        Ok((set.image(position, side)?, set.caption(position)))
+        let place = set.place(set.id(position)).to_string();
+        Ok(Loaded { image: set.image(position, side)?, prompt: set.caption(position).to_owned(), place })
     };
     let scored = score(&scorers, 2 * readable.len(), load)?;
     let agreements = agreements(&set, &readable, &scored);
@@ -80,7 +82,7 @@ fn readable(set: &PairSet) -> Vec<usize> {
     (0..set.len()).filter(decodes).collect()
 }
 
-/// How often each scorer, and all together, side with the labels that are there.
+/// How often each scorer, and all together, agree with the labels that are there.
 fn agreements(set: &PairSet, readable: &[usize], scored: &Scored) -> Vec<(String, WinCount)> {
     let labeled: Vec<usize> = (0..readable.len()).filter(|&i| !set.is_tie(readable[i])).collect();
     let count = |scores: &[f64]| {
@@ -101,10 +103,11 @@ fn agreements(set: &PairSet, readable: &[usize], scored: &Scored) -> Vec<(String
 
 fn in_words(count: WinCount) -> String {
     let Some(interval) = count.wilson_95() else { return "no pair has a label to agree with".to_owned() };
-    let [estimate, low, high] = [interval.estimate, interval.low, interval.high].map(|share| 100.0 * share);
+    let [estimate, low, high] =
+        [interval.estimate, interval.low, interval.high].map(|fraction| 100.0 * fraction);
     let ties =
         if count.ties > 0 { format!(", {} of them ties at one half", count.ties) } else { String::new() };
-    format!("sides with {estimate:.1}% ({low:.1}-{high:.1}) of the labels of {} pairs{ties}", count.n())
+    format!("agrees with {estimate:.1}% ({low:.1}-{high:.1}) of the labels of {} pairs{ties}", count.n())
 }
 
 /// Writes the set with new labels; says how many pairs, and how many ties there were.
@@ -137,22 +140,22 @@ fn write(
         let reason = format!("all {n_ties} pairs are ties by these scorers; lower --min_gap");
         return Err(DataError::Empty { path: typed.into(), reason }.into());
     }
-    let share = |(name, count): &(String, WinCount)| {
+    let agreement = |(name, count): &(String, WinCount)| {
         let interval = count.wilson_95();
         json!({
             "scorer": name, "n_pairs": count.n(), "agree": count.wins, "ties": count.ties, "disagree": count.losses,
-            "share": interval.map(|i| i.estimate), "low": interval.map(|i| i.low), "high": interval.map(|i| i.high),
+            "fraction": interval.map(|i| i.estimate), "low": interval.map(|i| i.low), "high": interval.map(|i| i.high),
         })
     };
     let about = json!({
-        "format": 1,
+        "format": 2,
         "made_by": format!("tastemaker {} data relabel", env!("CARGO_PKG_VERSION")),
         "from": typed,
         "fingerprint": hex(&set.fingerprint()),
         "scoring": scored.provenance(),
         "min_gap": scoring.min_gap,
         "keep_ties": scoring.keep_ties,
-        "agreement_with_old_labels": agreements.iter().map(share).collect::<Vec<Json>>(),
+        "agreement_with_old_labels": agreements.iter().map(agreement).collect::<Vec<Json>>(),
         "n_pairs": n_pairs,
         "n_ties": n_ties,
         "n_not_readable": set.len() - readable.len(),

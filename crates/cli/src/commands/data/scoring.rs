@@ -1,50 +1,47 @@
-//! Flags that choose scorers and say how they count, and scoring with them.
+//! Flags that choose scorers and their weights, and scoring with them.
 
 use anyhow::Result;
 use clap::Args;
-use image::RgbImage;
 use serde_json::{Value, json};
 use tastemaker_eval::pairing::{Mixed, mix, weights};
-use tastemaker_eval::scorers::{Item, Panel};
+use tastemaker_eval::scorers::Panel;
 use tastemaker_torch::Precision;
 
 use crate::commands::DeviceFlag;
 use crate::exit::UsageError;
-use crate::judges;
 use crate::progress::Work;
+use crate::scorers;
+use crate::scoring::{Loaded, score_each};
 
-/// Images that are in memory at a time while they are scored.
-const AT_ONCE: usize = 64;
-
-/// Who says which image is better, and by how much.
+/// Scorers, and how a pair is decided by them.
 #[derive(Debug, Clone, Default, Args)]
 #[command(rename_all = "snake_case")]
 pub struct ScoringFlags {
-    /// Who judges: NAME, NAME:VARIANT or NAME=WEIGHTS; repeat for several, each then standardized over the set (its mean is 0
-    /// and its standard deviation 1) and all of them added by their weights
+    /// Scorer: NAME, NAME:VARIANT or NAME=WEIGHTS; repeat for several, each then standardized over the set (mean 0, standard
+    /// deviation 1) and summed by their weights
     #[arg(long, value_name = "SCORER")]
     pub scorer: Vec<String>,
-    /// How much a scorer counts, below 0 for one whose taste is turned round; repeat for several [default: 1 each]
+    /// Weight of a scorer in the sum, below 0 for one that is inverted; repeat for several [default: 1 each]
     #[arg(long, value_name = "NAME=WEIGHT", value_parser = weight)]
     weight: Vec<(String, f64)>,
     /// Least difference of scores for one of them to win: in the unit of a scorer alone, in standard deviations of several
     /// [default: any]
     #[arg(long, value_name = "SCORE")]
     pub min_gap: Option<f64>,
-    /// Write pairs that nobody wins as well, with labels of 0.5
+    /// Keep ties, with labels of 0.5
     #[arg(long)]
     pub keep_ties: bool,
     #[command(flatten)]
     pub device: DeviceFlag,
 }
 
-/// What scorers said about the images of a set.
+/// The scores of the images of a set.
 pub struct Scored {
     /// Their names.
     pub names: Vec<String>,
     /// `[scorers][images]`.
     pub scores: Vec<Vec<f64>>,
-    /// What they say together.
+    /// Their weighted sum.
     pub mixed: Mixed,
 }
 
@@ -52,7 +49,7 @@ impl ScoringFlags {
     /// Opens the scorers and finds their weights; `None` without any.
     ///
     /// # Errors
-    /// [`UsageError`] for a gap that is none and weights without scorers; those of [`judges::open`] and [`weights`].
+    /// [`UsageError`] for a gap that is none and weights without scorers; those of [`scorers::open`] and [`weights`].
     pub fn open(&self) -> Result<Option<(Panel, Vec<f64>)>> {
         if let Some(gap) = self.min_gap.filter(|gap| !(gap.is_finite() && *gap >= 0.0)) {
             return Err(UsageError(format!("--min_gap is {gap}; wanted a number of at least 0")).into());
@@ -63,32 +60,29 @@ impl ScoringFlags {
             }
             return Ok(None);
         }
-        let panel = judges::open(&self.scorer, Precision::F32, self.device.open()?)?;
+        let panel = scorers::open(&self.scorer, Precision::F32, self.device.open()?)?;
         let weights = weights(&panel.names(), &self.weight)?;
         Ok(Some((panel, weights)))
     }
 }
 
-/// Scores images, some at a time: `load` gives the image of a number with its prompt.
+/// Scores images: `load` gives the image of a number.
 ///
 /// # Errors
 /// Those of `load` and of the scorers.
-pub fn score<'a>(
+pub fn score(
     (panel, weights): &(Panel, Vec<f64>),
     n: usize,
-    mut load: impl FnMut(usize) -> Result<(RgbImage, &'a str)>,
+    load: impl FnMut(usize) -> Result<Loaded>,
 ) -> Result<Scored> {
     let names = panel.names();
     let mut scores = vec![Vec::with_capacity(n); names.len()];
     let mut progress = Work::new("scoring", "images");
-    for start in (0..n).step_by(AT_ONCE) {
-        let loaded = (start..n.min(start + AT_ONCE)).map(&mut load).collect::<Result<Vec<_>>>()?;
-        let items: Vec<Item<'_>> = loaded.iter().map(|(image, prompt)| Item { image, prompt }).collect();
-        for (all, some) in scores.iter_mut().zip(panel.score(&items)?) {
-            all.extend(some);
-        }
-        progress.at((start + loaded.len()) as u64, n as u64);
-    }
+    score_each(panel, n, load, |range, more| {
+        scores.iter_mut().zip(more).for_each(|(scores, more)| scores.extend(more));
+        progress.at(range.end as u64, n as u64);
+        Ok(())
+    })?;
     progress.end();
     let mixed = mix(&names, weights, &scores)?;
     Ok(Scored { names, scores, mixed })
@@ -100,7 +94,7 @@ impl Scored {
         let unit = match self.names.len() {
             1 => "the scorer's own, times its weight",
             _ => {
-                "sum(weight * (score - mean) / deviation) / sum(|weight|), mean and deviation over all images of the set"
+                "sum(weight * (score - mean) / std) / sum(|weight|), mean and std over all images of the set"
             }
         };
         json!({ "scorers": self.mixed.standards, "score": unit })

@@ -4,47 +4,45 @@ mod generating;
 mod sides;
 mod writing;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use anyhow::Result;
+use clap::Args;
 use serde_json::{Value, json};
 use tastemaker_eval::pairing::{Choice, Pick, choose};
 use tastemaker_eval::scorers::Panel;
+use tastemaker_generate::read_image;
 use tastemaker_math::intervals::mean;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_store::json;
 
 use super::scoring::{Scored, ScoringFlags, score};
 use crate::commands::parts::PartFlags;
-use crate::demo::captions::captions;
+use crate::commands::{GenerateFlags, PromptFlags, word};
 use crate::exit::UsageError;
-use generating::{GeneratingFlags, Image, Studio};
+use crate::scoring::Loaded;
+use generating::{Image, SetFolder};
 use sides::{SideFlags, Sides};
 use writing::{Encoding, Pair, Verdict, write};
 
-/// Generates images of prompts and makes pairs of them: ranked by scorers, by what was put before their prompts, or left for people
-/// to rank. Writes the columns of Pick-a-Pic, with where everything comes from.
+/// Generates images of prompts and makes pairs of them: ranked by scorers, by the prefixes of their prompts, or left for people
+/// to rank. Writes the columns of Pick-a-Pic, with the origin of everything.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct PairsArgs {
-    /// The model that generates: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    /// Model that generates: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
-    /// A LoRA of it: its file, a folder with one, or the name of a fetched one
+    /// LoRA of it: its file, a folder with one, or the name of a fetched one
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     lora: Option<String>,
-    /// What to generate; repeat for several
-    #[arg(long, value_name = "TEXT")]
-    prompt: Vec<String>,
-    /// A file with one prompt a line, after those typed; demo:train and demo:held-out are captions of the embedded art
-    #[arg(long, value_name = "FILE")]
-    prompts: Option<String>,
-    /// Take the first so many prompts [default: all]
+    #[command(flatten)]
+    prompts: PromptFlags,
+    /// Use only the first so many prompts [default: all]
     #[arg(long, value_name = "COUNT")]
     max_prompts: Option<usize>,
-    /// Images of each prompt; with two sides, pairs of each [default: 4, or 1 with two sides]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    /// Images per prompt; with two sides, pairs per prompt [default: 4, or 1 with two sides]
+    #[arg(long, value_name = "COUNT", alias = "images_per_prompt", value_parser = clap::value_parser!(u64).range(1..=1024))]
     num_images_per_prompt: Option<u64>,
     /// Seed of everything: noise, order of the two images, draws
     #[arg(long, default_value_t = 0)]
@@ -55,26 +53,18 @@ pub struct PairsArgs {
     scoring: ScoringFlags,
     /// Which images of a prompt are paired: the best with the worst, the best with another, every two, or each with the next
     /// worse one [default: best-worst with scorers, all without]
-    #[arg(long, value_enum)]
-    pick: Option<PickName>,
+    #[arg(long, value_name = "best-worst|best-random|all|adjacent", value_parser = word::<Pick>)]
+    pick: Option<Pick>,
     #[command(flatten)]
-    generating: GeneratingFlags,
+    flags: GenerateFlags,
     /// Write images as JPEG of this quality, 1 to 100 [default: PNG, without loss]
     #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg: Option<u8>,
-    /// Where the set goes, in data/, with pairs.json about it, and work/ with the images generated so far
-    #[arg(long, value_name = "DIR")]
+    /// Output folder: the set in data/, pairs.json about it, and work/ with the images generated so far
+    #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: PathBuf,
     #[command(flatten)]
     parts: PartFlags,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PickName {
-    BestWorst,
-    BestRandom,
-    All,
-    Adjacent,
 }
 
 /// The draw about which other image of a prompt the best one meets.
@@ -82,21 +72,22 @@ const OTHER: u64 = 1 << 40;
 
 /// Runs the command.
 pub fn pairs(args: &PairsArgs) -> Result<()> {
-    let prompts = prompts(args)?;
+    let mut prompts = args.prompts.read()?;
+    prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
     let scorers = args.scoring.open()?;
     let sides = args.sides.resolve(&args.model, args.lora.as_deref(), &args.parts)?;
     let pick = pick(args, scorers.is_some(), sides.is_two())?;
-    args.generating.check()?;
+    args.flags.check()?;
     let n_each = args.num_images_per_prompt.unwrap_or(if sides.is_two() { 1 } else { 4 });
     if !sides.is_two() && n_each < 2 {
         return Err(UsageError("a pair needs --num_images_per_prompt of at least 2".into()).into());
     }
-    let studio = Studio::open(&args.out, &args.generating, args.scoring.device.open()?, &sides)?;
-    let images = studio.plan(&prompts, n_each, args.seed);
-    let n_generated = studio.generate(&images)?;
+    let folder = SetFolder::open(&args.out, &args.flags, args.scoring.device.open()?, &sides)?;
+    let images = folder.plan(&prompts, n_each, args.seed);
+    let n_generated = folder.generate(&images)?;
 
     let scored = match &scorers {
-        Some(scorers) => Some(score_images(scorers, &studio, &images, &prompts)?),
+        Some(scorers) => Some(score_images(scorers, &folder, &images, &prompts)?),
         None => None,
     };
     let pairs = match sides.is_two() {
@@ -118,12 +109,12 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
         .into());
     }
     let encoding = args.jpeg.map_or(Encoding::Png, Encoding::Jpeg);
-    let about = about(args, &sides, &studio, scored.as_ref(), pick, &pairs, (n_chosen, n_ties, n_each));
-    write(&studio, (&images, &prompts), &pairs, scored.as_ref(), encoding, args.seed)?;
+    let about = about(args, &sides, &folder, scored.as_ref(), pick, &pairs, (n_chosen, n_ties, n_each));
+    write(&folder, (&images, &prompts), &pairs, scored.as_ref(), encoding, args.seed)?;
     json::write(args.out.join("pairs.json"), &about)?;
     let (n_images, n_pairs) = (images.len(), pairs.len());
     if let Some(scored) = &scored {
-        say_means(scored, &images, &sides);
+        print_means(scored, &images, &sides);
     }
     println!("generated {n_generated} images, {} were there", n_images - n_generated);
     let skipped = n_chosen - n_pairs;
@@ -132,34 +123,11 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     Ok(())
 }
 
-/// The prompts typed, then those of the file; blank lines are none.
-fn prompts(args: &PairsArgs) -> Result<Vec<String>> {
-    let mut prompts = args.prompt.clone();
-    if let Some(file) = &args.prompts {
-        match captions(file)?.filter(|_| !Path::new(file).exists()) {
-            Some(captions) => prompts.extend(captions),
-            None => {
-                let text = json::read_text(Path::new(file))?;
-                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                prompts.extend(lines.map(str::to_owned));
-            }
-        }
-    }
-    prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
-    if prompts.is_empty() {
-        return Err(UsageError("nothing to generate: give --prompt or a file with --prompts".into()).into());
-    }
-    Ok(prompts)
-}
-
 fn pick(args: &PairsArgs, is_scored: bool, is_two_sided: bool) -> Result<Pick, UsageError> {
     let pick = match args.pick {
         None if is_scored => Pick::BestWorst,
         None => Pick::All,
-        Some(PickName::BestWorst) => Pick::BestWorst,
-        Some(PickName::BestRandom) => Pick::BestRandom,
-        Some(PickName::All) => Pick::All,
-        Some(PickName::Adjacent) => Pick::Adjacent,
+        Some(pick) => pick,
     };
     let asks_scores = matches!(pick, Pick::BestWorst | Pick::BestRandom);
     if is_two_sided && args.pick.is_some() {
@@ -178,21 +146,20 @@ fn pick(args: &PairsArgs, is_scored: bool, is_two_sided: bool) -> Result<Pick, U
 
 fn score_images(
     scorers: &(Panel, Vec<f64>),
-    studio: &Studio,
+    folder: &SetFolder,
     images: &[Image],
     prompts: &[String],
 ) -> Result<Scored> {
     let load = |number: usize| {
         let image = &images[number];
-        let path = studio.path(image);
-        let decoded = image::open(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok((decoded.into_rgb8(), prompts[image.prompt].as_str()))
+        let (path, prompt) = (folder.path(image), prompts[image.prompt].clone());
+        Ok(Loaded { image: read_image(&path)?, prompt, place: path.display().to_string() })
     };
     score(scorers, images.len(), load)
 }
 
-/// What each scorer thinks of each side on average.
-fn say_means(scored: &Scored, images: &[Image], sides: &Sides) {
+/// Prints the mean of each scorer over each side.
+fn print_means(scored: &Scored, images: &[Image], sides: &Sides) {
     for (name, scores) in scored.names.iter().zip(&scored.scores) {
         let of_side = |side: usize| {
             let own = images.iter().zip(scores).filter(|(image, _)| image.side == side);
@@ -249,7 +216,7 @@ fn by_score(
 fn about(
     args: &PairsArgs,
     sides: &Sides,
-    studio: &Studio,
+    folder: &SetFolder,
     scored: Option<&Scored>,
     pick: Pick,
     pairs: &[Pair],
@@ -261,12 +228,12 @@ fn about(
         (false, None) => "none: for people to say",
     };
     json!({
-        "format": 1,
+        "format": 2,
         "made_by": format!("tastemaker {} data pairs", env!("CARGO_PKG_VERSION")),
         "labels": labels,
-        "sides": studio.provenance(),
+        "sides": folder.sides(),
         "same_noise_on_both_sides": sides.is_two().then_some(sides.same_noise),
-        "generating": args.generating.provenance(),
+        "generating": folder.settings(),
         "seed": args.seed,
         "num_images_per_prompt": n_each,
         "pick": (!sides.is_two()).then_some(pick),

@@ -15,22 +15,22 @@ use crate::hub::locate_lora;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Two sides", rename_all = "snake_case")]
 pub struct SideFlags {
-    /// What to put before the prompts of winners; captions stay without it
+    /// Prefix of the winners' prompts; captions stay without it
     #[arg(long, value_name = "TEXT")]
     winner_prefix: Option<String>,
-    /// What to put before the prompts of losers
+    /// Prefix of the losers' prompts
     #[arg(long, value_name = "TEXT")]
     loser_prefix: Option<String>,
-    /// Both prefixes as MaPO published them: pick-style-cartoon, pick-style-pixel-art, pick-culture, pick-safety
+    /// Both prefixes as published with MaPO: pick-style-cartoon, pick-style-pixel-art, pick-culture, pick-safety
     #[arg(long, value_name = "NAME", conflicts_with_all = ["winner_prefix", "loser_prefix"])]
     preset: Option<String>,
-    /// Another model that generates winners
+    /// Model that generates winners, in place of --model
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     winner_model: Option<String>,
-    /// A LoRA of the model that generates winners, in place of --lora
+    /// LoRA of the model that generates winners, in place of --lora
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     winner_lora: Option<String>,
-    /// Start the two images of a pair from different noise [default: from the same]
+    /// Start the two images of a pair from different seeds [default: the same]
     #[arg(long)]
     separate_seeds: bool,
 }
@@ -41,7 +41,7 @@ pub struct Side {
     pub model: String,
     /// Its LoRA as it was typed.
     pub lora: Option<String>,
-    /// What stands before its prompts.
+    /// Prefix of its prompts.
     pub prefix: String,
     /// The model, opened.
     pub folder: Model,

@@ -8,7 +8,7 @@ use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value};
 use tastemaker_math::keyed::{Keyed, Stream};
 
 use super::Scored;
-use super::generating::{Image, Studio};
+use super::generating::{Image, SetFolder};
 
 /// How images are written.
 #[derive(Debug, Clone, Copy)]
@@ -43,20 +43,20 @@ pub struct Pair {
     pub verdict: Verdict,
 }
 
-/// Writes the pairs below the studio's folder. Which of the two images comes first is drawn, so that nothing can be learned from
+/// Writes the pairs below the folder. Which of the two images comes first is drawn, so that nothing can be learned from
 /// the order.
 ///
 /// # Errors
 /// If an image cannot be read or the folder not be written.
 pub fn write(
-    studio: &Studio<'_>,
+    folder: &SetFolder<'_>,
     (images, prompts): (&[Image], &[String]),
     pairs: &[Pair],
     scored: Option<&Scored>,
     encoding: Encoding,
     seed: u64,
 ) -> Result<()> {
-    let target = Target::replacing(&studio.out().join("data"))?;
+    let target = Target::replacing(&folder.out().join("data"))?;
     let mut shards = Shards::begin(target, "", columns(scored));
     for (number, &Pair { first, second, verdict }) in pairs.iter().enumerate() {
         // Keyed by the images and not by their numbers, so that others do not matter.
@@ -72,8 +72,8 @@ pub fn write(
         let mut further =
             vec![Value::Integer(number as i64), Value::Integer(images[first].prompt as i64), text(best)];
         further.extend(both.map(|image| text(&images[image].uid)));
-        further.extend(both.map(|image| text(&studio.model_name(&images[image]))));
-        further.extend(both.map(|image| text(studio.unet_print(images[image].side))));
+        further.extend(both.map(|image| text(&folder.model_name(&images[image]))));
+        further.extend(both.map(|image| text(folder.unet_hash(images[image].side))));
         further.extend(both.map(|image| text(&images[image].text)));
         further.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
         if let Some(Scored { scores, mixed, .. }) = scored {
@@ -83,8 +83,8 @@ pub fn write(
         }
         shards.push(Row {
             images: [
-                encoded(studio, &images[both[0]], encoding)?,
-                encoded(studio, &images[both[1]], encoding)?,
+                encoded(folder, &images[both[0]], encoding)?,
+                encoded(folder, &images[both[1]], encoding)?,
             ],
             labels,
             caption: prompts[images[first].prompt].clone(),
@@ -100,7 +100,7 @@ fn word(uid: &str) -> u64 {
     u64::from_str_radix(&uid[..16], 16).unwrap_or_default()
 }
 
-/// The columns behind those of every set.
+/// The columns after those of every set.
 fn columns(scored: Option<&Scored>) -> Vec<Further> {
     let mut columns = vec![
         Further::new("ranking_id", Kind::Integer),
@@ -122,8 +122,8 @@ fn columns(scored: Option<&Scored>) -> Vec<Further> {
     columns
 }
 
-fn encoded(studio: &Studio<'_>, image: &Image, encoding: Encoding) -> Result<Vec<u8>> {
-    let path = studio.path(image);
+fn encoded(folder: &SetFolder<'_>, image: &Image, encoding: Encoding) -> Result<Vec<u8>> {
+    let path = folder.path(image);
     let png = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let Encoding::Jpeg(quality) = encoding else { return Ok(png) };
     let image = image::load_from_memory(&png).with_context(|| format!("reading {}", path.display()))?;

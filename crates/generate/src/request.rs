@@ -1,10 +1,4 @@
-//! Generating prompts: noise by key, sampler, vae, images.
-
-mod generator;
-mod layout;
-
-pub use generator::{Generator, Networks};
-pub use layout::{Block, layout};
+//! What to generate, and how.
 
 use std::sync::Arc;
 
@@ -14,17 +8,17 @@ use tastemaker_math::samplers::Sampler;
 
 /// One image to generate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Job {
+pub struct SampleRequest {
     /// What it shall show.
     pub prompt: String,
-    /// What guidance leads away from; `None` for what the model is led away from by itself, nothing in words.
+    /// The negative prompt; `None` for the unconditional conditioning that the model was trained with.
     pub negative_prompt: Option<String>,
     /// Its starting noise: the same (seed, number) gives the same noise to every model.
     pub seed: u64,
     /// Which of the prompts of this seed.
     pub number: u64,
     /// An image to start from, cut and resized to the size generated; only the last part of the steps is then taken. A
-    /// [`layout`] of colored blocks will do.
+    /// [`layout`](crate::layout()) of colored blocks will do.
     ///
     /// Source: SDEdit, arXiv 2108.01073.
     pub image: Option<Arc<RgbImage>>,
@@ -37,17 +31,17 @@ pub struct GenerateSettings {
     pub sampler: Sampler,
     /// Sampler steps.
     pub n_steps: usize,
-    /// Guidance as diffusers counts it: 1 is none.
+    /// Classifier-free guidance; 1 and below is without.
     pub guidance_scale: f64,
-    /// How much of the guided prediction gets the deviation of the conditional one, from 0 to 1.
+    /// Fraction of the guided prediction that gets the standard deviation of the conditional one.
     pub guidance_rescale: f64,
     /// Images per forward pass.
     pub batch_size: usize,
-    /// Share of posterior noise of DDIM; 0 is deterministic. The other samplers want 0.
+    /// Fraction of posterior noise of DDIM; 0 is deterministic. The other samplers want 0.
     pub eta: f64,
     /// Width and height in pixels; `None` for the model's own square.
     pub size: Option<Size>,
-    /// Share of the steps that an image to start from goes through.
+    /// Fraction of the steps that an image to start from goes through.
     pub strength: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What models are asked to generate: the prompts that evaluations share.
+//! Sets of prompts, as evaluations share them.
 
 mod columns;
 mod read;
@@ -7,10 +7,10 @@ mod select;
 use serde::{Deserialize, Serialize};
 use tastemaker_store::checksum::sha256_bytes;
 
-pub use read::{HPS_STYLES, read};
+pub use read::{HPS_STYLES, read, read_lines};
 pub use select::select;
 
-use crate::EvalError;
+use crate::GenerateError;
 
 /// One prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl PromptSet {
     ///
     /// # Errors
     /// Never, unless the set was damaged before it was built in.
-    pub fn small() -> Result<Self, EvalError> {
+    pub fn small() -> Result<Self, GenerateError> {
         read::of_table("small", "the built-in prompts".as_ref(), include_str!("small.tsv"), b'\t')
     }
 

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use image::RgbImage;
 
 /// The chunk's keyword.
@@ -37,11 +36,11 @@ fn quoted(value: &str) -> String {
 }
 
 /// A PNG file with the text.
-pub fn png(image: &RgbImage, text: &str) -> Result<Vec<u8>> {
-    encoded(image, text.replace('\0', " ")).context("encoding an image as PNG")
-}
-
-fn encoded(image: &RgbImage, text: String) -> Result<Vec<u8>, png::EncodingError> {
+///
+/// # Errors
+/// [`png::EncodingError`] for an image without pixels.
+pub fn png(image: &RgbImage, text: &str) -> Result<Vec<u8>, png::EncodingError> {
+    let text = text.replace('\0', " ");
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
     encoder.set_color(png::ColorType::Rgb);

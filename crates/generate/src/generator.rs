@@ -13,28 +13,41 @@ use tastemaker_diffusion::{Conditioning, Denoiser, LatentVae};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
 use tastemaker_math::samplers::{Plan, skipped_steps};
+use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, SchedulerConfig, TextAdapters, TextEncoders};
 use tastemaker_models::vae::Vae;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
-use super::layout::fitted;
-use super::{GenerateSettings, Job};
-use crate::EvalError;
+use crate::layout::fitted;
+use crate::{GenerateError, GenerateSettings, PromptEncoder, SampleRequest};
 
 /// Pixels decoded at once: one image of 512 x 512, or several smaller ones. Maps of the last level are 32 times as large.
 const DECODED_AT_ONCE: i64 = 512 * 512;
 
 /// Everything of a model but its denoiser, so that several denoisers can share it.
-#[derive(Debug)]
-pub struct Generator {
+pub struct Generator<'a> {
     vae: Vae,
-    text: TextEncoders,
+    text: Text<'a>,
     scheduler: SchedulerConfig,
     latent_shape: [i64; 3],
     resolution: i64,
     device: Device,
+}
+
+enum Text<'a> {
+    Own(Box<TextEncoders>),
+    Borrowed(&'a dyn PromptEncoder),
+}
+
+impl Text<'_> {
+    fn encoder(&self) -> &dyn PromptEncoder {
+        match self {
+            Self::Own(text) => text.as_ref(),
+            Self::Borrowed(text) => *text,
+        }
+    }
 }
 
 /// The networks that predict.
@@ -42,11 +55,11 @@ pub struct Generator {
 pub struct Networks<'a> {
     /// Follows the prompt.
     pub denoiser: &'a dyn Denoiser,
-    /// Predicts in its place what guidance leads away from.
+    /// Predicts the unconditional branch of guidance in its place.
     pub negative: Option<&'a dyn Denoiser>,
 }
 
-/// What the batches of one run share.
+/// What the batches of one call share.
 #[derive(Default)]
 struct Shared<'a> {
     /// By negative prompt, one sample each.
@@ -55,36 +68,68 @@ struct Shared<'a> {
     images: BTreeMap<*const RgbImage, Tensor>,
 }
 
-impl Generator {
-    /// Loads vae, text encoders and noise schedule of a model folder.
+impl Generator<'static> {
+    /// Loads VAE, text encoders and noise schedule of a model folder.
     ///
     /// # Errors
-    /// [`EvalError::Model`] for whatever the folder lacks.
-    pub fn open(folder: &Model, precision: Precision, device: Device) -> Result<Self, EvalError> {
+    /// [`GenerateError::Model`] for whatever the folder lacks.
+    pub fn open(folder: &Model, precision: Precision, device: Device) -> Result<Self, GenerateError> {
         Self::adapted(folder, TextAdapters::new(), precision, device)
     }
 
     /// As [`Generator::open`], with adapters of text encoders.
     ///
     /// # Errors
-    /// [`EvalError::Model`], also for an adapter that does not fit.
+    /// [`GenerateError::Model`], also for an adapter that does not fit.
     pub fn adapted(
         folder: &Model,
         text: TextAdapters,
         precision: Precision,
         device: Device,
-    ) -> Result<Self, EvalError> {
+    ) -> Result<Self, GenerateError> {
+        let text = folder.adapted_text(text, precision, device)?;
+        Self::new(folder, Text::Own(Box::new(text)), precision, device)
+    }
+}
+
+impl<'a> Generator<'a> {
+    /// As [`Generator::open`], with prompts encoded elsewhere: by text encoders in training, or before they went.
+    ///
+    /// # Errors
+    /// [`GenerateError::Model`] for whatever the folder lacks.
+    pub fn with_encoder(
+        folder: &Model,
+        text: &'a dyn PromptEncoder,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self, GenerateError> {
+        Self::new(folder, Text::Borrowed(text), precision, device)
+    }
+
+    fn new(
+        folder: &Model,
+        text: Text<'a>,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self, GenerateError> {
         let unet = folder.unet_config()?;
         let vae = folder.vae(Role::Frozen, precision, device)?.network;
         let resolution = unet.sample_size * vae.config().downsampling();
         Ok(Self {
-            text: folder.adapted_text(text, precision, device)?,
+            text,
             scheduler: folder.schedule()?,
             latent_shape: [unet.in_channels, unet.sample_size, unet.sample_size],
             resolution,
             vae,
             device,
         })
+    }
+
+    /// The same on another noise schedule than the model folder's.
+    #[must_use]
+    pub fn on_schedule(mut self, schedule: NoiseSchedule) -> Self {
+        self.scheduler.schedule = schedule;
+        self
     }
 
     /// Side of the model's own square, in pixels.
@@ -97,7 +142,7 @@ impl Generator {
         settings.size.unwrap_or((self.resolution as u32, self.resolution as u32))
     }
 
-    /// Generates every job with this denoiser, in order. The same jobs give the same images.
+    /// Generates every request with this denoiser, in order. The same requests give the same images.
     ///
     /// An image does not depend on the batch it is generated in beyond float summation order.
     ///
@@ -106,78 +151,99 @@ impl Generator {
     pub fn generate(
         &self,
         denoiser: &dyn Denoiser,
-        jobs: &[Job],
+        requests: &[SampleRequest],
         settings: &GenerateSettings,
-    ) -> Result<Vec<RgbImage>, EvalError> {
-        let mut images = Vec::with_capacity(jobs.len());
-        self.generate_each(Networks { denoiser, negative: None }, jobs, settings, |_, image| {
-            images.push(image);
-            Ok::<_, EvalError>(())
-        })?;
+    ) -> Result<Vec<RgbImage>, GenerateError> {
+        let mut images = Vec::with_capacity(requests.len());
+        let networks = Networks { denoiser, negative: None };
+        self.generate_each(
+            networks,
+            requests,
+            settings,
+            |_| true,
+            |_, image| {
+                images.push(image);
+                Ok::<_, GenerateError>(())
+            },
+        )?;
         Ok(images)
     }
 
-    /// As [`Generator::generate`]; hands over each image with the position of its job as soon as its batch is generated.
+    /// As [`Generator::generate`]; hands over each image with the position of its request as soon as its batch is generated.
+    ///
+    /// Only images that are `wanted` are handed over, and batches without one are skipped. Batches are the same whatever is
+    /// wanted, and so is an image, to the last bit.
     ///
     /// # Errors
-    /// [`EvalError::Size`] for sides that the VAE cannot have, [`EvalError::Schedule`] for settings that the schedule or the
-    /// sampler cannot serve, and those of `each`, which end the run.
-    pub fn generate_each<E: From<EvalError>>(
+    /// [`GenerateError::Size`] for sides that the VAE cannot have, [`GenerateError::Schedule`] for settings that the schedule or
+    /// the sampler cannot serve, and those of `each`, which end the run.
+    pub fn generate_each<E: From<GenerateError>>(
         &self,
         networks: Networks<'_>,
-        jobs: &[Job],
+        requests: &[SampleRequest],
         settings: &GenerateSettings,
+        wanted: impl Fn(usize) -> bool,
         mut each: impl FnMut(usize, RgbImage) -> Result<(), E>,
     ) -> Result<(), E> {
         let size = self.checked(settings)?;
-        let (from_noise, from_image) = self.plans(jobs, settings)?;
+        let (from_noise, from_image) = self.plans(requests, settings)?;
         let mut shared = Shared::default();
-        let mut done = 0;
-        for alike in jobs.chunk_by(|one, other| one.image.is_some() == other.image.is_some()) {
+        let mut end = 0;
+        for alike in requests.chunk_by(|one, other| one.image.is_some() == other.image.is_some()) {
             for batch in alike.chunks(settings.batch_size.max(1)) {
+                let begin = end;
+                end += batch.len();
+                if !(begin..end).any(&wanted) {
+                    continue;
+                }
                 let image = self.start_images(batch, size, &mut shared)?;
                 let plan = if image.is_some() { &from_image } else { &from_noise };
-                let latents = self.latents(networks, batch, plan, image.as_ref(), settings, &mut shared);
-                for image in self.decode(&latents)? {
-                    each(done, image)?;
-                    done += 1;
+                let latents = self.latents(networks, batch, plan, image.as_ref(), settings, &mut shared)?;
+                for (index, image) in (begin..).zip(self.decode(&latents)?) {
+                    if wanted(index) {
+                        each(index, image)?;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn checked(&self, settings: &GenerateSettings) -> Result<Size, EvalError> {
+    fn checked(&self, settings: &GenerateSettings) -> Result<Size, GenerateError> {
         let (width, height) = self.size(settings);
         let multiple = self.vae.config().downsampling() as u32;
         let fits = |side: u32| side > 0 && side.is_multiple_of(multiple);
         if fits(width) && fits(height) {
             Ok((width, height))
         } else {
-            Err(EvalError::Size { width, height, multiple })
+            Err(GenerateError::Size { width, height, multiple })
         }
     }
 
-    /// The whole plan, and the part of it for jobs with an image to start from.
-    fn plans(&self, jobs: &[Job], settings: &GenerateSettings) -> Result<(Plan, Plan), EvalError> {
+    /// The whole plan, and the part of it for requests with an image to start from.
+    fn plans(
+        &self,
+        requests: &[SampleRequest],
+        settings: &GenerateSettings,
+    ) -> Result<(Plan, Plan), GenerateError> {
         let GenerateSettings { sampler, n_steps, eta, strength, .. } = *settings;
         let sampling = Sampling { n_steps, eta, ..self.scheduler.sampling_by(sampler) };
         let plan = |skipped| sampler.plan(&self.scheduler.schedule, &sampling, skipped);
-        let has_images = jobs.iter().any(|job| job.image.is_some());
+        let has_images = requests.iter().any(|request| request.image.is_some());
         let skipped = if has_images { skipped_steps(n_steps, strength)? } else { 0 };
         Ok((plan(0)?, plan(skipped)?))
     }
 
-    /// Latents of the images that jobs start from, `[n, c, h, w]`; `None` where they start from noise.
+    /// Latents of the images that requests start from, `[n, c, h, w]`; `None` where they start from noise.
     fn start_images(
         &self,
-        jobs: &[Job],
+        requests: &[SampleRequest],
         size: Size,
         shared: &mut Shared<'_>,
-    ) -> Result<Option<Tensor>, EvalError> {
+    ) -> Result<Option<Tensor>, GenerateError> {
         let (width, height) = size;
-        let mut latents = Vec::with_capacity(jobs.len());
-        for image in jobs.iter().filter_map(|job| job.image.as_ref()) {
+        let mut latents = Vec::with_capacity(requests.len());
+        for image in requests.iter().filter_map(|request| request.image.as_ref()) {
             let known = match shared.images.entry(Arc::as_ptr(image)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
@@ -194,23 +260,23 @@ impl Generator {
 
     /// # Shapes
     /// `image` and result `[n, c, h, w]`.
-    fn latents<'a>(
+    fn latents<'r>(
         &self,
         networks: Networks<'_>,
-        jobs: &'a [Job],
+        requests: &'r [SampleRequest],
         plan: &Plan,
         image: Option<&Tensor>,
         settings: &GenerateSettings,
-        shared: &mut Shared<'a>,
-    ) -> Tensor {
+        shared: &mut Shared<'r>,
+    ) -> Result<Tensor, GenerateError> {
         let (width, height) = self.size(settings);
         let (width, height) = (i64::from(width), i64::from(height));
         let of_size = |conditioning: Conditioning| conditioning.of_size(height, width);
-        let prompts: Vec<&str> = jobs.iter().map(|job| job.prompt.as_str()).collect();
-        let conditioning = of_size(self.text.encode(&prompts, self.resolution));
+        let prompts: Vec<&str> = requests.iter().map(|request| request.prompt.as_str()).collect();
+        let conditioning = of_size(self.text.encoder().encode(&prompts, self.resolution)?);
         // Without guidance nothing reads it.
         let unconditional = if settings.guidance_scale > 1.0 {
-            self.unconditional(jobs, shared, &of_size)
+            self.unconditional(requests, shared, &of_size)?
         } else {
             conditioning.share()
         };
@@ -222,40 +288,47 @@ impl Generator {
             negative: networks.negative,
         };
         let keys = |draw: u64| -> Vec<NoiseKey> {
-            let key =
-                |job: &Job| NoiseKey { seed: job.seed, stream: Stream::Sample, index: job.number, draw };
-            jobs.iter().map(key).collect()
+            let key = |request: &SampleRequest| NoiseKey {
+                seed: request.seed,
+                stream: Stream::Sample,
+                index: request.number,
+                draw,
+            };
+            requests.iter().map(key).collect()
         };
         let down = self.vae.config().downsampling();
         let shape = [self.latent_shape[0], height / down, width / down];
         let noise = gaussian(&keys(0), &shape).to_device(self.device);
-        sample(&guided, &start(plan, &noise, image), &conditioning, plan, gaussians(&keys(1), &shape))
+        let fresh = gaussians(&keys(1), &shape);
+        Ok(sample(&guided, &start(plan, &noise, image), &conditioning, plan, fresh))
     }
 
-    /// What these jobs are led away from: one sample where they agree, else one for each. Each negative prompt is encoded once.
-    fn unconditional<'a>(
+    /// Conditioning of the negative prompts: one sample where they agree, else one for each. Each is encoded once.
+    fn unconditional<'r>(
         &self,
-        jobs: &'a [Job],
-        shared: &mut Shared<'a>,
+        requests: &'r [SampleRequest],
+        shared: &mut Shared<'r>,
         of_size: &dyn Fn(Conditioning) -> Conditioning,
-    ) -> Conditioning {
-        for job in jobs {
-            shared.unconditional.entry(job.negative_prompt.as_deref()).or_insert_with_key(|negative| {
-                of_size(match negative {
-                    Some(negative) => self.text.encode(&[negative], self.resolution),
-                    None => self.text.unconditional(self.resolution),
-                })
-            });
+    ) -> Result<Conditioning, GenerateError> {
+        let text = self.text.encoder();
+        for request in requests {
+            let negative = request.negative_prompt.as_deref();
+            if let Entry::Vacant(place) = shared.unconditional.entry(negative) {
+                place.insert(of_size(match negative {
+                    Some(negative) => text.encode(&[negative], self.resolution)?,
+                    None => text.unconditional(self.resolution),
+                }));
+            }
         }
-        let of = |job: &Job| shared.unconditional[&job.negative_prompt.as_deref()].share();
-        let agree = jobs.iter().all(|job| job.negative_prompt == jobs[0].negative_prompt);
-        let different = if agree { &jobs[..1] } else { jobs };
+        let of = |request: &SampleRequest| shared.unconditional[&request.negative_prompt.as_deref()].share();
+        let agree = requests.iter().all(|request| request.negative_prompt == requests[0].negative_prompt);
+        let different = if agree { &requests[..1] } else { requests };
         let joined = different.iter().map(of).reduce(|all, one| all.followed_by(&one));
-        joined.expect("a batch has a job")
+        Ok(joined.expect("a batch has a request"))
     }
 
     /// Images of latents, in pieces that fit in memory.
-    fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>, EvalError> {
+    fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>, GenerateError> {
         let (n, _, h, w) = latents.size4()?;
         let down = self.vae.config().downsampling();
         let (width, height) = (w * down, h * down);

@@ -1,4 +1,4 @@
-//! What was already made of the images at hand, so that scorers that see alike look once.
+//! Pixels and embeddings of a batch of images, so that scorers which preprocess alike compute them once.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::EvalError;
 
 /// Pixels and embeddings of one list of items. It belongs to that list alone.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct ImageCache {
     pixels: BTreeMap<Transform, Tensor>,
     embedded: BTreeMap<(usize, Transform), Tensor>,
 }
 
-impl Seen {
-    /// The images of the items as a network sees them; made once for each transform.
+impl ImageCache {
+    /// The images of the items as input of a network; made once for each transform.
     ///
     /// # Shapes
     /// `[n, 3, side, side]`, f32.
@@ -34,8 +34,7 @@ impl Seen {
         Ok(pixels)
     }
 
-    /// What a network makes of the images; asked once for each network and transform. `network` tells networks that are in
-    /// memory together apart.
+    /// Embeddings of the images; computed once for each network and transform. `network` is a number of each network in memory.
     ///
     /// # Errors
     /// As [`Transform::pixels`].

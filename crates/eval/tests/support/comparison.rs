@@ -1,15 +1,17 @@
-//! A comparison of made-up scores: one contestant gains, one loses, two scorers that do not always agree.
+//! A comparison of made-up scores: one model gains, one loses, two scorers that do not always agree.
 
 use image::{Rgb, RgbImage};
-use tastemaker_eval::compare::{Choice, Contest, Contestant, Exhibit, Question, ScorerFacts, Thumb, choose};
-use tastemaker_eval::prompts::Prompt;
+use tastemaker_eval::compare::{
+    Choice, ComparedModel, Comparison, Exhibit, Sample, ScorerFacts, Thumb, choose,
+};
 use tastemaker_eval::report::Fact;
+use tastemaker_generate::prompts::Prompt;
 use tastemaker_math::{Keyed, Stream};
 
 pub const NAMES: [&str; 3] = ["base", "tuned <&>", "worse"];
 
 /// `n_prompts` prompts in two categories, two seeds each, with `n_shown` images on the page.
-pub fn contest(n_contestants: usize, n_scorers: usize, n_prompts: usize, n_shown: usize) -> Contest {
+pub fn comparison(n_models: usize, n_scorers: usize, n_prompts: usize, n_shown: usize) -> Comparison {
     let prompts: Vec<Prompt> = (0..n_prompts)
         .map(|number| Prompt {
             id: number.to_string(),
@@ -20,15 +22,15 @@ pub fn contest(n_contestants: usize, n_scorers: usize, n_prompts: usize, n_shown
             category: Some(if number % 3 == 0 { "animals" } else { "scenes" }.to_owned()),
         })
         .collect();
-    let questions: Vec<Question> =
-        (0..n_prompts).flat_map(|prompt| [4, 5].map(|seed| Question { prompt, seed })).collect();
+    let samples: Vec<Sample> =
+        (0..n_prompts).flat_map(|prompt| [4, 5].map(|seed| Sample { prompt, seed })).collect();
     let shifts = [0.0, 0.9, -1.6];
     let scores: Vec<Vec<Vec<f64>>> = (0..n_scorers)
         .map(|scorer| {
-            (0..n_contestants)
+            (0..n_models)
                 .map(|one| {
                     let mut keyed = Keyed::new(9, Stream::Sample, (scorer * 10 + one) as u64, 0);
-                    let mut normals = vec![0.0_f32; questions.len()];
+                    let mut normals = vec![0.0_f32; samples.len()];
                     keyed.fill_normal(&mut normals);
                     let shift = shifts[one] / (scorer + 1) as f64;
                     normals
@@ -40,16 +42,16 @@ pub fn contest(n_contestants: usize, n_scorers: usize, n_prompts: usize, n_shown
         })
         .collect();
     let differences: Vec<f64> =
-        (0..questions.len()).map(|i| scores[0][n_contestants - 1][i] - scores[0][0][i]).collect();
-    let exhibits = choose(&differences, n_shown).into_iter().map(|(question, choice)| Exhibit {
-        question,
+        (0..samples.len()).map(|i| scores[0][n_models - 1][i] - scores[0][0][i]).collect();
+    let exhibits = choose(&differences, n_shown).into_iter().map(|(sample, choice)| Exhibit {
+        sample,
         choice,
-        images: (0..n_contestants).map(|one| image(question, one)).collect(),
+        images: (0..n_models).map(|one| image(sample, one)).collect(),
     });
-    Contest {
+    Comparison {
         prompts_name: "made-up".into(),
-        questions: questions.clone(),
-        contestants: NAMES[..n_contestants].iter().map(|name| contestant(name)).collect(),
+        samples: samples.clone(),
+        models: NAMES[..n_models].iter().map(|name| model(name)).collect(),
         scorers: [("one-score", "nats"), ("other-score", "points")][..n_scorers]
             .iter()
             .map(|(name, unit)| ScorerFacts { name: (*name).into(), unit: (*unit).into() })
@@ -62,19 +64,19 @@ pub fn contest(n_contestants: usize, n_scorers: usize, n_prompts: usize, n_shown
     }
 }
 
-fn contestant(name: &str) -> Contestant {
-    Contestant {
+fn model(name: &str) -> ComparedModel {
+    ComparedModel {
         name: name.to_owned(),
         what: format!("models/{name}"),
         settings: vec![Fact::new("num_inference_steps", 50), Fact::new("sha256", "0123abcd")],
     }
 }
 
-fn image(question: usize, one: usize) -> Thumb {
-    Thumb::new(&RgbImage::from_pixel(1, 1, Rgb([question as u8, one as u8, 0]))).unwrap()
+fn image(sample: usize, one: usize) -> Thumb {
+    Thumb::new(&RgbImage::from_pixel(1, 1, Rgb([sample as u8, one as u8, 0]))).unwrap()
 }
 
 /// How many images are shown for this reason.
-pub fn count(contest: &Contest, choice: Choice) -> usize {
-    contest.exhibits.iter().filter(|exhibit| exhibit.choice == choice).count()
+pub fn count(comparison: &Comparison, choice: Choice) -> usize {
+    comparison.exhibits.iter().filter(|exhibit| exhibit.choice == choice).count()
 }

@@ -1,24 +1,26 @@
-//! Who is compared: what was typed, and what is found there.
+//! What is compared: what was typed, and what is found there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tastemaker_eval::EvalError;
 use tastemaker_eval::compare::match_images;
+use tastemaker_generate::GenerateSettings;
 use tastemaker_models::adapters::LoraNames;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_store::tree::{LocalTree, Tree};
 use tastemaker_store::{StoreError, json};
 use tastemaker_weights::safetensors::Header;
 
-use super::asked::Asked;
-use super::generating::Generating;
+use super::generating::{recorded, settings_of};
+use super::samples::SampleSet;
 use super::{CompareArgs, SharedParts};
 use crate::exit::UsageError;
 use crate::hub::{locate, lora_in};
 
-/// One of those who are compared.
-pub struct Entrant {
+/// One of the models, or folders of images, that are compared.
+pub struct Candidate {
     /// Its name.
     pub name: String,
     /// What was typed, without the name.
@@ -38,13 +40,15 @@ pub enum Source {
         /// A LoRA on it.
         lora: Option<PathBuf>,
         /// How it generates.
-        generating: Generating,
+        settings: GenerateSettings,
+        /// The same by the names of the flags.
+        recorded: BTreeMap<String, String>,
     },
-    /// They are there: the folder, and the file for each question below it.
+    /// They are there: the folder, and the file for each sample below it.
     Images {
         /// The folder.
         folder: PathBuf,
-        /// A file for each question.
+        /// A file for each sample.
         files: Vec<PathBuf>,
     },
 }
@@ -57,27 +61,27 @@ enum Found {
     Images(PathBuf),
 }
 
-/// Finds and opens everybody, in the order typed. Images are not looked at yet.
+/// Finds and opens all, in the order typed. Images are not read yet.
 ///
 /// # Errors
 /// [`UsageError`] for names that are not usable or given twice, and for parts without a model; whatever keeps a model from being
 /// opened.
-pub fn open(args: &CompareArgs) -> Result<Vec<Entrant>> {
-    let mut entrants: Vec<Entrant> = Vec::new();
-    for typed in &args.contestants {
+pub fn open(args: &CompareArgs) -> Result<Vec<Candidate>> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for typed in &args.models {
         let (name, what) = named(typed);
         let name = name.map_or_else(|| default_name(what), str::to_owned);
         check_name(&name, typed)?;
-        if entrants.iter().any(|earlier| earlier.name == name) {
+        if candidates.iter().any(|earlier| earlier.name == name) {
             return Err(UsageError(format!(
-                "two contestants are called `{name}`; call one otherwise, as in other={what}"
+                "two models are named `{name}`; give one another name, as in other={what}"
             ))
             .into());
         }
-        let source = source(what, args).with_context(|| format!("contestant `{name}`"))?;
-        entrants.push(Entrant { name, what: what.to_owned(), source, fingerprint: String::new() });
+        let source = source(what, args).with_context(|| format!("model `{name}`"))?;
+        candidates.push(Candidate { name, what: what.to_owned(), source, fingerprint: String::new() });
     }
-    Ok(entrants)
+    Ok(candidates)
 }
 
 fn source(what: &str, args: &CompareArgs) -> Result<Source> {
@@ -89,11 +93,11 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
         (Some(base), _) | (None, Some(base)) => Ok(base),
         (None, None) => Err(UsageError(format!("{part} needs a model: give --base, or type MODEL+{part}"))),
     };
-    let (model, unet, lora) = match look(part)? {
+    let (model, unet, lora) = match find(part)? {
         Found::Images(folder) => return Ok(Source::Images { folder, files: Vec::new() }),
         Found::Model(_) if what.contains('+') && part != what => {
             return Err(
-                UsageError(format!("{part} is a whole model; wanted a LoRA or a UNet behind the +")).into()
+                UsageError(format!("{part} is a whole model; wanted a LoRA or a UNet after the +")).into()
             );
         }
         Found::Model(model) => (model, None, None),
@@ -108,19 +112,20 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
         variant: variant.clone(),
         ..ModelSources::of(model)
     })?;
-    let generating = Generating::of(&model, args);
-    Ok(Source::Model { model, lora, generating })
+    let settings = settings_of(&model, args);
+    let recorded = recorded(&settings, &args.flags);
+    Ok(Source::Model { model, lora, settings, recorded })
 }
 
 /// The model of this name, which can also be a training's output folder.
 fn model_at(name: &str) -> Result<PathBuf> {
-    match look(name)? {
+    match find(name)? {
         Found::Model(path) => Ok(path),
         _ => Err(UsageError(format!("{name} is no model to put a part on")).into()),
     }
 }
 
-fn look(what: &str) -> Result<Found> {
+fn find(what: &str) -> Result<Found> {
     let (name, revision) = match what.rsplit_once('@').filter(|_| !Path::new(what).exists()) {
         Some((name, revision)) => (name, Some(revision)),
         None => (what, None),
@@ -157,7 +162,7 @@ fn is_lora(path: &Path) -> Result<bool> {
     })
 }
 
-/// Splits `NAME=WHAT`; a `=` behind a `/`, or in the name of something that is there, is part of the name of a file.
+/// Splits `NAME=WHAT`; a `=` after a `/`, or in the name of something that is there, is part of the name of a file.
 fn named(typed: &str) -> (Option<&str>, &str) {
     match typed.split_once('=') {
         Some((name, what)) if !name.contains('/') && !Path::new(typed).exists() => (Some(name), what),
@@ -170,7 +175,7 @@ fn default_name(what: &str) -> String {
     let whole = Path::new(what).exists();
     let part = what.rsplit_once('+').filter(|_| !whole).map_or(what, |(_, part)| part);
     let part = part.rsplit_once('@').filter(|_| !whole).map_or(part, |(name, _)| name);
-    let dull = ["model", "unet", "pytorch_lora_weights", "images", "images", "."];
+    let common = ["model", "unet", "pytorch_lora_weights", "images", "pictures", "."];
     let names = Path::new(part).components().rev().filter_map(|component| component.as_os_str().to_str());
     let stem = |name: &str| {
         let endings = [".safetensors", ".ckpt", ".bin", ".pt", ".pth"];
@@ -178,7 +183,7 @@ fn default_name(what: &str) -> String {
     };
     let mut names = names.map(stem);
     let last = names.next().unwrap_or_default();
-    if dull.contains(&last.as_str()) { names.next().unwrap_or(last) } else { last }
+    if common.contains(&last.as_str()) { names.next().unwrap_or(last) } else { last }
 }
 
 fn check_name(name: &str, typed: &str) -> Result<(), UsageError> {
@@ -189,70 +194,69 @@ fn check_name(name: &str, typed: &str) -> Result<(), UsageError> {
     match fits {
         true => Ok(()),
         false => Err(UsageError(format!(
-            "`{typed}`: a contestant cannot be called `{name}`, because its images go to a folder of that name; type NAME={typed}"
+            "`{typed}`: a model cannot be named `{name}`, because its images go to a folder of that name; type NAME={typed}"
         ))),
     }
 }
 
-/// Finds the files of folders of images. With `skip`, questions that a folder does not answer are not asked.
+/// Finds the files of folders of images. With `skip`, samples that a folder does not answer are not set.
 ///
 /// # Errors
 /// [`EvalError::Images`] for a folder that lacks images, or has none.
-pub fn answer(entrants: &mut [Entrant], asked: &mut Asked, skip: bool) -> Result<()> {
-    let mut answers: Vec<(usize, Vec<Option<String>>)> = Vec::new();
-    for (index, entrant) in entrants.iter().enumerate() {
-        let Source::Images { folder, .. } = &entrant.source else { continue };
+pub fn match_folders(candidates: &mut [Candidate], set: &mut SampleSet, skip: bool) -> Result<()> {
+    let mut found: Vec<(usize, Vec<Option<String>>)> = Vec::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        let Source::Images { folder, .. } = &candidate.source else { continue };
         let names: Vec<String> =
             LocalTree::new(folder).entries()?.into_iter().map(|entry| entry.path).collect();
         let metadata = folder.join("metadata.jsonl");
         let metadata = metadata.is_file().then(|| json::read_text(&metadata)).transpose()?;
         let refuse = |what: String| EvalError::Images { path: folder.clone(), what };
-        let matched = match_images(&names, metadata.as_deref(), &asked.set.prompts, &asked.questions)
-            .map_err(refuse)?;
+        let matched =
+            match_images(&names, metadata.as_deref(), &set.prompts.prompts, &set.samples).map_err(refuse)?;
         let missing: Vec<usize> = (0..matched.files.len()).filter(|&i| matched.files[i].is_none()).collect();
         if missing.len() == matched.files.len() || (!missing.is_empty() && !skip) {
-            return Err(refuse(lacking(asked, &missing, matched.by)).into());
+            return Err(refuse(lacking(set, &missing, matched.by)).into());
         }
         if !missing.is_empty() {
             println!(
-                "`{}` has no image for {} of {} questions",
-                entrant.name,
+                "`{}` has no image for {} of {} samples",
+                candidate.name,
                 missing.len(),
                 matched.files.len()
             );
         }
-        answers.push((index, matched.files));
+        found.push((index, matched.files));
     }
-    let keep: Vec<bool> = (0..asked.questions.len())
-        .map(|question| answers.iter().all(|(_, files)| files[question].is_some()))
-        .collect();
+    let keep: Vec<bool> =
+        (0..set.samples.len()).map(|sample| found.iter().all(|(_, files)| files[sample].is_some())).collect();
     if !keep.contains(&true) {
         return Err(UsageError("no prompt has an image in every folder".into()).into());
     }
-    asked.keep(&keep);
-    for (index, found) in answers {
-        if let Source::Images { folder, files } = &mut entrants[index].source {
-            let kept = found.into_iter().zip(&keep).filter(|(_, keep)| **keep);
+    set.keep(&keep);
+    for (index, matched) in found {
+        if let Source::Images { folder, files } = &mut candidates[index].source {
+            let kept = matched.into_iter().zip(&keep).filter(|(_, keep)| **keep);
             *files = kept.filter_map(|(file, _)| Some(folder.join(file?))).collect();
         }
     }
     Ok(())
 }
 
-fn lacking(asked: &Asked, missing: &[usize], by: &str) -> String {
+fn lacking(set: &SampleSet, missing: &[usize], by: &str) -> String {
     let examples: Vec<String> = missing
         .iter()
         .take(3)
         .map(|&index| {
-            let question = asked.questions[index];
-            format!("{} with seed {}", asked.set.prompts[question.prompt].id, question.seed)
+            let sample = set.samples[index];
+            format!("{} with seed {}", set.prompts.prompts[sample.prompt].id, sample.seed)
         })
         .collect();
     format!(
-        "told apart by {by}, it has no image for {} of {} questions, such as prompt {}; add them, or give --skip_missing to \
-         leave these prompts out",
+        "told apart by {by}, it has no image for {} of {} samples, such as prompt {}; add them, or give --skip_missing to \
+         skip these prompts",
         missing.len(),
-        asked.questions.len(),
+        set.samples.len(),
         examples.join(", ")
     )
 }

@@ -31,8 +31,8 @@ const IMAGE_REWARD: (&str, [&str; 2]) = ("THUDM/ImageReward", ["ImageReward.pt",
 const BERT: (&str, &str) = ("google-bert/bert-base-uncased", "vocab.txt");
 
 /// A scorer that is one CLIP.
-struct ClipJudge {
-    entry: ScorerEntry,
+struct ClipEntry {
+    scorer: ScorerEntry,
     /// Other spellings of its name.
     aliases: &'static [&'static str],
     /// Where its weights are published.
@@ -41,22 +41,22 @@ struct ClipJudge {
     file: Option<&'static str>,
 }
 
-const CLIP_JUDGES: [ClipJudge; 4] = [
-    ClipJudge { entry: PICK_SCORE, aliases: &["pickscore"], repo: "yuvalkirstain/PickScore_v1", file: None },
-    ClipJudge {
-        entry: HPS_V2,
+const CLIP_SCORERS: [ClipEntry; 4] = [
+    ClipEntry { scorer: PICK_SCORE, aliases: &["pickscore"], repo: "yuvalkirstain/PickScore_v1", file: None },
+    ClipEntry {
+        scorer: HPS_V2,
         aliases: &["hpsv2", "hps-v2.0"],
         repo: "xswu/HPSv2",
         file: Some("HPS_v2_compressed.pt"),
     },
-    ClipJudge {
-        entry: HPS_V2_1,
+    ClipEntry {
+        scorer: HPS_V2_1,
         aliases: &["hpsv2.1"],
         repo: "xswu/HPSv2",
         file: Some("HPS_v2.1_compressed.pt"),
     },
-    ClipJudge {
-        entry: CLIP_SCORE,
+    ClipEntry {
+        scorer: CLIP_SCORE,
         aliases: &["clipscore"],
         repo: "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
         file: None,
@@ -85,13 +85,13 @@ impl Opener {
         if name == nearest_art::ENTRY.name {
             return Ok(Box::new(ArtJudge::open(rest.strip_prefix(':'))?));
         }
-        let is_called = |judge: &&ClipJudge| judge.entry.name == name || judge.aliases.contains(&name);
-        if let Some(judge) = CLIP_JUDGES.iter().find(is_called) {
+        let is_called = |entry: &&ClipEntry| entry.scorer.name == name || entry.aliases.contains(&name);
+        if let Some(entry) = CLIP_SCORERS.iter().find(is_called) {
             let path = match weights(name, rest)? {
-                Some(typed) => place(typed, judge.file)?,
-                None => place(judge.repo, judge.file)?,
+                Some(typed) => place(typed, entry.file)?,
+                None => place(entry.repo, entry.file)?,
             };
-            return Ok(Box::new(ClipScorer::new(judge.entry, self.tower(&path)?)));
+            return Ok(Box::new(ClipScorer::new(entry.scorer, self.tower(&path)?)));
         }
         if name == aesthetic::ENTRY.name {
             let Some(typed) = weights(name, rest)? else {
@@ -140,7 +140,7 @@ fn image_reward_files(typed: Option<&str>) -> Result<ImageRewardFiles> {
     Ok(ImageRewardFiles { weights, med_config: folder.join(med_config), vocabulary })
 }
 
-/// What stands behind `=`; nothing else may follow the name.
+/// What follows `=`; nothing else may follow the name.
 fn weights<'a>(name: &str, rest: &'a str) -> Result<Option<&'a str>, UsageError> {
     match rest.strip_prefix('=') {
         Some("") => {

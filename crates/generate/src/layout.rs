@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage, imageops};
 use tastemaker_data::transform::{Crop, Size, resize_and_crop};
 
-/// A rectangle of one color, in shares of the image's width and height, counted from the left and from the top.
+/// A rectangle of one color, in fractions of the image's width and height, counted from the left and from the top.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Block {
     /// Left, top, right and bottom edge, 0 to 1.
@@ -28,8 +28,8 @@ pub fn layout(size: Size, background: [u8; 3], blocks: &[Block]) -> RgbImage {
     })
 }
 
-/// An image at another size. Few pixels, which are blocks of color, keep their edges; others are resized smoothly.
-pub(super) fn fitted(image: &RgbImage, size: Size) -> RgbImage {
+/// An image cut and resized to another size. Few pixels, which are blocks of color, keep their edges; others are resized smoothly.
+pub(crate) fn fitted(image: &RgbImage, size: Size) -> RgbImage {
     const BLOCKS: u32 = 8;
     let (width, height) = image.dimensions();
     if width * BLOCKS <= size.0 && height * BLOCKS <= size.1 {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_pixels_become_blocks_and_images_are_framed() {
+    fn a_few_pixels_become_blocks_and_images_are_cut() {
         let small = RgbImage::from_fn(2, 1, |x, _| Rgb([255 * x as u8; 3]));
         let blocks = fitted(&small, (32, 16));
         assert_eq!([blocks.get_pixel(15, 8).0[0], blocks.get_pixel(16, 8).0[0]], [0, 255]);

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tastemaker_eval::prompts::{PromptSet, read};
+use tastemaker_generate::prompts::{PromptSet, read};
 use tempfile::TempDir;
 
 fn folder(files: &[(&str, &str)]) -> TempDir {

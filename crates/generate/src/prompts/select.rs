@@ -1,4 +1,4 @@
-//! Which prompts of a set are asked.
+//! Which prompts of a set are used.
 
 use super::PromptSet;
 
@@ -22,7 +22,7 @@ pub fn select(set: &PromptSet, categories: &[String], n: Option<usize>) -> Resul
         (0..set.prompts.len()).filter(|&number| wanted(set.prompts[number].category.as_deref())).collect();
     let n = n.unwrap_or(fitting.len()).min(fitting.len());
     match n {
-        0 => Err("no prompt is asked; wanted at least one".to_owned()),
+        0 => Err("no prompt is left; wanted at least one".to_owned()),
         _ => Ok((0..n).map(|k| fitting[k * fitting.len() / n]).collect()),
     }
 }
@@ -54,6 +54,6 @@ mod tests {
     fn a_category_that_is_not_there_is_named_with_those_that_are() {
         let error = select(&set(), &["people".into()], None).unwrap_err();
         assert_eq!(error, "no prompt is of category `people`; made-up has Animals, Arts");
-        assert_eq!(select(&set(), &[], Some(0)).unwrap_err(), "no prompt is asked; wanted at least one");
+        assert_eq!(select(&set(), &[], Some(0)).unwrap_err(), "no prompt is left; wanted at least one");
     }
 }

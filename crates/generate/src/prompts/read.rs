@@ -13,7 +13,7 @@ use tastemaker_store::{StoreError, json};
 
 use super::columns::{CATEGORY, TEXT, position};
 use super::{Prompt, PromptSet};
-use crate::EvalError;
+use crate::GenerateError;
 
 /// The styles of HPSv2's benchmark, 800 prompts each.
 pub const HPS_STYLES: [&str; 4] = ["anime", "concept-art", "paintings", "photo"];
@@ -27,14 +27,14 @@ type Row = (String, Option<String>);
 ///   `category` or `style`;
 /// - `.json`: a list of texts or of objects with such fields, or an object with a list per category;
 /// - `.jsonl`: such an object or a text a line;
-/// - `.parquet`: a table with such a column; captions that repeat are asked once;
+/// - `.parquet`: a table with such a column; captions that repeat are taken once;
 /// - a folder: HPSv2's four lists, each a category; or one file of the above; or shards of a parquet table.
 ///
 /// Lists keep prompts that repeat, because the counts that papers report have them.
 ///
 /// # Errors
-/// [`EvalError::Prompts`] for what holds no prompts; [`EvalError::Store`] and [`EvalError::Data`] for what cannot be read.
-pub fn read(path: impl AsRef<Path>) -> Result<PromptSet, EvalError> {
+/// [`GenerateError::Prompts`] for what holds no prompts; [`GenerateError::Store`] and [`GenerateError::Data`] for what cannot be read.
+pub fn read(path: impl AsRef<Path>) -> Result<PromptSet, GenerateError> {
     let path = path.as_ref();
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let set = if path.is_dir() {
@@ -46,7 +46,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<PromptSet, EvalError> {
         return Err(StoreError::Missing { path: path.to_owned(), wanted: wanted.into() }.into());
     } else {
         match extension(path) {
-            "txt" => of_lines(stem, &json::read_text(path)?),
+            "txt" => PromptSet::new(stem, read_lines(path)?.into_iter().map(|line| (line, None))),
             "tsv" => of_table(stem, path, &json::read_text(path)?, b'\t')?,
             "csv" => of_table(stem, path, &json::read_text(path)?, b',')?,
             "json" => of_json(stem, path)?,
@@ -65,8 +65,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<PromptSet, EvalError> {
     Ok(set)
 }
 
-fn refusal(path: &Path, what: impl Into<String>) -> EvalError {
-    EvalError::Prompts { path: path.to_owned(), what: what.into() }
+fn refusal(path: &Path, what: impl Into<String>) -> GenerateError {
+    GenerateError::Prompts { path: path.to_owned(), what: what.into() }
 }
 
 fn extension(path: &Path) -> &str {
@@ -81,13 +81,22 @@ fn of_rows(name: &str, rows: Vec<Row>) -> PromptSet {
     PromptSet { n_rows, ..PromptSet::new(name, kept.map(|(text, category)| (text, said(category)))) }
 }
 
-fn of_lines(name: &str, text: &str) -> PromptSet {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    PromptSet::new(name, lines.map(|line| (line.to_owned(), None)))
+/// The lines of a file without the white space around them, blank ones skipped.
+///
+/// # Errors
+/// [`StoreError`] for a file that cannot be read or is not UTF-8.
+pub fn read_lines(path: &Path) -> Result<Vec<String>, StoreError> {
+    let text = json::read_text(path)?;
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 /// A table whose first line names the columns.
-pub(super) fn of_table(name: &str, path: &Path, text: &str, delimiter: u8) -> Result<PromptSet, EvalError> {
+pub(super) fn of_table(
+    name: &str,
+    path: &Path,
+    text: &str,
+    delimiter: u8,
+) -> Result<PromptSet, GenerateError> {
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(delimiter != b'\t')
@@ -112,7 +121,7 @@ pub(super) fn of_table(name: &str, path: &Path, text: &str, delimiter: u8) -> Re
     Ok(of_rows(name, rows))
 }
 
-fn of_json(stem: &str, path: &Path) -> Result<PromptSet, EvalError> {
+fn of_json(stem: &str, path: &Path) -> Result<PromptSet, GenerateError> {
     match json::read(path)? {
         Value::Array(items) => {
             let rows = items.iter().enumerate().map(|(i, item)| row(path, i, item));
@@ -138,7 +147,7 @@ fn of_json(stem: &str, path: &Path) -> Result<PromptSet, EvalError> {
     }
 }
 
-fn of_jsonl(stem: &str, path: &Path) -> Result<PromptSet, EvalError> {
+fn of_jsonl(stem: &str, path: &Path) -> Result<PromptSet, GenerateError> {
     let text = json::read_text(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let rows = lines.map(|(i, line)| {
@@ -150,7 +159,7 @@ fn of_jsonl(stem: &str, path: &Path) -> Result<PromptSet, EvalError> {
 }
 
 /// A text, or the fields of an object.
-fn row(path: &Path, number: usize, item: &Value) -> Result<Row, EvalError> {
+fn row(path: &Path, number: usize, item: &Value) -> Result<Row, GenerateError> {
     let found = |what: &str| refusal(path, format!("item {number} (counted from 0) {what}"));
     let object = match item {
         Value::String(text) => return Ok((text.clone(), None)),
@@ -165,7 +174,7 @@ fn row(path: &Path, number: usize, item: &Value) -> Result<Row, EvalError> {
     Ok((text, field(&CATEGORY)))
 }
 
-fn of_parquet(stem: &str, path: &Path) -> Result<PromptSet, EvalError> {
+fn of_parquet(stem: &str, path: &Path) -> Result<PromptSet, GenerateError> {
     let names = ["caption", "prompt", "text", "Prompt"];
     let rows = read_texts(path, &names)?;
     let n_rows = rows.len();
@@ -174,7 +183,7 @@ fn of_parquet(stem: &str, path: &Path) -> Result<PromptSet, EvalError> {
     Ok(PromptSet { n_rows, ..PromptSet::new(stem, once.map(|text| (text, None)).collect::<Vec<_>>()) })
 }
 
-fn of_folder(folder: &Path) -> Result<PromptSet, EvalError> {
+fn of_folder(folder: &Path) -> Result<PromptSet, GenerateError> {
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("prompts");
     let lists = HPS_STYLES.map(|style| (style, folder.join(format!("{style}.json"))));
     let there: Vec<_> = lists.into_iter().filter(|(_, list)| list.is_file()).collect();
@@ -191,7 +200,7 @@ fn of_folder(folder: &Path) -> Result<PromptSet, EvalError> {
 }
 
 /// A folder without HPSv2's lists holds one file of prompts, or shards of one table.
-fn of_only_file(folder: &Path, name: &str) -> Result<PromptSet, EvalError> {
+fn of_only_file(folder: &Path, name: &str) -> Result<PromptSet, GenerateError> {
     let unreadable = |source| StoreError::Io { action: "read", path: folder.to_owned(), source };
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {

@@ -1,0 +1,108 @@
+//! Flags that say what to generate and how, the same in every command.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Args;
+use tastemaker_generate::GenerateSettings;
+use tastemaker_generate::prompts::read_lines;
+use tastemaker_math::Sampler;
+use tastemaker_run::MixedPrecision;
+use tastemaker_torch::Precision;
+use tastemaker_train::precision_of;
+
+use super::word;
+use crate::demo::captions::captions;
+use crate::exit::UsageError;
+
+/// Prompts, typed or listed.
+#[derive(Debug, Clone, Args)]
+#[command(rename_all = "snake_case")]
+pub struct PromptFlags {
+    /// Prompt; repeat for several
+    #[arg(long, value_name = "TEXT")]
+    prompt: Vec<String>,
+    /// File with a prompt per line, after those typed; demo:train and demo:held-out are captions of the embedded art
+    #[arg(long, value_name = "FILE", alias = "from_file")]
+    prompts: Option<String>,
+}
+
+impl PromptFlags {
+    /// The prompts typed, then those of the file; blank lines are none.
+    ///
+    /// # Errors
+    /// [`UsageError`] for no prompts; a file that cannot be read.
+    pub fn read(&self) -> Result<Vec<String>> {
+        let mut prompts = self.prompt.clone();
+        if let Some(file) = &self.prompts {
+            prompts.extend(match captions(file)?.filter(|_| !Path::new(file).exists()) {
+                Some(captions) => captions,
+                None => read_lines(Path::new(file))?,
+            });
+        }
+        match prompts.is_empty() {
+            true => Err(UsageError("no prompts: give --prompt, or a file with --prompts".into()).into()),
+            false => Ok(prompts),
+        }
+    }
+}
+
+/// How images are generated; what is not given is as the command has it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Generation", rename_all = "snake_case")]
+pub struct GenerateFlags {
+    /// Sampler (scheduler); names of diffusers, A1111 and ComfyUI are understood
+    #[arg(long, value_name = "NAME", alias = "scheduler", value_parser = |typed: &str| typed.parse::<Sampler>(), default_value = "ddim")]
+    pub sampler: Sampler,
+    /// Denoising steps [default: 50]
+    #[arg(long, value_name = "STEPS", alias = "steps")]
+    pub num_inference_steps: Option<usize>,
+    /// Scale of classifier-free guidance; 1 and below is without [default: 7.5]
+    #[arg(long, value_name = "SCALE", alias = "cfg_scale")]
+    pub guidance_scale: Option<f64>,
+    /// Negative prompt of all images
+    #[arg(long, value_name = "TEXT")]
+    pub negative_prompt: Option<String>,
+    /// Images per forward pass [default: 4]
+    #[arg(long, value_name = "COUNT")]
+    pub batch_size: Option<usize>,
+    /// Precision of weights and activations, no or bf16
+    #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
+    pub mixed_precision: MixedPrecision,
+}
+
+impl GenerateFlags {
+    /// Finds what nothing else would notice before hours of generating.
+    ///
+    /// # Errors
+    /// [`UsageError`] for a scale that is no number, and for no steps or images.
+    pub fn check(&self) -> Result<(), UsageError> {
+        if let Some(scale) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
+            return Err(UsageError(format!("--guidance_scale is {scale}; wanted a number")));
+        }
+        for (flag, value) in
+            [("num_inference_steps", self.num_inference_steps), ("batch_size", self.batch_size)]
+        {
+            if value == Some(0) {
+                return Err(UsageError(format!("--{flag} is 0; wanted at least 1")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was typed, else these defaults.
+    pub fn settings(&self, defaults: GenerateSettings) -> GenerateSettings {
+        GenerateSettings {
+            sampler: self.sampler,
+            n_steps: self.num_inference_steps.unwrap_or(defaults.n_steps),
+            guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
+            batch_size: self.batch_size.unwrap_or(defaults.batch_size),
+            ..defaults
+        }
+    }
+
+    /// The precision of all networks.
+    pub fn precision(&self) -> Precision {
+        precision_of(self.mixed_precision)
+    }
+}

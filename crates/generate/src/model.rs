@@ -1,0 +1,40 @@
+//! A model in memory that generates, with the LoRA it was given.
+
+use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::nn::Role;
+use tastemaker_models::pipeline::Model;
+use tastemaker_models::unet::UNet;
+use tastemaker_torch::Precision;
+use tch::Device;
+
+use crate::{GenerateError, Generator, Networks};
+
+/// A model opened for generating.
+pub struct LoadedModel {
+    /// Its VAE, text encoders and schedule.
+    pub generator: Generator<'static>,
+    /// Its denoiser.
+    pub unet: UNet,
+}
+
+impl LoadedModel {
+    /// Loads a model, with a LoRA of UNet and text encoders if there is one.
+    ///
+    /// # Errors
+    /// [`GenerateError::Model`] for whatever the folder lacks, and for a LoRA that does not fit.
+    pub fn open(
+        model: &Model,
+        lora: Option<LoraFile>,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self, GenerateError> {
+        let (unet, text) = lora.map(LoraFile::into_specs).unwrap_or_default();
+        let generator = Generator::adapted(model, text, precision, device)?;
+        Ok(Self { generator, unet: model.unet(Role::Frozen, precision, device, unet)?.network })
+    }
+
+    /// Its denoiser, without a negative one.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks { denoiser: &self.unet, negative: None }
+    }
+}

@@ -1,0 +1,132 @@
+//! Folders of images that can be continued: what is there is not generated again.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::{ImageFormat, RgbImage};
+use tastemaker_data::set::decode;
+use tastemaker_store::{StoreError, atomic};
+use tastemaker_torch::error::guard;
+
+use crate::{GenerateError, GenerateSettings, Generator, Networks, SampleRequest, metadata};
+
+/// An image file that is wanted.
+#[derive(Debug, Clone)]
+pub struct OutputFile {
+    /// What it shows.
+    pub request: SampleRequest,
+    /// Where it goes.
+    pub path: PathBuf,
+    /// The text of its `parameters` chunk, which says how it was generated; `None` where the folder says so.
+    pub parameters: Option<String>,
+}
+
+impl OutputFile {
+    /// Whether it is there, generated with the same parameters.
+    pub fn is_there(&self) -> bool {
+        match &self.parameters {
+            None => self.path.is_file(),
+            wanted => metadata::read(&self.path) == *wanted,
+        }
+    }
+
+    fn write(&self, image: &RgbImage) -> Result<(), GenerateError> {
+        match &self.parameters {
+            None => write_image(&self.path, image),
+            Some(text) => Ok(atomic::write_bytes(&self.path, &metadata::png(image, text)?)?),
+        }
+    }
+}
+
+/// Image files that are wanted, and which of them are missing.
+#[derive(Debug)]
+pub struct OutputFiles {
+    files: Vec<OutputFile>,
+    is_missing: Vec<bool>,
+}
+
+impl OutputFiles {
+    /// Files of which those that are there are kept.
+    pub fn keeping(files: Vec<OutputFile>) -> Self {
+        let is_missing = files.iter().map(|file| !file.is_there()).collect();
+        Self { files, is_missing }
+    }
+
+    /// Files of which those that are there are written again.
+    pub fn replacing(files: Vec<OutputFile>) -> Self {
+        let is_missing = vec![true; files.len()];
+        Self { files, is_missing }
+    }
+
+    /// How many there are in all.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether none is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// How many are missing.
+    pub fn n_missing(&self) -> usize {
+        self.is_missing.iter().filter(|missing| **missing).count()
+    }
+
+    /// A file by its position.
+    pub fn file(&self, index: usize) -> &OutputFile {
+        &self.files[index]
+    }
+
+    /// The files that are kept, with their positions.
+    pub fn kept(&self) -> impl Iterator<Item = (usize, &OutputFile)> {
+        self.files.iter().enumerate().filter(|(index, _)| !self.is_missing[*index])
+    }
+
+    /// Generates the missing ones and writes each as soon as its batch is generated; `each` is given its position and its image.
+    /// The bytes do not depend on which files are missing.
+    ///
+    /// # Errors
+    /// As [`Generator::generate_each`]; [`GenerateError::Torch`] where memory ends; [`GenerateError::Store`] for a file that
+    /// cannot be written.
+    pub fn write<E: From<GenerateError>>(
+        &self,
+        generator: &Generator<'_>,
+        networks: Networks<'_>,
+        settings: &GenerateSettings,
+        mut each: impl FnMut(usize, &RgbImage) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let requests: Vec<SampleRequest> = self.files.iter().map(|file| file.request.clone()).collect();
+        let at_once = requests.len().min(settings.batch_size.max(1));
+        let doing = format!("generating {at_once} images at once (a smaller batch size needs less memory)");
+        let is_missing = |index: usize| self.is_missing[index];
+        let work = || {
+            generator.generate_each(networks, &requests, settings, is_missing, |index, image| {
+                self.files[index].write(&image)?;
+                each(index, &image)
+            })
+        };
+        guard(&doing, || tch::no_grad(work)).map_err(GenerateError::from)?
+    }
+}
+
+/// Writes a PNG file, whole or not at all.
+///
+/// # Errors
+/// [`GenerateError::Image`], [`GenerateError::Store`].
+pub fn write_image(path: &Path, image: &RgbImage) -> Result<(), GenerateError> {
+    let mut png = Cursor::new(Vec::new());
+    image.write_to(&mut png, ImageFormat::Png)?;
+    Ok(atomic::write_bytes(path, png.get_ref())?)
+}
+
+/// Reads an image.
+///
+/// # Errors
+/// [`StoreError`] for a file that cannot be read or decoded.
+pub fn read_image(path: &Path) -> Result<RgbImage, StoreError> {
+    let bytes = fs::read(path).map_err(|error| StoreError::io("read", path, error))?;
+    decode(&bytes)
+        .map_err(|error| StoreError::malformed(path, error.to_string(), "a PNG, JPEG or WebP image"))
+}
