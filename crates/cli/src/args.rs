@@ -48,9 +48,20 @@ pub enum Command {
 
 /// Parses a command line; help, version and mistakes end the process here, as `clap` words them.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
-    let cli = Cli::from_arg_matches(&command().get_matches_from(line));
-    cli.unwrap_or_else(|error| error.exit()).command
+    let line: Vec<OsString> = line.into_iter().collect();
+    let cli = Cli::from_arg_matches(&command().get_matches_from(&line));
+    let command = cli.unwrap_or_else(|error| error.exit()).command;
+    for (old, new) in RENAMED {
+        let flags = line.iter().filter_map(|arg| arg.to_str()?.strip_prefix("--")?.split('=').next());
+        if flags.map(|flag| flag.replace('-', "_")).any(|flag| flag == old) {
+            eprintln!("note: --{old} is now called --{new}");
+        }
+    }
+    command
 }
+
+/// Flags by the names they had, and by those they have.
+const RENAMED: [(&str, &str); 2] = [("share", "shard"), ("workers", "dataloader_num_workers")];
 
 /// The whole grammar, every name with `_` also with `-`.
 fn command() -> clap::Command {
@@ -79,6 +90,8 @@ fn forgiving(arg: clap::Arg) -> clap::Arg {
     let twins =
         twins.filter(|(name, twin)| known.iter().any(|n| n == name) && !known.iter().any(|n| n == twin));
     let arg = arg.aliases(twins.map(|(_, twin)| twin).collect::<Vec<_>>());
+    let renamed = RENAMED.into_iter().filter(|(_, new)| known.iter().any(|name| name == new));
+    let arg = arg.aliases(renamed.map(|(old, _)| old).collect::<Vec<_>>());
     let known: Vec<String> = names(&arg).collect();
     let dashed = known.iter().map(|name| name.replace('_', "-")).filter(|name| !known.contains(name));
     let arg = arg.aliases(dashed.collect::<Vec<_>>());

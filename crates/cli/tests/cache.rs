@@ -149,13 +149,14 @@ fn a_stale_and_a_damaged_cache_are_refused_with_the_reason() {
 }
 
 #[test]
-fn shares_make_one_cache_together() {
+fn shards_make_one_cache_together() {
     let bench = Bench::new();
     bench.pairs("pairs", 600);
     assert_eq!(cache(&bench, "whole", "").code, 0);
     let said = cache(&bench, "shared", "--share 1/2");
     assert!(said.stdout.contains("waits for the others"), "{}{}", said.stdout, said.stderr);
-    let said = cache(&bench, "shared", "--share 0/2");
+    assert!(said.stderr.contains("note: --share is now called --shard"), "{}", said.stderr);
+    let said = cache(&bench, "shared", "--shard 0/2");
     assert!(said.stdout.contains("holds 600 pairs"), "{}{}", said.stdout, said.stderr);
     assert!(files(&bench.path("whole")) == files(&bench.path("shared")));
 }

@@ -76,7 +76,7 @@ pub enum DataError {
         differences: Vec<String>,
     },
     /// A file of a cache is not what was written.
-    #[error("{} is damaged: {what}; remove the file, and the cache's index.json, to have it made again", .path.display())]
+    #[error("{} is damaged: {what}; remove the file, and the cache's index.json, to have it rebuilt", .path.display())]
     DamagedCache {
         /// The file or folder.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum DataError {
     },
     /// A list of exclusions names rows of another set.
     #[error(
-        "{} was made for a set with fingerprint {listed}, and {} has {found}; make it again with \
+        "{} was made for a set with fingerprint {listed}, and {} has {found}; write it again with \
          `tastemaker data check --fix`",
         .path.display(), .set.display()
     )]

@@ -12,7 +12,6 @@ use tastemaker_store::checksum::hex;
 use tastemaker_store::tree::{Blob, BlobReader, LocalFile};
 use tastemaker_store::{StoreError, atomic};
 
-use crate::check::{Kind, Source};
 use crate::set::PairSet;
 use crate::{DataError, PairId, PairSource};
 
@@ -40,26 +39,31 @@ struct Row {
     row: PairId,
 }
 
-/// Writes a list of rows and why each is listed.
+/// Writes a list of rows, and by which check each is listed, for a set that the user called `name`.
 ///
 /// # Errors
 /// [`StoreError`] if it cannot be written.
-pub fn write(path: &Path, source: &Source<'_>, rows: &BTreeMap<PairId, Kind>) -> Result<(), DataError> {
+pub fn write(
+    path: &Path,
+    set: &PairSet,
+    name: &Path,
+    rows: &BTreeMap<PairId, impl Serialize>,
+) -> Result<(), DataError> {
     let header = Header {
         exclusions_format: EXCLUSIONS_FORMAT,
-        fingerprint: hex(&source.opened),
-        set: source.path.display().to_string(),
+        fingerprint: hex(&set.opened_fingerprint()),
+        set: name.display().to_string(),
     };
     Ok(atomic::write(path, |out| {
         writeln!(out, "{}", json!(header))?;
-        for (id, kind) in rows {
-            writeln!(out, "{}", json!({ "row": id, "place": source.set.place(*id), "check": kind }))?;
+        for (id, check) in rows {
+            writeln!(out, "{}", json!({ "row": id, "place": set.place(*id), "check": check }))?;
         }
         Ok(())
     })?)
 }
 
-/// Skips of a set that was just opened what a list names.
+/// Excludes from a set that was just opened what a list names.
 ///
 /// # Errors
 /// [`DataError::OtherSet`] if the list was made for a set with another fingerprint, [`DataError::Exclusions`] for a line that

@@ -4,7 +4,7 @@
 //!   [`InMemoryPairs`] from images that are there already.
 //! * A row that is no pair is [`Skipped`] by name, and the others keep their ids.
 //! * [`cache`] keeps what images and captions are encoded to.
-//! * [`check`] looks at every row before training; [`exclusions`] are lists of rows that it advises to skip.
+//! * [`check`] checks every row before training; [`exclusions`] are lists of rows that are skipped.
 //! * [`split`] holds out captions, so that no held-out caption is ever trained on.
 //! * [`order`] says which pair is used when: a pure function, so there is no iterator state to save.
 //! * [`transform`] turns an image into the numbers that networks see, and back.

@@ -45,7 +45,7 @@ impl Side {
     }
 }
 
-/// What was said about a single image.
+/// The label of a single image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Label {
@@ -127,7 +127,7 @@ pub trait PairSource: Send + Sync {
         None
     }
 
-    /// What was said about the single image at a position; `None` where it is a pair. A source has labels at all positions or
+    /// The label of the single image at a position; `None` where it is a pair. A source has labels at all positions or
     /// at none.
     fn label(&self, _position: usize) -> Option<Label> {
         None

@@ -31,21 +31,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Its name, as files spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tie => "tie",
-            Self::BadRow => "bad-row",
-            Self::NoCaption => "no-caption",
-            Self::CaptionsDiffer => "captions-differ",
-            Self::LongCaption => "long-caption",
-            Self::MissingImage => "missing-image",
-            Self::NoCounterpart => "no-counterpart",
-            Self::BadImage => "bad-image",
-            Self::Excluded => "excluded",
-        }
-    }
-
     /// How many rows of it are, in words: what follows a count.
     pub fn words(self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use std::fs;
 
 use made::{Set, contents, image, jpeg, row};
 use serde_json::Value;
-use tastemaker_data::check::{CHECKS, Kind, Settings, Severity, Source, Summary, fixed_by, write};
+use tastemaker_data::check::{CHECKS, Kind, Settings, Severity, Summary, fixed_by, write};
 use tastemaker_data::formats::{OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{DataError, PairSource, exclusions};
@@ -19,13 +19,9 @@ fn settings() -> Settings {
     Settings { resolution: 32, held_out_fraction: 0.0, seed: 0, workers: 2, exclude: Vec::new() }
 }
 
-fn source(set: &PairSet) -> Source<'_> {
-    Source { set, path: set.path(), opened: set.fingerprint() }
-}
-
 /// Checks a set into a folder, and returns the summary and the findings as they are on disk.
 fn check_into(out: &TempDir, set: &PairSet, settings: &Settings) -> (Summary, Vec<Value>) {
-    let (summary, written) = write(&source(set), settings, out.path(), &mut |_, _| ()).unwrap();
+    let (summary, written) = write(set, set.path(), settings, out.path(), &mut |_, _| ()).unwrap();
     let text = fs::read_to_string(written.findings).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (summary, lines)
@@ -252,8 +248,7 @@ fn a_list_made_again_keeps_what_it_excluded_before() {
     let (set, out) = (broken(), tempfile::tempdir().unwrap());
     let fix = Settings { exclude: fixed_by("default").unwrap(), ..settings() };
     let mut pairs = open(set.path()).unwrap();
-    let opened = pairs.fingerprint();
-    let (_, list) = write(&Source { opened, ..source(&pairs) }, &fix, out.path(), &mut |_, _| ()).unwrap();
+    let (_, list) = write(&pairs, pairs.path(), &fix, out.path(), &mut |_, _| ()).unwrap();
     let list = list.exclusions.unwrap();
     let rows = |text: String| -> Vec<Value> {
         let lines =
@@ -264,7 +259,7 @@ fn a_list_made_again_keeps_what_it_excluded_before() {
     assert_eq!(before, [2, 3, 4, 5, 12, 13]);
     exclusions::apply(&list, &mut pairs).unwrap();
     let fix = Settings { exclude: fixed_by("all").unwrap(), ..fix };
-    write(&Source { opened, ..source(&pairs) }, &fix, out.path(), &mut |_, _| ()).unwrap();
+    write(&pairs, pairs.path(), &fix, out.path(), &mut |_, _| ()).unwrap();
     assert_eq!(rows(fs::read_to_string(&list).unwrap()), [2, 3, 4, 5, 6, 11, 12, 13]);
     exclusions::apply(&list, &mut open(set.path()).unwrap()).unwrap();
 }
@@ -306,8 +301,7 @@ fn results_never_go_into_the_set_or_over_something_else() {
     let set = broken();
     let pairs = open(set.path()).unwrap();
     let refused = |folder: &std::path::Path| {
-        let source = Source { path: set.path(), ..source(&pairs) };
-        let outcome = write(&source, &settings(), folder, &mut |_, _| ());
+        let outcome = write(&pairs, set.path(), &settings(), folder, &mut |_, _| ());
         let error = outcome.unwrap_err();
         assert!(matches!(error, DataError::Output { .. }), "{error:?}");
         error.to_string()

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use support::{open_mapped, pairs, png, skipped};
-use tastemaker_data::formats::{CONVENTIONS, OpenSettings, Roles, open, open_with};
+use tastemaker_data::formats::{CONVENTIONS, OpenSettings, Shape, open, open_with};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{DataError, Label, PairSource, Reason};
 use tastemaker_store::StoreError;
@@ -57,28 +57,28 @@ const LISTS: [(&str, List); 3] = [("metadata.jsonl", lines), ("metadata.json", a
 fn every_convention_works_in_every_list() {
     for known in CONVENTIONS {
         let caption = known.captions[0];
-        let rows = match known.roles {
-            Roles::Labeled { images: [a, b], labels: [c, d] } => vec![
+        let rows = match known.columns {
+            Shape::Labeled { images: [a, b], labels: [c, d] } => vec![
                 json!({"user": 7, a: "1.png", b: "2.png", c: 1, d: 0, caption: "a fox"}),
                 json!({"user": 7, a: "3.png", b: "4.png", c: 0.25, d: 0.75, caption: "a cat"}),
             ],
-            Roles::Ranked { winner, loser } => vec![
+            Shape::Ranked { winner, loser } => vec![
                 json!({winner: "1.png", loser: "2.png", caption: "a fox", "score": 1.5}),
                 json!({winner: "4.png", loser: "3.png", caption: "a cat", "score": 1.5}),
             ],
-            Roles::Single { image, label } => vec![
+            Shape::Single { image, label } => vec![
                 json!({image: "1.png", label: true, caption: "a fox"}),
                 json!({image: "4.png", label: true, caption: "a cat"}),
                 json!({image: "3.png", label: false, caption: "a cat"}),
                 json!({image: "2.png", label: false, caption: "a fox"}),
             ],
-            Roles::Ranking { images, ranks, lowest_wins } => vec![
+            Shape::Ranking { images, ranks, lowest_wins } => vec![
                 json!({images: ["1.png", "2.png"], ranks: if lowest_wins { [1, 2] } else { [1, 0] }, caption: "a fox"}),
                 json!({images: ["3.png", "4.png"], ranks: if lowest_wins { [2, 1] } else { [0, 1] }, caption: "a cat"}),
             ],
         };
         for (name, list) in LISTS {
-            if name.ends_with("csv") && matches!(known.roles, Roles::Ranking { .. }) {
+            if name.ends_with("csv") && matches!(known.columns, Shape::Ranking { .. }) {
                 continue;
             }
             let folder = listed(name, list(&rows));

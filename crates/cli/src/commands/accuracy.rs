@@ -20,13 +20,11 @@ use tastemaker_train::validation::accuracy::{
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
-use crate::commands::data::ReadingFlags;
 use crate::commands::parts::PartFlags;
-use crate::commands::train::say_skipped;
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::{locate_lora, pair_caches};
-use crate::pairs::{self, Part};
+use crate::pairs::{self, Part, ReadingFlags};
 use crate::progress::{Progress, Work};
 
 /// Says how often a model prefers the images that people prefer, by its implicit reward: how much better than its reference it denoises
@@ -91,7 +89,7 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
     }
     let reference = reference(args)?;
     let set = open(args)?;
-    say_skipped(&set);
+    pairs::report_skipped(&set);
     let model = args.parts.open(&args.model)?;
     if let Some(reference) = &reference {
         check_comparable(&model, reference)?;

@@ -2,14 +2,16 @@
 
 use super::checks::Kind;
 use super::finding::Finding;
-use super::look::caption_key;
-use super::pass::Settings;
+use super::inspect::caption_key;
+use super::settings::Settings;
 use crate::set::PairSet;
-use crate::split::is_held_out;
-use crate::{DataError, PairSource, Side};
+use crate::{DataError, PairSource, Side, split};
 
 /// No position, no number.
 const NONE: u32 = u32::MAX;
+
+/// Called with the findings of one kind in one row.
+type OnFindings<'a> = &'a mut dyn FnMut(&[Finding]) -> Result<(), DataError>;
 
 /// A caption: its key, its side of the split, and the first pair that uses it.
 struct Caption {
@@ -18,24 +20,24 @@ struct Caption {
     first: u32,
 }
 
-/// Looks for pairs that come twice and for what is on both sides of the split; `pixels` are the hashes of winners and losers
-/// by position. `hear` gets the findings of one kind in one row. Returns how many pairs are held out.
+/// Finds pairs that come twice and what is on both sides of the split; `pixels` are the hashes of winners and losers
+/// by position. `on_findings` gets those of one kind in one row. Returns how many pairs are held out.
 ///
 /// # Errors
-/// Those of `hear`.
+/// Those of `on_findings`.
 pub fn across(
     set: &PairSet,
     pixels: &[[u64; 2]],
     settings: &Settings,
-    hear: &mut dyn FnMut(&[Finding]) -> Result<(), DataError>,
+    on_findings: OnFindings<'_>,
 ) -> Result<u64, DataError> {
     let captions = captions(set, settings);
-    repeated(set, pixels, &captions, hear)?;
-    let side = |position: usize| captions[set.text_number(position) as usize].held_out;
-    let n_held_out = (0..set.len()).filter(|&position| side(position)).count();
+    repeated(set, pixels, &captions, on_findings)?;
+    let is_held_out = |position: usize| captions[set.text_number(position) as usize].held_out;
+    let n_held_out = (0..set.len()).filter(|&position| is_held_out(position)).count();
     if n_held_out > 0 {
-        leaked_captions(set, &captions, hear)?;
-        leaked_images(set, pixels, &side, hear)?;
+        leaked_captions(set, &captions, on_findings)?;
+        leaked_images(set, pixels, &is_held_out, on_findings)?;
     }
     Ok(n_held_out as u64)
 }
@@ -46,7 +48,7 @@ fn captions(set: &PairSet, settings: &Settings) -> Vec<Caption> {
         .iter()
         .map(|text| Caption {
             key: caption_key(text),
-            held_out: is_held_out(text, settings.held_out_fraction, settings.seed),
+            held_out: split::is_held_out(text, settings.held_out_fraction, settings.seed),
             first: NONE,
         })
         .collect();
@@ -61,7 +63,7 @@ fn repeated(
     set: &PairSet,
     pixels: &[[u64; 2]],
     captions: &[Caption],
-    hear: &mut dyn FnMut(&[Finding]) -> Result<(), DataError>,
+    on_findings: OnFindings<'_>,
 ) -> Result<(), DataError> {
     let key = |position: u32| {
         let [winner, loser] = pixels[position as usize];
@@ -84,7 +86,7 @@ fn repeated(
         } else {
             (Kind::Contradiction, format!("the other image won in {earlier}"))
         };
-        hear(&[Finding::of_pair(set, position, kind, None, detail, 0.0)])?;
+        on_findings(&[Finding::of_pair(set, position, kind, None, detail, 0.0)])?;
     }
     Ok(())
 }
@@ -93,7 +95,7 @@ fn repeated(
 fn leaked_captions(
     set: &PairSet,
     captions: &[Caption],
-    hear: &mut dyn FnMut(&[Finding]) -> Result<(), DataError>,
+    on_findings: OnFindings<'_>,
 ) -> Result<(), DataError> {
     let used = |number: &u32| captions[*number as usize].first != NONE && captions[*number as usize].key != 0;
     let mut order: Vec<u32> = (0..captions.len() as u32).filter(used).collect();
@@ -118,7 +120,7 @@ fn leaked_captions(
             "{place} is trained on, with the caption {:?}",
             shortened(set.texts().get(other as usize))
         );
-        hear(&[Finding::of_pair(set, position, Kind::LeakedCaption, None, detail, 0.0)])?;
+        on_findings(&[Finding::of_pair(set, position, Kind::LeakedCaption, None, detail, 0.0)])?;
     }
     Ok(())
 }
@@ -128,7 +130,7 @@ fn leaked_images(
     set: &PairSet,
     pixels: &[[u64; 2]],
     is_held_out: &dyn Fn(usize) -> bool,
-    hear: &mut dyn FnMut(&[Finding]) -> Result<(), DataError>,
+    on_findings: OnFindings<'_>,
 ) -> Result<(), DataError> {
     let mut trained: Vec<(u64, u32)> = (0..set.len())
         .filter(|&position| !is_held_out(position))
@@ -146,7 +148,7 @@ fn leaked_images(
                 found.push(Finding::of_pair(set, position, Kind::LeakedImage, Some(side), detail, 0.0));
             }
         }
-        hear(&found)?;
+        on_findings(&found)?;
     }
     Ok(())
 }

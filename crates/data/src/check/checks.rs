@@ -36,7 +36,7 @@ pub enum Fix {
     Asked,
     /// When this check is named. Much of a good set may be like this.
     Named,
-    /// Never: there is nothing that leaving rows out would mend.
+    /// Never: there is nothing that excluding rows would mend.
     Never,
 }
 
@@ -88,7 +88,7 @@ impl Kind {
 }
 
 /// The kinds that a word of `--fix` means: `default`, `all`, or the name of a check. `None` for another word, and for checks
-/// that leaving rows out would not mend.
+/// that excluding rows would not mend.
 pub fn fixed_by(word: &str) -> Option<Vec<Kind>> {
     let of = |wanted: &[Fix]| {
         let checks = CHECKS.iter().filter(|check| wanted.contains(&check.fix));
@@ -125,7 +125,7 @@ impl From<Reason> for Kind {
     }
 }
 
-/// Something that is looked for.
+/// A check.
 #[derive(Debug)]
 pub struct Check {
     /// Which.
@@ -190,10 +190,10 @@ checks! {
         "the pair trains the unconditional model only",
     LeakedCaption "leaked-caption" Warning Asked
         "a held-out caption that is trained on but for punctuation, case or spaces"
-        "figures on held-out captions are too good",
+        "metrics on held-out captions are too good",
     LeakedImage "leaked-image" Warning Asked
         "a held-out image that is trained on in another row"
-        "figures on held-out captions are too good",
+        "metrics on held-out captions are too good",
     ExifOrientation "exif-orientation" Warning Named
         "an image whose EXIF data rotates or flips it"
         "training takes the pixels as they are stored, as the field's scripts do, so the image is learned the wrong way up",
@@ -243,7 +243,10 @@ mod tests {
             Reason::BadImage,
             Reason::Excluded,
         ] {
-            assert_eq!(Kind::from(reason).check().name, reason.name());
+            assert_eq!(
+                serde_json::to_value(Kind::from(reason)).unwrap(),
+                serde_json::to_value(reason).unwrap()
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! Looking at every row of a set before training on it.
+//! Checking every row of a set before training on it.
 //!
 //! One pass decodes every image once, on all cores, and keeps 8 bytes per image; what needs the whole set at once works on
 //! those. What is found does not depend on the number of workers.
@@ -6,16 +6,18 @@
 mod across;
 mod checks;
 mod finding;
-mod look;
+mod inspect;
 mod output;
 mod page;
 mod pass;
 mod row;
+mod settings;
 mod summary;
 mod worst;
 
 pub use checks::{CHECKS, Check, Fix, Kind, Severity, fixed_by};
 pub use finding::{Finding, Subject};
-pub use output::{CHECK_FORMAT, Source, Written, write};
-pub use pass::{Event, Settings, check};
+pub use output::{CHECK_FORMAT, Written, write};
+pub use pass::{Event, check};
+pub use settings::Settings;
 pub use summary::{SIDES, Summary, Timing};

@@ -9,7 +9,8 @@ use tastemaker_store::checksum::hex;
 use tastemaker_store::{StoreError, atomic};
 
 use super::page::page;
-use super::pass::{Event, Settings, check};
+use super::pass::{Event, check};
+use super::settings::Settings;
 use super::summary::Summary;
 use super::worst::cases;
 use crate::set::PairSet;
@@ -19,17 +20,6 @@ use crate::{DataError, PairSource, exclusions};
 pub const CHECK_FORMAT: u32 = 2;
 
 const FINDINGS: &str = "check.jsonl";
-
-/// A set, and where it came from.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
-    /// The set, perhaps without rows that a list excludes.
-    pub set: &'a PairSet,
-    /// What the user called it.
-    pub path: &'a Path,
-    /// The fingerprint it had when it was opened.
-    pub opened: [u8; 32],
-}
 
 /// What was written.
 #[derive(Debug)]
@@ -42,31 +32,32 @@ pub struct Written {
     pub exclusions: Option<PathBuf>,
 }
 
-/// Checks a set into a folder: `check.jsonl`, `index.html` and, where [`Settings::exclude`] names checks, `excluded.jsonl`.
+/// Checks a set, which the user called `name`, into a folder: `check.jsonl`, `index.html` and, where [`Settings::exclude`] names checks, `excluded.jsonl`.
 ///
-/// `hear` gets how many pairs have been looked at, and of how many.
+/// `on_pair` gets how many pairs have been checked, and of how many.
 ///
 /// # Errors
 /// [`DataError::Output`] for a folder that holds something else or belongs to the set; as [`check`](super::check); what
 /// cannot be written.
 pub fn write(
-    source: &Source<'_>,
+    set: &PairSet,
+    name: &Path,
     settings: &Settings,
     folder: &Path,
-    hear: &mut dyn FnMut(usize, usize),
+    on_pair: &mut dyn FnMut(usize, usize),
 ) -> Result<(Summary, Written), DataError> {
-    claim(folder, source.path)?;
+    claim(folder, name)?;
     let path = folder.join(FINDINGS);
     let mut outcome = None;
     let written = atomic::write(&path, |out| {
-        writeln!(out, "{}", header(source, settings))?;
-        let checked = check(source.set, settings, &mut |event| {
+        writeln!(out, "{}", header(set, name, settings))?;
+        let checked = check(set, settings, &mut |event| {
             match event {
                 Event::Finding(finding) => serde_json::to_string(finding)
                     .map_err(io::Error::from)
                     .and_then(|line| writeln!(out, "{line}"))
                     .map_err(|e| StoreError::io("write", &path, e))?,
-                Event::Pairs { done, of } => hear(done, of),
+                Event::Pairs { done, of } => on_pair(done, of),
             }
             Ok(())
         });
@@ -79,16 +70,16 @@ pub fn write(
         None => return Err(written.err().map_or_else(|| unwritten(folder), DataError::from)),
     };
     written?;
-    summary.path = source.path.display().to_string();
+    summary.path = name.display().to_string();
     let exclusions = if settings.exclude.is_empty() {
         None
     } else {
         let path = folder.join("excluded.jsonl");
-        exclusions::write(&path, source, &summary.excluded)?;
+        exclusions::write(&path, set, name, &summary.excluded)?;
         Some(path)
     };
     let index = folder.join("index.html");
-    atomic::write_bytes(&index, page(&summary, &cases(source.set, &summary)).as_bytes())?;
+    atomic::write_bytes(&index, page(&summary, &cases(set, &summary)).as_bytes())?;
     Ok((summary, Written { findings: path, page: index, exclusions }))
 }
 
@@ -96,11 +87,11 @@ fn unwritten(folder: &Path) -> DataError {
     DataError::Output { path: folder.to_path_buf(), problem: "was not written to".into() }
 }
 
-fn header(&Source { set, path, opened }: &Source<'_>, settings: &Settings) -> Value {
+fn header(set: &PairSet, name: &Path, settings: &Settings) -> Value {
     json!({
         "check_format": CHECK_FORMAT,
-        "set": path.display().to_string(),
-        "fingerprint": hex(&opened),
+        "set": name.display().to_string(),
+        "fingerprint": hex(&set.opened_fingerprint()),
         "rows": set.len() + set.skipped().len(),
         "pairs": set.len(),
         "resolution": settings.resolution,

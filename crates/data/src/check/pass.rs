@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::across::across;
 use super::checks::Kind;
 use super::finding::{Finding, Subject};
-use super::row::{Row, row};
+use super::row::{CheckedRow, check_row};
+use super::settings::Settings;
 use super::summary::{Summary, Timing, imbalance};
 use crate::ordered::in_order;
 use crate::set::PairSet;
@@ -14,27 +15,12 @@ use crate::{DataError, PairSource};
 /// Pairs that each thread may be ahead of the one whose findings come next.
 const AHEAD: usize = 8;
 
-/// What a check needs to know about the training it is for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Side of the square images in pixels.
-    pub resolution: u32,
-    /// Share of captions that training holds out.
-    pub held_out_fraction: f64,
-    /// Seed of the training.
-    pub seed: u64,
-    /// Threads.
-    pub workers: usize,
-    /// Whose rows shall be listed in [`Summary::excluded`].
-    pub exclude: Vec<Kind>,
-}
-
-/// How a check goes.
+/// Progress of a check.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// Something was found.
     Finding(&'a Finding),
-    /// So many pairs have been looked at.
+    /// So many pairs have been checked.
     Pairs {
         /// How many.
         done: usize,
@@ -43,52 +29,52 @@ pub enum Event<'a> {
     },
 }
 
-/// Looks at every row of a set. Findings come in this order: rows skipped, pairs by themselves, what only the whole set shows;
+/// Checks every row of a set. Findings come in this order: rows skipped, pairs by themselves, what only the whole set shows;
 /// each in the order of the set.
 ///
 /// # Errors
-/// [`DataError`] if images cannot be had at all, and whatever `hear` returns.
+/// [`DataError`] if images cannot be had at all, and whatever `on_event` returns.
 pub fn check(
     set: &PairSet,
     settings: &Settings,
-    hear: &mut dyn FnMut(Event<'_>) -> Result<(), DataError>,
+    on_event: &mut dyn FnMut(Event<'_>) -> Result<(), DataError>,
 ) -> Result<Summary, DataError> {
     let began = Instant::now();
     let mut summary = Summary::of(set, settings);
-    for out in set.skipped() {
-        let kind = Kind::from(out.reason);
+    for row in set.skipped() {
+        let kind = Kind::from(row.reason);
         let detail =
-            if out.detail.is_empty() { kind.check().what.to_owned() } else { out.detail.to_string() };
-        let (subject, place) = (Subject::Skipped(out.id), set.place(out.id));
+            if row.detail.is_empty() { kind.check().what.to_owned() } else { row.detail.to_string() };
+        let (subject, place) = (Subject::Skipped(row.id), set.place(row.id));
         let found = Finding { kind, subject, place, side: None, file: None, detail, badness: 0.0 };
-        hear(Event::Finding(&found))?;
+        on_event(Event::Finding(&found))?;
         summary.count(&[found]);
     }
 
     let of = set.len();
     let mut pixels = Vec::with_capacity(of);
     let mut timing = Timing { workers: settings.workers.min(of), ..Timing::default() };
-    let work = |position: usize| row(set, position, settings.resolution);
+    let work = |position: usize| check_row(set, position, settings.resolution);
     in_order(0..of, timing.workers, AHEAD * timing.workers, work, |position, row| {
-        let Row { findings, pixels: hashes, sizes, decoding, busy } = row?;
-        findings.iter().try_for_each(|finding| hear(Event::Finding(finding)))?;
+        let CheckedRow { findings, pixels: hashes, sizes, decoding, busy } = row?;
+        findings.iter().try_for_each(|finding| on_event(Event::Finding(finding)))?;
         summary.count(&findings);
         sizes.into_iter().flatten().for_each(|size| summary.size(size));
         summary.listed(set.winner_is_listed_first(position));
         pixels.push(hashes);
         timing.decoding += decoding;
         timing.busy += busy;
-        hear(Event::Pairs { done: position + 1, of })
+        on_event(Event::Pairs { done: position + 1, of })
     })?;
     timing.wall = began.elapsed();
 
     let n_held_out = across(set, &pixels, settings, &mut |findings| {
-        findings.iter().try_for_each(|finding| hear(Event::Finding(finding)))?;
+        findings.iter().try_for_each(|finding| on_event(Event::Finding(finding)))?;
         summary.count(findings);
         Ok(())
     })?;
     if let Some(finding) = imbalance(&summary) {
-        hear(Event::Finding(&finding))?;
+        on_event(Event::Finding(&finding))?;
         summary.count(&[finding]);
     }
     Ok(Summary { n_held_out, timing, ..summary })

@@ -1,4 +1,4 @@
-//! What one pair shows without looking at others.
+//! What is found in one pair by itself.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,18 @@ use image::metadata::Orientation;
 
 use super::checks::Kind;
 use super::finding::Finding;
-use super::look::{Look, caption_key};
+use super::inspect::{Inspected, caption_key};
 use crate::set::PairSet;
 use crate::{DataError, PairSource, Side};
 
-/// Proportions that differ by more than this share are other proportions, not a rounding.
+/// Proportions that differ by more than this fraction are other proportions, not a rounding.
 const MAX_ASPECT_DIFFERENCE: f64 = 0.01;
 
+/// Takes what was found: by which check, in which image, what, and how bad it is.
+type Found<'a> = &'a mut dyn FnMut(Kind, Option<Side>, String, f64);
+
 /// What was found in one pair, and what is kept of it.
-pub struct Row {
+pub struct CheckedRow {
     /// What was found, the worst kind first.
     pub findings: Vec<Finding>,
     /// Hashes of winner and loser; 0 for one that does not decode.
@@ -27,76 +30,65 @@ pub struct Row {
     pub busy: Duration,
 }
 
-/// Looks at the pair at a position.
+/// Checks the pair at a position.
 ///
 /// # Errors
 /// [`DataError`] if images cannot be had at all.
-pub fn row(set: &PairSet, position: usize, resolution: u32) -> Result<Row, DataError> {
+pub fn check_row(set: &PairSet, position: usize, resolution: u32) -> Result<CheckedRow, DataError> {
     let began = Instant::now();
     let mut findings = Vec::new();
     let mut found = |kind, side: Option<Side>, detail: String, badness: f64| {
         findings.push(Finding::of_pair(set, position, kind, side, detail, badness));
     };
     let mut decoding = Duration::ZERO;
-    let mut looks = Vec::with_capacity(2);
+    let mut images = Vec::with_capacity(2);
     // The sides of a single image are that image.
     let sides = if set.label(position).is_some() { &Side::BOTH[..1] } else { &Side::BOTH };
     for &side in sides {
-        let (look, spent) = Look::at(set, position, side)?;
+        let (image, spent) = Inspected::of(set, position, side)?;
         decoding += spent;
-        let look = match look {
-            Ok(look) => Some(look),
-            Err(problem) => {
-                found(Kind::BadImage, Some(side), problem, 0.0);
-                None
-            }
-        };
-        if let Some(look) = &look {
-            of_image(look, side, resolution, &mut found);
+        match &image {
+            Ok(image) => of_image(image, side, resolution, &mut found),
+            Err(problem) => found(Kind::BadImage, Some(side), problem.clone(), 0.0),
         }
-        looks.push(look);
+        images.push(image.ok());
     }
-    if let [Some(winner), Some(loser)] = &looks[..] {
-        of_both(set.spots(position)[0] == set.spots(position)[1], winner, loser, &mut found);
+    if let [Some(winner), Some(loser)] = &images[..] {
+        of_both(
+            set.image_ref(position, Side::Winner) == set.image_ref(position, Side::Loser),
+            winner,
+            loser,
+            &mut found,
+        );
     }
     if caption_key(set.caption(position)) == 0 {
         found(Kind::EmptyCaption, None, format!("the caption is {:?}", set.caption(position)), 0.0);
     }
     findings.sort_by_key(|finding| finding.kind);
-    let of_side = |i: usize| looks.get(i).and_then(Option::as_ref);
-    Ok(Row {
+    let of_side = |i: usize| images.get(i).and_then(Option::as_ref);
+    Ok(CheckedRow {
         findings,
-        pixels: [0, 1].map(|i| of_side(i).map_or(0, |look| look.pixels)),
-        sizes: [0, 1].map(|i| of_side(i).map(|look| look.size)),
+        pixels: [0, 1].map(|i| of_side(i).map_or(0, |image| image.pixels)),
+        sizes: [0, 1].map(|i| of_side(i).map(|image| image.size)),
         decoding,
         busy: began.elapsed(),
     })
 }
 
-fn of_image(
-    look: &Look,
-    side: Side,
-    resolution: u32,
-    found: &mut impl FnMut(Kind, Option<Side>, String, f64),
-) {
-    let (width, height) = look.size;
+fn of_image(image: &Inspected, side: Side, resolution: u32, found: Found<'_>) {
+    let (width, height) = image.size;
     let shorter = width.min(height);
     if shorter < resolution {
         let detail = format!("{width} x {height} pixels; {resolution} wanted of the shorter side");
         found(Kind::Upscaled, Some(side), detail, f64::from(resolution) / f64::from(shorter));
     }
-    if look.orientation != Orientation::NoTransforms {
-        let detail = format!("EXIF orientation {}, and training ignores it", look.orientation.to_exif());
-        found(Kind::ExifOrientation, Some(side), detail, f64::from(look.orientation.to_exif()));
+    if image.orientation != Orientation::NoTransforms {
+        let detail = format!("EXIF orientation {}, and training ignores it", image.orientation.to_exif());
+        found(Kind::ExifOrientation, Some(side), detail, f64::from(image.orientation.to_exif()));
     }
 }
 
-fn of_both(
-    one_file: bool,
-    winner: &Look,
-    loser: &Look,
-    found: &mut impl FnMut(Kind, Option<Side>, String, f64),
-) {
+fn of_both(one_file: bool, winner: &Inspected, loser: &Inspected, found: Found<'_>) {
     let ((winner_width, winner_height), (loser_width, loser_height)) = (winner.size, loser.size);
     if winner.size == loser.size && winner.pixels == loser.pixels {
         let detail = if one_file { "both are one image" } else { "both have the same pixels" };

@@ -8,7 +8,7 @@ use tastemaker_math::intervals::{Interval, WinCount};
 
 use super::checks::{CHECKS, Kind, Severity};
 use super::finding::{Finding, Subject};
-use super::pass::Settings;
+use super::settings::Settings;
 use crate::set::PairSet;
 use crate::{PairId, PairSource};
 
@@ -35,13 +35,13 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Share of the time that the workers worked.
+    /// Fraction of the time that the workers worked.
     pub fn utilization(&self) -> f64 {
         self.busy.as_secs_f64() / (self.wall.as_secs_f64() * self.workers as f64).max(1e-9)
     }
 
-    /// Share of that time spent in the decoder.
-    pub fn decoder_share(&self) -> f64 {
+    /// Fraction of that time spent in the decoder.
+    pub fn decoder_fraction(&self) -> f64 {
         self.decoding.as_secs_f64() / self.busy.as_secs_f64().max(1e-9)
     }
 }
@@ -116,7 +116,7 @@ impl Summary {
 
     fn remember(&mut self, finding: &Finding) {
         let rank = |other: &Finding| (other.kind, -other.badness);
-        // Behind those as bad that came before.
+        // After those as bad that came before.
         let at = self.worst.partition_point(|other| rank(other) <= rank(finding));
         let kept = self.worst.iter().take(at).filter(|other| other.kind == finding.kind).count();
         if kept >= REMEMBERED {
@@ -149,7 +149,7 @@ impl Summary {
         checks.map(|check| self.rows[check.kind as usize]).sum()
     }
 
-    /// Share of pairs whose winner is listed first, with its 95% interval; `None` in a layout without an order.
+    /// Fraction of pairs whose winner is listed first, with its 95% interval; `None` in a layout without an order.
     pub fn winner_first(&self) -> Option<Interval> {
         WinCount { wins: self.n_winner_first, ties: 0, losses: self.n_loser_first }.wilson_95()
     }
@@ -202,7 +202,7 @@ impl fmt::Display for Summary {
             writeln!(f, "  {severity:7}  {name:widest$}  {n:digits$}  {}", check.what)?;
         }
         if let Some(Interval { estimate, low, high }) = self.winner_first() {
-            let [rate, low, high] = [estimate, low, high].map(|share| 100.0 * share);
+            let [rate, low, high] = [estimate, low, high].map(|rate| 100.0 * rate);
             writeln!(
                 f,
                 "the winner is listed first in {rate:.1}% of pairs (95% interval {low:.1}% to {high:.1}%)"

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tastemaker_store::StoreError;
 use tastemaker_store::tree::{Entry, Location, Tree, read_text};
 
-use crate::set::{Builder, Files, MAX_CAPTION_BYTES, Names, PairSet, Spot, Strings};
+use super::refusal::Refusal;
+use crate::set::{Builder, Files, ImageRef, Labels, MAX_CAPTION_BYTES, Names, PairSet, Strings};
 use crate::{DataError, PairId, Reason};
 
 /// What files that are images end in.
@@ -19,14 +20,14 @@ pub struct OneSide<'a> {
 }
 
 impl<'a> OneSide<'a> {
-    /// Takes a file up if it is an image or a caption. `name` is its own, with the extension.
-    pub fn take(&mut self, name: &'a str, entry: &'a Entry) {
+    /// Adds a file if it is an image or a caption. `name` is its own, with the extension.
+    pub fn add(&mut self, name: &'a str, entry: &'a Entry) {
         let Some((name, extension)) = name.rsplit_once('.') else { return };
-        self.take_as(name, extension, entry);
+        self.add_as(name, extension, entry);
     }
 
-    /// [`take`](Self::take) under a name of another form.
-    pub fn take_as(&mut self, name: &'a str, extension: &str, entry: &'a Entry) {
+    /// [`add`](Self::add) under a name of another form.
+    pub fn add_as(&mut self, name: &'a str, extension: &str, entry: &'a Entry) {
         let extension = extension.to_ascii_lowercase();
         if IMAGE_EXTENSIONS.contains(&extension.as_str()) {
             self.images.entry(name).or_default().push(entry);
@@ -64,7 +65,6 @@ pub fn pair_up(
 ) -> Result<PairSet, DataError> {
     let mut builder = Builder::new(location.typed());
     let mut files = Files::new(location.tree().clone());
-    let container = builder.next_container();
     let names: BTreeSet<&str> = winners.images.keys().chain(losers.images.keys()).copied().collect();
     let mut called = Strings::default();
     for (id, name) in (0..).map(PairId).zip(names) {
@@ -76,16 +76,19 @@ pub fn pair_up(
                 continue;
             }
         };
-        let mut spot = |image: &Entry| Spot { container, item: files.add(&image.path, image.bytes) };
+        let mut image = |image: &Entry| ImageRef { container: 0, item: files.add(&image.path, image.bytes) };
+        let images = [image(winner), image(loser)];
         let caption = caption(
             location.tree().as_ref(),
             winners.captions.get(name).copied(),
             losers.captions.get(name).copied(),
-        )?;
+        );
         match caption {
-            Ok(Some(caption)) => builder.keep(id, spot(winner), spot(loser), &caption),
-            Ok(None) => builder.keep_without_caption(id, spot(winner), spot(loser)),
-            Err((reason, problem)) => builder.skip(id, reason, &problem),
+            Ok(caption) => builder.keep(id, images, caption.as_deref(), Labels::default()),
+            Err(refusal) => {
+                let (reason, problem) = refusal.skip()?;
+                builder.skip(id, reason, &problem);
+            }
         }
     }
     builder.container(Box::new(files));
@@ -97,7 +100,7 @@ fn caption(
     tree: &dyn Tree,
     winner: Option<&Entry>,
     loser: Option<&Entry>,
-) -> Result<Result<Option<String>, (Reason, String)>, DataError> {
+) -> Result<Option<String>, Refusal> {
     let read = |file: &Entry| -> Result<String, StoreError> {
         let text = read_text(tree.open(&file.path)?.as_ref(), MAX_CAPTION_BYTES as u64)?;
         Ok(text.trim().to_owned())
@@ -105,13 +108,14 @@ fn caption(
     let files: Vec<&Entry> = [winner, loser].into_iter().flatten().collect();
     if let Some(long) = files.iter().find(|file| file.bytes > MAX_CAPTION_BYTES as u64) {
         let detail = format!("{} of {} bytes; wanted at most {MAX_CAPTION_BYTES}", long.path, long.bytes);
-        return Ok(Err((Reason::LongCaption, detail)));
+        return Err(Refusal::Row((Reason::LongCaption, detail)));
     }
     let mut texts = files.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     if let [one, other] = texts.as_slice()
         && one != other
     {
-        return Ok(Err((Reason::CaptionsDiffer, format!("{one:?} of the winner, {other:?} of the loser"))));
+        let detail = format!("{one:?} of the winner, {other:?} of the loser");
+        return Err(Refusal::Row((Reason::CaptionsDiffer, detail)));
     }
-    Ok(Ok(texts.pop()))
+    Ok(texts.pop())
 }

@@ -18,7 +18,7 @@ pub fn read_folders(location: &Location, entries: &[Entry]) -> Result<PairSet, D
         let mut side = OneSide::default();
         for entry in entries {
             if let Some(name) = entry.path.strip_prefix(prefix).filter(|name| !name.contains('/')) {
-                side.take(name, entry);
+                side.add(name, entry);
             }
         }
         side

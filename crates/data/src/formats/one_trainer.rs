@@ -34,9 +34,9 @@ pub fn read_one_trainer(location: &Location, entries: &[Entry]) -> Result<PairSe
     for entry in entries {
         let Some((name, extension)) = entry.path.rsplit_once('.') else { continue };
         if let Some(name) = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)) {
-            losers.take_as(name, extension, entry);
+            losers.add_as(name, extension, entry);
         } else if !OTHERS.iter().any(|suffix| name.ends_with(suffix)) {
-            winners.take_as(name, extension, entry);
+            winners.add_as(name, extension, entry);
         }
     }
     pair_up(location, &winners, &losers, [str::to_owned, |name| format!("{name}-rejectedlabel")])

@@ -20,7 +20,7 @@ pub struct Format {
     pub name: &'static str,
     /// What it looks like, to complete "wanted ...".
     pub marks: &'static str,
-    /// Whether files have those marks; looks at names only.
+    /// Whether files have those marks, by their names alone.
     pub detect: fn(&[Entry]) -> bool,
     /// Opens files that have them.
     pub open: fn(&Location, &[Entry], &OpenSettings) -> Result<PairSet, DataError>,

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-/// Texts one behind the other; the i-th one is found at once.
+/// Texts one after the other; the i-th one is found at once.
 #[derive(Debug, Clone, Default)]
 pub struct Strings {
     text: String,

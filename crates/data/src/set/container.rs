@@ -11,15 +11,6 @@ use tastemaker_store::tree::{BlobReader, Tree, read_whole};
 use super::{MAX_IMAGE_BYTES, Strings, prompt_of};
 use crate::DataError;
 
-/// Where an image is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Spot {
-    /// Number of the container, as [`Builder::container`](super::Builder::container) gave it.
-    pub container: u32,
-    /// Number of the image in it.
-    pub item: u32,
-}
-
 /// Holds images as files do: encoded.
 pub trait Container: Send + Sync + Debug {
     /// The encoded image. Any number of threads may ask at once.
@@ -58,7 +49,7 @@ impl Files {
         Self { tree, paths: Strings::default(), sizes: Vec::new() }
     }
 
-    /// Takes a file up and returns its number, `None` if there is no such file.
+    /// Adds a file and returns its number, `None` if there is no such file.
     ///
     /// # Errors
     /// [`StoreError`] if that cannot be known.
@@ -66,7 +57,7 @@ impl Files {
         Ok(self.tree.size(path)?.map(|size| self.add(path, size)))
     }
 
-    /// Takes a file up that is known to be there.
+    /// Adds a file that is known to be there.
     pub fn add(&mut self, path: &str, size: u64) -> u32 {
         self.sizes.push(size);
         self.paths.push(path)

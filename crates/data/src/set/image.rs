@@ -17,7 +17,7 @@ pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// [`ImageError`], also for an image that claims more than 16,384 pixels a side or 1 GiB in all, and for a JPEG file that ends
-/// before its image does: decoders generate what is missing gray, Pillow refuses it.
+/// before its image does: decoders fill what is missing with gray, Pillow refuses it.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     guarded(|| pixels(open(bytes)?))
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 
-use super::builder::empty;
 use super::image::size_of;
-use super::{Container, Names, Spot, Strings, decode};
+use super::row::Row;
+use super::{Container, ImageRef, Names, Strings, Verdict, decode};
+use crate::skipped::in_words;
 use crate::transform::Size;
 use crate::{DataError, Label, PairId, PairSource, Reason, Side, Skipped};
 
@@ -18,20 +19,13 @@ pub struct PairSet {
     pub(super) path: PathBuf,
     pub(super) names: Names,
     pub(super) containers: Vec<Box<dyn Container>>,
-    pub(super) ids: Vec<u64>,
-    pub(super) sides: Vec<[Spot; 2]>,
-    pub(super) captions: Vec<u32>,
+    pub(super) rows: Vec<Row>,
     pub(super) texts: Strings,
-    /// Of each pair, or empty in a layout without an order.
-    pub(super) listed_first: Vec<Option<bool>>,
-    /// Of each pair, NaN where it has none; empty where no pair has one.
-    pub(super) soft_labels: Vec<f32>,
-    /// Of each entry, empty in a set of pairs.
-    pub(super) labels: Vec<Label>,
-    /// Ids of pairs that nobody ranked, in order; those skipped later among them.
-    pub(super) ties: Vec<u64>,
+    /// In order of their ids.
     pub(super) skipped: Vec<Skipped>,
     pub(super) fingerprint: [u8; 32],
+    /// What the fingerprint was before rows were excluded.
+    pub(super) opened: [u8; 32],
 }
 
 impl PairSet {
@@ -47,12 +41,12 @@ impl PairSet {
 
     /// Number of the caption at a position, into [`texts`](Self::texts).
     pub fn text_number(&self, position: usize) -> u32 {
-        self.captions[position]
+        self.rows[position].caption
     }
 
-    /// Where the images of a pair are.
-    pub fn spots(&self, position: usize) -> [Spot; 2] {
-        self.sides[position]
+    /// Where an image is. Two images at one place are the same one.
+    pub fn image_ref(&self, position: usize, side: Side) -> ImageRef {
+        self.rows[position].image(side)
     }
 
     /// The file of an image, for people.
@@ -63,7 +57,7 @@ impl PairSet {
 
     /// Whether nobody ranked the pair at a position; only in a set opened [with ties](crate::formats::OpenSettings::ties).
     pub fn is_tie(&self, position: usize) -> bool {
-        self.ties.binary_search(&self.ids[position]).is_ok()
+        self.rows[position].labels().verdict == Verdict::Tie
     }
 
     /// An image as it is stored: encoded.
@@ -75,53 +69,67 @@ impl PairSet {
         container.read(item)
     }
 
-    /// Leaves rows out. That makes another set, unless none of them is a pair so far; one that is skipped already is from now
+    /// The fingerprint before rows were excluded.
+    pub fn opened_fingerprint(&self) -> [u8; 32] {
+        self.opened
+    }
+
+    /// Excludes rows. That makes another set, unless none of them is a pair so far; one that is skipped already is from now
     /// on skipped because it is listed.
     ///
     /// # Errors
     /// [`DataError::Empty`] if no row is left.
     pub fn exclude(&mut self, ids: &HashSet<PairId>, detail: &str) -> Result<(), DataError> {
-        let keep: Vec<bool> = self.ids.iter().map(|id| !ids.contains(&PairId(*id))).collect();
-        let out = self.ids.iter().zip(&keep).filter(|(_, keep)| !**keep);
-        let out: Vec<Skipped> = out
-            .map(|(id, _)| Skipped { id: PairId(*id), reason: Reason::Excluded, detail: detail.into() })
-            .collect();
-        if !out.is_empty() {
-            let mut hash = Sha256::new_with_prefix(self.fingerprint);
-            out.iter().for_each(|row| hash.update(row.id.0.to_le_bytes()));
+        let excluded = |id| Skipped { id, reason: Reason::Excluded, detail: detail.into() };
+        for row in self.skipped.iter_mut().filter(|row| ids.contains(&row.id)) {
+            *row = excluded(row.id);
+        }
+        let (n_before, mut hash) = (self.rows.len(), Sha256::new_with_prefix(self.fingerprint));
+        self.rows.retain(|row| {
+            let is_kept = !ids.contains(&row.id());
+            if !is_kept {
+                hash.update(row.id().0.to_le_bytes());
+                self.skipped.push(excluded(row.id()));
+            }
+            is_kept
+        });
+        if self.rows.len() < n_before {
             self.fingerprint = hash.finalize().into();
         }
-        for row in self.skipped.iter_mut().filter(|row| ids.contains(&row.id)) {
-            *row = Skipped { id: row.id, reason: Reason::Excluded, detail: detail.into() };
-        }
-        self.skipped.extend(out);
         self.skipped.sort_by_key(|row| row.id);
-        retain(&mut self.ids, &keep);
-        retain(&mut self.sides, &keep);
-        retain(&mut self.captions, &keep);
-        retain(&mut self.listed_first, &keep);
-        retain(&mut self.soft_labels, &keep);
-        retain(&mut self.labels, &keep);
-        if self.ids.is_empty() {
-            return Err(empty(self.path.clone(), &self.names, &self.skipped));
+        self.check_not_empty()
+    }
+
+    /// Says why nothing is left, with the first few rows.
+    pub(super) fn check_not_empty(&self) -> Result<(), DataError> {
+        const SHOWN: usize = 5;
+        let Self { path, rows, names, skipped, .. } = self;
+        if !rows.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        if skipped.is_empty() {
+            return Err(DataError::Empty { path: path.clone(), reason: "it names none".into() });
+        }
+        let found = skipped.iter().filter(|row| !row.detail.is_empty()).take(SHOWN);
+        let mut found: Vec<String> =
+            found.map(|row| format!("{}: {}", names.of(row.id), row.detail)).collect();
+        if skipped.len() > SHOWN && !found.is_empty() {
+            found.push("...".into());
+        }
+        let found = if found.is_empty() { String::new() } else { format!(" ({})", found.join("; ")) };
+        let reason = format!("all its rows are skipped: {}{found}", in_words(skipped));
+        Err(DataError::Empty { path: path.clone(), reason })
     }
 
-    fn container(&self, position: usize, side: Side) -> (&dyn Container, u32) {
-        let Spot { container, item } = self.sides[position][side as usize];
-        (self.containers[container as usize].as_ref(), item)
+    pub(super) fn container(&self, position: usize, side: Side) -> (&dyn Container, u32) {
+        let ImageRef { container, item } = self.image_ref(position, side);
+        (self.containers[usize::from(container)].as_ref(), item)
     }
-}
-
-fn retain<T>(values: &mut Vec<T>, keep: &[bool]) {
-    let mut keep = keep.iter();
-    values.retain(|_| keep.next().copied().unwrap_or(true));
 }
 
 impl PairSource for PairSet {
     fn len(&self) -> usize {
-        self.ids.len()
+        self.rows.len()
     }
 
     fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError> {
@@ -138,11 +146,11 @@ impl PairSource for PairSet {
     }
 
     fn caption(&self, position: usize) -> &str {
-        self.texts.get(self.captions[position] as usize)
+        self.texts.get(self.rows[position].caption as usize)
     }
 
     fn id(&self, position: usize) -> PairId {
-        PairId(self.ids[position])
+        self.rows[position].id()
     }
 
     fn place(&self, id: PairId) -> String {
@@ -150,12 +158,14 @@ impl PairSource for PairSet {
     }
 
     fn soft_label(&self, position: usize) -> Option<f64> {
-        let soft_label = self.soft_labels.get(position).copied().filter(|soft_label| !soft_label.is_nan());
-        soft_label.map(f64::from)
+        self.rows[position].labels().soft_label
     }
 
     fn label(&self, position: usize) -> Option<Label> {
-        self.labels.get(position).copied()
+        match self.rows[position].labels().verdict {
+            Verdict::Single(label) => Some(label),
+            Verdict::Ranked | Verdict::Tie => None,
+        }
     }
 
     fn fingerprint(&self) -> [u8; 32] {
@@ -167,6 +177,6 @@ impl PairSource for PairSet {
     }
 
     fn winner_is_listed_first(&self, position: usize) -> Option<bool> {
-        self.listed_first.get(position).copied().flatten()
+        self.rows[position].labels().winner_first
     }
 }

@@ -61,7 +61,7 @@ fn of_parameters(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The text that the sampler of a graph is told to follow. Graphs with several samplers must agree.
+/// The text that the sampler of a graph is conditioned on. Graphs with several samplers must agree.
 fn of_graph(graph: &Value) -> Option<String> {
     let nodes = graph.as_object()?;
     let samplers =

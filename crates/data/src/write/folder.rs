@@ -85,7 +85,7 @@ fn unusable(path: &Path, wanted: &'static str) -> StoreError {
 impl Drop for Target {
     fn drop(&mut self) {
         if !self.done {
-            // Whatever went wrong before is what the caller hears of.
+            // The caller gets the error that came before.
             let _ = fs::remove_dir_all(&self.staged);
         }
     }

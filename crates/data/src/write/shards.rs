@@ -1,4 +1,4 @@
-//! Parquet shards with the columns of Pick-a-Pic, and further ones behind them.
+//! Parquet shards with the columns of Pick-a-Pic, and further ones after them.
 //!
 //! Source: `yuvalkirstain/pickapic_v2`, whose `jpg_0` and `jpg_1` are plain binary columns.
 
@@ -120,7 +120,7 @@ impl Shards {
         Self { target, below, columns, written: Vec::new(), open: None, group: Vec::new(), bytes: 0 }
     }
 
-    /// Takes up a row.
+    /// Adds a row.
     ///
     /// # Errors
     /// [`DataError::Store`] if the folder cannot be written.
@@ -253,7 +253,7 @@ impl Shard {
     }
 }
 
-/// The columns of every set with further ones behind them. Names go in as they are, whatever is in them.
+/// The columns of every set with further ones after them. Names go in as they are, whatever is in them.
 fn schema(further: &[Further]) -> ParquetResult<TypePtr> {
     let mut fields = parse_message_type(SCHEMA)?.get_fields().to_vec();
     for Further { name, kind } in further {

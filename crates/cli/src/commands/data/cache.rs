@@ -1,4 +1,4 @@
-//! `tastemaker data cache`: the cache of a run, made before it.
+//! `tastemaker data cache`: the latents and embeddings of a run, encoded before it.
 
 use std::path::PathBuf;
 
@@ -12,22 +12,23 @@ use tastemaker_train::session;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
-use crate::commands::train::{Flags, open, planned, say_skipped};
+use crate::commands::train::{Flags, planned};
 use crate::exit::UsageError;
+use crate::pairs;
 use crate::progress::{Progress, mebibytes};
 
-/// Encodes the pairs of a run beforehand
+/// Encodes the pairs of a run before training
 #[derive(Debug, Args)]
 pub struct CacheArgs {
     /// The run, in TOML; flags override it
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Read all of the cache again, and compare it with what was written
+    /// Verify the checksum of everything in the cache
     #[arg(long)]
     verify: bool,
-    /// Make the I-th of N shares, counted from 0, beside other processes that make the others
-    #[arg(long, value_name = "I/N", value_parser = share)]
-    share: Option<(usize, usize)>,
+    /// Encode the I-th of N shards of the work, counted from 0; other processes encode the others
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    shard: Option<(usize, usize)>,
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
@@ -45,11 +46,11 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     if plan.data.no_cache {
         return Err(UsageError("the run says no_cache: nothing is to be kept".into()).into());
     }
-    let source = open(&plan)?;
-    say_skipped(&source);
+    let source = pairs::of_plan(&plan)?;
+    pairs::report_skipped(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let mut progress = Progress::new(0);
-    let (rank, world_size) = args.share.unwrap_or((0, 1));
+    let (rank, world_size) = args.shard.unwrap_or((0, 1));
     let rank = Rank { rank, world_size };
     let made = session::cache(&plan, &source, rank, args.device.open()?, &mut |event| {
         progress.on_event(event);
@@ -59,7 +60,7 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     let folder = made?;
     let (path, size) = (folder.path().display(), mebibytes(folder.bytes()));
     if !folder.is_whole() {
-        println!("this share is done; {path} holds {size} and waits for the others");
+        println!("this shard is done; {path} holds {size} and waits for the others");
         return Ok(());
     }
     if args.verify {
@@ -71,7 +72,7 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     Ok(())
 }
 
-fn share(text: &str) -> Result<(usize, usize), String> {
+fn shard(text: &str) -> Result<(usize, usize), String> {
     let parsed = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     parsed.filter(|&(i, n)| i < n).ok_or_else(|| "wanted I/N with I below N, such as 0/4".to_owned())
 }

@@ -1,18 +1,17 @@
-//! `tastemaker data check`: every row of a set, looked at before training.
+//! `tastemaker data check`: every row of a set, checked before training.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_data::check::{self, Kind, Settings, Severity, Source, Summary, Timing};
-use tastemaker_data::{PairSource, exclusions};
+use tastemaker_data::check::{self, Kind, Settings, Severity, Summary, Timing};
+use tastemaker_data::exclusions;
 
-use super::ReadingFlags;
 use crate::exit::{FindingsError, UsageError};
-use crate::pairs::{self, Part};
+use crate::pairs::{self, Part, ReadingFlags};
 use crate::progress::{Work, duration};
 
-/// Looks at every row of a set: images that do not decode, pairs that teach nothing or come twice, sizes, captions and images on
+/// Checks every row of a set: images that do not decode, pairs that teach nothing or come twice, sizes, captions and images on
 /// both sides of the held-out split. Nothing is changed; findings go to check.jsonl and, with images, to index.html.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
@@ -21,29 +20,29 @@ pub struct CheckArgs {
     set: String,
     #[command(flatten)]
     reading: ReadingFlags,
-    /// Where results go [default: check-NAME in the current folder].
+    /// Folder for the results [default: check-NAME in the current folder].
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
-    /// Side of the square images of the training, in pixels.
+    /// Resolution of the training, in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     resolution: u32,
-    /// Share of captions that the training holds out.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    /// Fraction of captions that the training holds out.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.05)]
     held_out_fraction: f64,
-    /// Seed of the training, which chooses those captions.
+    /// Seed of the training, which decides which captions those are.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
     /// Threads [default: one per core].
-    #[arg(long, value_name = "N", alias = "dataloader_num_workers", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    workers: Option<u32>,
-    /// Rows that are known, as --fix listed them earlier.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    dataloader_num_workers: Option<u32>,
+    /// Rows to skip, as listed by an earlier --fix.
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
-    /// Write excluded.jsonl, which training takes as --exclude: default for rows that are of no use, all for all that are
-    /// doubtful too, names of checks, or several with commas between [default: default].
+    /// Write excluded.jsonl, a list for --exclude of train: `default` lists rows that are of no use, `all` doubtful ones too; or
+    /// names of checks, separated by commas [default: default].
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "default", value_delimiter = ',')]
     fix: Vec<String>,
-    /// End with exit code 3 if there are errors, or warnings [default: errors].
+    /// Exit with code 3 if there are errors, or warnings [default: errors].
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "errors", value_parser = ["errors", "warnings"])]
     strict: Option<String>,
 }
@@ -60,20 +59,19 @@ pub fn check(args: &CheckArgs) -> Result<()> {
         resolution: args.resolution,
         held_out_fraction: args.held_out_fraction,
         seed: args.seed,
-        workers: args.workers.map_or_else(cores, |n| n as usize),
+        workers: args.dataloader_num_workers.map_or_else(cores, |n| n as usize),
         exclude: to_exclude(&args.fix)?,
     };
     let path = Path::new(&args.set);
     let mut set = pairs::open(&args.set, Part::default(), &args.reading.settings()?)?;
-    let opened = set.fingerprint();
     if let Some(list) = &args.exclude {
         exclusions::apply(list, &mut set)?;
     }
     let folder = args.output_dir.clone().unwrap_or_else(|| default_folder(path));
-    let source = Source { set: &set, path, opened };
     let mut progress = Work::new("checking", "pairs");
-    let checked =
-        check::write(&source, &settings, &folder, &mut |done, of| progress.at(done as u64, of as u64));
+    let checked = check::write(&set, path, &settings, &folder, &mut |done, of| {
+        progress.at(done as u64, of as u64);
+    });
     progress.end();
     let (summary, written) = checked?;
     print!("{summary}");
@@ -120,7 +118,7 @@ fn time(timing: &Timing) -> String {
         duration(timing.wall.as_secs_f64()),
         timing.workers,
         100.0 * timing.utilization(),
-        100.0 * timing.decoder_share()
+        100.0 * timing.decoder_fraction()
     )
 }
 

@@ -10,20 +10,19 @@ use tastemaker_data::skipped::in_words;
 use tastemaker_data::write::WRITERS;
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
-use super::ReadingFlags;
 use crate::exit::UsageError;
-use crate::pairs::{self, Part};
+use crate::pairs::{self, Part, ReadingFlags};
 
-/// Writes the pairs of a set in another layout, images byte for byte as they are. Rows that are no pairs are skipped, and
-/// said to be.
+/// Writes the pairs of a set in another layout, images byte for byte as they are. Rows that are no pairs are skipped and
+/// counted.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
     /// The pairs: a folder or file in any layout of docs/guide/data.md, DIR/train-* for some files of one, an address, or the
     /// name of a fetched dataset.
     from: String,
-    /// The folder that is made.
+    /// The folder to write.
     to: PathBuf,
-    /// The layout of the result: pick-a-pic, parquet shards with its columns; jsonl, a folder of images with a list.
+    /// Layout to write: pick-a-pic, parquet shards with its columns; jsonl, a folder of images with a list.
     #[arg(long = "to", value_name = "NAME", default_value = "pick-a-pic")]
     layout: String,
     #[command(flatten)]

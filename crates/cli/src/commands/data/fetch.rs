@@ -11,7 +11,7 @@ use crate::commands::fetching;
 /// Fetches a dataset from the Hugging Face Hub into its cache, and prints its folder.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// The dataset, as its page on the Hub is called
+    /// The dataset on the Hub
     #[arg(value_name = "ORG/NAME")]
     repo: String,
     /// A branch, a tag or a commit
@@ -23,10 +23,10 @@ pub struct FetchArgs {
     /// Only the files of this split, such as train or validation
     #[arg(long, value_name = "NAME", conflicts_with = "include")]
     split: Option<String>,
-    /// Fetch the files that fit, instead of those that hold data; * stands for any characters, ? for one; repeat for several
+    /// Fetch files whose names match, instead of those that hold data; * stands for any characters, ? for one; repeatable
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// The cache; without it, that of the Hub's own tools
+    /// The cache [default: that of the Hub's own tools]
     #[arg(long = "cache-dir", alias = "cache_dir", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }

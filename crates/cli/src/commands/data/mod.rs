@@ -5,21 +5,18 @@ mod check;
 mod convert;
 mod fetch;
 mod pairs;
-mod reading;
 mod relabel;
 mod scoring;
 
 use anyhow::Result;
 use clap::Subcommand;
 
-pub use reading::{ReadingFlags, open_settings};
-
 /// What to do with pairs.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Fetch a dataset from the Hugging Face Hub into its cache.
     Fetch(fetch::FetchArgs),
-    /// Look at every row of a set before training on it.
+    /// Check every row of a set before training on it.
     Check(check::CheckArgs),
     /// Write the same pairs in another layout.
     Convert(convert::ConvertArgs),
@@ -27,7 +24,7 @@ pub enum DataCommand {
     Pairs(Box<pairs::PairsArgs>),
     /// Compare the labels of a set with what scorers say, and write theirs in their place.
     Relabel(relabel::RelabelArgs),
-    /// Encode the pairs of a run beforehand, or verify what was encoded.
+    /// Encode the pairs of a run before training, or verify what was encoded.
     Cache(Box<cache::CacheArgs>),
 }
 

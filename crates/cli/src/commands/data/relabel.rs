@@ -14,11 +14,9 @@ use tastemaker_math::intervals::WinCount;
 use tastemaker_store::checksum::hex;
 use tastemaker_store::json;
 
-use super::ReadingFlags;
 use super::scoring::{Scored, ScoringFlags, score};
-use crate::commands::train::say_skipped;
 use crate::exit::UsageError;
-use crate::pairs::{self, Part};
+use crate::pairs::{self, Part, ReadingFlags};
 use crate::scoring::Loaded;
 
 /// Measures how often scorers agree with the labels of a set, and writes it with theirs in their place.
@@ -43,7 +41,7 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
     let scorers = scorers.ok_or_else(|| UsageError("no scorer: give --scorer".into()))?;
     let settings = OpenSettings { ties: true, ..args.reading.settings()? };
     let set = pairs::open(&args.set, Part::default(), &settings)?;
-    say_skipped(&set);
+    pairs::report_skipped(&set);
     let readable = readable(&set);
     let load = |number: usize| {
         let (position, side) = (readable[number / 2], Side::BOTH[number % 2]);

@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_data::formats::OpenSettings;
-use tastemaker_data::set::PairSet;
-use tastemaker_data::skipped::in_words;
+use tastemaker_data::PairSource;
 use tastemaker_data::split::split;
-use tastemaker_data::{PairSource, exclusions};
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::{DataPlan, Event, Plan, Recipe, resolve};
+use tastemaker_run::{Event, Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::Resume;
@@ -24,10 +21,9 @@ use tastemaker_train::{TrainError, estimate, session};
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
-use crate::commands::data::open_settings;
 use crate::exit::{Interrupted, UsageError};
 use crate::hub::{locate, pair_caches};
-use crate::pairs::{self, Part};
+use crate::pairs;
 use crate::progress::{Progress, duration, mebibytes};
 use crate::ranks;
 use crate::signals::Signals;
@@ -119,7 +115,7 @@ fn show(mut plan: Plan) -> Result<()> {
     if let Some(model) = &model {
         plan = with_network_weights(plan, model)?.0;
     }
-    let plan = match open(&plan) {
+    let plan = match pairs::of_plan(&plan) {
         Ok(source) => with_data(plan, &source).0,
         Err(error) if is_absence(&error, &plan.data.train_data_dir) => {
             let pairs = &plan.data.train_data_dir;
@@ -150,20 +146,6 @@ fn is_absence(error: &anyhow::Error, pairs: &str) -> bool {
     }
 }
 
-/// The pairs of a plan.
-pub fn open(plan: &Plan) -> Result<PairSet> {
-    let DataPlan { train_data_dir, dataset_config_name, dataset_split_name, format, columns, .. } =
-        &plan.data;
-    let part = Part { config: dataset_config_name.as_deref(), split: dataset_split_name.as_deref() };
-    let unpaired = plan.method.objective()?.is_unpaired();
-    let settings = OpenSettings { unpaired, ..open_settings(format.clone(), columns)? };
-    let mut set = pairs::open(train_data_dir, part, &settings)?;
-    if let Some(list) = &plan.data.exclude {
-        exclusions::apply(list, &mut set)?;
-    }
-    Ok(set)
-}
-
 fn resume(text: &str) -> Result<Resume, std::convert::Infallible> {
     Ok(if text == "latest" { Resume::Latest } else { Resume::From(text.into()) })
 }
@@ -173,8 +155,8 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     let group = ranks::join()?;
     let mut plan = plan;
     plan.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
-    let source = open(&plan)?;
-    say_skipped(&source);
+    let source = pairs::of_plan(&plan)?;
+    pairs::report_skipped(&source);
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let (plan, split) = with_data(plan, &source);
     let is_first = ProcessGroup::new(group.as_ref()).is_first();
@@ -207,28 +189,6 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
         memory.unwrap_or_default()
     );
     Ok(())
-}
-
-/// Says how many rows of a set are no pairs, and names the first that are not just ties.
-pub fn say_skipped(source: &dyn PairSource) {
-    const NAMED: usize = 5;
-    let rows = source.skipped();
-    if rows.is_empty() {
-        return;
-    }
-    eprintln!("note: {} skipped: {}", counted(rows.len(), "row is", "rows are"), in_words(rows));
-    let detailed = rows.iter().filter(|row| !row.detail.is_empty());
-    for row in detailed.clone().take(NAMED) {
-        eprintln!("note: {}: {}", source.place(row.id), row.detail);
-    }
-    let more = detailed.count().saturating_sub(NAMED);
-    if more > 0 {
-        eprintln!("note: and {more} more");
-    }
-}
-
-fn counted(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// The split that the plan's seed makes, and the plan knowing its size.

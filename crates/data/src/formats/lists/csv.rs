@@ -10,10 +10,11 @@ use tastemaker_store::StoreError;
 use tastemaker_store::tree::{BlobReader, Location};
 
 use super::MAX_ROW_BYTES;
+use crate::DataError;
 use crate::formats::OpenSettings;
-use crate::formats::table::{Cell, Layout, Row, Taker};
+use crate::formats::refusal::Refusal;
+use crate::formats::table::{Cell, Layout, Row, TableReader};
 use crate::set::PairSet;
-use crate::{DataError, Reason};
 
 /// Reads a list; image paths are relative to its folder. An empty cell is an empty text.
 ///
@@ -45,17 +46,17 @@ pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Res
         columns.push(name.trim_start_matches('\u{feff}').trim().to_owned());
     }
     let layout = Layout::of(&columns, &settings.columns, blob.place())?;
-    let mut taker = Taker::new(location, blob.place(), settings);
-    taker.table(list);
+    let mut table = TableReader::new(location, blob.place(), settings);
+    table.table(list);
     while read(&mut record)? {
         if record.len() != columns.len() {
             let detail = format!("{} cells; wanted {}, as in the first line", record.len(), columns.len());
-            taker.skip(Reason::BadRow, &detail);
+            table.refuse(Refusal::bad_row(detail))?;
             continue;
         }
-        taker.take(&layout, &Record { columns: &columns, record: &record })?;
+        table.row(&layout, &Record { columns: &columns, record: &record })?;
     }
-    taker.finish(None)
+    table.finish(None)
 }
 
 struct Record<'a> {

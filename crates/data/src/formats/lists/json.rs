@@ -8,10 +8,11 @@ use tastemaker_store::tree::{Blob, Location};
 
 use super::MAX_ROW_BYTES;
 use super::items::{Item, Items};
+use crate::DataError;
 use crate::formats::OpenSettings;
-use crate::formats::table::{Cell, Detect, Row, Taker};
+use crate::formats::refusal::Refusal;
+use crate::formats::table::{Cell, Detect, NamedRow, Row, TableReader};
 use crate::set::PairSet;
-use crate::{DataError, Reason};
 
 /// Reads a list with one object a line; image paths are relative to the list's folder.
 ///
@@ -47,15 +48,15 @@ pub fn read_json(location: &Location, list: &str, settings: &OpenSettings) -> Re
 
 /// Objects as rows.
 struct Rows<'a> {
-    taker: Taker,
+    table: TableReader,
     detect: Detect<'a>,
 }
 
 impl<'a> Rows<'a> {
     fn new(location: &Location, list: &str, settings: &'a OpenSettings, blob: &'a dyn Blob) -> Self {
-        let mut taker = Taker::new(location, blob.place(), settings);
-        taker.table(list);
-        Self { taker, detect: Detect::new(&settings.columns, blob.place()) }
+        let mut table = TableReader::new(location, blob.place(), settings);
+        table.table(list);
+        Self { table, detect: Detect::new(&settings.columns, blob.place()) }
     }
 
     fn take(&mut self, item: Item<'_>) -> Result<(), DataError> {
@@ -63,34 +64,31 @@ impl<'a> Rows<'a> {
             Item::Text(text) => parse(text),
             Item::TooLong => Err(format!("a row of more than {MAX_ROW_BYTES} bytes")),
         };
-        let object = match object {
-            Ok(object) => object,
-            Err(problem) => {
-                self.taker.skip(Reason::BadRow, &problem);
-                return Ok(());
-            }
-        };
-        match self.detect.with(|| object.keys().cloned().collect(), |name| object.contains_key(name)) {
-            Ok(layout) => self.taker.take(layout, &Object(&object)),
-            Err(problem) => {
-                self.taker.skip(Reason::BadRow, &problem);
-                Ok(())
-            }
-        }
+        self.detect.add(&mut self.table, object.map(Object).map_err(Refusal::bad_row))
     }
 
     fn finish(self) -> Result<PairSet, DataError> {
         self.detect.finish()?;
-        self.taker.finish(None)
+        self.table.finish(None)
     }
 }
 
 /// An object as a row.
-struct Object<'a>(&'a Map<String, Value>);
+struct Object(Map<String, Value>);
 
-impl Row for Object<'_> {
+impl Row for Object {
     fn cell(&self, column: &str) -> Cell<'_> {
         self.0.get(column).map_or(Cell::Null, cell)
+    }
+}
+
+impl NamedRow for Object {
+    fn columns(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn has(&self, column: &str) -> bool {
+        self.0.contains_key(column)
     }
 }
 

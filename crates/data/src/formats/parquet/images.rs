@@ -33,13 +33,13 @@ pub struct Inside {
     /// Row, counted through all shards.
     pub row: u64,
     /// Which of the row's columns of images.
-    pub side: usize,
+    pub column: usize,
 }
 
 impl Inside {
     /// The number of the image in [`Images`].
     pub fn item(self) -> u32 {
-        (self.row * 2 + self.side as u64) as u32
+        (self.row * 2 + self.column as u64) as u32
     }
 }
 
@@ -104,7 +104,7 @@ impl Images {
         Self { tree, shards: Vec::new(), rows: 0, reading: Mutex::default() }
     }
 
-    /// Takes a shard up, and returns the number of its first row.
+    /// Adds a shard, and returns the number of its first row.
     ///
     /// # Errors
     /// [`DataError::Store`] for more rows than a set can have.
@@ -227,11 +227,11 @@ impl Block {
 
 impl Container for Images {
     fn read(&self, item: u32) -> Result<Vec<u8>, DataError> {
-        let (shard, row, side) = self.find(item);
+        let (shard, row, column) = self.find(item);
         let mut values = self.row(shard, row)?;
         let images = &self.shards[shard].images;
-        let before: usize = images[..side].iter().map(|(.., path)| 1 + usize::from(path.is_some())).sum();
-        let path = images[side].2.and_then(|_| values[before + 1].take());
+        let before: usize = images[..column].iter().map(|(.., path)| 1 + usize::from(path.is_some())).sum();
+        let path = images[column].2.and_then(|_| values[before + 1].take());
         let fail = |found: String, wanted: String| {
             Err(StoreError::malformed(&self.place(item), found, wanted).into())
         };
@@ -251,14 +251,14 @@ impl Container for Images {
     }
 
     fn place(&self, item: u32) -> PathBuf {
-        let (shard, row, side) = self.find(item);
+        let (shard, row, column) = self.find(item);
         let shard = &self.shards[shard];
-        self.tree.place(&format!("{}, row {}, {}", shard.path, row + 1, shard.images[side].0))
+        self.tree.place(&format!("{}, row {}, {}", shard.path, row + 1, shard.images[column].0))
     }
 
     fn identity(&self, item: u32) -> (String, u64) {
-        let (shard, row, side) = self.find(item);
+        let (shard, row, column) = self.find(item);
         let shard = &self.shards[shard];
-        (format!("{}/{row}/{}", shard.path, shard.images[side].0), shard.bytes)
+        (format!("{}/{row}/{}", shard.path, shard.images[column].0), shard.bytes)
     }
 }

@@ -10,8 +10,8 @@ use super::shard::{Held, Shard};
 use super::splits::shards;
 use crate::DataError;
 use crate::formats::OpenSettings;
-use crate::formats::table::{Cell, INSIDE, Layout, Row, Scores, Taker};
-use crate::set::{PairSet, Spot};
+use crate::formats::table::{Cell, INSIDE, Layout, Row, Scores, TableReader};
+use crate::set::{ImageRef, PairSet};
 
 /// Rows read at once.
 const ROWS: usize = 1024;
@@ -34,34 +34,34 @@ pub fn read_parquet(
     entries: &[Entry],
     settings: &OpenSettings,
 ) -> Result<PairSet, DataError> {
-    let mut taker = Taker::new(location, location.typed(), settings);
+    let mut reader = TableReader::new(location, location.typed(), settings);
     let mut images = Images::new(location.tree().clone());
     for entry in shards(location, entries)? {
         let shard = Shard::open(Arc::from(location.tree().open(&entry.path)?))?;
         let layout = Layout::of(&shard.columns(), &settings.columns, shard.blob().place())?;
-        taker.table(&entry.path);
-        let held = layout.images().into_iter().map(|name| Ok((name.to_owned(), shard.held(name)?)));
+        reader.table(&entry.path);
+        let held = layout.shape.images().into_iter().map(|name| Ok((name.to_owned(), shard.held(name)?)));
         let held: Vec<(String, Held)> = held.collect::<Result<_, DataError>>()?;
         let groups = shard.groups()?;
         let first = images.add(&entry, &groups, &held)?;
         let mut row = first;
         for (group, n) in groups.into_iter().enumerate() {
-            take_group(&shard, group, n, row, &layout, &held, &mut taker)?;
+            add_group(&shard, group, n, row, &layout, &held, &mut reader)?;
             row += n;
         }
     }
-    taker.finish(Some(Box::new(images)))
+    reader.finish(Some(Box::new(images)))
 }
 
-/// Takes up the `n` rows of a group, the first of which is row `first` of the set.
-fn take_group(
+/// Adds the `n` rows of a group, the first of which is row `first` of the set.
+fn add_group(
     shard: &Shard,
     group: usize,
     n: u64,
     first: u64,
     layout: &Layout,
     images: &[(String, Held)],
-    taker: &mut Taker,
+    reader: &mut TableReader,
 ) -> Result<(), DataError> {
     let paths = images.iter().filter_map(|(name, held)| match held {
         Held::Paths(leaf) => Some((name.as_str(), *leaf)),
@@ -100,7 +100,7 @@ fn take_group(
         }
         for i in 0..wanted {
             let row = first + done + i;
-            taker.take(layout, &TableRow { columns: &read, i: i as usize, images, row })?;
+            reader.row(layout, &TableRow { columns: &read, i: i as usize, images, row })?;
         }
         done += wanted;
     }
@@ -128,9 +128,9 @@ impl Row for TableRow<'_> {
             return values.cell(self.i);
         }
         match self.images.iter().position(|(name, _)| name == column) {
-            Some(side) => {
-                let item = Inside { row: self.row, side }.item();
-                Cell::Image(Spot { container: INSIDE, item })
+            Some(column) => {
+                let item = Inside { row: self.row, column }.item();
+                Cell::Image(ImageRef { container: INSIDE, item })
             }
             None => Cell::Null,
         }

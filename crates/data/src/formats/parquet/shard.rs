@@ -176,9 +176,9 @@ fn guarded<T>(blob: &dyn Blob, work: impl FnOnce() -> ParquetResult<T>) -> Resul
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fail(error.to_string()).into()),
         Err(panic) => {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
-            Err(fail(format!("what its reader cannot cope with ({said})")).into())
+            let reason = panic.downcast_ref::<String>().map(String::as_str);
+            let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
+            Err(fail(format!("what its reader cannot cope with ({reason})")).into())
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::set::Spot;
+use crate::set::ImageRef;
 
 /// A value of a row, in the few kinds that matter here.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +16,7 @@ pub enum Cell<'a> {
     /// Text.
     Text(Cow<'a, str>),
     /// An image that is there already, in another container than files.
-    Image(Spot),
+    Image(ImageRef),
     /// Several values.
     List(Vec<Cell<'a>>),
     /// Something else, in words.

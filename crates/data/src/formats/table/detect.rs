@@ -2,9 +2,19 @@
 
 use std::path::Path;
 
-use super::{Layout, Scores};
+use super::{Layout, Row, Scores, TableReader};
 use crate::DataError;
 use crate::formats::Columns;
+use crate::formats::refusal::Refusal;
+
+/// A row that names its columns.
+pub trait NamedRow: Row {
+    /// Names of its columns.
+    fn columns(&self) -> Vec<String>;
+
+    /// Whether it has a column that is no image.
+    fn has(&self, column: &str) -> bool;
+}
 
 /// The layout of rows that need not all have all columns: that of the first row that follows a convention, with whatever
 /// column a later row shows to be there too.
@@ -22,18 +32,24 @@ impl<'a> Detect<'a> {
         Self { typed, path, layout: None, unknown: None }
     }
 
-    /// The layout, given the columns of a row, and whether a column is among them.
+    /// Adds a row to a table, or skips it: as long as no row followed a convention, too.
     ///
     /// # Errors
-    /// What is missing, for a row that is skipped, as long as no row followed a convention.
-    pub fn with(
+    /// [`DataError`] if the set cannot be read.
+    pub fn add(
         &mut self,
-        columns: impl FnOnce() -> Vec<String>,
-        has: impl Fn(&str) -> bool,
-    ) -> Result<&Layout, String> {
-        let is_complete = |layout: &Layout| layout.caption.is_some();
-        if !self.layout.as_ref().is_some_and(is_complete) {
-            match Layout::of(&columns(), self.typed, self.path) {
+        table: &mut TableReader,
+        row: Result<impl NamedRow, Refusal>,
+    ) -> Result<(), DataError> {
+        match row.and_then(|row| Ok((self.layout_of(&row).map_err(Refusal::bad_row)?, row))) {
+            Ok((layout, row)) => table.row(layout, &row),
+            Err(refusal) => table.refuse(refusal),
+        }
+    }
+
+    fn layout_of(&mut self, row: &impl NamedRow) -> Result<&Layout, String> {
+        if self.layout.as_ref().is_none_or(|layout| layout.caption.is_none()) {
+            match Layout::of(&row.columns(), self.typed, self.path) {
                 Ok(layout) if self.layout.as_ref().is_none_or(|known| known.shape == layout.shape) => {
                     self.layout = Some(layout);
                 }
@@ -50,7 +66,7 @@ impl<'a> Detect<'a> {
         if let Some(layout) = &mut self.layout
             && layout.scores.is_none()
         {
-            layout.scores = Scores::detected(&layout.shape, has);
+            layout.scores = Scores::detected(&layout.shape, |column| row.has(column));
         }
         self.layout.as_ref().ok_or_else(String::new)
     }

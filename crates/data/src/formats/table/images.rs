@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tastemaker_store::StoreError;
 use tastemaker_store::tree::Tree;
 
-use crate::set::{Files, Spot};
+use crate::set::{Files, ImageRef};
 
 /// Finds the images that a list names.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Images {
 }
 
 /// Number of the container of files among those of a table's set.
-const FILES: u32 = 0;
+const FILES: u8 = 0;
 
 impl Images {
     /// For no list yet.
@@ -45,10 +45,10 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`] if that cannot be known.
-    pub fn find(&mut self, name: &str) -> Result<Result<Spot, String>, StoreError> {
+    pub fn find(&mut self, name: &str) -> Result<Result<ImageRef, String>, StoreError> {
         for folder in &self.folders {
             if let Some(item) = self.files.find(&format!("{folder}{name}"))? {
-                return Ok(Ok(Spot { container: FILES, item }));
+                return Ok(Ok(ImageRef { container: FILES, item }));
             }
         }
         let first = self.folders.first().map_or("", String::as_str);

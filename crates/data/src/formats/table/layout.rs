@@ -5,54 +5,19 @@ use std::path::Path;
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
 use super::conventions::HAS_LABEL;
-use super::{CONVENTIONS, Scores};
+use super::{CONVENTIONS, Scores, Shape};
 use crate::DataError;
 use crate::formats::Columns;
-
-/// What a row of a table says, by names of columns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shape {
-    /// Two images, and how good each is; the larger label wins.
-    Labeled {
-        /// The images.
-        images: [String; 2],
-        /// How good they are.
-        labels: [String; 2],
-    },
-    /// Two images, ranked already.
-    Ranked {
-        /// The one people like better.
-        winner: String,
-        /// The other one.
-        loser: String,
-    },
-    /// One image, and whether people like it.
-    Single {
-        /// The image.
-        image: String,
-        /// 1 if they do, else 0 or -1.
-        label: String,
-    },
-    /// A list of images, and as long a list that orders them.
-    Ranking {
-        /// The images.
-        images: String,
-        /// What orders them.
-        ranks: String,
-        /// Whether the best image has the lowest value.
-        lowest_wins: bool,
-    },
-}
 
 /// Which columns are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// What a row says.
     pub shape: Shape,
-    /// The column that holds the caption; without one, images may tell their prompt.
+    /// The column that holds the caption; without one, images may have their prompt.
     pub caption: Option<String>,
-    /// The column that says whether anybody judged the row.
-    pub has_label: Option<String>,
+    /// Whether there is [`HAS_LABEL`], which says whether anybody judged the row.
+    pub has_label: bool,
     /// Columns that say how sure the label is.
     pub scores: Option<Scores>,
 }
@@ -72,8 +37,8 @@ impl Layout {
                 return Err(fail(format!("no {name:?}, which {key} shall be{meant}")));
             }
         }
-        let detected = CONVENTIONS.iter().find(|known| known.roles.columns().into_iter().all(has));
-        let shape = shape(detected.map(|known| known.roles.shape()), typed).map_err(fail)?;
+        let detected = CONVENTIONS.iter().find(|known| known.columns.columns().into_iter().all(has));
+        let shape = shape(detected.map(|known| known.columns.owned()), typed).map_err(fail)?;
         let captions = detected.map_or(CONVENTIONS[0].captions, |known| known.captions);
         let found = captions.iter().find(|name| has(name)).map(|name| (*name).to_owned());
         let has_label = has(HAS_LABEL) && matches!(shape, Shape::Labeled { .. });
@@ -84,30 +49,13 @@ impl Layout {
             Some(scores) => Some(scores),
             None => Scores::detected(&shape, has),
         };
-        Ok(Self {
-            shape,
-            scores,
-            caption: typed.caption.clone().or(found),
-            has_label: has_label.then(|| HAS_LABEL.to_owned()),
-        })
-    }
-
-    /// The columns that hold images.
-    pub fn images(&self) -> Vec<&str> {
-        match &self.shape {
-            Shape::Labeled { images: [a, b], .. } | Shape::Ranked { winner: a, loser: b } => vec![a, b],
-            Shape::Single { image: a, .. } | Shape::Ranking { images: a, .. } => vec![a],
-        }
+        Ok(Self { shape, scores, caption: typed.caption.clone().or(found), has_label })
     }
 
     /// The columns that hold neither images nor scores.
     pub fn others(&self) -> Vec<&str> {
-        let labels: Vec<&str> = match &self.shape {
-            Shape::Labeled { labels: [a, b], .. } => vec![a, b],
-            Shape::Ranked { .. } => vec![],
-            Shape::Single { label: a, .. } | Shape::Ranking { ranks: a, .. } => vec![a],
-        };
-        labels.into_iter().chain(self.caption.as_deref()).chain(self.has_label.as_deref()).collect()
+        let labels = self.shape.labels();
+        labels.into_iter().chain(self.caption.as_deref()).chain(self.has_label.then_some(HAS_LABEL)).collect()
     }
 }
 
@@ -156,7 +104,7 @@ fn shape(detected: Option<Shape>, typed: &Columns) -> Result<Shape, String> {
     }
     detected.ok_or_else(|| {
         let mut known: Vec<String> =
-            CONVENTIONS.iter().map(|known| known.roles.columns().join(", ")).collect();
+            CONVENTIONS.iter().map(|known| known.columns.columns().join(", ")).collect();
         known.dedup();
         format!("no convention we know ({}); say with columns what is what", known.join("; "))
     })
@@ -181,9 +129,9 @@ mod tests {
     #[test]
     fn every_convention_is_detected_from_its_own_columns_whatever_else_is_there() {
         for known in CONVENTIONS {
-            let columns = [known.roles.columns(), vec!["user_id", known.captions[0]]].concat();
+            let columns = [known.columns.columns(), vec!["user_id", known.captions[0]]].concat();
             let layout = of(&columns, Columns::default()).unwrap();
-            assert_eq!(layout.shape, known.roles.shape(), "{}", known.name);
+            assert_eq!(layout.shape, known.columns.owned(), "{}", known.name);
             assert_eq!(layout.caption.as_deref(), Some(known.captions[0]), "{}", known.name);
         }
     }

@@ -8,7 +8,7 @@ use crate::formats::Columns;
 /// Source: `JaydenLyh/SmPO` train.py.
 const PICK_SCORES: [f64; 2] = [0.11543526500463486, 0.28201571106910706];
 
-/// Columns that tell the soft label of a pair: the probability that its winner is really the better one.
+/// Columns that give the soft label of a pair: the probability that its winner is really the better one.
 ///
 /// The label stays what people said, whatever the scores say: where they side with the loser, the soft label is below one
 /// half.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_that_cannot_be_tell_nothing() {
+    fn scores_that_cannot_be_give_no_soft_label() {
         for (scores, values) in [
             (Scores::Cosines(both()), [21.3, 20.1]),
             (Scores::OfWinner("a".into()), [37.0, 0.0]),

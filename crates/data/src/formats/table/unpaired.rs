@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::set::{Builder, MAX_CAPTION_BYTES, Spot};
-use crate::{PairId, Reason};
+use crate::set::{Builder, ImageRef, Labels, MAX_CAPTION_BYTES};
+use crate::{Label, PairId, Reason};
 
 /// Single images waiting for a counterpart, by caption.
 ///
@@ -12,21 +12,22 @@ use crate::{PairId, Reason};
 #[derive(Debug, Default)]
 pub struct Unpaired {
     waiting: HashMap<String, Waiting>,
-    pairs: Vec<(PairId, Spot, Spot, u32)>,
+    /// Winner and loser, and the number of their caption.
+    pairs: Vec<(PairId, [ImageRef; 2], u32)>,
     captions: Vec<String>,
 }
 
-/// Images of one caption that are all liked, or all not.
-#[derive(Debug, Default)]
+/// Images of one caption that have the same label.
+#[derive(Debug)]
 struct Waiting {
     caption: u32,
-    liked: bool,
-    images: VecDeque<(PairId, Spot)>,
+    label: Label,
+    images: VecDeque<(PairId, ImageRef)>,
 }
 
 impl Unpaired {
-    /// Takes an image up.
-    pub fn take(&mut self, id: PairId, image: Spot, liked: bool, caption: &str, builder: &mut Builder) {
+    /// Adds an image.
+    pub fn add(&mut self, id: PairId, image: ImageRef, label: Label, caption: &str, builder: &mut Builder) {
         if caption.len() > MAX_CAPTION_BYTES {
             let detail = format!("{} bytes; wanted at most {MAX_CAPTION_BYTES}", caption.len());
             return builder.skip(id, Reason::LongCaption, &detail);
@@ -34,15 +35,16 @@ impl Unpaired {
         if !self.waiting.contains_key(caption) {
             let number = self.captions.len() as u32;
             self.captions.push(caption.to_owned());
-            self.waiting.insert(caption.to_owned(), Waiting { caption: number, ..Waiting::default() });
+            self.waiting
+                .insert(caption.to_owned(), Waiting { caption: number, label, images: VecDeque::new() });
         }
         let Some(waiting) = self.waiting.get_mut(caption) else { return };
-        let counterpart = if waiting.liked == liked { None } else { waiting.images.pop_front() };
+        let counterpart = if waiting.label == label { None } else { waiting.images.pop_front() };
         match counterpart {
-            Some(other) if liked => self.pairs.push((id, image, other.1, waiting.caption)),
-            Some(other) => self.pairs.push((other.0, other.1, image, waiting.caption)),
+            Some(other) if label == Label::Liked => self.pairs.push((id, [image, other.1], waiting.caption)),
+            Some(other) => self.pairs.push((other.0, [other.1, image], waiting.caption)),
             None => {
-                waiting.liked = liked;
+                waiting.label = label;
                 waiting.images.push_back((id, image));
             }
         }
@@ -51,14 +53,13 @@ impl Unpaired {
     /// Hands the pairs over, and what has no counterpart.
     pub fn finish(mut self, builder: &mut Builder) {
         self.pairs.sort_unstable_by_key(|pair| pair.0);
-        for (id, winner, loser, caption) in self.pairs {
-            builder.keep(id, winner, loser, &self.captions[caption as usize]);
+        for (id, images, caption) in self.pairs {
+            builder.keep(id, images, Some(&self.captions[caption as usize]), Labels::default());
         }
         for waiting in self.waiting.into_values() {
-            let detail = if waiting.liked {
-                "no image of its caption is left that people do not like"
-            } else {
-                "no image of its caption is left that people like"
+            let detail = match waiting.label {
+                Label::Liked => "no image of its caption is left that people do not like",
+                Label::Disliked => "no image of its caption is left that people like",
             };
             for (id, _) in waiting.images {
                 builder.skip(id, Reason::NoCounterpart, detail);

@@ -169,13 +169,13 @@ impl Images {
         Self { tree, files: Vec::new(), names: Strings::default(), places: Vec::new() }
     }
 
-    /// Takes a tar file up and returns its number.
+    /// Adds a tar file and returns its number.
     pub fn file(&mut self, path: &str) -> u32 {
         self.files.push(path.to_owned());
         (self.files.len() - 1) as u32
     }
 
-    /// Takes an image of a file up and returns its number.
+    /// Adds an image of a file and returns its number.
     ///
     /// # Errors
     /// What is wrong, for an image that is too long.

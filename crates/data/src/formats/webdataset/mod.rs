@@ -13,9 +13,9 @@ use tastemaker_store::tree::{Entry, Location};
 use self::members::{Images, Members};
 use self::sample::Sample;
 use super::OpenSettings;
-use super::table::{Detect, Taker};
+use super::table::{Detect, TableReader};
+use crate::DataError;
 use crate::set::PairSet;
-use crate::{DataError, Reason};
 
 /// Whether a file is a shard by its name, and where it lies unless it was named.
 pub fn is_tar(entry: &Entry, named: bool) -> bool {
@@ -36,30 +36,17 @@ pub fn read_webdataset(
     entries: &[Entry],
     settings: &OpenSettings,
 ) -> Result<PairSet, DataError> {
-    let mut taker = Taker::new(location, location.typed(), settings);
+    let mut table = TableReader::new(location, location.typed(), settings);
     let mut images = Images::new(location.tree().clone());
     let mut detect = Detect::new(&settings.columns, location.typed());
     for entry in entries.iter().filter(|entry| is_tar(entry, location.names_files() || entries.len() == 1)) {
         let blob = location.tree().open(&entry.path)?;
-        taker.archive(&entry.path);
+        table.archive(&entry.path);
         let file = images.file(&entry.path);
         Members::new(blob.as_ref()).for_each(|members| {
-            let sample = match Sample::read(members, blob.as_ref(), file, &mut images)? {
-                Ok(sample) => sample,
-                Err(problem) => {
-                    taker.skip(Reason::BadRow, &problem);
-                    return Ok(());
-                }
-            };
-            match detect.with(|| sample.columns(), |name| sample.has(name)) {
-                Ok(layout) => taker.take(layout, &sample),
-                Err(problem) => {
-                    taker.skip(Reason::BadRow, &problem);
-                    Ok(())
-                }
-            }
+            detect.add(&mut table, Sample::read(members, blob.as_ref(), file, &mut images))
         })?;
     }
     detect.finish()?;
-    taker.finish(Some(Box::new(images)))
+    table.finish(Some(Box::new(images)))
 }

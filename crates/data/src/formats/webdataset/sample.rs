@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 use tastemaker_store::tree::Blob;
 
 use super::members::{Images, Member};
-use crate::DataError;
 use crate::formats::IMAGE_EXTENSIONS;
 use crate::formats::lists::{cell, parse};
-use crate::formats::table::{Cell, INSIDE, Row};
-use crate::set::Spot;
+use crate::formats::refusal::Refusal;
+use crate::formats::table::{Cell, INSIDE, NamedRow, Row};
+use crate::set::ImageRef;
 
 /// The longest member that is text.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
@@ -19,25 +19,25 @@ const IMAGES: [&str; 4] = ["jpg_0", "jpg_1", "img_win", "img_lose"];
 /// A row of a tar file.
 #[derive(Debug, Default)]
 pub struct Sample {
-    images: Vec<(String, Spot)>,
+    images: Vec<(String, ImageRef)>,
     fields: Map<String, Value>,
 }
 
 impl Sample {
-    /// Reads the members that are text, and takes up those that are images.
+    /// Reads the members that are text, and adds those that are images.
     ///
     /// `X.jpg` and the like are the image `X`, `0.jpg` is `image_0`, and a bare `jpg` is `image`. `X.txt` and `X.cls` are
     /// the text `X`, a bare `txt` is `caption`, a bare `cls` is `label`. Keys of `json` are columns. Other members are nothing
     /// to us.
     ///
     /// # Errors
-    /// [`DataError::Store`] if the file cannot be read; inside, what was found in a row that is skipped.
+    /// [`Refusal`] if the file cannot be read, or the row is skipped.
     pub fn read(
         members: &[Member],
         blob: &dyn Blob,
         file: u32,
         images: &mut Images,
-    ) -> Result<Result<Self, String>, DataError> {
+    ) -> Result<Self, Refusal> {
         let mut sample = Self::default();
         for member in members {
             let (stem, extension) = member.suffix().rsplit_once('.').unwrap_or(("", member.suffix()));
@@ -50,71 +50,55 @@ impl Sample {
                     "0" | "1" => format!("image_{stem}"),
                     stem => stem.to_owned(),
                 };
-                match images.add(file, member) {
-                    Ok(item) => sample.images.push((column, Spot { container: INSIDE, item })),
-                    Err(problem) => return Ok(Err(problem)),
-                }
+                let item = images.add(file, member).map_err(Refusal::bad_row)?;
+                sample.images.push((column, ImageRef { container: INSIDE, item }));
                 continue;
             }
             let column = match lower.as_str() {
                 "json" if bare => "",
-                "txt" => {
-                    if bare {
-                        "caption"
-                    } else {
-                        stem
-                    }
-                }
-                "cls" => {
-                    if bare {
-                        "label"
-                    } else {
-                        stem
-                    }
-                }
+                "txt" if bare => "caption",
+                "cls" if bare => "label",
+                "txt" | "cls" => stem,
                 _ => continue,
             };
             if member.bytes > MAX_TEXT_BYTES {
-                let problem =
-                    format!("{} of {} bytes; wanted at most {MAX_TEXT_BYTES}", member.name, member.bytes);
-                return Ok(Err(problem));
+                let found = format!("{} of {} bytes", member.name, member.bytes);
+                return Err(Refusal::bad_row(format!("{found}; wanted at most {MAX_TEXT_BYTES}")));
             }
             let bytes = blob.read_at(member.start, member.bytes as usize)?;
             if column.is_empty() {
-                match parse(&bytes) {
-                    Ok(fields) => sample.fields.extend(fields),
-                    Err(problem) => return Ok(Err(format!("{}: {problem}", member.name))),
-                }
+                let in_member = |problem| Refusal::bad_row(format!("{}: {problem}", member.name));
+                sample.fields.extend(parse(&bytes).map_err(in_member)?);
                 continue;
             }
-            let Ok(text) = String::from_utf8(bytes) else {
-                return Ok(Err(format!("{} is not UTF-8", member.name)));
-            };
+            let not_text = |_| Refusal::bad_row(format!("{} is not UTF-8", member.name));
+            let text = String::from_utf8(bytes).map_err(not_text)?;
             sample.fields.insert(column.to_owned(), Value::String(text.trim().to_owned()));
         }
         let mut names: Vec<&str> = sample.images.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
-            return Ok(Err(format!("the image {:?} twice in {}", twice[0], members[0].name)));
+            let found = format!("the image {:?} twice in {}", twice[0], members[0].name);
+            return Err(Refusal::bad_row(found));
         }
-        Ok(Ok(sample))
+        Ok(sample)
     }
+}
 
-    /// Whether it has a column that is no image.
-    pub fn has(&self, column: &str) -> bool {
-        self.fields.contains_key(column)
-    }
-
-    /// Names of its columns.
-    pub fn columns(&self) -> Vec<String> {
+impl NamedRow for Sample {
+    fn columns(&self) -> Vec<String> {
         self.images.iter().map(|(name, _)| name.clone()).chain(self.fields.keys().cloned()).collect()
+    }
+
+    fn has(&self, column: &str) -> bool {
+        self.fields.contains_key(column)
     }
 }
 
 impl Row for Sample {
     fn cell(&self, column: &str) -> Cell<'_> {
         match self.images.iter().find(|(name, _)| name == column) {
-            Some((_, spot)) => Cell::Image(*spot),
+            Some((_, image)) => Cell::Image(*image),
             None => self.fields.get(column).map_or(Cell::Null, cell),
         }
     }

@@ -1,15 +1,21 @@
-//! Where pairs are: here, in the Hub's cache, in object storage or on a web server.
+//! Opening sets of pairs: here, in the Hub's cache, in object storage or on a web server.
+
+mod reading;
 
 use anyhow::Result;
 use tastemaker_data::formats::{self, OpenSettings};
 use tastemaker_data::set::PairSet;
+use tastemaker_data::skipped::in_words;
+use tastemaker_data::{PairSource, exclusions};
 use tastemaker_hub::part_of;
 use tastemaker_hub::remote::{self, Settings};
+use tastemaker_run::{DataPlan, Plan};
 use tastemaker_store::tree::Location;
 use tastemaker_store::tree::braces::common_folder;
 
 use crate::exit::UsageError;
 use crate::hub::locate_dataset;
+pub use reading::ReadingFlags;
 
 /// Which part of a dataset is meant.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +49,41 @@ pub fn find(name: &str) -> Result<String> {
 /// As [`find`], and whatever is wrong with them.
 pub fn open(name: &str, part: Part<'_>, settings: &OpenSettings) -> Result<PairSet> {
     Ok(formats::open_with(&location(name, part)?, settings)?)
+}
+
+/// Opens the pairs of a plan.
+///
+/// # Errors
+/// As [`open`], and whatever is wrong with the plan's method or its list of exclusions.
+pub fn of_plan(plan: &Plan) -> Result<PairSet> {
+    let DataPlan { train_data_dir, dataset_config_name, dataset_split_name, format, columns, .. } =
+        &plan.data;
+    let part = Part { config: dataset_config_name.as_deref(), split: dataset_split_name.as_deref() };
+    let unpaired = plan.method.objective()?.is_unpaired();
+    let settings = OpenSettings { unpaired, ..reading::open_settings(format.clone(), columns)? };
+    let mut set = open(train_data_dir, part, &settings)?;
+    if let Some(list) = &plan.data.exclude {
+        exclusions::apply(list, &mut set)?;
+    }
+    Ok(set)
+}
+
+/// Prints how many rows of a set are skipped, and the first that are not just ties.
+pub fn report_skipped(source: &dyn PairSource) {
+    const NAMED: usize = 5;
+    let rows = source.skipped();
+    if rows.is_empty() {
+        return;
+    }
+    let verb = if rows.len() == 1 { "row is" } else { "rows are" };
+    eprintln!("note: {} {verb} skipped: {}", rows.len(), in_words(rows));
+    let detailed: Vec<_> = rows.iter().filter(|row| !row.detail.is_empty()).collect();
+    for row in detailed.iter().take(NAMED) {
+        eprintln!("note: {}: {}", source.place(row.id), row.detail);
+    }
+    if detailed.len() > NAMED {
+        eprintln!("note: and {} more", detailed.len() - NAMED);
+    }
 }
 
 /// The files that are meant by a path, an address or a name.

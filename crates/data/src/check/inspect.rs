@@ -14,7 +14,7 @@ use crate::{DataError, Side};
 /// Side of the reduction that likeness is judged by.
 const SIDE: u32 = 32;
 
-/// Lines of pixels that are looked at in each of the parts, so that the reduction is cheap beside the decoder.
+/// Lines of pixels that are read in each of the parts, so that the reduction is cheap beside the decoder.
 const LINES: usize = 8;
 
 /// Largest mean difference of the reductions of images that look the same, of 255. One image compressed twice stays below 2.
@@ -24,8 +24,8 @@ const MAX_DIFFERENCE: f64 = 4.0;
 /// their means alone.
 const MAX_BITS: u32 = 6;
 
-/// What is kept of one decoded image while its pair is looked at.
-pub struct Look {
+/// What is kept of one decoded image while its pair is checked.
+pub struct Inspected {
     /// Width and height in pixels.
     pub size: (u32, u32),
     /// Hash of size and pixels, never 0.
@@ -36,12 +36,12 @@ pub struct Look {
     reduced: RgbImage,
 }
 
-impl Look {
-    /// Looks at an image, and says how long its decoding took. The inner error says what is wrong with the image.
+impl Inspected {
+    /// Decodes an image, and says how long that took. The inner error says what is wrong with the image.
     ///
     /// # Errors
     /// [`DataError`] if images cannot be had at all, for instance because a connection is cut.
-    pub fn at(
+    pub fn of(
         set: &PairSet,
         position: usize,
         side: Side,
@@ -54,7 +54,7 @@ impl Look {
         let began = Instant::now();
         let decoded = decode_with_orientation(&encoded);
         let decoding = began.elapsed();
-        let look = decoded.map_err(|error| in_full(&error)).and_then(|(image, orientation)| {
+        let inspected = decoded.map_err(|error| in_full(&error)).and_then(|(image, orientation)| {
             let (width, height) = image.dimensions();
             if width == 0 || height == 0 {
                 return Err("an image without pixels".to_owned());
@@ -63,10 +63,11 @@ impl Look {
             let pixels = xxh3_64_with_seed(image.as_raw(), seed).max(1);
             Ok(Self { size: (width, height), pixels, orientation, reduced: reduced(&image) })
         });
-        Ok((look, decoding))
+        Ok((inspected, decoding))
     }
 
-    /// How alike two images look that are not the same: the mean difference of their reductions, of 255. `None` if they do not.
+    /// How alike two images are that are not the same: the mean difference of their reductions, of 255. `None` if they do not
+    /// look the same.
     pub fn likeness(&self, other: &Self) -> Option<f64> {
         let pairs = self.reduced.as_raw().iter().zip(other.reduced.as_raw());
         let difference: u64 = pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
@@ -79,13 +80,13 @@ impl Look {
     }
 }
 
-/// Whether each of 8 x 8 pixels of the gray image is lighter than the one before it in its row.
+/// Whether each of 8 x 8 gray pixels of the reduced image is darker than its right neighbor, one bit each.
 ///
-/// Source: `image_hasher` 3.1, `HashAlg::Gradient`; N. Krawetz, "Kind of like that".
+/// Source: N. Krawetz, "Kind of Like That", hackerfactor.com, 2013.
 fn gradient_hash(image: &RgbImage) -> u64 {
-    let small = imageops::resize(&imageops::grayscale(image), 9, 8, FilterType::Lanczos3);
-    let rows = small.as_raw().chunks_exact(9);
-    rows.flat_map(|row| row.windows(2)).fold(0, |hash, two| hash << 1 | u64::from(two[0] < two[1]))
+    let gray = imageops::resize(&imageops::grayscale(image), 9, 8, FilterType::Lanczos3);
+    let bits = gray.as_raw().chunks_exact(9).flat_map(|row| row.windows(2).map(|two| two[0] < two[1]));
+    bits.fold(0, |hash, bit| hash << 1 | u64::from(bit))
 }
 
 /// Hash of a caption without punctuation, case and doubled spaces; 0 for one without a letter or a digit.
@@ -169,6 +170,25 @@ mod tests {
             let small = reduced(&RgbImage::from_pixel(width, height, Rgb(color)));
             prop_assert_eq!(small.dimensions(), (SIDE, SIDE));
             prop_assert!(small.pixels().all(|pixel| pixel.0 == color));
+        }
+    }
+
+    /// Source: image_hasher 3.1.1, `HashAlg::Gradient` of 8 x 8; its bytes in order, the lowest bit of each first.
+    #[test]
+    fn the_gradient_hash_is_that_of_image_hasher() {
+        for (seed, hash) in [
+            (0, 0xb649_926d_49db_b62d),
+            (1, 0xb669_9224_6d5b_9225),
+            (2, 0x922d_dbb6_a4c9_9226),
+            (3, 0x3624_4ab2_244d_5a92),
+            (50, 0xcced_c9cd_cdc9_d999),
+            (199, 0x9469_b22c_28da_1665),
+        ] {
+            let image = RgbImage::from_fn(SIDE, SIDE, |x, y| {
+                let values = [x * 3 + seed * 7 + y * y, y * 5 + x * seed, (x ^ y) * 9 + seed * 31];
+                Rgb(values.map(|value| (value * 77 % 256) as u8))
+            });
+            assert_eq!(gradient_hash(&image), hash, "{seed}");
         }
     }
 

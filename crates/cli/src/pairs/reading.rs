@@ -1,4 +1,4 @@
-//! What is said about a set of pairs beyond where it is.
+//! How to read a set of pairs.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::exit::UsageError;
 /// How to read a set of pairs.
 #[derive(Debug, Default, Clone, Args)]
 pub struct ReadingFlags {
-    /// The layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv [default: as it looks]
+    /// The layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv [default: detected]
     #[arg(long, value_name = "NAME")]
     pub format: Option<String>,
-    /// What columns hold: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1, ps_score_0, ps_score_1,
-    /// soft_label, probability_0, caption; with commas between [default: as they are called]
+    /// Which columns hold what: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1, ps_score_0, ps_score_1,
+    /// soft_label, probability_0, caption; separated by commas [default: detected by their names]
     #[arg(long, value_name = "KEY=COLUMN", value_delimiter = ',', value_parser = pair)]
     pub columns: Vec<(String, String)>,
 }
@@ -41,7 +41,7 @@ pub fn open_settings(
     let mut settings = OpenSettings { format, ..OpenSettings::default() };
     for (key, name) in columns {
         let place = settings.columns.key(key).ok_or_else(|| {
-            let meant = did_you_mean(nearest(key, Columns::KEYS));
+            let meant = did_you_mean(nearest(key, Columns::KEYS.iter().copied()));
             UsageError(format!("columns have no {key:?}{meant}; wanted one of {}", Columns::KEYS.join(", ")))
         })?;
         *place = Some(name.clone());
@@ -73,7 +73,11 @@ mod tests {
     fn the_help_names_every_layout() {
         let command = ReadingFlags::augment_args(clap::Command::new("x"));
         let help = command.get_arguments().map(|arg| arg.get_help().unwrap().to_string()).collect::<String>();
-        for name in tastemaker_data::formats::FORMATS.iter().map(|format| format.name).chain(Columns::KEYS) {
+        for name in tastemaker_data::formats::FORMATS
+            .iter()
+            .map(|format| format.name)
+            .chain(Columns::KEYS.iter().copied())
+        {
             assert!(help.contains(name), "{name}");
         }
     }
