@@ -28,5 +28,5 @@ pub mod write;
 
 pub use error::DataError;
 pub use memory::{InMemoryPairs, Ranking};
-pub use pair::{Label, Pair, PairId, PairSource, Side};
+pub use pair::{Label, PairId, PairSource, Side};
 pub use skipped::{Reason, Skipped};

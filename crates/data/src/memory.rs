@@ -46,16 +46,6 @@ impl InMemoryPairs {
         let fingerprint = fingerprint(&images, &rankings);
         Ok(Self { images, rankings, fingerprint })
     }
-
-    /// The image table.
-    pub fn images(&self) -> &[Arc<RgbImage>] {
-        &self.images
-    }
-
-    /// The rankings, in position order; a position is also the [`PairId`].
-    pub fn rankings(&self) -> &[Ranking] {
-        &self.rankings
-    }
 }
 
 impl PairSource for InMemoryPairs {
@@ -118,11 +108,8 @@ mod tests {
     #[test]
     fn a_pair_is_the_two_images_its_ranking_names() {
         let pairs = InMemoryPairs::new(images(3), vec![ranking(0, 1), ranking(2, 0)]).unwrap();
-        let pair = pairs.pair(1).unwrap();
-        assert_eq!(pair.id, PairId(1));
-        assert_eq!(pair.winner.get_pixel(0, 0).0, [2; 3]);
-        assert_eq!(pair.loser.get_pixel(0, 0).0, [0; 3]);
-        assert_eq!(pair.caption, pairs.caption(1));
+        let shades = Side::BOTH.map(|side| pairs.image(1, side).unwrap().get_pixel(0, 0).0);
+        assert_eq!((pairs.id(1), shades, pairs.caption(1)), (PairId(1), [[2; 3], [0; 3]], "a fox"));
     }
 
     #[test]

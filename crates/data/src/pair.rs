@@ -55,19 +55,6 @@ pub enum Label {
     Disliked,
 }
 
-/// Two images of one caption, ranked by a human.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pair {
-    /// Its name in its source.
-    pub id: PairId,
-    /// The image people like better.
-    pub winner: RgbImage,
-    /// The other one.
-    pub loser: RgbImage,
-    /// What both shall show.
-    pub caption: String,
-}
-
 /// A ranked set of pairs with random access, or a set of single labeled images: then both sides of each entry are its image.
 ///
 /// Positions run over `0..len()`. Opening a source checks everything short of decoding the images; decoding
@@ -89,22 +76,6 @@ pub trait PairSource: Send + Sync {
     /// # Panics
     /// If `position` is not below [`len`](Self::len).
     fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError>;
-
-    /// Decodes the pair at a position.
-    ///
-    /// # Errors
-    /// As [`image`](Self::image).
-    ///
-    /// # Panics
-    /// If `position` is not below [`len`](Self::len).
-    fn pair(&self, position: usize) -> Result<Pair, DataError> {
-        Ok(Pair {
-            id: self.id(position),
-            winner: self.image(position, Side::Winner)?,
-            loser: self.image(position, Side::Loser)?,
-            caption: self.caption(position).to_owned(),
-        })
-    }
 
     /// Width and height of one image, in pixels; `None` if it cannot be read.
     fn size(&self, position: usize, side: Side) -> Option<Size> {

@@ -100,11 +100,6 @@ fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     resized
 }
 
-/// Flips left and right.
-pub fn hflip(image: &RgbImage) -> RgbImage {
-    imageops::flip_horizontal(image)
-}
-
 /// Pixels as numbers.
 ///
 /// # Shapes
@@ -212,14 +207,6 @@ mod tests {
         let square = resize_and_crop(&test_card(), (5, 5), Crop::Center);
         assert_eq!(square.get_pixel(0, 0), test_card().get_pixel(1, 0));
         assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(half_to_even), [0, 0, 1, 2, 2, 2, 3, 4]);
-    }
-
-    #[test]
-    fn flipping_twice_is_nothing() {
-        let image = test_card();
-        assert_ne!(hflip(&image), image);
-        assert_eq!(hflip(&hflip(&image)), image);
-        assert_eq!(hflip(&image).get_pixel(0, 3), image.get_pixel(6, 3));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tastemaker_data::check::{CHECKS, Kind, Settings, Severity, Summary, fixed_by, write};
 use tastemaker_data::formats::{OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::{DataError, PairSource, exclusions};
+use tastemaker_data::{DataError, PairSource, Side, exclusions};
 use tastemaker_store::tree::Location;
 use tempfile::TempDir;
 
@@ -239,7 +239,9 @@ fn what_is_excluded_is_no_error_any_more() {
     assert_eq!((after.rows[Kind::Excluded as usize], after.rows[Kind::Tie as usize]), (6, 1));
     assert!(detail(&lines, "excluded").ends_with("excluded.jsonl"));
     for position in 0..pairs.len() {
-        pairs.pair(position).unwrap();
+        for side in Side::BOTH {
+            pairs.image(position, side).unwrap();
+        }
     }
 }
 

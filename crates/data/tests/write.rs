@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use image::{ImageFormat, Rgb, RgbImage};
 use tastemaker_data::formats::{Columns, OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value, WRITERS, jsonl, pick_a_pic};
+use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Target, Value, WRITERS, jsonl, pick_a_pic};
 use tastemaker_data::{PairSource, Side};
 use tastemaker_store::tree::Location;
 
@@ -83,13 +83,13 @@ fn an_image_that_cannot_be_read_leaves_no_folder_behind() {
 fn rows_keep_their_labels_and_whatever_else_is_known() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("set");
-    let columns = ["a:b_0", "a:b_1"].map(|name| Further::new(name, Kind::Number)).to_vec();
-    let row = |labels: [f64; 2], has_label, further: [f64; 2]| Row {
+    let columns = ["a:b_0", "a:b_1"].map(|name| ExtraColumn::new(name, Kind::Number)).to_vec();
+    let row = |labels: [f64; 2], has_label, extra: [f64; 2]| Row {
         images: [png(1), png(2)],
         labels,
         caption: "a fox".into(),
         has_label,
-        further: further.map(Value::Number).to_vec(),
+        extra: extra.map(Value::Number).to_vec(),
     };
     for _ in 0..2 {
         // The second time it takes the place of the first.

@@ -101,6 +101,9 @@ mod tests {
             assert_eq!(serde_json::to_string(&dtype).expect("a word"), format!("\"{}\"", words[0]));
         }
         let error = serde_json::from_str::<DType>("\"fp8\"").expect_err("no such type").to_string();
-        assert!(error.starts_with("unknown variant `fp8`, expected one of `fp32`, `fp16`, `bf16`"), "{error}");
+        assert!(
+            error.starts_with("unknown variant `fp8`, expected one of `fp32`, `fp16`, `bf16`"),
+            "{error}"
+        );
     }
 }

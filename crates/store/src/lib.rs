@@ -7,6 +7,7 @@
 
 pub mod atomic;
 pub mod checksum;
+pub mod dtype;
 mod error;
 pub mod json;
 pub mod tree;

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use image::{Rgb, RgbImage};
 use std::sync::Arc;
 use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
-use tastemaker_data::cache::{CacheFolder, Element, Key, LatentKey, TextKey};
+use tastemaker_data::cache::{CacheFolder, Key, LatentKey, TextKey};
 use tastemaker_data::{DataError, InMemoryPairs, Label, PairId, PairSource, Ranking, Side};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{tiny_model, tiny_sdxl_model};
 use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
@@ -91,8 +92,8 @@ fn key(source: &dyn PairSource, hflip: bool, batch_size: usize) -> Key {
         n_pairs: source.len() as u64,
         images: BucketResolutions { resolution: 16, buckets: None },
         hflip,
-        latents: LatentKey { vae: "11".repeat(32), batch_size, dtype: Element::Float32 },
-        text: Some(TextKey { encoders: "22".repeat(32), dtype: Element::Float32 }),
+        latents: LatentKey { vae: "11".repeat(32), batch_size, dtype: DType::F32 },
+        text: Some(TextKey { encoders: "22".repeat(32), dtype: DType::F32 }),
     }
 }
 
@@ -120,7 +121,7 @@ fn make(
     let mut n_text = 0;
     if let Some(text) = text {
         let numbers = missing_text(&mut folder, captions.n_encoded(), rank)?;
-        cache_text(&mut folder, &numbers, &captions, text, Element::Float32)?;
+        cache_text(&mut folder, &numbers, &captions, text, DType::F32)?;
         n_text = captions.n_encoded().div_ceil(256);
     }
     folder.finish(source.len().div_ceil(256), n_text, rank.world_size == 1)?;
@@ -387,8 +388,8 @@ fn half_precision_costs_its_rounding_and_no_more() {
                 .unwrap();
         batch(&open(&cache, &key, &source, None), &uses((0..20).map(|i| (i, 0))), false).latents
     };
-    let exact = latents(Element::Float32);
-    for (dtype, unit) in [(Element::Float16, 2f64.powi(-11)), (Element::Bfloat16, 2f64.powi(-8))] {
+    let exact = latents(DType::F32);
+    for (dtype, unit) in [(DType::F16, 2f64.powi(-11)), (DType::Bf16, 2f64.powi(-8))] {
         // Mean and standard deviation are rounded each; noise is at most five deviations, which are a tenth of the mean.
         let apart = ((latents(dtype) - &exact).abs() / exact.abs().clamp_min(0.02)).max().double_value(&[]);
         assert!(apart > 0.0 && apart < 3.0 * unit, "{dtype:?}: {apart}");

@@ -3,21 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tastemaker_store::checksum::sha256_bytes;
+use tastemaker_store::dtype::DType;
 
 use crate::buckets::BucketResolutions;
-
-/// Element type of what is stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Element {
-    /// IEEE single precision.
-    #[default]
-    Float32,
-    /// IEEE half precision.
-    Float16,
-    /// bfloat16.
-    Bfloat16,
-}
 
 /// Everything that the contents of a cache depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +37,8 @@ pub struct LatentKey {
     pub vae: String,
     /// Images per forward pass, which may show in the last bits.
     pub batch_size: usize,
-    /// What they are stored as; they are computed in float32.
-    pub dtype: Element,
+    /// What they are stored as; they are computed in fp32.
+    pub dtype: DType,
 }
 
 /// How captions were encoded.
@@ -60,7 +48,7 @@ pub struct TextKey {
     /// SHA-256 over tokenizers, configurations and weights.
     pub encoders: String,
     /// What they were computed in and are stored as.
-    pub dtype: Element,
+    pub dtype: DType,
 }
 
 impl Key {
@@ -81,14 +69,8 @@ impl Key {
 
     /// Names the key: SHA-256 of its JSON, hexadecimal. It is spelled as in version 1, so that caches named after it are found.
     pub fn digest(&self) -> String {
-        let Ok(Value::Object(fields)) = serde_json::to_value(self) else { return String::new() };
-        let fields = fields.into_iter().map(|(name, value)| match name.as_str() {
-            "format" => (name, 1.into()),
-            "images" => ("frames".to_owned(), value),
-            "hflip" => ("flipped".to_owned(), value),
-            _ => (name, value),
-        });
-        sha256_bytes(format!("{:#}\n", Value::Object(fields.collect())).as_bytes())
+        let value = in_version_1(serde_json::to_value(self).unwrap_or_default());
+        sha256_bytes(format!("{value:#}\n").as_bytes())
     }
 
     /// What is written to `key.json`.
@@ -104,6 +86,21 @@ impl Key {
         compare("", &value(there), &value(here), &mut found);
         found
     }
+}
+
+fn in_version_1(value: Value) -> Value {
+    let Value::Object(fields) = value else { return value };
+    let fields = fields.into_iter().map(|(name, value)| match name.as_str() {
+        "format" => (name, 1.into()),
+        "images" => ("frames".to_owned(), value),
+        "hflip" => ("flipped".to_owned(), value),
+        "dtype" => match serde_json::from_value::<DType>(value) {
+            Ok(dtype) => (name, dtype.long_name().into()),
+            Err(_) => (name, Value::Null),
+        },
+        _ => (name, in_version_1(value)),
+    });
+    Value::Object(fields.collect())
 }
 
 fn compare(name: &str, there: &Value, here: &Value, found: &mut Vec<String>) {
@@ -132,8 +129,8 @@ pub(super) mod tests {
             n_pairs: 600,
             images: BucketResolutions { resolution: 64, buckets: None },
             hflip: true,
-            latents: LatentKey { vae: "cd".repeat(32), batch_size: 8, dtype: Element::Float32 },
-            text: Some(TextKey { encoders: "ef".repeat(32), dtype: Element::Bfloat16 }),
+            latents: LatentKey { vae: "cd".repeat(32), batch_size: 8, dtype: DType::F32 },
+            text: Some(TextKey { encoders: "ef".repeat(32), dtype: DType::Bf16 }),
         }
     }
 

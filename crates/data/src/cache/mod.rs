@@ -15,7 +15,7 @@ mod rows;
 mod text;
 
 pub use folder::{CacheFolder, ShardKind};
-pub use key::{Element, Key, LatentKey, TextKey};
+pub use key::{Key, LatentKey, TextKey};
 pub use pairs::{CachedPair, PairShard, PairShardDraft, Row, Stored};
 pub use text::{CAPTIONS_PER_SHARD, Embedding, TextShard, text_shard};
 

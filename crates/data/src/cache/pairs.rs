@@ -15,10 +15,10 @@
 use std::path::Path;
 
 use tastemaker_store::StoreError;
+use tastemaker_store::dtype::DType;
 use tastemaker_weights::safetensors::{Bytes, Metadata, SafeTensorsFile, TensorView, to_bytes};
 
-use super::Element;
-use super::rows::{bytes_of, checksum, malformed, table, tensor};
+use super::rows::{bytes_of, checksum, dtype_of, malformed, stored, table, tensor};
 use crate::DataError;
 use crate::transform::Size;
 
@@ -51,7 +51,7 @@ pub struct CachedPair {
 /// A shard that is being made.
 #[derive(Debug)]
 pub struct PairShardDraft {
-    element: Element,
+    dtype: DType,
     entries: Vec<Option<CachedPair>>,
     skipped: Vec<(usize, String)>,
     tables: Vec<Table>,
@@ -69,8 +69,8 @@ struct Table {
 
 impl PairShardDraft {
     /// An empty one.
-    pub fn new(element: Element) -> Self {
-        Self { element, entries: Vec::new(), skipped: Vec::new(), tables: Vec::new() }
+    pub fn new(dtype: DType) -> Self {
+        Self { dtype, entries: Vec::new(), skipped: Vec::new(), tables: Vec::new() }
     }
 
     /// Appends a pair, or why it is skipped.
@@ -97,7 +97,7 @@ impl PairShardDraft {
                 self.tables.len() - 1
             });
         let table = &mut self.tables[index];
-        let length = shape.iter().product::<usize>() * self.element.bytes();
+        let length = shape.iter().product::<usize>() * self.dtype.bytes();
         assert!(table.shape == shape && mean.len() == length && std.len() == length, "{shape:?}");
         let part = length / shape[0];
         for (mean, std) in mean.chunks_exact(part).zip(std.chunks_exact(part)) {
@@ -112,7 +112,8 @@ impl PairShardDraft {
     /// # Errors
     /// [`StoreError`] never, unless there are more tensors than a header holds.
     pub fn into_bytes(self) -> Result<Vec<u8>, DataError> {
-        let Self { element, entries, skipped, mut tables } = self;
+        let Self { dtype, entries, skipped, mut tables } = self;
+        let dtype = stored(dtype);
         tables.sort_by_key(|table| table.resolution);
         let columns = entries.iter().flat_map(|entry| match entry {
             None => [-1; COLUMNS],
@@ -146,7 +147,6 @@ impl PairShardDraft {
         for (((table, [mean, std, check]), (shape, check_shape)), checks) in
             tables.iter().zip(&names).zip(&shapes).zip(&checks)
         {
-            let dtype = element.dtype();
             views.push(TensorView { name: mean, dtype, shape, bytes: &table.mean });
             views.push(TensorView { name: std, dtype, shape, bytes: &table.std });
             views.push(TensorView { name: check, dtype: whole, shape: check_shape, bytes: checks });
@@ -171,7 +171,7 @@ pub struct Stored<'a> {
     /// `[c, h, w]`.
     pub shape: [usize; 3],
     /// Type of the numbers.
-    pub element: Element,
+    pub dtype: DType,
     /// Means.
     pub mean: &'a [u8],
     /// Standard deviations.
@@ -233,12 +233,12 @@ impl PairShard {
             path: self.file.path().to_owned(),
             what: format!("row {number} of the images of {width} x {height}"),
         };
-        let (&[rows, m, c, h, w], Some(element)) = (mean.shape, Element::of(mean.dtype)) else {
+        let (&[rows, m, c, h, w], Some(dtype)) = (mean.shape, dtype_of(mean.dtype)) else {
             return Err(damaged());
         };
         let checks = table(&self.file, &format!("{width}x{height}.checks"), m)?;
         let at = number as usize * m + usize::from(hflip);
-        let length = c * h * w * element.bytes();
+        let length = c * h * w * dtype.bytes();
         let same = mean.shape == std.shape && mean.dtype == std.dtype;
         if !same || number as usize >= rows || (hflip && m < 2) || checks.len() != rows * m {
             return Err(damaged());
@@ -248,6 +248,6 @@ impl PairShard {
         if checksum(&[mean, std]) != checks[at] {
             return Err(damaged());
         }
-        Ok(Stored { shape: [c, h, w], element, mean, std })
+        Ok(Stored { shape: [c, h, w], dtype, mean, std })
     }
 }

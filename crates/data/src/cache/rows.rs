@@ -3,31 +3,22 @@
 use std::path::Path;
 
 use tastemaker_store::StoreError;
+use tastemaker_store::dtype::DType;
 use tastemaker_weights::safetensors::{Dtype, SafeTensorsFile, TensorView};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::Element;
-
-impl Element {
-    pub(super) fn dtype(self) -> Dtype {
-        match self {
-            Self::Float32 => Dtype::F32,
-            Self::Float16 => Dtype::F16,
-            Self::Bfloat16 => Dtype::BF16,
-        }
+/// As safetensors spell an element type.
+pub(super) fn stored(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::Bf16 => Dtype::BF16,
     }
+}
 
-    pub(super) fn of(dtype: Dtype) -> Option<Self> {
-        [Self::Float32, Self::Float16, Self::Bfloat16].into_iter().find(|element| element.dtype() == dtype)
-    }
-
-    /// Bytes of one number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::Float32 => 4,
-            Self::Float16 | Self::Bfloat16 => 2,
-        }
-    }
+/// The element type of what is stored, `None` for another one.
+pub(super) fn dtype_of(found: Dtype) -> Option<DType> {
+    [DType::F32, DType::F16, DType::Bf16].into_iter().find(|dtype| stored(*dtype) == found)
 }
 
 /// The checksum of a row that is stored in parts.

@@ -8,10 +8,10 @@
 
 use std::path::Path;
 
+use tastemaker_store::dtype::DType;
 use tastemaker_weights::safetensors::{Bytes, Dtype, Metadata, SafeTensorsFile, TensorView, to_bytes};
 
-use super::Element;
-use super::rows::{bytes_of, checksum, malformed, table, tensor};
+use super::rows::{bytes_of, checksum, dtype_of, malformed, stored, table, tensor};
 use crate::DataError;
 
 /// Captions in one shard; the last one of a set may have fewer.
@@ -23,7 +23,7 @@ pub const CAPTIONS_PER_SHARD: usize = 256;
 /// # Errors
 /// [`StoreError`](tastemaker_store::StoreError) if bytes do not fill the shapes.
 pub fn text_shard(
-    element: Element,
+    dtype: DType,
     hidden: (&[usize], &[u8]),
     pooled: Option<(&[usize], &[u8])>,
 ) -> Result<Vec<u8>, DataError> {
@@ -37,7 +37,7 @@ pub fn text_shard(
         checksum(&[&hidden.1[row(hidden, i)], pooled])
     };
     let checks = bytes_of((0..n).map(check));
-    let (dtype, shape) = (element.dtype(), [n, 1]);
+    let (dtype, shape) = (stored(dtype), [n, 1]);
     let mut views = vec![
         TensorView { name: "hidden", dtype, shape: hidden.0, bytes: hidden.1 },
         TensorView { name: "checks", dtype: Dtype::I64, shape: &shape, bytes: &checks },
@@ -66,7 +66,7 @@ impl TextShard {
         let checks = table(&file, "checks", 1)?;
         let n = checks.len();
         for view in [Some(tensor(&file, "hidden")?), file.get("pooled")].into_iter().flatten() {
-            if view.shape.first() != Some(&n) || n == 0 || Element::of(view.dtype).is_none() {
+            if view.shape.first() != Some(&n) || n == 0 || dtype_of(view.dtype).is_none() {
                 let found = format!("`{}` of type {} and shape {:?}", view.name, view.dtype, view.shape);
                 return Err(malformed(path, found, &format!("numbers for {n} captions")).into());
             }
@@ -85,8 +85,8 @@ impl TextShard {
     }
 
     /// Type of the numbers.
-    pub fn element(&self) -> Element {
-        self.file.get("hidden").and_then(|view| Element::of(view.dtype)).unwrap_or_default()
+    pub fn dtype(&self) -> DType {
+        self.file.get("hidden").and_then(|view| dtype_of(view.dtype)).unwrap_or_default()
     }
 
     /// Hidden states `[tokens, d]` and pooled embedding `[p]` of a caption, checked.

@@ -3,6 +3,7 @@
 mod by_name;
 mod folders;
 mod lists;
+mod metered;
 mod one_trainer;
 mod parquet;
 mod refusal;

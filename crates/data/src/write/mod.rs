@@ -8,7 +8,7 @@ mod shards;
 pub use folder::Target;
 pub use jsonl::jsonl;
 pub use pick_a_pic::pick_a_pic;
-pub use shards::{Further, Kind, Row, Shards, Value};
+pub use shards::{ExtraColumn, Kind, Row, Shards, Value};
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::folder::Target;
-use super::shards::{Further, Kind, Row, Shards, Value};
+use super::shards::{ExtraColumn, Kind, Row, Shards, Value};
 use crate::set::PairSet;
 use crate::{DataError, PairSource, Side};
 
@@ -14,7 +14,7 @@ use crate::{DataError, PairSource, Side};
 /// [`DataError::Store`] if an image cannot be read or the folder cannot be written; nothing is then left of it.
 pub fn pick_a_pic(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<(), DataError> {
     let scored = (0..set.len()).any(|position| set.soft_label(position).is_some());
-    let columns = scored.then(|| Further::new("soft_label", Kind::Number)).into_iter().collect();
+    let columns = scored.then(|| ExtraColumn::new("soft_label", Kind::Number)).into_iter().collect();
     let mut shards = Shards::begin(Target::new(folder)?, "data/", columns);
     for position in 0..set.len() {
         let images = [set.encoded(position, Side::Winner)?, set.encoded(position, Side::Loser)?];
@@ -24,7 +24,7 @@ pub fn pick_a_pic(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Re
             labels: [1.0, 0.0],
             caption: set.caption(position).to_owned(),
             has_label: true,
-            further: vec![set.soft_label(position).map_or(Value::Missing, Value::Number)],
+            extra: vec![set.soft_label(position).map_or(Value::Missing, Value::Number)],
         })?;
     }
     shards.finish()

@@ -1,4 +1,4 @@
-//! Parquet shards with the columns of Pick-a-Pic, and further ones after them.
+//! Parquet shards with the columns of Pick-a-Pic, and extra ones after them.
 //!
 //! Source: `yuvalkirstain/pickapic_v2`, whose `jpg_0` and `jpg_1` are plain binary columns.
 
@@ -42,7 +42,7 @@ const SCHEMA: &str = "message schema {
     required boolean has_label;
 }";
 
-/// What a further column holds; a row may have nothing in it.
+/// What an extra column holds; a row may have nothing in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Text.
@@ -53,23 +53,23 @@ pub enum Kind {
     Integer,
 }
 
-/// A further column.
+/// An extra column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Further {
+pub struct ExtraColumn {
     /// Its name.
     pub name: String,
     /// What it holds.
     pub kind: Kind,
 }
 
-impl Further {
+impl ExtraColumn {
     /// A column by its name.
     pub fn new(name: impl Into<String>, kind: Kind) -> Self {
         Self { name: name.into(), kind }
     }
 }
 
-/// What a row has in a further column.
+/// What a row has in an extra column.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// In one of text.
@@ -93,15 +93,15 @@ pub struct Row {
     pub caption: String,
     /// Whether anybody has judged it.
     pub has_label: bool,
-    /// One value for each further column; one of another kind than its column's counts as missing.
-    pub further: Vec<Value>,
+    /// One value for each extra column; one of another kind than its column's counts as missing.
+    pub extra: Vec<Value>,
 }
 
 /// A set being written.
 pub struct Shards {
     target: Target,
     below: &'static str,
-    columns: Vec<Further>,
+    columns: Vec<ExtraColumn>,
     written: Vec<PathBuf>,
     open: Option<Shard>,
     group: Vec<Row>,
@@ -116,7 +116,7 @@ struct Shard {
 
 impl Shards {
     /// Begins shards `train-00000-of-00010.parquet` and so on in a folder of `target`: `data/`, or its top for an empty name.
-    pub fn begin(target: Target, below: &'static str, columns: Vec<Further>) -> Self {
+    pub fn begin(target: Target, below: &'static str, columns: Vec<ExtraColumn>) -> Self {
         Self { target, below, columns, written: Vec::new(), open: None, group: Vec::new(), bytes: 0 }
     }
 
@@ -173,7 +173,7 @@ impl Shards {
 }
 
 impl Shard {
-    fn begin(path: PathBuf, columns: &[Further]) -> Result<Self, DataError> {
+    fn begin(path: PathBuf, columns: &[ExtraColumn]) -> Result<Self, DataError> {
         let file = BufWriter::with_capacity(1 << 20, create(&path)?);
         let schema = schema(columns).map_err(|e| failed(&path, e))?;
         let properties = WriterProperties::builder()
@@ -188,20 +188,20 @@ impl Shard {
         Ok(Self { path, writer })
     }
 
-    fn write(&mut self, rows: Vec<Row>, further: &[Further]) -> Result<(), DataError> {
+    fn write(&mut self, rows: Vec<Row>, extra_columns: &[ExtraColumn]) -> Result<(), DataError> {
         let write = || {
             let mut images: [Vec<ByteArray>; 2] = [Vec::new(), Vec::new()];
             let (mut labels, mut captions) = ([Vec::new(), Vec::new()], Vec::<ByteArray>::new());
             let (mut different, mut judged) = (Vec::new(), Vec::new());
             let mut values: Vec<Vec<Value>> = Vec::new();
-            for Row { images: [first, second], labels: both, caption, has_label, further } in rows {
+            for Row { images: [first, second], labels: both, caption, has_label, extra } in rows {
                 different.push(first != second);
                 judged.push(has_label);
                 images[0].push(first.into());
                 images[1].push(second.into());
-                (0..2).for_each(|side| labels[side].push(both[side]));
+                labels.iter_mut().zip(both).for_each(|(labels, label)| labels.push(label));
                 captions.push(caption.into_bytes().into());
-                values.push(further);
+                values.push(extra);
             }
             let mut columns = self.writer.next_row_group()?;
             for images in &images {
@@ -213,30 +213,30 @@ impl Shard {
             column::<ByteArrayType>(&mut columns, &captions, None)?;
             column::<BoolType>(&mut columns, &different, None)?;
             column::<BoolType>(&mut columns, &judged, None)?;
-            for (number, Further { kind, .. }) in further.iter().enumerate() {
+            for (number, ExtraColumn { kind, .. }) in extra_columns.iter().enumerate() {
                 let of_column = || values.iter().map(|row| row.get(number));
                 match kind {
-                    Kind::Text => optional::<ByteArrayType>(
-                        &mut columns,
-                        of_column().map(|value| match value {
+                    Kind::Text => {
+                        let text = |value: Option<&Value>| match value {
                             Some(Value::Text(text)) => Some(text.as_bytes().to_vec().into()),
                             _ => None,
-                        }),
-                    )?,
-                    Kind::Number => optional::<DoubleType>(
-                        &mut columns,
-                        of_column().map(|value| match value {
+                        };
+                        optional::<ByteArrayType>(&mut columns, of_column().map(text))?;
+                    }
+                    Kind::Number => {
+                        let number = |value: Option<&Value>| match value {
                             Some(Value::Number(number)) => Some(*number),
                             _ => None,
-                        }),
-                    )?,
-                    Kind::Integer => optional::<Int64Type>(
-                        &mut columns,
-                        of_column().map(|value| match value {
+                        };
+                        optional::<DoubleType>(&mut columns, of_column().map(number))?;
+                    }
+                    Kind::Integer => {
+                        let integer = |value: Option<&Value>| match value {
                             Some(Value::Integer(number)) => Some(*number),
                             _ => None,
-                        }),
-                    )?,
+                        };
+                        optional::<Int64Type>(&mut columns, of_column().map(integer))?;
+                    }
                 }
             }
             columns.close().map(|_| ())
@@ -253,10 +253,10 @@ impl Shard {
     }
 }
 
-/// The columns of every set with further ones after them. Names go in as they are, whatever is in them.
-fn schema(further: &[Further]) -> ParquetResult<TypePtr> {
+/// The columns of every set with extra ones after them. Names go in as they are, whatever is in them.
+fn schema(extra: &[ExtraColumn]) -> ParquetResult<TypePtr> {
     let mut fields = parse_message_type(SCHEMA)?.get_fields().to_vec();
-    for Further { name, kind } in further {
+    for ExtraColumn { name, kind } in extra {
         let (physical, logical) = match kind {
             Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
             Kind::Number => (Physical::DOUBLE, None),

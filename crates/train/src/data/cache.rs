@@ -1,14 +1,13 @@
 //! From the pairs of a run to batches: the cache is made or found, or pairs are encoded whenever they are used.
 
 use tastemaker_data::PairSource;
-use tastemaker_data::cache::{
-    CAPTIONS_PER_SHARD, CacheFolder, Element, Key, LatentKey, PAIRS_PER_SHARD, TextKey,
-};
+use tastemaker_data::cache::{CAPTIONS_PER_SHARD, CacheFolder, Key, LatentKey, PAIRS_PER_SHARD, TextKey};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model, TextEncoders};
 use tastemaker_models::vae::Vae;
 use tastemaker_run::{Encode, Event, TimeIds};
 use tastemaker_store::checksum::hex;
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
 
@@ -47,9 +46,9 @@ impl<'a> Encoder<'a> {
     pub(crate) fn key(&self) -> Result<Key, TrainError> {
         let settings = &self.settings;
         let dtype = match settings.precision {
-            Precision::F32 => Element::Float32,
-            Precision::Bf16 => Element::Bfloat16,
-            Precision::F16 => Element::Float16,
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::Bf16,
+            Precision::F16 => DType::F16,
         };
         let text = match settings.trains_text {
             true => None,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tastemaker_data::cache::{
-    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Element, Embedding, Key, PAIRS_PER_SHARD, PairShard, Row,
-    ShardKind, Stored, TextShard,
+    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Embedding, Key, PAIRS_PER_SHARD, PairShard, Row, ShardKind,
+    Stored, TextShard,
 };
 use tastemaker_data::transform::Size;
 use tastemaker_data::{DataError, PairId, PairSource, Side};
@@ -12,6 +12,7 @@ use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
 use tastemaker_run::TimeIds;
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::mapped::Mapped;
 use tch::{Kind, Tensor};
 
@@ -151,7 +152,7 @@ impl CachedPairs {
                     hidden.push(one);
                     pooled.extend(two);
                 }
-                let kind = kind(text[0].element());
+                let kind = kind(text[0].dtype());
                 let join = |parts: &[Embedding<'_>]| join(parts, kind).to_device(options.device);
                 let (hidden, pooled) = (join(&hidden), (!pooled.is_empty()).then(|| join(&pooled)));
                 Conditioning { hidden, pooled, time_ids: None }
@@ -210,11 +211,11 @@ pub(super) fn time_ids_tensor(rows: &[[u32; 6]]) -> Tensor {
     Tensor::from_slice(&numbers).view([-1, 6])
 }
 
-pub(crate) fn kind(element: Element) -> Kind {
-    match element {
-        Element::Float32 => Kind::Float,
-        Element::Float16 => Kind::Half,
-        Element::Bfloat16 => Kind::BFloat16,
+pub(crate) fn kind(dtype: DType) -> Kind {
+    match dtype {
+        DType::F32 => Kind::Float,
+        DType::F16 => Kind::Half,
+        DType::Bf16 => Kind::BFloat16,
     }
 }
 
@@ -223,7 +224,7 @@ fn stack<'a>(rows: &[Stored<'a>], part: impl Fn(&Stored<'a>) -> &'a [u8]) -> Ten
     let bytes: Vec<u8> = rows.iter().flat_map(|row| part(row).iter().copied()).collect();
     let shape = rows[0].shape.map(|n| n as i64);
     let size = [&[rows.len() as i64], shape.as_slice()].concat();
-    Tensor::from_data_size(&bytes, &size, kind(rows[0].element)).to_kind(Kind::Float)
+    Tensor::from_data_size(&bytes, &size, kind(rows[0].dtype)).to_kind(Kind::Float)
 }
 
 fn join(parts: &[Embedding<'_>], kind: Kind) -> Tensor {

@@ -8,8 +8,7 @@ use std::ops::Range;
 use image::RgbImage;
 use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::cache::{
-    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Element, Key, PAIRS_PER_SHARD, PairShardDraft, ShardKind,
-    text_shard,
+    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Key, PAIRS_PER_SHARD, PairShardDraft, ShardKind, text_shard,
 };
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
@@ -17,6 +16,7 @@ use tastemaker_data::{PairSource, Side};
 use tastemaker_diffusion::{LatentVae, Posterior};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
+use tastemaker_store::dtype::DType;
 use tch::{Device, Tensor};
 
 use super::{CropFlip, Rank, decode_pair, kind};
@@ -157,16 +157,16 @@ pub fn cache_text(
     numbers: &[usize],
     captions: &Captions<'_>,
     text: &TextEncoders,
-    element: Element,
+    dtype: DType,
 ) -> Result<(), TrainError> {
     for &number in numbers {
         let first = number * CAPTIONS_PER_SHARD;
         let range = first..(first + CAPTIONS_PER_SHARD).min(captions.n_encoded());
         let encoded = text.encode(&captions.encoded(range), 0);
-        let hidden = host(&encoded.hidden, element);
-        let pooled = encoded.pooled.as_ref().map(|pooled| host(pooled, element));
+        let hidden = host(&encoded.hidden, dtype);
+        let pooled = encoded.pooled.as_ref().map(|pooled| host(pooled, dtype));
         let pooled = pooled.as_ref().map(|(shape, bytes)| (shape.as_slice(), bytes.as_slice()));
-        let bytes = text_shard(element, (&hidden.0, &hidden.1), pooled)?;
+        let bytes = text_shard(dtype, (&hidden.0, &hidden.1), pooled)?;
         folder.add(ShardKind::Text, number, &bytes)?;
     }
     Ok(())
@@ -301,15 +301,15 @@ impl<'a> ShardBuilder<'a> {
         if self.key.hflip {
             orientations.push(encode(self.vae, &upright.flip([3i64]), &pairs)?);
         }
-        let element = self.key.latents.dtype;
+        let dtype = self.key.latents.dtype;
         let join = |part: fn(&Posterior) -> &Tensor| {
             let parts: Vec<&Tensor> = orientations.iter().map(part).collect();
             Tensor::stack(&parts, 1) // [b, m, c, h, w]
         };
         let (mean, std) = (join(|p| &p.mean), join(|p| &p.std));
         for image in 0..waiting.len() as i64 {
-            let (shape, mean) = host(&mean.get(image), element);
-            let std = host(&std.get(image), element).1;
+            let (shape, mean) = host(&mean.get(image), dtype);
+            let std = host(&std.get(image), dtype).1;
             let shape = [0, 1, 2, 3].map(|axis: usize| shape[axis]);
             self.draft.image(resolution, shape, &mean, &std);
         }
@@ -327,10 +327,10 @@ impl<'a> ShardBuilder<'a> {
 }
 
 /// A tensor's shape and its numbers as bytes.
-fn host(tensor: &Tensor, element: Element) -> (Vec<usize>, Vec<u8>) {
-    let tensor = tensor.to_device(Device::Cpu).to_kind(kind(element)).contiguous();
+fn host(tensor: &Tensor, dtype: DType) -> (Vec<usize>, Vec<u8>) {
+    let tensor = tensor.to_device(Device::Cpu).to_kind(kind(dtype)).contiguous();
     let shape = tensor.size().iter().map(|&n| n as usize).collect();
-    let mut bytes = vec![0u8; tensor.numel() * element.bytes()];
+    let mut bytes = vec![0u8; tensor.numel() * dtype.bytes()];
     tensor.copy_data_u8(&mut bytes, tensor.numel());
     (shape, bytes)
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::thread;
 
 use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
-use tastemaker_data::cache::Element;
 use tastemaker_run::{Adapter, BucketPlan, MixedPrecision, OutputType, Plan, TimeIds};
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::Precision;
 use tch::Device;
 
@@ -26,7 +26,7 @@ pub struct EncodeSettings {
     /// SDXL's micro-conditioning.
     pub time_ids: TimeIds,
     /// Type of stored latents.
-    pub cache_dtype: Element,
+    pub cache_dtype: DType,
     /// Type that text encoders compute in; embeddings have it, too.
     pub precision: Precision,
     /// Whether text encoders are trained: then captions are not encoded beforehand.
@@ -49,7 +49,7 @@ impl EncodeSettings {
             random_hflip: false,
             random_crop: false,
             time_ids: TimeIds::default(),
-            cache_dtype: Element::Float32,
+            cache_dtype: DType::F32,
             precision: Precision::F32,
             trains_text: false,
             n_workers: n_workers(0),
@@ -72,9 +72,9 @@ impl EncodeSettings {
             random_crop: data.random_crop,
             time_ids: data.time_ids,
             cache_dtype: match data.cache_dtype {
-                OutputType::Float32 => Element::Float32,
-                OutputType::Float16 => Element::Float16,
-                OutputType::Bfloat16 => Element::Bfloat16,
+                OutputType::Float32 => DType::F32,
+                OutputType::Float16 => DType::F16,
+                OutputType::Bfloat16 => DType::Bf16,
             },
             precision: precision_of(plan.train.mixed_precision),
             trains_text: matches!(&plan.adapter, Adapter::Lora(lora) if !lora.text_encoder_target_modules.is_empty()),

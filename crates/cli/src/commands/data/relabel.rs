@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 use tastemaker_data::formats::OpenSettings;
 use tastemaker_data::set::PairSet;
-use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value};
+use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Target, Value};
 use tastemaker_data::{DataError, PairSource, Side};
 use tastemaker_eval::pairing::{Choice, Standard};
 use tastemaker_math::intervals::WinCount;
@@ -178,11 +178,11 @@ fn row(
         true => 0.5,
         false => 1.0 - side as f64,
     };
-    let mut further = vec![Value::Integer(set.id(position).0 as i64)];
-    further.extend(sides.map(|side| Value::Number(old(side))));
-    further.push(set.soft_label(position).map_or(Value::Missing, Value::Number));
+    let mut extra = vec![Value::Integer(set.id(position).0 as i64)];
+    extra.extend(sides.map(|side| Value::Number(old(side))));
+    extra.push(set.soft_label(position).map_or(Value::Missing, Value::Number));
     for scores in [&scored.mixed.scores].into_iter().chain(&scored.scores) {
-        further.extend(sides.map(|side| Value::Number(scores[2 * number + side])));
+        extra.extend(sides.map(|side| Value::Number(scores[2 * number + side])));
     }
     let [first, second] = sides.map(|side| set.encoded(position, Side::BOTH[side]));
     Ok(Row {
@@ -190,20 +190,20 @@ fn row(
         labels: sides.map(label),
         caption: set.caption(position).to_owned(),
         has_label: true,
-        further,
+        extra,
     })
 }
 
-fn columns(scored: &Scored) -> Vec<Further> {
+fn columns(scored: &Scored) -> Vec<ExtraColumn> {
     let mut columns = vec![
-        Further::new("row_id", Kind::Integer),
-        Further::new("old_label_0", Kind::Number),
-        Further::new("old_label_1", Kind::Number),
-        Further::new("old_soft_label", Kind::Number),
-        Further::new("score_0", Kind::Number),
-        Further::new("score_1", Kind::Number),
+        ExtraColumn::new("row_id", Kind::Integer),
+        ExtraColumn::new("old_label_0", Kind::Number),
+        ExtraColumn::new("old_label_1", Kind::Number),
+        ExtraColumn::new("old_soft_label", Kind::Number),
+        ExtraColumn::new("score_0", Kind::Number),
+        ExtraColumn::new("score_1", Kind::Number),
     ];
-    let of = |name: &String| [0, 1].map(|side| Further::new(format!("{name}_{side}"), Kind::Number));
+    let of = |name: &String| [0, 1].map(|side| ExtraColumn::new(format!("{name}_{side}"), Kind::Number));
     columns.extend(scored.names.iter().flat_map(of));
     columns
 }

@@ -3,7 +3,6 @@
 //! Sources: `modelscope/DiffSynth-Studio` (`metadata.csv`), `jacklishufan/diffusion-kto`.
 
 use std::cell::Cell as Shared;
-use std::io::{self, Read};
 
 use csv::{ByteRecord, ReaderBuilder};
 use tastemaker_store::StoreError;
@@ -12,6 +11,7 @@ use tastemaker_store::tree::{BlobReader, Location};
 use super::MAX_ROW_BYTES;
 use crate::DataError;
 use crate::formats::OpenSettings;
+use crate::formats::metered::Metered;
 use crate::formats::refusal::Refusal;
 use crate::formats::table::{Cell, Layout, Row, TableReader};
 use crate::set::PairSet;
@@ -27,7 +27,8 @@ use crate::set::PairSet;
 pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Result<PairSet, DataError> {
     let blob = location.tree().open(list)?;
     let left = Shared::new(0);
-    let metered = Metered { reader: BlobReader::new(blob.as_ref()), left: &left };
+    let reader = BlobReader::new(blob.as_ref());
+    let metered = Metered { reader, left: &left, endless: "a row without an end" };
     let mut reader = ReaderBuilder::new().flexible(true).has_headers(false).from_reader(metered);
     let mut read = |record: &mut ByteRecord| {
         left.set(2 * MAX_ROW_BYTES);
@@ -72,20 +73,5 @@ impl Row for Record<'_> {
             Some(Ok(text)) => Cell::Text(text.into()),
             Some(Err(_)) => Cell::Other("bytes that are not UTF-8"),
         }
-    }
-}
-
-/// A reader that stops a row without an end.
-struct Metered<'a> {
-    reader: BlobReader<'a>,
-    left: &'a Shared<usize>,
-}
-
-impl Read for Metered<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.reader.read(buffer)?;
-        let left = self.left.get().checked_sub(n);
-        self.left.set(left.ok_or_else(|| io::Error::other("a row without an end"))?);
-        Ok(n)
     }
 }

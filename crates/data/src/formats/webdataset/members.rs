@@ -1,7 +1,7 @@
 //! The members of tar files: where they lie.
 
 use std::cell::Cell;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use tastemaker_store::StoreError;
 use tastemaker_store::tree::{Blob, BlobReader, Tree};
 
 use crate::DataError;
+use crate::formats::metered::Metered;
 use crate::set::{Container, MAX_IMAGE_BYTES, Strings};
 
 /// What headers of one member may take, with long names and attributes.
@@ -62,7 +63,8 @@ impl<'a> Members<'a> {
         mut take: impl FnMut(&[Member]) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         let left = Cell::new(MAX_HEADER_BYTES);
-        let mut archive = Archive::new(Metered { reader: BlobReader::new(self.blob), left: &left });
+        let reader = BlobReader::new(self.blob);
+        let mut archive = Archive::new(Metered { reader, left: &left, endless: "a header without an end" });
         let mut last = "its start".to_owned();
         let (mut group, mut key) = (Vec::new(), String::new());
         let entries = archive.entries_with_seek().map_err(|e| self.broken(&last, &e.to_string()))?;
@@ -129,27 +131,6 @@ impl<'a> Members<'a> {
             format!("the member {name:?}, {what}"),
             "plain files below the archive",
         )
-    }
-}
-
-/// A reader that stops headers without an end. What lies between them is passed over.
-struct Metered<'a> {
-    reader: BlobReader<'a>,
-    left: &'a Cell<usize>,
-}
-
-impl Read for Metered<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.reader.read(buffer)?;
-        let left = self.left.get().checked_sub(n);
-        self.left.set(left.ok_or_else(|| io::Error::other("a header without an end"))?);
-        Ok(n)
-    }
-}
-
-impl Seek for Metered<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.reader.seek(to)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use anyhow::{Context, Result};
 use image::codecs::jpeg::JpegEncoder;
-use tastemaker_data::write::{Further, Kind, Row, Shards, Target, Value};
+use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Target, Value};
 use tastemaker_math::keyed::{Keyed, Stream};
 
 use super::Scored;
@@ -69,16 +69,24 @@ pub fn write(
         };
         let best = if verdict == Verdict::First { images[first].uid.as_str() } else { "tie" };
         let text = |text: &str| Value::Text(text.to_owned());
-        let mut further =
+        let mut extra =
             vec![Value::Integer(number as i64), Value::Integer(images[first].prompt as i64), text(best)];
+<<<<<<< HEAD
         further.extend(both.map(|image| text(&images[image].uid)));
         further.extend(both.map(|image| text(&folder.model_name(&images[image]))));
         further.extend(both.map(|image| text(folder.unet_hash(images[image].side))));
         further.extend(both.map(|image| text(&images[image].text)));
         further.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
+=======
+        extra.extend(both.map(|image| text(&images[image].uid)));
+        extra.extend(both.map(|image| text(&studio.model_name(&images[image]))));
+        extra.extend(both.map(|image| text(studio.unet_print(images[image].side))));
+        extra.extend(both.map(|image| text(&images[image].text)));
+        extra.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
+>>>>>>> ec747b3 (data: no element type of its own, one metered reader; what only tests called is gone)
         if let Some(Scored { scores, mixed, .. }) = scored {
             for scores in [&mixed.scores].into_iter().chain(scores) {
-                further.extend(both.map(|image| Value::Number(scores[image])));
+                extra.extend(both.map(|image| Value::Number(scores[image])));
             }
         }
         shards.push(Row {
@@ -89,7 +97,7 @@ pub fn write(
             labels,
             caption: prompts[images[first].prompt].clone(),
             has_label: verdict != Verdict::Unjudged,
-            further,
+            extra,
         })?;
     }
     Ok(shards.finish()?)
@@ -100,15 +108,20 @@ fn word(uid: &str) -> u64 {
     u64::from_str_radix(&uid[..16], 16).unwrap_or_default()
 }
 
+<<<<<<< HEAD
 /// The columns after those of every set.
 fn columns(scored: Option<&Scored>) -> Vec<Further> {
+=======
+/// The columns behind those of every set.
+fn columns(scored: Option<&Scored>) -> Vec<ExtraColumn> {
+>>>>>>> ec747b3 (data: no element type of its own, one metered reader; what only tests called is gone)
     let mut columns = vec![
-        Further::new("ranking_id", Kind::Integer),
-        Further::new("prompt_id", Kind::Integer),
-        Further::new("best_image_uid", Kind::Text),
+        ExtraColumn::new("ranking_id", Kind::Integer),
+        ExtraColumn::new("prompt_id", Kind::Integer),
+        ExtraColumn::new("best_image_uid", Kind::Text),
     ];
     let mut both = |stem: &str, kind| {
-        columns.extend([0, 1].map(|side| Further::new(stem.replace('#', &side.to_string()), kind)));
+        columns.extend([0, 1].map(|side| ExtraColumn::new(stem.replace('#', &side.to_string()), kind)));
     };
     both("image_#_uid", Kind::Text);
     both("model_#", Kind::Text);
