@@ -72,11 +72,11 @@ pub fn write(
         let mut extra =
             vec![Value::Integer(number as i64), Value::Integer(images[first].prompt as i64), text(best)];
 <<<<<<< HEAD
-        further.extend(both.map(|image| text(&images[image].uid)));
-        further.extend(both.map(|image| text(&folder.model_name(&images[image]))));
-        further.extend(both.map(|image| text(folder.unet_hash(images[image].side))));
-        further.extend(both.map(|image| text(&images[image].text)));
-        further.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
+        extra.extend(both.map(|image| text(&images[image].uid)));
+        extra.extend(both.map(|image| text(&folder.model_name(&images[image]))));
+        extra.extend(both.map(|image| text(folder.unet_hash(images[image].side))));
+        extra.extend(both.map(|image| text(&images[image].text)));
+        extra.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
 =======
         extra.extend(both.map(|image| text(&images[image].uid)));
         extra.extend(both.map(|image| text(&studio.model_name(&images[image]))));
@@ -110,7 +110,7 @@ fn word(uid: &str) -> u64 {
 
 <<<<<<< HEAD
 /// The columns after those of every set.
-fn columns(scored: Option<&Scored>) -> Vec<Further> {
+fn columns(scored: Option<&Scored>) -> Vec<ExtraColumn> {
 =======
 /// The columns behind those of every set.
 fn columns(scored: Option<&Scored>) -> Vec<ExtraColumn> {
