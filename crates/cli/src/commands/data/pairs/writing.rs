@@ -71,19 +71,11 @@ pub fn write(
         let text = |text: &str| Value::Text(text.to_owned());
         let mut extra =
             vec![Value::Integer(number as i64), Value::Integer(images[first].prompt as i64), text(best)];
-<<<<<<< HEAD
         extra.extend(both.map(|image| text(&images[image].uid)));
         extra.extend(both.map(|image| text(&folder.model_name(&images[image]))));
         extra.extend(both.map(|image| text(folder.unet_hash(images[image].side))));
         extra.extend(both.map(|image| text(&images[image].text)));
         extra.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
-=======
-        extra.extend(both.map(|image| text(&images[image].uid)));
-        extra.extend(both.map(|image| text(&studio.model_name(&images[image]))));
-        extra.extend(both.map(|image| text(studio.unet_print(images[image].side))));
-        extra.extend(both.map(|image| text(&images[image].text)));
-        extra.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
->>>>>>> ec747b3 (data: no element type of its own, one metered reader; what only tests called is gone)
         if let Some(Scored { scores, mixed, .. }) = scored {
             for scores in [&mixed.scores].into_iter().chain(scores) {
                 extra.extend(both.map(|image| Value::Number(scores[image])));
@@ -108,13 +100,8 @@ fn word(uid: &str) -> u64 {
     u64::from_str_radix(&uid[..16], 16).unwrap_or_default()
 }
 
-<<<<<<< HEAD
 /// The columns after those of every set.
 fn columns(scored: Option<&Scored>) -> Vec<ExtraColumn> {
-=======
-/// The columns behind those of every set.
-fn columns(scored: Option<&Scored>) -> Vec<ExtraColumn> {
->>>>>>> ec747b3 (data: no element type of its own, one metered reader; what only tests called is gone)
     let mut columns = vec![
         ExtraColumn::new("ranking_id", Kind::Integer),
         ExtraColumn::new("prompt_id", Kind::Integer),
