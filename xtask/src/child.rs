@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::setup;
 
@@ -27,15 +28,19 @@ pub fn cargo(root: &Path) -> Command {
     command
 }
 
-/// The program, built first, in the folder where the user stands: paths among its arguments are meant from there.
+/// The program, built first. It runs in the folder where the user stands: paths among its arguments are meant from there.
 ///
 /// # Errors
-/// There is no such folder any more.
+/// It does not build.
 pub fn program(root: &Path) -> Result<Command> {
-    let here = std::env::current_dir().context("the current folder is gone")?;
-    let mut command = cargo(root);
-    command.args(["run", "--package", "tastemaker-cli", "--bin", "tastemaker", "--"]).current_dir(here);
-    Ok(command)
+    // `--workspace`: with the features that the tests are built with, so that neither builds again what the other did.
+    let build =
+        ["build", "--workspace", "--bin", "tastemaker", "--message-format", "json-render-diagnostics"];
+    let messages = output(cargo(root).args(build).stderr(Stdio::inherit()))?;
+    let mut built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let program = built.rfind(|message| message["target"]["name"] == "tastemaker");
+    let program = program.as_ref().and_then(|message| message["executable"].as_str());
+    Ok(Command::new(program.context("cargo did not say where the program is")?))
 }
 
 /// Runs `command` and waits for it.

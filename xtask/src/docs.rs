@@ -16,7 +16,7 @@ const COLUMNS: &str = "100";
 /// # Errors
 /// The program does not build, what it says cannot be read, or with `check` a page is out of date.
 pub fn run(root: &Path, check: bool) -> Result<()> {
-    let program = build(root)?;
+    let program = PathBuf::from(child::program(root)?.get_program());
     let pages = [
         ("docs/reference/cli.md", commands(&|path| help(&program, path))?),
         ("docs/reference/objectives.md", objectives(root)?),
@@ -52,15 +52,6 @@ fn objectives(root: &Path) -> Result<String> {
     let text = child::output(child::cargo(root).args(print))?;
     let head = "# Objectives\n\nWritten by `cargo xtask docs` from the list in `crates/math`.";
     Ok(format!("{head}\n\n{}\n", text.trim()))
-}
-
-fn build(root: &Path) -> Result<PathBuf> {
-    let build = ["build", "--package", "tastemaker-cli", "--bin", "tastemaker", "--message-format", "json"];
-    let messages = child::output(child::cargo(root).args(build).stderr(Stdio::inherit()))?;
-    let mut built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program = built.rfind(|message| message["target"]["name"] == "tastemaker");
-    let program = program.as_ref().and_then(|message| message["executable"].as_str());
-    Ok(PathBuf::from(program.context("cargo did not say where the program is")?))
 }
 
 fn help(program: &Path, path: &[String]) -> Result<String> {

@@ -1,4 +1,4 @@
-//! Raw figures: one JSON object a line, each a process that was measured.
+//! Raw measurements: one JSON object a line, each a process that was measured.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,7 +39,7 @@ pub struct Case {
     pub method: String,
     /// Whose.
     pub side: Side,
-    /// Ours: `lora` or `full`, with `-bank` behind it when the reference comes from a bank. The peer's: those of `step.py`.
+    /// Ours: `lora` or `full`, with `-precomputed` after it when the errors of the reference are. The peer's: those of `step.py`.
     pub mode: String,
     /// `no` or `bf16`; the peer's, too, `bf16-via-f32`.
     pub precision: String,
@@ -57,9 +57,9 @@ impl fmt::Display for Case {
     }
 }
 
-/// What a process told.
+/// What a process measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
+pub struct Measurements {
     /// Seconds of each step, the first one, which warms up, skipped.
     pub seconds: Vec<f64>,
     /// Loss of each step, the first one included.
@@ -73,7 +73,7 @@ pub struct Figures {
     pub peak_bytes_in_training: Option<u64>,
     /// Packages and their versions.
     pub versions: BTreeMap<String, String>,
-    /// Why there are no figures, or not all.
+    /// Why there are no measurements, or not all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
@@ -122,7 +122,7 @@ pub struct Line {
     pub setting: Setting,
     /// What came out.
     #[serde(flatten)]
-    pub figures: Figures,
+    pub measurements: Measurements,
     /// Seconds of the whole process, from its start to its end.
     pub process_seconds: f64,
 }
@@ -169,9 +169,9 @@ pub fn processor() -> Option<String> {
 pub mod tests {
     use std::fs;
 
-    use super::{Case, Figures, Line, Setting, Side, What, append, read};
+    use super::{Case, Line, Measurements, Setting, Side, What, append, read};
 
-    pub fn line(side: Side, mode: &str, round: u32, figures: Figures) -> Line {
+    pub fn line(side: Side, mode: &str, round: u32, measurements: Measurements) -> Line {
         let case = Case {
             what: if mode.starts_with("full") { What::Memory } else { What::Speed },
             method: "mapo".to_owned(),
@@ -182,16 +182,19 @@ pub mod tests {
             gradient_checkpointing: false,
         };
         let setting = Setting { model: "m".to_owned(), resolution: 512, threads: 2, processor: None };
-        Line { case, round, setting, figures, process_seconds: 9.5 }
+        Line { case, round, setting, measurements, process_seconds: 9.5 }
     }
 
     #[test]
     fn a_line_comes_back_as_it_was_written() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("new").join("figures.jsonl");
-        let figures = Figures { seconds: vec![1.5], peak_bytes_in_training: Some(7), ..Figures::default() };
-        let lines =
-            [line(Side::Ours, "lora", 1, figures.clone()), line(Side::Peer, "full", 2, Figures::default())];
+        let measurements =
+            Measurements { seconds: vec![1.5], peak_bytes_in_training: Some(7), ..Measurements::default() };
+        let lines = [
+            line(Side::Ours, "lora", 1, measurements.clone()),
+            line(Side::Peer, "full", 2, Measurements::default()),
+        ];
         lines.iter().for_each(|line| append(&path, line).expect("written"));
         assert_eq!(read(&path).expect("read"), lines);
 

@@ -30,7 +30,7 @@ enum Measure {
     Sample(Box<sample::Options>),
     /// The tables of a file that `bench train` wrote.
     Table {
-        /// Raw figures.
+        /// Raw measurements.
         file: PathBuf,
     },
     /// Steps of each method, ours alone.

@@ -1,4 +1,4 @@
-//! What every measurement beside a peer is told, and what it then finds or makes.
+//! The options of every measurement beside a peer, and what it then finds or makes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +34,7 @@ pub struct Common {
     /// Threads of either side [default: one for each processor]
     #[arg(long)]
     threads: Option<usize>,
-    /// Figures go to the end of this file
+    /// Measurements go to the end of this file
     #[arg(long)]
     pub out: PathBuf,
 }
@@ -45,7 +45,7 @@ pub struct Ready {
     pub python: PathBuf,
     /// A folder in diffusers layout.
     pub model: PathBuf,
-    /// Told in every line.
+    /// Stands in every line.
     pub setting: Setting,
 }
 

@@ -1,11 +1,11 @@
-//! Our side: `tastemaker train`, its figures read from the log of the run.
+//! Our side: `tastemaker train`, its measurements read from the log of the run.
 
 use std::fs;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use super::lines::{Case, Figures};
+use super::lines::{Case, Measurements};
 use super::train::Bench;
 use super::watch::{Ended, watch};
 
@@ -13,7 +13,7 @@ use super::watch::{Ended, watch};
 ///
 /// # Errors
 /// The program cannot be started.
-pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures, Ended)> {
+pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Measurements, Ended)> {
     let folder = bench.work.join("run");
     let _ = fs::remove_dir_all(&folder);
     let mut command = bench.common.ours(bench.root)?;
@@ -50,9 +50,9 @@ pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures,
             "bf16",
         ]);
     }
-    if case.mode.ends_with("-bank") {
-        let bank = bench.work.join(format!("bank-{adapter}-{}", case.precision));
-        command.args(["--reference", "precomputed", "--reference_dir"]).arg(bank);
+    if case.mode.ends_with("-precomputed") {
+        let reference = bench.work.join(format!("reference-{adapter}-{}", case.precision));
+        command.args(["--reference", "precomputed", "--reference_dir"]).arg(reference);
     }
     if case.gradient_checkpointing {
         command.arg("--gradient_checkpointing");
@@ -64,18 +64,18 @@ pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures,
     let text = || fs::read_to_string(&log).unwrap_or_default();
     let marks = || of_kind(&text(), "start").len() + of_kind(&text(), "step").len();
     let ended = watch(&mut command, &said, &complaints, bench.limit, marks)?;
-    let figures = parse(&text());
+    let measurements = parse(&text());
     let _ = fs::remove_dir_all(&folder);
-    Ok((figures, ended))
+    Ok((measurements, ended))
 }
 
-/// The figures of a run's log: seconds of a step of one pair are the inverse of the rate it tells.
-fn parse(log: &str) -> Figures {
+/// The measurements of a run's log: seconds of a step of one pair are the inverse of its rate.
+fn parse(log: &str) -> Measurements {
     let steps = of_kind(log, "step");
     let number = |event: &Value, key: &str| event[key].as_f64();
     let (start, finish) = (of_kind(log, "start"), of_kind(log, "finish"));
     let version = start.first().and_then(|event| event["version"].as_str());
-    Figures {
+    Measurements {
         seconds: steps
             .iter()
             .skip(1)
@@ -85,7 +85,7 @@ fn parse(log: &str) -> Figures {
         peak_bytes_before_training: start.first().and_then(|event| event["peak_memory_bytes"].as_u64()),
         peak_bytes_in_training: finish.first().and_then(|event| event["peak_memory_bytes"].as_u64()),
         versions: version.map(|version| ("tastemaker".to_owned(), version.to_owned())).into_iter().collect(),
-        ..Figures::default()
+        ..Measurements::default()
     }
 }
 
@@ -108,11 +108,11 @@ mod tests {
 {"event":"step","step":2,"loss":0.5,"pairs_per_second":0.25}
 {"event":"finish","step":3,"peak_memory_bytes":40}
 {"event":"st"#;
-        let figures = parse(log);
-        assert_eq!(figures.seconds, [2.0, 4.0]);
-        assert_eq!(figures.losses, [0.7, 0.6, 0.5]);
+        let measurements = parse(log);
+        assert_eq!(measurements.seconds, [2.0, 4.0]);
+        assert_eq!(measurements.losses, [0.7, 0.6, 0.5]);
         assert_eq!(
-            (figures.peak_bytes_before_training, figures.peak_bytes_in_training),
+            (measurements.peak_bytes_before_training, measurements.peak_bytes_in_training),
             (Some(30), Some(40))
         );
     }

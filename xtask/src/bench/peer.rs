@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::lines::{Case, Figures};
+use super::lines::{Case, Measurements};
 use super::ours::of_kind;
 use super::train::Bench;
 use super::watch::{Ended, watch};
@@ -21,7 +21,7 @@ pub fn script(root: &Path, name: &str) -> PathBuf {
 ///
 /// # Errors
 /// The interpreter cannot be started.
-pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures, Ended)> {
+pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Measurements, Ended)> {
     let mut command = setup::python_command(&bench.ready.python);
     command
         .arg(script(bench.root, "step.py"))
@@ -48,19 +48,19 @@ pub fn measure(bench: &Bench<'_>, case: &Case, n_steps: u32) -> Result<(Figures,
     Ok((parse(&text()), ended))
 }
 
-fn parse(log: &str) -> Figures {
+fn parse(log: &str) -> Measurements {
     let (steps, end) = (of_kind(log, "step"), of_kind(log, "end"));
     let end = end.first().cloned().unwrap_or_default();
     let numbers = |key: &str| steps.iter().filter_map(|step| step[key].as_f64()).collect::<Vec<_>>();
     let versions = end["versions"].as_object().into_iter().flatten();
     let version = |(name, version): (&String, &Value)| Some((name.clone(), version.as_str()?.to_owned()));
-    Figures {
+    Measurements {
         seconds: numbers("seconds").into_iter().skip(1).collect(),
         losses: numbers("loss"),
         peak_bytes_before_training: end["peak_bytes_before_training"].as_u64(),
         peak_bytes_in_training: end["peak_bytes_in_training"].as_u64(),
         versions: versions.filter_map(version).collect(),
-        ..Figures::default()
+        ..Measurements::default()
     }
 }
 
@@ -108,9 +108,12 @@ mod tests {
 {"event": "step", "seconds": 9.0, "loss": 0.7}
 {"event": "step", "seconds": 4.0, "loss": 0.6}
 {"event": "end", "peak_bytes_before_training": 5, "peak_bytes_in_training": 6, "versions": {"torch": "2.11.0"}}"#;
-        let figures = parse(log);
-        assert_eq!((figures.seconds, figures.losses), (vec![4.0], vec![0.7, 0.6]));
-        assert_eq!((figures.peak_bytes_before_training, figures.peak_bytes_in_training), (Some(5), Some(6)));
-        assert_eq!(figures.versions["torch"], "2.11.0");
+        let measurements = parse(log);
+        assert_eq!((measurements.seconds, measurements.losses), (vec![4.0], vec![0.7, 0.6]));
+        assert_eq!(
+            (measurements.peak_bytes_before_training, measurements.peak_bytes_in_training),
+            (Some(5), Some(6))
+        );
+        assert_eq!(measurements.versions["torch"], "2.11.0");
     }
 }

@@ -37,7 +37,7 @@ pub struct Options {
     /// Guidance, counted as diffusers does
     #[arg(long, default_value_t = 7.5)]
     guidance: f64,
-    /// Timed images of a process, behind one that warms up
+    /// Timed images of a process, after one that warms up
     #[arg(long, default_value_t = 2)]
     images: u32,
     /// Turns of all rows

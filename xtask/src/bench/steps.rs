@@ -1,6 +1,6 @@
-//! `cargo xtask bench steps`: training steps at real size, one process a method, figures as JSON lines.
+//! `cargo xtask bench steps`: training steps at real size, one process a method, measurements as JSON lines.
 //!
-//! The figures are those the runs themselves record: seconds between the start and the end of the steps, and the most memory
+//! The measurements are those the runs themselves record: seconds between the start and the end of the steps, and the most memory
 //! held before and in them.
 
 use std::fs;
@@ -37,7 +37,7 @@ pub struct Options {
     /// Optimizer steps of one pair
     #[arg(long, default_value_t = 1)]
     steps: u32,
-    /// Figures go to the end of this file
+    /// Measurements go to the end of this file
     #[arg(long)]
     out: PathBuf,
 }
@@ -50,9 +50,9 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     let scratch = std::env::temp_dir().join(format!("tastemaker-bench-{}", std::process::id()));
     let measured = options.methods.iter().try_for_each(|method| {
         let folder = scratch.join(method);
-        let figures = measure(root, options, method, &folder)?;
-        println!("{figures}");
-        lines::append(&options.out, &figures)
+        let measurements = measure(root, options, method, &folder)?;
+        println!("{measurements}");
+        lines::append(&options.out, &measurements)
     });
     let _ = fs::remove_dir_all(&scratch);
     measured

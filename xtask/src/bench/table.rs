@@ -1,4 +1,4 @@
-//! Tables of raw figures: medians over all rounds, ours beside the peer's.
+//! Tables of raw measurements: medians over all rounds, ours beside the peer's.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -73,8 +73,9 @@ fn memory(text: &mut String, ours: &[Measured<'_>], peers: &[Measured<'_>]) {
     text.push_str("|---|---|---|---|---|---|---|---|\n");
     let gib = |bytes: Option<f64>| bytes.map_or("-".to_owned(), |bytes| format!("{:.2}", bytes / GIB));
     for (case, lines) in ours.iter().chain(peers) {
-        let before =
-            median(lines.iter().filter_map(|line| Some(line.figures.peak_bytes_before_training? as f64)));
+        let before = median(
+            lines.iter().filter_map(|line| Some(line.measurements.peak_bytes_before_training? as f64)),
+        );
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {} |",
@@ -117,8 +118,9 @@ struct Seconds {
 }
 
 fn seconds(lines: &[&Line]) -> Option<Seconds> {
-    let timed = median(lines.iter().flat_map(|line| line.figures.seconds.iter().copied()));
-    let bound = || lines.iter().filter_map(|line| line.figures.unfinished_seconds).max_by(f64::total_cmp);
+    let timed = median(lines.iter().flat_map(|line| line.measurements.seconds.iter().copied()));
+    let bound =
+        || lines.iter().filter_map(|line| line.measurements.unfinished_seconds).max_by(f64::total_cmp);
     match timed {
         Some(value) => Some(Seconds { value, is_bound: false }),
         None => Some(Seconds { value: bound()?, is_bound: true }),
@@ -126,14 +128,14 @@ fn seconds(lines: &[&Line]) -> Option<Seconds> {
 }
 
 fn peak(lines: &[&Line]) -> Option<f64> {
-    median(lines.iter().filter_map(|line| Some(line.figures.peak_bytes_in_training? as f64)))
+    median(lines.iter().filter_map(|line| Some(line.measurements.peak_bytes_in_training? as f64)))
 }
 
 /// The ratio of each round in which both have steps.
 fn by_round(ours: &[&Line], peer: &[&Line]) -> String {
     let of = |lines: &[&Line], round: u32| {
         let lines = lines.iter().filter(|line| line.round == round);
-        median(lines.flat_map(|line| line.figures.seconds.iter().copied()))
+        median(lines.flat_map(|line| line.measurements.seconds.iter().copied()))
     };
     let last = ours.iter().map(|line| line.round).max().unwrap_or(0);
     let ratios = (1..=last).filter_map(|round| Some(format!("{:.2}", of(peer, round)? / of(ours, round)?)));
@@ -151,15 +153,15 @@ pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::lines::tests::line;
-    use super::super::lines::{Figures, Side};
+    use super::super::lines::{Measurements, Side};
     use super::{GIB, markdown};
 
-    fn timed(seconds: &[f64]) -> Figures {
-        Figures { seconds: seconds.to_vec(), ..Figures::default() }
+    fn timed(seconds: &[f64]) -> Measurements {
+        Measurements { seconds: seconds.to_vec(), ..Measurements::default() }
     }
 
-    fn held(gib: f64) -> Figures {
-        Figures { peak_bytes_in_training: Some((gib * GIB) as u64), ..Figures::default() }
+    fn held(gib: f64) -> Measurements {
+        Measurements { peak_bytes_in_training: Some((gib * GIB) as u64), ..Measurements::default() }
     }
 
     #[test]
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_step_that_was_stopped_bounds_the_ratio() {
-        let stopped = Figures { unfinished_seconds: Some(90.0), ..Figures::default() };
+        let stopped = Measurements { unfinished_seconds: Some(90.0), ..Measurements::default() };
         let text =
             markdown(&[line(Side::Ours, "lora", 1, timed(&[3.0])), line(Side::Peer, "lora", 1, stopped)]);
         assert!(text.contains("| mapo | lora no | lora no | >30.00 |  |"), "{text}");
@@ -190,11 +192,11 @@ mod tests {
             line
         };
         let text = markdown(&[
-            dpo(Side::Ours, "full-bank", 10.0),
+            dpo(Side::Ours, "full-precomputed", 10.0),
             line(Side::Ours, "full", 1, held(10.0)),
             dpo(Side::Peer, "full", 20.0),
         ]);
-        let ours = "| ours full-bank diffusion-dpo no adamw |";
+        let ours = "| ours full-precomputed diffusion-dpo no adamw |";
         assert!(text.contains(&format!("{ours} ours full mapo no adamw | 1.000 |")), "{text}");
         assert!(text.contains(&format!("{ours} peer full diffusion-dpo no adamw | 0.500 |")), "{text}");
         assert!(!text.contains("seconds a step | pairs a second"), "no table without rows: {text}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::lines::{self, Case, Figures, Line, Side, What};
+use super::lines::{self, Case, Line, Measurements, Side, What};
 use super::options::{Common, Ready};
 use super::{ours, peer, table};
 
@@ -40,10 +40,10 @@ pub struct Options {
     /// Rows in which both sides compute activations again: speed, memory, none
     #[arg(long, value_delimiter = ',', default_value = "memory")]
     gradient_checkpointing: Vec<String>,
-    /// Time ours with a reference bank, too
-    #[arg(long)]
-    bank: bool,
-    /// Timed steps of a process, behind one that warms up; memory takes one
+    /// Time ours with a precomputed reference, too
+    #[arg(long, alias = "bank")]
+    precomputed: bool,
+    /// Timed steps of a process, after one that warms up; memory takes one
     #[arg(long, default_value_t = 2)]
     steps: u32,
     /// Turns of all timed rows; memory takes one
@@ -52,7 +52,7 @@ pub struct Options {
     /// Minutes after which a process is stopped; a step under way then counts as a lower bound
     #[arg(long, default_value_t = 120)]
     limit: u64,
-    /// Folder for cache, bank, logs and results of runs, kept [default: one that is removed]
+    /// Folder for cache, precomputed reference, logs and results of runs, kept [default: one that is removed]
     #[arg(long)]
     work: Option<PathBuf>,
 }
@@ -87,7 +87,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     }
     let measured = measured?;
     println!("{}", table::markdown(&measured));
-    match measured.iter().filter(|line| line.figures.failed.is_some()).count() {
+    match measured.iter().filter(|line| line.measurements.failed.is_some()).count() {
         0 => Ok(()),
         n => bail!(
             "{n} of {} processes did not end well: see `failed` in {}",
@@ -125,7 +125,7 @@ fn in_turns(bench: &Bench<'_>, options: &Options) -> Result<Vec<Line>> {
         for case in turn {
             println!("bench: round {round}, {case}");
             let line = measure(bench, options, case, round)?;
-            if let Some(failed) = &line.figures.failed {
+            if let Some(failed) = &line.measurements.failed {
                 println!("bench: {failed}");
             }
             lines::append(&options.common.out, &line)?;
@@ -138,18 +138,18 @@ fn in_turns(bench: &Bench<'_>, options: &Options) -> Result<Vec<Line>> {
 fn measure(bench: &Bench<'_>, options: &Options, case: &Case, round: u32) -> Result<Line> {
     // The second step is the first with the optimizer's state from its beginning.
     let n_steps = if case.what == What::Memory { 1 } else { options.steps.max(1) };
-    let (figures, ended) = match case.side {
+    let (measurements, ended) = match case.side {
         Side::Ours => ours::measure(bench, case, n_steps)?,
         Side::Peer => peer::measure(bench, case, n_steps)?,
     };
-    let silent = ended.failed.is_none() && figures.seconds.len() < n_steps as usize;
+    let silent = ended.failed.is_none() && measurements.seconds.len() < n_steps as usize;
     let failed = ended.failed.or_else(|| silent.then(|| "it did not tell of all its steps".to_owned()));
-    let figures = Figures { failed, unfinished_seconds: ended.unfinished_seconds, ..figures };
+    let measurements = Measurements { failed, unfinished_seconds: ended.unfinished_seconds, ..measurements };
     Ok(Line {
         case: case.clone(),
         round,
         setting: bench.ready.setting.clone(),
-        figures,
+        measurements,
         process_seconds: ended.seconds,
     })
 }
@@ -162,9 +162,9 @@ fn cases(options: &Options) -> Vec<Case> {
         for method in &options.methods {
             let is_dpo = method == "diffusion-dpo";
             let ours: &[&str] = match what {
-                What::Speed if options.bank && is_dpo => &["lora", "lora-bank"],
+                What::Speed if options.precomputed && is_dpo => &["lora", "lora-precomputed"],
                 What::Speed => &["lora"],
-                What::Memory if is_dpo => &["full-bank"],
+                What::Memory if is_dpo => &["full-precomputed"],
                 What::Memory => &["full"],
             };
             let peers = match what {

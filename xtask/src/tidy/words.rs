@@ -13,7 +13,7 @@ const HELP: &str = "docs/reference/cli.md";
 /// History keeps the words of its day.
 const HISTORY: [&str; 2] = ["docs/log/", "docs/log.md"];
 
-/// Where names of files and folders are held to the table.
+/// Folders whose files are named by the table.
 const NAMED: [&str; 4] = ["crates/", "xtask/", "docs/", "recipes/"];
 
 /// Items that clap reads its help from.
@@ -42,11 +42,7 @@ pub fn findings(tree: &Tree) -> Vec<Finding> {
         return vec![Finding::at(PLACE, "there is no table of terms")];
     }
     let vocabulary = Vocabulary { terms, exceptions: exceptions(page) };
-    let paths = tree
-        .paths
-        .iter()
-        .filter(|path| NAMED.iter().any(|folder| path.starts_with(folder)) && !is_history(path));
-    for path in paths {
+    for path in tree.paths.iter().filter(|path| is_named(path)) {
         let name = path.rsplit('/').next().unwrap_or(path);
         found.extend(vocabulary.in_name(path, name).map(|message| Finding::at(path, message)));
     }
@@ -60,6 +56,11 @@ pub fn findings(tree: &Tree) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Where the names of files are held to the table: not among snapshots, which are named after tests.
+fn is_named(path: &str) -> bool {
+    NAMED.iter().any(|folder| path.starts_with(folder)) && !path.contains("/snapshots/") && !is_history(path)
 }
 
 fn is_history(path: &str) -> bool {
