@@ -55,9 +55,7 @@ pub fn locate(name: &str, revision: Option<&str>) -> Result<PathBuf> {
     if name == EMBEDDED && revision.is_none() && !path.exists() {
         return embedded();
     }
-    let is_file_name = [".safetensors", ".ckpt"].iter().any(|ending| name.ends_with(ending));
-    let repo = RepoId::model(name).ok().filter(|_| name.contains('/') && !is_file_name);
-    match repo.filter(|_| !path.exists()) {
+    match repository(RepoKind::Model, name, &path) {
         Some(repo) => Ok(snapshot(&repo, revision)?.unwrap_or(path)),
         None if revision.is_some() && path.exists() => Err(UsageError(format!(
             "{name} is a place on this machine; --revision chooses among those of a fetched model"
@@ -86,13 +84,23 @@ fn embedded() -> Result<PathBuf> {
 pub fn locate_dataset(name: &str) -> Result<Option<PathBuf>> {
     let (repo, revision) =
         name.split_once('@').map_or((name, None), |(repo, revision)| (repo, Some(revision)));
-    let is_file_name = DATA_FILES.iter().any(|ending| repo.ends_with(ending));
-    let repo = RepoId::dataset(repo).ok().filter(|_| repo.contains('/') && !is_file_name);
-    repo.filter(|_| !Path::new(name).exists()).map_or(Ok(None), |repo| snapshot(&repo, revision))
+    let repo = repository(RepoKind::Dataset, repo, Path::new(name));
+    repo.map_or(Ok(None), |repo| snapshot(&repo, revision))
 }
 
-/// Endings of files that hold pairs, and of no dataset's name.
-const DATA_FILES: [&str; 5] = [".jsonl", ".json", ".parquet", ".tar", ".csv"];
+/// Endings of files that a name may stand for, which are no repositories.
+const FILES: [&str; 10] =
+    [".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".jsonl", ".json", ".parquet", ".tar", ".csv"];
+
+/// The repository of this name, unless it names a file or what was typed is on this machine.
+fn repository(kind: RepoKind, name: &str, typed: &Path) -> Option<RepoId> {
+    let named = match kind {
+        RepoKind::Model => RepoId::model(name),
+        RepoKind::Dataset => RepoId::dataset(name),
+    };
+    let is_local = FILES.iter().any(|ending| name.ends_with(ending)) || typed.exists();
+    named.ok().filter(|_| name.contains('/') && !is_local)
+}
 
 /// Where files of a repository are: the folder or file of this name, or the snapshot in the cache of the repository of this
 /// name, which holds `files`.
@@ -101,10 +109,7 @@ const DATA_FILES: [&str; 5] = [".jsonl", ".json", ".parquet", ".tar", ".csv"];
 /// [`HubError::NotCached`] with the command that fetches it, the files by name where there are any; as [`locate`].
 pub fn locate_files(name: &str, files: &[&str]) -> Result<PathBuf> {
     let path = PathBuf::from(name);
-    let is_file_name =
-        [".safetensors", ".pt", ".pth", ".bin", ".ckpt"].iter().any(|ending| name.ends_with(ending));
-    let repo = RepoId::model(name).ok().filter(|_| name.contains('/') && !is_file_name && !path.exists());
-    let Some(repo) = repo else { return Ok(path) };
+    let Some(repo) = repository(RepoKind::Model, name, &path) else { return Ok(path) };
     let cache = cache(None)?;
     let revision = Revision::default();
     let included: String = files.iter().map(|file| format!(" --include {file}")).collect();

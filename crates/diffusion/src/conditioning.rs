@@ -1,4 +1,4 @@
-//! What a denoiser is told besides the noisy sample and the timestep.
+//! What a denoiser is conditioned on besides the timestep.
 
 use tch::Tensor;
 
@@ -53,7 +53,7 @@ impl Conditioning {
     }
 
     /// A second handle on the same tensors.
-    pub fn share(&self) -> Self {
+    pub fn shallow_clone(&self) -> Self {
         self.map(Tensor::shallow_clone)
     }
 

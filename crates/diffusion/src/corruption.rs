@@ -55,7 +55,7 @@ pub fn forward(schedule: &NoiseSchedule, clean: &Tensor, noise: &Tensor, timeste
 pub struct Inversion {
     /// Network calls for a whole trajectory.
     pub n_steps: usize,
-    /// Share of posterior noise added after every step.
+    /// Fraction of posterior noise added after every step.
     pub eta: f64,
     /// Which levels are visited.
     pub grid: Grid,

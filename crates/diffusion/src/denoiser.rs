@@ -1,4 +1,4 @@
-//! The two contracts every network pair of a latent diffusion model fulfils.
+//! The two contracts of a latent diffusion model's networks.
 
 use tch::Tensor;
 
@@ -26,7 +26,7 @@ pub struct Posterior {
 ///
 /// # Shapes
 /// Images `[b, 3, H, W]` in [-1, 1]; latents `[b, c, h, w]`, f32 on both sides.
-pub trait LatentVae {
+pub trait Vae {
     /// Posterior of each image.
     fn encode(&self, images: &Tensor) -> Posterior;
     /// Images of latents; not clamped.

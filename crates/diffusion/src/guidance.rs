@@ -16,12 +16,12 @@ pub struct Guided<'a> {
     pub unconditional: &'a Conditioning,
     /// Guidance scale as diffusers counts it: 1 and below is no guidance.
     pub scale: f64,
-    /// How much of each guided prediction gets the deviation of its conditional one, from 0 to 1; 0 leaves it as it is.
+    /// How far the standard deviation of each guided prediction is brought to that of its conditional one, from 0 to 1; 0 leaves it as it is.
     ///
     /// Source: arXiv 2305.08891, section 3.4; `rescale_noise_cfg` of diffusers.
     pub rescale: f64,
-    /// Another network for the unconditional prediction, one that learned what people do not want; then each network is called with
-    /// its own half.
+    /// Another network for the unconditional prediction, trained on what people do not want; then each network predicts one of
+    /// the two.
     ///
     /// Source: Diffusion-NPO, arXiv 2505.11245.
     pub negative: Option<&'a dyn Denoiser>,
@@ -37,7 +37,7 @@ impl<'a> Guided<'a> {
     fn branches(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> (Tensor, Tensor) {
         let n = x.size()[0];
         let unconditional = if self.unconditional.len() == n as usize {
-            self.unconditional.share()
+            self.unconditional.shallow_clone()
         } else {
             self.unconditional.select(&Tensor::zeros([n], (tch::Kind::Int64, x.device())))
         };
@@ -64,12 +64,12 @@ impl Denoiser for Guided<'_> {
         if self.rescale == 0.0 {
             return guided;
         }
-        let ratio = deviations(&c) / deviations(&guided); // [n, 1, 1, 1]
+        let ratio = std(&c) / std(&guided); // [n, 1, 1, 1]
         guided * (ratio * self.rescale + (1.0 - self.rescale))
     }
 }
 
-/// Deviation of each sample's values, `[n, c, h, w]` to `[n, 1, 1, 1]`.
-fn deviations(x: &Tensor) -> Tensor {
+/// Standard deviation of each sample's values, `[n, c, h, w]` to `[n, 1, 1, 1]`.
+fn std(x: &Tensor) -> Tensor {
     x.std_dim([1i64, 2, 3].as_slice(), true, true)
 }

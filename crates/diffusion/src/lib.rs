@@ -8,4 +8,4 @@ pub mod noise;
 pub mod samplers;
 
 pub use conditioning::Conditioning;
-pub use denoiser::{Denoiser, LatentVae, Posterior};
+pub use denoiser::{Denoiser, Posterior, Vae};

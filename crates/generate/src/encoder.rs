@@ -60,6 +60,6 @@ impl PromptEncoder for EncodedPrompts {
     }
 
     fn unconditional(&self, _: i64) -> Conditioning {
-        self.unconditional.share()
+        self.unconditional.shallow_clone()
     }
 }

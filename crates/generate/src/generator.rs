@@ -9,14 +9,14 @@ use tastemaker_data::transform::{Size, to_chw, to_rgb};
 use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::noise::{NoiseKey, gaussian, gaussians};
 use tastemaker_diffusion::samplers::{sample, start};
-use tastemaker_diffusion::{Conditioning, Denoiser, LatentVae};
+use tastemaker_diffusion::{Conditioning, Denoiser, Vae};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
 use tastemaker_math::samplers::{Plan, skipped_steps};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, SchedulerConfig, TextAdapters, TextEncoders};
-use tastemaker_models::vae::Vae;
+use tastemaker_models::vae::AutoencoderKl;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
@@ -28,7 +28,7 @@ const DECODED_AT_ONCE: i64 = 512 * 512;
 
 /// Everything of a model but its denoiser, so that several denoisers can share it.
 pub struct Generator<'a> {
-    vae: Vae,
+    vae: AutoencoderKl,
     text: Text<'a>,
     scheduler: SchedulerConfig,
     latent_shape: [i64; 3],
@@ -278,7 +278,7 @@ impl<'a> Generator<'a> {
         let unconditional = if settings.guidance_scale > 1.0 {
             self.unconditional(requests, shared, &of_size)?
         } else {
-            conditioning.share()
+            conditioning.shallow_clone()
         };
         let guided = Guided {
             denoiser: networks.denoiser,
@@ -320,7 +320,7 @@ impl<'a> Generator<'a> {
                 }));
             }
         }
-        let of = |request: &SampleRequest| shared.unconditional[&request.negative_prompt.as_deref()].share();
+        let of = |request: &SampleRequest| shared.unconditional[&request.negative_prompt.as_deref()].shallow_clone();
         let agree = requests.iter().all(|request| request.negative_prompt == requests[0].negative_prompt);
         let different = if agree { &requests[..1] } else { requests };
         let joined = different.iter().map(of).reduce(|all, one| all.followed_by(&one));

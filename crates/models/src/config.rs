@@ -10,7 +10,7 @@ const ANNOTATIONS: [&str; 4] = ["_class_name", "_diffusers_version", "_name_or_p
 pub const LARGEST: i64 = 1 << 24;
 
 /// The most levels a network may have.
-pub const MOST_LEVELS: i64 = 16;
+const MOST_LEVELS: i64 = 16;
 
 /// The most layers a network may have in one level, or a stack of transformer layers in all.
 pub const MOST_LAYERS: i64 = 128;
@@ -84,8 +84,14 @@ impl ConfigReader {
         }
     }
 
-    /// A key that must be absent or have one of the values under which it changes nothing.
-    pub fn neutral(&mut self, key: &str, allowed: &[Value]) {
+    /// Keys, with spaces between, that must be absent or have one of the values under which they change nothing.
+    pub fn neutral(&mut self, keys: &str, allowed: &[Value]) {
+        for key in keys.split_whitespace() {
+            self.check_neutral(key, allowed);
+        }
+    }
+
+    fn check_neutral(&mut self, key: &str, allowed: &[Value]) {
         if let Some(value) = self.raw(key).filter(|value| !allowed.contains(value)) {
             let allowed: Vec<_> = allowed.iter().map(Value::to_string).collect();
             let wanted = if allowed.is_empty() { "null".to_owned() } else { allowed.join(" or ") };
@@ -93,9 +99,11 @@ impl ConfigReader {
         }
     }
 
-    /// A key that does not affect the result and may hold anything.
-    pub fn ignored(&mut self, key: &str) {
-        self.keys.shift_remove(key);
+    /// Keys, with spaces between, that do not affect the result and may hold anything.
+    pub fn ignored(&mut self, keys: &str) {
+        for key in keys.split_whitespace() {
+            self.keys.shift_remove(key);
+        }
     }
 
     /// Checks that every value of a key is a size: at least 1 and at most `most`.
@@ -105,6 +113,25 @@ impl ConfigReader {
         }
         if let Some(n) = values.iter().find(|&&n| n > most) {
             self.problems.push(format!("`{key}` has {n}; wanted at most {most}"));
+        }
+    }
+
+    /// Checks the levels of a UNet or a VAE: there are some, not too many, and each one's channels make groups.
+    pub fn levels(&mut self, block_out_channels: &[i64], norm_num_groups: i64) {
+        let n_levels = block_out_channels.len() as i64;
+        if n_levels == 0 {
+            self.problem("`block_out_channels` is empty; wanted at least one level".into());
+        } else if n_levels > MOST_LEVELS {
+            self.problem(format!("`block_out_channels` has {n_levels} levels; wanted at most {MOST_LEVELS}"));
+        }
+        self.sizes("block_out_channels", block_out_channels, LARGEST);
+        for (level, channels) in block_out_channels.iter().enumerate() {
+            if norm_num_groups < 1 || channels % norm_num_groups != 0 {
+                let groups = norm_num_groups;
+                self.problem(format!(
+                    "level {level} has {channels} channels, which {groups} groups do not divide"
+                ));
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod names;
 pub mod nn;
 pub mod original;
 pub mod pipeline;
+pub mod place;
 pub mod reward_head;
 pub mod tokenizer;
 pub mod unet;

@@ -4,21 +4,20 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use tastemaker_store::StoreError;
-use tastemaker_store::checksum::hex;
 use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
 
 use crate::ModelError;
 use crate::nn::{Linear, Role, Scope};
-use crate::original::{ComponentMap, OpenFile, Place, refuse, shapes};
-use crate::pipeline::{Build, Stored, build, hash_stored};
+use crate::original::{ComponentMap, OpenFile, shapes};
+use crate::pipeline::{Build, Fingerprint, Stored, build};
+use crate::place::Place;
 
 /// Where the linear layers stand in the published sequence; dropout stands between.
 pub const LAYERS: [i64; 5] = [0, 2, 4, 6, 7];
 
-/// The published widths behind each layer.
+/// The published widths after each layer.
 pub const WIDTHS: [i64; 5] = [1024, 128, 64, 16, 1];
 
 /// One number of a vector.
@@ -28,7 +27,7 @@ pub struct RewardHead {
 }
 
 impl RewardHead {
-    /// Builds the head from the parameters `layers.N` of `scope`, behind vectors of `n_in`.
+    /// Builds the head from the parameters `layers.N` of `scope`, for vectors of `n_in`.
     pub fn new(scope: Scope<'_>, n_in: i64, widths: &[i64; 5]) -> Self {
         let before = std::iter::once(&n_in).chain(widths);
         let layers = LAYERS.iter().zip(before.zip(widths));
@@ -59,21 +58,17 @@ impl RewardHead {
         let map = ComponentMap::new(shapes(|scope| drop(construct(scope))), |name| Some(Place::same(name)));
         let map = map.map_err(|problems| file.refuse(&problems))?;
         file.check(&map)?;
-        let unknown = file.names().filter(|name| !map.stored_names().any(|known| known == *name));
-        let unknown: Vec<String> = unknown.map(|name| format!("`{name}` is not known")).collect();
-        if !unknown.is_empty() {
-            return Err(refuse(file.path(), &unknown));
-        }
+        file.check_names(|name| map.stored_names().any(|known| known == name))?;
         let stored = Stored::held(&file, &map)?;
-        let mut hash = Sha256::new();
-        hash_stored(&mut hash, &stored);
+        let mut hash = Fingerprint::default();
+        hash.tensors(&stored);
         let how = Build { role: Role::Frozen, precision: Precision::F32, device: Device::Cpu, lora: None };
         let loaded = build(stored, how, construct)?;
-        Ok((loaded.network, hex(&hash.finalize())))
+        Ok((loaded.network, hash.finish()))
     }
 }
 
-/// The widths behind the layers below `prefix`, if there are five that end in one number.
+/// The widths after the layers below `prefix`, if there are five that end in one number.
 pub(crate) fn widths(file: &OpenFile, prefix: &str) -> Option<[i64; 5]> {
     let mut widths = [0; 5];
     for (width, layer) in widths.iter_mut().zip(LAYERS) {

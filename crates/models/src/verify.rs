@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use tastemaker_diffusion::{Conditioning, Denoiser, LatentVae};
+use tastemaker_diffusion::{Conditioning, Denoiser, Vae};
 use tastemaker_store::StoreError;
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
@@ -27,7 +27,7 @@ const GRADIENT: &str = "gradient.";
 pub struct Agreement {
     /// Name of the result in the reference.
     pub what: String,
-    /// Largest absolute difference over the largest absolute reference value; for ids, the share that differs.
+    /// Largest absolute difference over the largest absolute reference value; for ids, the fraction that differs.
     pub error: f64,
 }
 
@@ -174,7 +174,7 @@ fn unet(
     gradients(reference, &unet.trainable, found)
 }
 
-/// Gradients of what learns: the largest error among all tensors, each relative to its own largest value.
+/// Gradients of trainable parameters: the largest error among all tensors, each relative to its own largest value.
 fn gradients(
     reference: &Reference<'_>,
     trainable: &[Trainable],

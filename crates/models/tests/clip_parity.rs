@@ -22,7 +22,7 @@ fn modern(stored: Named, name: fn(&str) -> Option<String>) -> Named {
 
 fn text(golden: &Golden, role: Role, precision: Precision) -> (ClipText, Vec<Trainable>) {
     let weights =
-        Weights::from_tensors(modern(golden.weights(), clip_text::modern_name), role, precision, Device::Cpu);
+        Weights::from_source(modern(golden.weights(), clip_text::modern_name), role, precision, Device::Cpu);
     let network = ClipText::new(
         weights.root(),
         ClipTextConfig::from_json(&golden.config_json()).expect("every key is known"),
@@ -31,7 +31,7 @@ fn text(golden: &Golden, role: Role, precision: Precision) -> (ClipText, Vec<Tra
 }
 
 fn vision(golden: &Golden, role: Role, precision: Precision) -> (ClipVision, Vec<Trainable>) {
-    let weights = Weights::from_tensors(
+    let weights = Weights::from_source(
         modern(golden.weights(), clip_vision::modern_name),
         role,
         precision,
@@ -135,7 +135,7 @@ fn what_follows_the_end_of_text_changes_nothing() {
 fn a_projection_that_is_not_in_the_checkpoint_is_reported() {
     let golden = Golden::load("models", "clip-text");
     let tensors = modern(golden.weights(), clip_text::modern_name);
-    let weights = Weights::from_tensors(tensors, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(tensors, Role::Frozen, Precision::F32, Device::Cpu);
     let mut config = ClipTextConfig::from_json(&golden.config_json()).unwrap();
     config.with_projection = true;
     ClipText::new(weights.root(), config);

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const CASES: [&str; 4] = ["unet-sd1-lora", "unet-sd1-lora-conv", "unet-sd1-lora-ranks", "unet-sd1-dora"];
 
 fn adapted(golden: &Golden, lora: Option<LoraSpec>) -> (UNet, Vec<Trainable>, AdapterSwitch) {
-    let mut weights = Weights::from_tensors(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
+    let mut weights = Weights::from_source(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
     if let Some(lora) = lora {
         weights = weights.with_lora(lora);
     }
@@ -125,7 +125,7 @@ fn a_fresh_dora_changes_nothing_to_the_last_bit() {
             use_dora: true,
         };
         let weights =
-            Weights::from_tensors(golden.weights(), Role::Frozen, precision, Device::Cpu).with_lora(lora);
+            Weights::from_source(golden.weights(), Role::Frozen, precision, Device::Cpu).with_lora(lora);
         let switch = weights.adapter_switch();
         let config = UNetConfig::from_json(&golden.config_json()).unwrap();
         let network = UNet::new(weights.root(), config, precision);
@@ -154,7 +154,7 @@ fn a_merged_adapter_computes_what_it_computed_apart() {
         let file = unet(golden.path(FILE_NAME));
         let merged = |strength: f64| {
             let merged = file.merged(&golden.weights(), strength).unwrap();
-            let weights = Weights::from_tensors(merged, Role::Frozen, Precision::F32, Device::Cpu);
+            let weights = Weights::from_source(merged, Role::Frozen, Precision::F32, Device::Cpu);
             let config = UNetConfig::from_json(&golden.config_json()).unwrap();
             predict(&golden, &UNet::new(weights.root(), config, Precision::F32))
         };
@@ -177,7 +177,7 @@ fn a_text_encoder_with_its_adapter_merged_equals_peft() {
     assert_eq!(file.unet.layers().into_iter().collect::<Vec<_>>(), ["conv_in"]);
 
     let merged = text.merged(&base.weights(), 1.0).unwrap();
-    let weights = Weights::from_tensors(merged, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(merged, Role::Frozen, Precision::F32, Device::Cpu);
     let network = ClipText::new(weights.root(), config);
     let found = network.forward(&golden.tensor("input_ids")).last_hidden_state;
     assert_close(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tastemaker_models::ModelError;
 use tastemaker_models::nn::Role;
-use tastemaker_models::original::pack;
+use tastemaker_models::pipeline::pack;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_testkit_torch::{mutated_json, mutated_safetensors, tiny_model};
 use tastemaker_torch::{Precision, memory, tensors};

@@ -11,12 +11,14 @@ use tastemaker_math::schedule::Prediction;
 use tastemaker_models::ModelError;
 use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{Role, Scope, TensorSource, Weights};
-use tastemaker_models::original::{Change, ComponentMap, Layout, Preset, SingleFile, pack};
+use tastemaker_models::original::{ComponentMap, Layout, Preset};
 use tastemaker_models::pipeline::{
     DIFFUSERS_STEM, Model, ModelSources, StoredType, TRANSFORMERS_STEM, save, write_component,
 };
+use tastemaker_models::pipeline::{SingleFile, pack};
+use tastemaker_models::place::Change;
 use tastemaker_models::unet::{UNet, UNetConfig};
-use tastemaker_models::vae::{Vae, VaeConfig};
+use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
 use tastemaker_torch::{Precision, tensors};
 use tch::{Device, Tensor};
 use tempfile::TempDir;
@@ -112,7 +114,7 @@ fn write_model(preset: &Preset, folder: &Path) {
     let unet = UNetConfig::from_json(preset.config("unet")).unwrap();
     write("unet", DIFFUSERS_STEM, &drawn(|scope| drop(UNet::new(scope, unet, Precision::F32))));
     let vae = VaeConfig::from_json(preset.config("vae")).unwrap();
-    write("vae", DIFFUSERS_STEM, &drawn(|scope| drop(Vae::new(scope, vae, Precision::F32))));
+    write("vae", DIFFUSERS_STEM, &drawn(|scope| drop(AutoencoderKl::new(scope, vae, Precision::F32))));
     for component in text_components(preset.layout) {
         let config = ClipTextConfig::from_json(preset.config(component)).unwrap();
         write(component, TRANSFORMERS_STEM, &drawn(|scope| drop(ClipText::new(scope, config))));

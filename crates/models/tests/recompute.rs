@@ -14,7 +14,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 fn network(golden: &Golden, precision: Precision) -> (UNet, Vec<Trainable>) {
     let adapter = golden.path(FILE_NAME);
     let role = if adapter.exists() { Role::Frozen } else { Role::Trained };
-    let mut weights = Weights::from_tensors(golden.weights(), role, precision, Device::Cpu);
+    let mut weights = Weights::from_source(golden.weights(), role, precision, Device::Cpu);
     if adapter.exists() {
         weights = weights.with_lora(LoraFile::read(adapter).unwrap().unet.into_spec());
     }

@@ -15,7 +15,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 const CASES: [&str; 4] = ["unet-sd1", "unet-sd2v", "unet-sdxl", "unet-demo"];
 
 fn network(golden: &Golden, role: Role, precision: Precision) -> (UNet, Vec<Trainable>) {
-    let weights = Weights::from_tensors(golden.weights(), role, precision, Device::Cpu);
+    let weights = Weights::from_source(golden.weights(), role, precision, Device::Cpu);
     let network = UNet::new(weights.root(), UNetConfig::from_json(&golden.config_json()).unwrap(), precision);
     (network, weights.finish().unwrap().0)
 }

@@ -4,18 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use tastemaker_diffusion::LatentVae;
+use tastemaker_diffusion::Vae;
 use tastemaker_models::nn::{Role, Trainable, Weights};
-use tastemaker_models::vae::{Vae, VaeConfig};
+use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Reduction, Tensor};
 
 const CASES: [&str; 2] = ["vae", "vae-demo"];
 
-fn vae(golden: &Golden, role: Role, precision: Precision) -> (Vae, Vec<Trainable>) {
-    let weights = Weights::from_tensors(golden.weights(), role, precision, Device::Cpu);
-    let vae = Vae::new(weights.root(), VaeConfig::from_json(&golden.config_json()).unwrap(), precision);
+fn vae(golden: &Golden, role: Role, precision: Precision) -> (AutoencoderKl, Vec<Trainable>) {
+    let weights = Weights::from_source(golden.weights(), role, precision, Device::Cpu);
+    let vae = AutoencoderKl::new(weights.root(), VaeConfig::from_json(&golden.config_json()).unwrap(), precision);
     (vae, weights.finish().unwrap().0)
 }
 

@@ -1,4 +1,4 @@
-// What the allocator of a device tells.
+// Statistics of a device's allocator.
 
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>

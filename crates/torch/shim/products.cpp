@@ -29,7 +29,7 @@ MaybeTensor wide(const MaybeTensor& narrow) {
   return narrow.has_value() && narrow->defined() ? MaybeTensor(wide(*narrow)) : std::nullopt;
 }
 
-bool learns(const MaybeTensor& tensor) { return tensor.has_value() && tensor->defined() && tensor->requires_grad(); }
+bool needs_gradient(const MaybeTensor& tensor) { return tensor.has_value() && tensor->defined() && tensor->requires_grad(); }
 
 // The gradient of a product needs each operand only for the sake of the other one.
 variable_list operands(const Tensor& x, const Tensor& weight) {
@@ -40,7 +40,7 @@ variable_list operands(const Tensor& x, const Tensor& weight) {
 struct Linear : public Function<Linear> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const MaybeTensor& bias) {
     context->save_for_backward(operands(x, weight));
-    context->saved_data["bias"] = learns(bias);
+    context->saved_data["bias"] = needs_gradient(bias);
     return at::linear(wide(x), wide(weight), wide(bias)).to(x.scalar_type());
   }
 
@@ -63,7 +63,7 @@ struct Convolution : public Function<Convolution> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
                         int64_t stride, int64_t padding) {
     context->save_for_backward(operands(x, weight));
-    context->saved_data["bias"] = learns(bias);
+    context->saved_data["bias"] = needs_gradient(bias);
     context->saved_data["bias_size"] = weight.size(0);
     context->saved_data["x_size"] = x.sizes().vec();
     context->saved_data["weight_size"] = weight.sizes().vec();

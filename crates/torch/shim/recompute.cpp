@@ -112,12 +112,12 @@ struct Segment : public Node {
 
     auto sink = std::shared_ptr<Sink>(new Sink(), torch::autograd::deleteNode);
     variable_list again;
-    std::vector<size_t> learning;
+    std::vector<size_t> trainable;
     for (size_t i = 0; i < inputs.size(); i++) {
       Tensor input = inputs[i].unpack().variable_data();
       if (next_edge(i).is_valid()) {
         torch::autograd::set_history(input, sink);
-        learning.push_back(i);
+        trainable.push_back(i);
       }
       again.push_back(std::move(input));
     }
@@ -128,7 +128,7 @@ struct Segment : public Node {
       torch::autograd::backward({output}, {gradient});
     }
     // Empty where the output does not hang on any input.
-    for (size_t i = 0; i < sink->found.size(); i++) gradients[learning[i]] = std::move(sink->found[i]);
+    for (size_t i = 0; i < sink->found.size(); i++) gradients[trainable[i]] = std::move(sink->found[i]);
     return gradients;
   }
 

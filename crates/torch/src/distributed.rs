@@ -106,7 +106,7 @@ impl Group {
     /// [`TorchError::Group`] for tensors that are not f32 or f64 on the CPU, before anything is sent, and if a rank is lost;
     /// the tensors are then undefined.
     pub fn all_reduce_sum(&self, tensors: &mut [Tensor]) -> Result<(), TorchError> {
-        let doing = || format!("adding up {} tensors over all ranks", tensors.len());
+        let doing = || format!("summing {} tensors over all ranks", tensors.len());
         for tensor in tensors.iter() {
             self.check(tensor, &[Kind::Float, Kind::Double], doing)?;
         }
@@ -124,7 +124,7 @@ impl Group {
     /// [`TorchError::Group`] for a tensor that is not on the CPU or a rank that is not there, before anything is sent, and if a
     /// rank is lost.
     pub fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<(), TorchError> {
-        let doing = || format!("taking over a tensor {:?} from rank {root}", tensor.size());
+        let doing = || format!("broadcasting a tensor {:?} from rank {root}", tensor.size());
         self.check(tensor, &SENT, doing)?;
         if root >= self.world_size {
             return Err(self.error(doing(), "there is no such rank"));
@@ -141,7 +141,7 @@ impl Group {
     /// # Errors
     /// [`TorchError::Group`] for a tensor that is not on the CPU, before anything is sent, and if a rank is lost.
     pub fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>, TorchError> {
-        let doing = || format!("collecting a tensor {:?} of each rank", tensor.size());
+        let doing = || format!("gathering a tensor {:?} of each rank", tensor.size());
         self.check(tensor, &SENT, doing)?;
         let options = (tensor.kind(), tensor.device());
         let outputs: Vec<Tensor> =

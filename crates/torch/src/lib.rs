@@ -1,4 +1,4 @@
-//! libtorch as this project uses it: device, precision, memory figures, and tensors from and to safetensors.
+//! libtorch as this project uses it: device, precision, memory use, and tensors from and to safetensors.
 //!
 //! This is not an abstraction over `tch`: networks and the training step use [`tch::Tensor`] directly. The crate holds
 //! what `tch` lacks and nothing else.

@@ -15,8 +15,8 @@ pub struct Memory {
     pub peak: u64,
 }
 
-/// What is held on a device: of the CPU the whole process, of another what libtorch's tensors take there. `None` where nobody
-/// tells.
+/// What is held on a device: of the CPU the whole process, of another what libtorch's tensors take there. `None` where that is
+/// not known.
 pub fn read_on(device: Device) -> Option<Memory> {
     if device == Device::Cpu {
         return read();
@@ -49,7 +49,7 @@ unsafe extern "C" {
     fn tastemaker_device_reset_peak(tensor: Raw, error: *mut *mut c_char) -> bool;
 }
 
-/// Reads the figures from the kernel; `None` where it does not offer them.
+/// As the kernel counts; `None` where it does not offer them.
 ///
 /// Source: `VmRSS` and `VmHWM` of proc(5).
 pub fn read() -> Option<Memory> {

@@ -189,7 +189,7 @@ pub fn adamw_8bit(
     });
 }
 
-/// Divides gradients by `scale` in place, and says whether all of them are finite, in one pass.
+/// Divides gradients by `scale` in place, and returns whether all of them are finite, in one pass.
 ///
 /// # Panics
 /// With libtorch's words if the tensors are not on one device.

@@ -108,7 +108,7 @@ mod tests {
         (Tensor::arange(n, (Kind::Float, Device::Cpu)) * 12.9898 + phase).sin().reshape(shape)
     }
 
-    /// The tensor in both types, learning in both.
+    /// The tensor in both types, trainable in both.
     fn twice(shape: &[i64], phase: f64) -> (Tensor, Tensor) {
         let narrow = values(shape, phase).to_kind(Kind::BFloat16);
         let wide = narrow.to_kind(Kind::Float);

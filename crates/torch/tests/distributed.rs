@@ -224,7 +224,7 @@ fn a_killed_rank_ends_all_others_with_words_that_say_so() {
             let said = said(output);
             assert!(child.wait().unwrap().success());
             let beginning =
-                format!("rank {rank} of {world_size} failed while adding up 2 tensors over all ranks: ");
+                format!("rank {rank} of {world_size} failed while summing 2 tensors over all ranks: ");
             assert!(said[0].starts_with(&beginning), "{said:?}");
             assert!(said[0].contains("another rank may have ended"), "{said:?}");
             assert!(said[1].contains("the group has ended"), "{said:?}");

@@ -10,7 +10,7 @@ use crate::reference::AdaptersOff;
 pub(crate) fn policy_conditioning(text: Option<&TextEncoders>, batch: &Batch) -> Conditioning {
     match (text, &batch.tokens) {
         (Some(text), Some(tokens)) => encode(text, tokens, batch),
-        _ => batch.conditioning.share(),
+        _ => batch.conditioning.shallow_clone(),
     }
 }
 
@@ -25,5 +25,5 @@ fn encode(text: &TextEncoders, tokens: &Tokens, batch: &Batch) -> Conditioning {
     let encoded = text.conditioning(tokens, 0);
     let encoded = if batch.with_losers { encoded.twice() } else { encoded };
     // Sizes are known beforehand, whoever encodes the text.
-    Conditioning { time_ids: batch.conditioning.share().time_ids, ..encoded }
+    Conditioning { time_ids: batch.conditioning.shallow_clone().time_ids, ..encoded }
 }

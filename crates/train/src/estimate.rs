@@ -1,9 +1,10 @@
 //! How much memory a run will take, before anything of it is loaded.
 
 use tastemaker_math::objectives::Objective;
-use tastemaker_models::original::{Shapes, n_numbers, text_shapes, unet_shapes};
+use tastemaker_models::original::{n_numbers, text_shapes, unet_shapes};
+use tastemaker_models::place::Shapes;
 use tastemaker_models::pipeline::{Family, Model};
-use tastemaker_models::unet::{Keeping, Learning, UNetConfig};
+use tastemaker_models::unet::{Activations, TrainedPart, UNetConfig};
 use tastemaker_run::{
     Adapter, LoraPlan, MemoryEstimate, MixedPrecision, OptimizerKind, OutputType, Plan, ReferenceKind,
     RunError,
@@ -48,10 +49,10 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let n_weights = n_numbers(&shapes);
     // Text encoders stay only where they are trained.
     let mut text = 0;
-    let (learning, trained) = match &plan.adapter {
-        Adapter::Full {} => (Learning::Everything, n_weights),
+    let (trained_part, trained) = match &plan.adapter {
+        Adapter::Full {} => (TrainedPart::Everything, n_weights),
         // Not read yet, so its size is not known.
-        Adapter::Continued { .. } => (Learning::Adapters, 0),
+        Adapter::Continued { .. } => (TrainedPart::Adapters, 0),
         Adapter::Lora(lora) => {
             let of_text = &lora.text_encoder_target_modules;
             let mut trained = adapted(&shapes, lora, &lora.target_modules);
@@ -62,23 +63,23 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
                     text += n_numbers(&shapes);
                 }
             }
-            (Learning::Adapters, trained)
+            (TrainedPart::Adapters, trained)
         }
     };
     // Masters of a full fine-tune are counted as trained; used in bf16, each has a copy that lives as long as the step.
-    let weights = match (learning, compute) {
-        (Learning::Adapters, bytes) => n_weights * bytes,
-        (Learning::Everything, 4) => 0,
-        (Learning::Everything, bytes) => n_weights * bytes,
+    let weights = match (trained_part, compute) {
+        (TrainedPart::Adapters, bytes) => n_weights * bytes,
+        (TrainedPart::Everything, 4) => 0,
+        (TrainedPart::Everything, bytes) => n_weights * bytes,
     };
     let is_live = plan.train.reference == ReferenceKind::Live;
-    let needs_copy = learning == Learning::Everything && is_live && needs_reference(&objective);
+    let needs_copy = trained_part == TrainedPart::Everything && is_live && needs_reference(&objective);
     let copy = if needs_copy { n_weights * compute } else { 0 };
 
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
     let rows = u64::from(plan.train.train_batch_size) * n_sides(&objective);
-    let keeping = if plan.train.gradient_checkpointing { Keeping::Inputs } else { Keeping::Everything };
-    let kept = config.kept_for_backward((side, side), N_TOKENS, learning, keeping);
+    let activations = if plan.train.gradient_checkpointing { Activations::LayerInputs } else { Activations::All };
+    let kept = config.kept_for_backward((side, side), N_TOKENS, trained_part, activations);
     let average = if plan.train.ema_decay.is_some() { AVERAGE } else { 0 };
     let per_number = MASTER + average + state_bytes(plan.optimizer.optimizer_type);
     Ok(MemoryEstimate {

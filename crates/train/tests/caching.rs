@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
 use tastemaker_data::cache::{CacheFolder, Key, LatentKey, TextKey};
 use tastemaker_data::{DataError, InMemoryPairs, Label, PairId, PairSource, Ranking, Side};
-use tastemaker_diffusion::{LatentVae, Posterior};
+use tastemaker_diffusion::{Posterior, Vae};
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
 use tastemaker_store::dtype::DType;
@@ -36,7 +36,7 @@ struct Plain {
     spoils: bool,
 }
 
-impl LatentVae for Plain {
+impl Vae for Plain {
     fn encode(&self, images: &Tensor) -> Posterior {
         self.batches.lock().unwrap().push(images.size()[0]);
         // Spoils what is brightest, so that one image of a batch is hit and not the others.
@@ -109,7 +109,7 @@ fn make(
     path: &Path,
     key: &Key,
     source: &dyn PairSource,
-    vae: &dyn LatentVae,
+    vae: &dyn Vae,
     text: Option<&TextEncoders>,
     (n_workers, rank): Workers,
 ) -> Result<CacheFolder, TrainError> {

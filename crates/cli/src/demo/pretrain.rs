@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use tastemaker_diffusion::LatentVae;
+use tastemaker_diffusion::Vae;
 use tastemaker_diffusion::conditioning::Conditioning;
 use tastemaker_diffusion::denoiser::Posterior;
 use tastemaker_diffusion::noise::NoiseKey;
@@ -18,7 +18,7 @@ use tastemaker_models::clip_vision::{ClipVision, ClipVisionConfig};
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::tokenizer::ClipTokenizer;
 use tastemaker_models::unet::{UNet, UNetConfig};
-use tastemaker_models::vae::{Vae, VaeConfig};
+use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
 use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::data::{Augmentation, BatchOptions, EncodedPair, EncodedPairs, Use};
@@ -180,7 +180,7 @@ fn vae(args: &PretrainArgs, art: &Art) -> Result<()> {
     let images = images(art, &[0, 1, 2, 3]);
     let n_images = images.size()[0] as usize;
     let weights = Weights::fresh(args.seed, Role::Trained, args.precision(), Device::Cpu);
-    let vae = Vae::new(weights.root(), config.clone(), args.precision());
+    let vae = AutoencoderKl::new(weights.root(), config.clone(), args.precision());
     let (trainable, _) = weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     start_with_little_noise(&trainable, config.latent_channels);
     let side = i64::from(SIDE) / config.downsampling();
@@ -205,9 +205,9 @@ fn vae(args: &PretrainArgs, art: &Art) -> Result<()> {
     averaged.values_mut().for_each(|tensor| *tensor = tensor.to_kind(Kind::Half).to_kind(Kind::Float));
     save(&folder.join("diffusion_pytorch_model.safetensors"), &averaged, Kind::Half)?;
 
-    // Latents shall have unit deviation: the scaling factor of arXiv 2112.10752, appendix G.
-    let weights = Weights::from_tensors(averaged, Role::Frozen, Precision::F32, Device::Cpu);
-    let vae = Vae::new(weights.root(), VaeConfig { scaling_factor: 1.0, ..config }, Precision::F32);
+    // Latents shall have unit standard deviation: the scaling factor of arXiv 2112.10752, appendix G.
+    let weights = Weights::from_source(averaged, Role::Frozen, Precision::F32, Device::Cpu);
+    let vae = AutoencoderKl::new(weights.root(), VaeConfig { scaling_factor: 1.0, ..config }, Precision::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let mean = encode_in_parts(&vae, &images).mean;
     let decoded = tch::no_grad(|| vae.decode_raw(&mean.narrow(0, 0, 64)));
@@ -225,7 +225,7 @@ fn vae(args: &PretrainArgs, art: &Art) -> Result<()> {
 }
 
 /// Posteriors of many images, a few at a time.
-fn encode_in_parts(vae: &Vae, images: &Tensor) -> Posterior {
+fn encode_in_parts(vae: &AutoencoderKl, images: &Tensor) -> Posterior {
     let parts = images.split(64, 0).into_iter().map(|part| tch::no_grad(|| vae.encode(&part)));
     let (means, stds): (Vec<_>, Vec<_>) = parts.map(|p| (p.mean, p.std)).unzip();
     Posterior { mean: Tensor::cat(&means, 0), std: Tensor::cat(&stds, 0) }
@@ -342,9 +342,9 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     const VARIANTS: usize = 4;
     let vae_folder = args.model.join("vae");
     let weights = tensors::read(&vae_folder.join("diffusion_pytorch_model.safetensors"))?;
-    let weights = Weights::from_tensors(weights, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(weights, Role::Frozen, Precision::F32, Device::Cpu);
     let vae_config = VaeConfig::from_json(&config(&vae_folder)?).map_err(anyhow::Error::msg)?;
-    let vae = Vae::new(weights.root(), vae_config, Precision::F32);
+    let vae = AutoencoderKl::new(weights.root(), vae_config, Precision::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let images = images(art, styles);
     let Posterior { mean, std } = encode_in_parts(&vae, &images);
@@ -352,7 +352,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     let folder = args.model.join("text_encoder");
     let tokenizer = ClipTokenizer::from_folder(args.tokenizer.as_path())?;
     let text_config = ClipTextConfig::from_json(&config(&folder)?).map_err(anyhow::Error::msg)?;
-    let weights = Weights::from_tensors(
+    let weights = Weights::from_source(
         tensors::read(&folder.join("model.safetensors"))?,
         Role::Frozen,
         Precision::F32,

@@ -79,7 +79,7 @@ pub fn ddim(
     Ok(sample(denoiser, &start(&plan, noise, None), conditioning, &plan, posterior_noise))
 }
 
-/// One timestep for all samples: `[n]` f32, as whole numbers and those between are told alike.
+/// One timestep for all samples: `[n]` f32, for a timestep may lie between two whole ones.
 fn clock(n: i64, timestep: f64, device: Device) -> Tensor {
     Tensor::full([n], timestep, (Kind::Float, device))
 }

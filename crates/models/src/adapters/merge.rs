@@ -60,10 +60,10 @@ impl LoraPart {
     }
 }
 
-/// A weight with its rows brought to these lengths.
-fn stretched(weight: Tensor, lengths: &Tensor) -> Tensor {
+/// A weight with its rows brought to these norms.
+fn stretched(weight: Tensor, norms: &Tensor) -> Tensor {
     let shape = weight.size();
     let rows = weight.reshape([shape[0], -1]);
     let found = rows.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(f64::from(f32::MIN_POSITIVE));
-    (rows * (lengths.detach().to_kind(Kind::Float).reshape([-1, 1]) / found)).reshape(shape)
+    (rows * (norms.detach().to_kind(Kind::Float).reshape([-1, 1]) / found)).reshape(shape)
 }

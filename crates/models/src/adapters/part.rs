@@ -25,15 +25,15 @@ impl LoraPart {
         Self { ranks: Ranks::uniform(1, 1.0), target_modules: Vec::new(), tensors: Named::new() }
     }
 
-    /// The same with updates of this many times the size: `alpha` is multiplied. With DoRA lengths of rows stay what they were
-    /// learned to be, as in peft.
+    /// The same with updates of this many times the size: `alpha` is multiplied. DoRA's magnitudes stay as they are, as in
+    /// peft.
     pub fn scaled(mut self, weight: f64) -> Self {
         self.ranks.alpha *= weight;
         self.ranks.alpha_pattern.values_mut().for_each(|alpha| *alpha *= weight);
         self
     }
 
-    /// Whether lengths of rows are learned apart from their directions.
+    /// Whether this is DoRA, weight-decomposed LoRA.
     pub fn is_dora(&self) -> bool {
         self.tensors.keys().any(|name| name.ends_with(MAGNITUDE))
     }

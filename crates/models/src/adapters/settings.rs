@@ -14,22 +14,8 @@ use crate::names::answers_to;
 use crate::nn::Ranks;
 
 /// Keys of peft's configuration that say nothing about the update itself.
-const ANNOTATIONS: [&str; 14] = [
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-];
+const ANNOTATIONS: &str = "auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights layers_pattern \
+    layers_to_transform lora_dropout megatron_core peft_version qalora_group_size revision runtime_config task_type";
 
 impl LoraPart {
     /// Peft's configuration.
@@ -67,9 +53,9 @@ impl LoraPart {
         let alpha = r.or("lora_alpha", rank as f64);
         let rank_pattern = pattern(&mut r, "rank_pattern", component);
         let alpha_pattern = pattern(&mut r, "alpha_pattern", component);
-        let said = |layer: &str| first(&rank_pattern, layer).map_or(rank, |rank| rank as i64);
-        for (layer, found) in found.iter().filter(|(layer, found)| said(layer) != **found).take(1) {
-            let wanted = said(layer);
+        let stated = |layer: &str| first(&rank_pattern, layer).map_or(rank, |rank| rank as i64);
+        for (layer, found) in found.iter().filter(|(layer, found)| stated(layer) != **found).take(1) {
+            let wanted = stated(layer);
             r.problem(format!(
                 "`r` and `rank_pattern` give `{layer}` rank {wanted}; its factors have rank {found}"
             ));
@@ -78,16 +64,14 @@ impl LoraPart {
             Some(Value::Array(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
             _ => None,
         };
-        let said = r.or("use_dora", false);
-        if said != self.is_dora() {
+        let use_dora = r.or("use_dora", false);
+        if use_dora != self.is_dora() {
             let there = if self.is_dora() { "magnitudes" } else { "no magnitudes" };
-            r.problem(format!("`use_dora` is {said}; the file has {there}"));
+            r.problem(format!("`use_dora` is {use_dora}; the file has {there}"));
         }
         r.neutral("peft_type", &[json!("LORA")]);
         r.neutral("bias", &[json!("none")]);
-        for key in ANNOTATIONS {
-            r.ignored(key);
-        }
+        r.ignored(ANNOTATIONS);
         r.finish()?;
         let alpha = |layer: &str| first(&alpha_pattern, layer).unwrap_or(alpha);
         let layers = found.iter().map(|(layer, rank)| (layer.as_str(), *rank, alpha(layer)));

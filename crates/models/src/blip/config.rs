@@ -1,4 +1,4 @@
-//! What both networks look like.
+//! Sizes of both networks.
 
 use serde_json::{Value, json};
 
@@ -108,17 +108,11 @@ impl MedConfig {
         r.neutral("add_cross_attention", &[json!(true)]);
         r.neutral("position_embedding_type", &[json!("absolute")]);
         r.neutral("model_type", &[json!("bert")]);
-        for key in [
-            "architectures",
-            "attention_probs_dropout_prob",
-            "encoder_width", // the image tower says it
-            "hidden_dropout_prob",
-            "initializer_range",
-            "pad_token_id",
-            "type_vocab_size", // there is no table of types
-        ] {
-            r.ignored(key);
-        }
+        // The image tower gives `encoder_width`, and there is no table of token types.
+        r.ignored(
+            "architectures attention_probs_dropout_prob encoder_width hidden_dropout_prob initializer_range pad_token_id \
+             type_vocab_size",
+        );
         r.finish().map(|()| config)
     }
 }

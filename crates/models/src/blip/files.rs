@@ -4,8 +4,6 @@
 
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
-use tastemaker_store::checksum::hex;
 use tastemaker_store::{StoreError, json};
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
@@ -17,15 +15,16 @@ use super::tokenizer::BertTokenizer;
 use super::vision::Vit;
 use crate::ModelError;
 use crate::nn::{Role, Scope};
-use crate::original::{ComponentMap, OpenFile, Place, refuse, shapes};
-use crate::pipeline::{Build, Stored, build, hash_part, hash_stored};
+use crate::original::{ComponentMap, OpenFile, shapes};
+use crate::pipeline::{Build, Fingerprint, Stored, build};
+use crate::place::Place;
 use crate::reward_head::{RewardHead, widths};
 
 /// Mean of the raw rewards in training.
 const MEAN: f64 = 0.167_173_628_300_524_26;
 
-/// Their deviation.
-const DEVIATION: f64 = 1.033_339_496_605_407_2;
+/// Their standard deviation.
+const STD: f64 = 1.033_339_496_605_407_2;
 
 /// The files of ImageReward.
 #[derive(Debug, Clone)]
@@ -90,14 +89,14 @@ impl ImageRewardFiles {
     /// # Errors
     /// As [`ImageRewardFiles::load`].
     pub fn fingerprint(&self) -> Result<String, ModelError> {
-        let mut hash = Sha256::new();
-        hash_part(&mut hash, json::read_text(&self.vocabulary)?.as_bytes());
+        let mut hash = Fingerprint::default();
+        hash.bytes(json::read_text(&self.vocabulary)?.as_bytes());
         let parts = self.open()?;
-        hash_part(&mut hash, format!("{:?} {:?}", parts.vit, parts.med).as_bytes());
+        hash.bytes(format!("{:?} {:?}", parts.vit, parts.med).as_bytes());
         for map in [&parts.vision, &parts.text, &parts.head] {
-            hash_stored(&mut hash, &parts.stored(map)?);
+            hash.tensors(&parts.stored(map)?);
         }
-        Ok(hex(&hash.finalize()))
+        Ok(hash.finish())
     }
 
     fn open(&self) -> Result<Parts, ModelError> {
@@ -120,11 +119,7 @@ impl ImageRewardFiles {
         let text = map(&|scope| drop(text(&scope, &med, &vit)))?;
         let head = map(&|scope| drop(head(&scope, &med, &widths)))?;
         let wanted = |name: &str| [&vision, &text, &head].iter().any(|map| map.get(name).is_some());
-        let unknown = file.names().filter(|name| !wanted(name) && !is_unused(name));
-        let unknown: Vec<String> = unknown.map(|name| format!("`{name}` is not known")).collect();
-        if !unknown.is_empty() {
-            return Err(refuse(file.path(), &unknown));
-        }
+        file.check_names(|name| wanted(name) || is_unused(name))?;
         Ok(Parts { vit, med, widths, vision, text, head, file })
     }
 }
@@ -164,7 +159,7 @@ impl ImageReward {
         self.image_size
     }
 
-    /// Rewards of images for their prompts, with mean 0 and deviation 1 over the training data.
+    /// Rewards of images for their prompts, with mean 0 and standard deviation 1 over the training data.
     ///
     /// # Shapes
     /// `images` `[b, 3, image_size, image_size]` to `[b]` in f32, on the host.
@@ -180,7 +175,7 @@ impl ImageReward {
         let table = |tensor: Tensor| tensor.view(shape).to_device(self.device);
         let (filled, hidden) = (table(Tensor::from_slice(&filled)), table(Tensor::from_slice(&hidden)));
         let seen = self.vision.forward(&images.to_device(self.device));
-        let said = self.text.forward(&filled, &hidden, &seen).to_kind(Kind::Float);
-        (self.head.forward(&said).to_device(Device::Cpu) - MEAN) / DEVIATION
+        let encoded = self.text.forward(&filled, &hidden, &seen).to_kind(Kind::Float);
+        (self.head.forward(&encoded).to_device(Device::Cpu) - MEAN) / STD
     }
 }

@@ -1,4 +1,4 @@
-//! BLIP as ImageReward uses it: an image tower, a text encoder that looks at it in every layer, and a head for one number.
+//! BLIP as ImageReward uses it: an image tower, a text encoder that attends to it in every layer, and a head for one number.
 
 mod config;
 mod files;

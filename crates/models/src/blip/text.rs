@@ -20,7 +20,7 @@ struct Attention {
 }
 
 impl Attention {
-    /// `width_in`: of what is looked at.
+    /// `width_in`: of what is attended to.
     fn new(scope: Scope<'_>, config: &MedConfig, width_in: i64) -> Self {
         let (own, output) = (scope.sub("self"), scope.sub("output"));
         Self {

@@ -9,7 +9,7 @@ use crate::clip_text::{Activation, ClipTextConfig, EncoderShape, Pooling, annota
 use crate::clip_vision::ClipVisionConfig;
 use crate::config::{ConfigReader, LARGEST, MOST_LAYERS};
 
-/// What both towers look like. They project to the same width.
+/// Sizes of both towers. They project to the same width.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipConfig {
     /// The text tower, with its projection.

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-use tastemaker_store::checksum::hex;
 use tastemaker_store::{StoreError, json};
 use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
@@ -14,8 +12,8 @@ use super::keys::{LOGIT_SCALE, TRANSFORMERS, modern_name, open_clip};
 use super::model::Clip;
 use crate::ModelError;
 use crate::nn::{Role, TensorSource};
-use crate::original::{ComponentMap, OpenFile, published_tokenizer, refuse, shapes};
-use crate::pipeline::{Build, Stored, TRANSFORMERS_STEM, build, hash_part, hash_stored, missing};
+use crate::original::{ComponentMap, OpenFile, published_tokenizer, shapes};
+use crate::pipeline::{Build, Fingerprint, Stored, TRANSFORMERS_STEM, build, missing};
 use crate::tokenizer::{ClipTokenizer, TokenizerFiles};
 
 /// The configuration beside weights under OpenCLIP's names.
@@ -94,7 +92,7 @@ impl ClipFiles {
         &self.weights
     }
 
-    /// What both towers look like.
+    /// The configuration of both towers.
     pub fn config(&self) -> &ClipConfig {
         &self.config
     }
@@ -140,14 +138,11 @@ impl ClipFiles {
     /// # Errors
     /// As [`ClipFiles::load`].
     pub fn fingerprint(&self) -> Result<String, ModelError> {
-        let mut hash = Sha256::new();
-        for name in self.tokenizer.present() {
-            hash_part(&mut hash, name.as_bytes());
-            hash_part(&mut hash, self.tokenizer.text(name)?.as_bytes());
-        }
-        hash_part(&mut hash, format!("{:?}", self.config).as_bytes());
-        hash_stored(&mut hash, &self.stored()?);
-        Ok(hex(&hash.finalize()))
+        let mut hash = Fingerprint::default();
+        hash.tokenizer(&self.tokenizer)?;
+        hash.bytes(format!("{:?}", self.config).as_bytes());
+        hash.tensors(&self.stored()?);
+        Ok(hash.finish())
     }
 
     fn stored(&self) -> Result<Stored, ModelError> {
@@ -166,14 +161,7 @@ impl ClipFiles {
         let map = ComponentMap::new(shapes, open_clip).map_err(|problems| file.refuse(&problems))?;
         file.check(&map)?;
         let known: BTreeSet<&str> = map.stored_names().collect();
-        let unknown: Vec<String> = file
-            .names()
-            .filter(|name| !known.contains(name))
-            .map(|name| format!("`{name}` is not known"))
-            .collect();
-        if !unknown.is_empty() {
-            return Err(refuse(file.path(), &unknown));
-        }
+        file.check_names(|name| known.contains(name))?;
         Stored::held(&file, &map)
     }
 }

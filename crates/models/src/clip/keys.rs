@@ -2,7 +2,7 @@
 
 use crate::clip_text::{POSITION_IDS, open_clip_block, open_clip_place as open_clip_text};
 use crate::names::after;
-use crate::original::{Change, Place};
+use crate::place::{Change, Place};
 
 /// The name of the scale, the same in every layout.
 pub(crate) const LOGIT_SCALE: &str = "logit_scale";

@@ -7,61 +7,14 @@ use serde_json::{Value, json};
 use crate::config::{ConfigReader, LARGEST, MOST_LAYERS};
 
 /// Keys every transformers configuration may carry; none of them reaches an encoder's output.
-const IGNORED: [&str; 53] = [
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "initializer_factor",
-    "initializer_range",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tie_word_embeddings",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-];
+const IGNORED: &str = "bad_words_ids begin_suppress_tokens bos_token_id decoder_start_token_id diversity_penalty do_sample dtype \
+    early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id \
+    forced_eos_token_id id2label initializer_factor initializer_range is_encoder_decoder label2id length_penalty \
+    max_length min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions \
+    output_hidden_states output_scores pad_token_id prefix problem_type remove_invalid_values repetition_penalty \
+    return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss \
+    tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version \
+    typical_p use_bfloat16 use_cache _attn_implementation _attn_implementation_autoset";
 
 /// Nonlinearity of the feed-forward layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +52,7 @@ pub struct EncoderShape {
     pub eps: f64,
 }
 
-/// What the text encoder looks like.
+/// Sizes of a text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipTextConfig {
     /// Entries of the token table.
@@ -200,19 +153,12 @@ pub(crate) fn encoder_shape(r: &mut ConfigReader, default: EncoderShape) -> Enco
 /// Checks and drops the keys that every transformers configuration may carry.
 pub(crate) fn annotations(r: &mut ConfigReader, model_type: &str) {
     r.neutral("model_type", &[json!(model_type)]);
-    for key in ["attention_dropout", "dropout"] {
-        r.neutral(key, &[json!(0.0), json!(0)]);
-    }
-    for key in ["add_cross_attention", "is_decoder"] {
-        r.neutral(key, &[json!(false)]);
-    }
+    r.neutral("attention_dropout dropout", &[json!(0.0), json!(0)]);
+    r.neutral("add_cross_attention is_decoder", &[json!(false)]);
     r.neutral("chunk_size_feed_forward", &[json!(0)]);
-    r.neutral("cross_attention_hidden_size", &[]);
+    r.neutral("cross_attention_hidden_size quantization_config", &[]);
     r.neutral("pruned_heads", &[json!({})]);
-    r.neutral("quantization_config", &[]);
-    for key in IGNORED {
-        r.ignored(key);
-    }
+    r.ignored(IGNORED);
 }
 
 #[cfg(test)]

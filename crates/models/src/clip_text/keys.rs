@@ -1,7 +1,7 @@
 //! Names under which CLIP checkpoints hold the same tensors.
 
 use crate::names::{after, below};
-use crate::original::{Change, Place};
+use crate::place::{Change, Place};
 
 /// First parts of the names below `text_model.`, which newer transformers releases write without that prefix.
 const PARTS: [&str; 3] = ["embeddings.", "encoder.", "final_layer_norm."];

@@ -10,7 +10,7 @@ use super::config::{ClipTextConfig, Pooling};
 use super::encoder::Encoder;
 use crate::nn::{Embedding, LayerNorm, Linear, Scope};
 
-/// What the text encoder says about a batch of prompts, in the compute type.
+/// The text encoder's results for a batch of prompts, in the compute type.
 #[derive(Debug)]
 pub struct ClipTextOutput {
     /// The embedded tokens, then what leaves each layer, without the final normalization: `[b, n, c]` each.
@@ -68,7 +68,7 @@ impl ClipText {
         }
     }
 
-    /// What the network looks like.
+    /// The network's configuration.
     pub fn config(&self) -> &ClipTextConfig {
         &self.config
     }

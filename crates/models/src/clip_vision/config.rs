@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::clip_text::{Activation, EncoderShape, annotations, encoder_shape};
 use crate::config::ConfigReader;
 
-/// What the image tower looks like.
+/// Sizes of an image tower.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipVisionConfig {
     /// Side of the square images it takes, in pixels.

@@ -11,7 +11,7 @@ use super::config::ClipVisionConfig;
 use crate::clip_text::Encoder;
 use crate::nn::{Conv2d, ConvShape, Embedding, Init, LayerNorm, Linear, Param, Scope};
 
-/// What the image tower says about a batch of images, in the compute type.
+/// The image tower's results for a batch of images, in the compute type.
 #[derive(Debug)]
 pub struct ClipVisionOutput {
     /// The embedded patches, then what leaves each layer: `[b, 1 + m, c]` each, the class position first.
@@ -76,7 +76,7 @@ impl ClipVision {
         }
     }
 
-    /// What the network looks like.
+    /// The network's configuration.
     pub fn config(&self) -> &ClipVisionConfig {
         &self.config
     }

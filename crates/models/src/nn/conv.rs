@@ -4,7 +4,8 @@ use tastemaker_torch::products::conv2d;
 use tch::Tensor;
 
 use super::lora::Lora;
-use super::weights::{Init, Param, Scope};
+use super::param::Param;
+use super::weights::{Init, Scope};
 
 /// Sizes of a convolution.
 #[derive(Debug, Clone, Copy)]

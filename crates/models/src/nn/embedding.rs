@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use super::weights::{Init, Param, Scope};
+use super::param::Param;
+use super::weights::{Init, Scope};
 
 /// A table of vectors.
 #[derive(Debug)]
@@ -12,7 +13,7 @@ pub struct Embedding {
 
 impl Embedding {
     /// # Shapes
-    /// Weight `[n_entries, width]`; fresh entries are normal with deviation 0.02 as in CLIP.
+    /// Weight `[n_entries, width]`; fresh entries are normal with standard deviation 0.02 as in CLIP.
     pub fn new(scope: Scope<'_>, n_entries: i64, width: i64) -> Self {
         Self { weight: scope.param("weight", &[n_entries, width], Init::Normal(0.02)) }
     }

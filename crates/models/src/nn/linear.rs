@@ -4,7 +4,8 @@ use tastemaker_torch::products::linear;
 use tch::Tensor;
 
 use super::lora::Lora;
-use super::weights::{Init, Param, Scope};
+use super::param::Param;
+use super::weights::{Init, Scope};
 
 /// `y = x W^T + b`, plus the adapter's update where there is one.
 #[derive(Debug)]

@@ -9,11 +9,11 @@ use std::rc::Rc;
 use tastemaker_torch::tensors::Named;
 use tch::{Kind, Tensor, no_grad};
 
+use super::param::Param;
 use super::ranks::Ranks;
-use super::weights::Param;
 use crate::names::ends_with;
 
-/// True while adapters act as learned; while it is false, as they started. Shared by all adapted layers of a network.
+/// True while adapters act as trained; while it is false, as they started. Shared by all adapted layers of a network.
 pub type AdapterSwitch = Rc<Cell<bool>>;
 
 /// Which layers are adapted, and how strongly.
@@ -29,7 +29,7 @@ pub struct LoraSpec {
     pub tensors: Option<Named>,
     /// Whether the network keeps `tensors` as they are, for when its adapters are off; without that it is then bare.
     pub anchored: bool,
-    /// Whether the length of each row of the adapted weight is learned apart from its direction (DoRA).
+    /// DoRA, weight-decomposed LoRA: whether a magnitude per row of the adapted weight is trained too.
     pub use_dora: bool,
 }
 
@@ -48,16 +48,16 @@ pub fn is_target(layer: &str, target_modules: &[String]) -> bool {
 /// The adapter of one layer: `scale * up(down(x))` is added to the layer's output.
 #[derive(Debug)]
 pub struct Lora {
-    /// What learns.
-    pub(super) learned: Factors,
-    /// What it started from, where that is more than nothing. It stays as it was given, whatever is read into `learned` later.
+    /// The trained factors.
+    pub(super) trained: Factors,
+    /// What it started from, where that is more than nothing. It stays as it was given, whatever is read into `trained` later.
     pub(super) anchor: Option<Factors>,
     /// alpha / rank.
     pub(super) scale: f64,
     pub(super) switch: AdapterSwitch,
 }
 
-/// The two factors of an update, and the lengths of rows where they are learned.
+/// The two factors of an update, and DoRA's magnitudes.
 #[derive(Debug)]
 pub struct Factors {
     /// Down projection: `[rank, in]`, or `[rank, in, k, k]`.
@@ -69,31 +69,31 @@ pub struct Factors {
 }
 
 impl Factors {
-    /// Length of each row of `weight + scale up down`, f32, a constant to the gradient as section 4.3 of the paper has it.
+    /// Norm of each row of `weight + scale up down`, f32, a constant to the gradient as section 4.3 of the paper has it.
     ///
-    /// Fresh factors add exact zeros, so that magnitudes that start as these lengths give quotients of exactly 1.
+    /// Fresh factors add exact zeros, so that magnitudes that start as these norms give quotients of exactly 1.
     ///
     /// # Shapes
     /// `[out]`.
-    pub(super) fn row_lengths(&self, weight: &Param, scale: f64) -> Tensor {
+    pub(super) fn row_norms(&self, weight: &Param, scale: f64) -> Tensor {
         no_grad(|| {
             let wide = |param: &Param| param.value().to_kind(Kind::Float);
             let (weight, down, up) = (wide(weight), wide(&self.down), wide(&self.up));
             let (rows, rank) = (up.size()[0], up.size()[1]);
             let update = up.reshape([rows, rank]).matmul(&down.reshape([rank, -1])) * scale;
-            let lengths = (weight.reshape([rows, -1]) + update).norm_scalaropt_dim(2.0, [1i64], false);
+            let norms = (weight.reshape([rows, -1]) + update).norm_scalaropt_dim(2.0, [1i64], false);
             // A row of zeros has no direction; it stays what it is.
-            lengths.clamp_min(f64::from(f32::MIN_POSITIVE))
+            norms.clamp_min(f64::from(f32::MIN_POSITIVE))
         })
     }
 }
 
 impl Lora {
-    /// The layer's output `y` with the update of the factors that act now: those that learn, the anchor, or none.
+    /// The layer's output `y` with the update of the factors that act now: the trained ones, the anchor, or none.
     ///
     /// Both run the same numeric path, so that equal factors give equal outputs to the last bit.
     ///
-    /// With DoRA the result is `y + (s - 1) (y - bias) + s scale update`, s being magnitude / row length: exactly `y` while s is
+    /// With DoRA the result is `y + (s - 1) (y - bias) + s scale update`, s being magnitude / row norm: exactly `y` while s is
     /// 1 and the update 0, as they start.
     pub(super) fn adapt(
         &self,
@@ -101,13 +101,13 @@ impl Lora {
         (weight, bias): (&Param, Option<&Param>),
         update: impl FnOnce(&Factors) -> Tensor,
     ) -> Tensor {
-        let acting = if self.switch.get() { Some(&self.learned) } else { self.anchor.as_ref() };
+        let acting = if self.switch.get() { Some(&self.trained) } else { self.anchor.as_ref() };
         let Some(factors) = acting else { return y };
         let update = update(factors) * self.scale;
         let Some(magnitude) = &factors.magnitude else { return y + update };
         let magnitude = magnitude.value();
-        let lengths = factors.row_lengths(weight, self.scale).reshape(magnitude.size());
-        let stretch = magnitude / lengths; // s, f32
+        let norms = factors.row_norms(weight, self.scale).reshape(magnitude.size());
+        let stretch = magnitude / norms; // s, f32
         let unbiased = match bias {
             Some(bias) => &y - bias.value().reshape(stretch.size()),
             None => y.shallow_clone(),

@@ -6,6 +6,7 @@ mod embedding;
 mod linear;
 mod lora;
 mod norm;
+mod param;
 mod ranks;
 mod weights;
 
@@ -15,5 +16,6 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{AdapterSwitch, Factors, Lora, LoraSpec, is_target};
 pub use norm::{GroupNorm, LayerNorm};
+pub use param::{Param, Trainable};
 pub use ranks::Ranks;
-pub use weights::{Init, Param, Role, Scope, TensorSource, Trainable, Weights, WeightsReport};
+pub use weights::{Init, Role, Scope, TensorSource, Weights, WeightsReport};

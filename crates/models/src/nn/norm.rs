@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use super::weights::{Init, Param, Scope};
+use super::param::Param;
+use super::weights::{Init, Scope};
 
 /// Normalizes groups of channels of `[b, c, ..]`.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Where parameters come from, in which precision they live, and which of them train.
+//! Where parameters come from, in which precision they live, and which of them are trained.
 //!
 //! A network's constructor asks a [`Scope`] for each parameter by its diffusers name and shape. Missing, misshapen and
 //! unused tensors are collected and reported together by [`Weights::finish`].
@@ -13,7 +13,8 @@ use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
-use super::lora::{AdapterSwitch, Factors, LoraSpec};
+use super::lora::{AdapterSwitch, Factors, Lora, LoraSpec};
+use super::param::{Param, Trainable};
 
 /// Whether a network's own parameters receive gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub enum Role {
 /// How a parameter starts when there is no checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
-    /// Normal with deviation 1/sqrt(fan in), which keeps the scale of unit inputs (LeCun et al. 1998, "Efficient
+    /// Normal with standard deviation 1/sqrt(fan in), which keeps the scale of unit inputs (LeCun et al. 1998, "Efficient
     /// BackProp", section 4.6).
     FanIn(i64),
     /// A tenth of [`Init::FanIn`]: the last layer of a residual branch, so that a deep network starts near the identity.
@@ -38,33 +39,6 @@ pub enum Init {
     Ones,
     /// All zeros.
     Zeros,
-}
-
-/// A parameter: an f32 master or a frozen tensor in the compute type.
-#[derive(Debug)]
-pub struct Param {
-    tensor: Tensor,
-    compute: Kind,
-}
-
-impl Param {
-    /// The value in the compute type; differentiable with respect to the master.
-    pub fn value(&self) -> Tensor {
-        if self.tensor.kind() == self.compute {
-            self.tensor.shallow_clone()
-        } else {
-            self.tensor.to_kind(self.compute)
-        }
-    }
-}
-
-/// A parameter that receives gradients, under the name it is saved by.
-#[derive(Debug)]
-pub struct Trainable {
-    /// Diffusers name, or for adapters the layer's name followed by `.lora_A.weight` / `.lora_B.weight`.
-    pub name: String,
-    /// The f32 master; shares storage with the network.
-    pub tensor: Tensor,
 }
 
 /// What did not fit between a checkpoint and a network.
@@ -150,11 +124,6 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Parameters read from named tensors.
-    pub fn from_tensors(tensors: Named, role: Role, precision: Precision, device: Device) -> Self {
-        Self::from_source(tensors, role, precision, device)
-    }
-
     /// Parameters read one by one, so that no second copy of a network is in memory while it is built.
     pub fn from_source(
         source: impl TensorSource + 'static,
@@ -227,18 +196,18 @@ impl Weights {
 
     fn initial(&self, seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
         let options = (Kind::Float, Device::Cpu);
-        let normal = |deviation: f64| {
+        let normal = |std: f64| {
             let n: i64 = shape.iter().product();
             let mut keyed = Keyed::new(seed, Stream::Init, name_key(name), 0);
             let mut values = vec![0f32; n as usize];
             keyed.fill_normal(&mut values);
-            values.iter_mut().for_each(|v| *v *= deviation as f32);
+            values.iter_mut().for_each(|v| *v *= std as f32);
             Tensor::from_slice(&values).reshape(shape)
         };
         match init {
             Init::FanIn(fan_in) => normal((fan_in as f64).sqrt().recip()),
             Init::Closing(fan_in) => normal(0.1 / (fan_in as f64).sqrt()),
-            Init::Normal(deviation) => normal(deviation),
+            Init::Normal(std) => normal(std),
             Init::Ones => Tensor::ones(shape, options),
             Init::Zeros => Tensor::zeros(shape, options),
         }
@@ -259,8 +228,8 @@ impl Weights {
         Some(tensor)
     }
 
-    /// A parameter that never moves and is bit for bit what a master of the same start gives in the compute type.
-    fn still(&self, start: &Tensor, compute: Kind) -> Param {
+    /// A parameter that is not trained, bit for bit what a master of the same start gives in the compute type.
+    fn frozen(&self, start: &Tensor, compute: Kind) -> Param {
         let tensor = start.to_device(self.device).to_kind(Kind::Float).to_kind(compute);
         Param { tensor: channels_last(tensor).set_requires_grad(false), compute }
     }
@@ -341,14 +310,14 @@ impl Scope<'_> {
     ///
     /// # Shapes
     /// `down` is the shape of the down projection, `up` of the up projection; both start as peft's `gaussian` does:
-    /// normal with deviation 1/rank, and zero. DoRA's magnitudes start as the lengths of the rows of `weight` as it is
+    /// normal with standard deviation 1/rank, and zero. DoRA's magnitudes start as the row norms of `weight` as it is
     /// computed with, in the compute type.
     pub(super) fn lora(
         &self,
         weight: &Param,
         down: impl Fn(i64) -> Vec<i64>,
         up: impl Fn(i64) -> Vec<i64>,
-    ) -> Option<super::Lora> {
+    ) -> Option<Lora> {
         let spec = self.weights.lora.as_ref().filter(|spec| spec.targets(&self.prefix))?;
         let start = |name: &str, shape: Vec<i64>, fresh: &dyn Fn(&str, &[i64]) -> Tensor| {
             let name = self.full(name);
@@ -374,23 +343,23 @@ impl Scope<'_> {
         let draw = |init| move |name: &str, shape: &[i64]| self.weights.initial(spec.seed, name, shape, init);
         let down = start("lora_A.weight", down(rank), &draw(Init::Normal(1.0 / rank as f64)));
         let up = start("lora_B.weight", up(rank), &draw(Init::Zeros));
-        let still = |(_, tensor): &(String, Tensor)| self.weights.still(tensor, self.weights.compute);
+        let frozen = |(_, tensor): &(String, Tensor)| self.weights.frozen(tensor, self.weights.compute);
         let mut anchor =
-            spec.anchored.then(|| Factors { down: still(&down), up: still(&up), magnitude: None });
-        let learns = |(name, tensor): (String, Tensor)| self.weights.place(name, tensor, Role::Trained);
-        let mut learned = Factors { down: learns(down), up: learns(up), magnitude: None };
+            spec.anchored.then(|| Factors { down: frozen(&down), up: frozen(&up), magnitude: None });
+        let trainable = |(name, tensor): (String, Tensor)| self.weights.place(name, tensor, Role::Trained);
+        let mut trained = Factors { down: trainable(down), up: trainable(up), magnitude: None };
         if spec.use_dora {
-            let rows = learned.up.tensor.size()[0];
-            let shape = if learned.up.tensor.dim() == 4 { vec![1, rows, 1, 1] } else { vec![rows] };
-            let lengths = |_: &str, shape: &[i64]| {
-                learned.row_lengths(weight, scale).to_device(Device::Cpu).reshape(shape)
+            let rows = trained.up.tensor.size()[0];
+            let shape = if trained.up.tensor.dim() == 4 { vec![1, rows, 1, 1] } else { vec![rows] };
+            let norms = |_: &str, shape: &[i64]| {
+                trained.row_norms(weight, scale).to_device(Device::Cpu).reshape(shape)
             };
-            let magnitude = start("lora_magnitude_vector", shape, &lengths);
+            let magnitude = start("lora_magnitude_vector", shape, &norms);
             if let Some(anchor) = &mut anchor {
-                anchor.magnitude = Some(self.weights.still(&magnitude.1, Kind::Float));
+                anchor.magnitude = Some(self.weights.frozen(&magnitude.1, Kind::Float));
             }
-            learned.magnitude = Some(Param { compute: Kind::Float, ..learns(magnitude) });
+            trained.magnitude = Some(Param { compute: Kind::Float, ..trainable(magnitude) });
         }
-        Some(super::Lora { learned, anchor, scale, switch: self.weights.adapter_switch() })
+        Some(Lora { trained, anchor, scale, switch: self.weights.adapter_switch() })
     }
 }

@@ -1,4 +1,4 @@
-//! How original checkpoints name their parts, and how one is told from another by its names.
+//! How original checkpoints name their parts, and how one is recognized by its names.
 //!
 //! Source: names in `CompVis/stable-diffusion` and `Stability-AI/generative-models`.
 
@@ -19,27 +19,27 @@ pub enum Layout {
 
 /// How the text encoder's tensors are named below its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TextNames {
+pub(crate) enum TextNames {
     Transformers,
     OpenClip,
 }
 
 /// Stands before the names of the UNet's tensors.
-pub(super) const UNET: &str = "model.diffusion_model.";
+pub(crate) const UNET: &str = "model.diffusion_model.";
 
 /// Stands before the names of the VAE's tensors.
-pub(super) const VAE: &str = "first_stage_model.";
+pub(crate) const VAE: &str = "first_stage_model.";
 
 /// A name only SDXL's refiner has: a text tower where SDXL keeps its transformers encoder.
 const REFINER: &str = "conditioner.embedders.0.model.";
 
 impl Layout {
-    /// What the UNet predicts: what was said, else what all published models of the layout do.
+    /// What the UNet predicts: `chosen`, else what all published models of the layout do.
     ///
     /// # Errors
-    /// [`ModelError::UnknownPrediction`] for SD2.x, if nothing was said.
-    pub fn prediction(self, said: Option<Prediction>) -> Result<Prediction, ModelError> {
-        match (said, self) {
+    /// [`ModelError::UnknownPrediction`] for SD2.x, if nothing is chosen.
+    pub fn prediction(self, chosen: Option<Prediction>) -> Result<Prediction, ModelError> {
+        match (chosen, self) {
             (Some(prediction), _) => Ok(prediction),
             (None, Self::Sd1 | Self::Sdxl) => Ok(Prediction::Epsilon),
             (None, Self::Sd2) => Err(ModelError::UnknownPrediction),
@@ -65,7 +65,7 @@ impl Layout {
     }
 
     /// Component, prefix and naming of each text encoder.
-    pub(super) fn text(self) -> &'static [(&'static str, &'static str, TextNames)] {
+    pub(crate) fn text(self) -> &'static [(&'static str, &'static str, TextNames)] {
         match self {
             Self::Sd1 => &[("text_encoder", "cond_stage_model.transformer.", TextNames::Transformers)],
             Self::Sd2 => &[("text_encoder", "cond_stage_model.model.", TextNames::OpenClip)],
@@ -97,7 +97,7 @@ impl Layout {
 }
 
 /// What original checkpoints carry besides the pipeline: schedules, averages, and the unused ends of text towers.
-pub(super) fn is_ballast(name: &str) -> bool {
+pub(crate) fn is_ballast(name: &str) -> bool {
     const BEGINNINGS: [&str; 5] =
         ["model_ema.", "first_stage_model.loss.", "denoiser.", "edm_mean", "edm_std"];
     const ENDS: [&str; 4] =
@@ -111,6 +111,6 @@ pub(super) fn is_ballast(name: &str) -> bool {
 }
 
 /// The same for a file that holds a VAE alone, with or without what stands before its names in a checkpoint.
-pub(super) fn is_ballast_of_vae(name: &str) -> bool {
+pub(crate) fn is_ballast_of_vae(name: &str) -> bool {
     is_ballast(name) || is_ballast(&format!("{VAE}{name}"))
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use tastemaker_weights::safetensors::TensorView;
 
 use super::keys::{Layout, TextNames, UNET, VAE};
-use super::place::{Moved, Place, Shapes, restore, store};
 use crate::clip_text::{self, ClipText, ClipTextConfig};
 use crate::nn::{Scope, Weights};
+use crate::place::{Moved, Place, Shapes, restore, store};
 use crate::unet::{self, UNet, UNetConfig};
-use crate::vae::{self, Vae, VaeConfig};
+use crate::vae::{self, AutoencoderKl, VaeConfig};
 use tastemaker_torch::Precision;
 
 /// Where each tensor of one component lies in a single-file checkpoint.
@@ -42,8 +42,8 @@ impl ComponentMap {
     }
 
     /// The map of a VAE whose names have something else before them.
-    pub(super) fn vae_under(config: &VaeConfig, prefix: &str) -> Result<Self, Problems> {
-        let shapes = shapes(|scope| drop(Vae::new(scope, config.clone(), Precision::F32)));
+    pub(crate) fn vae_under(config: &VaeConfig, prefix: &str) -> Result<Self, Problems> {
+        let shapes = shapes(|scope| drop(AutoencoderKl::new(scope, config.clone(), Precision::F32)));
         Self::new(shapes, |name| Some(vae::original_place(config, name)?.under(prefix)))
     }
 

@@ -51,6 +51,13 @@ impl OpenFile {
         }
     }
 
+    /// Checks that every tensor is one that is asked for, or known not to matter.
+    pub fn check_names(&self, is_known: impl Fn(&str) -> bool) -> Result<(), ModelError> {
+        let unknown = self.names().filter(|name| !is_known(name));
+        let unknown: Problems = unknown.map(|name| format!("`{name}` is not known")).collect();
+        if unknown.is_empty() { Ok(()) } else { Err(self.refuse(&unknown)) }
+    }
+
     /// What is wrong with the file, at most eight problems in one line.
     pub fn refuse(&self, problems: &Problems) -> ModelError {
         refuse(&self.path, problems)

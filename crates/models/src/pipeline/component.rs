@@ -12,11 +12,13 @@ use tastemaker_weights::safetensors::Dtype;
 use tastemaker_weights::{Weights as FileWeights, open_component_with};
 use tch::{Device, Kind, Tensor};
 
-use super::load::Loaded;
 use crate::ModelError;
 use crate::names::{ends_with, renamed};
-use crate::nn::{LoraSpec, Ranks, Role, Scope, TensorSource, Weights, WeightsReport};
-use crate::original::{Change, ComponentMap, Moved, OpenFile, Place, Shapes, restore, shapes};
+use crate::nn::{
+    AdapterSwitch, LoraSpec, Ranks, Role, Scope, TensorSource, Trainable, Weights, WeightsReport,
+};
+use crate::original::{ComponentMap, OpenFile, shapes};
+use crate::place::{Change, Moved, Place, Shapes, restore};
 
 /// The tensors of a component, under today's names, in whatever files and layout. They are read when they are asked for.
 pub struct Stored {
@@ -176,6 +178,19 @@ fn weight_kind(dtype: Dtype) -> Option<Kind> {
 
 pub(crate) fn missing(path: &Path, wanted: &str) -> StoreError {
     StoreError::Missing { path: path.to_owned(), wanted: wanted.to_owned() }
+}
+
+/// A network with the tensors it was built from.
+#[derive(Debug)]
+pub struct Loaded<N> {
+    /// The network.
+    pub network: N,
+    /// The parameters that receive gradients.
+    pub trainable: Vec<Trainable>,
+    /// Every parameter by its diffusers name; shares storage with the network.
+    pub parameters: BTreeMap<String, Tensor>,
+    /// Turns the network's adapters off and on.
+    pub switch: AdapterSwitch,
 }
 
 /// How a network is to be built.

@@ -4,8 +4,50 @@ use sha2::{Digest, Sha256};
 use tastemaker_store::checksum::hex;
 
 use super::component::Stored;
-use super::load::Model;
+use super::model::Model;
 use crate::ModelError;
+use crate::tokenizer::TokenizerFiles;
+
+/// A SHA-256 that is being taken.
+#[derive(Default)]
+pub(crate) struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    /// Adds bytes, and how many there are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// Adds names, types, shapes and values of tensors: in which files they lie does not matter.
+    pub fn tensors(&mut self, stored: &Stored) {
+        stored.each(|tensor| {
+            self.bytes(tensor.name.as_bytes());
+            self.bytes(format!("{} {:?}", tensor.dtype, tensor.shape).as_bytes());
+            self.bytes(&tensor.bytes);
+        });
+    }
+
+    /// Adds the files of a tokenizer.
+    pub fn tokenizer(&mut self, files: &TokenizerFiles) -> Result<(), ModelError> {
+        for name in files.present() {
+            self.bytes(name.as_bytes());
+            self.bytes(files.text(name)?.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// 64 hexadecimal digits.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
+
+    fn network(&mut self, model: &Model, component: &str) -> Result<(), ModelError> {
+        self.bytes(model.config(component).value()?.to_string().as_bytes());
+        self.tensors(&model.stored(component)?);
+        Ok(())
+    }
+}
 
 impl Model {
     /// SHA-256 over the VAE's configuration and weights, hexadecimal.
@@ -13,9 +55,7 @@ impl Model {
     /// # Errors
     /// [`ModelError`] for files that are missing or malformed.
     pub fn vae_fingerprint(&self) -> Result<String, ModelError> {
-        let mut hash = Sha256::new();
-        self.hash_network("vae", &mut hash)?;
-        Ok(hex(&hash.finalize()))
+        self.fingerprint("vae")
     }
 
     /// SHA-256 over the UNet's configuration and weights, hexadecimal.
@@ -23,9 +63,7 @@ impl Model {
     /// # Errors
     /// As [`Model::vae_fingerprint`].
     pub fn unet_fingerprint(&self) -> Result<String, ModelError> {
-        let mut hash = Sha256::new();
-        self.hash_network("unet", &mut hash)?;
-        Ok(hex(&hash.finalize()))
+        self.fingerprint("unet")
     }
 
     /// SHA-256 over tokenizers, configurations and weights of all text encoders, hexadecimal.
@@ -33,37 +71,17 @@ impl Model {
     /// # Errors
     /// As [`Model::vae_fingerprint`].
     pub fn text_fingerprint(&self) -> Result<String, ModelError> {
-        let mut hash = Sha256::new();
+        let mut hash = Fingerprint::default();
         for (component, tokenizer) in self.family().text_components() {
-            let files = self.tokenizer(tokenizer);
-            for name in files.present() {
-                hash_part(&mut hash, name.as_bytes());
-                hash_part(&mut hash, files.text(name)?.as_bytes());
-            }
-            self.hash_network(component, &mut hash)?;
+            hash.tokenizer(&self.tokenizer(tokenizer))?;
+            hash.network(self, component)?;
         }
-        Ok(hex(&hash.finalize()))
+        Ok(hash.finish())
     }
 
-    /// Weights count by value: in which files they lie does not matter.
-    fn hash_network(&self, component: &str, hash: &mut Sha256) -> Result<(), ModelError> {
-        hash_part(hash, self.config(component).value()?.to_string().as_bytes());
-        hash_stored(hash, &self.stored(component)?);
-        Ok(())
+    fn fingerprint(&self, component: &str) -> Result<String, ModelError> {
+        let mut hash = Fingerprint::default();
+        hash.network(self, component)?;
+        Ok(hash.finish())
     }
-}
-
-/// Adds names, types, shapes and values of tensors.
-pub(crate) fn hash_stored(hash: &mut Sha256, stored: &Stored) {
-    stored.each(|tensor| {
-        hash_part(hash, tensor.name.as_bytes());
-        hash_part(hash, format!("{} {:?}", tensor.dtype, tensor.shape).as_bytes());
-        hash_part(hash, &tensor.bytes);
-    });
-}
-
-/// Adds bytes, and how many there are.
-pub(crate) fn hash_part(hash: &mut Sha256, bytes: &[u8]) {
-    hash.update((bytes.len() as u64).to_le_bytes());
-    hash.update(bytes);
 }

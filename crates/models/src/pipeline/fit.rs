@@ -1,7 +1,7 @@
 //! Whether the parts of a model fit each other.
 
 use super::index::Family;
-use super::load::Model;
+use super::model::Model;
 use crate::ModelError;
 use crate::clip_text::ClipTextConfig;
 use crate::unet::UNetConfig;

@@ -5,21 +5,23 @@ mod component;
 mod fingerprint;
 mod fit;
 mod index;
-mod load;
+mod model;
 mod open;
 mod part;
 mod save;
 mod scheduler;
+mod single_file;
 mod text;
 
-pub use component::Stored;
 pub(crate) use component::{Build, build, missing};
-pub(crate) use fingerprint::{hash_part, hash_stored};
+pub use component::{Loaded, Stored};
+pub(crate) use fingerprint::Fingerprint;
 pub use index::{Family, ModelIndex};
-pub use load::{Loaded, Model};
+pub use model::Model;
 pub use open::ModelSources;
 pub use save::{StoredType, Trained, save, write_component, write_unet};
 pub use scheduler::SchedulerConfig;
+pub use single_file::{SingleFile, pack};
 pub use text::{TextAdapters, TextEncoders, Tokens};
 
 /// Stem of the weights files of UNets and VAEs.

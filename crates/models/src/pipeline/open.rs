@@ -8,11 +8,12 @@ use tastemaker_weights::has_variant;
 
 use super::component::missing;
 use super::index::{Family, ModelIndex};
-use super::load::Model;
+use super::model::Model;
 use super::part::{Config, Part};
+use super::single_file::{SingleFile, vae_in_file};
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
-use crate::original::{Preset, SingleFile, vae_in_file};
+use crate::original::Preset;
 
 /// Which files make up a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -10,8 +10,15 @@ use serde_json::Value;
 use tastemaker_store::{StoreError, atomic, json};
 
 use crate::ModelError;
-use crate::original::{ComponentMap, HeldNetwork, OpenFile};
+use crate::original::{ComponentMap, OpenFile};
 use crate::tokenizer::TokenizerFiles;
+
+/// A network of a file: its tensors, under our names.
+pub(super) struct HeldNetwork {
+    pub component: &'static str,
+    pub file: Arc<OpenFile>,
+    pub map: ComponentMap,
+}
 
 /// One component of a model.
 #[derive(Debug, Clone)]
@@ -24,7 +31,7 @@ pub(super) enum Part {
         file: Arc<OpenFile>,
         /// Where its tensors lie there.
         map: Arc<ComponentMap>,
-        /// What it looks like.
+        /// Its configuration.
         config: Config,
     },
     /// Small files at hand, by name.

@@ -11,12 +11,12 @@ use tastemaker_torch::tensors::{self, Named, Raw};
 use tastemaker_weights::safetensors::{TensorView, write};
 use tch::{Device, Kind, Tensor};
 
-use super::load::Model;
+use super::model::Model;
 use super::part::{Part, copy_file};
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::nn::{Role, Weights};
-use crate::original::Moved;
+use crate::place::Moved;
 use crate::unet::UNet;
 
 /// Element type of stored weights.
@@ -76,8 +76,9 @@ impl Trained<'_> {
         }
         let config = model.unet_config()?;
         let device = self.parameters.values().next().map_or(Device::Cpu, Tensor::device);
-        let given = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
-        let weights = Weights::from_tensors(given, Role::Frozen, Precision::F32, device);
+        let given: Named =
+            self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+        let weights = Weights::from_source(given, Role::Frozen, Precision::F32, device);
         drop(UNet::new(weights.root(), config, Precision::F32));
         match weights.finish() {
             Ok(_) => Ok(()),

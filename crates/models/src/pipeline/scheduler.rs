@@ -1,7 +1,7 @@
 //! `scheduler/scheduler_config.json`: the noise a model was trained on, and how its images are drawn.
 //!
 //! Which solver draws an image is not for the file to say, so keys that only choose among solvers are read over; keys that
-//! change the noise levels, the prediction or the timesteps the network is told are used or refused.
+//! change the noise levels, the prediction or the timesteps the network is given are used or refused.
 //!
 //! Source: the constructors in `huggingface/diffusers:src/diffusers/schedulers/`.
 
@@ -37,33 +37,10 @@ const CLASSES: [Class; 9] = [
 ];
 
 /// Keys that choose a solver or set it up.
-const SOLVER: [&str; 25] = [
-    "algorithm_type",
-    "clip_sample_range",
-    "disable_corrector",
-    "dynamic_thresholding_ratio",
-    "euler_at_final",
-    "final_sigmas_type",
-    "flow_shift",
-    "interpolation_type",
-    "lambda_min_clipped",
-    "lower_order_final",
-    "predict_x0",
-    "sample_max_value",
-    "shift_terminal",
-    "sigma_max",
-    "sigma_min",
-    "skip_prk_steps",
-    "solver_order",
-    "solver_p",
-    "solver_type",
-    "time_shift_type",
-    "use_beta_sigmas",
-    "use_exponential_sigmas",
-    "use_karras_sigmas",
-    "use_lu_lambdas",
-    "tensor_format",
-];
+const SOLVER: &str = "algorithm_type clip_sample_range disable_corrector dynamic_thresholding_ratio euler_at_final final_sigmas_type \
+    flow_shift interpolation_type lambda_min_clipped lower_order_final predict_x0 sample_max_value shift_terminal \
+    sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type time_shift_type use_beta_sigmas \
+    use_exponential_sigmas use_karras_sigmas use_lu_lambdas tensor_format";
 
 /// Far more levels than any model has; a table of them still fits anywhere.
 const MAX_TIMESTEPS: usize = 100_000;
@@ -147,16 +124,12 @@ fn check_clipping(r: &mut ConfigReader, class: &Class) {
 }
 
 fn neutral_keys(r: &mut ConfigReader) {
-    for key in ["thresholding", "use_dynamic_shifting", "use_flow_sigmas"] {
-        r.neutral(key, &[json!(false)]);
-    }
+    r.neutral("thresholding use_dynamic_shifting use_flow_sigmas", &[json!(false)]);
     r.neutral("trained_betas", &[]);
     r.neutral("timestep_type", &[json!("discrete")]);
     let fixed = ["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"];
     r.neutral("variance_type", &fixed.map(Value::from));
-    for key in SOLVER {
-        r.ignored(key);
-    }
+    r.ignored(SOLVER);
 }
 
 #[cfg(test)]
@@ -215,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_class_does_when_told_nothing_is_kept() {
+    fn the_defaults_of_a_class_are_kept() {
         let sampling = |name: &str| {
             let config = json!({"_class_name": name, "clip_sample": false});
             let sampling = SchedulerConfig::from_json(&config).unwrap().sampling;

@@ -1,4 +1,4 @@
-//! From prompts to what the denoiser is told.
+//! From prompts to conditioning.
 //!
 //! Source: `encode_prompt` of diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
 
@@ -8,9 +8,9 @@ use tastemaker_diffusion::Conditioning;
 use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::component::{Build, build};
+use super::component::{Build, Loaded, build};
 use super::index::Family;
-use super::load::{Loaded, Model};
+use super::model::Model;
 use crate::ModelError;
 use crate::clip_text::ClipText;
 use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable};
@@ -57,44 +57,57 @@ pub struct TextEncoders {
     device: Device,
 }
 
-/// Loads every text encoder of a model, each with its adapter if it is given one.
-pub(super) fn load(
-    model: &Model,
-    mut adapters: TextAdapters,
-    precision: Precision,
-    device: Device,
-) -> Result<TextEncoders, ModelError> {
-    let mut encoders: Vec<TextEncoder> = Vec::new();
-    for (component, tokenizer_name) in model.family().text_components() {
-        let config = model.text_config(component)?;
-        let files = model.tokenizer(tokenizer_name);
-        let tokenizer = ClipTokenizer::from_files(&files)?;
-        let first_length =
-            encoders.first().map_or(tokenizer.max_length(), |first| first.tokenizer.max_length());
-        let (n_ids, length) = (tokenizer.n_ids(), tokenizer.max_length());
-        let (vocab_size, positions) = (config.vocab_size, config.max_position_embeddings);
-        let problem = if n_ids as i64 > vocab_size {
-            Some(format!("ids up to {}; `{component}` knows {vocab_size} tokens", n_ids - 1))
-        } else if length as i64 > positions {
-            Some(format!("prompts of {length} tokens; `{component}` has {positions} positions"))
-        } else if length != first_length {
-            Some(format!("prompts of {length} tokens; the first tokenizer makes {first_length}"))
-        } else {
-            None
-        };
-        if let Some(problem) = problem {
-            return Err(ModelError::Tokenizer {
-                path: files.root().to_owned(),
-                message: format!("it makes {problem}"),
-            });
-        }
-        let how = Build { role: Role::Frozen, precision, device, lora: adapters.remove(component) };
-        let stored = model.stored(component)?;
-        let loaded = build(stored, how, |scope| ClipText::new(scope, config.clone()))?;
-        encoders.push(TextEncoder { component, tokenizer, loaded });
+impl Model {
+    /// The text encoders with their tokenizers, frozen.
+    ///
+    /// # Errors
+    /// As [`Model::unet`], and [`ModelError::Tokenizer`].
+    pub fn text(&self, precision: Precision, device: Device) -> Result<TextEncoders, ModelError> {
+        self.adapted_text(TextAdapters::new(), precision, device)
     }
-    let zeros_for_empty = model.index().force_zeros_for_empty_prompt;
-    Ok(TextEncoders { encoders, family: model.family(), zeros_for_empty, device })
+
+    /// As [`Model::text`], with adapters that train.
+    ///
+    /// # Errors
+    /// As [`Model::unet`], and [`ModelError::Tokenizer`].
+    pub fn adapted_text(
+        &self,
+        mut adapters: TextAdapters,
+        precision: Precision,
+        device: Device,
+    ) -> Result<TextEncoders, ModelError> {
+        let mut encoders: Vec<TextEncoder> = Vec::new();
+        for (component, tokenizer_name) in self.family().text_components() {
+            let config = self.text_config(component)?;
+            let files = self.tokenizer(tokenizer_name);
+            let tokenizer = ClipTokenizer::from_files(&files)?;
+            let first_length =
+                encoders.first().map_or(tokenizer.max_length(), |first| first.tokenizer.max_length());
+            let (n_ids, length) = (tokenizer.n_ids(), tokenizer.max_length());
+            let (vocab_size, positions) = (config.vocab_size, config.max_position_embeddings);
+            let problem = if n_ids as i64 > vocab_size {
+                Some(format!("ids up to {}; `{component}` knows {vocab_size} tokens", n_ids - 1))
+            } else if length as i64 > positions {
+                Some(format!("prompts of {length} tokens; `{component}` has {positions} positions"))
+            } else if length != first_length {
+                Some(format!("prompts of {length} tokens; the first tokenizer makes {first_length}"))
+            } else {
+                None
+            };
+            if let Some(problem) = problem {
+                return Err(ModelError::Tokenizer {
+                    path: files.root().to_owned(),
+                    message: format!("it makes {problem}"),
+                });
+            }
+            let how = Build { role: Role::Frozen, precision, device, lora: adapters.remove(component) };
+            let stored = self.stored(component)?;
+            let loaded = build(stored, how, |scope| ClipText::new(scope, config.clone()))?;
+            encoders.push(TextEncoder { component, tokenizer, loaded });
+        }
+        let zeros_for_empty = self.index().force_zeros_for_empty_prompt;
+        Ok(TextEncoders { encoders, family: self.family(), zeros_for_empty, device })
+    }
 }
 
 impl TextEncoders {
@@ -115,7 +128,7 @@ impl TextEncoders {
         self.encode(&[""], resolution)
     }
 
-    /// What classifier-free guidance leads away from: [`TextEncoders::empty`], or zeros where the model's index says so
+    /// The negative prompt's conditioning where none is given: [`TextEncoders::empty`], or zeros where the model's index says so
     /// (SDXL).
     pub fn unconditional(&self, resolution: i64) -> Conditioning {
         let empty = self.empty(resolution);
@@ -134,7 +147,7 @@ impl TextEncoders {
         self.encoders.iter().map(|encoder| &encoder.tokenizer)
     }
 
-    /// What learns, by component.
+    /// Trainable parameters, by component.
     pub fn trainable(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
         self.encoders.iter().map(|encoder| (encoder.component, encoder.loaded.trainable.as_slice()))
     }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{ConfigReader, LARGEST, MOST_LAYERS, MOST_LEVELS};
+use crate::config::{ConfigReader, LARGEST, MOST_LAYERS};
 
 /// The most transformer blocks on the way down; SDXL has 24.
 const MOST_BLOCKS: i64 = 1024;
@@ -27,7 +27,7 @@ pub struct TextTime {
     pub input_dim: i64,
 }
 
-/// What the network looks like. Lists hold one value per level, from the full resolution down.
+/// Sizes of a UNet. Lists hold one value per level, from the full resolution down.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UNetConfig {
     /// Latent channels in.
@@ -83,16 +83,12 @@ impl UNetConfig {
         let down_blocks = block_kinds(&mut r, "down_block_types", "Down", n);
         let up_blocks = block_kinds(&mut r, "up_block_types", "Up", n);
         // Diffusers' historical misnomer: `attention_head_dim` is the number of heads unless `num_attention_heads` is set.
-        let head_dim = r.per_level("attention_head_dim", 8i64, n);
-        let heads = if r.raw("num_attention_heads").is_some() {
-            Err("`num_attention_heads` is set")
-        } else {
-            Ok(head_dim)
-        };
-        let heads = heads.unwrap_or_else(|text| {
-            r.problem(format!("{text}, which diffusers itself refuses; wanted `attention_head_dim`"));
-            vec![8; n]
-        });
+        let heads = r.per_level("attention_head_dim", 8i64, n);
+        if r.raw("num_attention_heads").is_some() {
+            let problem =
+                "`num_attention_heads` is set, which diffusers itself refuses; wanted `attention_head_dim`";
+            r.problem(problem.into());
+        }
         let text_time = text_time(&mut r);
         let config = Self {
             in_channels: r.or("in_channels", 4),
@@ -119,12 +115,7 @@ impl UNetConfig {
     }
 
     fn check(&self, r: &mut ConfigReader) {
-        let n_levels = self.block_out_channels.len() as i64;
-        if n_levels == 0 {
-            r.problem("`block_out_channels` is empty; wanted at least one level".into());
-        } else if n_levels > MOST_LEVELS {
-            r.problem(format!("`block_out_channels` has {n_levels} levels; wanted at most {MOST_LEVELS}"));
-        }
+        r.levels(&self.block_out_channels, self.norm_num_groups);
         for (key, n) in [
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
@@ -133,7 +124,6 @@ impl UNetConfig {
         ] {
             r.sizes(key, &[n], LARGEST);
         }
-        r.sizes("block_out_channels", &self.block_out_channels, LARGEST);
         r.sizes("layers_per_block", &self.layers_per_block, MOST_LAYERS);
         r.sizes("transformer_layers_per_block", &self.transformer_layers, MOST_LAYERS);
         if let Some(TextTime { time_embed_dim, input_dim }) = self.text_time {
@@ -146,12 +136,6 @@ impl UNetConfig {
             r.problem(format!("{n_blocks} transformer blocks on the way down; wanted at most {MOST_BLOCKS}"));
         }
         for (level, (&channels, &heads)) in self.block_out_channels.iter().zip(&self.heads).enumerate() {
-            if self.norm_num_groups < 1 || channels % self.norm_num_groups != 0 {
-                r.problem(format!(
-                    "level {level} has {channels} channels, which {} groups do not divide",
-                    self.norm_num_groups
-                ));
-            }
             if heads < 1 || channels % heads != 0 {
                 r.problem(format!(
                     "level {level} has {channels} channels, which {heads} heads do not divide"
@@ -209,40 +193,23 @@ fn text_time(r: &mut ConfigReader) -> Option<TextTime> {
 
 /// Keys that are supported only at the value under which they change nothing.
 fn neutral_keys(r: &mut ConfigReader) {
-    for key in [
-        "class_embed_type",
-        "encoder_hid_dim",
-        "encoder_hid_dim_type",
-        "num_class_embeds",
-        "time_embedding_act_fn",
-        "time_embedding_dim",
-        "timestep_post_act",
-        "time_cond_proj_dim",
-        "cross_attention_norm",
-        "reverse_transformer_layers_per_block",
-    ] {
-        r.neutral(key, &[]);
-    }
-    for key in [
-        "center_input_sample",
-        "class_embeddings_concat",
-        "dual_cross_attention",
-        "only_cross_attention",
-        "mid_block_only_cross_attention",
-        "resnet_skip_time_act",
-    ] {
-        r.neutral(key, &[json!(false)]);
-    }
+    r.neutral(
+        "class_embed_type encoder_hid_dim encoder_hid_dim_type num_class_embeds time_embedding_act_fn time_embedding_dim \
+         timestep_post_act time_cond_proj_dim cross_attention_norm reverse_transformer_layers_per_block",
+        &[],
+    );
+    r.neutral(
+        "center_input_sample class_embeddings_concat dual_cross_attention only_cross_attention \
+         mid_block_only_cross_attention resnet_skip_time_act",
+        &[json!(false)],
+    );
     r.neutral("act_fn", &[json!("silu"), json!("swish")]);
-    r.neutral("attention_type", &[json!("default")]);
-    r.neutral("conv_in_kernel", &[json!(3)]);
-    r.neutral("conv_out_kernel", &[json!(3)]);
+    r.neutral("attention_type resnet_time_scale_shift", &[json!("default")]);
+    r.neutral("conv_in_kernel conv_out_kernel", &[json!(3)]);
     r.neutral("downsample_padding", &[json!(1)]);
     r.neutral("dropout", &[json!(0.0), json!(0)]);
-    r.neutral("mid_block_scale_factor", &[json!(1), json!(1.0)]);
+    r.neutral("mid_block_scale_factor resnet_out_scale_factor", &[json!(1), json!(1.0)]);
     r.neutral("mid_block_type", &[json!("UNetMidBlock2DCrossAttn")]);
-    r.neutral("resnet_out_scale_factor", &[json!(1.0), json!(1)]);
-    r.neutral("resnet_time_scale_shift", &[json!("default")]);
     r.neutral("time_embedding_type", &[json!("positional")]);
     r.ignored("addition_embed_type_num_heads");
 }

@@ -1,26 +1,26 @@
 //! How many numbers the network keeps between forward and backward, counted from its configuration.
 //!
 //! Counted are the operands that libtorch keeps for the backward pass: inputs of normalizations, activations and attention,
-//! and, where weights learn, inputs of their products. Tensors that two layers keep are counted once.
+//! and, where weights are trained, inputs of their products. Tensors that two layers keep are counted once.
 
 use super::config::{BlockKind, UNetConfig};
 
-/// What learns, as far as it decides what is kept.
+/// Which parameters are trained, as far as it decides what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Learning {
+pub enum TrainedPart {
     /// Adapters of attention layers: whatever comes before the first of them keeps nothing.
     Adapters,
     /// Every weight.
     Everything,
 }
 
-/// Whether layers keep what is inside them, or only what enters them and compute the rest again.
+/// Which activations are kept: all, or with gradient checkpointing the inputs of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeping {
+pub enum Activations {
     /// Everything the backward pass needs.
-    Everything,
+    All,
     /// What enters each layer, and the inside of one layer at a time.
-    Inputs,
+    LayerInputs,
 }
 
 impl UNetConfig {
@@ -29,11 +29,11 @@ impl UNetConfig {
         &self,
         (height, width): (u64, u64),
         n_tokens: u64,
-        learning: Learning,
-        keeping: Keeping,
+        trained: TrainedPart,
+        activations: Activations,
     ) -> u64 {
         let n_levels = self.block_out_channels.len();
-        let count = Count { config: self, height, width, n_tokens, learning };
+        let count = Count { config: self, height, width, n_tokens, trained };
         let channels = |level: usize| self.block_out_channels[level] as u64;
         let layers = |level: usize| self.layers_per_block[level] as u64;
         let (mut inside, mut largest, mut inputs) = (0, 0, 0);
@@ -42,13 +42,13 @@ impl UNetConfig {
             largest = kept.max(largest);
             inputs += n_in * count.positions(level);
         };
-        let mut learns = learning == Learning::Everything;
+        let mut needs_gradient = trained == TrainedPart::Everything;
         for level in 0..n_levels {
             let attends = self.down_blocks[level] == BlockKind::CrossAttention;
             for j in 0..layers(level) {
                 let n_in = if j > 0 { channels(level) } else { channels(level.saturating_sub(1)) };
-                let resnet = if learns { count.resnet(level, n_in) } else { 0 };
-                learns |= attends;
+                let resnet = if needs_gradient { count.resnet(level, n_in) } else { 0 };
+                needs_gradient |= attends;
                 let attention = if attends { count.transformer(level) } else { 0 };
                 layer(resnet + attention, level, n_in);
             }
@@ -70,9 +70,9 @@ impl UNetConfig {
         }
         // The last normalization and its activation.
         let last = 2 * channels(0) * count.positions(0);
-        match keeping {
-            Keeping::Everything => inside + last,
-            Keeping::Inputs => inputs + largest + last,
+        match activations {
+            Activations::All => inside + last,
+            Activations::LayerInputs => inputs + largest + last,
         }
     }
 }
@@ -82,7 +82,7 @@ struct Count<'a> {
     height: u64,
     width: u64,
     n_tokens: u64,
-    learning: Learning,
+    trained: TrainedPart,
 }
 
 impl Count<'_> {
@@ -90,9 +90,9 @@ impl Count<'_> {
         self.height.div_ceil(1 << level) * self.width.div_ceil(1 << level)
     }
 
-    /// Two normalizations and two activations; the inputs of two convolutions where they learn.
+    /// Two normalizations and two activations; the inputs of two convolutions where they are trained.
     fn resnet(&self, level: usize, n_in: u64) -> u64 {
-        let maps = if self.learning == Learning::Everything { 3 } else { 2 };
+        let maps = if self.trained == TrainedPart::Everything { 3 } else { 2 };
         maps * (n_in + self.config.block_out_channels[level] as u64) * self.positions(level)
     }
 
@@ -102,12 +102,12 @@ impl Count<'_> {
         let map = width * self.positions(level);
         // Self-attention: input and output of its normalization, queries, keys, values, result, the result again in the
         // order of `to_out`. Cross-attention the same with keys and values of the text. Feed-forward: input of its
-        // normalization, both gates (8), the activation (4); where everything learns, the other two inputs (1 + 4).
-        let everything = self.learning == Learning::Everything;
+        // normalization, both gates (8), the activation (4); where everything is trained, the other two inputs (1 + 4).
+        let everything = self.trained == TrainedPart::Everything;
         let maps = 7 + 5 + 1 + 8 + 4 + if everything { 1 + 4 } else { 0 };
         let text = 2 * width * self.n_tokens;
         let blocks = self.config.transformer_layers[level] as u64 * (maps * map + text);
-        // The normalization before the blocks, and the projections' inputs where they learn.
+        // The normalization before the blocks, and the projections' inputs where they are trained.
         blocks + map * if everything { 3 } else { 1 }
     }
 }
@@ -118,16 +118,16 @@ mod tests {
     use crate::original::Layout;
 
     #[test]
-    fn what_is_kept_grows_with_the_image_and_with_what_learns() {
+    fn what_is_kept_grows_with_the_image_and_with_what_is_trained() {
         for layout in [Layout::Sd1, Layout::Sd2, Layout::Sdxl] {
             let config = layout.published_unet();
-            let kept =
-                |side, learning| config.kept_for_backward((side, side), 77, learning, Keeping::Everything);
-            let (adapters, everything) = (kept(64, Learning::Adapters), kept(64, Learning::Everything));
+            let kept = |side, trained| config.kept_for_backward((side, side), 77, trained, Activations::All);
+            let (adapters, everything) = (kept(64, TrainedPart::Adapters), kept(64, TrainedPart::Everything));
             assert!(adapters < everything && everything < 2 * adapters, "{adapters} {everything}");
-            let larger = kept(128, Learning::Adapters);
+            let larger = kept(128, TrainedPart::Adapters);
             assert!(larger > 3 * adapters && larger <= 4 * adapters, "{adapters} {larger}");
-            let again = config.kept_for_backward((64, 64), 77, Learning::Everything, Keeping::Inputs);
+            let again =
+                config.kept_for_backward((64, 64), 77, TrainedPart::Everything, Activations::LayerInputs);
             assert!(3 * again < everything && 20 * again > everything, "{again} {everything}");
         }
     }

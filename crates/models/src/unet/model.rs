@@ -68,7 +68,7 @@ impl UNet {
         self.recompute.set(recompute);
     }
 
-    /// What the network looks like.
+    /// The network's configuration.
     pub fn config(&self) -> &UNetConfig {
         &self.config
     }

@@ -4,9 +4,9 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{ConfigReader, LARGEST, MOST_LAYERS, MOST_LEVELS};
+use crate::config::{ConfigReader, LARGEST, MOST_LAYERS};
 
-/// What the VAE looks like. Lists hold one value per level, from the full resolution down.
+/// Sizes of a VAE. Lists hold one value per level, from the full resolution down.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
     /// Image channels.
@@ -23,7 +23,7 @@ pub struct VaeConfig {
     pub norm_num_groups: i64,
     /// Attention in the middle blocks.
     pub mid_block_add_attention: bool,
-    /// 1x1 convolution behind the encoder.
+    /// 1x1 convolution after the encoder.
     pub use_quant_conv: bool,
     /// 1x1 convolution before the decoder.
     pub use_post_quant_conv: bool,
@@ -74,12 +74,7 @@ impl VaeConfig {
         r.neutral("latents_mean", &[]);
         r.neutral("latents_std", &[]);
         r.ignored("sample_size");
-        let n_levels = config.block_out_channels.len() as i64;
-        if n_levels == 0 {
-            r.problem("`block_out_channels` is empty; wanted at least one level".into());
-        } else if n_levels > MOST_LEVELS {
-            r.problem(format!("`block_out_channels` has {n_levels} levels; wanted at most {MOST_LEVELS}"));
-        }
+        r.levels(&config.block_out_channels, config.norm_num_groups);
         for (key, n) in [
             ("in_channels", config.in_channels),
             ("out_channels", config.out_channels),
@@ -88,15 +83,6 @@ impl VaeConfig {
             r.sizes(key, &[n], LARGEST);
         }
         r.sizes("layers_per_block", &[config.layers_per_block], MOST_LAYERS);
-        r.sizes("block_out_channels", &config.block_out_channels, LARGEST);
-        for (level, channels) in config.block_out_channels.iter().enumerate() {
-            if config.norm_num_groups < 1 || channels % config.norm_num_groups != 0 {
-                r.problem(format!(
-                    "level {level} has {channels} channels, which {} groups do not divide",
-                    config.norm_num_groups
-                ));
-            }
-        }
         r.finish().map(|()| config)
     }
 }

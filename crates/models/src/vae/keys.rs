@@ -2,7 +2,7 @@
 
 use super::config::VaeConfig;
 use crate::names::after;
-use crate::original::{Change, Place};
+use crate::place::{Change, Place};
 
 /// (Old part of a name, the part diffusers uses today).
 const RENAMED: [(&str, &str); 4] =

@@ -6,4 +6,4 @@ mod model;
 
 pub use config::VaeConfig;
 pub use keys::{modern_name, original as original_place};
-pub use model::Vae;
+pub use model::AutoencoderKl;

@@ -1,8 +1,8 @@
-//! The vae.
+//! The network.
 //!
 //! Source: `huggingface/diffusers:src/diffusers/models/autoencoders/{autoencoder_kl.py,vae.py}`.
 
-use tastemaker_diffusion::{LatentVae, Posterior};
+use tastemaker_diffusion::{Posterior, Vae};
 use tastemaker_torch::Precision;
 use tch::{Kind, Tensor};
 
@@ -182,7 +182,7 @@ impl Decoder {
 
 /// `AutoencoderKL`.
 #[derive(Debug)]
-pub struct Vae {
+pub struct AutoencoderKl {
     config: VaeConfig,
     compute: Kind,
     encoder: Encoder,
@@ -191,7 +191,7 @@ pub struct Vae {
     decoder: Decoder,
 }
 
-impl Vae {
+impl AutoencoderKl {
     /// Builds the VAE from the parameters of `scope`.
     pub fn new(scope: Scope<'_>, config: VaeConfig, precision: Precision) -> Self {
         let (c, twice) = (config.latent_channels, 2 * config.latent_channels);
@@ -209,7 +209,7 @@ impl Vae {
         }
     }
 
-    /// What the VAE looks like.
+    /// The VAE's configuration.
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }
@@ -236,7 +236,7 @@ impl Vae {
     }
 }
 
-impl LatentVae for Vae {
+impl Vae for AutoencoderKl {
     fn encode(&self, images: &Tensor) -> Posterior {
         let (mean, log_variance) = self.moments(images);
         let scale = self.config.scaling_factor;

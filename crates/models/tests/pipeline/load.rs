@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::json;
-use tastemaker_diffusion::LatentVae;
+use tastemaker_diffusion::Vae;
 use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
@@ -21,7 +21,8 @@ use crate::folders::{END, WEIGHTS, open, predict, sd1, sdxl_text, text, write_js
 fn networks_come_out_of_a_folder_as_they_were_recorded() {
     let (folder, golden) = (sd1(), Golden::load("models", "unet-sd1"));
     let model = open(&folder);
-    assert_eq!((model.family(), model.absent()), (Family::StableDiffusion, vec![]));
+    assert_eq!(model.family(), Family::StableDiffusion);
+    assert!(model.index().components.iter().all(|component| model.has(component)));
     let unet = model.unet(Role::Trained, Precision::F32, Device::Cpu, None).unwrap();
     assert_close(&predict(&golden, &unet.network), &golden.tensor("output"), 1e-5, "unet");
     assert_eq!(unet.trainable.len(), unet.parameters.len());
@@ -82,7 +83,7 @@ fn sd_prompts_become_the_last_hidden_state() {
 
     let weights = tensors::read(&folder.path().join("text_encoder/model.safetensors")).unwrap();
     let config = tastemaker_store::json::read(folder.path().join("text_encoder/config.json")).unwrap();
-    let weights = Weights::from_tensors(weights, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(weights, Role::Frozen, Precision::F32, Device::Cpu);
     let network = ClipText::new(weights.root(), ClipTextConfig::from_json(&config).unwrap());
     let ids = Tensor::from_slice(&[52i64, 26 + 1, 2, 26 + 1, END, END, END, END]).view([1, 8]);
     let wanted = network.forward(&ids).last_hidden_state;
@@ -102,7 +103,7 @@ fn sdxl_prompts_become_penultimate_states_a_projection_and_sizes() {
         let weights: BTreeMap<String, Tensor> =
             stored.filter_map(|(name, tensor)| Some((clip_text::modern_name(&name)?, tensor))).collect();
         let config = tastemaker_store::json::read(folder.path().join(name).join("config.json")).unwrap();
-        let weights = Weights::from_tensors(weights, Role::Frozen, Precision::F32, Device::Cpu);
+        let weights = Weights::from_source(weights, Role::Frozen, Precision::F32, Device::Cpu);
         ClipText::new(weights.root(), ClipTextConfig::from_json(&config).unwrap()).forward(&ids)
     });
     assert_close(&found.hidden.narrow(2, 0, 32), outputs[0].penultimate(), 1e-6, "first encoder");

@@ -15,7 +15,7 @@ use tastemaker_torch::Precision;
 use tch::Device;
 
 fn network(golden: &Golden) -> UNet {
-    let weights = Weights::from_tensors(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
     let config = UNetConfig::from_json(&golden.config_json()).unwrap();
     let network = UNet::new(weights.root(), config, Precision::F32);
     weights.finish().unwrap();

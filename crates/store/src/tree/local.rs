@@ -35,7 +35,7 @@ impl Tree for LocalTree {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
-        // Whatever keeps a file from being looked at keeps it from being read.
+        // A file whose size cannot be asked for cannot be read either.
         Ok(fs::metadata(self.place(path)).ok().filter(fs::Metadata::is_file).map(|file| file.len()))
     }
 
@@ -48,7 +48,7 @@ fn list(folder: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> 
     let fail = |e| StoreError::io("read", folder, e);
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        // A name that is not UTF-8 is listed as well as can be: whoever asks for the file is told that it cannot be read.
+        // A name that is not UTF-8 is listed as well as can be: opening it then fails.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with('.') {
             continue;

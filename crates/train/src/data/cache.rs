@@ -4,7 +4,7 @@ use tastemaker_data::PairSource;
 use tastemaker_data::cache::{CAPTIONS_PER_SHARD, CacheFolder, Key, LatentKey, PAIRS_PER_SHARD, TextKey};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model, TextEncoders};
-use tastemaker_models::vae::Vae;
+use tastemaker_models::vae::AutoencoderKl;
 use tastemaker_run::{Encode, Event, TimeIds};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::dtype::DType;
@@ -125,7 +125,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// The pairs from pixels. Loads VAE and text encoders.
-    pub(crate) fn open_live(&self) -> Result<LivePairs<'a, Vae>, TrainError> {
+    pub(crate) fn open_live(&self) -> Result<LivePairs<'a, AutoencoderKl>, TrainError> {
         let settings = &self.settings;
         let live = LiveSettings {
             resolutions: settings.resolutions.clone(),
@@ -148,7 +148,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Side precision would save little here, and SDXL's VAE overflows in it.
-    fn vae(&self) -> Result<Vae, TrainError> {
+    fn vae(&self) -> Result<AutoencoderKl, TrainError> {
         Ok(self.model.vae(Role::Frozen, Precision::F32, self.settings.device)?.network)
     }
 }

@@ -13,7 +13,7 @@ use tastemaker_data::cache::{
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
 use tastemaker_data::{PairSource, Side};
-use tastemaker_diffusion::{LatentVae, Posterior};
+use tastemaker_diffusion::{Vae, Posterior};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::dtype::DType;
@@ -128,7 +128,7 @@ pub fn cache_pairs(
     folder: &mut CacheFolder,
     numbers: &[usize],
     input: CacheInput<'_>,
-    vae: &dyn LatentVae,
+    vae: &dyn Vae,
     on_pair: &mut dyn FnMut(EncodeProgress) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let CacheInput { key, source, captions, n_workers, device } = input;
@@ -176,7 +176,7 @@ pub fn cache_text(
 ///
 /// # Errors
 /// [`TrainError::NonFiniteLatents`] naming the first pair whose latents are not finite.
-pub(crate) fn encode(vae: &dyn LatentVae, images: &Tensor, pairs: &[u64]) -> Result<Posterior, TrainError> {
+pub(crate) fn encode(vae: &dyn Vae, images: &Tensor, pairs: &[u64]) -> Result<Posterior, TrainError> {
     let Posterior { mean, std } = tch::no_grad(|| vae.encode(images));
     let finite = (&mean + &std).isfinite().flatten(1, -1).all_dim(1, false); // [b]
     let finite = Vec::<bool>::try_from(finite.to_device(Device::Cpu)).expect("one flag per image");
@@ -223,7 +223,7 @@ impl CroppedPair {
 /// A shard that is being filled.
 struct ShardBuilder<'a> {
     key: &'a Key,
-    vae: &'a dyn LatentVae,
+    vae: &'a dyn Vae,
     device: Device,
     draft: PairShardDraft,
     rows: HashMap<(Size, String), u32>,
@@ -235,7 +235,7 @@ struct ShardBuilder<'a> {
 }
 
 impl<'a> ShardBuilder<'a> {
-    fn new(key: &'a Key, vae: &'a dyn LatentVae, device: Device) -> Self {
+    fn new(key: &'a Key, vae: &'a dyn Vae, device: Device) -> Self {
         Self {
             key,
             vae,

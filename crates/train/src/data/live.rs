@@ -5,7 +5,7 @@ use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Crop, Size, to_chw};
 use tastemaker_data::{DataError, PairId, PairSource, Side};
-use tastemaker_diffusion::{Conditioning, LatentVae, Posterior};
+use tastemaker_diffusion::{Conditioning, Posterior, Vae};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_run::TimeIds;
@@ -49,7 +49,7 @@ pub struct LivePairs<'a, C> {
 /// The images of a pair, cropped, and SDXL's micro-conditioning.
 type Pixels = (Vec<RgbImage>, [u32; 6]);
 
-impl<'a, C: LatentVae> LivePairs<'a, C> {
+impl<'a, C: Vae> LivePairs<'a, C> {
     /// Over a source, by a VAE and text encoders.
     pub fn new(source: &'a dyn PairSource, vae: C, text: TextEncoders, settings: LiveSettings) -> Self {
         Self { source, vae, text, settings }
@@ -129,7 +129,7 @@ impl<'a, C: LatentVae> LivePairs<'a, C> {
     }
 }
 
-impl<C: LatentVae> Pairs for LivePairs<'_, C> {
+impl<C: Vae> Pairs for LivePairs<'_, C> {
     fn id(&self, index: usize) -> u64 {
         self.source.id(index).0
     }

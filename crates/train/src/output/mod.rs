@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::{TensorSource, Trainable};
-use tastemaker_models::original::{Layout, SingleFile, pack};
-use tastemaker_models::pipeline::{Model, StoredType, Trained, save as save_model, write_unet};
+use tastemaker_models::original::Layout;
+use tastemaker_models::pipeline::{
+    Model, SingleFile, StoredType, Trained, pack, save as save_model, write_unet,
+};
 use tastemaker_run::{Adapter, OutputLayout, OutputType, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};

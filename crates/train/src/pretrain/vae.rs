@@ -1,6 +1,6 @@
 //! The loss that makes an image vae.
 
-use tastemaker_models::vae::Vae;
+use tastemaker_models::vae::AutoencoderKl;
 use tch::{Kind, Reduction, Tensor};
 
 /// Weight of each squared difference at a smaller size.
@@ -23,7 +23,7 @@ pub struct VaeLoss {
 ///
 /// # Shapes
 /// `images` `[b, 3, H, W]` in [-1, 1]; `noise` `[b, c, h, w]` unit gaussian.
-pub fn vae_loss(vae: &Vae, images: &Tensor, noise: &Tensor, kl_weight: f64) -> VaeLoss {
+pub fn vae_loss(vae: &AutoencoderKl, images: &Tensor, noise: &Tensor, kl_weight: f64) -> VaeLoss {
     let (mean, log_variance) = vae.moments(images);
     let latents = &mean + (&log_variance * 0.5).exp() * noise;
     let decoded = vae.decode_raw(&latents);

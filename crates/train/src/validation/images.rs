@@ -8,7 +8,7 @@ use tastemaker_data::transform::to_rgb;
 use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::samplers::ddim;
-use tastemaker_diffusion::{Conditioning, Denoiser, LatentVae};
+use tastemaker_diffusion::{Conditioning, Denoiser, Vae};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
 use tastemaker_math::schedule::NoiseSchedule;

@@ -9,7 +9,7 @@
 //!
 //! What is refused, with the reason: every other opcode and call, the two formats from before torch 1.6,
 //! archives that are compressed or encrypted or whose parts overlap, and tensors that are not row-major.
-//! The archive's CRC sums are not looked at.
+//! The archive's CRC sums are not checked.
 //!
 //! Source: `torch/serialization.py` and `torch/_utils.py` of torch 2.11; Python's `pickletools`; APPNOTE.TXT
 //! 6.3.10 for the archive.

@@ -6,12 +6,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 use tastemaker_math::schedule::Prediction;
 use tastemaker_models::adapters::{KohyaFacts, LoraNames};
-use tastemaker_models::original::pack;
-use tastemaker_models::pipeline::{Model, ModelSources, save};
+use tastemaker_models::pipeline::{Model, ModelSources, pack, save};
 use tastemaker_store::StoreError;
 
 use super::must_be_new;
-use super::thing::Thing;
+use super::opened::Opened;
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate;
@@ -24,7 +23,7 @@ pub struct ConvertArgs {
     from: String,
     /// Where the result goes: a folder for a checkpoint, a .safetensors file for everything else.
     to: PathBuf,
-    /// What the model predicts, `epsilon` or `v_prediction`. A single-file checkpoint does not say; SD2.x comes in both kinds
+    /// What the model predicts, `epsilon` or `v_prediction`. A single-file checkpoint does not tell; SD2.x comes in both kinds
     /// [default: epsilon for SD1.x and SDXL].
     #[arg(long = "prediction_type", visible_alias = "prediction-type", value_name = "TYPE", value_parser = word::<Prediction>)]
     prediction_type: Option<Prediction>,
@@ -38,18 +37,18 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     let ConvertArgs { from, to, prediction_type, model_config } = args;
     must_be_new(to)?;
     let is_file = to.extension().is_some_and(|extension| extension == "safetensors");
-    let thing = Thing::open(from)?;
-    let wants_file = !matches!(thing, Thing::SingleFile(_));
+    let opened = Opened::open(from)?;
+    let wants_file = !matches!(opened, Opened::SingleFile(_));
     if is_file != wants_file {
         let wanted = if wants_file { "a file named .safetensors" } else { "a folder" };
-        bail!(UsageError(format!("{} becomes {wanted}, found {}", thing.kind(), to.display())));
+        bail!(UsageError(format!("{} becomes {wanted}, found {}", opened.kind(), to.display())));
     }
-    match thing {
-        Thing::Folder(folder) => {
+    match opened {
+        Opened::Folder(folder) => {
             let layout = pack(&folder, &[], to, &[("format".to_owned(), "pt".to_owned())].into())?;
             println!("wrote {}, a single-file checkpoint of {}", to.display(), layout.title());
         }
-        Thing::SingleFile(file) => {
+        Opened::SingleFile(file) => {
             let config = model_config.as_deref().map(|name| locate(name, None)).transpose()?;
             let of = ModelSources::of(file.path());
             let model = Model::from_sources(&ModelSources { config, prediction: *prediction_type, ..of })?;
@@ -57,11 +56,11 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
             Model::open(to)?;
             println!("wrote {}, a diffusers folder of {}", to.display(), file.layout.title());
         }
-        Thing::Lora { file, names: LoraNames::Kohya, .. } => {
+        Opened::Lora { file, names: LoraNames::Kohya, .. } => {
             file.write(to)?;
             println!("wrote {}, a LoRA as diffusers names it", to.display());
         }
-        Thing::Lora { file, names: LoraNames::Diffusers, layout, path } => {
+        Opened::Lora { file, names: LoraNames::Diffusers, layout, path } => {
             let Some(layout) = layout else {
                 let found = "layers of no published UNet";
                 bail!(StoreError::malformed(

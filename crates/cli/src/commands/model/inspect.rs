@@ -10,9 +10,9 @@ use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{Model, Stored};
 use tastemaker_weights::safetensors::{Dtype, Header, TensorView};
 
-use super::thing::Thing;
+use super::opened::Opened;
 
-/// Says what a model or an adapter is: family, precision, size, metadata, and which tools take it.
+/// Prints what a model or an adapter is: family, precision, size, metadata, and which tools take it.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// A diffusers folder, a single-file checkpoint, a LoRA file, or the name of a fetched model.
@@ -21,39 +21,39 @@ pub struct InspectArgs {
 
 /// Runs the command.
 pub fn inspect(args: &InspectArgs) -> Result<()> {
-    let thing = Thing::open(&args.path)?;
-    say("holds", thing.kind());
-    match &thing {
-        Thing::Folder(folder) => of_folder(folder)?,
-        Thing::SingleFile(file) => {
-            say("family", file.layout.title());
-            say("tensors", &sizes(file.tensors().map(of_view)));
+    let opened = Opened::open(&args.path)?;
+    print_line("holds", opened.kind());
+    match &opened {
+        Opened::Folder(folder) => of_folder(folder)?,
+        Opened::SingleFile(file) => {
+            print_line("family", file.layout.title());
+            print_line("tensors", &sizes(file.tensors().map(of_view)));
             if file.path().extension().is_some_and(|extension| extension == "safetensors") {
                 metadata(&Header::read(file.path())?);
             }
-            say("loads in", "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file");
+            print_line("loads in", "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file");
         }
-        Thing::Lora { path, file, names, layout } => of_lora(path, file, *names, *layout)?,
+        Opened::Lora { path, file, names, layout } => of_lora(path, file, *names, *layout)?,
     }
     Ok(())
 }
 
-fn say(what: &str, value: &str) {
+fn print_line(what: &str, value: &str) {
     println!("{what:<12} {value}");
 }
 
 fn of_folder(folder: &Model) -> Result<()> {
     let family = Layout::of_folder(folder).map_or("Stable Diffusion", Layout::title);
-    say("family", family);
+    print_line("family", family);
     let schedule = folder.schedule()?.schedule;
     let prediction = serde_json::to_value(schedule.prediction())?;
-    say("predicts", prediction.as_str().unwrap_or("unknown"));
+    print_line("predicts", prediction.as_str().unwrap_or("unknown"));
     for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
         if folder.has(component) {
-            say(component, &stored_sizes(&folder.stored(component)?));
+            print_line(component, &stored_sizes(&folder.stored(component)?));
         }
     }
-    say("loads in", "diffusers; every other tool after `tastemaker model convert` to a single file");
+    print_line("loads in", "diffusers; every other tool after `tastemaker model convert` to a single file");
     Ok(())
 }
 
@@ -63,29 +63,29 @@ fn stored_sizes(stored: &Stored) -> String {
 }
 
 fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
-    say("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
+    print_line("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
     let is_dora = file.parts().any(|(_, part)| part.is_dora());
     if is_dora {
-        say("kind", "DoRA, the lengths of rows are learned apart from their directions");
+        print_line("kind", "DoRA (weight-decomposed LoRA)");
     }
     for (component, part) in file.parts() {
         let layers = part.layers();
-        say("rank", &counted(layers.iter().map(|layer| part.ranks.rank(layer) as f64)));
-        say("alpha", &counted(layers.iter().map(|layer| part.ranks.alpha(layer))));
-        say("adapts", &format!("{} layers of {component}", layers.len()));
+        print_line("rank", &counted(layers.iter().map(|layer| part.ranks.rank(layer) as f64)));
+        print_line("alpha", &counted(layers.iter().map(|layer| part.ranks.alpha(layer))));
+        print_line("adapts", &format!("{} layers of {component}", layers.len()));
     }
     let header = Header::read(path)?;
     let infos = header.tensors.iter();
-    say("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
+    print_line("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
     metadata(&header);
     let tools = match names {
         LoraNames::Diffusers => {
             "diffusers and peft; ComfyUI, A1111 and Forge after `tastemaker model convert`"
         }
-        LoraNames::Kohya if is_dora => "LyCORIS, A1111, Forge and ComfyUI; diffusers leaves `dora_scale` out",
+        LoraNames::Kohya if is_dora => "LyCORIS, A1111, Forge and ComfyUI; diffusers ignores `dora_scale`",
         LoraNames::Kohya => "A1111, Forge, ComfyUI, InvokeAI and diffusers",
     };
-    say("loads in", tools);
+    print_line("loads in", tools);
     Ok(())
 }
 
@@ -123,7 +123,7 @@ fn sizes<'a>(tensors: impl Iterator<Item = (Dtype, &'a [usize], usize)>) -> Stri
     format!("{n_tensors} with {:.2} million values, {}", n_values as f64 / 1e6, types.join(", "))
 }
 
-/// The header's text, long entries cut short and whatever could steer a terminal taken out.
+/// The header's text, long entries cut short and control characters replaced.
 fn metadata(header: &Header) {
     const LONGEST: usize = 100;
     for (key, value) in &header.metadata {
@@ -132,6 +132,6 @@ fn metadata(header: &Header) {
         let value: String = clean(value).split_whitespace().collect::<Vec<_>>().join(" ");
         let cut: String = value.chars().take(LONGEST).collect();
         let more = if cut.len() < value.len() { "..." } else { "" };
-        say("metadata", &format!("{} = {cut}{more}", clean(key)));
+        print_line("metadata", &format!("{} = {cut}{more}", clean(key)));
     }
 }

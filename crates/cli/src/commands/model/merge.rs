@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::original::pack;
-use tastemaker_models::pipeline::{StoredType, Trained, save};
+use tastemaker_models::pipeline::{StoredType, Trained, pack, save};
 
 use super::must_be_new;
 use crate::commands::parts::PartFlags;

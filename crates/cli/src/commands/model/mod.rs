@@ -4,7 +4,7 @@ mod convert;
 mod fetch;
 mod inspect;
 mod merge;
-mod thing;
+mod opened;
 mod verify;
 
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::exit::UsageError;
 /// What to do with a model.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Say what a model or an adapter is.
+    /// Print what a model or an adapter is.
     Inspect(inspect::InspectArgs),
     /// Write the same weights in another layout.
     Convert(convert::ConvertArgs),

@@ -1,18 +1,18 @@
-//! What a path turns out to hold.
+//! Whatever a name stands for, opened.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
-use tastemaker_models::original::{Layout, SingleFile};
-use tastemaker_models::pipeline::Model;
+use tastemaker_models::original::Layout;
+use tastemaker_models::pipeline::{Model, SingleFile};
 use tastemaker_weights::safetensors::Header;
 
 use crate::hub::locate_lora;
 
 /// A model or an adapter, in one of the layouts that are read.
 #[derive(Debug)]
-pub enum Thing {
+pub enum Opened {
     /// A diffusers folder.
     Folder(Model),
     /// A single-file checkpoint.
@@ -30,7 +30,7 @@ pub enum Thing {
     },
 }
 
-impl Thing {
+impl Opened {
     /// Opens whatever has this name, on this machine or among the fetched models.
     pub fn open(name: &str) -> Result<Self> {
         let path = locate_lora(name)?;

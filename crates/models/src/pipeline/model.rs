@@ -5,34 +5,20 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::schedule::Prediction;
 use tastemaker_torch::Precision;
-use tch::{Device, Tensor};
+use tch::Device;
 
-use super::component::{Build, Stored, build, missing};
+use super::component::{Build, Loaded, Stored, build, missing};
 use super::index::{Family, ModelIndex};
 use super::part::{Config, Part};
 use super::scheduler::SchedulerConfig;
-use super::text::{self, TextAdapters, TextEncoders};
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::clip_text::{self, ClipTextConfig};
-use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable};
+use crate::nn::{LoraSpec, Role};
 use crate::original::unet_shapes;
 use crate::tokenizer::TokenizerFiles;
 use crate::unet::{UNet, UNetConfig};
-use crate::vae::{self, Vae, VaeConfig};
-
-/// A network with the tensors it was built from.
-#[derive(Debug)]
-pub struct Loaded<N> {
-    /// The network.
-    pub network: N,
-    /// The parameters that receive gradients.
-    pub trainable: Vec<Trainable>,
-    /// Every parameter by its diffusers name; shares storage with the network.
-    pub parameters: BTreeMap<String, Tensor>,
-    /// Turns the network's adapters off and on.
-    pub switch: AdapterSwitch,
-}
+use crate::vae::{self, AutoencoderKl, VaeConfig};
 
 /// A model: a diffusers folder or a single-file checkpoint, and other parts in place of some of its own. Opening it reads
 /// configurations; weights are read when a network is asked for.
@@ -67,12 +53,6 @@ impl Model {
     /// Whether a component is listed and there.
     pub fn has(&self, component: &str) -> bool {
         self.parts.get(component).is_some_and(Part::exists)
-    }
-
-    /// The listed components that are not there.
-    pub fn absent(&self) -> Vec<&str> {
-        let names = self.index.components.iter().map(String::as_str);
-        names.filter(|name| !self.has(name)).collect()
     }
 
     /// The UNet's configuration.
@@ -131,35 +111,19 @@ impl Model {
         build(self.stored("unet")?, how, |scope| UNet::new(scope, config.clone(), precision))
     }
 
-    /// The image vae.
+    /// The VAE.
     ///
     /// # Errors
     /// As [`Model::unet`].
-    pub fn vae(&self, role: Role, precision: Precision, device: Device) -> Result<Loaded<Vae>, ModelError> {
-        let config = self.vae_config()?;
-        let how = Build { role, precision, device, lora: None };
-        build(self.stored("vae")?, how, |scope| Vae::new(scope, config.clone(), precision))
-    }
-
-    /// The text encoders with their tokenizers, frozen.
-    ///
-    /// # Errors
-    /// As [`Model::unet`], and [`ModelError::Tokenizer`].
-    pub fn text(&self, precision: Precision, device: Device) -> Result<TextEncoders, ModelError> {
-        self.adapted_text(TextAdapters::new(), precision, device)
-    }
-
-    /// As [`Model::text`], with adapters that train.
-    ///
-    /// # Errors
-    /// As [`Model::unet`], and [`ModelError::Tokenizer`].
-    pub fn adapted_text(
+    pub fn vae(
         &self,
-        adapters: TextAdapters,
+        role: Role,
         precision: Precision,
         device: Device,
-    ) -> Result<TextEncoders, ModelError> {
-        text::load(self, adapters, precision, device)
+    ) -> Result<Loaded<AutoencoderKl>, ModelError> {
+        let config = self.vae_config()?;
+        let how = Build { role, precision, device, lora: None };
+        build(self.stored("vae")?, how, |scope| AutoencoderKl::new(scope, config.clone(), precision))
     }
 
     /// Compares names and shapes of the UNet's tensors with what its configuration asks for, without reading them.

@@ -8,13 +8,16 @@ use tastemaker_store::StoreError;
 use tastemaker_torch::tensors::Raw;
 use tastemaker_weights::safetensors::{Metadata, TensorView, write};
 
-use super::keys::{Layout, UNET, VAE, is_ballast, is_ballast_of_vae};
-use super::map::{ComponentMap, Problems};
-use super::open_file::{OpenFile, refuse};
-use super::place::Moved;
+use super::index::Family;
+use super::model::Model;
+use super::part::HeldNetwork;
+use super::save::Trained;
 use crate::ModelError;
 use crate::clip_text::Activation;
-use crate::pipeline::{Family, Model, Trained};
+use crate::original::{
+    ComponentMap, Layout, OpenFile, Problems, UNET, VAE, is_ballast, is_ballast_of_vae, refuse,
+};
+use crate::place::Moved;
 use crate::vae::VaeConfig;
 
 impl Layout {
@@ -105,13 +108,6 @@ pub struct SingleFile {
     pub layout: Layout,
 }
 
-/// A network of a file: its tensors, under our names.
-pub(crate) struct HeldNetwork {
-    pub component: &'static str,
-    pub file: Arc<OpenFile>,
-    pub map: ComponentMap,
-}
-
 impl SingleFile {
     /// Opens a checkpoint and reads its layout off its names.
     ///
@@ -141,7 +137,7 @@ impl SingleFile {
     ///
     /// # Errors
     /// [`ModelError::Config`] naming every tensor that is missing, has another shape or is not known.
-    pub(crate) fn networks(&self, model: &Model, replaced: &[&str]) -> Result<Vec<HeldNetwork>, ModelError> {
+    pub(super) fn networks(&self, model: &Model, replaced: &[&str]) -> Result<Vec<HeldNetwork>, ModelError> {
         let mut networks = Vec::new();
         let mut passed = Vec::new();
         for (component, prefix) in self.layout.networks() {
@@ -157,7 +153,7 @@ impl SingleFile {
         let is_known = |name: &str| {
             wanted.contains(name) || is_ballast(name) || passed.iter().any(|prefix| name.starts_with(prefix))
         };
-        check_names(&self.file, is_known)?;
+        self.file.check_names(is_known)?;
         networks.iter().try_for_each(|network| self.file.check(&network.map))?;
         Ok(networks)
     }
@@ -168,24 +164,17 @@ impl SingleFile {
 /// # Errors
 /// [`ModelError::Store`] for a file that is missing or malformed; [`ModelError::Config`] naming every tensor that is missing,
 /// has another shape than `config` says, or is not known.
-pub(crate) fn vae_in_file(path: &Path, config: &VaeConfig) -> Result<HeldNetwork, ModelError> {
+pub(super) fn vae_in_file(path: &Path, config: &VaeConfig) -> Result<HeldNetwork, ModelError> {
     let file = OpenFile::open(path)?;
     let in_checkpoint = file.names().any(|name| name.starts_with(VAE));
     let prefix = if in_checkpoint { VAE } else { "" };
     let map = ComponentMap::vae_under(config, prefix).map_err(|problems| file.refuse(&problems))?;
     let wanted: BTreeSet<&str> = map.stored_names().collect();
-    check_names(&file, |name| {
+    file.check_names(|name| {
         wanted.contains(name) || is_ballast_of_vae(name) || in_checkpoint && !name.starts_with(VAE)
     })?;
     file.check(&map)?;
     Ok(HeldNetwork { component: "vae", map, file: Arc::new(file) })
-}
-
-/// Every tensor is one that is asked for, or known not to matter.
-fn check_names(file: &OpenFile, is_known: impl Fn(&str) -> bool) -> Result<(), ModelError> {
-    let unknown: Problems =
-        file.names().filter(|name| !is_known(name)).map(|name| format!("`{name}` is not known")).collect();
-    if unknown.is_empty() { Ok(()) } else { Err(file.refuse(&unknown)) }
 }
 
 impl Layout {
