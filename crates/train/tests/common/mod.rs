@@ -90,7 +90,7 @@ fn build(stored: Named, role: Role, precision: Precision, lora: Option<LoraSpec>
     tch::set_num_threads(1);
     let config = std::fs::read_to_string(golden_dir("models", "unet-demo").join("config.json")).unwrap();
     let config = UNetConfig::from_json(&serde_json::from_str(&config).unwrap()).unwrap();
-    let mut weights = Weights::from_tensors(stored, role, precision, Device::Cpu);
+    let mut weights = Weights::from_source(stored, role, precision, Device::Cpu);
     if let Some(lora) = lora {
         weights = weights.with_lora(lora);
     }
