@@ -15,7 +15,8 @@ const CASES: [&str; 2] = ["vae", "vae-demo"];
 
 fn vae(golden: &Golden, role: Role, precision: Precision) -> (AutoencoderKl, Vec<Trainable>) {
     let weights = Weights::from_source(golden.weights(), role, precision, Device::Cpu);
-    let vae = AutoencoderKl::new(weights.root(), VaeConfig::from_json(&golden.config_json()).unwrap(), precision);
+    let vae =
+        AutoencoderKl::new(weights.root(), VaeConfig::from_json(&golden.config_json()).unwrap(), precision);
     (vae, weights.finish().unwrap().0)
 }
 
