@@ -2,8 +2,8 @@
 
 use tastemaker_math::objectives::Objective;
 use tastemaker_models::original::{n_numbers, text_shapes, unet_shapes};
-use tastemaker_models::place::Shapes;
 use tastemaker_models::pipeline::{Family, Model};
+use tastemaker_models::place::Shapes;
 use tastemaker_models::unet::{Activations, TrainedPart, UNetConfig};
 use tastemaker_run::{
     Adapter, LoraPlan, MemoryEstimate, MixedPrecision, OptimizerKind, OutputType, Plan, ReferenceKind,
@@ -78,7 +78,8 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
 
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
     let rows = u64::from(plan.train.train_batch_size) * n_sides(&objective);
-    let activations = if plan.train.gradient_checkpointing { Activations::LayerInputs } else { Activations::All };
+    let activations =
+        if plan.train.gradient_checkpointing { Activations::LayerInputs } else { Activations::All };
     let kept = config.kept_for_backward((side, side), N_TOKENS, trained_part, activations);
     let average = if plan.train.ema_decay.is_some() { AVERAGE } else { 0 };
     let per_number = MASTER + average + state_bytes(plan.optimizer.optimizer_type);

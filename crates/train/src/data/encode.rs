@@ -13,7 +13,7 @@ use tastemaker_data::cache::{
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
 use tastemaker_data::{PairSource, Side};
-use tastemaker_diffusion::{Vae, Posterior};
+use tastemaker_diffusion::{Posterior, Vae};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::dtype::DType;
