@@ -22,6 +22,12 @@ pub(crate) fn answers_to(layer: &str, key: &str) -> bool {
     key.strip_prefix('^').map_or_else(|| ends_with(layer, key), |whole| layer == whole)
 }
 
+/// The first `most` of some names, and how many there are where that is not all.
+pub(crate) fn shown(names: &[String], most: usize) -> String {
+    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{shown}, ... ({} in all)", names.len()) } else { shown }
+}
+
 /// New names to the names they stand for. `modern` gives a tensor's name of today, or `None` for what is to be skipped.
 ///
 /// A name whose new place is taken stays as it is, to be reported as unexpected.

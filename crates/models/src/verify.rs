@@ -82,13 +82,18 @@ impl Reference<'_> {
         Err(self.fault(format!("`{name}` of shape {size:?}"), format!("{shape:?}, -1 for any size")))
     }
 
+    fn check_size(&self, name: &str, theirs: &Tensor, ours: &Tensor) -> Result<(), ModelError> {
+        if theirs.size() == ours.size() {
+            return Ok(());
+        }
+        let wanted = format!("{:?}, as computed here", ours.size());
+        Err(self.fault(format!("`{name}` of shape {:?}", theirs.size()), wanted))
+    }
+
     /// Compares, if the reference has this result.
     fn compare(&self, what: &str, ours: &Tensor, found: &mut Vec<Agreement>) -> Result<(), ModelError> {
         let Some(theirs) = self.get(what) else { return Ok(()) };
-        if theirs.size() != ours.size() {
-            let wanted = format!("{:?}, as computed here", ours.size());
-            return Err(self.fault(format!("`{what}` of shape {:?}", theirs.size()), wanted));
-        }
+        self.check_size(what, theirs, ours)?;
         let (ours, theirs) = (ours.to_kind(Kind::Double), theirs.to_kind(Kind::Double));
         let scale = theirs.abs().max().double_value(&[]).max(f64::MIN_POSITIVE);
         let error = (ours - theirs).abs().max().double_value(&[]) / scale;
@@ -113,10 +118,7 @@ fn text(
     for (tokenizer, name) in encoders.tokenizers().zip(results) {
         let Some(theirs) = reference.get(name) else { continue };
         let ours = Tensor::from_slice(&tokenizer.encode_batch(prompts)).view([prompts.len() as i64, -1]);
-        if theirs.size() != ours.size() {
-            let wanted = format!("{:?}, as computed here", ours.size());
-            return Err(reference.fault(format!("`{name}` of shape {:?}", theirs.size()), wanted));
-        }
+        reference.check_size(name, theirs, &ours)?;
         let differ = theirs.to_kind(Kind::Int64).not_equal_tensor(&ours).to_kind(Kind::Double);
         found.push(Agreement { what: name.to_owned(), error: differ.mean(Kind::Double).double_value(&[]) });
     }

@@ -82,7 +82,7 @@ impl LoraFile {
                 Some(serde_json::from_str(text).map_err(|e| refuse(format!("`{METADATA_KEY}`: {e}")))?)
             }
         };
-        Self::of_parts(factors, |component, factors| {
+        Self::of_parts(path, factors, |component, factors| {
             let layers = layers(&factors);
             let found = found_ranks(&factors, &layers).map_err(|found| {
                 fault(found, "for each layer a down factor `[r, ..]` and an up factor `[.., r]`")
@@ -98,21 +98,21 @@ impl LoraFile {
                 Some(metadata) => bare.with_settings(component, metadata, &found).map_err(refuse),
             }
         })
-        .and_then(|file| file.ok_or_else(|| fault("no factors".to_owned(), "an adapter")))
     }
 
-    /// Puts together what is made of each component's factors; `None` where there is no component.
+    /// Puts together what is made of each component's factors.
     pub(super) fn of_parts(
+        path: &Path,
         factors: BTreeMap<&'static str, Named>,
         make: impl Fn(&'static str, Named) -> Result<LoraPart, ModelError>,
-    ) -> Result<Option<Self>, ModelError> {
+    ) -> Result<Self, ModelError> {
         if factors.is_empty() {
-            return Ok(None);
+            return Err(StoreError::malformed(path, "no factors", "an adapter").into());
         }
         let made = factors.into_iter().map(|(component, factors)| Ok((component, make(component, factors)?)));
         let mut text = made.collect::<Result<BTreeMap<_, _>, ModelError>>()?;
         let unet = text.remove(keys::UNET).unwrap_or_else(LoraPart::empty);
-        Ok(Some(Self { unet, text }))
+        Ok(Self { unet, text })
     }
 
     /// Every component that is adapted, with its adapter.

@@ -191,7 +191,7 @@ impl LoraFile {
         let alpha = |component, layer: &str, rank: i64| {
             alphas.get(&(component, layer.to_owned())).copied().unwrap_or(rank as f64)
         };
-        Self::of_parts(factors, |component, factors| {
+        Self::of_parts(path, factors, |component, factors| {
             let layers = layers(&factors);
             let found = found_ranks(&factors, &layers)
                 .map_err(|found| fault(found, "a down and an up factor of the same rank for each layer"))?;
@@ -204,7 +204,6 @@ impl LoraFile {
             let ranks = Ranks::of_layers(each);
             Ok(LoraPart { ranks, target_modules: layers.into_iter().collect(), tensors })
         })
-        .and_then(|file| file.ok_or_else(|| fault("no factors".to_owned(), "an adapter")))
     }
 }
 
@@ -214,7 +213,7 @@ fn training_part(metadata: &Metadata) -> Metadata {
     metadata.iter().filter(is_training).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// SHA-256 of everything behind the header.
+/// SHA-256 of everything after the header.
 fn model_hash(file: &[u8]) -> String {
     let header = file.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
     checksum::sha256_bytes(&file[(header + 8).min(file.len())..])

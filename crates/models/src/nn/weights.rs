@@ -15,6 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::lora::{AdapterSwitch, Factors, Lora, LoraSpec};
 use super::param::{Param, Trainable};
+use crate::names::shown;
 
 /// Whether a network's own parameters receive gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,15 +63,11 @@ impl WeightsReport {
 impl Display for WeightsReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts = Vec::new();
-        let list = |names: &[String]| {
-            let shown = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-            if names.len() > 8 { format!("{shown}, ... ({} in all)", names.len()) } else { shown }
-        };
         if !self.missing.is_empty() {
-            parts.push(format!("missing: {}", list(&self.missing)));
+            parts.push(format!("missing: {}", shown(&self.missing, 8)));
         }
         if !self.unexpected.is_empty() {
-            parts.push(format!("unexpected: {}", list(&self.unexpected)));
+            parts.push(format!("unexpected: {}", shown(&self.unexpected, 8)));
         }
         if !self.misshapen.is_empty() {
             let names: Vec<_> = self
@@ -78,7 +75,7 @@ impl Display for WeightsReport {
                 .iter()
                 .map(|(name, found, wanted)| format!("{name} is {found:?}, wanted {wanted:?}"))
                 .collect();
-            parts.push(format!("wrong shape: {}", list(&names)));
+            parts.push(format!("wrong shape: {}", shown(&names, 8)));
         }
         f.write_str(&parts.join("; "))
     }

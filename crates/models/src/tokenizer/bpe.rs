@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::files::fault;
-use super::folder::TokenizerFiles;
+use super::folder::{TokenizerFiles, fault};
 use super::tokens::Listed;
 use crate::ModelError;
 

@@ -15,7 +15,7 @@ use tastemaker_store::StoreError;
 use tokenizers::AddedToken;
 
 use super::bpe::{self, Bpe};
-use super::folder::TokenizerFiles;
+use super::folder::{TokenizerFiles, fault};
 use super::tokens::{self, Listed};
 use crate::ModelError;
 
@@ -47,11 +47,6 @@ pub(super) struct Files {
     pub pad: String,
     /// Ids of every prompt, fillers included.
     pub max_length: usize,
-}
-
-/// The error for a file that says what it must not.
-pub(super) fn fault(path: &Path, message: impl Into<String>) -> ModelError {
-    ModelError::Tokenizer { path: path.to_owned(), message: message.into() }
 }
 
 /// Reads a file that may be absent.

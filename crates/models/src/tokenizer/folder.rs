@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tastemaker_store::{StoreError, json};
 
+use crate::ModelError;
+
 /// Files that decide what a tokenizer does.
 const TOKENIZER: [&str; 6] = [
     "vocab.json",
@@ -70,4 +72,9 @@ impl TokenizerFiles {
         serde_json::from_str(&self.text(name)?)
             .map_err(|source| StoreError::Json { path: self.path(name), source })
     }
+}
+
+/// The error for a file that says what it must not.
+pub(super) fn fault(path: &Path, message: impl Into<String>) -> ModelError {
+    ModelError::Tokenizer { path: path.to_owned(), message: message.into() }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
-use super::files::fault;
+use super::folder::fault;
 use crate::ModelError;
 
 /// The special tokens in the order in which they are added, and what the first four are where the folder does not say.
