@@ -161,6 +161,7 @@ mod tests {
                 false,
             ),
             ("https://host:8080/a/b%20c.tar", "https://host:8080", "a/b c.tar", false),
+            ("https://xn--bcher-kva.example/a", "https://xn--bcher-kva.example", "a", false),
             ("https://x.blob.core.windows.net/c/a/b", "https://x.blob.core.windows.net/c", "a/b", false),
         ] {
             let address = Address::parse(text).unwrap();
@@ -183,6 +184,7 @@ mod tests {
             "s3://bucket/%2e%2E/b",
             "ftp://host/a",
             "memory:///a",
+            "https://b\u{fc}cher.example/a",
             "s3:///a",
         ] {
             let error = Address::parse(text).unwrap_err();
