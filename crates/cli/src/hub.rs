@@ -113,12 +113,12 @@ pub fn locate_files(name: &str, files: &[&str]) -> Result<PathBuf> {
     let cache = cache(None)?;
     let revision = Revision::default();
     let included: String = files.iter().map(|file| format!(" --include {file}")).collect();
-    let advice = format!("run `tastemaker model fetch {}{included}`", repo.name());
-    let snapshot = cache.require(&repo, &revision, &advice)?;
+    let hint = format!("run `tastemaker model fetch {}{included}`", repo.name());
+    let snapshot = cache.require(&repo, &revision, &hint)?;
     match files.iter().find(|file| !snapshot.folder().join(file).is_file()) {
         None => Ok(snapshot.folder().to_owned()),
         Some(file) => {
-            let wanted = format!("it in the cache; {advice}");
+            let wanted = format!("it in the cache; {hint}");
             Err(StoreError::Missing { path: snapshot.folder().join(file), wanted }.into())
         }
     }
@@ -133,11 +133,11 @@ fn snapshot(repo: &RepoId, revision: Option<&str>) -> Result<Option<PathBuf>> {
         RepoKind::Model => "model",
         RepoKind::Dataset => "data",
     };
-    let advice = format!(
+    let hint = format!(
         "there is no folder of that name either: check the path, or run `tastemaker {command} fetch {}{chosen}`",
         repo.name()
     );
-    Ok(Some(cache.require(repo, &revision.unwrap_or_default(), &advice)?.folder().to_owned()))
+    Ok(Some(cache.require(repo, &revision.unwrap_or_default(), &hint)?.folder().to_owned()))
 }
 
 /// Where an adapter is: the file of this name, or the one in the folder or fetched repository of this name.

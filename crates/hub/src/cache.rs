@@ -65,13 +65,13 @@ impl Cache {
     /// [`Cache::snapshot`] where there is no going on without.
     ///
     /// # Errors
-    /// [`HubError::NotCached`] with this advice, and as [`Cache::snapshot`].
-    pub fn require(&self, repo: &RepoId, revision: &Revision, advice: &str) -> Result<Snapshot, HubError> {
+    /// [`HubError::NotCached`] with this hint, and as [`Cache::snapshot`].
+    pub fn require(&self, repo: &RepoId, revision: &Revision, hint: &str) -> Result<Snapshot, HubError> {
         self.snapshot(repo, revision)?.ok_or_else(|| HubError::NotCached {
             repo: repo.to_string(),
             revision: revision.to_string(),
             cache: self.root.clone(),
-            advice: advice.to_owned(),
+            hint: hint.to_owned(),
         })
     }
 

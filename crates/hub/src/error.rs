@@ -38,7 +38,7 @@ pub enum HubError {
         what: String,
     },
     /// A repository is not in the cache, and nothing was allowed to fetch it.
-    #[error("{repo} at revision {revision} is not in the cache {}; {advice}", .cache.display())]
+    #[error("{repo} at revision {revision} is not in the cache {}; {hint}", .cache.display())]
     NotCached {
         /// The repository.
         repo: String,
@@ -47,7 +47,7 @@ pub enum HubError {
         /// Where it was looked for.
         cache: PathBuf,
         /// What to do.
-        advice: String,
+        hint: String,
     },
     /// What was downloaded is not what the hub announced.
     #[error("{url} is damaged: found {found}; wanted {wanted}; nothing of it was kept, so fetch again")]

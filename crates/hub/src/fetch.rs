@@ -67,8 +67,8 @@ pub fn fetch(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Fetched, HubError> {
     if hub.offline {
-        let advice = "offline mode is on: fetch it while there is a connection";
-        let snapshot = cache.require(repo, revision, advice)?;
+        let hint = "offline mode is on: fetch it while there is a connection";
+        let snapshot = cache.require(repo, revision, hint)?;
         return Ok(Fetched { snapshot, n_files: 0, n_bytes: 0 });
     }
     let client = &hub.client;
