@@ -320,7 +320,9 @@ impl<'a> Generator<'a> {
                 }));
             }
         }
-        let of = |request: &SampleRequest| shared.unconditional[&request.negative_prompt.as_deref()].shallow_clone();
+        let of = |request: &SampleRequest| {
+            shared.unconditional[&request.negative_prompt.as_deref()].shallow_clone()
+        };
         let agree = requests.iter().all(|request| request.negative_prompt == requests[0].negative_prompt);
         let different = if agree { &requests[..1] } else { requests };
         let joined = different.iter().map(of).reduce(|all, one| all.followed_by(&one));
