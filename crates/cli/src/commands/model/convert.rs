@@ -23,7 +23,7 @@ pub struct ConvertArgs {
     from: String,
     /// Where the result goes: a folder for a checkpoint, a .safetensors file for everything else.
     to: PathBuf,
-    /// What the model predicts, `epsilon` or `v_prediction`. A single-file checkpoint does not tell; SD2.x comes in both kinds
+    /// What the model predicts, `epsilon` or `v_prediction`. A single-file checkpoint does not say; SD2.x comes in both kinds
     /// [default: epsilon for SD1.x and SDXL].
     #[arg(long = "prediction_type", visible_alias = "prediction-type", value_name = "TYPE", value_parser = word::<Prediction>)]
     prediction_type: Option<Prediction>,
