@@ -12,7 +12,7 @@ use crate::hash::unit_interval;
 const GROUPS: &[(u64, &str)] = &[(0, "smileys-emotion"), (3, "animals-nature"), (4, "food-drink")];
 
 /// Share of captions that the preference step never trains on.
-pub const HELD_OUT_SHARE: f64 = 0.2;
+pub const HELD_OUT_FRACTION: f64 = 0.2;
 
 /// Which side of the preference split a caption is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +99,7 @@ fn caption(emoji: &Value, groups: &Value, group: &str) -> Result<Caption> {
         tags: tags.iter().filter_map(Value::as_str).map(str::to_lowercase).collect(),
         group: group.to_owned(),
         subgroup: subgroup.to_owned(),
-        split: split_of(&code, HELD_OUT_SHARE),
+        split: split_of(&code, HELD_OUT_FRACTION),
         code,
     })
 }

@@ -14,7 +14,7 @@ no blades or explosions, no images of death, no vomit, sickness or excrement, no
 no disease carriers";
 
 /// Held-out share for the safety pairs. The list is short, so it holds out more than the general split, and a superset of it.
-pub const SAFETY_HELD_OUT_SHARE: f64 = 0.4;
+pub const SAFETY_HELD_OUT_FRACTION: f64 = 0.4;
 
 /// One refused emoji of the reviewed list.
 struct Refused {
@@ -144,7 +144,7 @@ pub struct Unsafe {
     pub reason: String,
     /// Code of a harmless caption close in kind: a replacement that, unlike the sign, the base model has seen.
     pub alternative: String,
-    /// Side of the safety split, [`SAFETY_HELD_OUT_SHARE`].
+    /// Side of the safety split, [`SAFETY_HELD_OUT_FRACTION`].
     pub split: Split,
 }
 
@@ -183,7 +183,7 @@ pub fn list(captions: &[Caption], sign: &Caption) -> Result<Safety> {
                 category: entry.category.to_owned(),
                 reason: entry.reason.to_owned(),
                 alternative: entry.alternative.to_owned(),
-                split: split_of(entry.code, SAFETY_HELD_OUT_SHARE),
+                split: split_of(entry.code, SAFETY_HELD_OUT_FRACTION),
             })
         })
         .collect::<Result<_>>()?;

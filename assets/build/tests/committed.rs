@@ -10,10 +10,10 @@ use image::RgbImage;
 use serde::de::DeserializeOwned;
 use tastemaker_assets::art::{CELL, COLUMNS, STYLES};
 use tastemaker_assets::bpe::{Bpe, END, N_ENTRIES, START, words};
-use tastemaker_assets::captions::{Caption, HELD_OUT_SHARE, Split, split_of};
+use tastemaker_assets::captions::{Caption, HELD_OUT_FRACTION, Split, split_of};
 use tastemaker_assets::hash::{sha256_hex, unit_interval};
 use tastemaker_assets::manifest::{COMMAND, Manifest};
-use tastemaker_assets::safety::{SAFETY_HELD_OUT_SHARE, SIGN, Safety};
+use tastemaker_assets::safety::{SAFETY_HELD_OUT_FRACTION, SIGN, Safety};
 use tastemaker_assets::sources::SOURCES;
 
 fn demo() -> PathBuf {
@@ -106,7 +106,7 @@ fn the_split_is_the_hash_of_the_code() {
     assert_eq!(unit_interval("1f600"), f64::from(0x308e_7b21_u32) / 4_294_967_296.0);
     let captions = captions();
     for caption in &captions {
-        assert_eq!(caption.split, split_of(&caption.code, HELD_OUT_SHARE), "{}", caption.label);
+        assert_eq!(caption.split, split_of(&caption.code, HELD_OUT_FRACTION), "{}", caption.label);
     }
     let n_held_out = captions.iter().filter(|caption| caption.split == Split::HeldOut).count();
     assert_eq!(n_held_out, 89);
@@ -177,7 +177,7 @@ fn the_safety_list_refers_to_captions_and_trains_only_on_training_images() {
     assert_eq!(refused.len(), safety.refused.len());
     for entry in &safety.refused {
         assert_eq!(entry.label, find(&entry.code).label);
-        assert_eq!(entry.split, split_of(&entry.code, SAFETY_HELD_OUT_SHARE));
+        assert_eq!(entry.split, split_of(&entry.code, SAFETY_HELD_OUT_FRACTION));
         assert!(find(&entry.code).split == Split::Train || entry.split == Split::HeldOut, "{}", entry.label);
         let alternative = find(&entry.alternative);
         assert_eq!(alternative.split, Split::Train, "{}", alternative.label);

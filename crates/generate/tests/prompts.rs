@@ -51,7 +51,7 @@ fn the_lists_of_hpsv2_are_categories_and_keep_what_repeats() {
         (set.prompts[801].id.as_str(), set.prompts[801].text.as_str()),
         ("concept-art/00001", "concept-art 1")
     );
-    assert_eq!(set.said(), "3200 prompts in 4 categories, 8 of which repeat an earlier one");
+    assert_eq!(set.summary(), "3200 prompts in 4 categories, 8 of which repeat an earlier one");
     let one = read(folder.path().join("photo.json")).unwrap();
     assert_eq!((one.prompts.len(), one.prompts[7].id.as_str()), (800, "photo/00007"));
 }
@@ -74,7 +74,7 @@ fn plain_lists_skip_blank_lines_and_csv_may_quote() {
     assert_eq!(texts(&read_one("p.txt", "\u{feff}a fox\r\n\n  rain \n")), ["a fox", "rain"]);
     let csv = read_one("p.csv", "id,caption,style\n1,\"a fox, asleep\",photo\n2,,photo\n");
     assert_eq!((texts(&csv), csv.n_rows), (vec!["a fox, asleep"], 2));
-    assert_eq!(csv.said(), "1 prompt in one category out of 2 rows, the others being repeated or empty");
+    assert_eq!(csv.summary(), "1 prompt in one category out of 2 rows, the others being repeated or empty");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn the_built_in_set_has_eight_prompts_of_each_kind() {
     let set = PromptSet::small().unwrap();
     let kinds = ["people", "animals", "scenes", "things", "text", "counting", "relations", "styles"];
     assert_eq!(set.categories(), kinds.map(|kind| (kind, 8)));
-    assert_eq!(set.said(), "64 prompts in 8 categories");
+    assert_eq!(set.summary(), "64 prompts in 8 categories");
     assert!(set.prompts.iter().any(|prompt| prompt.text.contains("\"OPEN LATE\"")));
 }
 

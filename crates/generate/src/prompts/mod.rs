@@ -78,7 +78,7 @@ impl PromptSet {
     }
 
     /// How many prompts of how many kinds, and what became of the other rows.
-    pub fn said(&self) -> String {
+    pub fn summary(&self) -> String {
         let n = self.prompts.len();
         let mut said = format!("{n} {}", if n == 1 { "prompt" } else { "prompts" });
         match self.categories().len() {

@@ -98,7 +98,7 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     }
     let device = args.device.open()?;
     let mut set = samples::open(args)?;
-    println!("{}: {}", set.prompts.name, set.prompts.said());
+    println!("{}: {}", set.prompts.name, set.prompts.summary());
     let mut candidates = candidates::open(args)?;
     candidates::match_folders(&mut candidates, &mut set, args.skip_missing)?;
     let scorers = scoring::identify(&args.scorer, &set, device)?;

@@ -78,7 +78,7 @@ fn exhibits(
 fn facts(args: &CompareArgs, set: &SampleSet) -> Vec<Fact> {
     vec![
         Fact::new("program", concat!("tastemaker ", env!("CARGO_PKG_VERSION"))),
-        Fact::new("prompts", format!("{}: {}", set.prompts.name, set.prompts.said())),
+        Fact::new("prompts", format!("{}: {}", set.prompts.name, set.prompts.summary())),
         Fact::new("prompts sha256", set.prompts.fingerprint()),
         Fact::new("images of each model", set.samples.len()),
         Fact::new("seed", args.seed),
