@@ -11,7 +11,7 @@ use tastemaker_eval::scorers::{
 use tastemaker_models::blip::ImageRewardFiles;
 use tastemaker_models::clip::ClipFiles;
 use tastemaker_models::reward_head::RewardHead;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use crate::demo::judge::ArtJudge;
@@ -67,14 +67,14 @@ const CLIP_SCORERS: [ClipEntry; 4] = [
 ///
 /// # Errors
 /// [`UsageError`] for a name that is no scorer's; whatever keeps its weights from being read.
-pub fn open(typed: &[String], precision: Precision, device: Device) -> Result<Panel> {
+pub fn open(typed: &[String], precision: DType, device: Device) -> Result<Panel> {
     let mut opener = Opener { precision, device, towers: Vec::new() };
     let scorers = typed.iter().map(|typed| opener.open(typed)).collect::<Result<Vec<_>>>()?;
     Ok(Panel::new(scorers))
 }
 
 struct Opener {
-    precision: Precision,
+    precision: DType,
     device: Device,
     towers: Vec<(PathBuf, Rc<Tower>)>,
 }

@@ -12,7 +12,7 @@ use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, Outcome, Step, read_events};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 const METHODS: [&str; 4] = ["sft", "diffusion-dpo", "mapo", "ddim-inpo"];
@@ -37,7 +37,7 @@ fn unet(
 ) -> std::collections::BTreeMap<String, tch::Tensor> {
     let folder = Model::open(bench.path(folder)).unwrap();
     let lora = lora.map(LoraPart::into_spec);
-    folder.unet(Role::Frozen, Precision::F32, Device::Cpu, lora).unwrap().parameters
+    folder.unet(Role::Frozen, DType::F32, Device::Cpu, lora).unwrap().parameters
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, SchedulerConfig, TextAdapters, TextEncoders};
 use tastemaker_models::vae::AutoencoderKl;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::{Device, Kind, Tensor};
 
 use crate::layout::fitted;
@@ -73,7 +73,7 @@ impl Generator<'static> {
     ///
     /// # Errors
     /// [`GenerateError::Model`] for whatever the folder lacks.
-    pub fn open(folder: &Model, precision: Precision, device: Device) -> Result<Self, GenerateError> {
+    pub fn open(folder: &Model, precision: DType, device: Device) -> Result<Self, GenerateError> {
         Self::adapted(folder, TextAdapters::new(), precision, device)
     }
 
@@ -84,7 +84,7 @@ impl Generator<'static> {
     pub fn adapted(
         folder: &Model,
         text: TextAdapters,
-        precision: Precision,
+        precision: DType,
         device: Device,
     ) -> Result<Self, GenerateError> {
         let text = folder.adapted_text(text, precision, device)?;
@@ -100,18 +100,13 @@ impl<'a> Generator<'a> {
     pub fn with_encoder(
         folder: &Model,
         text: &'a dyn PromptEncoder,
-        precision: Precision,
+        precision: DType,
         device: Device,
     ) -> Result<Self, GenerateError> {
         Self::new(folder, Text::Borrowed(text), precision, device)
     }
 
-    fn new(
-        folder: &Model,
-        text: Text<'a>,
-        precision: Precision,
-        device: Device,
-    ) -> Result<Self, GenerateError> {
+    fn new(folder: &Model, text: Text<'a>, precision: DType, device: Device) -> Result<Self, GenerateError> {
         let unet = folder.unet_config()?;
         let vae = folder.vae(Role::Frozen, precision, device)?.network;
         let resolution = unet.sample_size * vae.config().downsampling();

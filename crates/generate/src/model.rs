@@ -4,7 +4,7 @@ use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_models::unet::UNet;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use crate::{GenerateError, Generator, Networks};
@@ -25,7 +25,7 @@ impl LoadedModel {
     pub fn open(
         model: &Model,
         lora: Option<LoraFile>,
-        precision: Precision,
+        precision: DType,
         device: Device,
     ) -> Result<Self, GenerateError> {
         let (unet, text) = lora.map(LoraFile::into_specs).unwrap_or_default();

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use tastemaker_store::StoreError;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::{Device, Tensor};
 
 use crate::ModelError;
@@ -62,7 +62,7 @@ impl RewardHead {
         let stored = Stored::held(&file, &map)?;
         let mut hash = Fingerprint::default();
         hash.tensors(&stored);
-        let how = Build { role: Role::Frozen, precision: Precision::F32, device: Device::Cpu, lora: None };
+        let how = Build { role: Role::Frozen, precision: DType::F32, device: Device::Cpu, lora: None };
         let loaded = build(stored, how, construct)?;
         Ok((loaded.network, hash.finish()))
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tastemaker_diffusion::{Conditioning, Denoiser, Vae};
 use tastemaker_store::StoreError;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor, no_grad, with_grad};
 
@@ -43,7 +43,7 @@ pub fn verify(
     reference: &Named,
     prompts: &[String],
     lora: Option<LoraFile>,
-    precision: Precision,
+    precision: DType,
 ) -> Result<Vec<Agreement>, ModelError> {
     let (unet_lora, text_loras) = lora.map(LoraFile::into_specs).unwrap_or_default();
     let reference = Reference { path, tensors: reference };
@@ -107,7 +107,7 @@ fn text(
     reference: &Reference<'_>,
     prompts: &[String],
     adapters: TextAdapters,
-    precision: Precision,
+    precision: DType,
     found: &mut Vec<Agreement>,
 ) -> Result<(), ModelError> {
     let results = ["input_ids", "input_ids_2", "prompt_embeds", "pooled_prompt_embeds"];
@@ -134,7 +134,7 @@ fn unet(
     folder: &Model,
     reference: &Reference<'_>,
     lora: Option<LoraSpec>,
-    precision: Precision,
+    precision: DType,
     found: &mut Vec<Agreement>,
 ) -> Result<(), ModelError> {
     if reference.get("noise_pred").is_none() {
@@ -209,7 +209,7 @@ fn vae(folder: &Model, reference: &Reference<'_>, found: &mut Vec<Agreement>) ->
     {
         return Err(reference.fault(format!("`image` of shape {size:?}"), format!("multiples of {side}")));
     }
-    let vae = folder.vae(Role::Frozen, Precision::F32, Device::Cpu)?.network;
+    let vae = folder.vae(Role::Frozen, DType::F32, Device::Cpu)?.network;
     if let Some(image) = image {
         reference.compare("latent_mean", &vae.encode(&image).mean, found)?;
     }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
 use tastemaker_models::clip_vision::{self, ClipVision, ClipVisionConfig};
 use tastemaker_models::nn::{Role, Trainable, Weights};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
-use tastemaker_torch::Precision;
 use tch::{Device, Kind, Reduction, Tensor};
 
 const TEXT: [&str; 3] = ["clip-text-legacy", "clip-text", "clip-text-projection"];
@@ -20,7 +20,7 @@ fn modern(stored: Named, name: fn(&str) -> Option<String>) -> Named {
     stored.into_iter().filter_map(|(stored, tensor)| Some((name(&stored)?, tensor))).collect()
 }
 
-fn text(golden: &Golden, role: Role, precision: Precision) -> (ClipText, Vec<Trainable>) {
+fn text(golden: &Golden, role: Role, precision: DType) -> (ClipText, Vec<Trainable>) {
     let weights =
         Weights::from_source(modern(golden.weights(), clip_text::modern_name), role, precision, Device::Cpu);
     let network = ClipText::new(
@@ -30,7 +30,7 @@ fn text(golden: &Golden, role: Role, precision: Precision) -> (ClipText, Vec<Tra
     (network, weights.finish().expect("every tensor fits").0)
 }
 
-fn vision(golden: &Golden, role: Role, precision: Precision) -> (ClipVision, Vec<Trainable>) {
+fn vision(golden: &Golden, role: Role, precision: DType) -> (ClipVision, Vec<Trainable>) {
     let weights = Weights::from_source(
         modern(golden.weights(), clip_vision::modern_name),
         role,
@@ -72,7 +72,7 @@ fn numbered(hidden_states: &[Tensor]) -> Vec<(String, &Tensor)> {
 fn text_encoders_equal_transformers() {
     for case in TEXT {
         let golden = Golden::load("models", case);
-        let (network, trainable) = text(&golden, Role::Trained, Precision::F32);
+        let (network, trainable) = text(&golden, Role::Trained, DType::F32);
         let y = network.forward(&golden.tensor("input_ids"));
         let mut outputs = numbered(&y.hidden_states);
         outputs.push(("last_hidden_state".into(), &y.last_hidden_state));
@@ -88,7 +88,7 @@ fn text_encoders_equal_transformers() {
 #[test]
 fn the_image_tower_equals_transformers() {
     let golden = Golden::load("models", VISION);
-    let (network, trainable) = vision(&golden, Role::Trained, Precision::F32);
+    let (network, trainable) = vision(&golden, Role::Trained, DType::F32);
     let y = network.forward(&golden.tensor("pixel_values"));
     let last = y.hidden_states.len() - 1;
     let mut outputs = numbered(&y.hidden_states);
@@ -102,7 +102,7 @@ fn the_image_tower_equals_transformers() {
 fn bfloat16_stays_close_to_f32() {
     for case in TEXT {
         let golden = Golden::load("models", case);
-        let (network, trainable) = text(&golden, Role::Frozen, Precision::Bf16);
+        let (network, trainable) = text(&golden, Role::Frozen, DType::Bf16);
         assert!(trainable.is_empty());
         let y = network.forward(&golden.tensor("input_ids")).last_hidden_state;
         assert_eq!(y.kind(), Kind::BFloat16);
@@ -110,7 +110,7 @@ fn bfloat16_stays_close_to_f32() {
         assert!(error < 0.05, "{case}: off by {error:e}");
     }
     let golden = Golden::load("models", VISION);
-    let y = vision(&golden, Role::Frozen, Precision::Bf16).0.forward(&golden.tensor("pixel_values"));
+    let y = vision(&golden, Role::Frozen, DType::Bf16).0.forward(&golden.tensor("pixel_values"));
     let error = relative_error(&y.projected, &golden.tensor("image_embeds"));
     assert!(error < 0.05, "{VISION}: off by {error:e}");
 }
@@ -118,7 +118,7 @@ fn bfloat16_stays_close_to_f32() {
 #[test]
 fn what_follows_the_end_of_text_changes_nothing() {
     let golden = Golden::load("models", "clip-text");
-    let (network, _) = text(&golden, Role::Frozen, Precision::F32);
+    let (network, _) = text(&golden, Role::Frozen, DType::F32);
     let ids = golden.tensor("input_ids");
     let (long, short) = (network.forward(&ids), network.forward(&ids.narrow(1, 0, 9)));
     let tolerance = golden.tolerance("output");
@@ -135,7 +135,7 @@ fn what_follows_the_end_of_text_changes_nothing() {
 fn a_projection_that_is_not_in_the_checkpoint_is_reported() {
     let golden = Golden::load("models", "clip-text");
     let tensors = modern(golden.weights(), clip_text::modern_name);
-    let weights = Weights::from_source(tensors, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(tensors, Role::Frozen, DType::F32, Device::Cpu);
     let mut config = ClipTextConfig::from_json(&golden.config_json()).unwrap();
     config.with_projection = true;
     ClipText::new(weights.root(), config);

@@ -13,8 +13,9 @@ use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_store::StoreError;
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, malformed};
-use tastemaker_torch::{Precision, tensors};
+use tastemaker_torch::tensors;
 use tastemaker_weights::safetensors::Header;
 use tch::{Device, Kind, Reduction, Tensor};
 use tempfile::TempDir;
@@ -22,13 +23,13 @@ use tempfile::TempDir;
 const CASES: [&str; 4] = ["unet-sd1-lora", "unet-sd1-lora-conv", "unet-sd1-lora-ranks", "unet-sd1-dora"];
 
 fn adapted(golden: &Golden, lora: Option<LoraSpec>) -> (UNet, Vec<Trainable>, AdapterSwitch) {
-    let mut weights = Weights::from_source(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
+    let mut weights = Weights::from_source(golden.weights(), Role::Frozen, DType::F32, Device::Cpu);
     if let Some(lora) = lora {
         weights = weights.with_lora(lora);
     }
     let switch = weights.adapter_switch();
     let config = UNetConfig::from_json(&golden.config_json()).unwrap();
-    let network = UNet::new(weights.root(), config, Precision::F32);
+    let network = UNet::new(weights.root(), config, DType::F32);
     (network, weights.finish().unwrap().0, switch)
 }
 
@@ -115,7 +116,7 @@ fn a_fresh_adapter_changes_nothing() {
 #[test]
 fn a_fresh_dora_changes_nothing_to_the_last_bit() {
     let golden = Golden::load("models", "unet-sd1-lora");
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [DType::F32, DType::Bf16] {
         let lora = LoraSpec {
             ranks: Ranks::uniform(4, 8.0),
             target_modules: ["to_q", "proj_in", "conv1", "conv", "ff.net.2"].map(str::to_owned).to_vec(),
@@ -154,9 +155,9 @@ fn a_merged_adapter_computes_what_it_computed_apart() {
         let file = unet(golden.path(FILE_NAME));
         let merged = |strength: f64| {
             let merged = file.merged(&golden.weights(), strength).unwrap();
-            let weights = Weights::from_source(merged, Role::Frozen, Precision::F32, Device::Cpu);
+            let weights = Weights::from_source(merged, Role::Frozen, DType::F32, Device::Cpu);
             let config = UNetConfig::from_json(&golden.config_json()).unwrap();
-            predict(&golden, &UNet::new(weights.root(), config, Precision::F32))
+            predict(&golden, &UNet::new(weights.root(), config, DType::F32))
         };
         assert_close(&merged(1.0), &golden.tensor("output"), golden.tolerance("output"), case);
         let base = predict(&golden, &adapted(&golden, None).0);
@@ -177,7 +178,7 @@ fn a_text_encoder_with_its_adapter_merged_equals_peft() {
     assert_eq!(file.unet.layers().into_iter().collect::<Vec<_>>(), ["conv_in"]);
 
     let merged = text.merged(&base.weights(), 1.0).unwrap();
-    let weights = Weights::from_source(merged, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(merged, Role::Frozen, DType::F32, Device::Cpu);
     let network = ClipText::new(weights.root(), config);
     let found = network.forward(&golden.tensor("input_ids")).last_hidden_state;
     assert_close(

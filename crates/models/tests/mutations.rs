@@ -13,8 +13,9 @@ use tastemaker_models::ModelError;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::pack;
 use tastemaker_models::pipeline::{Model, ModelSources};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{mutated_json, mutated_safetensors, tiny_model};
-use tastemaker_torch::{Precision, memory, tensors};
+use tastemaker_torch::{memory, tensors};
 use tch::Device;
 use tempfile::TempDir;
 
@@ -28,9 +29,9 @@ const LARGEST: u64 = 256 << 20;
 fn open(sources: &ModelSources) -> Result<(), ModelError> {
     let model = Model::from_sources(sources)?;
     model.schedule()?;
-    model.unet(Role::Trained, Precision::F32, Device::Cpu, None)?;
-    model.vae(Role::Frozen, Precision::F32, Device::Cpu)?;
-    let text = model.text(Precision::F32, Device::Cpu)?;
+    model.unet(Role::Trained, DType::F32, Device::Cpu, None)?;
+    model.vae(Role::Frozen, DType::F32, Device::Cpu)?;
+    let text = model.text(DType::F32, Device::Cpu)?;
     drop(text.encode(&["a fox", "\u{fc}ber 9 \u{1f98a}"], 32));
     Ok(())
 }

@@ -13,13 +13,14 @@ use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{Role, Scope, TensorSource, Weights};
 use tastemaker_models::original::{ComponentMap, Layout, Preset};
 use tastemaker_models::pipeline::{
-    DIFFUSERS_STEM, Model, ModelSources, StoredType, TRANSFORMERS_STEM, save, write_component,
+    DIFFUSERS_STEM, Model, ModelSources, TRANSFORMERS_STEM, save, write_component,
 };
 use tastemaker_models::pipeline::{SingleFile, pack};
 use tastemaker_models::place::Change;
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
-use tastemaker_torch::{Precision, tensors};
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::tensors;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
@@ -101,7 +102,7 @@ fn narrow(layout: Layout) -> Preset {
 }
 
 fn drawn(construct: impl FnOnce(Scope<'_>)) -> BTreeMap<String, Tensor> {
-    let weights = Weights::fresh(7, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::fresh(7, Role::Frozen, DType::F32, Device::Cpu);
     construct(weights.root());
     weights.finish().unwrap().1
 }
@@ -109,12 +110,12 @@ fn drawn(construct: impl FnOnce(Scope<'_>)) -> BTreeMap<String, Tensor> {
 fn write_model(preset: &Preset, folder: &Path) {
     let write = |component: &str, stem: &str, parameters: &BTreeMap<String, Tensor>| {
         let config = preset.config(component);
-        write_component(folder.join(component), stem, config, parameters, StoredType::F16).unwrap();
+        write_component(folder.join(component), stem, config, parameters, DType::F16).unwrap();
     };
     let unet = UNetConfig::from_json(preset.config("unet")).unwrap();
-    write("unet", DIFFUSERS_STEM, &drawn(|scope| drop(UNet::new(scope, unet, Precision::F32))));
+    write("unet", DIFFUSERS_STEM, &drawn(|scope| drop(UNet::new(scope, unet, DType::F32))));
     let vae = VaeConfig::from_json(preset.config("vae")).unwrap();
-    write("vae", DIFFUSERS_STEM, &drawn(|scope| drop(AutoencoderKl::new(scope, vae, Precision::F32))));
+    write("vae", DIFFUSERS_STEM, &drawn(|scope| drop(AutoencoderKl::new(scope, vae, DType::F32))));
     for component in text_components(preset.layout) {
         let config = ClipTextConfig::from_json(preset.config(component)).unwrap();
         write(component, TRANSFORMERS_STEM, &drawn(|scope| drop(ClipText::new(scope, config))));
@@ -151,14 +152,14 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
         }
         let back = Model::open(&back).unwrap();
         assert_eq!(back.schedule().unwrap().schedule.prediction(), Prediction::VPrediction);
-        back.text(Precision::F32, Device::Cpu).unwrap();
+        back.text(DType::F32, Device::Cpu).unwrap();
     }
 }
 
 /// Every tensor of every network, as networks are built from them.
 fn parameters(model: &Model) -> Vec<BTreeMap<String, Tensor>> {
-    let unet = model.unet(Role::Frozen, Precision::F32, Device::Cpu, None).unwrap();
-    let vae = model.vae(Role::Frozen, Precision::F32, Device::Cpu).unwrap();
+    let unet = model.unet(Role::Frozen, DType::F32, Device::Cpu, None).unwrap();
+    let vae = model.vae(Role::Frozen, DType::F32, Device::Cpu).unwrap();
     vec![unet.parameters, vae.parameters]
 }
 
@@ -184,7 +185,7 @@ fn networks_come_out_of_a_single_file_as_out_of_the_folder() {
             }
         }
         let prompts = ["a fox", "rain over the sea"];
-        let encoded = file.text(Precision::F32, Device::Cpu).unwrap().encode(&prompts, 64);
+        let encoded = file.text(DType::F32, Device::Cpu).unwrap().encode(&prompts, 64);
         assert_eq!(encoded.hidden.size()[..2], [2, 77], "{name}");
     }
 }

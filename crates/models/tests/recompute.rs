@@ -6,12 +6,13 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::Golden;
-use tastemaker_torch::{Precision, memory};
+use tastemaker_torch::memory;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// A recorded network: trained whole, or by its recorded adapter where there is one.
-fn network(golden: &Golden, precision: Precision) -> (UNet, Vec<Trainable>) {
+fn network(golden: &Golden, precision: DType) -> (UNet, Vec<Trainable>) {
     let adapter = golden.path(FILE_NAME);
     let role = if adapter.exists() { Role::Frozen } else { Role::Trained };
     let mut weights = Weights::from_source(golden.weights(), role, precision, Device::Cpu);
@@ -23,7 +24,7 @@ fn network(golden: &Golden, precision: Precision) -> (UNet, Vec<Trainable>) {
 }
 
 /// The output, and the gradients of all that learns and, if wanted, of the inputs.
-fn learn(case: &str, precision: Precision, recompute: bool, inputs_learn: bool) -> Vec<(String, Tensor)> {
+fn learn(case: &str, precision: DType, recompute: bool, inputs_learn: bool) -> Vec<(String, Tensor)> {
     let golden = Golden::load("models", case);
     let (network, trainable) = network(&golden, precision);
     network.set_recompute(recompute);
@@ -57,8 +58,8 @@ fn gradients_are_those_of_the_kept_graph_bit_for_bit() {
         "unet-sd1-dora",
     ];
     for case in cases {
-        for precision in [Precision::F32, Precision::Bf16] {
-            let inputs_learn = precision == Precision::F32;
+        for precision in [DType::F32, DType::Bf16] {
+            let inputs_learn = precision == DType::F32;
             let wanted = learn(case, precision, false, inputs_learn);
             let found = learn(case, precision, true, inputs_learn);
             assert_eq!(found.len(), wanted.len());
@@ -73,7 +74,7 @@ fn gradients_are_those_of_the_kept_graph_bit_for_bit() {
 #[test]
 fn the_graph_of_a_forward_pass_takes_a_third_of_the_memory() {
     let golden = Golden::load("models", "unet-sd1");
-    let (network, _) = network(&golden, Precision::F32);
+    let (network, _) = network(&golden, DType::F32);
     let options = (Kind::Float, Device::Cpu);
     let batch = 16;
     let channels = golden.tensor("sample").size()[1];

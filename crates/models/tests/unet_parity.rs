@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
-use tastemaker_torch::Precision;
 use tch::{Device, Kind, Reduction, Tensor};
 
 const CASES: [&str; 4] = ["unet-sd1", "unet-sd2v", "unet-sdxl", "unet-demo"];
 
-fn network(golden: &Golden, role: Role, precision: Precision) -> (UNet, Vec<Trainable>) {
+fn network(golden: &Golden, role: Role, precision: DType) -> (UNet, Vec<Trainable>) {
     let weights = Weights::from_source(golden.weights(), role, precision, Device::Cpu);
     let network = UNet::new(weights.root(), UNetConfig::from_json(&golden.config_json()).unwrap(), precision);
     (network, weights.finish().unwrap().0)
@@ -34,7 +34,7 @@ fn outputs_and_gradients_equal_diffusers() {
     for case in CASES {
         let golden = Golden::load("models", case);
         let (tolerance, slope_tolerance) = (golden.tolerance("output"), golden.tolerance("gradient"));
-        let (network, trainable) = network(&golden, Role::Trained, Precision::F32);
+        let (network, trainable) = network(&golden, Role::Trained, DType::F32);
         let (sample, hidden) = (input(&golden, "sample"), input(&golden, "encoder_hidden_states"));
         let y = network.predict(
             &sample,
@@ -59,7 +59,7 @@ fn outputs_and_gradients_equal_diffusers() {
 fn bfloat16_stays_close_to_f32() {
     for case in CASES {
         let golden = Golden::load("models", case);
-        let (network, trainable) = network(&golden, Role::Frozen, Precision::Bf16);
+        let (network, trainable) = network(&golden, Role::Frozen, DType::Bf16);
         assert!(trainable.is_empty());
         let conditioning = conditioning(&golden, golden.tensor("encoder_hidden_states"));
         let y = network.predict(&golden.tensor("sample"), &golden.tensor("timestep"), &conditioning);
@@ -72,7 +72,7 @@ fn bfloat16_stays_close_to_f32() {
 #[test]
 fn each_sample_is_computed_on_its_own() {
     let golden = Golden::load("models", "unet-sdxl");
-    let (network, _) = network(&golden, Role::Frozen, Precision::F32);
+    let (network, _) = network(&golden, Role::Frozen, DType::F32);
     let conditioning = conditioning(&golden, golden.tensor("encoder_hidden_states"));
     let (x, t) = (golden.tensor("sample"), golden.tensor("timestep"));
     let one = |i: i64| network.predict(&x.narrow(0, i, 1), &t.narrow(0, i, 1), &conditioning.narrow(i, 1));

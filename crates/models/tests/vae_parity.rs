@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use tastemaker_diffusion::Vae;
 use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
-use tastemaker_torch::Precision;
 use tch::{Device, Kind, Reduction, Tensor};
 
 const CASES: [&str; 2] = ["vae", "vae-demo"];
 
-fn vae(golden: &Golden, role: Role, precision: Precision) -> (AutoencoderKl, Vec<Trainable>) {
+fn vae(golden: &Golden, role: Role, precision: DType) -> (AutoencoderKl, Vec<Trainable>) {
     let weights = Weights::from_source(golden.weights(), role, precision, Device::Cpu);
     let vae =
         AutoencoderKl::new(weights.root(), VaeConfig::from_json(&golden.config_json()).unwrap(), precision);
@@ -25,7 +25,7 @@ fn outputs_and_gradients_equal_diffusers() {
     for case in CASES {
         let golden = Golden::load("models", case);
         let (tolerance, slope_tolerance) = (golden.tolerance("output"), golden.tolerance("gradient"));
-        let (vae, trainable) = vae(&golden, Role::Trained, Precision::F32);
+        let (vae, trainable) = vae(&golden, Role::Trained, DType::F32);
         let input = |name: &str| golden.tensor(name).copy().set_requires_grad(true);
         let (image, latent) = (input("image"), input("latent"));
         let (mean, log_variance) = vae.moments(&image);
@@ -49,7 +49,7 @@ fn outputs_and_gradients_equal_diffusers() {
 #[test]
 fn latents_carry_the_scaling_factor() {
     let golden = Golden::load("models", "vae");
-    let (vae, _) = vae(&golden, Role::Frozen, Precision::F32);
+    let (vae, _) = vae(&golden, Role::Frozen, DType::F32);
     let (tolerance, factor) = (golden.tolerance("output"), vae.config().scaling_factor);
     let posterior = vae.encode(&golden.tensor("image"));
     assert_close(&posterior.mean, &(golden.tensor("mean") * factor), tolerance, "mean");
@@ -62,7 +62,7 @@ fn latents_carry_the_scaling_factor() {
 fn bfloat16_stays_close_to_f32() {
     for case in CASES {
         let golden = Golden::load("models", case);
-        let (vae, _) = vae(&golden, Role::Frozen, Precision::Bf16);
+        let (vae, _) = vae(&golden, Role::Frozen, DType::Bf16);
         let (mean, _) = vae.moments(&golden.tensor("image"));
         let decoded = vae.decode_raw(&golden.tensor("latent"));
         assert_eq!((mean.kind(), decoded.kind()), (Kind::Float, Kind::Float));

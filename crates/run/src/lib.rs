@@ -29,7 +29,7 @@ pub use run_dir::{RunDir, changes};
 pub use schedule::{LrScheduler, Schedule, lr_at};
 pub use settings::{
     AdapterKind, AdapterSection, Augment, Check, CheckpointPlan, CheckpointSection, DataPlan, DataSection,
-    Key, LoggingPlan, LoggingSection, LoraPlan, MixedPrecision, ModelPlan, ModelSection, OptimizerKind,
-    OptimizerPlan, OptimizerSection, OutputLayout, OutputPlan, OutputSection, OutputType, ReferenceKind,
-    Shape, TimeIds, Tracker, TrainPlan, TrainSection, ValidationPlan, ValidationSection, keys,
+    Key, LoggingPlan, LoggingSection, LoraPlan, ModelPlan, ModelSection, OptimizerKind, OptimizerPlan,
+    OptimizerSection, OutputLayout, OutputPlan, OutputSection, ReferenceKind, Shape, TimeIds, Tracker,
+    TrainPlan, TrainSection, ValidationPlan, ValidationSection, keys,
 };

@@ -45,7 +45,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     output.output_layout.sort_unstable();
     output.output_layout.dedup();
     if adapter != (Adapter::Full {}) {
-        let reason = "a LoRA is always written for diffusers and as kohya's scripts do, in float32";
+        let reason = "a LoRA is always written for diffusers and as kohya's scripts do, in fp32";
         check.no_effect(|key| key.section() == "output", reason);
         output = OutputPlan::default();
     }

@@ -165,7 +165,7 @@ data        train_data_dir                 pairs
             augment                        independent
             proportion_empty_prompts       0
             time_ids                       constant
-            cache_dtype                    float32
+            cache_dtype                    fp32
             no_cache                       no
             dataloader_num_workers         0
 method      name                           diffusion-dpo
@@ -191,7 +191,7 @@ optimizer   optimizer_type                 adamw
 train       max_train_steps                100
             train_batch_size               16
             gradient_accumulation_steps    128
-            mixed_precision                no
+            mixed_precision                fp32
             gradient_checkpointing         no
             reference                      live
             seed                           0

@@ -8,11 +8,11 @@ use std::error::Error;
 use proptest::prelude::*;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
-    Adapter, AdapterKind, AdapterSection, LoraPlan, LrScheduler, MethodSection, MixedPrecision,
-    OptimizerSection, OutputLayout, OutputPlan, OutputType, Overrides, Plan, Recipe, RunError, TrainSection,
-    Warning, resolve,
+    Adapter, AdapterKind, AdapterSection, LoraPlan, LrScheduler, MethodSection, OptimizerSection,
+    OutputLayout, OutputPlan, Overrides, Plan, Recipe, RunError, TrainSection, Warning, resolve,
 };
 use tastemaker_store::StoreError;
+use tastemaker_store::dtype::DType;
 
 mod support;
 
@@ -104,7 +104,7 @@ mod parsing {
         assert_eq!(plan.method.settings["grid"], "release");
         assert_eq!(plan.adapter, lora(4, 8.0, &["to_q"]));
         assert_eq!(plan.optimizer.lr_scheduler, LrScheduler::CosineWithRestarts);
-        assert_eq!(plan.train.mixed_precision, MixedPrecision::Bf16);
+        assert_eq!(plan.train.mixed_precision, DType::Bf16);
         assert_eq!((plan.effective_batch(), plan.train.seed, plan.validation.validation_steps), (8, 7, 10));
     }
 
@@ -129,7 +129,7 @@ mod parsing {
         assert_eq!(output("").unwrap(), OutputPlan::default());
         let both = OutputPlan {
             output_layout: vec![OutputLayout::Diffusers, OutputLayout::Original],
-            save_precision: OutputType::Float16,
+            save_precision: DType::F16,
         };
         assert_eq!(
             output("output_layout = [\"original\", \"diffusers\", \"original\"]\nsave_precision = \"fp16\"")
@@ -160,7 +160,7 @@ mod parsing {
         let message = refusal("[train]\nmixed_precision = \"fp8\"\n");
         assert_eq!(
             message,
-            "dpo.toml, line 2: unknown value \"fp8\", did you mean \"fp16\"?; known are no, bf16, fp16"
+            "dpo.toml, line 2: unknown value \"fp8\", did you mean \"fp16\"?; known are fp32, fp16, bf16"
         );
     }
 
@@ -207,7 +207,7 @@ mod resolving {
         assert_eq!(plan.adapter, lora(8, 8.0, &["to_k", "to_q", "to_v", "to_out.0"]));
         assert_eq!((plan.data.resolution, plan.data.held_out_fraction), (512, 0.05));
         assert_eq!((plan.optimizer.learning_rate, plan.optimizer.adam_weight_decay), (1e-5, 0.01));
-        assert_eq!(plan.train.mixed_precision, MixedPrecision::No);
+        assert_eq!(plan.train.mixed_precision, DType::F32);
         assert_eq!(plan.method.settings["beta"], 5000.0);
         assert_eq!(plan.n_pairs, None);
     }
@@ -273,12 +273,12 @@ mod resolving {
                 "alpha",
                 "target_modules",
                 "learning_rate",
+                "lr_num_cycles",
                 "adam_beta1",
                 "adam_beta2",
                 "adam_weight_decay",
                 "adam_epsilon",
                 "max_grad_norm",
-                "lr_num_cycles",
                 "max_train_steps",
                 "train_batch_size",
                 "gradient_accumulation_steps",

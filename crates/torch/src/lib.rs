@@ -9,11 +9,11 @@ pub mod error;
 pub mod mapped;
 pub mod memory;
 pub mod optimizers;
-pub mod precision;
+mod precision;
 pub mod products;
 pub mod recompute;
 mod shim;
 pub mod tensors;
 
 pub use error::TorchError;
-pub use precision::Precision;
+pub use precision::kind_of;

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use tastemaker_models::nn::{LoraSpec, Ranks, Role};
 use tastemaker_models::pipeline::Model;
-use tastemaker_torch::{Precision, memory};
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::memory;
 use tch::Device;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let before = memory::read().ok_or("the system does not tell")?;
     memory::reset_peak();
-    let unet = model.unet(Role::Frozen, Precision::Bf16, Device::Cpu, Some(lora))?;
+    let unet = model.unet(Role::Frozen, DType::Bf16, Device::Cpu, Some(lora))?;
     let after = memory::read().ok_or("the system does not tell")?;
     let added = after.peak - before.resident;
     println!(

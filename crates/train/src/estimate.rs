@@ -5,10 +5,8 @@ use tastemaker_models::original::{n_numbers, text_shapes, unet_shapes};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_models::place::Shapes;
 use tastemaker_models::unet::{Activations, TrainedPart, UNetConfig};
-use tastemaker_run::{
-    Adapter, LoraPlan, MemoryEstimate, MixedPrecision, OptimizerKind, OutputType, Plan, ReferenceKind,
-    RunError,
-};
+use tastemaker_run::{Adapter, LoraPlan, MemoryEstimate, OptimizerKind, Plan, ReferenceKind, RunError};
+use tastemaker_store::dtype::DType;
 
 use crate::TrainError;
 use crate::adapter::{ranks, targeted};
@@ -42,8 +40,8 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let vae = folder.vae_config()?;
     let objective = plan.method.objective().map_err(RunError::from)?;
     let compute = match plan.train.mixed_precision {
-        MixedPrecision::No => 4,
-        MixedPrecision::Bf16 | MixedPrecision::Fp16 => 2,
+        DType::F32 => 4,
+        DType::Bf16 | DType::F16 => 2,
     };
     let shapes = unet_shapes(&config);
     let n_weights = n_numbers(&shapes);
@@ -96,7 +94,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
 
 /// Mean and standard std of two images, flipped too where that is asked for, and the embeddings of one caption.
 fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, compute: u64) -> u64 {
-    let stored = if plan.data.cache_dtype == OutputType::Float32 { 4 } else { 2 };
+    let stored = if plan.data.cache_dtype == DType::F32 { 4 } else { 2 };
     let latents = config.in_channels as u64 * side * side * stored;
     let flips = if plan.data.no_hflip { 1 } else { 2 };
     let pooled = match folder.family() {

@@ -22,6 +22,5 @@ pub mod step;
 pub mod train_loop;
 pub mod validation;
 
-pub use data::precision_of;
 pub use error::TrainError;
 pub use output::result_paths;

@@ -12,7 +12,6 @@ use tch::Device;
 
 use crate::TrainError;
 use crate::adapter::{AdapterShape, ranks};
-use crate::data::precision_of;
 use crate::reference::Reference;
 
 /// The network that is trained, and the frozen copy where the reference is one.
@@ -39,7 +38,7 @@ impl Networks {
         with_reference: bool,
         device: Device,
     ) -> Result<Self, TrainError> {
-        let precision = precision_of(plan.train.mixed_precision);
+        let precision = plan.train.mixed_precision;
         let shapes = match &start {
             Some(file) => file.parts().map(|(name, part)| (name, AdapterShape::from(part))).collect(),
             None => BTreeMap::new(),

@@ -11,8 +11,9 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_run::health::{Limits, Rule, outside_published};
 use tastemaker_run::{Event, Finish, Outcome, Plan, Probe, RunDir, RunError, Start};
 use tastemaker_store::atomic;
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::error::guard;
-use tastemaker_torch::{Precision, memory};
+use tastemaker_torch::memory;
 use tch::Device;
 
 use crate::TrainError;
@@ -20,7 +21,7 @@ use crate::adapter::with_network_weights;
 use crate::checkpoint::checkpointing::{Checkpointing, restore_best};
 use crate::checkpoint::{self, Resume};
 use crate::data::cache::{Encoder, OnEvent};
-use crate::data::{EncodeSettings, Feed, Rank, precision_of, prefetch};
+use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::ProcessGroup;
 use crate::logger::{Logger, open_log};
 use crate::output::model_card::{CardFacts, card};
@@ -317,10 +318,10 @@ pub fn cache(
 }
 
 fn device_in_words(device: Device, plan: &Plan) -> String {
-    let precision = match precision_of(plan.train.mixed_precision) {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
-        Precision::F16 => "fp16",
+    let precision = match plan.train.mixed_precision {
+        DType::F32 => "f32",
+        DType::Bf16 => "bf16",
+        DType::F16 => "fp16",
     };
     if let Device::Cuda(index) = device {
         return format!("CUDA device {index}, {precision}");

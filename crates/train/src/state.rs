@@ -2,7 +2,8 @@
 //! them is here.
 
 use tastemaker_models::nn::Trainable;
-use tastemaker_run::{MixedPrecision, OptimizerKind, Plan};
+use tastemaker_run::{OptimizerKind, Plan};
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
@@ -39,7 +40,7 @@ impl State {
             step: 0,
             optimizer: optimizer(masters, owned, plan).with_rates(rates),
             ema: plan.train.ema_decay.map(|decay| Ema::new(trainable, decay)),
-            grad_scaler: (plan.train.mixed_precision == MixedPrecision::Fp16).then(GradScaler::default),
+            grad_scaler: (plan.train.mixed_precision == DType::F16).then(GradScaler::default),
             before: None,
             mean_gain: 0.0,
         }

@@ -8,7 +8,7 @@ use common::{Pairing, network, options, pairs, schedule, uses};
 use tastemaker_diffusion::Denoiser;
 use tastemaker_models::nn::Role;
 use tastemaker_run::{Event, Probe};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{Batch, EncodedPairs, FIRST_DRAW};
 use tastemaker_train::step::Timesteps;
@@ -45,13 +45,13 @@ fn last_probe(events: &[Event]) -> Probe {
 #[test]
 fn a_run_ends_with_the_accuracy_of_its_last_validation() {
     let pairs = pairs();
-    let pairing = Pairing::full(Precision::F32);
+    let pairing = Pairing::full(DType::F32);
     let plan = common::plan("diffusion-dpo", 8, "[validation]\nvalidation_steps = 4\nvalidation_pairs = 5\n");
     let (result, events) = common::train(&pairing, &pairs, &plan, &[0, 1, 2, 3, 4, 5], &HELD_OUT);
     result.unwrap();
     let probe = last_probe(&events);
     let ids: Vec<u64> = HELD_OUT.iter().map(|&index| pairs.pairs[index].id).collect();
-    let before = network("models", "unet-demo", Role::Frozen, Precision::F32);
+    let before = network("models", "unet-demo", Role::Frozen, DType::F32);
     let of = |denoiser| measured(&pairs, denoiser, TimestepSpread::OverPairs(&ids), 1);
     let found = accuracy(&of(&pairing.policy.unet), Some(&of(&before.unet)), 1000, None).unwrap();
     assert_eq!(probe.n_pairs, found.whole.count.n());
@@ -64,7 +64,7 @@ fn a_run_ends_with_the_accuracy_of_its_last_validation() {
 #[test]
 fn draws_of_a_pair_are_spread_over_the_schedule() {
     let pairs = pairs();
-    let policy = network("models", "unet-demo", Role::Frozen, Precision::F32);
+    let policy = network("models", "unet-demo", Role::Frozen, DType::F32);
     let found = measured(&pairs, &policy.unet, TimestepSpread::OverDraws(4), 4);
     assert_eq!(found.len(), 20);
     for ((_, draw), errors) in &found {
@@ -77,7 +77,7 @@ fn draws_of_a_pair_are_spread_over_the_schedule() {
 #[test]
 fn measurements_of_a_pair_do_not_depend_on_the_others() {
     let pairs = pairs();
-    let policy = network("models", "unet-demo", Role::Frozen, Precision::F32);
+    let policy = network("models", "unet-demo", Role::Frozen, DType::F32);
     let all = measured(&pairs, &policy.unet, TimestepSpread::OverDraws(2), 2);
     let one = pairs.batch_of(&uses(&[4], FIRST_DRAW + 1), &options(true));
     let draws = DrawSettings {

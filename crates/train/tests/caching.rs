@@ -18,7 +18,6 @@ use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::TimeIds;
 use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{tiny_model, tiny_sdxl_model};
-use tastemaker_torch::Precision;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::encode::{
     CacheInput, Captions, cache_pairs, cache_text, missing_pairs, missing_text,
@@ -82,7 +81,7 @@ fn text(sdxl: bool) -> TextEncoders {
     } else {
         tiny_model(folder.path())
     };
-    Model::open(folder.path()).unwrap().text(Precision::F32, Device::Cpu).unwrap()
+    Model::open(folder.path()).unwrap().text(DType::F32, Device::Cpu).unwrap()
 }
 
 fn key(source: &dyn PairSource, hflip: bool, batch_size: usize) -> Key {

@@ -11,7 +11,7 @@ use common::{
     options, pairs, schedule, take_gradients, uses,
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tastemaker_train::data::EncodedPair;
 use tastemaker_train::data::Use;
 use tastemaker_train::reference::Reference;
@@ -24,7 +24,7 @@ const REFERENCE_FREE: [&str; 2] = ["mapo", "sft"];
 #[test]
 fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
     let (pairs, schedule) = (pairs(), schedule());
-    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+    for precision in [DType::F32, DType::Bf16, DType::F16] {
         for (kind, pairing) in [
             ("full", Pairing::full(precision)),
             ("lora", Pairing::adapted(precision)),
@@ -57,7 +57,7 @@ fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
 #[test]
 fn the_reference_of_a_continued_adapter_is_the_model_with_it_and_stays_so() {
     let (pairs, schedule) = (pairs(), schedule());
-    let (plain, bf16) = (Precision::F32, Precision::Bf16);
+    let (plain, bf16) = (DType::F32, DType::Bf16);
     for (precision, pairing, still) in [
         (plain, Pairing::continued(plain), learned(plain, false)),
         (bf16, Pairing::continued(bf16), learned(bf16, false)),
@@ -95,7 +95,7 @@ fn the_reference_of_a_continued_adapter_is_the_model_with_it_and_stays_so() {
 fn methods_that_do_not_compare_never_ask_for_a_reference() {
     let (pairs, schedule) = (pairs(), schedule());
     for name in REFERENCE_FREE {
-        let (pairing, objective) = (Pairing::adapted(Precision::F32), method(name));
+        let (pairing, objective) = (Pairing::adapted(DType::F32), method(name));
         let engine = engine(&pairing.policy.unet, &Reference::None, &objective, &schedule);
         let batch = batch(&pairs, &uses(&[0, 1], 0), &objective);
         assert_eq!(batch.latents.size()[0], 2 * batch.n_sides() as i64);
@@ -134,7 +134,7 @@ fn cut_into_pairs(pairing: &Pairing, name: &str) -> [f64; 3] {
 /// four of a logit; where policy and reference agree, it is 0 either way and the gradients keep five digits.
 #[test]
 fn a_batch_equals_its_pairs_one_by_one() {
-    let (start, moved) = (Pairing::full(Precision::F32), Pairing::moved());
+    let (start, moved) = (Pairing::full(DType::F32), Pairing::moved());
     for name in COMPARING.into_iter().chain(REFERENCE_FREE) {
         let [errors, logits, gradient] = cut_into_pairs(&start, name);
         let what = format!("{name}: errors {errors:e}, logits {logits:e}, gradient {gradient:e}");
@@ -179,7 +179,7 @@ fn winner_and_loser_share_noise_timestep_and_caption_and_so_do_policy_and_refere
     pairs.images.std = pairs.images.std.zeros_like();
     // A pair of one image with itself: its sides differ in nothing but what is drawn for them.
     pairs.pairs.iter_mut().for_each(|pair| *pair = EncodedPair { loser: pair.winner, ..*pair });
-    let (pairing, objective, schedule) = (Pairing::full(Precision::F32), method("diffusion-dpo"), schedule());
+    let (pairing, objective, schedule) = (Pairing::full(DType::F32), method("diffusion-dpo"), schedule());
     let frozen = frozen_copy();
     let (policy, reference) = (Recorder::new(&pairing.policy.unet), Recorder::new(&frozen.unet));
     let uses: Vec<Use> = (0..4).map(|index| Use { index, draw: 0, drop_caption: index == 1 }).collect();
@@ -216,7 +216,7 @@ fn dropped_captions_are_dropped_from_both_sides() {
 
 #[test]
 fn draws_depend_on_pair_and_repetition_alone() {
-    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(Precision::F32));
+    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(DType::F32));
     let (reference, objective) = (pairing.reference(), method("diffusion-dpo"));
     let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
     let draw = |indices: &[usize], repetition: u64| {
@@ -252,7 +252,7 @@ impl Denoiser for Lost<'_> {
 /// The winner's infinite reference error makes the logit infinite and the loss a perfect 0.
 #[test]
 fn an_infinite_error_is_noticed_behind_a_finite_loss() {
-    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(Precision::F32));
+    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(DType::F32));
     let (objective, frozen) = (method("diffusion-dpo"), frozen_copy());
     let lost = Lost { network: &frozen.unet, n_lost: 1 };
     let reference = Reference::Frozen(&lost);
@@ -265,7 +265,7 @@ fn an_infinite_error_is_noticed_behind_a_finite_loss() {
 
 #[test]
 fn measuring_leaves_the_adapter_on_and_the_reference_as_it_was() {
-    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::adapted(Precision::F32));
+    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::adapted(DType::F32));
     let (reference, objective, before) = (pairing.reference(), method("ddim-inpo"), pairing.frozen_weights());
     let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
     engine.accumulate(&batch(&pairs, &uses(&[0], 0), &objective), 1);

@@ -10,7 +10,7 @@ use tastemaker_data::order::pairs_of_step;
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::nn::Trainable;
 use tastemaker_run::{Event, Probe, Step};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{EncodedPairs, Order, feed};
 use tastemaker_train::distributed::ProcessGroup;
@@ -43,7 +43,7 @@ fn equal_runs_end_in_equal_weights() {
     for name in METHODS {
         let plan = plan(name, 3, BATCHES);
         let run = || {
-            let pairing = Pairing::adapted(Precision::F32);
+            let pairing = Pairing::adapted(DType::F32);
             let (result, events) = train(&pairing, &pairs, &plan, &[0, 1, 2, 3, 4], &[]);
             result.unwrap();
             (weights(&pairing.policy.trainable), timeless(&events))
@@ -51,7 +51,7 @@ fn equal_runs_end_in_equal_weights() {
         let ((found, events), (wanted, same)) = (run(), run());
         assert_identical(&found, &wanted);
         assert_eq!(events, same);
-        let start = weights(&Pairing::adapted(Precision::F32).policy.trainable);
+        let start = weights(&Pairing::adapted(DType::F32).policy.trainable);
         assert!(found.iter().any(|(name, tensor)| !tensor.equal(&start[name])), "{name} learns nothing");
     }
 }
@@ -60,7 +60,7 @@ fn equal_runs_end_in_equal_weights() {
 fn a_full_fine_tune_in_bfloat16_is_repeatable_and_keeps_its_masters_in_f32() {
     let (pairs, plan) = (pairs(), plan("diffusion-dpo", 2, BATCHES));
     let run = || {
-        let pairing = Pairing::full(Precision::Bf16);
+        let pairing = Pairing::full(DType::Bf16);
         train(&pairing, &pairs, &plan, &[0, 1, 2, 3], &[]).0.unwrap();
         weights(&pairing.policy.trainable)
     };
@@ -74,14 +74,14 @@ fn another_seed_is_another_run() {
     let (pairs, first) = (pairs(), plan("sft", 1, ""));
     let mut second = first.clone();
     second.train.seed = 12;
-    let loss = |plan| steps(&train(&Pairing::full(Precision::F32), &pairs, plan, &[0, 1, 2], &[]).1)[0].loss;
+    let loss = |plan| steps(&train(&Pairing::full(DType::F32), &pairs, plan, &[0, 1, 2], &[]).1)[0].loss;
     assert_ne!(loss(&first), loss(&second));
 }
 
 #[test]
 fn training_moves_what_is_trainable_and_nothing_else() {
     let pairs = pairs();
-    for pairing in [Pairing::full(Precision::F32), Pairing::adapted(Precision::F32)] {
+    for pairing in [Pairing::full(DType::F32), Pairing::adapted(DType::F32)] {
         let objective = method("diffusion-dpo");
         let seen = batch(&pairs, &uses(&[0, 1], 0), &objective);
         let timesteps = Tensor::from_slice(&[600i64; 4]);
@@ -119,7 +119,7 @@ fn a_pair_that_is_not_finite_stops_the_run_before_it_moves_anything() {
         let mut order = clean;
         order.insert(place, BAD);
 
-        let pairing = Pairing::adapted(Precision::F32);
+        let pairing = Pairing::adapted(DType::F32);
         let (result, events) = train(&pairing, &pairs, &plan(name, 3, ""), &order, &[]);
         let error = result.unwrap_err();
         assert!(
@@ -128,7 +128,7 @@ fn a_pair_that_is_not_finite_stops_the_run_before_it_moves_anything() {
         );
         assert!(error.to_string().starts_with("step 1: the loss of pairs [101]"), "{error}");
         assert_eq!(steps(&events).len(), 1);
-        let one_step = Pairing::adapted(Precision::F32);
+        let one_step = Pairing::adapted(DType::F32);
         train(&one_step, &pairs, &plan(name, 1, ""), &order, &[]).0.unwrap();
         assert_identical(&weights(&pairing.policy.trainable), &weights(&one_step.policy.trainable));
     }
@@ -156,7 +156,7 @@ impl Denoiser for Cusp<'_> {
 #[test]
 fn a_gradient_that_is_not_finite_stops_the_run_and_names_all_pairs_of_the_step() {
     let (pairs, pairing, schedule, objective) =
-        (pairs(), Pairing::full(Precision::F32), common::schedule(), method("sft"));
+        (pairs(), Pairing::full(DType::F32), common::schedule(), method("sft"));
     let cusp = Cusp { network: &pairing.policy.unet, parameter: &pairing.policy.trainable[0] };
     let engine = common::engine(&cusp, &Reference::None, &objective, &schedule);
     let trainable = &pairing.policy.trainable;
@@ -184,7 +184,7 @@ fn a_gradient_that_is_not_finite_stops_the_run_and_names_all_pairs_of_the_step()
 fn validation_starts_even_and_comes_at_both_ends() {
     let pairs = pairs();
     let plan = plan("diffusion-dpo", 3, "[validation]\nvalidation_steps = 2\nvalidation_pairs = 2\n");
-    let (result, events) = train(&Pairing::adapted(Precision::F32), &pairs, &plan, &[0, 1, 2], &[3, 4, 5]);
+    let (result, events) = train(&Pairing::adapted(DType::F32), &pairs, &plan, &[0, 1, 2], &[3, 4, 5]);
     result.unwrap();
     let probes = probes(&events);
     assert_eq!(probes.iter().map(|p| (p.step, p.n_pairs)).collect::<Vec<_>>(), [(0, 2), (2, 2), (3, 2)]);
@@ -199,7 +199,7 @@ fn validation_starts_even_and_comes_at_both_ends() {
 fn validation_does_not_change_the_run() {
     let pairs = pairs();
     let run = |more: &str| {
-        let pairing = Pairing::adapted(Precision::F32);
+        let pairing = Pairing::adapted(DType::F32);
         train(&pairing, &pairs, &plan("diffusion-dpo", 2, more), &[0, 1, 2], &[3, 4]).0.unwrap();
         weights(&pairing.policy.trainable)
     };
@@ -209,7 +209,7 @@ fn validation_does_not_change_the_run() {
 #[test]
 fn without_held_out_pairs_there_is_no_validation() {
     let plan = plan("sft", 1, "[validation]\nvalidation_steps = 1\n");
-    let (result, events) = train(&Pairing::full(Precision::F32), &pairs(), &plan, &[0, 1], &[]);
+    let (result, events) = train(&Pairing::full(DType::F32), &pairs(), &plan, &[0, 1], &[]);
     result.unwrap();
     assert!(probes(&events).is_empty());
 }
@@ -217,7 +217,7 @@ fn without_held_out_pairs_there_is_no_validation() {
 #[test]
 fn the_first_step_reports_what_it_started_from() {
     let (pairs, plan) = (pairs(), plan("diffusion-dpo", 1, BATCHES));
-    let (result, events) = train(&Pairing::adapted(Precision::F32), &pairs, &plan, &[0, 1, 2, 3, 4], &[]);
+    let (result, events) = train(&Pairing::adapted(DType::F32), &pairs, &plan, &[0, 1, 2, 3, 4], &[]);
     result.unwrap();
     let step = &steps(&events)[0];
     assert_eq!((step.loss, step.logit_mean), (std::f64::consts::LN_2, Some(0.0)));

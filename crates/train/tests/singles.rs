@@ -14,7 +14,7 @@ use tastemaker_data::split::Split;
 use tastemaker_data::{self as data, DataError, InMemoryPairs, PairId, PairSource, Ranking, Side};
 use tastemaker_math::objectives::Label;
 use tastemaker_run::{Event, Probe, Step};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tastemaker_train::TrainError;
 use tastemaker_train::reference::{PrecomputedKey, PrecomputedReference};
 use tastemaker_train::session::{self, Options};
@@ -34,7 +34,7 @@ fn alternating(index: usize) -> Label {
 /// Runs `kto` over all six, validating on them as well.
 fn run(n_steps: u64, more: &str, labels: &HashMap<u64, Label>) -> (Vec<Step>, Vec<Probe>) {
     let plan = plan("kto", n_steps, &format!("{BATCHES}{more}"));
-    let pairing = Pairing::adapted(Precision::F32);
+    let pairing = Pairing::adapted(DType::F32);
     let (result, events) = train_labeled(&pairing, (&pairs(), Some(labels)), &plan, &ALL, &ALL, None);
     result.unwrap();
     let steps =
@@ -82,7 +82,7 @@ fn sets_of_one_label_are_learned_from() {
 fn micro_batches_do_not_matter() {
     let labels = labels(alternating);
     let weights_of = |batches: &str| {
-        let pairing = Pairing::adapted(Precision::F32);
+        let pairing = Pairing::adapted(DType::F32);
         let plan = plan("kto", 2, batches);
         train_labeled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], None).0.unwrap();
         weights(&pairing.policy.trainable)
@@ -108,7 +108,7 @@ fn a_precomputed_reference_of_single_images_makes_the_same_run() {
     let precomputed = PrecomputedReference::open(folder.path(), &key, 6).unwrap();
     let plan = plan("kto", 3, BATCHES);
     let run = |precomputed: Option<&PrecomputedReference>| {
-        let pairing = Pairing::adapted(Precision::F32);
+        let pairing = Pairing::adapted(DType::F32);
         train_labeled(&pairing, (&pairs(), Some(&labels)), &plan, &ALL, &[], precomputed).0.unwrap();
         weights(&pairing.policy.trainable)
     };

@@ -15,8 +15,9 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::keyed::Stream;
 use tastemaker_math::objectives::{Grid, Label, objective};
 use tastemaker_models::nn::Role;
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, golden_dir};
-use tastemaker_torch::{Precision, tensors};
+use tastemaker_torch::tensors;
 use tastemaker_train::data::Batch;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::step::{Draws, Engine, Noise, PairRecord, StepContext};
@@ -55,7 +56,7 @@ impl Given {
 }
 
 fn policy() -> Network {
-    network("losses", "batch", Role::Trained, Precision::F32)
+    network("losses", "batch", Role::Trained, DType::F32)
 }
 
 /// One step of a method with its recorded settings and draws; gradients are left on the policy.
@@ -73,7 +74,7 @@ fn step_after(
 ) -> Vec<PairRecord> {
     settings["beta"] = json!(golden.note("beta").unwrap().parse::<f64>().unwrap());
     let objective = objective(name, &settings).unwrap();
-    let frozen = network("models", "unet-demo", Role::Frozen, Precision::F32);
+    let frozen = network("models", "unet-demo", Role::Frozen, DType::F32);
     let reference =
         if objective.needs().reference { Reference::Frozen(&frozen.unet) } else { Reference::None };
     let schedule = schedule();
@@ -197,7 +198,7 @@ fn ddim_inpo_inverts_with_the_reference_if_told_so() {
 #[test]
 fn inverted_latents_and_their_noise_equal_the_recording() {
     let (golden, given) = (Golden::load("losses", "ddim-inpo"), Given::load());
-    let frozen = network("models", "unet-demo", Role::Frozen, Precision::F32);
+    let frozen = network("models", "unet-demo", Role::Frozen, DType::F32);
     let policy = policy();
     let batch = given.batch();
     let keys: Vec<NoiseKey> = batch.row_keys(0, Stream::InversionNoise);

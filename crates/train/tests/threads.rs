@@ -5,14 +5,14 @@ mod common;
 use common::{Pairing, batch, distance, engine, pairs, schedule, take_gradients, uses};
 use serde_json::json;
 use tastemaker_math::objectives::objective;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 
 /// f32 sums cut in two differ in the last digits: errors by 1e-5 at most, gradients at the start by 1e-5 of their length;
 /// logits there are exactly 0 either way. With the same number of threads, results are the same bit for bit
 /// (`equal_runs_end_in_equal_weights`).
 #[test]
 fn threads_change_no_more_than_the_order_of_sums() {
-    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(Precision::F32));
+    let (pairs, schedule, pairing) = (pairs(), schedule(), Pairing::full(DType::F32));
     let reference = pairing.reference();
     let short = json!({"steps": 2});
     let methods =

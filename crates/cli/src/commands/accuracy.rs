@@ -9,10 +9,10 @@ use tastemaker_data::set::PairSet;
 use tastemaker_data::{PairSource, exclusions};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::MixedPrecision;
 use tastemaker_store::checksum::hex;
+use tastemaker_store::dtype::DType;
 use tastemaker_store::json;
-use tastemaker_train::data::{EncodeSettings, precision_of};
+use tastemaker_train::data::EncodeSettings;
 use tastemaker_train::validation::Measurements;
 use tastemaker_train::validation::accuracy::{
     Accuracy, Draws, Preferred, accuracy as accuracy_of, check_comparable, measure_model,
@@ -68,8 +68,8 @@ pub struct AccuracyArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
     batch_size: u64,
     /// Type of weights and activations, no or bf16
-    #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
-    mixed_precision: MixedPrecision,
+    #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
+    mixed_precision: DType,
     /// Print the log-loss of the labels too, at this beta of Diffusion-DPO's loss, such as 5000
     #[arg(long, value_name = "BETA", visible_alias = "beta_dpo")]
     beta: Option<f64>,
@@ -151,7 +151,7 @@ fn encode_settings(args: &AccuracyArgs, model: &Model) -> Result<EncodeSettings>
         );
     }
     let cache_root = pair_caches().unwrap_or_else(|| "accuracy-cache".into());
-    let precision = precision_of(args.mixed_precision);
+    let precision = args.mixed_precision;
     Ok(EncodeSettings { precision, ..EncodeSettings::square(resolution, cache_root, args.device.open()?) })
 }
 

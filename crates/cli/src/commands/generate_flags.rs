@@ -7,9 +7,7 @@ use clap::Args;
 use tastemaker_generate::GenerateSettings;
 use tastemaker_generate::prompts::read_lines;
 use tastemaker_math::Sampler;
-use tastemaker_run::MixedPrecision;
-use tastemaker_torch::Precision;
-use tastemaker_train::precision_of;
+use tastemaker_store::dtype::DType;
 
 use super::word;
 use crate::demo::captions::captions;
@@ -67,8 +65,8 @@ pub struct GenerateFlags {
     #[arg(long, value_name = "COUNT")]
     pub batch_size: Option<usize>,
     /// Precision of weights and activations, no or bf16
-    #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
-    pub mixed_precision: MixedPrecision,
+    #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
+    pub mixed_precision: DType,
 }
 
 impl GenerateFlags {
@@ -102,7 +100,7 @@ impl GenerateFlags {
     }
 
     /// The precision of all networks.
-    pub fn precision(&self) -> Precision {
-        precision_of(self.mixed_precision)
+    pub fn precision(&self) -> DType {
+        self.mixed_precision
     }
 }

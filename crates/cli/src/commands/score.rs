@@ -12,9 +12,8 @@ use tastemaker_data::set::{decode, prompt_of};
 use tastemaker_eval::scorers::SCORERS;
 use tastemaker_generate::prompts::read_lines;
 use tastemaker_math::intervals::{mean, median};
-use tastemaker_run::MixedPrecision;
+use tastemaker_store::dtype::DType;
 use tastemaker_store::{atomic, json as json_files};
-use tastemaker_torch::Precision;
 
 use crate::commands::sample::{GRID, OLD_GRID};
 use crate::commands::{DeviceFlag, word};
@@ -48,8 +47,8 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     batch_size: usize,
     /// Precision of weights and activations, no or bf16
-    #[arg(long, value_name = "TYPE", value_parser = word::<MixedPrecision>, default_value = "no")]
-    mixed_precision: MixedPrecision,
+    #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
+    mixed_precision: DType,
     #[command(flatten)]
     device: DeviceFlag,
 }
@@ -61,14 +60,11 @@ const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 pub fn score(args: &ScoreArgs) -> Result<()> {
     let images = images(&args.images)?;
     let mut prompts = Prompts::new(args, &images)?;
-    let precision = match args.mixed_precision {
-        MixedPrecision::No => Precision::F32,
-        MixedPrecision::Bf16 => Precision::Bf16,
-        MixedPrecision::Fp16 => {
-            return Err(UsageError("--mixed_precision is fp16; wanted no or bf16".into()).into());
-        }
-    };
-    let panel = scorers::open(&args.scorer, precision, args.device.open()?)?.with_batch_size(args.batch_size);
+    if args.mixed_precision == DType::F16 {
+        return Err(UsageError("--mixed_precision is fp16; wanted no or bf16".into()).into());
+    }
+    let panel = scorers::open(&args.scorer, args.mixed_precision, args.device.open()?)?
+        .with_batch_size(args.batch_size);
     let names = panel.names();
     let mut work = Work::new("scoring", "images");
     let mut scores: Vec<Vec<f64>> = vec![Vec::new(); names.len()];

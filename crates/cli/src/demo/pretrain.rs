@@ -19,7 +19,7 @@ use tastemaker_models::nn::{Role, Trainable, Weights};
 use tastemaker_models::tokenizer::ClipTokenizer;
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::data::{Augmentation, BatchOptions, EncodedPair, EncodedPairs, Use};
 use tastemaker_train::pretrain::{LoopSettings, Progress, contrastive_loss, run, vae_loss};
@@ -98,8 +98,8 @@ pub fn pretrain(args: &PretrainArgs) -> Result<()> {
 }
 
 impl PretrainArgs {
-    fn precision(&self) -> Precision {
-        if self.bf16 { Precision::Bf16 } else { Precision::F32 }
+    fn precision(&self) -> DType {
+        if self.bf16 { DType::Bf16 } else { DType::F32 }
     }
 
     fn batch_size(&self) -> usize {
@@ -206,8 +206,8 @@ fn vae(args: &PretrainArgs, art: &Art) -> Result<()> {
     save(&folder.join("diffusion_pytorch_model.safetensors"), &averaged, Kind::Half)?;
 
     // Latents shall have unit standard deviation: the scaling factor of arXiv 2112.10752, appendix G.
-    let weights = Weights::from_source(averaged, Role::Frozen, Precision::F32, Device::Cpu);
-    let vae = AutoencoderKl::new(weights.root(), VaeConfig { scaling_factor: 1.0, ..config }, Precision::F32);
+    let weights = Weights::from_source(averaged, Role::Frozen, DType::F32, Device::Cpu);
+    let vae = AutoencoderKl::new(weights.root(), VaeConfig { scaling_factor: 1.0, ..config }, DType::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let mean = encode_in_parts(&vae, &images).mean;
     let decoded = tch::no_grad(|| vae.decode_raw(&mean.narrow(0, 0, 64)));
@@ -251,11 +251,11 @@ fn text(args: &PretrainArgs, art: &Art) -> Result<()> {
     }))
     .map_err(anyhow::Error::msg)?;
     let images = images(art, &[0, 1, 2, 3]);
-    let weights = Weights::fresh(args.seed, Role::Trained, Precision::F32, Device::Cpu);
+    let weights = Weights::fresh(args.seed, Role::Trained, DType::F32, Device::Cpu);
     let text = ClipText::new(weights.root(), config);
     let (mut trainable, parameters) = weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
-    let weights = Weights::fresh(args.seed, Role::Trained, Precision::F32, Device::Cpu);
-    let vision = ClipVision::new(weights.root(), vision_config, Precision::F32);
+    let weights = Weights::fresh(args.seed, Role::Trained, DType::F32, Device::Cpu);
+    let vision = ClipVision::new(weights.root(), vision_config, DType::F32);
     trainable.extend(weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?.0);
     let log_scale = Tensor::from(10f32.ln());
 
@@ -342,9 +342,9 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     const VARIANTS: usize = 4;
     let vae_folder = args.model.join("vae");
     let weights = tensors::read(&vae_folder.join("diffusion_pytorch_model.safetensors"))?;
-    let weights = Weights::from_source(weights, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(weights, Role::Frozen, DType::F32, Device::Cpu);
     let vae_config = VaeConfig::from_json(&config(&vae_folder)?).map_err(anyhow::Error::msg)?;
-    let vae = AutoencoderKl::new(weights.root(), vae_config, Precision::F32);
+    let vae = AutoencoderKl::new(weights.root(), vae_config, DType::F32);
     weights.finish().map_err(|report| anyhow::anyhow!("{report}"))?;
     let images = images(art, styles);
     let Posterior { mean, std } = encode_in_parts(&vae, &images);
@@ -355,7 +355,7 @@ fn encode_art(args: &PretrainArgs, art: &Art, styles: &[usize]) -> Result<Encode
     let weights = Weights::from_source(
         tensors::read(&folder.join("model.safetensors"))?,
         Role::Frozen,
-        Precision::F32,
+        DType::F32,
         Device::Cpu,
     );
     let text = ClipText::new(weights.root(), text_config);

@@ -15,7 +15,7 @@ use tastemaker_generate::{GenerateSettings, Generator};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, read_events};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use super::art::{Art, STYLES};
@@ -79,7 +79,7 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
     let (scorer, scorer_check) = learned.unzip();
     let folder = Model::open(&base_folder)?;
     let stage = Stage {
-        generator: Generator::open(&folder, Precision::F32, Device::Cpu)?,
+        generator: Generator::open(&folder, DType::F32, Device::Cpu)?,
         questions: questions(&task, args.seed, args.full),
         settings: GenerateSettings {
             n_steps: N_STEPS,
@@ -92,7 +92,7 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
         judge: &judge,
         scorer,
     };
-    let base_network = folder.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?.network;
+    let base_network = folder.unet(Role::Frozen, DType::F32, Device::Cpu, None)?.network;
     println!("generating {} images with the base", stage.questions.len());
     let base_generated = stage.generate(&base_network)?;
 
@@ -156,7 +156,7 @@ fn align(
     }
     let training = training(&output)?;
     let folder = Model::open(output.join("model"))?;
-    let network = folder.unet(Role::Frozen, Precision::F32, Device::Cpu, None)?.network;
+    let network = folder.unet(Role::Frozen, DType::F32, Device::Cpu, None)?.network;
     println!("generating with {}", method.label());
     Ok(Aligned { training, generated: stage.generate(&network)? })
 }

@@ -2,7 +2,7 @@
 
 use tastemaker_models::ModelError;
 use tastemaker_models::blip::{ImageReward as Network, ImageRewardFiles};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use super::cache::ImageCache;
@@ -23,7 +23,7 @@ pub const ENTRY: ScorerEntry = ScorerEntry {
 pub struct ImageReward {
     network: Network,
     files: ImageRewardFiles,
-    precision: Precision,
+    precision: DType,
 }
 
 impl ImageReward {
@@ -31,7 +31,7 @@ impl ImageReward {
     ///
     /// # Errors
     /// As [`ImageRewardFiles::load`].
-    pub fn load(files: ImageRewardFiles, precision: Precision, device: Device) -> Result<Self, ModelError> {
+    pub fn load(files: ImageRewardFiles, precision: DType, device: Device) -> Result<Self, ModelError> {
         Ok(Self { network: files.load(precision, device)?, files, precision })
     }
 }

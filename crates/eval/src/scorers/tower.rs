@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tastemaker_models::ModelError;
 use tastemaker_models::clip::{Clip, ClipFiles};
 use tastemaker_models::tokenizer::ClipTokenizer;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::{Device, Tensor};
 
 use super::Item;
@@ -24,7 +24,7 @@ pub struct Tower {
     clip: Clip,
     tokenizer: ClipTokenizer,
     files: ClipFiles,
-    precision: Precision,
+    precision: DType,
     device: Device,
     /// What cosines are multiplied by.
     scale: f64,
@@ -36,7 +36,7 @@ impl Tower {
     ///
     /// # Errors
     /// As [`ClipFiles::load`].
-    pub fn load(files: ClipFiles, precision: Precision, device: Device) -> Result<Rc<Self>, ModelError> {
+    pub fn load(files: ClipFiles, precision: DType, device: Device) -> Result<Rc<Self>, ModelError> {
         let (clip, tokenizer) = files.load(precision, device)?;
         let scale = files.scale()?;
         let prompts = RefCell::default();

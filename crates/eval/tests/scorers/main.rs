@@ -17,8 +17,8 @@ use tastemaker_models::ModelError;
 use tastemaker_models::blip::{BertTokenizer, ImageRewardFiles};
 use tastemaker_models::clip::ClipFiles;
 use tastemaker_models::reward_head::RewardHead;
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, golden_dir};
-use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
 const SIDE: u32 = 16;
@@ -59,7 +59,7 @@ fn numbers_are_resized_and_padded_as_published() {
 
 fn tower(case: &str, file: &str) -> std::rc::Rc<Tower> {
     let files = ClipFiles::open(golden_dir("scorers", case).join(file)).unwrap();
-    Tower::load(files, Precision::F32, Device::Cpu).unwrap()
+    Tower::load(files, DType::F32, Device::Cpu).unwrap()
 }
 
 fn head() -> (RewardHead, String) {
@@ -115,7 +115,7 @@ fn image_reward_equals_blip() {
     let prompted = images.iter().zip(prompts.iter().cycle());
     let items: Vec<Item<'_>> = prompted.map(|(image, prompt)| Item { image, prompt }).collect();
     for batch_size in [1, 7] {
-        let scorer = ImageReward::load(files.clone(), Precision::F32, Device::Cpu).unwrap();
+        let scorer = ImageReward::load(files.clone(), DType::F32, Device::Cpu).unwrap();
         let panel = Panel::new(vec![Box::new(scorer)]).with_batch_size(batch_size);
         let scores = Tensor::from_slice(&panel.score(&items).unwrap()[0]);
         let worst = (&scores - golden.tensor("image-reward")).abs().max().double_value(&[]);
@@ -141,7 +141,7 @@ fn bert_tokens_equal_transformers() {
 fn damaged_files_of_image_reward_are_refused_by_name() {
     let (_kept, folder) = copied("image-reward");
     let files = image_reward_in(&folder);
-    let refusal = || files.load(Precision::F32, Device::Cpu).map(drop).unwrap_err().to_string();
+    let refusal = || files.load(DType::F32, Device::Cpu).map(drop).unwrap_err().to_string();
     let config = std::fs::read_to_string(&files.med_config).unwrap();
     let with = |from: &str, to: &str| std::fs::write(&files.med_config, config.replace(from, to)).unwrap();
     with("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
@@ -159,7 +159,7 @@ fn damaged_files_of_image_reward_are_refused_by_name() {
 #[test]
 fn half_precision_stays_near() {
     let files = ClipFiles::open(golden_dir("scorers", "clip")).unwrap();
-    let tower = Tower::load(files, Precision::Bf16, Device::Cpu).unwrap();
+    let tower = Tower::load(files, DType::Bf16, Device::Cpu).unwrap();
     assert!((tower.scale() - 3.25f64.exp()).abs() < 1e-4);
     let images = &images()[..4];
     let items: Vec<Item<'_>> = images.iter().map(|image| Item { image, prompt: "a fox" }).collect();
@@ -201,7 +201,7 @@ fn copied(case: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn refusal(path: &Path) -> String {
-    let loaded = ClipFiles::open(path).and_then(|files| files.load(Precision::F32, Device::Cpu).map(drop));
+    let loaded = ClipFiles::open(path).and_then(|files| files.load(DType::F32, Device::Cpu).map(drop));
     loaded.unwrap_err().to_string()
 }
 
@@ -247,7 +247,7 @@ fn a_score_that_is_no_number_names_its_image() {
     let projection = tensors.get_mut("visual_projection.weight").unwrap();
     *projection = projection.full_like(f64::NAN);
     tastemaker_torch::tensors::write(&weights, &tensors, &[("format".into(), "pt".into())].into()).unwrap();
-    let tower = Tower::load(ClipFiles::open(&folder).unwrap(), Precision::F32, Device::Cpu).unwrap();
+    let tower = Tower::load(ClipFiles::open(&folder).unwrap(), DType::F32, Device::Cpu).unwrap();
     let panel = Panel::new(vec![Box::new(ClipScorer::new(PICK_SCORE, tower))]).with_batch_size(2);
     let good = RgbImage::new(8, 8);
     let items = [Item { image: &good, prompt: "a fox" }; 3];

@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
+use tastemaker_store::dtype::DType;
 use tastemaker_store::{StoreError, json};
-use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{MedConfig, VitConfig};
@@ -54,7 +54,7 @@ impl ImageRewardFiles {
     /// # Errors
     /// [`ModelError::Store`] for files that are missing or damaged, [`ModelError::Config`] naming every tensor that is
     /// missing, has another shape or is not known, [`ModelError::Tokenizer`].
-    pub fn load(&self, precision: Precision, device: Device) -> Result<ImageReward, ModelError> {
+    pub fn load(&self, precision: DType, device: Device) -> Result<ImageReward, ModelError> {
         let tokenizer = BertTokenizer::open(&self.vocabulary)?;
         let parts = self.open()?;
         let Parts { vit, med, .. } = &parts;
@@ -73,7 +73,7 @@ impl ImageRewardFiles {
             build(parts.stored(&parts.vision)?, how(precision), |scope| vision(&scope, vit, precision))?;
         let text = build(parts.stored(&parts.text)?, how(precision), |scope| text(&scope, med, vit))?;
         let head =
-            build(parts.stored(&parts.head)?, how(Precision::F32), |scope| head(&scope, med, &parts.widths))?;
+            build(parts.stored(&parts.head)?, how(DType::F32), |scope| head(&scope, med, &parts.widths))?;
         Ok(ImageReward {
             vision: vision.network,
             text: text.network,
@@ -115,7 +115,7 @@ impl ImageRewardFiles {
             let map = map.map_err(|problems| file.refuse(&problems))?;
             file.check(&map).map(|()| map)
         };
-        let vision = map(&|scope| drop(vision(&scope, &vit, Precision::F32)))?;
+        let vision = map(&|scope| drop(vision(&scope, &vit, DType::F32)))?;
         let text = map(&|scope| drop(text(&scope, &med, &vit)))?;
         let head = map(&|scope| drop(head(&scope, &med, &widths)))?;
         let wanted = |name: &str| [&vision, &text, &head].iter().any(|map| map.get(name).is_some());
@@ -141,7 +141,7 @@ impl Parts {
     }
 }
 
-fn vision(scope: &Scope<'_>, config: &VitConfig, precision: Precision) -> Vit {
+fn vision(scope: &Scope<'_>, config: &VitConfig, precision: DType) -> Vit {
     Vit::new(scope.sub(VISION), config, precision)
 }
 

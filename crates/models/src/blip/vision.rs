@@ -4,7 +4,8 @@
 //!
 //! Source: `salesforce/BLIP:models/vit.py`, `VisionTransformer`.
 
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::kind_of;
 use tch::{Kind, Tensor};
 
 use super::config::VitConfig;
@@ -65,13 +66,13 @@ pub struct Vit {
 
 impl Vit {
     /// Builds the network from the parameters of `scope`.
-    pub fn new(scope: Scope<'_>, config: &VitConfig, precision: Precision) -> Self {
+    pub fn new(scope: Scope<'_>, config: &VitConfig, precision: DType) -> Self {
         let (c, side) = (config.width, config.patch_size);
         let patches = ConvShape { n_in: 3, n_out: c, kernel: side, stride: side, padding: 0 };
         let n_positions = (config.image_size / side).pow(2) + 1;
         let block = |i: i64| Block::new(scope.sub("blocks").sub(i), config);
         Self {
-            compute: precision.kind(),
+            compute: kind_of(precision),
             patch_embed: Conv2d::new(scope.sub("patch_embed").sub("proj"), patches),
             cls_token: scope.param("cls_token", &[1, 1, c], Init::Normal(0.02)),
             pos_embed: scope.param("pos_embed", &[1, n_positions, c], Init::Normal(0.02)),

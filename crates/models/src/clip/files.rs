@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use tastemaker_store::dtype::DType;
 use tastemaker_store::{StoreError, json};
-use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
 
 use super::config::ClipConfig;
@@ -102,7 +102,7 @@ impl ClipFiles {
     /// # Errors
     /// [`ModelError::Store`] for files that are missing or damaged, [`ModelError::Weights`] or [`ModelError::Config`] naming
     /// every tensor that does not fit, [`ModelError::Tokenizer`].
-    pub fn load(&self, precision: Precision, device: Device) -> Result<(Clip, ClipTokenizer), ModelError> {
+    pub fn load(&self, precision: DType, device: Device) -> Result<(Clip, ClipTokenizer), ModelError> {
         let tokenizer = ClipTokenizer::from_files(&self.tokenizer)?;
         let ClipConfig { text, .. } = &self.config;
         let fits = tokenizer.n_ids() as i64 <= text.vocab_size
@@ -157,7 +157,7 @@ impl ClipFiles {
                 StoreError::malformed(file.path(), "weights under transformers' names", wanted).into()
             );
         }
-        let shapes = shapes(|scope| drop(Clip::new(scope, &self.config, Precision::F32)));
+        let shapes = shapes(|scope| drop(Clip::new(scope, &self.config, DType::F32)));
         let map = ComponentMap::new(shapes, open_clip).map_err(|problems| file.refuse(&problems))?;
         file.check(&map)?;
         let known: BTreeSet<&str> = map.stored_names().collect();

@@ -2,7 +2,7 @@
 //!
 //! Source: `huggingface/transformers:src/transformers/models/clip/modeling_clip.py`, `CLIPModel`.
 
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::{Kind, Tensor};
 
 use super::config::ClipConfig;
@@ -22,7 +22,7 @@ pub struct Clip {
 
 impl Clip {
     /// Builds the network from the parameters of `scope`, under transformers' names.
-    pub fn new(scope: Scope<'_>, config: &ClipConfig, precision: Precision) -> Self {
+    pub fn new(scope: Scope<'_>, config: &ClipConfig, precision: DType) -> Self {
         // The scale is in every checkpoint, and cosines do without: `ClipFiles::scale` reads it in full precision.
         drop(scope.param(LOGIT_SCALE, &[], Init::Zeros));
         Self {

@@ -4,7 +4,8 @@
 //!
 //! Source: `huggingface/transformers:src/transformers/models/clip/modeling_clip.py`.
 
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::kind_of;
 use tch::{Kind, Tensor};
 
 use super::config::ClipVisionConfig;
@@ -39,7 +40,7 @@ pub struct ClipVision {
 impl ClipVision {
     /// Builds the network from the parameters of `scope`, whose names carry the `vision_model.` prefix
     /// ([`modern_name`](super::modern_name)).
-    pub fn new(scope: Scope<'_>, config: ClipVisionConfig, precision: Precision) -> Self {
+    pub fn new(scope: Scope<'_>, config: ClipVisionConfig, precision: DType) -> Self {
         let width = config.encoder.width;
         let model = scope.sub("vision_model");
         let embeddings = model.sub("embeddings");
@@ -52,7 +53,7 @@ impl ClipVision {
             padding: 0,
         };
         Self {
-            compute: precision.kind(),
+            compute: kind_of(precision),
             class_embedding: embeddings.param(
                 "class_embedding",
                 &[width],

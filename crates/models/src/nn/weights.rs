@@ -9,7 +9,8 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 use tastemaker_math::keyed::{Keyed, Stream};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::kind_of;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
@@ -125,14 +126,14 @@ impl Weights {
     pub fn from_source(
         source: impl TensorSource + 'static,
         role: Role,
-        precision: Precision,
+        precision: DType,
         device: Device,
     ) -> Self {
         Self::new(Source::Checkpoint(Box::new(source)), role, precision, device)
     }
 
     /// Parameters drawn afresh: a pure function of `seed` and each parameter's name.
-    pub fn fresh(seed: u64, role: Role, precision: Precision, device: Device) -> Self {
+    pub fn fresh(seed: u64, role: Role, precision: DType, device: Device) -> Self {
         Self::new(Source::Fresh { seed }, role, precision, device)
     }
 
@@ -140,14 +141,14 @@ impl Weights {
     ///
     /// Built so, [`Weights::finish`] names every parameter with its shape. Nothing may be computed with them.
     pub fn shapes() -> Self {
-        Self::new(Source::Shapes, Role::Frozen, Precision::F32, Device::Cpu)
+        Self::new(Source::Shapes, Role::Frozen, DType::F32, Device::Cpu)
     }
 
-    fn new(source: Source, role: Role, precision: Precision, device: Device) -> Self {
+    fn new(source: Source, role: Role, precision: DType, device: Device) -> Self {
         Self {
             source,
             role,
-            compute: precision.kind(),
+            compute: kind_of(precision),
             device,
             lora: None,
             switch: Rc::new(Cell::new(true)),

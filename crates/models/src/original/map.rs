@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tastemaker_store::dtype::DType;
 use tastemaker_weights::safetensors::TensorView;
 
 use super::keys::{Layout, TextNames, UNET, VAE};
@@ -10,7 +11,6 @@ use crate::nn::{Scope, Weights};
 use crate::place::{Moved, Place, Shapes, restore, store};
 use crate::unet::{self, UNet, UNetConfig};
 use crate::vae::{self, AutoencoderKl, VaeConfig};
-use tastemaker_torch::Precision;
 
 /// Where each tensor of one component lies in a single-file checkpoint.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ impl ComponentMap {
 
     /// The map of a VAE whose names have something else before them.
     pub(crate) fn vae_under(config: &VaeConfig, prefix: &str) -> Result<Self, Problems> {
-        let shapes = shapes(|scope| drop(AutoencoderKl::new(scope, config.clone(), Precision::F32)));
+        let shapes = shapes(|scope| drop(AutoencoderKl::new(scope, config.clone(), DType::F32)));
         Self::new(shapes, |name| Some(vae::original_place(config, name)?.under(prefix)))
     }
 
@@ -144,7 +144,7 @@ impl ComponentMap {
 
 /// Names and shapes of a UNet's parameters.
 pub fn unet_shapes(config: &UNetConfig) -> Shapes {
-    shapes(|scope| drop(UNet::new(scope, config.clone(), Precision::F32)))
+    shapes(|scope| drop(UNet::new(scope, config.clone(), DType::F32)))
 }
 
 /// Names and shapes of a text encoder's parameters.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::StoreError;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::mapped::{self, Mapped};
 use tastemaker_weights::safetensors::Dtype;
 use tastemaker_weights::{Weights as FileWeights, open_component_with};
@@ -198,7 +198,7 @@ pub(crate) struct Build {
     /// Whether its own parameters train.
     pub role: Role,
     /// Their compute type.
-    pub precision: Precision,
+    pub precision: DType,
     /// Where they live.
     pub device: Device,
     /// An adapter, which trains whatever the role.

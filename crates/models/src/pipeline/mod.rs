@@ -19,7 +19,7 @@ pub(crate) use fingerprint::Fingerprint;
 pub use index::{Family, ModelIndex};
 pub use model::Model;
 pub use open::ModelSources;
-pub use save::{StoredType, Trained, save, write_component, write_unet};
+pub use save::{Trained, save, write_component, write_unet};
 pub use scheduler::SchedulerConfig;
 pub use single_file::{SingleFile, pack};
 pub use text::{TextAdapters, TextEncoders, Tokens};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::schedule::Prediction;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use super::component::{Build, Loaded, Stored, build, missing};
@@ -102,7 +102,7 @@ impl Model {
     pub fn unet(
         &self,
         role: Role,
-        precision: Precision,
+        precision: DType,
         device: Device,
         lora: Option<LoraSpec>,
     ) -> Result<Loaded<UNet>, ModelError> {
@@ -118,7 +118,7 @@ impl Model {
     pub fn vae(
         &self,
         role: Role,
-        precision: Precision,
+        precision: DType,
         device: Device,
     ) -> Result<Loaded<AutoencoderKl>, ModelError> {
         let config = self.vae_config()?;

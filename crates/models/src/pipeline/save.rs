@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tastemaker_store::dtype::DType;
 use tastemaker_store::{StoreError, atomic, json as json_file};
-use tastemaker_torch::Precision;
+use tastemaker_torch::kind_of;
 use tastemaker_torch::tensors::{self, Named, Raw};
 use tastemaker_weights::safetensors::{TensorView, write};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::model::Model;
 use super::part::{Part, copy_file};
@@ -19,29 +20,6 @@ use crate::nn::{Role, Weights};
 use crate::place::Moved;
 use crate::unet::UNet;
 
-/// Element type of stored weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StoredType {
-    /// 32-bit floats: nothing is lost.
-    #[default]
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl StoredType {
-    /// The element type in libtorch.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::F32 => Kind::Float,
-            Self::F16 => Kind::Half,
-            Self::Bf16 => Kind::BFloat16,
-        }
-    }
-}
-
 /// A network to write in place of a model's own.
 #[derive(Debug, Clone, Copy)]
 pub struct Trained<'a> {
@@ -50,13 +28,13 @@ pub struct Trained<'a> {
     /// Its parameters by their diffusers names.
     pub parameters: &'a Named,
     /// The element type to store them in.
-    pub dtype: StoredType,
+    pub dtype: DType,
 }
 
 impl Trained<'_> {
     /// A parameter as it will be read back, rounded to the stored type.
     pub fn rounded(&self, name: &str) -> Option<Tensor> {
-        Some(self.parameters.get(name)?.detach().to_kind(self.dtype.kind()))
+        Some(self.parameters.get(name)?.detach().to_kind(kind_of(self.dtype)))
     }
 
     fn stored(&self) -> Named {
@@ -78,8 +56,8 @@ impl Trained<'_> {
         let device = self.parameters.values().next().map_or(Device::Cpu, Tensor::device);
         let given: Named =
             self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
-        let weights = Weights::from_source(given, Role::Frozen, Precision::F32, device);
-        drop(UNet::new(weights.root(), config, Precision::F32));
+        let weights = Weights::from_source(given, Role::Frozen, DType::F32, device);
+        drop(UNet::new(weights.root(), config, DType::F32));
         match weights.finish() {
             Ok(_) => Ok(()),
             Err(report) => Err(ModelError::Weights { path: destination.to_owned(), report }),
@@ -138,8 +116,8 @@ fn write_trained(model: &Model, network: &Trained<'_>, folder: &Path) -> Result<
     write_weights(folder, stem(network.component), &network.stored())
 }
 
-fn rounded(tensors: &Named, dtype: StoredType) -> Named {
-    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_kind(dtype.kind()))).collect()
+fn rounded(tensors: &Named, dtype: DType) -> Named {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_kind(kind_of(dtype)))).collect()
 }
 
 fn stem(component: &str) -> &'static str {
@@ -196,7 +174,7 @@ pub fn write_component(
     stem: &str,
     config: &Value,
     tensors: &Named,
-    dtype: StoredType,
+    dtype: DType,
 ) -> Result<(), ModelError> {
     let folder = folder.as_ref();
     atomic::create_folder(folder)?;

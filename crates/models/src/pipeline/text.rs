@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use tastemaker_diffusion::Conditioning;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::component::{Build, Loaded, build};
@@ -62,7 +62,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::unet`], and [`ModelError::Tokenizer`].
-    pub fn text(&self, precision: Precision, device: Device) -> Result<TextEncoders, ModelError> {
+    pub fn text(&self, precision: DType, device: Device) -> Result<TextEncoders, ModelError> {
         self.adapted_text(TextAdapters::new(), precision, device)
     }
 
@@ -73,7 +73,7 @@ impl Model {
     pub fn adapted_text(
         &self,
         mut adapters: TextAdapters,
-        precision: Precision,
+        precision: DType,
         device: Device,
     ) -> Result<TextEncoders, ModelError> {
         let mut encoders: Vec<TextEncoder> = Vec::new();

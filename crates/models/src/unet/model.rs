@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use tastemaker_diffusion::{Conditioning, Denoiser};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::kind_of;
 use tch::{Kind, Tensor};
 
 use super::blocks::{Context, Down, Mid, Up};
@@ -29,12 +30,12 @@ pub struct UNet {
 
 impl UNet {
     /// Builds the network from the parameters of `scope`.
-    pub fn new(scope: Scope<'_>, config: UNetConfig, precision: Precision) -> Self {
+    pub fn new(scope: Scope<'_>, config: UNetConfig, precision: DType) -> Self {
         let n_levels = config.block_out_channels.len();
         let first = config.block_out_channels[0];
         let time_width = config.time_embed_dim();
         Self {
-            compute: precision.kind(),
+            compute: kind_of(precision),
             conv_in: Conv2d::new(scope.sub("conv_in"), ConvShape::same(config.in_channels, first)),
             time_embedding: TimestepEmbedding::new(scope.sub("time_embedding"), first, time_width),
             add_embedding: config.text_time.map(|text_time| {

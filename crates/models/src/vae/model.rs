@@ -3,7 +3,8 @@
 //! Source: `huggingface/diffusers:src/diffusers/models/autoencoders/{autoencoder_kl.py,vae.py}`.
 
 use tastemaker_diffusion::{Posterior, Vae};
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::kind_of;
 use tch::{Kind, Tensor};
 
 use super::config::VaeConfig;
@@ -193,10 +194,10 @@ pub struct AutoencoderKl {
 
 impl AutoencoderKl {
     /// Builds the VAE from the parameters of `scope`.
-    pub fn new(scope: Scope<'_>, config: VaeConfig, precision: Precision) -> Self {
+    pub fn new(scope: Scope<'_>, config: VaeConfig, precision: DType) -> Self {
         let (c, twice) = (config.latent_channels, 2 * config.latent_channels);
         Self {
-            compute: precision.kind(),
+            compute: kind_of(precision),
             encoder: Encoder::new(scope.sub("encoder"), &config),
             quant_conv: config
                 .use_quant_conv

@@ -9,8 +9,9 @@ use tastemaker_models::ModelError;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{DIFFUSERS_STEM, Model};
 use tastemaker_store::StoreError;
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, malformed};
-use tastemaker_torch::{Precision, tensors};
+use tastemaker_torch::tensors;
 use tch::Device;
 use tempfile::TempDir;
 
@@ -27,7 +28,7 @@ fn every_tensor_that_does_not_fit_is_named_with_its_file() {
     weights.insert("conv_out.surplus".into(), tensor.shallow_clone());
     weights.insert("conv_norm_out.bias".into(), tensor);
     tensors::write(&path, &weights, &BTreeMap::new()).unwrap();
-    let error = open(&folder).unet(Role::Frozen, Precision::F32, Device::Cpu, None).unwrap_err();
+    let error = open(&folder).unet(Role::Frozen, DType::F32, Device::Cpu, None).unwrap_err();
     let ModelError::Weights { path: named, report } = &error else { panic!("{error:?}") };
     assert_eq!(*named, path);
     assert_eq!(report.missing, ["conv_in.bias", "conv_out.bias"]);
@@ -51,7 +52,7 @@ fn damaged_weights_are_refused() {
         let (folder, scratch) = (sd1(), TempDir::new().unwrap());
         let path = folder.path().join("vae").join(WEIGHTS);
         fs::rename(damage(&source, scratch.path()), &path).unwrap();
-        let error = open(&folder).vae(Role::Frozen, Precision::F32, Device::Cpu).unwrap_err().to_string();
+        let error = open(&folder).vae(Role::Frozen, DType::F32, Device::Cpu).unwrap_err().to_string();
         assert!(error.starts_with(path.to_str().unwrap()), "{error}");
     }
 }
@@ -176,13 +177,13 @@ fn what_is_missing_is_named_with_what_was_wanted() {
 
     let model = open(&folder);
     fs::remove_file(folder.path().join("vae").join(WEIGHTS)).unwrap();
-    let (path, wanted) = missing(model.vae(Role::Frozen, Precision::F32, Device::Cpu).unwrap_err());
+    let (path, wanted) = missing(model.vae(Role::Frozen, DType::F32, Device::Cpu).unwrap_err());
     assert_eq!(path, folder.path().join("vae").join(format!("{DIFFUSERS_STEM}.safetensors")));
     assert!(wanted.contains("fp16"), "{wanted}");
     fs::remove_dir_all(folder.path().join("unet")).unwrap();
-    let (path, _) = missing(model.unet(Role::Frozen, Precision::F32, Device::Cpu, None).unwrap_err());
+    let (path, _) = missing(model.unet(Role::Frozen, DType::F32, Device::Cpu, None).unwrap_err());
     assert_eq!(path, folder.path().join("unet/config.json"));
     fs::remove_file(folder.path().join("tokenizer/vocab.json")).unwrap();
-    let (path, _) = missing(model.text(Precision::F32, Device::Cpu).unwrap_err());
+    let (path, _) = missing(model.text(DType::F32, Device::Cpu).unwrap_err());
     assert_eq!(path, folder.path().join("tokenizer/vocab.json"));
 }

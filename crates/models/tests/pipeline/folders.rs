@@ -9,9 +9,9 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::ModelError;
 use tastemaker_models::clip_text::{ClipText, ClipTextConfig};
 use tastemaker_models::nn::{Role, Weights};
-use tastemaker_models::pipeline::{Model, StoredType, TRANSFORMERS_STEM, TextEncoders, write_component};
+use tastemaker_models::pipeline::{Model, TRANSFORMERS_STEM, TextEncoders, write_component};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::Golden;
-use tastemaker_torch::Precision;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
@@ -68,11 +68,11 @@ pub fn sd1() -> TempDir {
         "architectures": ["CLIPTextModel"], "vocab_size": 60, "hidden_size": 12, "intermediate_size": 16,
         "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 8, "eos_token_id": END,
     });
-    let weights = Weights::fresh(5, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::fresh(5, Role::Frozen, DType::F32, Device::Cpu);
     ClipText::new(weights.root(), ClipTextConfig::from_json(&config).unwrap());
     let parameters = weights.finish().unwrap().1;
     let text = root.join("text_encoder");
-    write_component(&text, TRANSFORMERS_STEM, &config, &parameters, StoredType::F32).unwrap();
+    write_component(&text, TRANSFORMERS_STEM, &config, &parameters, DType::F32).unwrap();
     tokenizer(&root.join("tokenizer"), 8);
     scheduler(root);
     write_json(&root.join("feature_extractor/preprocessor_config.json"), &json!({"do_resize": true}));
@@ -117,7 +117,7 @@ pub fn open(folder: &TempDir) -> Model {
 }
 
 pub fn text(folder: &TempDir) -> Result<TextEncoders, ModelError> {
-    open(folder).text(Precision::F32, Device::Cpu)
+    open(folder).text(DType::F32, Device::Cpu)
 }
 
 pub fn predict(golden: &Golden, network: &impl Denoiser) -> Tensor {

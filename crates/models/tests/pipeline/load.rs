@@ -10,8 +10,9 @@ use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
 use tastemaker_models::nn::{LoraSpec, Ranks, Role, Weights};
 use tastemaker_models::pipeline::Family;
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, relative_error};
-use tastemaker_torch::{Precision, tensors};
+use tastemaker_torch::tensors;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -23,12 +24,12 @@ fn networks_come_out_of_a_folder_as_they_were_recorded() {
     let model = open(&folder);
     assert_eq!(model.family(), Family::StableDiffusion);
     assert!(model.index().components.iter().all(|component| model.has(component)));
-    let unet = model.unet(Role::Trained, Precision::F32, Device::Cpu, None).unwrap();
+    let unet = model.unet(Role::Trained, DType::F32, Device::Cpu, None).unwrap();
     assert_close(&predict(&golden, &unet.network), &golden.tensor("output"), 1e-5, "unet");
     assert_eq!(unet.trainable.len(), unet.parameters.len());
 
     let golden = Golden::load("models", "vae");
-    let vae = model.vae(Role::Frozen, Precision::F32, Device::Cpu).unwrap();
+    let vae = model.vae(Role::Frozen, DType::F32, Device::Cpu).unwrap();
     let latents = golden.tensor("latent") * vae.network.config().scaling_factor;
     assert_close(&vae.network.decode(&latents), &golden.tensor("decoded"), 1e-5, "vae");
     assert!(vae.trainable.is_empty());
@@ -39,7 +40,7 @@ fn networks_come_out_of_a_folder_as_they_were_recorded() {
 fn an_adapter_comes_along_and_must_fit() {
     let (folder, golden) = (sd1(), Golden::load("models", "unet-sd1-lora"));
     let model = open(&folder);
-    let load = |lora: LoraSpec| model.unet(Role::Frozen, Precision::F32, Device::Cpu, Some(lora));
+    let load = |lora: LoraSpec| model.unet(Role::Frozen, DType::F32, Device::Cpu, Some(lora));
     let spec = || LoraFile::read(golden.path(FILE_NAME)).unwrap().unet.into_spec();
     let unet = load(spec()).unwrap();
     assert_close(&predict(&golden, &unet.network), &golden.tensor("output"), 1e-5, "adapted");
@@ -83,7 +84,7 @@ fn sd_prompts_become_the_last_hidden_state() {
 
     let weights = tensors::read(&folder.path().join("text_encoder/model.safetensors")).unwrap();
     let config = tastemaker_store::json::read(folder.path().join("text_encoder/config.json")).unwrap();
-    let weights = Weights::from_source(weights, Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(weights, Role::Frozen, DType::F32, Device::Cpu);
     let network = ClipText::new(weights.root(), ClipTextConfig::from_json(&config).unwrap());
     let ids = Tensor::from_slice(&[52i64, 26 + 1, 2, 26 + 1, END, END, END, END]).view([1, 8]);
     let wanted = network.forward(&ids).last_hidden_state;
@@ -103,7 +104,7 @@ fn sdxl_prompts_become_penultimate_states_a_projection_and_sizes() {
         let weights: BTreeMap<String, Tensor> =
             stored.filter_map(|(name, tensor)| Some((clip_text::modern_name(&name)?, tensor))).collect();
         let config = tastemaker_store::json::read(folder.path().join(name).join("config.json")).unwrap();
-        let weights = Weights::from_source(weights, Role::Frozen, Precision::F32, Device::Cpu);
+        let weights = Weights::from_source(weights, Role::Frozen, DType::F32, Device::Cpu);
         ClipText::new(weights.root(), ClipTextConfig::from_json(&config).unwrap()).forward(&ids)
     });
     assert_close(&found.hidden.narrow(2, 0, 32), outputs[0].penultimate(), 1e-6, "first encoder");
@@ -123,7 +124,7 @@ fn sdxl_prompts_become_penultimate_states_a_projection_and_sizes() {
 fn half_precision_shards_and_variants_are_read() {
     let golden = Golden::load("models", "unet-sd1");
     let load = |folder: &TempDir| {
-        let unet = open(folder).unet(Role::Frozen, Precision::F32, Device::Cpu, None).unwrap();
+        let unet = open(folder).unet(Role::Frozen, DType::F32, Device::Cpu, None).unwrap();
         relative_error(&predict(&golden, &unet.network), &golden.tensor("output"))
     };
     for (kind, tolerance) in [(Kind::Half, 0.01), (Kind::BFloat16, 0.05)] {

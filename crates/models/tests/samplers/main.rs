@@ -10,14 +10,14 @@ use tastemaker_diffusion::Conditioning;
 use tastemaker_models::nn::{Role, Weights};
 use tastemaker_models::pipeline::SchedulerConfig;
 use tastemaker_models::unet::{UNet, UNetConfig};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::Golden;
-use tastemaker_torch::Precision;
 use tch::Device;
 
 fn network(golden: &Golden) -> UNet {
-    let weights = Weights::from_source(golden.weights(), Role::Frozen, Precision::F32, Device::Cpu);
+    let weights = Weights::from_source(golden.weights(), Role::Frozen, DType::F32, Device::Cpu);
     let config = UNetConfig::from_json(&golden.config_json()).unwrap();
-    let network = UNet::new(weights.root(), config, Precision::F32);
+    let network = UNet::new(weights.root(), config, DType::F32);
     weights.finish().unwrap();
     network
 }

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use tastemaker_store::dtype::DType;
 
 /// The layouts of a trained model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,22 +21,6 @@ pub enum OutputLayout {
     Original,
 }
 
-/// The element types of a trained model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OutputType {
-    /// Nothing is lost.
-    #[default]
-    #[serde(alias = "float")]
-    Float32,
-    /// IEEE half precision.
-    #[serde(alias = "fp16")]
-    Float16,
-    /// bfloat16.
-    #[serde(alias = "bf16")]
-    Bfloat16,
-}
-
 /// Which weights are trained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,19 +30,6 @@ pub enum AdapterKind {
     Lora,
     /// Every weight of the network.
     Full,
-}
-
-/// The type of frozen weights and activations, named as in accelerate.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MixedPrecision {
-    /// Everything in f32.
-    #[default]
-    No,
-    /// bfloat16; trainable weights stay f32.
-    Bf16,
-    /// IEEE half precision with a scaled loss; trainable weights stay f32.
-    Fp16,
 }
 
 /// The optimizer, named as in kohya's scripts.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tastemaker_math::Prediction;
+use tastemaker_store::dtype::DType;
 
 use crate::health::Rule;
 use crate::schedule::LrScheduler;
@@ -161,8 +162,8 @@ macro_rules! one {
 }
 
 one! {
-    String PathBuf f64 u32 u64 Prediction Augment TimeIds OutputLayout AdapterKind MixedPrecision OptimizerKind
-    ReferenceKind Tracker OutputType Rule LrScheduler
+    String PathBuf f64 u32 u64 usize Prediction Augment TimeIds OutputLayout AdapterKind DType OptimizerKind
+    ReferenceKind Tracker Rule LrScheduler
 }
 
 impl Setting for bool {

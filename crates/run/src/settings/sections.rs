@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use tastemaker_math::Prediction;
+use tastemaker_store::dtype::DType;
 
 use super::checks::*;
 use super::choices::*;
@@ -76,8 +77,8 @@ settings! {
         time_ids: TimeIds = default, value "KIND";
         /// Folder for cached latents and text embeddings [default: one of its own in the user's cache]
         cache_to: PathBuf, value "DIR", free true;
-        /// Element type of cached latents: float32, float16, bfloat16
-        cache_dtype: OutputType = default, value "TYPE";
+        /// Element type of cached latents: fp32, fp16, bf16
+        cache_dtype: DType = default, value "TYPE";
         /// Encode pairs at every step, cache nothing
         no_cache: bool = default;
         /// Threads that decode images; 0 is one for each processor
@@ -149,8 +150,8 @@ settings! {
         train_batch_size: u32 = 1, value "PAIRS", check AT_LEAST_ONE;
         /// Forward passes per optimizer step
         gradient_accumulation_steps: u32 = 1, value "COUNT", check AT_LEAST_ONE;
-        /// Type of frozen weights and activations: no, bf16 or fp16; trainable weights are always f32
-        mixed_precision: MixedPrecision = default, value "TYPE";
+        /// Type of frozen weights and activations: fp32 (or no), bf16 or fp16; trainable weights are always fp32
+        mixed_precision: DType = default, value "TYPE";
         /// Recompute activations in the backward pass: less memory, more time
         gradient_checkpointing: bool = default;
         /// Where the reference's errors come from: live, or precomputed before the first step and kept on disk
@@ -210,7 +211,7 @@ settings! {
         #[serde(deserialize_with = "one_or_more")]
         output_layout: Vec<OutputLayout> = { vec![OutputLayout::Diffusers] }, value "LAYOUTS", check SOME_LAYOUTS,
             free true, old_key "layout";
-        /// Element type of the weights that a full fine-tune writes: float, fp16, bf16
-        save_precision: OutputType = default, value "TYPE", free true, old_key "dtype";
+        /// Element type of the weights that a full fine-tune writes: fp32, fp16, bf16
+        save_precision: DType = default, value "TYPE", free true, old_key "dtype";
     }
 }

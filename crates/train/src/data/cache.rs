@@ -8,7 +8,6 @@ use tastemaker_models::vae::AutoencoderKl;
 use tastemaker_run::{Encode, Event, TimeIds};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::dtype::DType;
-use tastemaker_torch::Precision;
 use tastemaker_torch::error::guard;
 
 use super::encode::{
@@ -45,11 +44,7 @@ impl<'a> Encoder<'a> {
     /// [`TrainError::Model`] for a model whose files are missing or malformed.
     pub(crate) fn key(&self) -> Result<Key, TrainError> {
         let settings = &self.settings;
-        let dtype = match settings.precision {
-            Precision::F32 => DType::F32,
-            Precision::Bf16 => DType::Bf16,
-            Precision::F16 => DType::F16,
-        };
+        let dtype = settings.precision;
         let text = match settings.trains_text {
             true => None,
             false => Some(TextKey { encoders: self.model.text_fingerprint()?, dtype }),
@@ -149,6 +144,6 @@ impl<'a> Encoder<'a> {
 
     /// Side precision would save little here, and SDXL's VAE overflows in it.
     fn vae(&self) -> Result<AutoencoderKl, TrainError> {
-        Ok(self.model.vae(Role::Frozen, Precision::F32, self.settings.device)?.network)
+        Ok(self.model.vae(Role::Frozen, DType::F32, self.settings.device)?.network)
     }
 }

@@ -13,6 +13,7 @@ use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
 use tastemaker_run::TimeIds;
 use tastemaker_store::dtype::DType;
+use tastemaker_torch::kind_of;
 use tastemaker_torch::mapped::Mapped;
 use tch::{Kind, Tensor};
 
@@ -152,7 +153,7 @@ impl CachedPairs {
                     hidden.push(one);
                     pooled.extend(two);
                 }
-                let kind = kind(text[0].dtype());
+                let kind = kind_of(text[0].dtype());
                 let join = |parts: &[Embedding<'_>]| join(parts, kind).to_device(options.device);
                 let (hidden, pooled) = (join(&hidden), (!pooled.is_empty()).then(|| join(&pooled)));
                 Conditioning { hidden, pooled, time_ids: None }
@@ -211,20 +212,12 @@ pub(super) fn time_ids_tensor(rows: &[[u32; 6]]) -> Tensor {
     Tensor::from_slice(&numbers).view([-1, 6])
 }
 
-pub(crate) fn kind(dtype: DType) -> Kind {
-    match dtype {
-        DType::F32 => Kind::Float,
-        DType::F16 => Kind::Half,
-        DType::Bf16 => Kind::BFloat16,
-    }
-}
-
 /// One part of every row, `[rows, c, h, w]` f32. All rows of a batch are of one resolution.
 fn stack<'a>(rows: &[Stored<'a>], part: impl Fn(&Stored<'a>) -> &'a [u8]) -> Tensor {
     let bytes: Vec<u8> = rows.iter().flat_map(|row| part(row).iter().copied()).collect();
     let shape = rows[0].shape.map(|n| n as i64);
     let size = [&[rows.len() as i64], shape.as_slice()].concat();
-    Tensor::from_data_size(&bytes, &size, kind(rows[0].dtype)).to_kind(Kind::Float)
+    Tensor::from_data_size(&bytes, &size, kind_of(rows[0].dtype)).to_kind(Kind::Float)
 }
 
 fn join(parts: &[Embedding<'_>], kind: Kind) -> Tensor {

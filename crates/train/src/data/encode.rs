@@ -17,9 +17,10 @@ use tastemaker_diffusion::{Posterior, Vae};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::dtype::DType;
+use tastemaker_torch::kind_of;
 use tch::{Device, Tensor};
 
-use super::{CropFlip, Rank, decode_pair, kind};
+use super::{CropFlip, Rank, decode_pair};
 use crate::TrainError;
 
 /// The distinct captions of a source in order of first use, and the number of each pair's.
@@ -328,7 +329,7 @@ impl<'a> ShardBuilder<'a> {
 
 /// A tensor's shape and its numbers as bytes.
 fn host(tensor: &Tensor, dtype: DType) -> (Vec<usize>, Vec<u8>) {
-    let tensor = tensor.to_device(Device::Cpu).to_kind(kind(dtype)).contiguous();
+    let tensor = tensor.to_device(Device::Cpu).to_kind(kind_of(dtype)).contiguous();
     let shape = tensor.size().iter().map(|&n| n as usize).collect();
     let mut bytes = vec![0u8; tensor.numel() * dtype.bytes()];
     tensor.copy_data_u8(&mut bytes, tensor.numel());

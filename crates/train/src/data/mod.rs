@@ -14,7 +14,6 @@ mod settings;
 
 pub(crate) use batch::BatchParts;
 pub use batch::{Augmentation, Batch, Use, to_host};
-pub(crate) use cached::kind;
 pub use cached::{CacheConditioning, CachedPairs};
 pub(crate) use feed::chunks;
 pub use feed::{FIRST_DRAW, Feed, FeedItem, Order, feed};
@@ -22,7 +21,7 @@ pub use live::{LivePairs, LiveSettings};
 pub use memory::{EncodedPair, EncodedPairs};
 pub(crate) use pixels::{CropFlip, DecodedPair, decode_pair};
 pub use prefetch::prefetch;
-pub use settings::{EncodeSettings, precision_of};
+pub use settings::EncodeSettings;
 
 use tastemaker_data::transform::Size;
 use tastemaker_data::{PairId, Side};

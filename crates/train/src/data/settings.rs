@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::thread;
 
 use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
-use tastemaker_run::{Adapter, BucketPlan, MixedPrecision, OutputType, Plan, TimeIds};
+use tastemaker_run::{Adapter, BucketPlan, Plan, TimeIds};
 use tastemaker_store::dtype::DType;
-use tastemaker_torch::Precision;
 use tch::Device;
 
 /// Images per forward pass of the VAE, and the pixels they may have together: its maps are as large as the images.
@@ -28,7 +27,7 @@ pub struct EncodeSettings {
     /// Type of stored latents.
     pub cache_dtype: DType,
     /// Type that text encoders compute in; embeddings have it, too.
-    pub precision: Precision,
+    pub precision: DType,
     /// Whether text encoders are trained: then captions are not encoded beforehand.
     pub trains_text: bool,
     /// Threads that decode.
@@ -50,7 +49,7 @@ impl EncodeSettings {
             random_crop: false,
             time_ids: TimeIds::default(),
             cache_dtype: DType::F32,
-            precision: Precision::F32,
+            precision: DType::F32,
             trains_text: false,
             n_workers: n_workers(0),
             cache_dir: None,
@@ -71,12 +70,8 @@ impl EncodeSettings {
             random_hflip: !data.no_hflip,
             random_crop: data.random_crop,
             time_ids: data.time_ids,
-            cache_dtype: match data.cache_dtype {
-                OutputType::Float32 => DType::F32,
-                OutputType::Float16 => DType::F16,
-                OutputType::Bfloat16 => DType::Bf16,
-            },
-            precision: precision_of(plan.train.mixed_precision),
+            cache_dtype: data.cache_dtype,
+            precision: plan.train.mixed_precision,
             trains_text: matches!(&plan.adapter, Adapter::Lora(lora) if !lora.text_encoder_target_modules.is_empty()),
             n_workers: n_workers(data.dataloader_num_workers as usize),
             cache_dir: data.cache_to.clone(),
@@ -97,14 +92,5 @@ fn n_workers(asked: usize) -> usize {
     match asked {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         n => n,
-    }
-}
-
-/// The type that frozen weights and activations have under a name of it.
-pub fn precision_of(name: MixedPrecision) -> Precision {
-    match name {
-        MixedPrecision::No => Precision::F32,
-        MixedPrecision::Bf16 => Precision::Bf16,
-        MixedPrecision::Fp16 => Precision::F16,
     }
 }

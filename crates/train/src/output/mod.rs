@@ -9,10 +9,8 @@ use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::{TensorSource, Trainable};
 use tastemaker_models::original::Layout;
-use tastemaker_models::pipeline::{
-    Model, SingleFile, StoredType, Trained, pack, save as save_model, write_unet,
-};
-use tastemaker_run::{Adapter, OutputLayout, OutputType, Plan};
+use tastemaker_models::pipeline::{Model, SingleFile, Trained, pack, save as save_model, write_unet};
+use tastemaker_run::{Adapter, OutputLayout, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
@@ -53,11 +51,7 @@ pub(crate) fn save(
 ) -> Result<(), TrainError> {
     match &plan.adapter {
         Adapter::Full {} => {
-            let dtype = match plan.output.save_precision {
-                OutputType::Float32 => StoredType::F32,
-                OutputType::Float16 => StoredType::F16,
-                OutputType::Bfloat16 => StoredType::Bf16,
-            };
+            let dtype = plan.output.save_precision;
             let written = trained.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
             let unet = Trained { component: "unet", parameters: &written, dtype };
             plan.output.output_layout.iter().try_for_each(|layout| {

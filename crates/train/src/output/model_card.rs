@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::Value;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME};
 use tastemaker_models::pipeline::Family;
-use tastemaker_run::{Adapter, LoraPlan, MixedPrecision, OutputLayout, Plan, Probe};
+use tastemaker_run::{Adapter, LoraPlan, OutputLayout, Plan, Probe};
 use tastemaker_store::checksum::hex;
+use tastemaker_store::dtype::DType;
 
 use super::file_name;
 
@@ -75,9 +76,9 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     let train = &plan.train;
     let per_step = train.train_batch_size * train.gradient_accumulation_steps;
     let precision = match train.mixed_precision {
-        MixedPrecision::No => "f32",
-        MixedPrecision::Bf16 => "bf16, masters f32",
-        MixedPrecision::Fp16 => "fp16, masters f32",
+        DType::F32 => "f32",
+        DType::Bf16 => "bf16, masters f32",
+        DType::F16 => "fp16, masters f32",
     };
     let hash = hex(&facts.fingerprint);
     let pairs = plan.n_pairs.map_or_else(String::new, |n| format!("{n} trained on, "));

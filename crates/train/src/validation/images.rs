@@ -15,8 +15,8 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::{Plan, RunError};
+use tastemaker_store::dtype::DType;
 use tastemaker_store::{StoreError, atomic};
-use tastemaker_torch::Precision;
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
@@ -84,7 +84,7 @@ impl<'a> ValidationImages<'a> {
             let Some((prompts, empty)) = live.as_ref().or(self.encoded.as_ref()) else {
                 return Ok(Vec::new());
             };
-            let vae = self.model.vae(Role::Frozen, Precision::F32, self.device)?.network;
+            let vae = self.model.vae(Role::Frozen, DType::F32, self.device)?.network;
             for &i in &mine {
                 let latents = self.latents(denoiser, (prompts, empty), i, n_images)?;
                 let pixels =

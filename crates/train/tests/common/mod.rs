@@ -14,8 +14,8 @@ use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
 use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_run::{Event, Plan, Recipe, resolve};
+use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{golden_dir, weights as stored};
-use tastemaker_torch::Precision;
 use tastemaker_torch::tensors::Named;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{
@@ -37,17 +37,17 @@ pub struct Network {
 }
 
 /// The network in a folder of `golden`, such as `("models", "unet-demo")`.
-pub fn network(area: &str, case: &str, role: Role, precision: Precision) -> Network {
+pub fn network(area: &str, case: &str, role: Role, precision: DType) -> Network {
     build(stored(area, case), role, precision, None)
 }
 
 /// The demo network under a fresh adapter of attention projections and convolutions.
-pub fn adapted(precision: Precision) -> Network {
+pub fn adapted(precision: DType) -> Network {
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(fresh()))
 }
 
 /// As [`adapted`], with weight decomposition.
-pub fn dora(precision: Precision) -> Network {
+pub fn dora(precision: DType) -> Network {
     let lora = LoraSpec { use_dora: true, ..fresh() };
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
 }
@@ -65,16 +65,16 @@ fn fresh() -> LoraSpec {
 }
 
 /// The demo network under an adapter that has learned already; `anchored` keeps it for the reference.
-pub fn learned(precision: Precision, anchored: bool) -> Network {
-    learned_from(adapted(Precision::F32), precision, anchored)
+pub fn learned(precision: DType, anchored: bool) -> Network {
+    learned_from(adapted(DType::F32), precision, anchored)
 }
 
 /// As [`learned`], with weight decomposition.
-pub fn learned_dora(precision: Precision, anchored: bool) -> Network {
-    learned_from(dora(Precision::F32), precision, anchored)
+pub fn learned_dora(precision: DType, anchored: bool) -> Network {
+    learned_from(dora(DType::F32), precision, anchored)
 }
 
-fn learned_from(fresh_one: Network, precision: Precision, anchored: bool) -> Network {
+fn learned_from(fresh_one: Network, precision: DType, anchored: bool) -> Network {
     let drawn = fresh_one.trainable.iter().enumerate().map(|(index, factor)| {
         let moved = factor.tensor.detach() * 0.9 + normal(500 + index as u64, &factor.tensor.size()) * 0.1;
         (factor.name.clone(), moved)
@@ -85,7 +85,7 @@ fn learned_from(fresh_one: Network, precision: Precision, anchored: bool) -> Net
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
 }
 
-fn build(stored: Named, role: Role, precision: Precision, lora: Option<LoraSpec>) -> Network {
+fn build(stored: Named, role: Role, precision: DType, lora: Option<LoraSpec>) -> Network {
     // Networks this small lose more by waiting for a second thread than they gain.
     tch::set_num_threads(1);
     let config = std::fs::read_to_string(golden_dir("models", "unet-demo").join("config.json")).unwrap();
@@ -102,7 +102,7 @@ fn build(stored: Named, role: Role, precision: Precision, lora: Option<LoraSpec>
 
 /// The demo network, still.
 pub fn frozen_copy() -> Network {
-    network("models", "unet-demo", Role::Frozen, Precision::F32)
+    network("models", "unet-demo", Role::Frozen, DType::F32)
 }
 
 /// A policy and the reference it started from.
@@ -113,7 +113,7 @@ pub struct Pairing {
 
 impl Pairing {
     /// Every weight learns; both networks are built from the same tensors in memory.
-    pub fn full(precision: Precision) -> Self {
+    pub fn full(precision: DType) -> Self {
         let stored = stored("models", "unet-demo");
         let same = stored.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         let policy = build(stored, Role::Trained, precision, None);
@@ -121,30 +121,30 @@ impl Pairing {
     }
 
     /// An adapter learns; the reference is the same network without it.
-    pub fn adapted(precision: Precision) -> Self {
+    pub fn adapted(precision: DType) -> Self {
         Self { policy: adapted(precision), frozen: None }
     }
 
     /// An adapter that has learned already goes on; the reference has it as it was.
-    pub fn continued(precision: Precision) -> Self {
+    pub fn continued(precision: DType) -> Self {
         Self { policy: learned(precision, true), frozen: None }
     }
 
     /// As [`Pairing::adapted`] with [`dora`].
-    pub fn dora(precision: Precision) -> Self {
+    pub fn dora(precision: DType) -> Self {
         Self { policy: dora(precision), frozen: None }
     }
 
     /// As [`Pairing::continued`] with [`dora`].
-    pub fn continued_dora(precision: Precision) -> Self {
+    pub fn continued_dora(precision: DType) -> Self {
         Self { policy: learned_dora(precision, true), frozen: None }
     }
 
     /// A policy that has moved from its reference.
     pub fn moved() -> Self {
         Self {
-            policy: network("losses", "batch", Role::Trained, Precision::F32),
-            frozen: Some(network("models", "unet-demo", Role::Frozen, Precision::F32)),
+            policy: network("losses", "batch", Role::Trained, DType::F32),
+            frozen: Some(network("models", "unet-demo", Role::Frozen, DType::F32)),
         }
     }
 

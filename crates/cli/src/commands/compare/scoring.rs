@@ -8,7 +8,7 @@ use tastemaker_eval::compare::{Ledger, Sample, Score};
 use tastemaker_eval::scorers::Item;
 use tastemaker_generate::read_image;
 use tastemaker_store::checksum::sha256_bytes;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use super::CompareArgs;
@@ -29,7 +29,7 @@ pub fn identify(typed: &[String], set: &SampleSet, device: Device) -> Result<Vec
     let mut found: Vec<(String, String)> = Vec::new();
     let gray = RgbImage::from_pixel(64, 64, Rgb([128; 3]));
     for typed in typed {
-        let panel = scorers::open(std::slice::from_ref(typed), Precision::F32, device)?;
+        let panel = scorers::open(std::slice::from_ref(typed), DType::F32, device)?;
         panel.score(&[Item { image: &gray, prompt: set.prompt(0) }])?;
         for (name, fingerprint) in panel.names().into_iter().zip(panel.fingerprints()?) {
             if found.iter().any(|(known, _)| *known == name) {
@@ -60,7 +60,7 @@ pub fn scores(
             continue;
         }
         println!("{scorer}: scoring {n_missing} images");
-        let panel = scorers::open(std::slice::from_ref(typed), Precision::F32, device)?;
+        let panel = scorers::open(std::slice::from_ref(typed), DType::F32, device)?;
         let (mut work, mut done) = (Work::new("scoring", "images"), 0);
         for (candidate, samples) in missing {
             let load = |index: usize| {

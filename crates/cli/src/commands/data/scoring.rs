@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tastemaker_eval::pairing::{Mixed, mix, weights};
 use tastemaker_eval::scorers::Panel;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 
 use crate::commands::DeviceFlag;
 use crate::exit::UsageError;
@@ -60,7 +60,7 @@ impl ScoringFlags {
             }
             return Ok(None);
         }
-        let panel = scorers::open(&self.scorer, Precision::F32, self.device.open()?)?;
+        let panel = scorers::open(&self.scorer, DType::F32, self.device.open()?)?;
         let weights = weights(&panel.names(), &self.weight)?;
         Ok(Some((panel, weights)))
     }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::pipeline::{StoredType, Trained, pack, save};
+use tastemaker_models::pipeline::{Trained, pack, save};
+use tastemaker_store::dtype::DType;
 
 use super::must_be_new;
 use crate::commands::parts::PartFlags;
@@ -23,19 +24,11 @@ pub struct MergeArgs {
     /// How much of the LoRA: 1 is as trained.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     weight: f64,
-    /// Element type of the networks that the LoRA adapts.
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    dtype: Dtype,
+    /// Element type of the networks that the LoRA adapts: fp32, fp16, bf16.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    dtype: DType,
     #[command(flatten)]
     parts: PartFlags,
-}
-
-/// Element types of weights.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
 }
 
 /// Runs the command.
@@ -58,13 +51,10 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
         })?;
         merged.push((component, weights));
     }
-    let dtype = match dtype {
-        Dtype::F32 => StoredType::F32,
-        Dtype::F16 => StoredType::F16,
-        Dtype::Bf16 => StoredType::Bf16,
-    };
-    let merged: Vec<Trained<'_>> =
-        merged.iter().map(|(component, parameters)| Trained { component, parameters, dtype }).collect();
+    let merged: Vec<Trained<'_>> = merged
+        .iter()
+        .map(|(component, parameters)| Trained { component, parameters, dtype: *dtype })
+        .collect();
     if to.extension().is_some_and(|extension| extension == "safetensors") {
         pack(&folder, &merged, to, &[("format".to_owned(), "pt".to_owned())].into())?;
     } else {

@@ -8,7 +8,8 @@ use tastemaker_models::ModelError;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::verify::{PROMPTS, verify};
 use tastemaker_store::StoreError;
-use tastemaker_torch::{Precision, tensors};
+use tastemaker_store::dtype::DType;
+use tastemaker_torch::tensors;
 use tastemaker_weights::safetensors::Header;
 
 use crate::commands::parts::PartFlags;
@@ -47,7 +48,7 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
     let reference = tensors::read(path).context("reading the reference")?;
     let lora = args.lora.as_deref().map(locate_lora).transpose()?;
     let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
-    let found = verify(&folder, path, &reference, &prompts, lora, Precision::F32)?;
+    let found = verify(&folder, path, &reference, &prompts, lora, DType::F32)?;
     if found.is_empty() {
         let wanted = "inputs and results under the names in docs/guide/models.md";
         return Err(StoreError::malformed(path, "nothing that can be computed", wanted).into());

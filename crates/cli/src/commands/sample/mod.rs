@@ -19,7 +19,7 @@ use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_models::unet::UNet;
 use tastemaker_store::atomic;
-use tastemaker_torch::Precision;
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use self::weighted::{Weighted, hash_of, name_of};
@@ -207,7 +207,7 @@ fn size(args: &SampleArgs, resolution: i64) -> Option<(u32, u32)> {
 }
 
 /// The network of the unconditional branch, where it is another one.
-fn negative(args: &SampleArgs, folder: &Model, precision: Precision, device: Device) -> Result<Option<UNet>> {
+fn negative(args: &SampleArgs, folder: &Model, precision: DType, device: Device) -> Result<Option<UNet>> {
     let other = match &args.negative_model {
         None if args.negative_lora.is_none() => return Ok(None),
         None => folder.clone(),
@@ -269,7 +269,7 @@ fn parameters(
     unless(args.eta == 0.0, "Eta DDIM", args.eta.to_string());
     unless(args.guidance_rescale == 0.0, "CFG Rescale", args.guidance_rescale.to_string());
     let precision = args.flags.precision();
-    unless(precision == Precision::F32, "Precision", format!("{precision:?}").to_lowercase());
+    unless(precision == DType::F32, "Precision", format!("{precision:?}").to_lowercase());
     if let Some(lora) = lora {
         unless(false, "Lora hashes", format!("{}: {}", lora.name(), lora.hash()?));
         unless(lora.weight == 1.0, "Lora weight", lora.weight.to_string());

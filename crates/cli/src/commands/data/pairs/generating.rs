@@ -9,6 +9,7 @@ use tastemaker_generate::{GenerateSettings, LoadedModel, OutputFile, OutputFiles
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_store::atomic;
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
+use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use super::sides::{Side, Sides};
@@ -87,7 +88,10 @@ impl<'a> SetFolder<'a> {
             "negative_prompt": self.flags.negative_prompt,
             "num_inference_steps": self.settings.n_steps,
             "guidance_scale": self.settings.guidance_scale,
-            "mixed_precision": self.flags.mixed_precision,
+            "mixed_precision": match self.flags.mixed_precision {
+                DType::F32 => "no",
+                dtype => dtype.name(),
+            },
         })
     }
 
