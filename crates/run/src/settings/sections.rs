@@ -53,6 +53,8 @@ settings! {
         columns: BTreeMap<String, String> = default, value "KEY=COLUMN";
         /// List of rows to skip, as `tastemaker data check --fix` writes it
         exclude: PathBuf, value "FILE";
+        /// Train on at most this many pairs, the first of the set [default: all]
+        max_train_samples: usize, value "COUNT", check AT_LEAST_ONE;
         /// Side of the square images, in pixels, a multiple of 8
         resolution: u32 = 512, value "PIXELS", check MULTIPLE_OF_8;
         /// Fraction of captions held out for validation

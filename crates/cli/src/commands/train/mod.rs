@@ -193,6 +193,7 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
 
 /// The split that the plan's seed makes, and the plan knowing its size.
 fn with_data(plan: Plan, source: &dyn PairSource) -> (Plan, tastemaker_data::split::Split) {
-    let split = split(source, plan.data.held_out_fraction, plan.train.seed);
+    let mut split = split(source, plan.data.held_out_fraction, plan.train.seed);
+    split.train.truncate(plan.data.max_train_samples.unwrap_or(usize::MAX));
     (plan.with_data(split.train.len() as u64), split)
 }

@@ -35,7 +35,7 @@ const NOT_THIS_LOSS: &str = "the published objectives do not have it";
 const CACHED_TEXT: &str = "text is encoded once, unless its encoders are trained";
 
 /// (Name, whether it takes a value, what becomes of it.)
-const PUBLISHED: [(&str, bool, Fate); 39] = [
+const PUBLISHED: [(&str, bool, Fate); 38] = [
     ("sft", false, Sets(&[("method.name", "\"sft\"")])),
     // 250 k + 249 for k in 0 to 3, as in train_diffusion_dpo_sdxl.py of diffusers.
     (
@@ -79,7 +79,6 @@ const PUBLISHED: [(&str, bool, Fate); 39] = [
     ("input_perturbation", true, Refused(NOT_THIS_LOSS)),
     ("label_noise_prob", true, Refused("make a copy of the pairs with labels flipped")),
     ("lr_power", true, Refused("there is no polynomial --lr_scheduler")),
-    ("max_train_samples", true, Refused("make a smaller set of pairs")),
     ("network_args", true, Refused("a LoRA is shaped by the flags under \"Adapter\"")),
     ("network_module", true, Refused("a LoRA needs no module named")),
     ("noise_offset", true, Refused(NOT_THIS_LOSS)),
