@@ -393,7 +393,8 @@ fn no_more_pairs_are_trained_on_than_asked_for() {
     let bench = Bench::new();
     trained(bench.train("out", &["--method", "mapo", "--max_train_samples", "2"]));
     let events = read_events(bench.path("out/events.jsonl")).unwrap().events;
-    let start = events.iter().find_map(|event| if let Event::Start(start) = event { Some(start) } else { None });
+    let start =
+        events.iter().find_map(|event| if let Event::Start(start) = event { Some(start) } else { None });
     assert_eq!(start.unwrap().n_pairs, 2);
     let other = bench.train("out", &["--method", "mapo"]);
     assert!(other.stderr.contains("data.max_train_samples: 2 there, null here"), "{}", other.stderr);
