@@ -130,7 +130,7 @@ fn a_bank_for_inverted_latents_is_refused_before_anything_is_read() {
     let said = train(&bench(), "out", "--method ddim-inpo --reference precomputed");
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(
-        said.stderr.contains("train.reference is bank, wanted live, for latents are inverted anew"),
+        said.stderr.contains("train.reference is precomputed, wanted live, for latents are inverted again"),
         "{}",
         said.stderr
     );

@@ -10,7 +10,7 @@ pub mod model;
 mod parts;
 pub mod sample;
 pub mod score;
-mod settings;
+pub mod settings;
 pub mod train;
 
 pub use device::DeviceFlag;

@@ -95,4 +95,4 @@ macro_rules! section_args {
     };
 }
 
-pub(super) use section_args;
+pub(crate) use section_args;

@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use clap::Args;
 use tastemaker_data::formats::{Columns, OpenSettings};
 use tastemaker_math::nearest::{did_you_mean, nearest};
+use tastemaker_run::{DataSection, Key, keys};
 
+use crate::commands::settings::section_args;
 use crate::exit::UsageError;
 
 /// How to read a set of pairs.
-#[derive(Debug, Default, Clone, Args)]
-pub struct ReadingFlags {
-    /// The layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv [default: detected]
-    #[arg(long, value_name = "NAME")]
-    pub format: Option<String>,
-    /// Which columns hold what: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1, ps_score_0, ps_score_1,
-    /// soft_label, probability_0, caption; separated by commas [default: detected by their names]
-    #[arg(long, value_name = "KEY=COLUMN", value_delimiter = ',', value_parser = pair)]
-    pub columns: Vec<(String, String)>,
+#[derive(Debug, Default, Clone)]
+pub struct ReadingFlags(DataSection);
+
+section_args!(ReadingFlags, reading_keys);
+
+fn reading_keys() -> impl Iterator<Item = &'static Key> {
+    keys().filter(|key| ["data.format", "data.columns"].contains(&key.path))
 }
 
 impl ReadingFlags {
@@ -26,7 +25,7 @@ impl ReadingFlags {
     /// # Errors
     /// As [`open_settings`].
     pub fn settings(&self) -> Result<OpenSettings, UsageError> {
-        open_settings(self.format.clone(), &self.columns.iter().cloned().collect())
+        open_settings(self.0.format.clone(), &self.0.columns.clone().unwrap_or_default())
     }
 }
 
@@ -49,13 +48,10 @@ pub fn open_settings(
     Ok(settings)
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, name) = text.split_once('=').ok_or("wanted KEY=COLUMN")?;
-    Ok((key.trim().to_owned(), name.trim().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Args;
+
     use super::*;
 
     #[test]

@@ -48,8 +48,8 @@ settings! {
         dataset_split_name: String, value "NAME";
         /// Layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv [default: detected]
         format: String, value "NAME";
-        /// What columns hold: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1, ps_score_0, ps_score_1,
-        /// soft_label, probability_0, caption; with commas between [default: detected]
+        /// Which columns hold what: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1, ps_score_0, ps_score_1,
+        /// soft_label, probability_0, caption; separated by commas [default: detected by their names]
         columns: BTreeMap<String, String> = default, value "KEY=COLUMN";
         /// List of rows to skip, as `tastemaker data check --fix` writes it
         exclude: PathBuf, value "FILE";

@@ -127,8 +127,8 @@ mod tests {
     /// A value that a key takes, as typed.
     fn example(key: &Key) -> &'static str {
         [
-            "lora", "adamw", "linear", "no", "live", "constant", "joint", "unet", "none", "warn", "float32",
-            "epsilon", "1",
+            "lora", "adamw", "linear", "no", "live", "true", "constant", "joint", "unet", "none", "warn",
+            "float32", "epsilon", "1",
         ]
         .into_iter()
         .find(|text| (key.read)(text).is_ok())
