@@ -8,6 +8,7 @@ use std::fs;
 
 use insta::assert_snapshot;
 use support::{Bench, mistake};
+use tastemaker_math::objectives::OBJECTIVES;
 use tastemaker_testkit::malformed;
 
 const UNET: &str = "model/unet/diffusion_pytorch_model.safetensors";
@@ -124,7 +125,8 @@ fn an_unknown_setting_of_the_method() {
 #[test]
 fn an_unknown_method() {
     let bench = Bench::new();
-    assert_snapshot!(train(&bench, &["--method", "difusion-dpo"]));
+    let names: Vec<&str> = OBJECTIVES.iter().map(|entry| entry.name).collect();
+    assert_snapshot!(train(&bench, &["--method", "difusion-dpo"]).replace(&names.join(", "), "[METHODS]"));
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub struct Step {
 
 /// One DDIM step between two signal powers, in either direction.
 ///
-/// The model output gives the clean latent and the noise; the step mixes them anew at the level it goes to.
-/// With `eta > 0` the posterior deviation `sigma = eta sqrt(v)`,
+/// The model output gives the clean latent and the noise; the step mixes them again at the level it goes to.
+/// With `eta > 0` the posterior standard deviation `sigma = eta sqrt(v)`,
 /// `v = (1 - cleaner) / (1 - noisier) (1 - noisier / cleaner)`, joins in:
 /// towards the image the direction shrinks to `sqrt(1 - alpha_bar_to - sigma^2)` so that the total noise is right
 /// (arXiv 2010.02502, eq. 12 and 16); towards noise `sigma` is added on top of the deterministic step, as DDIM-InPO
@@ -148,14 +148,14 @@ pub struct Sampling {
     pub steps_offset: usize,
     /// Whether the last step goes to a perfectly clean latent.
     pub set_alpha_to_one: bool,
-    /// Share of posterior noise: 0 is deterministic, 1 is ancestral sampling.
+    /// Fraction of posterior noise: 0 is deterministic, 1 is ancestral sampling.
     pub eta: f64,
 }
 
 /// One entry of a sampler's plan: call the network at `timestep`, then take `step`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingStep {
-    /// The training timestep the network is told.
+    /// The training timestep the network is conditioned on.
     pub timestep: usize,
     /// The linear combination to take.
     pub step: Step,
@@ -185,19 +185,19 @@ pub fn plan(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Samplin
 /// One step of [`inverse_plan`]: call the network at `timestep`, then take one of the two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InverseStep {
-    /// The training timestep the network is told.
+    /// The training timestep the network is conditioned on.
     pub timestep: usize,
-    /// For the network's answer at the latent the step starts from.
+    /// For the network's output at the latent the step starts from.
     pub guess: Step,
-    /// For its answer at the latent the step ends at: exactly undoes the step of [`plan`] at this timestep. The same as `guess`
+    /// For its output at the latent the step ends at: exactly undoes the step of [`plan`] at this timestep. The same as `guess`
     /// where the network predicts noise.
     pub undo: Step,
 }
 
 /// The way of [`plan`] backwards, from image to noise. `eta` does not count.
 ///
-/// The network is told the level a step goes *to*, because that is where `plan` will ask it; [`inversion_exact`] tells it the level
-/// a step comes from.
+/// The network is conditioned on the level a step goes *to*, because that is where `plan` will call it; [`inversion_exact`] takes
+/// the level a step comes from.
 ///
 /// # Errors
 /// As [`plan`].
@@ -223,7 +223,7 @@ pub fn inverse_plan(
 /// One step of an inversion: call the network with `model_timestep`, then move between the two levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InversionStep {
-    /// The timestep the network is told; -99 in the first step of [`inversion_release`].
+    /// The timestep the network is conditioned on; -99 in the first step of [`inversion_release`].
     pub model_timestep: i64,
     /// The level the latent is at.
     pub from_level: usize,
@@ -232,7 +232,7 @@ pub struct InversionStep {
 }
 
 impl InversionStep {
-    /// The linear combination of this step, with DDIM posterior noise of share `eta` on top.
+    /// The linear combination of this step, with the fraction `eta` of DDIM posterior noise on top.
     pub fn coefficients(&self, schedule: &NoiseSchedule, eta: f64) -> Step {
         let from = schedule.alpha_bar(self.from_level);
         let to = schedule.alpha_bar(self.to_level);

@@ -13,7 +13,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Deviations of a unit gaussian that hold 95% of it, two-sided.
+/// Standard deviations of a unit gaussian that hold 95% of it, two-sided.
 pub const Z_95: f64 = 1.959_963_984_540_054;
 
 /// How often A was preferred to B over matched comparisons.
@@ -51,7 +51,7 @@ impl WinCount {
     }
 }
 
-/// The Wilson score interval of a rate: `successes` out of `n`, `z` deviations wide; `None` for `n = 0`.
+/// The Wilson score interval of a rate: `successes` out of `n`, `z` standard deviations wide; `None` for `n = 0`.
 ///
 /// Half successes are allowed, so ties can count for one half. The interval then errs towards too wide, since a tie
 /// varies less than a coin.
@@ -65,13 +65,13 @@ pub fn wilson(successes: f64, n: u64, z: f64) -> Option<Interval> {
     let rate = successes / n;
     let z2 = z * z;
     let center = (rate + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = z / (1.0 + z2 / n) * (rate * (1.0 - rate) / n + z2 / (4.0 * n * n)).sqrt();
-    Some(Interval { estimate: rate, low: (center - half).max(0.0), high: (center + half).min(1.0) })
+    let radius = z / (1.0 + z2 / n) * (rate * (1.0 - rate) / n + z2 / (4.0 * n * n)).sqrt();
+    Some(Interval { estimate: rate, low: (center - radius).max(0.0), high: (center + radius).min(1.0) })
 }
 
 /// The percentile bootstrap interval of a statistic, such as [`mean`] or [`median`].
 ///
-/// Draws `n_resamples` samples of the same size with replacement, and takes the central `confidence` share
+/// Draws `n_resamples` samples of the same size with replacement, and takes the central `confidence`
 /// (0.95 for 95%) of the statistic over them. Resample `k` is keyed on (`seed`, `k`): the interval is a pure function of
 /// its arguments. `None` if there are no values or no resamples, or if the statistic is undefined.
 ///
@@ -110,10 +110,10 @@ pub fn median(values: &[f64]) -> Option<f64> {
     quantile(&sorted, 0.5)
 }
 
-/// The quantile of ascending values at `share` in 0..=1, linear between neighbors; `None` of nothing.
-fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+/// The quantile of ascending values at `fraction` in 0..=1, linear between neighbors; `None` of nothing.
+fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
-    let position = share.clamp(0.0, 1.0) * last as f64;
+    let position = fraction.clamp(0.0, 1.0) * last as f64;
     let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
     Some(below + (above - below) * position.fract())
 }
@@ -127,8 +127,8 @@ mod tests {
         for (successes, n) in [(0.0, 5), (3.0, 10), (62.5, 100), (40.0, 40)] {
             let Interval { estimate, low, high } = wilson(successes, n, Z_95).expect("n > 0");
             for bound in [low, high] {
-                let deviation = (estimate - bound).abs() - Z_95 * (bound * (1.0 - bound) / n as f64).sqrt();
-                assert!(deviation.abs() < 1e-9, "{successes} of {n}: {bound}");
+                let off = (estimate - bound).abs() - Z_95 * (bound * (1.0 - bound) / n as f64).sqrt();
+                assert!(off.abs() < 1e-9, "{successes} of {n}: {bound}");
             }
             assert!(low <= estimate && estimate <= high);
         }

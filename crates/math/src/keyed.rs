@@ -290,9 +290,9 @@ mod tests {
         Keyed::new(5, Stream::Noise, 0, 0).fill_normal(&mut normals);
         let moment = |power: i32| normals.iter().map(|&x| f64::from(x).powi(power)).sum::<f64>() / n as f64;
         // Five standard errors of each moment over 2^20 samples
-        for (power, expected, deviation) in [(1, 0.0, 1.0), (2, 1.0, 2.0_f64), (3, 0.0, 15.0), (4, 3.0, 96.0)]
+        for (power, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0_f64), (3, 0.0, 15.0), (4, 3.0, 96.0)]
         {
-            let tolerance = 5.0 * (deviation / n as f64).sqrt();
+            let tolerance = 5.0 * (variance / n as f64).sqrt();
             assert!((moment(power) - expected).abs() < tolerance, "moment {power}: {}", moment(power));
         }
         let neighbors = normals.windows(2).map(|pair| f64::from(pair[0] * pair[1])).sum::<f64>() / n as f64;

@@ -90,7 +90,7 @@ mod tests {
         for epoch in 0..24_000 {
             *counts.entry(Permutation::new(3, epoch, 4).iter().collect()).or_default() += 1;
         }
-        // Expected 1000 each, deviation 31: chi-square with 23 degrees of freedom stays below 60 (p = 4e-5)
+        // Expected 1000 each, standard deviation 31: chi-square with 23 degrees of freedom stays below 60 (p = 4e-5)
         let chi_square: f64 =
             counts.values().map(|&count| (f64::from(count) - 1000.0).powi(2) / 1000.0).sum();
         assert_eq!(counts.len(), 24);

@@ -76,8 +76,8 @@ pub enum ScheduleError {
         /// The sampler.
         sampler: &'static str,
     },
-    /// A share of posterior noise for a sampler that has none to choose.
-    #[error("eta is a setting of ddim, and {sampler} has none: leave it out, or use ddim")]
+    /// A fraction of posterior noise for a sampler that has none to choose.
+    #[error("eta is a setting of ddim, and {sampler} has none: remove it, or use ddim")]
     Eta {
         /// The sampler.
         sampler: &'static str,

@@ -54,13 +54,13 @@ fn responses() -> Vec<Response> {
 fn timesteps_and_sigmas_equal_diffusers() {
     for Response { sampler, prediction, spacing, n_steps, timesteps, sigmas, .. } in responses() {
         let (entry, schedule) = (sampler.parse::<Sampler>().expect("recorded"), stable_diffusion(prediction));
-        let told = format!("{sampler} {prediction:?} {spacing:?} {n_steps}");
+        let case = format!("{sampler} {prediction:?} {spacing:?} {n_steps}");
         for (i, &theirs) in timesteps.iter().enumerate() {
             let plan = entry.plan(&schedule, &sampling(spacing, n_steps), i).expect("recorded");
-            assert_eq!(plan.steps[0].timestep as f32, theirs as f32, "{told}: timestep {i}");
+            assert_eq!(plan.steps[0].timestep as f32, theirs as f32, "{case}: timestep {i}");
             let Some(theirs) = sigmas.get(i) else { continue };
             let ours = plan.mixture.noise / plan.mixture.clean;
-            assert!((ours - theirs).abs() <= 1e-6 * theirs, "{told}: sigma {i} is {ours}, wanted {theirs}");
+            assert!((ours - theirs).abs() <= 1e-6 * theirs, "{case}: sigma {i} is {ours}, wanted {theirs}");
         }
     }
 }
@@ -164,7 +164,7 @@ fn a_network_that_knows_the_image_generates_it() {
     }
 }
 
-/// Relative error of the deviation that images of deviation 0.5 come out with, noise having gone through the exact network.
+/// Relative error of the standard deviation that images of standard deviation 0.5 come out with, noise having gone through the exact network.
 fn error_of(sampler: Sampler, n_steps: usize) -> f64 {
     const SPREAD: f64 = 0.5;
     let schedule = stable_diffusion(Prediction::Epsilon);

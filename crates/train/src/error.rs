@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tastemaker_math::ScheduleError;
+use tastemaker_math::objectives::{OBJECTIVES, objective};
 use tastemaker_models::ModelError;
 use tastemaker_run::RunError;
 use tastemaker_torch::TorchError;
@@ -146,8 +148,9 @@ pub enum TrainError {
 
     /// A method of pairs is given single images.
     #[error(
-        "these are single images, liked or disliked, and {method} learns from pairs: take kto, which learns from single \
-         images, or a set of pairs"
+        "these are single images, liked or disliked, and {method} learns from pairs: take {}, which learns from single \
+         images, or a set of pairs",
+        methods_of_single_images()
     )]
     SingleImages {
         /// The method.
@@ -214,6 +217,12 @@ pub enum TrainError {
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
+}
+
+/// The names of the methods that learn from single images.
+fn methods_of_single_images() -> String {
+    let is_unpaired = |name: &&str| objective(name, &Value::Null).is_ok_and(|method| method.is_unpaired());
+    OBJECTIVES.iter().map(|entry| entry.name).filter(is_unpaired).collect::<Vec<_>>().join(" or ")
 }
 
 fn of(pairs: &[u64]) -> String {

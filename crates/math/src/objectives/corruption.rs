@@ -11,7 +11,7 @@ pub enum Corruption {
     /// `x_t` by DDIM inversion of `z`, without guidance and without gradient. Winner and loser share `t`;
     /// the target is that of the noise each inverted latent implies.
     DdimInversion {
-        /// Network calls for a whole trajectory; a pair at timestep `t` takes its share of them.
+        /// Network calls for a whole trajectory; a pair at timestep `t` takes its part of them.
         steps: usize,
         /// Posterior noise added after every inversion step.
         eta: f64,

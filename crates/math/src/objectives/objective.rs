@@ -101,7 +101,7 @@ impl Objective {
         let residual_factor = self.terms.residual_factor(&pair);
         value.d[1] *= residual_factor.unwrap_or(1.0);
         if let Some(imitation) = self.terms.imitation(&pair.winner) {
-            value += imitation * liked_fraction;
+            value = value + imitation * liked_fraction;
         }
         Outcome::new(value, logit, residual_factor)
     }
@@ -117,7 +117,7 @@ impl Objective {
         let image = Image::new(self.needs(), Dual::winner(inputs.error), inputs.reference);
         let Loss { mut value, logit } = method.loss(inputs.label, &image, inputs.mean_gain);
         if let (Label::Liked, Some(imitation)) = (inputs.label, self.terms.imitation(&image)) {
-            value += imitation;
+            value = value + imitation;
         }
         Outcome::new(value, logit, None)
     }

@@ -1,6 +1,6 @@
 //! Euler's method along sigma, deterministic or with fresh noise after each step.
 //!
-//! A step keeps the estimated clean latent and noise and mixes them anew at the next level, so it is DDIM's between the same
+//! A step keeps the estimated clean latent and noise and mixes them again at the next level, so it is DDIM's between the same
 //! levels: with eta 0 Euler's, with eta 1 the ancestral one. What differs is the grid, and that the last step ends without noise.
 
 use super::grids::{self, Point};

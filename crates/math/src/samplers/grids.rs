@@ -12,7 +12,7 @@ const FAINTEST: f64 = 1.0 / (1u64 << 24) as f64;
 /// A place of a grid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Point {
-    /// What the network is told.
+    /// What the network is conditioned on.
     pub timestep: f64,
     /// Signal power there.
     pub alpha_bar: f64,
@@ -72,7 +72,7 @@ pub(super) fn euler(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec
     Ok(found.into_iter().map(|t| Point { timestep: t, alpha_bar: between(schedule, t) }).collect())
 }
 
-/// DPM-Solver's: linspace and leading cut the schedule into one piece more and leave the last out.
+/// DPM-Solver's: linspace and leading cut the schedule into one piece more and skip the last.
 pub(super) fn dpm(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Point>, ScheduleError> {
     let Sampling { spacing, n_steps, steps_offset, .. } = *sampling;
     let n_points = n_steps + usize::from(spacing != Spacing::Trailing);
@@ -85,7 +85,7 @@ pub(super) fn dpm(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<P
     Ok(found.iter().map(|&t| Point { timestep: t, alpha_bar: level(schedule, t as usize) }).collect())
 }
 
-/// Karras' levels, `(smax^(1/7) + u (smin^(1/7) - smax^(1/7)))^7`, u from 0 to 1; the network is told the nearest timesteps,
+/// Karras' levels, `(smax^(1/7) + u (smin^(1/7) - smax^(1/7)))^7`, u from 0 to 1; the network is conditioned on the nearest timesteps,
 /// counted along the logarithm of sigma.
 ///
 /// Source: arXiv 2206.00364, eq. 5.
@@ -95,8 +95,8 @@ pub(super) fn karras(schedule: &NoiseSchedule, n_steps: usize) -> Vec<Point> {
     let root = |log: f64| (log / RHO).exp();
     let (least, most) = (root(logs[0]), root(logs[logs.len() - 1]));
     let point = |i: usize| {
-        let share = if n_steps > 1 { i as f64 / (n_steps - 1) as f64 } else { 0.0 };
-        let sigma = (most + share * (least - most)).powf(RHO);
+        let fraction = if n_steps > 1 { i as f64 / (n_steps - 1) as f64 } else { 0.0 };
+        let sigma = (most + fraction * (least - most)).powf(RHO);
         Point { timestep: nearest_timestep(&logs, sigma.ln()), alpha_bar: alpha_bar_of(sigma) }
     };
     (0..n_steps).map(point).collect()
@@ -105,8 +105,8 @@ pub(super) fn karras(schedule: &NoiseSchedule, n_steps: usize) -> Vec<Point> {
 /// The timestep of a logarithm of sigma, of a table that rises.
 fn nearest_timestep(logs: &[f64], log: f64) -> f64 {
     let low = logs.partition_point(|&entry| entry <= log).saturating_sub(1).min(logs.len() - 2);
-    let share = ((log - logs[low]) / (logs[low + 1] - logs[low])).clamp(0.0, 1.0);
-    (low as f64 + share).round_ties_even()
+    let fraction = ((log - logs[low]) / (logs[low + 1] - logs[low])).clamp(0.0, 1.0);
+    (low as f64 + fraction).round_ties_even()
 }
 
 fn whole(timesteps: Vec<usize>) -> Vec<f64> {

@@ -1,4 +1,4 @@
-//! Samplers as plans: which timesteps the network is told, and the linear combination to take at each of them.
+//! Samplers as plans: which timesteps the network is called at, and the linear combination to take at each of them.
 //!
 //! Latents are variance preserving throughout, `x = sqrt(alpha_bar) z + sqrt(1 - alpha_bar) e`, so the network takes them as they
 //! are. Solvers that are published in k-diffusion's scale, `z + sigma e` with `sigma = sqrt(1 / alpha_bar - 1)`, are the same
@@ -27,7 +27,7 @@ pub struct Estimate {
 /// `x' = step.sample x + step.prediction model_output + step.noise gaussian + previous estimate_before`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlanStep {
-    /// The training timestep the network is told; Euler's may lie between two.
+    /// The training timestep the network is conditioned on; Euler's may lie between two.
     pub timestep: f64,
     /// The weights of this step's own tensors.
     pub step: Step,
@@ -40,7 +40,7 @@ pub struct PlanStep {
 /// A whole way to an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Deviation of the noise to start from, where there is no image to start from.
+    /// Standard deviation of the noise to start from, where there is no image to start from.
     pub initial: f64,
     /// How a clean latent and noise are mixed where the plan starts from an image.
     pub mixture: Forward,
