@@ -154,12 +154,12 @@ def case(draw, settings, function, n_references):
     return {"settings": settings, "rows": rows}
 
 
-def told_case(draw, settings, function, told):
-    """Rows with one number more, which `told` draws from the errors and which is never differentiated."""
+def measured_case(draw, settings, function, measure):
+    """Rows with one number more, which `measure` draws from the errors and which is never differentiated."""
     rows = []
     for _ in range(ROWS):
         row = errors(draw)
-        number = told(draw, row)
+        number = measure(draw, row)
         outputs = differentiated(lambda *leaves: function(*leaves, number), row, 2)
         rows.append(row + [number] + outputs)
     return {"settings": settings, "rows": rows}
@@ -246,12 +246,12 @@ def record(root):
     cases = []
     for beta, gamma in [(2000.0, 10.0), (5000.0, 2.0)]:
         loss = lambda w, l, rw, rl, p, b=beta, g=gamma: smpo(w, l, rw, rl, p, b, g)  # noqa: E731
-        told = lambda draw, _: draw.uniform(0.5, 0.75)  # noqa: E731
-        cases.append(told_case(draw, {"beta": beta, "gamma": gamma}, loss, told))
+        measure = lambda draw, _: draw.uniform(0.5, 0.75)  # noqa: E731
+        cases.append(measured_case(draw, {"beta": beta, "gamma": gamma}, loss, measure))
     write(root, "smpo", cases, relative + ["soft_label"] + outputs)
 
     cases = []
-    for beta, liked, disliked, point, told in [
+    for beta, liked, disliked, point, measure in [
         (1000.0, 1.0, 1.0, "batch", batch_gain),
         (1000.0, 1.0, 1.0, "previous-step", drawn_gain),
         (3000.0, 0.5, 2.0, "previous-step", drawn_gain),
@@ -259,7 +259,7 @@ def record(root):
     ]:
         settings = {"beta": beta, "lambda_liked": liked, "lambda_disliked": disliked, "reference_point": point}
         loss = lambda w, l, rw, rl, z, b=beta, d=liked, u=disliked: kto(w, l, rw, rl, z, b, d, u)  # noqa: E731
-        cases.append(told_case(draw, settings, loss, told))
+        cases.append(measured_case(draw, settings, loss, measure))
     write(root, "kto", cases, relative + ["mean_gain"] + outputs)
 
     variants = [{"safeguard_mu": 0.9}, {"safeguard_mu": 0.6}, {"sft_weight": 250.0}, {"safeguard_mu": 0.6, "sft_weight": 3.0}]
