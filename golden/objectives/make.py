@@ -63,6 +63,12 @@ def dmpo(w, l, rw, rl, beta, alpha):
     return p * (log_p - torch.log(q)) + one_less_p * (log_1mp - torch.log1p(-q))
 
 
+def poly(w, l, rw, rl, beta, alpha):
+    """arXiv 2604.24953, from its project page: Diffusion-DPO and alpha times the probability of the label flipped."""
+    logit = -0.5 * beta * ((w - l) - (rw - rl))
+    return -F.logsigmoid(logit) + alpha * torch.sigmoid(-logit)
+
+
 def smpo(w, l, rw, rl, soft_label, beta, gamma):
     """JaydenLyh/SmPO train.py: gamma is the 10 in its scale."""
     scale = -0.5 * beta * (2 * soft_label - 1) * gamma
@@ -265,6 +271,8 @@ def record(root):
     variants = [{"safeguard_mu": 0.9}, {"safeguard_mu": 0.6}, {"sft_weight": 250.0}, {"safeguard_mu": 0.6, "sft_weight": 3.0}]
     cases = [terms_case(draw, {"beta": 2000.0} | terms, 2000.0) for terms in variants]
     write(root, "terms", cases, relative + ["residual_product"] + outputs)
+
+    relatives("poly-dpo", poly, [{"beta": 5000.0, "alpha": 8.0}, {"beta": 2000.0, "alpha": -0.5}, {"beta": 1000.0, "alpha": 0.0}])
 
     save_meta(
         root,

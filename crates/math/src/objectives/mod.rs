@@ -18,6 +18,7 @@ mod kto;
 mod mapo;
 mod method;
 mod objective;
+mod poly_dpo;
 mod registry;
 mod relative;
 mod settings;

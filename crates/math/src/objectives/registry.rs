@@ -18,6 +18,7 @@ pub static OBJECTIVES: &[&Entry] = &[
     &super::dmpo::ENTRY,
     &super::smpo::ENTRY,
     &super::kto::ENTRY,
+    &super::poly_dpo::ENTRY,
 ];
 
 /// Builds the named objective, see [`Objective::new`].
