@@ -5,7 +5,7 @@
 //! `tau = (x_t - sqrt(alpha_bar) z) / sqrt(1 - alpha_bar)`, different for winner and loser.
 
 use super::corruption::{Corruption, Grid, InversionModel};
-use super::entry::{BETA_DPO, Entry, Published};
+use super::entry::{BETA_DPO, DPO_LORA, Entry, Published};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -27,14 +27,7 @@ pub static ENTRY: Entry = Entry {
             beta: Some((2000.0, 5000.0)),
             source: "JaydenLyh/InPO examples",
         },
-        // No LoRA was published; that of Diffusion-DPO stands in
-        Published {
-            form: None,
-            full: false,
-            learning_rate: (1e-5, 1e-5),
-            beta: Some((2000.0, 5000.0)),
-            source: "diffusers' research project diffusion_dpo",
-        },
+        DPO_LORA,
     ],
     shorthands: &[BETA_DPO],
 };
@@ -86,46 +79,5 @@ impl Link for DdimInpo {
 
     fn loss(&self, logit: Dual) -> Dual {
         -logit.log_sigmoid()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn corruption(settings: serde_json::Value) -> Corruption {
-        Link::corruption(&settings::parse::<DdimInpo>(&settings).expect("good settings"))
-    }
-
-    #[test]
-    fn settings_reach_the_corruption() {
-        let (model, grid) = (InversionModel::Policy, Grid::Exact);
-        assert_eq!(corruption(json!({})), Corruption::DdimInversion { steps: 10, eta: 0.1, model, grid });
-        assert_eq!(
-            corruption(json!({"steps": 4, "eta": 0, "model": "reference"})),
-            Corruption::DdimInversion { steps: 4, eta: 0.0, model: InversionModel::Reference, grid }
-        );
-    }
-
-    #[test]
-    fn impossible_inversions_are_refused_by_name() {
-        for (settings, message) in [
-            (json!({"steps": 0}), "setting \"steps\" must be at least 1, found 0"),
-            (json!({"eta": 1.5}), "setting \"eta\" must be between 0 and 1, found 1.5"),
-            (
-                json!({"grid": "release", "steps": 20}),
-                "setting \"steps\" must be 10 on the release grid, found 20",
-            ),
-            (
-                json!({"model": "polcy"}),
-                "setting \"model\": unknown variant `polcy`, expected `policy` or `reference`",
-            ),
-        ] {
-            assert_eq!(
-                settings::parse::<DdimInpo>(&settings).expect_err("bad settings").to_string(),
-                message
-            );
-        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The implicit accuracy that goes with the loss has two published tie rules, see [`super::TieRule`].
 
-use super::entry::{BETA_DPO, Entry, Published};
+use super::entry::{BETA_DPO, DPO_LORA, Entry, Published};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -25,13 +25,7 @@ pub static ENTRY: Entry = Entry {
             beta: Some((2000.0, 5000.0)),
             source: "arXiv 2311.12908, its launchers, arXiv 2406.06424",
         },
-        Published {
-            form: None,
-            full: false,
-            learning_rate: (1e-5, 1e-5),
-            beta: Some((2000.0, 5000.0)),
-            source: "diffusers' research project diffusion_dpo",
-        },
+        DPO_LORA,
     ],
     shorthands: &[BETA_DPO],
 };

@@ -45,6 +45,15 @@ pub struct Published {
     pub source: &'static str,
 }
 
+/// A LoRA by Diffusion-DPO, which stands in for methods of which no LoRA was published.
+pub const DPO_LORA: Published = Published {
+    form: None,
+    full: false,
+    learning_rate: (1e-5, 1e-5),
+    beta: Some((2000.0, 5000.0)),
+    source: "diffusers' research project diffusion_dpo",
+};
+
 /// A flag of published scripts, and the setting it is short for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shorthand {

@@ -73,9 +73,6 @@ impl Method {
 pub type Built = (Method, Value);
 
 /// Builds a method of pairs from a table of its settings, which are the method.
-///
-/// # Errors
-/// [`SettingsError`], naming the key.
 pub fn paired<M: Settings + Paired + 'static>(typed: &Value) -> Result<Built, SettingsError> {
     let method: M = settings::parse(typed)?;
     let printed = settings::print(&method);
@@ -83,9 +80,6 @@ pub fn paired<M: Settings + Paired + 'static>(typed: &Value) -> Result<Built, Se
 }
 
 /// As [`paired`], for a method of single images.
-///
-/// # Errors
-/// [`SettingsError`], naming the key.
 pub fn unpaired<M: Settings + Unpaired + 'static>(typed: &Value) -> Result<Built, SettingsError> {
     let method: M = settings::parse(typed)?;
     let printed = settings::print(&method);

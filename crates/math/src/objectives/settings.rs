@@ -7,9 +7,6 @@ use serde_json::{Map, Value};
 /// The settings of a method: every key has a default, and those are the keys there are.
 pub trait Settings: Default + Serialize + DeserializeOwned {
     /// Whether the values can be.
-    ///
-    /// # Errors
-    /// [`SettingsError::OutOfRange`].
     fn check(&self) -> Result<(), SettingsError>;
 }
 
@@ -63,9 +60,6 @@ pub enum SettingsError {
 }
 
 /// Parses and checks settings; `null` means all defaults.
-///
-/// # Errors
-/// [`SettingsError`], naming the key.
 pub fn parse<S: Settings>(settings: &Value) -> Result<S, SettingsError> {
     let typed = match settings {
         Value::Null => &Map::new(),
@@ -102,33 +96,21 @@ pub fn print<S: Serialize>(settings: &S) -> Value {
 }
 
 /// Checks that a number is positive and finite.
-///
-/// # Errors
-/// [`SettingsError::OutOfRange`].
 pub fn positive(key: &'static str, value: f64) -> Result<(), SettingsError> {
     in_range(key, value, "a positive number", |value| value > 0.0 && value.is_finite())
 }
 
 /// Checks that a number is between 0 and 1, both allowed.
-///
-/// # Errors
-/// [`SettingsError::OutOfRange`].
 pub fn fraction(key: &'static str, value: f64) -> Result<(), SettingsError> {
     in_range(key, value, "between 0 and 1", |value| (0.0..=1.0).contains(&value))
 }
 
 /// Checks that a count is not 0.
-///
-/// # Errors
-/// [`SettingsError::OutOfRange`].
 pub fn at_least_one(key: &'static str, value: usize) -> Result<(), SettingsError> {
     in_range(key, value, "at least 1", |value| value > 0)
 }
 
 /// Checks a value, `wanted` being what would do.
-///
-/// # Errors
-/// [`SettingsError::OutOfRange`].
 pub fn in_range<T: Copy + ToString>(
     key: &'static str,
     value: T,

@@ -1,6 +1,6 @@
 //! Supervised fine-tuning on the winners: the control every preference method is measured against.
 
-use super::entry::{Entry, Published};
+use super::entry::{DPO_LORA, Entry, Published};
 use super::inputs::{Needs, NoiseLevel, Pair};
 use super::method::{Loss, Paired, paired};
 use super::settings::{self, Settings, SettingsError};
@@ -21,14 +21,7 @@ pub static ENTRY: Entry = Entry {
             beta: None,
             source: "arXiv 2311.12908, SalesforceAIResearch/DiffusionDPO train.py",
         },
-        // No LoRA was published; that of Diffusion-DPO stands in
-        Published {
-            form: None,
-            full: false,
-            learning_rate: (1e-5, 1e-5),
-            beta: None,
-            source: "diffusers' research project diffusion_dpo",
-        },
+        Published { beta: None, ..DPO_LORA },
     ],
     shorthands: &[],
 };

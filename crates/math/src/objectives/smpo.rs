@@ -80,27 +80,3 @@ impl Paired for Smpo {
         warnings
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn settings_reach_the_corruption() {
-        let smpo: Smpo = settings::parse(&json!({"steps": 10, "model": "reference"})).expect("good settings");
-        let (model, grid) = (InversionModel::Reference, Grid::Exact);
-        assert_eq!(smpo.corruption(), Corruption::DdimInversion { steps: 10, eta: 0.0, model, grid });
-    }
-
-    #[test]
-    fn impossible_settings_are_refused_by_name() {
-        for (settings, message) in [
-            (json!({"steps": 0}), "setting \"steps\" must be at least 1, found 0"),
-            (json!({"eta": -1}), "setting \"eta\" must be between 0 and 1, found -1"),
-            (json!({"gamma": 0}), "setting \"gamma\" must be a positive number, found 0"),
-        ] {
-            assert_eq!(settings::parse::<Smpo>(&settings).expect_err("bad settings").to_string(), message);
-        }
-    }
-}

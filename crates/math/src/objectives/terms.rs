@@ -31,9 +31,6 @@ const KEYS: [&str; 2] = ["sft_weight", "safeguard_mu"];
 
 impl Terms {
     /// Takes the terms out of a table of settings: what is left for the method, and the terms.
-    ///
-    /// # Errors
-    /// [`SettingsError`]: a value that is no number or cannot be.
     pub fn split(typed: &Value) -> Result<(Value, Self), SettingsError> {
         let mut own = typed.clone();
         let mut take = |key: &str| -> Result<Option<f64>, SettingsError> {
@@ -60,9 +57,6 @@ impl Terms {
     }
 
     /// Whether they go with a method.
-    ///
-    /// # Errors
-    /// [`SettingsError::OutOfRange`] for a safeguard where no loser pushes.
     pub fn check(&self, method: &Method) -> Result<(), SettingsError> {
         let (Some(mu), key) = (self.safeguard_mu, KEYS[1]) else { return Ok(()) };
         let wanted = match method {

@@ -146,6 +146,21 @@ fn values_of_the_wrong_kind_are_refused_by_key() {
             json!({"alpha": 0}),
             "setting \"alpha\" must be above 0 and below 0.5, which prefers neither image, found 0",
         ),
+        ("smpo", json!({"steps": 0}), "setting \"steps\" must be at least 1, found 0"),
+        ("smpo", json!({"eta": -1}), "setting \"eta\" must be between 0 and 1, found -1"),
+        ("smpo", json!({"gamma": 0}), "setting \"gamma\" must be a positive number, found 0"),
+        ("ddim-inpo", json!({"steps": 0}), "setting \"steps\" must be at least 1, found 0"),
+        ("ddim-inpo", json!({"eta": 1.5}), "setting \"eta\" must be between 0 and 1, found 1.5"),
+        (
+            "ddim-inpo",
+            json!({"grid": "release", "steps": 20}),
+            "setting \"steps\" must be 10 on the release grid, found 20",
+        ),
+        (
+            "ddim-inpo",
+            json!({"model": "polcy"}),
+            "setting \"model\": unknown variant `polcy`, expected `policy` or `reference`",
+        ),
         (
             "kto",
             json!({"reference_point": "epoch"}),

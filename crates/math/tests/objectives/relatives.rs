@@ -4,7 +4,10 @@ use super::{at, build, image, measured};
 use serde_json::{Value, json};
 use tastemaker_math::dual::sigmoid;
 use tastemaker_math::keyed::{Keyed, Stream};
-use tastemaker_math::objectives::{ImageInputs, Label, MeanGain, OBJECTIVES, Objective, Outcome, PairInputs};
+use tastemaker_math::objectives::{
+    Corruption, Grid, ImageInputs, InversionModel, Label, MeanGain, OBJECTIVES, Objective, Outcome,
+    PairInputs,
+};
 
 fn sure(objective: &Objective, errors: [f64; 4], soft_label: f64) -> Outcome {
     objective.of_pair(&PairInputs { soft_label: Some(soft_label), ..measured(errors) })
@@ -42,6 +45,29 @@ fn a_certain_label_at_scale_one_makes_smpo_ddim_inpo() {
     assert_eq!(smpo.corruption(), inpo.corruption());
     for errors in drawn() {
         assert_eq!(sure(&smpo, errors, 1.0), at(&inpo, errors));
+    }
+}
+
+#[test]
+fn settings_reach_the_corruption() {
+    let corruption = |name, settings| build(name, settings).corruption();
+    let (eta, grid) = (0.0, Grid::Exact);
+    let (policy, reference) = (InversionModel::Policy, InversionModel::Reference);
+    for (name, settings, expected) in [
+        ("ddim-inpo", json!({}), Corruption::DdimInversion { steps: 10, eta: 0.1, model: policy, grid }),
+        (
+            "ddim-inpo",
+            json!({"steps": 4, "eta": 0, "model": "reference"}),
+            Corruption::DdimInversion { steps: 4, eta, model: reference, grid },
+        ),
+        (
+            "smpo",
+            json!({"steps": 10, "model": "reference"}),
+            Corruption::DdimInversion { steps: 10, eta, model: reference, grid },
+        ),
+        ("diffusion-dpo", json!({}), Corruption::Forward),
+    ] {
+        assert_eq!(corruption(name, settings), expected, "{name}");
     }
 }
 

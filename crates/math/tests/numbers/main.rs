@@ -1,0 +1,6 @@
+//! Numbers that differentiate themselves, random ones, orders and intervals.
+
+mod dual;
+mod intervals;
+mod keyed;
+mod permutation;
