@@ -8,7 +8,7 @@
 
 use image::RgbImage;
 
-/// Bits behind the binary point of a weight.
+/// Bits after the binary point of a weight.
 const PRECISION: u32 = 32 - 8 - 2;
 
 /// Pixels on either side that bicubic reaches before it is stretched.
@@ -77,7 +77,7 @@ fn pass_down(image: &RgbImage, height: u32) -> RgbImage {
     result
 }
 
-/// What makes cutting off the bits behind the point a rounding.
+/// What makes cutting off the bits after the point a rounding.
 const HALF: i32 = 1 << (PRECISION - 1);
 
 fn byte(sum: i32) -> u8 {

@@ -162,7 +162,7 @@ fn is_lora(path: &Path) -> Result<bool> {
     })
 }
 
-/// Splits `NAME=WHAT`; a `=` after a `/`, or in the name of something that is there, is part of the name of a file.
+/// Splits `NAME=MODEL`; a `=` after a `/`, or in the name of something that is there, is part of the name of a file.
 fn named(typed: &str) -> (Option<&str>, &str) {
     match typed.split_once('=') {
         Some((name, what)) if !name.contains('/') && !Path::new(typed).exists() => (Some(name), what),

@@ -32,7 +32,7 @@ pub const DEFAULTS: &str = "Other defaults: --guidance_scale is 5 for SDXL; for 
 pub struct CompareArgs {
     /// Two or more of: a model (folder, single file, fetched), MODEL+PART or a PART alone on --base (a LoRA, or a UNet's folder),
     /// a training's output folder, a folder of images. The first is the baseline
-    #[arg(value_name = "[NAME=]WHAT", required = true, num_args = 2..)]
+    #[arg(value_name = "[NAME=]MODEL|DIR", required = true, num_args = 2..)]
     models: Vec<String>,
     /// The model that LoRAs and UNets named alone belong to
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]

@@ -56,6 +56,14 @@ pub struct SampleArgs {
     /// Images per prompt, with seeds counting up
     #[arg(long, value_name = "COUNT", default_value_t = 1, alias = "images_per_prompt")]
     num_images_per_prompt: u64,
+    /// Skip images that are there, generated with the same parameters
+    #[arg(long)]
+    skip_existing: bool,
+    /// Output folder: images are <number of the prompt>-<seed>.png; several also go into image-grid.png, prompts down, seeds across
+    #[arg(long, value_name = "DIR", aliases = ["output_dir", "outdir"])]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceFlag,
     #[command(flatten)]
     flags: GenerateFlags,
     /// Fraction of the guided prediction that is rescaled to the standard deviation of the conditional one, against burned colors
@@ -82,14 +90,6 @@ pub struct SampleArgs {
         help_heading = "Generation"
     )]
     strength: Option<f64>,
-    /// Skip images that are there, generated with the same parameters
-    #[arg(long)]
-    skip_existing: bool,
-    /// Output folder: images are <number of the prompt>-<seed>.png; several also go into image-grid.png, prompts down, seeds across
-    #[arg(long, value_name = "DIR", aliases = ["output_dir", "outdir"])]
-    out: PathBuf,
-    #[command(flatten)]
-    device: DeviceFlag,
     #[command(flatten)]
     parts: PartFlags,
 }

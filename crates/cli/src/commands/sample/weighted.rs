@@ -28,9 +28,10 @@ impl Weighted {
     /// # Errors
     /// [`UsageError`] for two weights, or one that is no number; those of [`locate_lora`].
     pub fn parse(typed: &str, weight: Option<f64>) -> Result<Self> {
-        let behind = typed.rsplit_once(':').and_then(|(place, end)| Some((place, end.parse::<f64>().ok()?)));
-        let behind = behind.filter(|_| !Path::new(typed).exists());
-        let (place, weight) = match (behind, weight) {
+        let typed_weight =
+            typed.rsplit_once(':').and_then(|(place, end)| Some((place, end.parse::<f64>().ok()?)));
+        let typed_weight = typed_weight.filter(|_| !Path::new(typed).exists());
+        let (place, weight) = match (typed_weight, weight) {
             (Some((_, first)), Some(second)) => {
                 let twice = format!("two weights of one LoRA, {first} in {typed} and {second}: give one");
                 return Err(UsageError(twice).into());

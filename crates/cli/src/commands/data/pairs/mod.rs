@@ -47,22 +47,22 @@ pub struct PairsArgs {
     /// Seed of everything: noise, order of the two images, draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    #[command(flatten)]
-    sides: SideFlags,
-    #[command(flatten)]
-    scoring: ScoringFlags,
     /// Which images of a prompt are paired: the best with the worst, the best with another, every two, or each with the next
     /// worse one [default: best-worst with scorers, all without]
     #[arg(long, value_name = "best-worst|best-random|all|adjacent", value_parser = word::<Pick>)]
     pick: Option<Pick>,
-    #[command(flatten)]
-    flags: GenerateFlags,
     /// Write images as JPEG of this quality, 1 to 100 [default: PNG, without loss]
     #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg: Option<u8>,
     /// Output folder: the set in data/, pairs.json about it, and work/ with the images generated so far
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: PathBuf,
+    #[command(flatten)]
+    scoring: ScoringFlags,
+    #[command(flatten)]
+    sides: SideFlags,
+    #[command(flatten)]
+    flags: GenerateFlags,
     #[command(flatten)]
     parts: PartFlags,
 }
