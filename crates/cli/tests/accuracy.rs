@@ -24,7 +24,7 @@ fn found(bench: &Bench, more: &[&str]) -> Value {
 fn a_model_beside_itself_prefers_nothing() {
     let bench = Bench::new();
     let found = found(&bench, &["--model", "model", "--reference", "model", "--beta", "5000"]);
-    assert_eq!(found["accuracy"]["share"], 0.5);
+    assert_eq!(found["accuracy"]["fraction"], 0.5);
     assert_eq!((&found["accuracy"]["ties"], &found["n_pairs"]), (&Value::from(6), &Value::from(6)));
     assert_eq!(found["margin"], 0.0);
     assert!((found["log_loss"].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-12);
@@ -39,12 +39,12 @@ fn training_on_pairs_makes_a_model_prefer_their_winners() {
     let said = bench.train("tuned", &[&["--method", "diffusion-dpo"], longer.as_slice()].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     let whole = found(&bench, &["--model", "tuned/model", "--reference", "model"]);
-    assert!(whole["accuracy"]["share"].as_f64().unwrap() > 0.5, "{whole}");
+    assert!(whole["accuracy"]["fraction"].as_f64().unwrap() > 0.5, "{whole}");
     let unet = found(&bench, &["--model", "model", "--unet_init", "tuned/model"]);
     assert_eq!((&unet["accuracy"], &unet["margin"]), (&whole["accuracy"], &whole["margin"]));
     assert_eq!(found(&bench, &["--model", "tuned/model", "--reference", "model"]), whole);
     let turned = found(&bench, &["--model", "model", "--reference", "tuned/model"]);
-    assert!(turned["accuracy"]["share"].as_f64().unwrap() < 0.5, "{turned}");
+    assert!(turned["accuracy"]["fraction"].as_f64().unwrap() < 0.5, "{turned}");
     let other = found(&bench, &["--model", "tuned/model", "--reference", "model", "--seed", "1"]);
     assert_ne!(other["margin"], whole["margin"]);
 }

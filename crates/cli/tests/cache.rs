@@ -171,8 +171,8 @@ fn killed(bench: &Bench, n_kills: u32) {
     for kill in 0..n_kills {
         let mut child = bench.start(&line.split_whitespace().collect::<Vec<_>>());
         // The golden ratio spreads the moments evenly, in no order.
-        let share = (f64::from(kill) * 0.618_033_988_7).fract();
-        std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * (0.02 + share)));
+        let fraction = (f64::from(kill) * 0.618_033_988_7).fract();
+        std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * (0.02 + fraction)));
         child.kill().unwrap();
         child.wait().unwrap();
         for (name, bytes) in files(&bench.path("killed")).iter().filter(|(name, _)| !name.starts_with(".tmp"))

@@ -1,4 +1,4 @@
-//! Ways to run that must not change what a run does: the bank, recomputing, precision and optimizers, alarms and what they do.
+//! Ways to run that must not change what a run does: the precomputed reference, recomputing, precision and optimizers, alarms and what they do.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
@@ -62,7 +62,7 @@ fn bench() -> Bench {
 }
 
 #[test]
-fn a_bank_stands_for_the_live_reference_bit_for_bit_and_serves_other_runs() {
+fn a_precomputed_reference_equals_the_live_one_bit_for_bit_and_serves_other_runs() {
     let bench = bench();
     for (kind, file) in [
         ("--adapter_type full", FULL),
@@ -72,32 +72,35 @@ fn a_bank_stands_for_the_live_reference_bit_for_bit_and_serves_other_runs() {
         let name = kind.replace(' ', "");
         let more =
             format!("--method diffusion-dpo --learning_rate 1e-4 --proportion_empty_prompts 0.3 {kind}");
-        let (live, banked) = (format!("live{name}"), format!("banked{name}"));
+        let (live, precomputed) = (format!("live{name}"), format!("precomputed{name}"));
         trained(&bench, &live, &more);
-        let said =
-            trained(&bench, &banked, &format!("{more} --reference precomputed --reference_dir bank{name}"));
+        let said = trained(
+            &bench,
+            &precomputed,
+            &format!("{more} --reference precomputed --reference_dir errors{name}"),
+        );
         assert!(said.stderr.contains("computed the reference of"), "{}", said.stderr);
-        assert_same(&bench, &live, &banked, file);
-        assert_eq!(steps(&bench, &banked)[0].loss, LN_2);
+        assert_same(&bench, &live, &precomputed, file);
+        assert_eq!(steps(&bench, &precomputed)[0].loss, LN_2);
         // A longer run adds what is missing.
         let said = trained(
             &bench,
             &format!("longer{name}"),
-            &format!("{more} --reference precomputed --reference_dir bank{name} --max_train_steps 11"),
+            &format!("{more} --reference precomputed --reference_dir errors{name} --max_train_steps 11"),
         );
         assert!(said.stderr.contains("computed the reference of 11 steps"), "{}", said.stderr);
         let other = format!("--method hinge --learning_rate 2e-4 --proportion_empty_prompts 0.3 {kind}");
         let said = trained(
             &bench,
             &format!("other{name}"),
-            &format!("{other} --reference precomputed --reference_dir bank{name}"),
+            &format!("{other} --reference precomputed --reference_dir errors{name}"),
         );
         assert!(!said.stderr.contains("computed the reference of"), "{}", said.stderr);
     }
     let said = train(
         &bench,
         "mistaken",
-        "--method diffusion-dpo --learning_rate 1e-4 --adapter_type full --reference precomputed --reference_dir bank--adapterfull",
+        "--method diffusion-dpo --learning_rate 1e-4 --adapter_type full --reference precomputed --reference_dir errors--adapter_typefull",
     );
     assert_eq!(said.code, 5);
     assert!(
@@ -108,11 +111,11 @@ fn a_bank_stands_for_the_live_reference_bit_for_bit_and_serves_other_runs() {
 }
 
 #[test]
-fn a_damaged_bank_is_named_and_remade() {
+fn a_damaged_precomputed_reference_is_named_and_recomputed() {
     let bench = bench();
-    let more = "--method diffusion-dpo --learning_rate 1e-4 --reference precomputed --reference_dir bank";
+    let more = "--method diffusion-dpo --learning_rate 1e-4 --reference precomputed --reference_dir errors";
     trained(&bench, "whole", more);
-    let shard = bench.path("bank/steps-000000.safetensors");
+    let shard = bench.path("errors/steps-000000.safetensors");
     let mut bytes = fs::read(&shard).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -126,7 +129,7 @@ fn a_damaged_bank_is_named_and_remade() {
 }
 
 #[test]
-fn a_bank_for_inverted_latents_is_refused_before_anything_is_read() {
+fn a_precomputed_reference_of_inverted_latents_is_refused_before_anything_is_read() {
     let said = train(&bench(), "out", "--method ddim-inpo --reference precomputed");
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(
@@ -207,8 +210,8 @@ fn eight_bits_of_state_and_rows_and_columns_follow_adamw() {
             apart += (tensor - &wanted[name]).square().sum(tch::Kind::Double).double_value(&[]);
             moved += (&wanted[name] - &start[name]).square().sum(tch::Kind::Double).double_value(&[]);
         }
-        let share = (apart / moved).sqrt();
-        assert!(share < within && share > 0.0, "{flag}: {share}");
+        let fraction = (apart / moved).sqrt();
+        assert!(fraction < within && fraction > 0.0, "{flag}: {fraction}");
     }
 }
 
@@ -244,7 +247,7 @@ fn the_best_state_is_the_result_where_it_shall_be() {
 }
 
 #[test]
-fn figures_go_to_tensorboard_unless_told_otherwise() {
+fn metrics_go_to_tensorboard_unless_switched_off() {
     let bench = bench();
     trained(&bench, "out", "--method mapo --learning_rate 1e-4 --tracker_name mine");
     let files: Vec<_> = fs::read_dir(bench.path("out/logs/mine")).unwrap().collect();

@@ -89,7 +89,7 @@ fn checkpoints(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Kills a run `n_kills` times, spread over the time a whole one takes, goes on each time, and compares the end.
+/// Kills a run `n_kills` times, spread over the time a whole one takes, resumes each time, and compares the end.
 fn killed(kind: &str, file: &str, n_kills: u32) {
     let bench = bench();
     let began = Instant::now();
@@ -100,8 +100,8 @@ fn killed(kind: &str, file: &str, n_kills: u32) {
     for kill in 0..n_kills {
         let mut child = start(&bench, "killed", &more);
         // The golden ratio spreads the moments evenly, in no order.
-        let share = 0.05 + (f64::from(kill) * 0.618_033_988_7).fract();
-        let end = Instant::now() + whole.mul_f64(share);
+        let fraction = 0.05 + (f64::from(kill) * 0.618_033_988_7).fract();
+        let end = Instant::now() + whole.mul_f64(fraction);
         while Instant::now() < end && child.try_wait().unwrap().is_none() {
             sleep(Duration::from_millis(2));
         }
@@ -204,7 +204,7 @@ fn what_cannot_be_gone_on_with_is_refused_with_the_reason() {
     refused(
         latest,
         5,
-        "checkpoint-20: state.safetensors is not what was written; go on from an earlier checkpoint",
+        "checkpoint-20: state.safetensors is not what was written; resume from an earlier checkpoint",
     );
     let earlier = "--resume_from_checkpoint out/checkpoint-10";
     let said = train(&bench, "out", &format!("{kind} {earlier}"));
@@ -268,5 +268,5 @@ fn a_full_disk_is_an_error_that_leaves_the_last_checkpoint_whole() {
     assert_eq!(checkpoints(&bench.path("out")).len(), last, "a checkpoint was added or lost");
 
     assert_eq!(train(&bench, "out", &resumed).code, 0);
-    assert_same(&result(&bench, "out", file), &result(&bench, "whole", file), "behind a full disk");
+    assert_same(&result(&bench, "out", file), &result(&bench, "whole", file), "after a full disk");
 }

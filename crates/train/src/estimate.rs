@@ -92,7 +92,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     })
 }
 
-/// Mean and standard std of two images, flipped too where that is asked for, and the embeddings of one caption.
+/// Mean and standard deviation of two images, flipped too where that is asked for, and the embeddings of one caption.
 fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, compute: u64) -> u64 {
     let stored = if plan.data.cache_dtype == DType::F32 { 4 } else { 2 };
     let latents = config.in_channels as u64 * side * side * stored;

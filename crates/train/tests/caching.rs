@@ -23,12 +23,12 @@ use tastemaker_train::data::encode::{
     CacheInput, Captions, cache_pairs, cache_text, missing_pairs, missing_text,
 };
 use tastemaker_train::data::{
-    Augmentation, Batch, BatchOptions, CacheConditioning, CachedPairs, LivePairs, LiveSettings, Pairs, Rank,
-    Use,
+    Augmentation, Batch, BatchOptions, CacheConditioning, CachedPairs, EncodeSettings, LivePairs, Pairs,
+    Rank, Use,
 };
 use tch::{Device, Kind, Tensor};
 
-/// Takes pixels for latents, with a std, and counts what it is given.
+/// Takes pixels for latents, with a standard deviation, and counts what it is given.
 #[derive(Default)]
 struct Plain {
     batches: Mutex<Vec<i64>>,
@@ -139,16 +139,13 @@ fn live<'a>(
     time_ids: Option<TimeIds>,
     n_workers: usize,
 ) -> LivePairs<'a, Plain> {
-    let settings = LiveSettings {
+    let settings = EncodeSettings {
         resolutions: key.images.clone(),
         random_hflip: key.hflip,
-        random_crop: false,
-        time_ids,
-        batch_size: 3,
         n_workers,
-        trains_text: false,
+        ..EncodeSettings::square(16, "caches".into(), Device::Cpu)
     };
-    LivePairs::new(source, Plain::default(), text(sdxl), settings)
+    LivePairs::new(source, Plain::default(), text(sdxl), settings, time_ids)
 }
 
 fn options(joint: bool) -> BatchOptions {
@@ -437,16 +434,9 @@ fn random_crops_are_drawn_per_use_and_shared_where_that_is_asked_for() {
     let images = vec![image(16, 64, 100), image(16, 64, 100)];
     let source =
         InMemoryPairs::new(images, vec![Ranking { winner: 0, loser: 1, caption: "x".into() }]).unwrap();
-    let settings = LiveSettings {
-        resolutions: BucketResolutions { resolution: 16, buckets: None },
-        random_hflip: false,
-        random_crop: true,
-        time_ids: Some(TimeIds::Real),
-        batch_size: 8,
-        n_workers: 1,
-        trains_text: false,
-    };
-    let pairs = LivePairs::new(&source, Plain::default(), text(true), settings);
+    let square = EncodeSettings::square(16, "caches".into(), Device::Cpu);
+    let settings = EncodeSettings { random_crop: true, n_workers: 1, ..square };
+    let pairs = LivePairs::new(&source, Plain::default(), text(true), settings, Some(TimeIds::Real));
     let uses = uses((0..100).map(|draw| (0, draw)));
     for joint in [false, true] {
         let batch = batch(&pairs, &uses, joint);

@@ -212,12 +212,12 @@ fn in_words(Preferred { count, interval }: &Preferred) -> String {
 fn about(args: &AccuracyArgs, set: &PairSet, found: &Accuracy) -> Value {
     let preferred = |Preferred { count, interval }: &Preferred| {
         json!({
-            "share": interval.estimate, "low": interval.low, "high": interval.high,
+            "fraction": interval.estimate, "low": interval.low, "high": interval.high,
             "wins": count.wins, "ties": count.ties, "losses": count.losses,
         })
     };
     json!({
-        "format": 1,
+        "format": 2,
         "made_by": format!("tastemaker {} accuracy", env!("CARGO_PKG_VERSION")),
         "model": args.model,
         "lora": args.lora,

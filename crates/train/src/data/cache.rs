@@ -13,7 +13,7 @@ use tastemaker_torch::error::guard;
 use super::encode::{
     CacheInput, Captions, EncodeProgress, cache_pairs, cache_text, missing_pairs, missing_text,
 };
-use super::{CacheConditioning, CachedPairs, EncodeSettings, LivePairs, LiveSettings, Rank};
+use super::{CacheConditioning, CachedPairs, EncodeSettings, LivePairs, Rank};
 use crate::TrainError;
 
 /// Is called with every event.
@@ -121,18 +121,9 @@ impl<'a> Encoder<'a> {
 
     /// The pairs from pixels. Loads VAE and text encoders.
     pub(crate) fn open_live(&self) -> Result<LivePairs<'a, AutoencoderKl>, TrainError> {
-        let settings = &self.settings;
-        let live = LiveSettings {
-            resolutions: settings.resolutions.clone(),
-            random_hflip: settings.random_hflip,
-            random_crop: settings.random_crop,
-            time_ids: self.time_ids(),
-            batch_size: settings.vae_batch_size(),
-            n_workers: settings.n_workers,
-            trains_text: settings.trains_text,
-        };
+        let settings = self.settings.clone();
         let text = self.model.text(settings.precision, settings.device)?;
-        Ok(LivePairs::new(self.source, self.vae()?, text, live))
+        Ok(LivePairs::new(self.source, self.vae()?, text, settings, self.time_ids()))
     }
 
     fn time_ids(&self) -> Option<TimeIds> {

@@ -135,7 +135,7 @@ impl Order {
 
 /// Makes the batches of an order, one micro-batch after the other.
 ///
-/// Pairs of one bucket go together; their order is that of the step.
+/// Pairs of one resolution go together; their order is that of the step.
 pub fn feed(
     pairs: &dyn Pairs,
     order: Order,

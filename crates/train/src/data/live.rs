@@ -1,7 +1,6 @@
 //! Pairs from pixels: decoded, cropped, flipped and encoded whenever they are used.
 
 use image::RgbImage;
-use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Crop, Size, to_chw};
 use tastemaker_data::{DataError, PairId, PairSource, Side};
@@ -14,45 +13,34 @@ use tch::{Kind, Tensor};
 use super::cached::{time_ids, time_ids_tensor};
 use super::encode::encode;
 use super::{
-    Augmentation, Batch, BatchOptions, BatchParts, CropFlip, DecodedPair, LoadedBatch, Pairs, SkippedPair,
-    Use, decode_pair,
+    Augmentation, Batch, BatchOptions, BatchParts, CropFlip, DecodedPair, EncodeSettings, LoadedBatch, Pairs,
+    SkippedPair, Use, decode_pair,
 };
 use crate::TrainError;
-
-/// How pixels become batches.
-#[derive(Debug, Clone)]
-pub struct LiveSettings {
-    /// What images are cropped to.
-    pub resolutions: BucketResolutions,
-    /// Whether they are flipped half of the time.
-    pub random_hflip: bool,
-    /// Whether the part that is kept is drawn, too; else it is the middle.
-    pub random_crop: bool,
-    /// Micro-conditioning, for SDXL.
-    pub time_ids: Option<TimeIds>,
-    /// Images per forward pass of the VAE.
-    pub batch_size: usize,
-    /// Threads that decode.
-    pub n_workers: usize,
-    /// Whether the run's own text encoders are trained: then batches hold tokens, not embeddings.
-    pub trains_text: bool,
-}
 
 /// Pairs that are encoded when they are used.
 pub struct LivePairs<'a, C> {
     source: &'a dyn PairSource,
     vae: C,
     text: TextEncoders,
-    settings: LiveSettings,
+    settings: EncodeSettings,
+    /// Micro-conditioning, for SDXL.
+    time_ids: Option<TimeIds>,
 }
 
 /// The images of a pair, cropped, and SDXL's micro-conditioning.
 type Pixels = (Vec<RgbImage>, [u32; 6]);
 
 impl<'a, C: Vae> LivePairs<'a, C> {
-    /// Over a source, by a VAE and text encoders.
-    pub fn new(source: &'a dyn PairSource, vae: C, text: TextEncoders, settings: LiveSettings) -> Self {
-        Self { source, vae, text, settings }
+    /// Over a source, by a VAE and text encoders; with micro-conditioning for SDXL.
+    pub fn new(
+        source: &'a dyn PairSource,
+        vae: C,
+        text: TextEncoders,
+        settings: EncodeSettings,
+        time_ids: Option<TimeIds>,
+    ) -> Self {
+        Self { source, vae, text, settings, time_ids }
     }
 
     /// The crop and flip drawn for one image of a pair.
@@ -77,7 +65,7 @@ impl<'a, C: Vae> LivePairs<'a, C> {
                 options.sides().iter().map(|&side| self.crop_flip(options.augmentation, key, side)).collect()
             })
             .collect();
-        let kind = settings.time_ids.unwrap_or_default();
+        let kind = self.time_ids.unwrap_or_default();
         let work = |i: usize| {
             let decoded = decode_pair(source, uses[i].index, &settings.resolutions, options.sides())?;
             let sizes = time_ids(kind, decoded.sizes(drawn[i][0].crop), decoded.resolution);
@@ -104,9 +92,8 @@ impl<'a, C: Vae> LivePairs<'a, C> {
         options: &BatchOptions,
     ) -> Result<Posterior, TrainError> {
         let mut parts = Vec::new();
-        for (some, pairs) in
-            images.chunks(self.settings.batch_size).zip(pair_of.chunks(self.settings.batch_size))
-        {
+        let n = self.settings.vae_batch_size();
+        for (some, pairs) in images.chunks(n).zip(pair_of.chunks(n)) {
             let pixels: Vec<f32> = some.iter().flat_map(|image| to_chw(image)).collect();
             let (w, h) = (i64::from(resolution.0), i64::from(resolution.1));
             let pixels = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(options.device);
@@ -123,8 +110,7 @@ impl<'a, C: Vae> LivePairs<'a, C> {
             true => Conditioning::text(Tensor::zeros([n, 0, 0], (Kind::Float, options.device))),
             false => self.text.encode(captions, 0),
         };
-        conditioning.time_ids =
-            self.settings.time_ids.map(|_| time_ids_tensor(sizes).to_device(options.device));
+        conditioning.time_ids = self.time_ids.map(|_| time_ids_tensor(sizes).to_device(options.device));
         conditioning
     }
 }

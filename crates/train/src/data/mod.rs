@@ -17,7 +17,7 @@ pub use batch::{Augmentation, Batch, Use, to_host};
 pub use cached::{CacheConditioning, CachedPairs};
 pub(crate) use feed::chunks;
 pub use feed::{FIRST_DRAW, Feed, FeedItem, Order, feed};
-pub use live::{LivePairs, LiveSettings};
+pub use live::LivePairs;
 pub use memory::{EncodedPair, EncodedPairs};
 pub(crate) use pixels::{CropFlip, DecodedPair, decode_pair};
 pub use prefetch::prefetch;

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::Update;
+use super::{At, Update};
 
 /// Settings of Adafactor, under the names of transformers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,14 +61,8 @@ impl Adafactor {
 }
 
 impl Update for Adafactor {
-    fn update(
-        &mut self,
-        i: usize,
-        parameter: &mut Tensor,
-        gradient: &mut Tensor,
-        learning_rate: f64,
-        step: i32,
-    ) {
+    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At) {
+        let At { learning_rate, step } = at;
         let AdafactorSettings { weight_decay, epsilon, clip_threshold, decay_rate } = self.settings;
         let decay = 1.0 - f64::from(step).powf(decay_rate);
         let square = gradient.square() + epsilon;

@@ -3,7 +3,7 @@
 use tastemaker_torch::optimizers::{AdamWStep, Codes, Moments8bit, adamw_8bit, fused_adamw};
 use tch::Tensor;
 
-use super::Update;
+use super::{At, Update};
 
 /// Settings of AdamW, under their diffusers names.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +25,7 @@ impl Default for AdamWSettings {
 }
 
 impl AdamWSettings {
-    fn at(&self, learning_rate: f64, step: i32) -> AdamWStep {
+    fn step(&self, At { learning_rate, step }: At) -> AdamWStep {
         AdamWStep {
             learning_rate,
             beta1: self.adam_beta1,
@@ -79,15 +79,8 @@ impl AdamW {
 }
 
 impl Update for AdamW {
-    fn update(
-        &mut self,
-        i: usize,
-        parameter: &mut Tensor,
-        gradient: &mut Tensor,
-        learning_rate: f64,
-        step: i32,
-    ) {
-        self.moments[i].update(parameter, gradient, &self.settings.at(learning_rate, step));
+    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At) {
+        self.moments[i].update(parameter, gradient, &self.settings.step(at));
     }
 
     fn state(&self, i: usize) -> Vec<(&'static str, Tensor)> {
@@ -128,15 +121,8 @@ impl AdamW8bit {
 }
 
 impl Update for AdamW8bit {
-    fn update(
-        &mut self,
-        i: usize,
-        parameter: &mut Tensor,
-        gradient: &mut Tensor,
-        learning_rate: f64,
-        step: i32,
-    ) {
-        let step = self.settings.at(learning_rate, step);
+    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At) {
+        let step = self.settings.step(at);
         match &mut self.moments[i] {
             Narrow::Codes(moments) => adamw_8bit(parameter, gradient, moments, &self.codes, &step),
             Narrow::Wide(moments) => moments.update(parameter, gradient, &step),

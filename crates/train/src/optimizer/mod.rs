@@ -14,17 +14,19 @@ pub use adamw::{AdamW, AdamW8bit, AdamWSettings};
 pub use ema::Ema;
 pub use grad_scaler::GradScaler;
 
+/// When a parameter is updated, and how far.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    /// Its learning rate.
+    pub learning_rate: f64,
+    /// The step, from 1.
+    pub step: i32,
+}
+
 /// How one parameter follows its gradient. State is kept per parameter, by its place in the list.
 pub trait Update: std::fmt::Debug {
-    /// Moves a parameter along its gradient. `step` counts from 1. The gradient may be overwritten.
-    fn update(
-        &mut self,
-        i: usize,
-        parameter: &mut Tensor,
-        gradient: &mut Tensor,
-        learning_rate: f64,
-        step: i32,
-    );
+    /// Moves a parameter along its gradient, which may be overwritten.
+    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At);
 
     /// The state of a parameter, by names that are its own.
     fn state(&self, i: usize) -> Vec<(&'static str, Tensor)>;
@@ -85,13 +87,13 @@ impl Optimizer {
                 if gradient_scale != 1.0 {
                     let _ = gradient.g_mul_scalar_(gradient_scale);
                 }
-                let rate = learning_rate * rate;
+                let at = At { learning_rate: learning_rate * rate, step: self.n_steps };
                 if self.on_host {
                     let (mut moved, mut along) = (to_host(parameter), to_host(&gradient));
-                    self.rule.update(i, &mut moved, &mut along, rate, self.n_steps);
+                    self.rule.update(i, &mut moved, &mut along, at);
                     parameter.copy_(&moved);
                 } else {
-                    self.rule.update(i, parameter, &mut gradient, rate, self.n_steps);
+                    self.rule.update(i, parameter, &mut gradient, at);
                 }
             }
         });
