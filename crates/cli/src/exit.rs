@@ -99,7 +99,8 @@ fn of_train(error: &TrainError) -> Exit {
         TrainError::NoPairs { .. } | TrainError::NoSoftLabels { .. } => Exit::Data,
         TrainError::NothingTrainable { .. } | TrainError::NoCheckpoint { .. } => Exit::Usage,
         TrainError::NonFiniteLatents { .. } | TrainError::NotComparable { .. } => Exit::Model,
-        TrainError::Schedule(_) => Exit::Usage,
+        TrainError::Generate(GenerateError::Store(error)) => of_store(error, Exit::Output),
+        TrainError::Generate(error) => of_generate(error),
         TrainError::ReadBack { .. }
         | TrainError::NoBest { .. }
         | TrainError::OtherPrecomputed { .. }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use tastemaker_math::ScheduleError;
+use tastemaker_generate::GenerateError;
 use tastemaker_math::objectives::{OBJECTIVES, objective};
 use tastemaker_models::ModelError;
 use tastemaker_run::RunError;
@@ -194,10 +194,6 @@ pub enum TrainError {
         tensor: String,
     },
 
-    /// The noise schedule cannot be what the plan asks for.
-    #[error(transparent)]
-    Schedule(#[from] ScheduleError),
-
     /// The model could not be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -209,6 +205,10 @@ pub enum TrainError {
     /// Data.
     #[error(transparent)]
     Data(#[from] tastemaker_data::DataError),
+
+    /// Images could not be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
 
     /// libtorch.
     #[error(transparent)]

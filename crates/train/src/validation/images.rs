@@ -1,23 +1,17 @@
 //! Images of fixed prompts during training, from fixed noise: what metrics cannot show.
 
-use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use image::ImageFormat;
-use tastemaker_data::transform::to_rgb;
-use tastemaker_diffusion::guidance::Guided;
-use tastemaker_diffusion::noise::{NoiseKey, gaussian};
-use tastemaker_diffusion::samplers::ddim;
-use tastemaker_diffusion::{Conditioning, Denoiser, Vae};
-use tastemaker_math::ddim::Sampling;
-use tastemaker_math::keyed::Stream;
+use tastemaker_diffusion::Denoiser;
+use tastemaker_generate::{
+    EncodedPrompts, GenerateSettings, Generator, Networks, PromptEncoder, SampleRequest, write_image,
+};
 use tastemaker_math::schedule::NoiseSchedule;
-use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, TextEncoders};
 use tastemaker_run::{Plan, RunError};
+use tastemaker_store::atomic;
 use tastemaker_store::dtype::DType;
-use tastemaker_store::{StoreError, atomic};
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use crate::TrainError;
 use crate::data::EncodeSettings;
@@ -28,8 +22,8 @@ pub(crate) struct ValidationImages<'a> {
     model: &'a Model,
     plan: &'a Plan,
     schedule: &'a NoiseSchedule,
-    /// Of each image's prompt, and of the empty one; `None` where text encoders are trained.
-    encoded: Option<(Conditioning, Conditioning)>,
+    /// `None` where text encoders are trained.
+    encoded: Option<EncodedPrompts>,
     device: Device,
 }
 
@@ -44,23 +38,26 @@ impl<'a> ValidationImages<'a> {
         schedule: &'a NoiseSchedule,
         settings: &EncodeSettings,
     ) -> Result<Option<Self>, TrainError> {
-        if plan.validation.validation_prompts.is_empty() || plan.validation.validation_steps == 0 {
+        let prompts = &plan.validation.validation_prompts;
+        if prompts.is_empty() || plan.validation.validation_steps == 0 {
             return Ok(None);
         }
         let device = settings.device;
         let encoded = match settings.trains_text {
             true => None,
-            false => Some(encode(&model.text(settings.precision, device)?, plan)),
+            false => {
+                let text = model.text(settings.precision, device)?;
+                Some(tch::no_grad(|| EncodedPrompts::new(&text, prompts, plan.data.resolution.into())))
+            }
         };
         Ok(Some(Self { model, plan, schedule, encoded, device }))
     }
 
-    /// Generates this process's part of the images into a folder of the step. Returns the paths of all, below the folder of
-    /// the run.
+    /// Generates this rank's part of the images into a folder of the step. Returns the paths of all, below the folder of the
+    /// run.
     ///
     /// # Errors
-    /// [`TrainError::Schedule`] for a number of steps that the schedule cannot serve; [`TrainError::Run`] if a
-    /// image cannot be written.
+    /// [`TrainError::Generate`] for a number of steps that the schedule cannot serve, and if an image cannot be written.
     pub(crate) fn generate(
         &self,
         denoiser: &dyn Denoiser,
@@ -68,68 +65,54 @@ impl<'a> ValidationImages<'a> {
         step: u64,
         ranks: ProcessGroup<'_>,
     ) -> Result<Vec<PathBuf>, TrainError> {
-        let validation = &self.plan.validation;
+        let Self { model, plan, schedule, encoded, device } = self;
+        let validation = &plan.validation;
         let n_images = validation.num_validation_images as usize;
         let folder = PathBuf::from(format!("images/step-{step:06}"));
-        let paths = (0..validation.validation_prompts.len() * n_images).map(|i| {
-            let name = format!("prompt-{}-{}.png", i / n_images, i % n_images);
-            folder.join(name)
-        });
-        let paths: Vec<PathBuf> = paths.collect();
+        let paths: Vec<PathBuf> = (0..validation.validation_prompts.len() * n_images)
+            .map(|i| folder.join(format!("prompt-{}-{}.png", i / n_images, i % n_images)))
+            .collect();
         let rank = ranks.rank();
         let mine: Vec<usize> = (rank.rank..paths.len()).step_by(rank.world_size).collect();
+        let encoder = match (text, encoded) {
+            (Some(text), _) => text as &dyn PromptEncoder,
+            (None, Some(encoded)) => encoded,
+            (None, None) => return Ok(Vec::new()),
+        };
         if !mine.is_empty() {
-            atomic::create_folder(self.plan.output_dir.join(&folder)).map_err(RunError::from)?;
-            let live = text.map(|text| encode(text, self.plan));
-            let Some((prompts, empty)) = live.as_ref().or(self.encoded.as_ref()) else {
-                return Ok(Vec::new());
+            atomic::create_folder(plan.output_dir.join(&folder)).map_err(RunError::from)?;
+            let request = |&i: &usize| SampleRequest {
+                prompt: validation.validation_prompts[i / n_images].clone(),
+                seed: plan.train.seed,
+                number: i as u64,
+                ..SampleRequest::default()
             };
-            let vae = self.model.vae(Role::Frozen, DType::F32, self.device)?.network;
-            for &i in &mine {
-                let latents = self.latents(denoiser, (prompts, empty), i, n_images)?;
-                let pixels =
-                    tch::no_grad(|| vae.decode(&latents)).to_device(Device::Cpu).to_kind(Kind::Float);
-                let (_, _, height, width) = pixels.size4()?;
-                let values = Vec::<f32>::try_from(pixels.flatten(0, -1))?;
-                let image = to_rgb(&values, width as u32, height as u32)?;
-                let path = self.plan.output_dir.join(&paths[i]);
-                let mut png = Cursor::new(Vec::new());
-                let written = image.write_to(&mut png, ImageFormat::Png);
-                written.map_err(|error| unwritten(&path, std::io::Error::other(error)))?;
-                atomic::write_bytes(&path, png.get_ref()).map_err(RunError::from)?;
-            }
+            let requests: Vec<SampleRequest> = mine.iter().map(request).collect();
+            // One at a time, so that an image does not depend on the number of ranks.
+            let settings = GenerateSettings {
+                n_steps: validation.num_inference_steps as usize,
+                guidance_scale: validation.guidance_scale,
+                batch_size: 1,
+                size: Some((plan.data.resolution, plan.data.resolution)),
+                ..GenerateSettings::default()
+            };
+            let generator = Generator::with_encoder(model, encoder, DType::F32, *device)?;
+            let generator = generator.on_schedule((*schedule).clone());
+            let networks = Networks { denoiser, negative: None };
+            tch::no_grad(|| {
+                generator.generate_each(
+                    networks,
+                    &requests,
+                    &settings,
+                    |_| true,
+                    |i, image| {
+                        let path = plan.output_dir.join(&paths[mine[i]]);
+                        write_image(&path, &image).map_err(TrainError::from)
+                    },
+                )
+            })?;
         }
         ranks.barrier()?;
         Ok(paths)
     }
-
-    /// Latents `[1, c, h, w]` of image `i`.
-    fn latents(
-        &self,
-        denoiser: &dyn Denoiser,
-        (prompts, empty): (&Conditioning, &Conditioning),
-        i: usize,
-        n_images: usize,
-    ) -> Result<Tensor, TrainError> {
-        let validation = &self.plan.validation;
-        let config = self.model.unet_config()?;
-        let side = i64::from(self.plan.data.resolution) / self.model.vae_config()?.downsampling();
-        let key = NoiseKey { seed: self.plan.train.seed, stream: Stream::Sample, index: i as u64, draw: 0 };
-        let noise = gaussian(&[key], &[config.in_channels, side, side]).to_device(self.device);
-        let n_steps = validation.num_inference_steps as usize;
-        let sampling = Sampling { n_steps, eta: 0.0, ..self.model.schedule()?.sampling };
-        let guided = Guided::new(denoiser, empty, validation.guidance_scale);
-        let prompt = prompts.select(&Tensor::from_slice(&[(i / n_images) as i64]).to_device(self.device));
-        Ok(ddim(&guided, &noise, &prompt, self.schedule, &sampling, || noise.zeros_like())?)
-    }
-}
-
-fn encode(text: &TextEncoders, plan: &Plan) -> (Conditioning, Conditioning) {
-    let prompts: Vec<&str> = plan.validation.validation_prompts.iter().map(String::as_str).collect();
-    let resolution = i64::from(plan.data.resolution);
-    tch::no_grad(|| (text.encode(&prompts, resolution), text.unconditional(resolution)))
-}
-
-fn unwritten(path: &Path, error: std::io::Error) -> TrainError {
-    TrainError::Run(RunError::from(StoreError::io("write", path, error)))
 }
