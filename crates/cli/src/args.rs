@@ -28,11 +28,11 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Align a model with pairs of images.
     Train(Box<TrainArgs>),
-    /// Generate prompts with a model, or with a model and a LoRA.
+    /// Generate images of prompts with a model, or with a model and a LoRA.
     Sample(Box<SampleArgs>),
     /// Score images for their prompts.
     Score(ScoreArgs),
-    /// Generate prompts with several models, score the images, and say who wins.
+    /// Generate images of prompts with several models, score them, and report win rates.
     Compare(Box<CompareArgs>),
     /// Say how often a model prefers the images that people prefer.
     Accuracy(Box<AccuracyArgs>),
