@@ -39,7 +39,9 @@ impl PromptFlags {
             });
         }
         match prompts.is_empty() {
-            true => Err(UsageError("nothing to generate: give --prompt or a file with --prompts".into()).into()),
+            true => {
+                Err(UsageError("nothing to generate: give --prompt or a file with --prompts".into()).into())
+            }
             false => Ok(prompts),
         }
     }
