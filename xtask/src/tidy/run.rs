@@ -14,7 +14,15 @@ use super::{edges, links, metadata, style, words};
 pub fn run(root: &Path) -> Result<()> {
     let tree = Tree::read(root)?;
     let members = metadata::members(root)?;
-    report([edges::findings(&tree, &members), style::findings(&tree), links::findings(&tree)].concat())?;
+    report(
+        [
+            edges::findings(&tree, &members),
+            style::findings(&tree),
+            links::findings(&tree),
+            words::findings(&tree),
+        ]
+        .concat(),
+    )?;
     println!("tidy: {} files and {} crates keep the invariants", tree.paths.len(), members.len());
     Ok(())
 }
