@@ -90,7 +90,9 @@ fn forgiving(arg: clap::Arg) -> clap::Arg {
     let twins =
         twins.filter(|(name, twin)| known.iter().any(|n| n == name) && !known.iter().any(|n| n == twin));
     let arg = arg.aliases(twins.map(|(_, twin)| twin).collect::<Vec<_>>());
-    let renamed = RENAMED.into_iter().filter(|(_, new)| known.iter().any(|name| name == new));
+    let renamed = RENAMED
+        .into_iter()
+        .filter(|(old, new)| known.iter().any(|name| name == new) && !known.iter().any(|name| name == old));
     let arg = arg.aliases(renamed.map(|(old, _)| old).collect::<Vec<_>>());
     let known: Vec<String> = names(&arg).collect();
     let dashed = known.iter().map(|name| name.replace('_', "-")).filter(|name| !known.contains(name));

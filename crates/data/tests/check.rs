@@ -138,7 +138,7 @@ fn the_summary_counts_what_was_found() {
     assert_eq!((summary.n_rows, summary.n_pairs, summary.n_usable), (15, 12, 11));
     assert_eq!(lines[0]["rows"], 15);
     // 24 images, one of which does not decode and two of which are 256 pixels wide.
-    assert_eq!(summary.sides[..3], [21, 2, 0]);
+    assert_eq!(summary.sizes[..3], [21, 2, 0]);
     let text = summary.to_string().replace(&set.path().display().to_string(), "pairs");
     insta::assert_snapshot!(text);
 }

@@ -20,4 +20,4 @@ pub use finding::{Finding, Subject};
 pub use output::{CHECK_FORMAT, Written, write};
 pub use pass::{Event, check};
 pub use settings::Settings;
-pub use summary::{SIDES, Summary, Timing};
+pub use summary::{SIZE_BINS, Summary, Timing};

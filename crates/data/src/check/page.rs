@@ -7,7 +7,7 @@ use tastemaker_pages::{Fact, Markup, Page, RowImage, Section, facts, html, image
 
 use super::checks::{CHECKS, Check, Severity};
 use super::finding::Subject;
-use super::summary::{SIDES, Summary};
+use super::summary::{SIZE_BINS, Summary};
 use super::worst::Case;
 use crate::Side;
 
@@ -100,21 +100,21 @@ fn findings(summary: &Summary) -> Markup {
 }
 
 fn sizes(summary: &Summary) -> Markup {
-    let most = summary.sides.iter().copied().max().unwrap_or(0).max(1);
-    let n_images: u64 = summary.sides.iter().sum();
-    let label = |i: usize| match (i, SIDES.get(i + 1)) {
+    let most = summary.sizes.iter().copied().max().unwrap_or(0).max(1);
+    let n_images: u64 = summary.sizes.iter().sum();
+    let label = |i: usize| match (i, SIZE_BINS.get(i + 1)) {
         (0, Some(next)) => format!("below {next}"),
-        (_, Some(next)) => format!("{} to {}", SIDES[i], next - 1),
-        (_, None) => format!("{} and more", SIDES[i]),
+        (_, Some(next)) => format!("{} to {}", SIZE_BINS[i], next - 1),
+        (_, None) => format!("{} and more", SIZE_BINS[i]),
     };
-    let is_small = |i: usize| SIDES.get(i + 1).is_some_and(|&next| next <= summary.settings.resolution);
+    let is_small = |i: usize| SIZE_BINS.get(i + 1).is_some_and(|&next| next <= summary.settings.resolution);
     html! {
         div {
             p.small {
                 "Shorter side of " (count(n_images)) " images in pixels; training takes " (summary.settings.resolution) "."
             }
             table.levels {
-                @for (i, &n) in summary.sides.iter().enumerate() {
+                @for (i, &n) in summary.sizes.iter().enumerate() {
                     @let width = format!("width:{:.1}%", 100.0 * n as f64 / most as f64);
                     tr {
                         th scope="row" { (label(i)) } td { span.level.care[is_small(i)] style=(width) {} }

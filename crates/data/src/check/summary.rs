@@ -12,8 +12,8 @@ use super::settings::Settings;
 use crate::set::PairSet;
 use crate::{PairId, PairSource};
 
-/// Where the bins of [`Summary::sides`] begin, in pixels of the shorter side; the first begins at 1.
-pub const SIDES: [u32; 9] = [1, 256, 384, 512, 640, 768, 1024, 1536, 2048];
+/// Where the bins of [`Summary::sizes`] begin, in pixels of the shorter side; the first begins at 1.
+pub const SIZE_BINS: [u32; 9] = [1, 256, 384, 512, 640, 768, 1024, 1536, 2048];
 
 /// A rate of winners listed first within these is not worth a word.
 const BALANCED: std::ops::RangeInclusive<f64> = 0.45..=0.55;
@@ -64,7 +64,7 @@ pub struct Summary {
     /// Rows with findings of each kind, in the order of [`CHECKS`].
     pub rows: Vec<u64>,
     /// Images by the length of their shorter side.
-    pub sides: [u64; SIDES.len()],
+    pub sizes: [u64; SIZE_BINS.len()],
     /// Pairs whose winner is listed first.
     pub n_winner_first: u64,
     /// Pairs whose loser is.
@@ -87,7 +87,7 @@ impl Summary {
             n_usable: set.len() as u64,
             n_held_out: 0,
             rows: vec![0; CHECKS.len()],
-            sides: [0; SIDES.len()],
+            sizes: [0; SIZE_BINS.len()],
             n_winner_first: 0,
             n_loser_first: 0,
             worst: Vec::new(),
@@ -131,8 +131,8 @@ impl Summary {
     }
 
     pub(super) fn size(&mut self, (width, height): (u32, u32)) {
-        let bin = SIDES.partition_point(|&side| side <= width.min(height));
-        self.sides[bin.saturating_sub(1)] += 1;
+        let bin = SIZE_BINS.partition_point(|&side| side <= width.min(height));
+        self.sizes[bin.saturating_sub(1)] += 1;
     }
 
     pub(super) fn listed(&mut self, winner_is_first: Option<bool>) {

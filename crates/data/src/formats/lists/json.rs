@@ -4,7 +4,8 @@
 //! rankings are arrays.
 
 use serde_json::{Map, Value};
-use tastemaker_store::tree::{Blob, Location};
+use tastemaker_store::StoreError;
+use tastemaker_store::tree::Location;
 
 use super::MAX_ROW_BYTES;
 use super::items::{Item, Items};
@@ -20,57 +21,40 @@ use crate::set::PairSet;
 /// lines are skipped. A [`PairId`](crate::PairId) is the row's number, counted from 0 without blank lines.
 ///
 /// # Errors
-/// [`StoreError`](tastemaker_store::StoreError) if the list cannot be read; [`DataError::Columns`] if none of its rows
+/// [`StoreError`] if the list cannot be read; [`DataError::Columns`] if none of its rows
 /// follows a convention; [`DataError::Empty`] if no pair is left.
 pub fn read_jsonl(location: &Location, list: &str, settings: &OpenSettings) -> Result<PairSet, DataError> {
-    let blob = location.tree().open(list)?;
-    let mut items = Items::new(blob.as_ref());
-    let mut rows = Rows::new(location, list, settings, blob.as_ref());
-    while let Some(item) = items.line()? {
-        rows.take(item)?;
-    }
-    rows.finish()
+    read(location, list, settings, |items| items.line())
 }
 
 /// Reads a list that is one array of objects, as [`read_jsonl`] does.
 ///
 /// # Errors
-/// As [`read_jsonl`], and [`StoreError::Malformed`](tastemaker_store::StoreError::Malformed) for what is no array.
+/// As [`read_jsonl`], and [`StoreError::Malformed`] for what is no array.
 pub fn read_json(location: &Location, list: &str, settings: &OpenSettings) -> Result<PairSet, DataError> {
+    read(location, list, settings, |items| items.element())
+}
+
+fn read(
+    location: &Location,
+    list: &str,
+    settings: &OpenSettings,
+    next: for<'a> fn(&'a mut Items<'_>) -> Result<Option<Item<'a>>, StoreError>,
+) -> Result<PairSet, DataError> {
     let blob = location.tree().open(list)?;
     let mut items = Items::new(blob.as_ref());
-    let mut rows = Rows::new(location, list, settings, blob.as_ref());
-    while let Some(item) = items.element()? {
-        rows.take(item)?;
-    }
-    rows.finish()
-}
-
-/// Objects as rows.
-struct Rows<'a> {
-    table: TableReader,
-    detect: Detect<'a>,
-}
-
-impl<'a> Rows<'a> {
-    fn new(location: &Location, list: &str, settings: &'a OpenSettings, blob: &'a dyn Blob) -> Self {
-        let mut table = TableReader::new(location, blob.place(), settings);
-        table.table(list);
-        Self { table, detect: Detect::new(&settings.columns, blob.place()) }
-    }
-
-    fn take(&mut self, item: Item<'_>) -> Result<(), DataError> {
+    let mut table = TableReader::new(location, blob.place(), settings);
+    table.table(list);
+    let mut detect = Detect::new(&settings.columns, blob.place());
+    while let Some(item) = next(&mut items)? {
         let object = match item {
             Item::Text(text) => parse(text),
             Item::TooLong => Err(format!("a row of more than {MAX_ROW_BYTES} bytes")),
         };
-        self.detect.add(&mut self.table, object.map(Object).map_err(Refusal::bad_row))
+        detect.add(&mut table, object.map(Object).map_err(Refusal::bad_row))?;
     }
-
-    fn finish(self) -> Result<PairSet, DataError> {
-        self.detect.finish()?;
-        self.table.finish(None)
-    }
+    detect.finish()?;
+    table.finish(None)
 }
 
 /// An object as a row.
