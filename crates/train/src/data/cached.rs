@@ -12,7 +12,6 @@ use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
 use tastemaker_run::TimeIds;
-use tastemaker_store::dtype::DType;
 use tastemaker_torch::kind_of;
 use tastemaker_torch::mapped::Mapped;
 use tch::{Kind, Tensor};
