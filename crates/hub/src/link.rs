@@ -8,9 +8,6 @@ use tastemaker_store::{StoreError, atomic};
 
 /// Makes `pointer`, which lies below `repo`, stand for `blob`, which lies there too: a relative link, or a copy where links
 /// are impossible.
-///
-/// # Errors
-/// [`StoreError::Io`].
 pub(crate) fn link(repo: &Path, pointer: &Path, blob: &Path) -> Result<(), StoreError> {
     let folder = pointer.parent().unwrap_or(repo);
     atomic::create_folder(folder)?;

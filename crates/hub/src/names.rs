@@ -143,9 +143,6 @@ pub(crate) fn is_lower_hex(text: &str) -> bool {
 }
 
 /// A file's name in a repository as a path below a folder.
-///
-/// # Errors
-/// [`HubError::Name`] for a name that could lead elsewhere.
 pub(crate) fn file_path(name: &str) -> Result<PathBuf, HubError> {
     // A colon names a drive or a stream on Windows.
     let plain = |c: char| !c.is_control() && !"\\:".contains(c);
@@ -157,9 +154,6 @@ pub(crate) fn file_path(name: &str) -> Result<PathBuf, HubError> {
 }
 
 /// An entity tag as the name of a blob: quotes and the mark of a weak tag taken away.
-///
-/// # Errors
-/// [`HubError::Name`] for a tag that is no plain file name.
 pub(crate) fn blob_name(etag: &str) -> Result<&str, HubError> {
     let name = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-+=".contains(c);

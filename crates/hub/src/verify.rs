@@ -23,9 +23,6 @@ pub(crate) fn is_checksum(tag: &str) -> bool {
 }
 
 /// Compares a file with the size and the checksum that were announced, as far as they were.
-///
-/// # Errors
-/// [`StoreError::Io`] if it cannot be read.
 pub(crate) fn verify(path: &Path, tag: &str, size: Option<u64>) -> Result<Option<Mismatch>, StoreError> {
     let found = std::fs::metadata(path).map_err(|e| StoreError::io("read", path, e))?.len();
     if let Some(size) = size.filter(|size| *size != found) {

@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use image::{Rgb, RgbImage};
-use std::sync::Arc;
 use tastemaker_data::buckets::{BucketResolutions, BucketSettings};
 use tastemaker_data::cache::{CacheFolder, Key, LatentKey, TextKey};
 use tastemaker_data::{DataError, InMemoryPairs, Label, PairId, PairSource, Ranking, Side};
@@ -399,8 +398,7 @@ fn flips_are_independent_or_joint_half_of_the_time() {
     let cache =
         make(folder.path(), &key, &source, &Plain::default(), Some(&text(false)), settings(1, (0, 1)))
             .unwrap();
-    let pairs = open(&cache, &key, &source, None);
-    let uses = uses((0..400).map(|draw| (0, draw)));
+    let (pairs, uses) = (open(&cache, &key, &source, None), uses((0..400).map(|draw| (0, draw))));
     let counts = |joint| {
         let upright = upright(&batch(&pairs, &uses, joint).latents);
         let (winners, losers) = upright.split_at(uses.len());
