@@ -176,22 +176,16 @@ impl Client {
         if at_home && let Some(token) = &self.token {
             request = request.header("Authorization", token.bearer());
         }
-        request.call().map_err(|error| {
-            let is_final = match &error {
-                ureq::Error::Rustls(_)
-                | ureq::Error::Tls(_)
-                | ureq::Error::BadUri(_)
-                | ureq::Error::Http(_) => true,
-                // A certificate that is not trusted.
-                ureq::Error::Io(source) => source.kind() == io::ErrorKind::InvalidData,
-                _ => false,
-            };
-            match (is_final, error.into_io()) {
-                (true, source) => {
-                    HubError::Connection { url: shown(url).to_owned(), attempts: 1, source }.into()
-                }
-                (false, reason) => Fault::Passing { reason, after: None, n_bytes: 0 },
+        request.call().map_err(|error| match error {
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                let url = shown(url).to_owned();
+                HubError::Connection { url, attempts: 1, source: error.into_io() }.into()
             }
+            // A certificate that is not trusted.
+            ureq::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+                HubError::Connection { url: shown(url).to_owned(), attempts: 1, source }.into()
+            }
+            other => Fault::Passing { reason: other.into_io(), after: None, n_bytes: 0 },
         })
     }
 
