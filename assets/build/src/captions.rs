@@ -41,11 +41,11 @@ pub struct Caption {
     pub split: Split,
 }
 
-/// Assigns `code` to a side of a split that holds out about `share` of all codes.
+/// Assigns `code` to a side of a split that holds out about `fraction` of all codes.
 ///
-/// The number compared with `share` is the same for every share, so a larger share holds out a superset.
-pub fn split_of(code: &str, share: f64) -> Split {
-    if unit_interval(code) < share { Split::HeldOut } else { Split::Train }
+/// The number compared with `fraction` is the same for every fraction, so a larger fraction holds out a superset.
+pub fn split_of(code: &str, fraction: f64) -> Split {
+    if unit_interval(code) < fraction { Split::HeldOut } else { Split::Train }
 }
 
 /// Normalizes a code-point sequence: lower case, no `fe0f`.

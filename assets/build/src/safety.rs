@@ -13,7 +13,7 @@ pub const POLICY: &str = "a mock image-book policy for small children, made up f
 no blades or explosions, no images of death, no vomit, sickness or excrement, no rage or cursing, no devils or ogres, \
 no disease carriers";
 
-/// Held-out share for the safety pairs. The list is short, so it holds out more than the general split, and a superset of it.
+/// Held-out fraction for the safety pairs. The list is short, so it holds out more than the general split, and a superset of it.
 pub const SAFETY_HELD_OUT_FRACTION: f64 = 0.4;
 
 /// One refused emoji of the reviewed list.

@@ -7,11 +7,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::commands::accuracy::AccuracyArgs;
 use crate::commands::compare::{self, CompareArgs};
 use crate::commands::data::DataCommand;
+use crate::commands::demo::{DemoArgs, PretrainArgs};
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
 use crate::commands::score::ScoreArgs;
 use crate::commands::train::TrainArgs;
-use crate::demo;
 
 /// Aligns text-to-image diffusion models with human taste.
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Align the embedded model with each method, judge the results, write a report.
-    Demo(demo::DemoArgs),
+    Demo(DemoArgs),
     /// Align a model with pairs of images.
     Train(Box<TrainArgs>),
     /// Generate images of prompts with a model, or with a model and a LoRA.
@@ -43,7 +43,7 @@ pub enum Command {
     #[command(subcommand)]
     Data(DataCommand),
     /// Make one part of the embedded model from the embedded art.
-    Pretrain(demo::pretrain::PretrainArgs),
+    Pretrain(PretrainArgs),
 }
 
 /// Parses a command line; help, version and mistakes end the process here, as `clap` words them.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use tastemaker_data::DataError;
+use tastemaker_demo::DemoError;
 use tastemaker_eval::EvalError;
 use tastemaker_generate::GenerateError;
 use tastemaker_hub::HubError;
@@ -82,6 +83,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     None.or_else(|| cause.downcast_ref::<UsageError>().map(|_| Exit::Usage))
         .or_else(|| cause.downcast_ref::<FindingsError>().map(|_| Exit::Data))
         .or_else(|| cause.downcast_ref::<DataFault>().map(|_| Exit::Data))
+        .or_else(|| cause.downcast_ref().map(of_demo))
         .or_else(|| cause.downcast_ref().map(of_train))
         .or_else(|| cause.downcast_ref().map(of_eval))
         .or_else(|| cause.downcast_ref().map(of_generate))
@@ -91,6 +93,22 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         .or_else(|| cause.downcast_ref().map(|error| of_hub(error, Exit::Data)))
         .or_else(|| cause.downcast_ref().map(|error| of_store(error, Exit::Data)))
         .or_else(|| cause.downcast_ref().map(|error| of_torch(error, Exit::Internal)))
+}
+
+fn of_demo(error: &DemoError) -> Exit {
+    match error {
+        DemoError::Usage(_) => Exit::Usage,
+        DemoError::Config { .. } => Exit::Model,
+        DemoError::Data(error) => of_data(error),
+        DemoError::Eval(error) => of_eval(error),
+        DemoError::Generate(error) => of_generate(error),
+        DemoError::Model(error) => of_model(error),
+        DemoError::Run(error) => of_run(error),
+        DemoError::Store(error) => of_store(error, Exit::Data),
+        DemoError::Train(error) => of_train(error),
+        DemoError::Torch(error) => of_torch(error, Exit::Internal),
+        _ => Exit::Internal,
+    }
 }
 
 fn of_train(error: &TrainError) -> Exit {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tastemaker_demo::base;
 use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Token};
 use tastemaker_models::adapters::FILE_NAME;
 use tastemaker_store::{StoreError, json};
 
-use crate::demo::base;
 use crate::exit::UsageError;
 
 /// The value of a variable, `None` if it is not set or empty.
@@ -73,7 +73,7 @@ fn embedded() -> Result<PathBuf> {
     let caches = own_cache().ok_or_else(|| {
         UsageError("there is no home folder to unpack the embedded model in: set XDG_CACHE_HOME".into())
     })?;
-    base::unpacked(&caches)
+    Ok(base::unpacked(&caches)?)
 }
 
 /// Where a dataset is: the snapshot in the cache of the repository of this name, behind `@` its revision; `None` for what is no

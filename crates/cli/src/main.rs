@@ -3,7 +3,6 @@
 mod allocator;
 mod args;
 mod commands;
-mod demo;
 mod exit;
 mod hub;
 mod pairs;
@@ -35,7 +34,7 @@ fn run() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo(args) => demo::demo(&args),
+        Command::Demo(args) => commands::demo::demo(args),
         Command::Train(args) => commands::train::train(*args),
         Command::Sample(args) => commands::sample::sample(&args),
         Command::Accuracy(args) => commands::accuracy::accuracy(&args),
@@ -43,7 +42,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Score(args) => commands::score::score(&args),
         Command::Data(command) => commands::data::data(command),
         Command::Model(command) => commands::model::model(&command),
-        Command::Pretrain(args) => demo::pretrain::pretrain(&args),
+        Command::Pretrain(args) => commands::demo::pretrain(args),
     }
 }
 

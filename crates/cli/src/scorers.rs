@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
+use tastemaker_demo::scorers::{ArtScorer, NEAREST_ART};
 use tastemaker_eval::scorers::{
     Aesthetic, CLIP_SCORE, ClipScorer, HPS_V2, HPS_V2_1, ImageReward, PICK_SCORE, Panel, SCORERS, Scorer,
-    ScorerEntry, Tower, aesthetic, image_reward, nearest_art,
+    ScorerEntry, Tower, aesthetic, image_reward,
 };
 use tastemaker_models::blip::ImageRewardFiles;
 use tastemaker_models::clip::ClipFiles;
@@ -14,7 +15,6 @@ use tastemaker_models::reward_head::RewardHead;
 use tastemaker_store::dtype::DType;
 use tch::Device;
 
-use crate::demo::judge::ArtJudge;
 use crate::exit::UsageError;
 use crate::hub::locate_files;
 
@@ -73,6 +73,16 @@ pub fn open(typed: &[String], precision: DType, device: Device) -> Result<Panel>
     Ok(Panel::new(scorers))
 }
 
+/// The scorers by name: the published ones, and that of the embedded art.
+fn entries() -> impl Iterator<Item = &'static ScorerEntry> {
+    SCORERS.iter().chain([&NEAREST_ART])
+}
+
+/// The unit of a scorer's scores; nothing for a name that is none's.
+pub fn unit(name: &str) -> &'static str {
+    entries().find(|entry| entry.name == name).map_or("", |entry| entry.unit)
+}
+
 struct Opener {
     precision: DType,
     device: Device,
@@ -82,8 +92,8 @@ struct Opener {
 impl Opener {
     fn open(&mut self, typed: &str) -> Result<Box<dyn Scorer>> {
         let (name, rest) = typed.split_at(typed.find([':', '=']).unwrap_or(typed.len()));
-        if name == nearest_art::ENTRY.name {
-            return Ok(Box::new(ArtJudge::open(rest.strip_prefix(':'))?));
+        if name == NEAREST_ART.name {
+            return Ok(Box::new(ArtScorer::open(rest.strip_prefix(':'))?));
         }
         let is_called = |entry: &&ClipEntry| entry.scorer.name == name || entry.aliases.contains(&name);
         if let Some(entry) = CLIP_SCORERS.iter().find(is_called) {
@@ -109,7 +119,7 @@ impl Opener {
             let files = image_reward_files(weights(name, rest)?)?;
             return Ok(Box::new(ImageReward::load(files, self.precision, self.device)?));
         }
-        let known: Vec<&str> = SCORERS.iter().map(|entry| entry.name).collect();
+        let known: Vec<&str> = entries().map(|entry| entry.name).collect();
         Err(UsageError(format!("no scorer is called `{name}`; there are {}", known.join(", "))).into())
     }
 

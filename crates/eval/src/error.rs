@@ -5,26 +5,6 @@ use std::path::PathBuf;
 /// Everything `tastemaker-eval` can refuse.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// A judge needs at least one real artwork.
-    #[error("gallery is empty: the judge compares against real artworks, so at least one is needed")]
-    EmptyGallery,
-    /// An artwork names a caption or a style outside the announced ranges.
-    #[error(
-        "artwork {artwork} has caption {caption} and style {style}, \
-         but the judge was told of {n_captions} captions and {n_styles} styles"
-    )]
-    ArtworkOutOfRange {
-        /// Position in the gallery.
-        artwork: usize,
-        /// Its caption index.
-        caption: usize,
-        /// Its style index.
-        style: usize,
-        /// Number of captions announced.
-        n_captions: usize,
-        /// Number of styles announced.
-        n_styles: usize,
-    },
     /// A scorer that knows a fixed set of captions was asked about another one.
     #[error("prompt {prompt:?} is not one of the {n_captions} captions this scorer knows")]
     UnknownPrompt {
@@ -32,39 +12,6 @@ pub enum EvalError {
         prompt: String,
         /// Number of captions known.
         n_captions: usize,
-    },
-    /// A scorer cannot learn a preference from nothing.
-    #[error("no ranked pairs: a preference scorer needs at least one to learn or to be checked")]
-    NoRankedPairs,
-    /// A ranked pair names a caption outside the announced range.
-    #[error("ranked pair has caption {caption}, but the scorer was told of {n_captions} captions")]
-    PairOutOfRange {
-        /// Its caption index.
-        caption: usize,
-        /// Number of captions announced.
-        n_captions: usize,
-    },
-    /// A ranked pair whose images cannot be compared place by place.
-    #[error(
-        "ranked pair of caption {caption} has a winner of {} x {} and a loser of {} x {} pixels: \
-         both must be of one size",
-        winner.0, winner.1, loser.0, loser.1
-    )]
-    PairOfTwoSizes {
-        /// Its caption index.
-        caption: usize,
-        /// Width and height of the winner.
-        winner: (u32, u32),
-        /// Width and height of the loser.
-        loser: (u32, u32),
-    },
-    /// A scorer is only checked on captions it has not learned from.
-    #[error(
-        "caption {caption} is not held out: the preference scorer learned from it, so it cannot be checked on it"
-    )]
-    CaptionNotHeldOut {
-        /// Its index.
-        caption: usize,
     },
     /// A scorer that cannot judge.
     #[error("scorer `{scorer}` cannot judge: {what}")]
@@ -137,11 +84,8 @@ pub enum EvalError {
         b: f64,
     },
     /// A win rate over nothing.
-    #[error("no comparisons in group {group}: a win rate needs at least one")]
-    NoComparisons {
-        /// Name of the empty group.
-        group: &'static str,
-    },
+    #[error("no images to compare: a win rate needs at least one of either model")]
+    NothingToCompare,
     /// A report whose parts do not belong together.
     #[error("report is inconsistent: {what}")]
     InconsistentReport {

@@ -1,21 +1,26 @@
-//! A comparison's figures, page and summary, over made-up scores.
+//! A comparison's results, page and summary, over made-up scores.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 
 #[path = "support/comparison.rs"]
-mod comparison;
+mod made_up;
 
-use comparison::{comparison, count};
+use made_up::{comparison, count};
 use serde_json::Value;
-use tastemaker_eval::compare::{Choice, Comparison, Figures, headline, page, summary};
+use tastemaker_eval::compare::{Choice, Comparison, Extras, Results, headline, page, summary};
 
-fn main_element(html: &str) -> &str {
+fn main_element(html: &str) -> String {
     let (start, end) = (html.find("<main>").unwrap(), html.find("</main>").unwrap());
-    &html[start..end]
+    // A line for each element that begins one, so that a change is easy to see.
+    let breaks = ["section", "h2", "h3", "p", "tr", "li", "article", "figure", "div", "dl"];
+    breaks.iter().fold(html[start..end].to_owned(), |text, name| {
+        text.replace(&format!("<{name}>"), &format!("\n<{name}>"))
+            .replace(&format!("<{name} "), &format!("\n<{name} "))
+    })
 }
 
 fn page_of(comparison: &Comparison) -> String {
-    page(comparison, &Figures::of(comparison).unwrap())
+    page(comparison, &Results::of(comparison).unwrap(), &Extras::none("compare"))
 }
 
 #[test]
@@ -24,7 +29,7 @@ fn the_markup_for_two_is_as_reviewed() {
 }
 
 #[test]
-fn the_markup_of_figures_for_three_is_as_reviewed() {
+fn the_markup_of_results_for_three_is_as_reviewed() {
     let html = page_of(&comparison(3, 2, 12, 0));
     let main = main_element(&html);
     // Histograms are long, and reviewed above.
@@ -36,7 +41,9 @@ fn the_markup_of_figures_for_three_is_as_reviewed() {
 #[test]
 fn the_summary_is_as_reviewed() {
     let comparison = comparison(2, 2, 6, 0);
-    insta::assert_snapshot!(summary(&comparison, &Figures::of(&comparison).unwrap()).unwrap());
+    insta::assert_snapshot!(
+        summary(&comparison, &Results::of(&comparison).unwrap(), &Extras::none("compare")).unwrap()
+    );
 }
 
 #[test]
@@ -64,28 +71,30 @@ fn names_and_prompts_cannot_become_markup() {
 }
 
 #[test]
-fn both_directions_of_a_duel_add_up_to_one() {
+fn both_directions_of_a_win_rate_add_up_to_one() {
     let comparison = comparison(3, 2, 12, 0);
-    let figures = Figures::of(&comparison).unwrap();
+    let results = Results::of(&comparison).unwrap();
     for scorer in 0..2 {
         for category in [None, Some(0), Some(1)] {
             let (there, back) = (
-                figures.duel(scorer, 2, 1, category).unwrap(),
-                figures.duel(scorer, 1, 2, category).unwrap(),
+                results.win_rate(scorer, 2, 1, category).unwrap(),
+                results.win_rate(scorer, 1, 2, category).unwrap(),
             );
-            assert!((there.rate + back.rate - 1.0).abs() < 1e-12 && there.wins == back.losses);
+            assert!(
+                (there.rate.estimate + back.rate.estimate - 1.0).abs() < 1e-12 && there.wins == back.losses
+            );
         }
-        assert_eq!(figures.duel(scorer, 1, 1, None), None);
+        assert_eq!(results.win_rate(scorer, 1, 1, None), None);
     }
 }
 
 #[test]
-fn categories_take_the_duels_of_their_prompts_apart() {
+fn categories_take_the_samples_of_their_prompts_apart() {
     let comparison = comparison(2, 1, 9, 0);
-    let figures = Figures::of(&comparison).unwrap();
-    assert_eq!(figures.categories, [("animals".to_owned(), 3), ("scenes".to_owned(), 6)]);
-    let duel = |category| figures.duel(0, 1, 0, category).unwrap();
-    let (all, parts) = (duel(None), [duel(Some(0)), duel(Some(1))]);
+    let results = Results::of(&comparison).unwrap();
+    assert_eq!(results.categories, [("animals".to_owned(), 3), ("scenes".to_owned(), 6)]);
+    let rate = |category| results.win_rate(0, 1, 0, category).unwrap();
+    let (all, parts) = (rate(None), [rate(Some(0)), rate(Some(1))]);
     assert_eq!((all.n, all.n), (18, parts[0].n + parts[1].n));
     assert_eq!(all.wins, parts[0].wins + parts[1].wins);
     assert_eq!(all.ties, parts[0].ties + parts[1].ties);
@@ -95,21 +104,21 @@ fn categories_take_the_duels_of_their_prompts_apart() {
 fn a_single_category_is_none() {
     let mut comparison = comparison(2, 1, 4, 0);
     comparison.prompts.iter_mut().for_each(|prompt| prompt.category = Some("all".into()));
-    assert!(Figures::of(&comparison).unwrap().categories.is_empty());
+    assert!(Results::of(&comparison).unwrap().categories.is_empty());
     comparison.prompts[1].category = None;
-    assert_eq!(Figures::of(&comparison).unwrap().categories, [("all".to_owned(), 3)]);
+    assert_eq!(Results::of(&comparison).unwrap().categories, [("all".to_owned(), 3)]);
 }
 
 #[test]
 fn equal_images_tie_by_every_scorer() {
     let mut comparison = comparison(2, 2, 6, 0);
     comparison.scores.iter_mut().for_each(|scores| scores[1] = scores[0].clone());
-    let figures = Figures::of(&comparison).unwrap();
-    let duel = figures.duel(1, 1, 0, None).unwrap();
-    assert_eq!((duel.wins, duel.ties, duel.losses, duel.rate), (0, 12, 0, 0.5));
-    assert_eq!(figures.agreement(0, 1).unwrap().all, 1.0);
+    let results = Results::of(&comparison).unwrap();
+    let rate = results.win_rate(1, 1, 0, None).unwrap();
+    assert_eq!((rate.wins, rate.ties, rate.losses, rate.rate.estimate), (0, 12, 0, 0.5));
+    assert_eq!(results.agreement(0, 1).unwrap().all, 1.0);
     assert_eq!(
-        headline(&comparison, &figures),
+        headline(&comparison, &results),
         "tuned <&> is not shown to differ from base by all 2 scorers."
     );
 }
@@ -120,8 +129,8 @@ fn scorers_that_decide_alike_are_counted() {
     let zero = vec![0.0; 4];
     comparison.scores =
         vec![vec![zero.clone(), vec![1.0, 1.0, -1.0, 0.0]], vec![zero, vec![2.0, -2.0, -2.0, 0.0]]];
-    let figures = Figures::of(&comparison).unwrap();
-    let agreement = figures.agreement(1, 0).unwrap();
+    let results = Results::of(&comparison).unwrap();
+    let agreement = results.agreement(1, 0).unwrap();
     assert_eq!((agreement.all, agreement.fractions[0][1], agreement.fractions[1][1]), (0.75, 0.75, 1.0));
 }
 
@@ -129,7 +138,7 @@ fn scorers_that_decide_alike_are_counted() {
 fn the_headline_says_who_wins() {
     let said = |n_models, n_scorers| {
         let comparison = comparison(n_models, n_scorers, 60, 0);
-        headline(&comparison, &Figures::of(&comparison).unwrap())
+        headline(&comparison, &Results::of(&comparison).unwrap())
     };
     assert_eq!(said(2, 1), "tuned <&> beats base.");
     assert_eq!(said(2, 2), "tuned <&> beats base by all 2 scorers.");
@@ -142,11 +151,15 @@ fn the_headline_says_who_wins() {
 #[test]
 fn shown_images_say_how_they_were_chosen() {
     let all = comparison(2, 1, 3, 99);
-    assert!(page_of(&all).contains("All 6 images of each."));
+    assert!(page_of(&all).contains("All 6 images of each model."));
     let some = comparison(2, 1, 20, 8);
     assert_eq!([Choice::Spread, Choice::Gain, Choice::Loss].map(|choice| count(&some, choice)), [4, 2, 2]);
     let html = page_of(&some);
-    assert!(html.contains("8 of 40 images of each: every so many, whatever they look like, and those where"));
+    assert!(
+        html.contains(
+            "8 of 40 images of each model: every so many, whatever they look like, and those where"
+        )
+    );
     assert_eq!(html.matches("great gain").count(), 2);
 }
 
@@ -157,9 +170,9 @@ fn every_summary_field_is_described_in_the_reference() {
             .unwrap();
     let reference = &reference[reference.find("## Of `compare`").unwrap()..];
     let comparison = comparison(2, 2, 6, 0);
-    let summary = summary(&comparison, &Figures::of(&comparison).unwrap()).unwrap();
+    let summary = summary(&comparison, &Results::of(&comparison).unwrap(), &Extras::none("compare")).unwrap();
     let summary: Value = serde_json::from_str(&summary).unwrap();
-    let rows = ["models", "scorers", "scores", "duels", "agreement"].map(|list| &summary[list][0]);
+    let rows = ["models", "scorers", "scores", "win_rates", "agreement"].map(|list| &summary[list][0]);
     for field in std::iter::once(&summary).chain(rows).flat_map(|part| part.as_object().unwrap().keys()) {
         assert!(reference.contains(&format!("`{field}`")), "{field} is not described");
     }
@@ -170,16 +183,30 @@ fn parts_that_do_not_belong_together_are_refused() {
     let refusal = |damage: fn(&mut Comparison)| {
         let mut comparison = comparison(2, 1, 3, 0);
         damage(&mut comparison);
-        Figures::of(&comparison).unwrap_err().to_string()
+        Results::of(&comparison).unwrap_err().to_string()
     };
     insta::assert_snapshot!(refusal(|comparison| comparison.models[1].name = "base".into()),
         @r#"report is inconsistent: two models are named "base""#);
     insta::assert_snapshot!(refusal(|comparison| { comparison.scores[0][1].pop(); }),
         @"report is inconsistent: scores of other scorers, models or images than there are");
-    insta::assert_snapshot!(refusal(|comparison| comparison.models.truncate(1)),
-        @"report is inconsistent: 1 models, 1 scorers and 6 images each; wanted two, one and one at least");
+    insta::assert_snapshot!(refusal(|comparison| comparison.models.clear()),
+        @"report is inconsistent: 0 models, 1 scorers and 6 images each; wanted one of each at least");
     insta::assert_snapshot!(refusal(|comparison| comparison.samples[2].prompt = 3),
         @"report is inconsistent: an image of prompt 3 of 3");
     insta::assert_snapshot!(refusal(|comparison| comparison.scores[0][0][0] = f64::NAN),
         @"score of prompt 0, seed 4 is not finite: 19.875 against NaN");
+}
+
+#[test]
+fn with_a_focus_overall_results_are_about_one_category() {
+    let mut comparison = comparison(3, 2, 9, 0);
+    comparison.focus = Some("scenes".to_owned());
+    let results = Results::of(&comparison).unwrap();
+    assert_eq!(results.overall(0, 1, 0), results.win_rate(0, 1, 0, Some(1)));
+    assert_eq!(results.win_rate(0, 1, 0, None), None);
+    assert!(headline(&comparison, &results).contains("base by every scorer on scenes prompts"));
+    assert!(page_of(&comparison).contains("Win rate against base, scenes"));
+    comparison.focus = Some("plants".to_owned());
+    let error = Results::of(&comparison).unwrap_err().to_string();
+    assert_eq!(error, "report is inconsistent: no prompt of category \"plants\"");
 }

@@ -13,7 +13,6 @@ mod metrics;
 mod networks;
 pub mod optimizer;
 mod output;
-pub mod pretrain;
 pub mod reference;
 pub mod session;
 mod setup;

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use tastemaker_demo::prompts::captions;
 use tastemaker_generate::GenerateSettings;
 use tastemaker_generate::prompts::read_lines;
 use tastemaker_math::Sampler;
 use tastemaker_store::dtype::DType;
 
 use super::word;
-use crate::demo::captions::captions;
 use crate::exit::UsageError;
 
 /// Prompts, typed or listed.

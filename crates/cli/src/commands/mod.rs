@@ -3,6 +3,7 @@
 pub mod accuracy;
 pub mod compare;
 pub mod data;
+pub mod demo;
 mod device;
 mod fetching;
 mod generate_flags;

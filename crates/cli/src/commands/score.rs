@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tastemaker_data::set::{decode, prompt_of};
-use tastemaker_eval::scorers::SCORERS;
 use tastemaker_generate::prompts::read_lines;
 use tastemaker_math::intervals::{mean, median};
 use tastemaker_store::dtype::DType;
@@ -256,7 +255,7 @@ impl Rows<'_> {
         let mut text = format!("{:width$}  {:>6}  {:>9}  {:>9}  unit\n", "scorer", "n", "mean", "median");
         for (name, scores) in self.names.iter().zip(self.scores) {
             let (mean, median) = (mean(scores).unwrap_or(f64::NAN), median(scores).unwrap_or(f64::NAN));
-            let unit = SCORERS.iter().find(|entry| entry.name == name).map_or("", |entry| entry.unit);
+            let unit = scorers::unit(name);
             text +=
                 format!("{name:width$}  {:>6}  {mean:>9.4}  {median:>9.4}  {unit}", scores.len()).trim_end();
             text.push('\n');

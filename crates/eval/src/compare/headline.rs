@@ -1,16 +1,22 @@
 //! The result in a sentence.
 
-use super::figures::Figures;
 use super::model::Comparison;
-use crate::report::Verdict;
+use super::results::Results;
+use crate::winrate::{Verdict, WinRate};
 
-/// What the scorers say about the others and the first, in one sentence or two.
-pub fn headline(comparison: &Comparison, figures: &Figures) -> String {
-    let first = &comparison.models[0].name;
+/// What the scorers say about the others and the baseline, in one sentence or two.
+pub fn headline(comparison: &Comparison, results: &Results) -> String {
+    let baseline = comparison.baseline();
     let verdicts: Vec<Vec<Verdict>> =
-        (1..comparison.models.len()).map(|other| verdicts(comparison, figures, other)).collect();
-    if let [only] = verdicts.as_slice() {
-        return format!("{}.", of_one(&comparison.models[1].name, first, only));
+        (1..comparison.models.len()).map(|other| verdicts(comparison, results, other)).collect();
+    let on = comparison
+        .focus
+        .as_ref()
+        .map_or(String::new(), |focus| format!(" on {} prompts", focus.replace(' ', "-")));
+    match verdicts.as_slice() {
+        [] => return format!("Nothing was compared with {baseline}."),
+        [only] => return format!("{}{on}.", of_one(&comparison.models[1].name, baseline, only)),
+        _ => {}
     }
     let all = verdicts.len();
     let count = |wanted: Verdict| {
@@ -18,29 +24,27 @@ pub fn headline(comparison: &Comparison, figures: &Figures) -> String {
     };
     let by = if comparison.scorers.len() > 1 { " by every scorer" } else { "" };
     let (better, worse) = (count(Verdict::Better), count(Verdict::Worse));
-    let mut said = match better {
-        0 => format!("None of {all} is shown to beat {first}{by}"),
-        better if better == all => format!("All {all} beat {first}{by}"),
-        1 => format!("One of {all} beats {first}{by}"),
-        better => format!("{better} of {all} beat {first}{by}"),
+    let mut text = match better {
+        0 => format!("None of {all} is shown to beat {baseline}{by}{on}"),
+        better if better == all => format!("All {all} beat {baseline}{by}{on}"),
+        1 => format!("One of {all} beats {baseline}{by}{on}"),
+        better => format!("{better} of {all} beat {baseline}{by}{on}"),
     };
     match worse {
         0 => {}
-        1 => said += "; one loses to it",
-        worse => said += &format!("; {worse} lose to it"),
+        1 => text += "; one loses to it",
+        worse => text += &format!("; {worse} lose to it"),
     }
-    format!("{said}. {}", best(comparison, figures))
+    format!("{text}. {}", best(comparison, results))
 }
 
-/// Every scorer's verdict about a model and the first.
-pub(super) fn verdicts(comparison: &Comparison, figures: &Figures, model: usize) -> Vec<Verdict> {
-    (0..comparison.scorers.len())
-        .filter_map(|scorer| figures.duel(scorer, model, 0, None))
-        .map(|rate| Verdict::of(&rate))
-        .collect()
+/// Every scorer's verdict about a model and the baseline.
+fn verdicts(comparison: &Comparison, results: &Results, model: usize) -> Vec<Verdict> {
+    let rates = (0..comparison.scorers.len()).filter_map(|scorer| results.overall(scorer, model, 0));
+    rates.map(|rate: WinRate| rate.verdict()).collect()
 }
 
-fn of_one(name: &str, first: &str, verdicts: &[Verdict]) -> String {
+fn of_one(name: &str, baseline: &str, verdicts: &[Verdict]) -> String {
     let n = verdicts.len();
     let count = |wanted: Verdict| verdicts.iter().filter(|verdict| **verdict == wanted).count();
     let by = |count: usize| match (count, n) {
@@ -49,34 +53,35 @@ fn of_one(name: &str, first: &str, verdicts: &[Verdict]) -> String {
         (count, n) => format!(" by {count} of {n} scorers"),
     };
     match (count(Verdict::Better), count(Verdict::Worse)) {
-        (0, 0) => format!("{name} is not shown to differ from {first}{}", by(n)),
-        (better, 0) => format!("{name} beats {first}{}", by(better)),
-        (0, worse) => format!("{name} loses to {first}{}", by(worse)),
+        (0, 0) => format!("{name} is not shown to differ from {baseline}{}", by(n)),
+        (better, 0) => format!("{name} beats {baseline}{}", by(better)),
+        (0, worse) => format!("{name} loses to {baseline}{}", by(worse)),
         (better, worse) => {
-            format!("The scorers disagree: {name} beats {first}{} and loses{}", by(better), by(worse))
+            format!("The scorers disagree: {name} beats {baseline}{} and loses{}", by(better), by(worse))
         }
     }
 }
 
 /// The model with the highest mean, by each scorer.
-fn best(comparison: &Comparison, figures: &Figures) -> String {
-    let best: Vec<(usize, usize)> = (0..comparison.scorers.len())
+fn best(comparison: &Comparison, results: &Results) -> String {
+    let best: Vec<(usize, &str)> = (0..comparison.scorers.len())
         .filter_map(|scorer| {
-            let mean = |one: &usize| figures.standing(scorer, *one, None).map_or(f64::MIN, |s| s.mean.value);
+            let mean = |model: &usize| {
+                results.score(scorer, *model, results.focus).map_or(f64::MIN, |score| score.mean.estimate)
+            };
             let best = (0..comparison.models.len()).max_by(|a, b| mean(a).total_cmp(&mean(b)))?;
-            Some((scorer, best))
+            Some((scorer, comparison.models[best].name.as_str()))
         })
         .collect();
-    let name = |one: usize| &comparison.models[one].name;
     match best.as_slice() {
         [] => String::new(),
         [(_, first), rest @ ..] if rest.iter().all(|(_, other)| other == first) => {
-            format!("{} has the highest mean score.", name(*first))
+            format!("{first} has the highest mean score.")
         }
         several => {
             let parts: Vec<String> = several
                 .iter()
-                .map(|(scorer, one)| format!("{} ({})", name(*one), comparison.scorers[*scorer].name))
+                .map(|(scorer, name)| format!("{name} ({})", comparison.scorers[*scorer].name))
                 .collect();
             format!("Highest mean score: {}.", parts.join(", "))
         }

@@ -1,130 +1,179 @@
 //! Images side by side.
 
-use super::exhibits::{Choice, Exhibit};
-use super::figures::Figures;
-use super::model::Comparison;
-use super::tables::{label, plain, signed};
-use crate::report::text::{base64, escape};
+use tastemaker_pages::format::{plain, signed};
+use tastemaker_pages::{Markup, RowImage, html, image_row, tag};
 
-/// The section with the images and what chooses among them; nothing when there are none.
-pub(super) fn section(comparison: &Comparison, figures: &Figures) -> String {
-    if comparison.exhibits.is_empty() {
-        return String::new();
+use super::model::{Choice, Comparison, ShownSample};
+use super::results::Results;
+
+/// Which of the samples with these score differences to show, at most `n`: half spread evenly over all, a quarter where the
+/// difference is greatest, a quarter where it is least. In the order of the samples.
+pub fn choose(differences: &[f64], n: usize) -> Vec<(usize, Choice)> {
+    let n_samples = differences.len();
+    if n >= n_samples {
+        return (0..n_samples).map(|sample| (sample, Choice::Spread)).collect();
     }
-    let exhibits: String = comparison.exhibits.iter().map(|exhibit| article(comparison, exhibit)).collect();
-    format!(
-        "<section id=\"images\">\n<h2>Images</h2>\n<p>{} Models start from the same noise. Select an image to enlarge \
-         it and to flip between models.</p>\n{}<div class=\"duels\" style=\"--n:{}\">\n{exhibits}</div>\n\
-         <p id=\"none\" hidden>No image fits.</p>\n</section>\n",
-        choice_said(comparison),
-        controls(comparison, figures),
-        comparison.models.len()
-    )
+    let n_extreme = n / 4;
+    let n_spread = n - 2 * n_extreme;
+    let mut chosen: Vec<(usize, Choice)> =
+        (0..n_spread).map(|k| (k * n_samples / n_spread, Choice::Spread)).collect();
+    let mut ranked: Vec<usize> = (0..n_samples).collect();
+    ranked.sort_by(|&a, &b| differences[b].total_cmp(&differences[a]));
+    ranked.retain(|sample| chosen.iter().all(|(spread, _)| spread != sample));
+    chosen.extend(ranked.iter().take(n_extreme).map(|&sample| (sample, Choice::Gain)));
+    chosen.extend(ranked.iter().skip(n_extreme).rev().take(n_extreme).map(|&sample| (sample, Choice::Loss)));
+    chosen.sort_unstable();
+    chosen
 }
 
-fn choice_said(comparison: &Comparison) -> String {
-    let (shown, all) = (comparison.exhibits.len(), comparison.samples.len());
-    if shown == all {
-        return format!("All {all} images of each.");
+/// The images and what chooses among them.
+pub(super) fn section(comparison: &Comparison, results: &Results) -> Markup {
+    let n = comparison.models.len() + usize::from(comparison.shown.iter().any(|shown| shown.real.is_some()));
+    html! {
+        p {
+            (how_chosen(comparison)) " Models start from the same noise. Select an image to enlarge it and to flip between \
+             models."
+        }
+        (controls(comparison, results))
+        div.exhibits style={ "--n:" (n) } { @for shown in &comparison.shown { (exhibit(comparison, shown)) } }
+        p #none hidden { "No image fits." }
     }
+}
+
+fn how_chosen(comparison: &Comparison) -> Markup {
+    let (shown, all) = (comparison.shown.len(), comparison.samples.len());
     let last = &comparison.models[comparison.models.len() - 1].name;
-    let extremes = match comparison.exhibits.iter().any(|exhibit| exhibit.choice == Choice::Gain) {
-        true => format!(
-            ", and those where <b>{}</b> gains and loses most on <b>{}</b> by {}, marked so",
-            escape(last),
-            escape(&comparison.models[0].name),
-            escape(&comparison.scorers[0].name)
-        ),
-        false => String::new(),
-    };
-    format!("{shown} of {all} images of each: every so many, whatever they look like{extremes}.")
+    html! {
+        @if shown == all {
+            "All " (all) " images of each model."
+        } @else {
+            (shown) " of " (all) " images of each model: every so many, whatever they look like"
+            @if has_extremes(comparison) {
+                ", and those where " b { (last) } " gains and loses most on " b { (comparison.baseline()) } " by "
+                (comparison.scorers[0].name) ", marked so"
+            } "."
+        }
+    }
 }
 
-fn controls(comparison: &Comparison, figures: &Figures) -> String {
-    let option =
-        |value: &str, text: &str| format!("<option value=\"{}\">{}</option>", escape(value), escape(text));
-    let categories: String = figures.categories.iter().map(|(name, _)| option(name, name)).collect();
-    let categories = match figures.categories.is_empty() {
-        true => String::new(),
-        false => format!(
-            "<label>Category <select id=\"category\"><option value=\"\">all</option>{categories}</select></label>\n"
-        ),
-    };
-    let first = &comparison.models[0].name;
-    let sorts: String = (1..comparison.models.len())
-        .map(|one| {
-            let name = &comparison.models[one].name;
-            option(&format!("{one} -1"), &format!("{name} gains most on {first}"))
-                + &option(&format!("{one} 1"), &format!("{name} loses most to {first}"))
-        })
-        .collect();
-    format!(
-        "<form id=\"controls\" hidden>\n<label>Search <input id=\"search\" type=\"search\" placeholder=\"words of a prompt\"></label>\n\
-         {categories}<label>Order <select id=\"order\"><option value=\"\">as listed</option>{sorts}</select></label>\n\
-         <label>Show <select id=\"choice\"><option value=\"\">all</option><option value=\"spread\">every so many</option>\
-         <option value=\"gain\">gains</option><option value=\"loss\">losses</option></select></label>\n\
-         <output id=\"count\"></output>\n</form>\n"
-    )
+fn has_extremes(comparison: &Comparison) -> bool {
+    comparison.shown.iter().any(|shown| shown.choice != Choice::Spread)
 }
 
-fn article(comparison: &Comparison, exhibit: &Exhibit) -> String {
-    let sample = &comparison.samples[exhibit.sample];
+fn controls(comparison: &Comparison, results: &Results) -> Markup {
+    let baseline = comparison.baseline();
+    html! {
+        form #controls hidden {
+            label { "Search " input #search type="search" placeholder="words of a prompt"; }
+            @if !results.categories.is_empty() {
+                label {
+                    "Category "
+                    select #category {
+                        option value="" { "all" }
+                        @for (name, _) in &results.categories { option value=(name) { (name) } }
+                    }
+                }
+            }
+            label {
+                "Order "
+                select #order {
+                    option value="" { "as listed" }
+                    @for (index, model) in comparison.models.iter().enumerate().skip(1) {
+                        option value={ (index) " -1" } { (model.name) " gains most on " (baseline) }
+                        option value={ (index) " 1" } { (model.name) " loses most to " (baseline) }
+                    }
+                }
+            }
+            @if has_extremes(comparison) {
+                label {
+                    "Show "
+                    select #choice {
+                        option value="" { "all" } option value="spread" { "every so many" }
+                        option value="gain" { "gains" } option value="loss" { "losses" }
+                    }
+                }
+            }
+            output #count {}
+        }
+    }
+}
+
+fn exhibit(comparison: &Comparison, shown: &ShownSample) -> Markup {
+    let sample = &comparison.samples[shown.sample];
     let prompt = &comparison.prompts[sample.prompt];
-    let (choice, tag) = match exhibit.choice {
-        Choice::Spread => ("spread", ""),
-        Choice::Gain => ("gain", "<span class=\"chip better\">great gain</span>"),
-        Choice::Loss => ("loss", "<span class=\"chip worse\">great loss</span>"),
-    };
     let category = prompt.category.as_deref().unwrap_or_default();
-    let chip = match category {
-        "" => String::new(),
-        category => format!("<span class=\"chip\">{}</span>", escape(category)),
+    let (choice, mark) = match shown.choice {
+        Choice::Spread => ("spread", None),
+        Choice::Gain => ("gain", Some(tag("better", "great gain"))),
+        Choice::Loss => ("loss", Some(tag("worse", "great loss"))),
     };
-    let scores: Vec<Vec<f64>> = comparison
+    let scores: Vec<String> = comparison
         .scores
         .iter()
-        .map(|scores| scores.iter().map(|scores| scores[exhibit.sample]).collect())
+        .map(|by| by.iter().map(|scores| scores[shown.sample].to_string()).collect::<Vec<_>>().join(" "))
         .collect();
-    let scores: Vec<String> =
-        scores.iter().map(|row| row.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")).collect();
-    let figures: String = (0..comparison.models.len()).map(|one| figure(comparison, exhibit, one)).collect();
-    format!(
-        "<article class=\"duel\" data-category=\"{}\" data-choice=\"{choice}\" data-scores=\"{}\">\n\
-         <h3>{}</h3><p class=\"chips\">{chip}<span class=\"chip\">seed {}</span>{tag}</p>\n\
-         <div class=\"row\">\n{figures}</div>\n</article>\n",
-        escape(category),
-        scores.join(";"),
-        escape(&prompt.text),
-        sample.seed
-    )
+    let real = shown.real.as_ref().map(|image| RowImage {
+        name: "real",
+        alt: format!("real image: {}", prompt.text),
+        image: Some(image),
+        caption: html! { "real" },
+    });
+    let images = comparison.models.iter().zip(&shown.images).enumerate().map(|(index, (model, image))| RowImage {
+        name: &model.name,
+        alt: format!("{}: {}", model.name, prompt.text),
+        image: Some(image),
+        caption: html! {
+            (comparison.label(index))
+            @for scorer in 0..comparison.scorers.len() { (score(comparison, scorer, index, shown.sample)) }
+        },
+    });
+    html! {
+        article.exhibit data-category=(category) data-choice=(choice) data-scores=(scores.join(";")) {
+            h3 { (prompt.text) }
+            p.tags {
+                @if !category.is_empty() { (tag("", category)) }
+                (tag("", &format!("seed {}", sample.seed)))
+                @if let Some(mark) = mark { (mark) }
+            }
+            (image_row(real.into_iter().chain(images)))
+        }
+    }
 }
 
-fn figure(comparison: &Comparison, exhibit: &Exhibit, one: usize) -> String {
-    let image = &exhibit.images[one];
-    let prompt = &comparison.prompts[comparison.samples[exhibit.sample].prompt].text;
-    let scores: String = (0..comparison.scorers.len())
-        .map(|scorer| {
-            let of = |one: usize| comparison.scores[scorer][one][exhibit.sample];
-            let digits = comparison.decimals(scorer);
-            let best = (0..comparison.models.len()).all(|other| other == one || of(other) < of(one));
-            let change = match one {
-                0 => String::new(),
-                one => format!(" <i>{}</i>", signed(of(one) - of(0), digits)),
-            };
-            let class = if best { "score best" } else { "score" };
-            format!(
-                "<span class=\"{class}\" data-scorer=\"{scorer}\"><b>{}</b>{change}</span>",
-                plain(of(one), digits)
-            )
-        })
-        .collect();
-    format!(
-        "<figure><button type=\"button\"><img loading=\"lazy\" alt=\"{}: {}\" src=\"data:{};base64,{}\"></button>\
-         <figcaption>{}{scores}</figcaption></figure>\n",
-        escape(&comparison.models[one].name),
-        escape(prompt),
-        image.kind,
-        base64(&image.bytes),
-        label(comparison, one)
-    )
+fn score(comparison: &Comparison, scorer: usize, model: usize, sample: usize) -> Markup {
+    let of = |model: usize| comparison.scores[scorer][model][sample];
+    let digits = comparison.decimals(scorer);
+    let is_best = (0..comparison.models.len()).all(|other| other == model || of(other) < of(model));
+    html! {
+        span.score.best[is_best] data-scorer=(scorer) {
+            b { (plain(of(model), digits)) }
+            @if model > 0 { " " i { (signed(comparison.gain(scorer, model, sample), digits)) } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_are_spread_and_the_rest_are_extremes() {
+        let differences: Vec<f64> = (0..40).map(|i| f64::from(i * 7 % 40)).collect();
+        let chosen = choose(&differences, 8);
+        let of = |choice: Choice| -> Vec<usize> {
+            chosen.iter().filter(|(_, why)| *why == choice).map(|(sample, _)| *sample).collect()
+        };
+        assert_eq!(of(Choice::Spread), [0, 10, 20, 30]);
+        let value =
+            |samples: Vec<usize>| samples.iter().map(|&sample| differences[sample]).collect::<Vec<_>>();
+        assert_eq!((value(of(Choice::Gain)), value(of(Choice::Loss))), (vec![39.0, 38.0], vec![2.0, 1.0]));
+        assert!(chosen.is_sorted() && chosen.len() == 8);
+    }
+
+    #[test]
+    fn few_samples_are_all_shown() {
+        assert_eq!(choose(&[1.0, 2.0, 3.0], 8).len(), 3);
+        assert_eq!(choose(&[1.0, 2.0, 3.0, 4.0], 1), [(0, Choice::Spread)]);
+        assert_eq!(choose(&[1.0], 0), []);
+    }
 }

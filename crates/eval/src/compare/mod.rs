@@ -1,8 +1,5 @@
-//! Comparing models, or images of any origin, on equal prompts: figures, one self-contained page, the figures as JSON.
+//! Comparing models, or images of any origin, on equal prompts: results, one self-contained page, the same results as JSON.
 
-mod charts;
-mod exhibits;
-mod figures;
 mod folder;
 mod headline;
 mod images;
@@ -10,31 +7,38 @@ mod ledger;
 mod model;
 mod page;
 mod plan;
+mod results;
 mod summary;
 mod tables;
 
-pub use exhibits::{Choice, Exhibit, Thumb, choose};
-pub use figures::{Agreement, Duel, Figures, Standing};
 pub use folder::{Matched, match_images};
 pub use headline::headline;
+pub use images::choose;
 pub use ledger::{Ledger, Score};
-pub use model::{ComparedModel, Comparison, Sample, ScorerFacts};
+pub use model::{Choice, ComparedModel, Comparison, Extras, Sample, ScorerInfo, ShownSample};
 pub use page::page;
 pub use plan::{PLAN_FORMAT, Plan, PlannedModel, PlannedPrompts};
+pub use results::{Agreement, ModelScore, PairwiseWinRate, Results};
 pub use summary::{SUMMARY_FORMAT, summary};
 
 use crate::EvalError;
-use crate::report::put;
 use std::path::{Path, PathBuf};
+use tastemaker_store::atomic;
 
 /// Writes `report.html` and `summary.json` into a folder, which is created if need be. Returns the path of the page.
 ///
 /// # Errors
-/// Scores that do not fit the models and samples, or a folder that cannot be written to.
+/// A folder that cannot be written to.
 pub fn write(
     comparison: &Comparison,
-    figures: &Figures,
+    results: &Results,
+    extras: &Extras,
     folder: impl AsRef<Path>,
 ) -> Result<PathBuf, EvalError> {
-    put(&page(comparison, figures), &summary(comparison, figures)?, folder.as_ref())
+    let folder = folder.as_ref();
+    atomic::create_folder(folder)?;
+    atomic::write_bytes(folder.join("summary.json"), summary(comparison, results, extras)?.as_bytes())?;
+    let path = folder.join("report.html");
+    atomic::write_bytes(&path, page(comparison, results, extras).as_bytes())?;
+    Ok(path)
 }

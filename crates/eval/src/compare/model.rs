@@ -1,17 +1,18 @@
 //! What a comparison holds: plain values, filled in by whoever had the images generated and scored.
 
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
 use tastemaker_math::intervals::mean;
+use tastemaker_pages::{Fact, Markup, Section, Thumbnail, color};
 
 use crate::EvalError;
-use crate::report::Fact;
 use tastemaker_generate::prompts::Prompt;
 
-use super::exhibits::Exhibit;
-
-/// Models, their samples, and the scores of these.
+/// Models, what they generated, and how scorers score it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// What the set of prompts is called.
+    /// Name of the set of prompts.
     pub prompts_name: String,
     /// The prompts.
     pub prompts: Vec<Prompt>,
@@ -20,7 +21,7 @@ pub struct Comparison {
     /// The models; the first is the baseline.
     pub models: Vec<ComparedModel>,
     /// The scorers.
-    pub scorers: Vec<ScorerFacts>,
+    pub scorers: Vec<ScorerInfo>,
     /// Scores, `[scorers][models][samples]`. Higher is better.
     pub scores: Vec<Vec<Vec<f64>>>,
     /// Seed of the bootstrap.
@@ -28,7 +29,9 @@ pub struct Comparison {
     /// Settings, versions, hashes and counts, printed as given.
     pub settings: Vec<Fact>,
     /// The images to show.
-    pub exhibits: Vec<Exhibit>,
+    pub shown: Vec<ShownSample>,
+    /// The category that overall results are about; `None` for all prompts.
+    pub focus: Option<String>,
 }
 
 /// One image that every model generated.
@@ -51,13 +54,74 @@ pub struct ComparedModel {
     pub settings: Vec<Fact>,
 }
 
-/// One scorer.
+/// A scorer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScorerFacts {
+pub struct ScorerInfo {
     /// Its name, unique.
     pub name: String,
     /// Unit of a score.
     pub unit: String,
+}
+
+/// A sample with the images of every model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownSample {
+    /// Index of the sample.
+    pub sample: usize,
+    /// Why it is shown.
+    pub choice: Choice,
+    /// A real image of the prompt, where there is one.
+    pub real: Option<Thumbnail>,
+    /// The images, by model.
+    pub images: Vec<Thumbnail>,
+}
+
+/// Why a sample is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Choice {
+    /// One of every so many, whatever it looks like.
+    Spread,
+    /// One of those where the last model gains most on the baseline.
+    Gain,
+    /// One of those where it loses most.
+    Loss,
+}
+
+/// What a report has beyond the comparison.
+#[derive(Clone, Debug)]
+pub struct Extras {
+    /// The command: `compare`, `demo`.
+    pub command: &'static str,
+    /// The heading, in place of the names of the models.
+    pub heading: Option<String>,
+    /// Sentences for the lede, after the headline.
+    pub lede: String,
+    /// A line for the card of each model, by its index.
+    pub cards: Vec<String>,
+    /// Paragraphs for "How to read this page".
+    pub reading: Markup,
+    /// Sections before the win rates.
+    pub before: Vec<Section>,
+    /// Sections before the settings.
+    pub after: Vec<Section>,
+    /// Fields of the summary.
+    pub summary: Map<String, Value>,
+}
+
+impl Extras {
+    /// None.
+    pub fn none(command: &'static str) -> Self {
+        Self {
+            command,
+            heading: None,
+            lede: String::new(),
+            cards: Vec::new(),
+            reading: Markup::default(),
+            before: Vec::new(),
+            after: Vec::new(),
+            summary: Map::new(),
+        }
+    }
 }
 
 impl Comparison {
@@ -68,10 +132,10 @@ impl Comparison {
     pub fn validate(&self) -> Result<(), EvalError> {
         let refuse = |what: String| Err(EvalError::InconsistentReport { what });
         let (n_models, n_samples) = (self.models.len(), self.samples.len());
-        if n_models < 2 || self.scorers.is_empty() || n_samples == 0 {
+        if n_models == 0 || self.scorers.is_empty() || n_samples == 0 {
+            let n_scorers = self.scorers.len();
             return refuse(format!(
-                "{n_models} models, {} scorers and {n_samples} images each; wanted two, one and one at least",
-                self.scorers.len()
+                "{n_models} models, {n_scorers} scorers and {n_samples} images each; wanted one of each at least"
             ));
         }
         for (index, model) in self.models.iter().enumerate() {
@@ -86,9 +150,12 @@ impl Comparison {
         if !shape_fits {
             return refuse("scores of other scorers, models or images than there are".to_owned());
         }
-        match self.samples.iter().find(|sample| sample.prompt >= self.prompts.len()) {
-            Some(sample) => refuse(format!("an image of prompt {} of {}", sample.prompt, self.prompts.len())),
-            None => Ok(()),
+        if let Some(sample) = self.samples.iter().find(|sample| sample.prompt >= self.prompts.len()) {
+            return refuse(format!("an image of prompt {} of {}", sample.prompt, self.prompts.len()));
+        }
+        match &self.focus {
+            Some(focus) if self.focused().is_empty() => refuse(format!("no prompt of category {focus:?}")),
+            _ => Ok(()),
         }
     }
 
@@ -101,17 +168,41 @@ impl Comparison {
         if std > 0.0 { (2.0 - std.log10().floor()).clamp(1.0, 6.0) as usize } else { 2 }
     }
 
+    /// Number of prompts among the samples.
+    pub fn n_prompts(&self) -> usize {
+        self.samples.iter().map(|sample| sample.prompt).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Name of the baseline.
+    pub fn baseline(&self) -> &str {
+        &self.models[0].name
+    }
+
     /// The category of a sample's prompt.
     pub(super) fn category(&self, sample: &Sample) -> Option<&str> {
         self.prompts[sample.prompt].category.as_deref()
     }
 
-    /// The CSS class of a model's color: the first is gray, the others take the palette in order.
-    pub(super) fn color(&self, model: usize) -> String {
-        const PALETTE: usize = 6;
-        match model {
-            0 => "c0".to_owned(),
-            other => format!("c{}", (other - 1) % PALETTE + 1),
-        }
+    /// The samples of a category, `None` being all.
+    pub(super) fn within(&self, category: Option<&str>) -> Vec<usize> {
+        let is_within = |&index: &usize| {
+            category.is_none_or(|category| self.category(&self.samples[index]) == Some(category))
+        };
+        (0..self.samples.len()).filter(is_within).collect()
+    }
+
+    /// The samples that overall results are about.
+    pub(super) fn focused(&self) -> Vec<usize> {
+        self.within(self.focus.as_deref())
+    }
+
+    /// Score minus that of the baseline for the same sample.
+    pub(super) fn gain(&self, scorer: usize, model: usize, sample: usize) -> f64 {
+        self.scores[scorer][model][sample] - self.scores[scorer][0][sample]
+    }
+
+    /// A model's name after a dot of its color: the baseline is gray, the others take the palette in order.
+    pub(super) fn label(&self, model: usize) -> Markup {
+        tastemaker_pages::named(&color(model), &self.models[model].name)
     }
 }

@@ -1,147 +1,108 @@
-//! The page itself: one HTML file that asks the network for nothing.
+//! The page.
 
-use super::figures::Figures;
+use tastemaker_pages::{Fact, Markup, Page, Section, facts, html};
+
 use super::headline::headline;
-use super::model::Comparison;
-use super::tables::{self, n_prompts};
-use super::{charts, images};
-use crate::report::text::escape;
-use crate::report::{Fact, fact_list};
-
-const BASE_STYLE: &str = include_str!("../report/style.css");
-const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("script.js");
+use super::model::{Comparison, Extras};
+use super::results::Results;
+use super::{images, tables};
 
 /// Renders a comparison as one HTML file. Equal comparisons give equal bytes.
-///
-/// The file carries its style, its script and its images, and forbids the browser to load anything else.
-pub fn page(comparison: &Comparison, figures: &Figures) -> String {
+pub fn page(comparison: &Comparison, results: &Results, extras: &Extras) -> String {
+    let baseline = comparison.baseline();
+    let (n_models, n_scorers) = (comparison.models.len(), comparison.scorers.len());
+    let on = comparison.focus.as_ref().map_or(String::new(), |focus| format!(", {focus}"));
+    let section = |wanted: bool, id, heading, body: &dyn Fn() -> Markup| {
+        wanted.then(|| Section::new(id, heading, body()))
+    };
+    let against = format!("Win rate against {baseline}{on}");
     let sections = [
-        header(comparison, figures),
-        tables::cards(comparison, figures),
-        how_to_read(comparison),
-        tables::matrix(comparison, figures),
-        tables::standings(comparison, figures),
-        tables::agreement(comparison, figures),
-        tables::categories(comparison, figures),
-        charts::section(comparison, figures),
-        images::section(comparison, figures),
-        settings(comparison),
+        section(n_models > 1, "win-rates", "Win rates", &|| tables::cards(comparison, results, extras))
+            .map(|section| section.headed(against)),
+        section(true, "reading", "How to read this page", &|| how_to_read(comparison, extras)),
+        section(n_models > 2, "matrix", "Matrix", &|| tables::matrix(comparison, results))
+            .map(|section| section.headed(format!("Pairwise win rates{on}"))),
+        section(true, "scores", "Scores", &|| tables::scores(comparison, results)),
+        section(n_scorers > 1 && n_models > 1, "agreement", "Agreement", &|| {
+            tables::agreement(comparison, results)
+        })
+        .map(|section| section.headed("Do the scorers agree?".to_owned())),
+        section(!results.categories.is_empty() && n_models > 1, "categories", "Categories", &|| {
+            tables::categories(comparison, results)
+        }),
+        section(n_models > 1, "distributions", "Distributions", &|| {
+            tables::distributions(comparison, results)
+        }),
+        section(!comparison.shown.is_empty(), "images", "Images", &|| images::section(comparison, results)),
     ];
-    let sections = sections.concat();
+    let sections = extras.before.iter().cloned().chain(sections.into_iter().flatten());
+    let settings = Section::new("settings", "Settings", settings(comparison));
+    let page = Page {
+        eyebrow: eyebrow(comparison, extras),
+        heading: heading(comparison, extras),
+        lede: lede(comparison, results, extras),
+        controls: scorer_choice(comparison),
+        sections: sections.chain(extras.after.iter().cloned()).chain([settings]).collect(),
+    };
+    page.render()
+}
+
+fn eyebrow(comparison: &Comparison, extras: &Extras) -> String {
+    let (n_prompts, n_images) = (comparison.n_prompts(), comparison.samples.len());
+    let images = if n_images == n_prompts { "one image".to_owned() } else { format!("{n_images} images") };
     format!(
-        r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="tastemaker">
-<title>{}</title>
-<style>
-{BASE_STYLE}{STYLE}</style>
-</head>
-<body>
-{}<main>
-{sections}</main>
-<dialog id="zoom" aria-label="Enlarged image"><p id="zoom-prompt"></p><img alt=""><div id="zoom-names"></div><p class="small keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> model, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> prompt, <kbd>Esc</kbd> close</p></dialog>
-<script>
-{SCRIPT}</script>
-</body>
-</html>
-"#,
-        escape(&title(comparison)),
-        bar(comparison, &sections)
+        "tastemaker {} \u{b7} {} \u{b7} {n_prompts} prompts, {images} of each model",
+        extras.command, comparison.prompts_name
     )
 }
 
-fn title(comparison: &Comparison) -> String {
-    match comparison.models.as_slice() {
-        [first, other] => format!("{} against {}", other.name, first.name),
-        several => format!("{} models, measured by {}", several.len(), several[0].name),
+fn heading(comparison: &Comparison, extras: &Extras) -> String {
+    match (&extras.heading, comparison.models.as_slice()) {
+        (Some(heading), _) => heading.clone(),
+        (None, [baseline, other]) => format!("{} against {}", other.name, baseline.name),
+        (None, several) => format!("{} models against {}", several.len() - 1, comparison.baseline()),
     }
 }
 
-/// Links to the sections that are there, the choice of a scorer, the theme.
-fn bar(comparison: &Comparison, sections: &str) -> String {
-    let links: String = [
-        ("verdicts", "Win rates"),
-        ("matrix", "Matrix"),
-        ("scores", "Scores"),
-        ("agreement", "Agreement"),
-        ("categories", "Categories"),
-        ("distributions", "Distributions"),
-        ("images", "Images"),
-        ("settings", "Settings"),
-    ]
-    .into_iter()
-    .filter(|(id, _)| sections.contains(&format!("<section id=\"{id}\">")))
-    .map(|(id, name)| format!("<a href=\"#{id}\">{name}</a>"))
-    .collect();
-    let options: String = comparison
-        .scorers
-        .iter()
-        .enumerate()
-        .map(|(index, scorer)| format!("<option value=\"{index}\">{}</option>", escape(&scorer.name)))
-        .collect();
-    let choice = match comparison.scorers.len() {
-        1 => String::new(),
-        _ => format!(
-            "<label id=\"judge-choice\" hidden>Scored by <select id=\"scorer\">{options}</select></label>"
-        ),
-    };
-    format!(
-        "<nav id=\"bar\"><div>{links}<span class=\"gap\"></span>{choice}<button id=\"theme\" type=\"button\" hidden>Light or \
-         dark</button></div></nav>\n"
-    )
+fn lede(comparison: &Comparison, results: &Results, extras: &Extras) -> Markup {
+    html! {
+        (headline(comparison, results)) " " (extras.lede) " Scored by "
+        @for (index, scorer) in comparison.scorers.iter().enumerate() { @if index > 0 { ", " } b { (scorer.name) } } "."
+    }
 }
 
-fn header(comparison: &Comparison, figures: &Figures) -> String {
-    let (n_prompts, n_images) = (n_prompts(comparison), comparison.samples.len());
-    let images = match n_images == n_prompts {
-        true => "one image each".to_owned(),
-        false => format!("{n_images} images each"),
-    };
-    let scorers: Vec<String> =
-        comparison.scorers.iter().map(|scorer| format!("<b>{}</b>", escape(&scorer.name))).collect();
-    format!(
-        "<header>\n<p class=\"eyebrow\">tastemaker compare &middot; {} &middot; {n_prompts} prompts, {images}</p>\n<h1>{}</h1>\n\
-         <p class=\"lede\">{} Scored by {}.</p>\n</header>\n",
-        escape(&comparison.prompts_name),
-        escape(&title(comparison)),
-        escape(&headline(comparison, figures)),
-        scorers.join(", ")
-    )
+fn scorer_choice(comparison: &Comparison) -> Markup {
+    html! {
+        @if comparison.scorers.len() > 1 {
+            label #scorer-choice hidden {
+                "Scored by "
+                select #scorer {
+                    @for (index, scorer) in comparison.scorers.iter().enumerate() { option value=(index) { (scorer.name) } }
+                }
+            }
+        }
+    }
 }
 
-fn how_to_read(comparison: &Comparison) -> String {
-    format!(
-        "<section id=\"reading\">\n<h2>How to read this page</h2>\n<p>All models have the same prompts, models from the same \
-         starting noise. The <b>win rate</b> is the share of these duels in which an image scores higher than that of \
-         <b>{}</b>, ties counting half; 50% means no difference. The whisker is the 95% Wilson interval: only when all of it lies \
-         right of the middle line is a model shown to be better <em>by this scorer</em>. A scorer is a model of what people \
-         prefer, not people: look at the images too.</p>\n</section>\n",
-        escape(&comparison.models[0].name)
-    )
+fn how_to_read(comparison: &Comparison, extras: &Extras) -> Markup {
+    html! {
+        p {
+            "Every model generated the same prompts from the same starting noise. The " b { "win rate" } " is the fraction of \
+             samples in which an image scores higher than that of " b { (comparison.baseline()) } " for the same prompt and \
+             seed, ties counting half; 50% means no difference. The whisker is the 95% Wilson interval: only when all of it \
+             lies right of the middle line is a model shown to be better " em { "by this scorer" } ". A scorer is a model of \
+             what people prefer, not people: look at the images too."
+        }
+        (extras.reading)
+    }
 }
 
-fn settings(comparison: &Comparison) -> String {
-    let models: String = comparison
-        .models
-        .iter()
-        .enumerate()
-        .map(|(index, model)| {
-            let what = [Fact::new("what", &model.what)];
-            format!(
-                "<h3>{}</h3>\n<dl>\n{}{}</dl>\n",
-                tables::label(comparison, index),
-                fact_list(&what),
-                fact_list(&model.settings)
-            )
-        })
-        .collect();
-    format!(
-        "<section id=\"settings\">\n<h2>Settings</h2>\n<dl>\n{}</dl>\n{models}</section>\n",
-        fact_list(&comparison.settings)
-    )
+fn settings(comparison: &Comparison) -> Markup {
+    html! {
+        (facts(&comparison.settings))
+        @for (index, model) in comparison.models.iter().enumerate() {
+            h3 { (comparison.label(index)) }
+            (facts([&Fact::new("what", &model.what)].into_iter().chain(&model.settings)))
+        }
+    }
 }

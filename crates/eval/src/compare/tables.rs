@@ -1,276 +1,225 @@
-//! Win rates and scores: cards, matrix, tables.
+//! Win rates and scores: cards, matrix, tables, distributions.
 
-use super::figures::Figures;
-use super::headline::verdicts;
-use super::model::Comparison;
-use crate::report::Verdict;
-use crate::report::charts::{win_bar, win_cell};
-use crate::report::text::{escape, percent};
-use crate::winrate::{Bounds, WinRate};
+use tastemaker_math::intervals::Interval;
+use tastemaker_pages::charts::{histogram, rate_bar};
+use tastemaker_pages::format::{percent, plain, signed, tenths};
+use tastemaker_pages::{Markup, color, html, nothing, number, table};
 
-const NOTHING: &str = "<td class=\"none\">&ndash;</td>";
+use super::model::{Comparison, Extras};
+use super::results::Results;
+use crate::winrate::{Verdict, WinRate};
 
-/// How every other model fares against the first, at a glance.
-pub(super) fn cards(comparison: &Comparison, figures: &Figures) -> String {
-    let card = |scorer: usize, one: usize| {
-        let Some(rate) = figures.duel(scorer, one, 0, None) else { return String::new() };
-        let verdict = Verdict::of(&rate);
-        let class = comparison.color(one);
-        let verdict_said = match verdict {
-            Verdict::Unclear => verdict.word().to_owned(),
-            _ => format!("{} than {}", verdict.word(), escape(&comparison.models[0].name)),
+/// How every model fares against the baseline, at a glance.
+pub(super) fn cards(comparison: &Comparison, results: &Results, extras: &Extras) -> Markup {
+    let card = |scorer: usize, model: usize| {
+        let rate = results.overall(scorer, model, 0)?;
+        let (verdict, Interval { estimate, low, high }) = (rate.verdict(), rate.rate);
+        let than = if verdict == Verdict::Unclear {
+            String::new()
+        } else {
+            format!(" than {}", comparison.baseline())
         };
-        format!(
-            "<li class=\"card {class}\"><h3>{}</h3>\n<p class=\"big\">{}</p>\n<p class=\"verdict {}\">{verdict_said}</p>\n{}\n\
-             <p class=\"small\">{}&ndash;{} (95%)<br>{} won, {} tied, {} lost</p></li>\n",
-            label(comparison, one),
-            percent(rate.rate),
-            verdict_class(verdict),
-            win_bar(&rate, &class),
-            percent(rate.low),
-            percent(rate.high),
-            rate.wins,
-            rate.ties,
-            rate.losses
-        )
+        Some(html! {
+            li class={ "card " (color(model)) } {
+                h3 { (comparison.label(model)) }
+                p.big { (percent(estimate)) }
+                p class={ "verdict " (verdict.class()) } { (verdict.word()) (than) }
+                (rate_bar(&rate.rate, &color(model)))
+                p.small {
+                    (percent(low)) "\u{2013}" (percent(high)) " (95%)" br; (won(&rate))
+                    @if let Some(line) = extras.cards.get(model) { br; (line) }
+                }
+            }
+        })
     };
-    let blocks: String = (0..comparison.scorers.len())
-        .map(|scorer| {
-            let cards: String = (1..comparison.models.len()).map(|one| card(scorer, one)).collect();
-            by_scorer(comparison, scorer, &format!("<ul class=\"cards\">\n{cards}</ul>\n"))
-        })
-        .collect();
-    format!(
-        "<section id=\"verdicts\">\n<h2>Win rate against {}</h2>\n{blocks}</section>\n",
-        escape(&comparison.models[0].name)
-    )
+    by_scorer(comparison, |scorer| {
+        html! { ul.cards { @for model in 1..comparison.models.len() { (card(scorer, model).unwrap_or_default()) } } }
+    })
 }
 
-/// Pairwise win rates; nothing for two.
-pub(super) fn matrix(comparison: &Comparison, figures: &Figures) -> String {
+/// Every model against every other.
+pub(super) fn matrix(comparison: &Comparison, results: &Results) -> Markup {
     let n = comparison.models.len();
-    if n < 3 {
-        return String::new();
+    let cell = |rate: WinRate| {
+        let is_sure = if rate.verdict() == Verdict::Unclear { 0.35 } else { 1.0 };
+        let Interval { estimate, low, high } = rate.rate;
+        let strength = ((estimate - 0.5).abs() * 2.0 * is_sure * 62.0).round();
+        let class = if estimate >= 0.5 { "up" } else { "down" };
+        html! {
+            td class=(class) style={ "--p:" (strength) "%" } title=(won(&rate)) {
+                b { (tenths(estimate)) } br; i { (tenths(low)) "\u{2013}" (tenths(high)) }
+            }
+        }
+    };
+    let grid = |scorer| {
+        html! {
+            div.scroll { table.matrix {
+                thead { tr { td {} @for model in 0..n { th scope="col" { (comparison.label(model)) } } } }
+                tbody {
+                    @for a in 0..n {
+                        tr {
+                            th scope="row" { (comparison.label(a)) }
+                            @for b in 0..n { (results.overall(scorer, a, b).map_or_else(nothing, cell)) }
+                        }
+                    }
+                }
+            } }
+        }
+    };
+    html! {
+        p {
+            "How often the row beats the column, with the 95% Wilson interval. Strong color: the whole interval lies on one \
+             side of one half."
+        }
+        (by_scorer(comparison, grid))
     }
-    let heads: String =
-        (0..n).map(|one| format!("<th scope=\"col\">{}</th>", label(comparison, one))).collect();
-    let blocks: String = (0..comparison.scorers.len())
-        .map(|scorer| {
-            let rows: String = (0..n)
-                .map(|a| {
-                    let cells: String = (0..n)
-                        .map(|b| {
-                            figures.duel(scorer, a, b, None).map_or(NOTHING.to_owned(), |rate| heat(&rate))
-                        })
-                        .collect();
-                    format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", label(comparison, a))
-                })
-                .collect();
-            let table = format!(
-                "<div class=\"scroll\"><table class=\"matrix\">\n<thead><tr><td></td>{heads}</tr></thead>\n\
-                 <tbody>\n{rows}</tbody>\n</table></div>\n"
-            );
-            by_scorer(comparison, scorer, &table)
-        })
-        .collect();
-    format!(
-        "<section id=\"matrix\">\n<h2>Pairwise win rates</h2>\n<p>How often the row beats the column, with the 95% \
-         Wilson interval. Strong color: the whole interval lies on one side of one half.</p>\n{blocks}</section>\n"
-    )
-}
-
-fn heat(rate: &WinRate) -> String {
-    let sure = if Verdict::of(rate) == Verdict::Unclear { 0.35 } else { 1.0 };
-    let strength = ((rate.rate - 0.5).abs() * 2.0 * sure * 62.0).round();
-    let class = if rate.rate >= 0.5 { "up" } else { "down" };
-    format!(
-        "<td class=\"heat {class}\" style=\"--p:{strength}%\" title=\"{} won, {} tied, {} lost\"><b>{}</b><br><i>{}&ndash;{}</i></td>",
-        rate.wins,
-        rate.ties,
-        rate.losses,
-        tenths(rate.rate),
-        tenths(rate.low),
-        tenths(rate.high)
-    )
 }
 
 /// Scores of every model by every scorer.
-pub(super) fn standings(comparison: &Comparison, figures: &Figures) -> String {
-    let blocks: String = (0..comparison.scorers.len())
-        .map(|scorer| {
-            let digits = comparison.decimals(scorer);
-            let rows: String = (0..comparison.models.len())
-                .map(|one| {
-                    let Some(standing) = figures.standing(scorer, one, None) else { return String::new() };
-                    let difference = figures.duel(scorer, one, 0, None).map_or(NOTHING.repeat(2), |rate| {
-                        [rate.mean_difference, rate.median_difference]
-                            .map(|bounds| format!("<td>{}</td>", interval(&bounds, digits, true)))
-                            .concat()
-                    });
-                    format!(
-                        "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td>{difference}</tr>\n",
-                        label(comparison, one),
-                        interval(&standing.mean, digits, false),
-                        plain(standing.median, digits)
-                    )
-                })
-                .collect();
-            let table = format!(
-                "<div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">ComparedModel</th><th scope=\"col\">mean \
-                 score</th><th scope=\"col\">median score</th><th scope=\"col\">mean difference</th><th scope=\"col\">median \
-                 difference</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
-            );
-            by_scorer(comparison, scorer, &table)
-        })
-        .collect();
-    format!(
-        "<section id=\"scores\">\n<h2>Scores</h2>\n<p>Differences are from <b>{}</b> for the same prompt and seed, averaged over \
-         the images of a prompt first; brackets are 95% bootstrap intervals over prompts.</p>\n{blocks}</section>\n",
-        escape(&comparison.models[0].name)
-    )
-}
-
-/// Win rates by category; nothing where there are none.
-pub(super) fn categories(comparison: &Comparison, figures: &Figures) -> String {
-    if figures.categories.is_empty() {
-        return String::new();
-    }
-    let others = 1..comparison.models.len();
-    let heads: String =
-        others.clone().map(|one| format!("<th scope=\"col\">{}</th>", label(comparison, one))).collect();
-    let rows: Vec<(Option<usize>, String, usize)> =
-        std::iter::once((None, "All prompts".to_owned(), n_prompts(comparison)))
-            .chain(figures.categories.iter().enumerate().map(|(i, (name, n))| (Some(i), escape(name), *n)))
-            .collect();
-    let blocks: String = (0..comparison.scorers.len())
-        .map(|scorer| {
-            let rows: String = rows
-                .iter()
-                .map(|(category, name, n)| {
-                    let cells: String = others
-                        .clone()
-                        .map(|one| match figures.duel(scorer, one, 0, *category) {
-                            Some(rate) => win_cell(&rate, &comparison.color(one), tenths),
-                            None => NOTHING.to_owned(),
-                        })
-                        .collect();
-                    let class = if category.is_none() { " class=\"all\"" } else { "" };
-                    format!("<tr{class}><th scope=\"row\">{name}</th><td class=\"number\">{n}</td>{cells}</tr>\n")
-                })
-                .collect();
-            let table = format!(
-                "<div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">Category</th><th scope=\"col\">prompts</th>\
-                 {heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
-            );
-            by_scorer(comparison, scorer, &table)
-        })
-        .collect();
-    format!(
-        "<section id=\"categories\">\n<h2>Categories</h2>\n<p>Win rates against <b>{}</b>. About one interval of twenty misses \
-         the truth, so a single category that stands out is a sample, not an answer.</p>\n{blocks}</section>\n",
-        escape(&comparison.models[0].name)
-    )
-}
-
-/// How far the scorers agree; nothing with a single one.
-pub(super) fn agreement(comparison: &Comparison, figures: &Figures) -> String {
-    let n = comparison.scorers.len();
-    if n < 2 {
-        return String::new();
-    }
-    let heads: String = comparison
-        .scorers
-        .iter()
-        .map(|scorer| format!("<th scope=\"col\">{}</th>", escape(&scorer.name)))
-        .collect();
-    let rows: String = (1..comparison.models.len())
-        .map(|one| {
-            let cells: String = verdicts(comparison, figures, one)
-                .into_iter()
-                .enumerate()
-                .map(|(scorer, verdict)| {
-                    let rate = figures.duel(scorer, one, 0, None).map_or(f64::NAN, |rate| rate.rate);
-                    format!(
-                        "<td class=\"{}\">{}<br><i>{}</i></td>",
-                        verdict_class(verdict),
-                        tenths(rate),
-                        verdict.word()
-                    )
-                })
-                .collect();
-            let all = figures.agreement(one, 0).map_or(f64::NAN, |agreement| agreement.all);
-            format!(
-                "<tr><th scope=\"row\">{}</th>{cells}<td class=\"number\">{}</td></tr>\n",
-                label(comparison, one),
-                tenths(all)
-            )
-        })
-        .collect();
-    format!(
-        "<section id=\"agreement\">\n<h2>Do the scorers agree?</h2>\n<p>Win rates against <b>{}</b> by every scorer, and the share \
-         of duels that all of them decide alike. A gain that a single scorer sees may be that scorer's weakness.</p>\n\
-         <div class=\"scroll\"><table class=\"narrow\">\n<thead><tr><th scope=\"col\">ComparedModel</th>{heads}<th scope=\"col\">all \
-         alike</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n",
-        escape(&comparison.models[0].name)
-    )
-}
-
-/// A block that shows one scorer's figures; the script shows the block of the scorer that is chosen.
-fn by_scorer(comparison: &Comparison, scorer: usize, inner: &str) -> String {
-    let heading = match comparison.scorers.len() {
-        1 => String::new(),
-        _ => format!("<h3>{}</h3>\n", escape(&comparison.scorers[scorer].name)),
+pub(super) fn scores(comparison: &Comparison, results: &Results) -> Markup {
+    let rows = |scorer: usize| {
+        let digits = comparison.decimals(scorer);
+        let show = |bounds: &Interval, number: fn(f64, usize) -> String| {
+            let [value, low, high] =
+                [bounds.estimate, bounds.low, bounds.high].map(|value| number(value, digits));
+            html! { td { (value) " " i { (low) " to " (high) } } }
+        };
+        let row = move |model: usize| {
+            let score = results.score(scorer, model, results.focus)?;
+            let rate = results.overall(scorer, model, 0);
+            Some(html! {
+                th scope="row" { (comparison.label(model)) }
+                (show(&score.mean, plain)) (number(plain(score.median, digits), None))
+                @match rate {
+                    Some(rate) => { (show(&rate.mean_difference, signed)) (show(&rate.median_difference, signed)) }
+                    None => { (nothing()) (nothing()) }
+                }
+            })
+        };
+        let heads = ["Model", "mean score", "median score", "mean difference", "median difference"];
+        table("narrow", &heads, (0..comparison.models.len()).filter_map(row))
     };
-    format!("<div class=\"by-scorer\" data-scorer=\"{scorer}\">\n{heading}{inner}</div>\n")
-}
-
-/// A model's name behind a dot of its color.
-pub(super) fn label(comparison: &Comparison, model: usize) -> String {
-    format!(
-        "<span class=\"dot {}\"></span>{}",
-        comparison.color(model),
-        escape(&comparison.models[model].name)
-    )
-}
-
-fn verdict_class(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Better => "better",
-        Verdict::Unclear => "unclear",
-        Verdict::Worse => "worse",
+    html! {
+        p {
+            "Differences are from " b { (comparison.baseline()) } " for the same prompt and seed, averaged over the images of \
+             a prompt first; the smaller numbers are 95% bootstrap intervals over prompts."
+        }
+        (by_scorer(comparison, rows))
     }
 }
 
-/// A share in percent, with one decimal.
-pub(super) fn tenths(share: f64) -> String {
-    if share.is_finite() { format!("{:.1}%", share * 100.0) } else { "\u{2013}".to_owned() }
-}
-
-fn interval(bounds: &Bounds, digits: usize, signed: bool) -> String {
-    let number = |value: f64| if signed { self::signed(value, digits) } else { plain(value, digits) };
-    format!("{} <i>{} to {}</i>", number(bounds.value), number(bounds.low), number(bounds.high))
-}
-
-/// A number, with a true minus; what rounds to nothing has none.
-pub(super) fn plain(value: f64, digits: usize) -> String {
-    let text = signed(value, digits);
-    text.strip_prefix('+').map(str::to_owned).unwrap_or(text)
-}
-
-/// A number with its sign, a true minus; what rounds to nothing has none.
-pub(super) fn signed(value: f64, digits: usize) -> String {
-    let text = format!("{:.digits$}", value.abs());
-    match (text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)), value < 0.0) {
-        (false, _) => text,
-        (true, true) => format!("\u{2212}{text}"),
-        (true, false) => format!("+{text}"),
+/// Win rates by category.
+pub(super) fn categories(comparison: &Comparison, results: &Results) -> Markup {
+    let others = 1..comparison.models.len();
+    let all = comparison.focus.is_none().then(|| (None, "All prompts", comparison.n_prompts()));
+    let named =
+        results.categories.iter().enumerate().map(|(index, (name, n))| (Some(index), name.as_str(), *n));
+    let rows: Vec<(Option<usize>, &str, usize)> = all.into_iter().chain(named).collect();
+    let heads: Vec<&str> = ["Category", "prompts"]
+        .into_iter()
+        .chain(others.clone().map(|model| comparison.models[model].name.as_str()))
+        .collect();
+    let block = |scorer: usize| {
+        let row = |(category, name, n): &(Option<usize>, &str, usize)| {
+            html! {
+                th scope="row" { (name) } (number(n.to_string(), None))
+                @for model in others.clone() {
+                    @match results.win_rate(scorer, model, 0, *category) {
+                        Some(rate) => (win_cell(&rate, &color(model))),
+                        None => (nothing()),
+                    }
+                }
+            }
+        };
+        table("narrow", &heads, rows.iter().map(row))
+    };
+    html! {
+        p {
+            "Win rates against " b { (comparison.baseline()) } ". About one interval of twenty misses the truth, so a single \
+             category that stands out is a question, not an answer."
+        }
+        (by_scorer(comparison, block))
     }
 }
 
-/// Prompts with samples.
-pub(super) fn n_prompts(comparison: &Comparison) -> usize {
-    let mut prompts: Vec<usize> = comparison.samples.iter().map(|sample| sample.prompt).collect();
-    prompts.sort_unstable();
-    prompts.dedup();
-    prompts.len()
+/// A cell with a win rate as a bar.
+fn win_cell(rate: &WinRate, color: &str) -> Markup {
+    let Interval { estimate, low, high } = rate.rate;
+    html! {
+        td.win title=(won(rate)) {
+            (rate_bar(&rate.rate, color)) span { b { (tenths(estimate)) } " " (tenths(low)) "\u{2013}" (tenths(high)) }
+        }
+    }
+}
+
+/// How far the scorers agree.
+pub(super) fn agreement(comparison: &Comparison, results: &Results) -> Markup {
+    let n = comparison.scorers.len();
+    let heads: Vec<&str> = std::iter::once("Model")
+        .chain(comparison.scorers.iter().map(|scorer| scorer.name.as_str()))
+        .chain(["all alike"])
+        .collect();
+    let row = |model: usize| {
+        html! {
+            th scope="row" { (comparison.label(model)) }
+            @for rate in (0..n).filter_map(|scorer| results.overall(scorer, model, 0)) {
+                td class=(rate.verdict().class()) { (tenths(rate.rate.estimate)) br; i { (rate.verdict().word()) } }
+            }
+            (number(results.agreement(model, 0).map_or(String::new(), |agreement| tenths(agreement.all)), None))
+        }
+    };
+    html! {
+        p {
+            "Win rates against " b { (comparison.baseline()) } " by every scorer, and the fraction of samples that all of them \
+             decide alike. A gain that a single scorer sees may be that scorer's weakness."
+        }
+        (table("narrow", &heads, (1..comparison.models.len()).map(row)))
+    }
+}
+
+/// Scores of every model, and differences from the baseline, by every scorer.
+pub(super) fn distributions(comparison: &Comparison, results: &Results) -> Markup {
+    let (n, samples, baseline) = (comparison.models.len(), comparison.focused(), comparison.baseline());
+    let block = |scorer: usize| {
+        let of = |model: usize, value: &dyn Fn(usize) -> f64| {
+            (color(model), samples.iter().map(|&sample| value(sample)).collect::<Vec<f64>>())
+        };
+        let scores: Vec<_> =
+            (0..n).map(|model| of(model, &|sample| comparison.scores[scorer][model][sample])).collect();
+        let gains: Vec<_> =
+            (1..n).map(|model| of(model, &|sample| comparison.gain(scorer, model, sample))).collect();
+        let mean = |model| Some((color(model), results.score(scorer, model, results.focus)?.mean.estimate));
+        let means: Vec<_> = (0..n).filter_map(mean).collect();
+        html! {
+            ul.legend { @for model in 0..n { li { (comparison.label(model)) } } }
+            div.columns.many[n > 3] {
+                (histogram(&format!("Scores, {}", comparison.scorers[scorer].unit), &scores, &means, None))
+                (histogram(&format!("Difference from {baseline}"), &gains, &[], Some(0.0)))
+            }
+        }
+    };
+    html! {
+        p {
+            "Left: the scores of all images; a tick on the axis is a model's mean. Right: the score minus that of "
+            b { (baseline) } " for the same prompt and seed; what lies right of the line are wins. The outermost bars take in \
+            what lies beyond."
+        }
+        (by_scorer(comparison, block))
+    }
+}
+
+/// A block for each scorer; the script shows that of the scorer that is chosen.
+fn by_scorer(comparison: &Comparison, block: impl Fn(usize) -> Markup) -> Markup {
+    html! {
+        @for (index, scorer) in comparison.scorers.iter().enumerate() {
+            div.by-scorer data-scorer=(index) {
+                @if comparison.scorers.len() > 1 { h3 { (scorer.name) } }
+                (block(index))
+            }
+        }
+    }
+}
+
+fn won(rate: &WinRate) -> String {
+    format!("{} won, {} tied, {} lost", rate.wins, rate.ties, rate.losses)
 }

@@ -3,17 +3,11 @@
 pub mod aesthetic;
 pub mod cache;
 pub mod clip_score;
-pub mod features;
 pub mod image_reward;
-mod logistic;
-pub mod nearest_art;
 mod panel;
 mod pillow;
 pub mod pixels;
-pub mod preference;
-pub mod preference_check;
 mod prompt_text;
-pub mod self_check;
 mod tower;
 
 use std::collections::HashMap;
@@ -25,13 +19,7 @@ pub use aesthetic::Aesthetic;
 pub use cache::ImageCache;
 pub use clip_score::{CLIP_SCORE, ClipScorer, HPS_V2, HPS_V2_1, PICK_SCORE};
 pub use image_reward::ImageReward;
-pub use nearest_art::{Artwork, Judge, Reading};
 pub use panel::Panel;
-pub use preference::{PreferenceScorer, RankedImages};
-pub use preference_check::{
-    ScorerCheck, ScorerCheckRow, StyleTaste, check_pairs, check_preference, motif_pairs, style_pairs,
-};
-pub use self_check::{CheckRow, Disturbance, self_check};
 pub use tower::Tower;
 
 /// An image together with its prompt.
@@ -114,14 +102,6 @@ pub struct ScorerEntry {
     pub source: &'static str,
 }
 
-/// Every scorer this program knows.
-pub static SCORERS: &[ScorerEntry] = &[
-    PICK_SCORE,
-    HPS_V2,
-    HPS_V2_1,
-    CLIP_SCORE,
-    image_reward::ENTRY,
-    aesthetic::ENTRY,
-    nearest_art::ENTRY,
-    preference::ENTRY,
-];
+/// The published scorers.
+pub static SCORERS: &[ScorerEntry] =
+    &[PICK_SCORE, HPS_V2, HPS_V2_1, CLIP_SCORE, image_reward::ENTRY, aesthetic::ENTRY];

@@ -1,12 +1,10 @@
 //! A comparison of made-up scores: one model gains, one loses, two scorers that do not always agree.
 
 use image::{Rgb, RgbImage};
-use tastemaker_eval::compare::{
-    Choice, ComparedModel, Comparison, Exhibit, Sample, ScorerFacts, Thumb, choose,
-};
-use tastemaker_eval::report::Fact;
+use tastemaker_eval::compare::{Choice, ComparedModel, Comparison, Sample, ScorerInfo, ShownSample, choose};
 use tastemaker_generate::prompts::Prompt;
 use tastemaker_math::{Keyed, Stream};
+use tastemaker_pages::{Fact, Thumbnail};
 
 pub const NAMES: [&str; 3] = ["base", "tuned <&>", "worse"];
 
@@ -43,23 +41,25 @@ pub fn comparison(n_models: usize, n_scorers: usize, n_prompts: usize, n_shown: 
         .collect();
     let differences: Vec<f64> =
         (0..samples.len()).map(|i| scores[0][n_models - 1][i] - scores[0][0][i]).collect();
-    let exhibits = choose(&differences, n_shown).into_iter().map(|(sample, choice)| Exhibit {
+    let shown = choose(&differences, n_shown).into_iter().map(|(sample, choice)| ShownSample {
         sample,
+        real: None,
         choice,
         images: (0..n_models).map(|one| image(sample, one)).collect(),
     });
     Comparison {
         prompts_name: "made-up".into(),
-        samples: samples.clone(),
+        samples,
         models: NAMES[..n_models].iter().map(|name| model(name)).collect(),
         scorers: [("one-score", "nats"), ("other-score", "points")][..n_scorers]
             .iter()
-            .map(|(name, unit)| ScorerFacts { name: (*name).into(), unit: (*unit).into() })
+            .map(|(name, unit)| ScorerInfo { name: (*name).into(), unit: (*unit).into() })
             .collect(),
-        exhibits: exhibits.collect::<Vec<_>>(),
+        shown: shown.collect(),
         scores,
         prompts,
         seed: 0,
+        focus: None,
         settings: vec![Fact::new("seed", 4), Fact::new("noise", "by seed alone")],
     }
 }
@@ -72,11 +72,11 @@ fn model(name: &str) -> ComparedModel {
     }
 }
 
-fn image(sample: usize, one: usize) -> Thumb {
-    Thumb::new(&RgbImage::from_pixel(1, 1, Rgb([sample as u8, one as u8, 0]))).unwrap()
+fn image(sample: usize, one: usize) -> Thumbnail {
+    Thumbnail::new(&RgbImage::from_pixel(1, 1, Rgb([sample as u8, one as u8, 0]))).unwrap()
 }
 
 /// How many images are shown for this reason.
 pub fn count(comparison: &Comparison, choice: Choice) -> usize {
-    comparison.exhibits.iter().filter(|exhibit| exhibit.choice == choice).count()
+    comparison.shown.iter().filter(|shown| shown.choice == choice).count()
 }

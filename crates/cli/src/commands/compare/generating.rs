@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tastemaker_demo as demo;
 use tastemaker_eval::compare::Sample;
 use tastemaker_generate::{GenerateSettings, LoadedModel, OutputFile, OutputFiles, SampleRequest};
 use tastemaker_models::adapters::LoraFile;
@@ -15,7 +16,6 @@ use super::CompareArgs;
 use super::samples::SampleSet;
 use crate::allocator;
 use crate::commands::GenerateFlags;
-use crate::demo::stage;
 use crate::progress::Work;
 
 /// How this model generates: what was typed; else what the demo uses for its prompts; else what evaluations of the model's
@@ -23,7 +23,7 @@ use crate::progress::Work;
 pub fn settings_of(model: &Model, args: &CompareArgs) -> GenerateSettings {
     let of_demo = args.prompts == "demo" || args.prompts.starts_with("demo:");
     let (n_steps, guidance_scale, batch_size) = match (of_demo, model.family()) {
-        (true, _) => (stage::N_STEPS, stage::GUIDANCE_SCALE, stage::BATCH_SIZE),
+        (true, _) => (demo::N_STEPS, demo::GUIDANCE_SCALE, demo::BATCH_SIZE),
         (false, Family::StableDiffusionXl) => (50, 5.0, 4),
         (false, Family::StableDiffusion) => (50, 7.5, 4),
     };

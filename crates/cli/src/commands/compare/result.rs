@@ -4,37 +4,34 @@ use std::path::Path;
 
 use anyhow::Result;
 use tastemaker_eval::compare::{
-    self, ComparedModel, Comparison, Exhibit, Figures, ScorerFacts, Thumb, choose,
+    self, ComparedModel, Comparison, Extras, Results, ScorerInfo, ShownSample, choose,
 };
-use tastemaker_eval::report::Fact;
-use tastemaker_eval::scorers::SCORERS;
 use tastemaker_generate::read_image;
+use tastemaker_pages::{Fact, Thumbnail};
 
 use super::CompareArgs;
 use super::candidates::{Candidate, Source};
 use super::samples::SampleSet;
 use super::scoring::file;
 use super::table;
+use crate::scorers;
 
 /// Everything that was found, with the images to show.
 pub fn comparison(
     args: &CompareArgs,
     set: &SampleSet,
     candidates: &[Candidate],
-    scorers: &[String],
+    scorer_names: &[String],
     scores: Vec<Vec<Vec<f64>>>,
 ) -> Result<Comparison> {
-    let exhibits = exhibits(args, set, candidates, &scores)?;
+    let shown = shown(args, set, candidates, &scores)?;
     let models = candidates.iter().map(|candidate| ComparedModel {
         name: candidate.name.clone(),
         what: candidate.what.clone(),
         settings: facts_of(candidate),
     });
-    let unit = |name: &String| {
-        let entry = name.split([':', '=']).next().unwrap_or(name);
-        SCORERS.iter().find(|known| known.name == entry).map_or("", |known| known.unit).to_owned()
-    };
-    let scorers = scorers.iter().map(|name| ScorerFacts { name: name.clone(), unit: unit(name) });
+    let unit = |name: &String| scorers::unit(name.split([':', '=']).next().unwrap_or(name)).to_owned();
+    let scorers = scorer_names.iter().map(|name| ScorerInfo { name: name.clone(), unit: unit(name) });
     Ok(Comparison {
         prompts_name: set.prompts.name.clone(),
         prompts: set.prompts.prompts.clone(),
@@ -44,35 +41,36 @@ pub fn comparison(
         scores,
         seed: args.seed,
         settings: facts(args, set),
-        exhibits,
+        shown,
+        focus: None,
     })
 }
 
 /// Writes the page and the summary, prints the table.
 pub fn report(comparison: &Comparison, out: &Path) -> Result<()> {
-    let figures = Figures::of(comparison)?;
-    let page = compare::write(comparison, &figures, out)?;
-    table::print(comparison, &figures);
+    let results = Results::of(comparison)?;
+    let page = compare::write(comparison, &results, &Extras::none("compare"), out)?;
+    table::print(comparison, &results);
     println!("{}", page.display());
     Ok(())
 }
 
-fn exhibits(
+fn shown(
     args: &CompareArgs,
     set: &SampleSet,
     candidates: &[Candidate],
     scores: &[Vec<Vec<f64>>],
-) -> Result<Vec<Exhibit>> {
+) -> Result<Vec<ShownSample>> {
     let by_first = &scores[0];
     let last = by_first.len() - 1;
     let differences: Vec<f64> =
         by_first[last].iter().zip(&by_first[0]).map(|(score, first)| score - first).collect();
-    let exhibit = |(sample, choice)| {
-        let thumb = |candidate| Ok(Thumb::new(&read_image(&file(candidate, sample, set, &args.out))?)?);
-        let images = candidates.iter().map(thumb).collect::<Result<_>>()?;
-        Ok(Exhibit { sample, choice, images })
+    let shown = |(sample, choice)| {
+        let image = |candidate| Ok(Thumbnail::new(&read_image(&file(candidate, sample, set, &args.out))?)?);
+        let images = candidates.iter().map(image).collect::<Result<_>>()?;
+        Ok(ShownSample { sample, choice, real: None, images })
     };
-    choose(&differences, args.n_pictures.unwrap_or(args.n_images)).into_iter().map(exhibit).collect()
+    choose(&differences, args.n_pictures.unwrap_or(args.n_images)).into_iter().map(shown).collect()
 }
 
 fn facts(args: &CompareArgs, set: &SampleSet) -> Vec<Fact> {

@@ -1,12 +1,12 @@
 //! The samples that every model generates: prompts, seeds, noise.
 
 use anyhow::Result;
+use tastemaker_demo::prompts as demo;
 use tastemaker_eval::compare::Sample;
 use tastemaker_generate::SampleRequest;
 use tastemaker_generate::prompts::{self, PromptSet};
 
 use super::CompareArgs;
-use crate::demo::prompts as demo;
 use crate::exit::UsageError;
 use crate::hub::locate_dataset;
 
@@ -59,15 +59,15 @@ pub fn open(args: &CompareArgs) -> Result<SampleSet> {
                 "--num_images_per_prompt: the demo decides that; give --prompts demo for its captions alone";
             return Err(UsageError(said.into()).into());
         }
-        let demo::Questions { set: prompts, questions } = demo::questions(task, args.seed)?;
+        let demo::Samples { set: prompts, samples, .. } = demo::samples(task, args.seed)?;
         let wanted = wanted(&prompts)?;
-        let samples = questions.into_iter().filter(|(sample, _)| wanted.contains(&sample.prompt));
+        let samples = samples.into_iter().zip(0..).filter(|(sample, _)| wanted.contains(&sample.prompt));
         let (samples, noise) = samples.unzip();
         return Ok(SampleSet { prompts, samples, noise, rule: "as the demo has it" });
     }
     let prompts = match args.prompts.as_str() {
         "small" => PromptSet::small()?,
-        "demo" => demo::captions()?,
+        "demo" => demo::held_out()?,
         place => prompts::read(locate_dataset(place)?.unwrap_or_else(|| place.into()))?,
     };
     let seeds = args.seed..args.seed.saturating_add(args.num_images_per_prompt.unwrap_or(1));

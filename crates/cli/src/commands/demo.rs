@@ -1,0 +1,126 @@
+//! `tastemaker demo` and `tastemaker pretrain`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tastemaker_demo::pretrain::{self, Part};
+use tastemaker_demo::{MethodName, Settings, TaskName};
+use tastemaker_store::dtype::DType;
+
+use crate::exit::UsageError;
+
+/// Aligns the embedded model with each method, judges the results and writes a report.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where everything goes: base model, pairs, recipes, aligned models, report.
+    #[arg(long, value_name = "DIR", default_value = "demo-out")]
+    out: PathBuf,
+    /// Seed of pairs, training and generating.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// What the pairs prefer.
+    #[arg(long, value_enum, default_value_t = TaskName::Style)]
+    task: TaskName,
+    /// Methods to run; repeat for several [default: all].
+    #[arg(long, value_enum)]
+    method: Vec<MethodName>,
+    /// Twice the steps and half again as many images.
+    #[arg(long)]
+    full: bool,
+    /// Learning rate in place of the recipe's, with a single --method.
+    #[arg(long, visible_alias = "learning_rate", value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// Optimizer steps in place of the recipe's, with a single --method.
+    #[arg(long, visible_alias = "max_train_steps", value_name = "STEPS")]
+    max_train_steps: Option<u64>,
+    /// Flags for `tastemaker train`, over the recipe, with a single --method.
+    #[arg(last = true, value_name = "FLAGS")]
+    train_flags: Vec<String>,
+}
+
+/// Makes one part of the embedded model from the embedded art.
+#[derive(Debug, Args)]
+pub struct PretrainArgs {
+    /// Which part; each needs the ones before it.
+    #[arg(value_enum)]
+    part: Part,
+    /// Model folder: configurations are read from it, weights written to it.
+    #[arg(long, value_name = "DIR", default_value = "assets/demo/model")]
+    model: PathBuf,
+    /// Tokenizer folder.
+    #[arg(long, value_name = "DIR", default_value = "assets/demo/tokenizer")]
+    tokenizer: PathBuf,
+    /// Where the state of an unfinished run is kept.
+    #[arg(long, value_name = "DIR", default_value = "target/pretrain")]
+    state: PathBuf,
+    /// Optimizer steps [default: the part's own].
+    #[arg(long, value_name = "STEPS")]
+    max_train_steps: Option<u64>,
+    /// Images per step [default: the part's own].
+    #[arg(long, value_name = "IMAGES")]
+    train_batch_size: Option<usize>,
+    /// Peak learning rate [default: the part's own].
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// Compute in bfloat16.
+    #[arg(long)]
+    bf16: bool,
+    /// Threads [default: libtorch's choice].
+    #[arg(long)]
+    threads: Option<i32>,
+    /// Seed of weights and draws.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// [`UsageError`] for flags of a single method with several.
+pub fn demo(args: DemoArgs) -> Result<()> {
+    let overridden =
+        args.learning_rate.is_some() || args.max_train_steps.is_some() || !args.train_flags.is_empty();
+    if overridden && args.method.len() != 1 {
+        let what = "--learning_rate, --max_train_steps and flags for training need exactly one --method";
+        return Err(UsageError(what.into()).into());
+    }
+    let settings = Settings {
+        out: args.out,
+        seed: args.seed,
+        task: args.task,
+        methods: args.method,
+        full: args.full,
+        learning_rate: args.learning_rate,
+        max_train_steps: args.max_train_steps,
+        train_flags: args.train_flags,
+        program: std::env::current_exe().context("finding this program")?,
+    };
+    Ok(tastemaker_demo::run(&settings, &mut print)?)
+}
+
+/// Trains a part of the embedded model.
+///
+/// # Errors
+/// Those of [`pretrain::run`].
+pub fn pretrain(args: PretrainArgs) -> Result<()> {
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(threads);
+    }
+    let settings = pretrain::Settings {
+        part: args.part,
+        model: args.model,
+        tokenizer: args.tokenizer,
+        state: args.state,
+        max_train_steps: args.max_train_steps,
+        train_batch_size: args.train_batch_size,
+        learning_rate: args.learning_rate,
+        dtype: if args.bf16 { DType::Bf16 } else { DType::F32 },
+        seed: args.seed,
+    };
+    Ok(pretrain::run(&settings, &mut print)?)
+}
+
+fn print(line: &str) {
+    println!("{line}");
+}
