@@ -1,0 +1,157 @@
+//! Every method there is, from a model on disk to a result that loads.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use tastemaker_data::split::Split;
+use tastemaker_data::{self as data, DataError, InMemoryPairs, PairId, PairSource, Ranking, Side};
+use tastemaker_math::objectives::{OBJECTIVES, Objective, objective};
+use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::nn::Role;
+use tastemaker_models::pipeline::Model;
+use tastemaker_run::{Event, Plan, Recipe, Step, resolve};
+use tastemaker_store::dtype::DType;
+use tastemaker_testkit_torch::{TINY_RESOLUTION, tiny_model};
+use tastemaker_train::session::{Options, train};
+use tch::Device;
+
+const N_STEPS: usize = 12;
+
+/// Warm images against cold ones, with scores; or each of them alone, warm ones liked.
+struct Images {
+    pairs: InMemoryPairs,
+    are_single: bool,
+}
+
+impl Images {
+    fn new(are_single: bool) -> Self {
+        let image = |i: u32, tint: [u8; 3]| {
+            let pixel = |x, y| Rgb(tint.map(|c| c.wrapping_add((8 * i + 3 * x + 5 * y) as u8 / 4)));
+            Arc::new(RgbImage::from_fn(TINY_RESOLUTION, TINY_RESOLUTION, pixel))
+        };
+        let images = (0..4).flat_map(|i| [image(i, [180, 110, 40]), image(i, [40, 110, 180])]).collect();
+        let ranking = |i| Ranking {
+            winner: if are_single { i } else { 2 * i },
+            loser: if are_single { i } else { 2 * i + 1 },
+            caption: ["a fox", "rain"][i % 2].into(),
+        };
+        let n = if are_single { 8 } else { 4 };
+        Self { pairs: InMemoryPairs::new(images, (0..n).map(ranking).collect()).unwrap(), are_single }
+    }
+}
+
+impl PairSource for Images {
+    fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError> {
+        self.pairs.image(position, side)
+    }
+
+    fn caption(&self, position: usize) -> &str {
+        self.pairs.caption(position)
+    }
+
+    fn id(&self, position: usize) -> PairId {
+        self.pairs.id(position)
+    }
+
+    fn soft_label(&self, _: usize) -> Option<f64> {
+        Some(0.7)
+    }
+
+    fn label(&self, position: usize) -> Option<data::Label> {
+        let label = if position.is_multiple_of(2) { data::Label::Liked } else { data::Label::Disliked };
+        self.are_single.then_some(label)
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        self.pairs.fingerprint()
+    }
+}
+
+/// Every image in every step, at one timestep, so that losses of steps can be compared.
+fn plan(method: &str, folder: &Path, output: &str) -> Plan {
+    let text = format!(
+        "output_dir = {output:?}\n[model]\npretrained_model_name_or_path = {model:?}\n\
+         [data]\ntrain_data_dir = \"in memory\"\nresolution = {TINY_RESOLUTION}\nno_cache = true\nno_hflip = true\n\
+         [method]\nname = {method:?}\n[adapter]\nkind = \"lora\"\n[optimizer]\nlearning_rate = 2e-3\n\
+         [train]\nmax_train_steps = {N_STEPS}\ntrain_batch_size = 4\ntimesteps = [400]\nseed = 5\n",
+        output = folder.join(output),
+        model = folder.join("model"),
+    );
+    resolve(Recipe::parse(Path::new("test.toml"), &text).unwrap(), Recipe::default()).unwrap()
+}
+
+/// The steps of a run by this method, whose result was read back.
+fn run(method: &str, are_single: bool, folder: &Path) -> Vec<Step> {
+    let source = Images::new(are_single);
+    let split = Split { train: (0..source.len()).collect(), held_out: vec![] };
+    let mut steps = Vec::new();
+    let output = if are_single { format!("{method}-single") } else { method.to_owned() };
+    let plan = plan(method, folder, &output);
+    let trained = train(&plan, &source, &split, Options::default(), &mut |event| {
+        if let Event::Step(step) = event {
+            steps.push(step.clone());
+        }
+        Ok(())
+    });
+    assert_eq!(trained.unwrap().steps, N_STEPS as u64, "{method}");
+
+    let lora = LoraFile::read(plan.output_dir.join("pytorch_lora_weights.safetensors")).unwrap().unet;
+    let ups: Vec<_> = lora.tensors.iter().filter(|(name, _)| name.ends_with(".lora_B.weight")).collect();
+    assert!(!ups.is_empty(), "{method}");
+    for (name, up) in ups {
+        let (largest, is_finite) = (up.abs().max().double_value(&[]), up.isfinite().all().int64_value(&[]));
+        assert!(largest > 0.0 && is_finite == 1, "{method}: {name} was not trained: {largest}");
+    }
+    let model = Model::open(folder.join("model")).unwrap();
+    model.unet(Role::Frozen, DType::F32, Device::Cpu, Some(lora.into_spec())).unwrap();
+    steps
+}
+
+fn check(objective: &Objective, steps: &[Step]) {
+    let name = objective.name();
+    for step in steps {
+        let numbers = [step.loss, step.grad_norm, step.winner_error, step.logit_mean.unwrap_or_default()];
+        assert!(numbers.iter().all(|number| number.is_finite()), "{name}: {step:?}");
+        assert!(step.grad_norm > 0.0, "{name}: {step:?}");
+    }
+    if objective.needs().reference {
+        let first = &steps[0];
+        assert_eq!(first.logit_mean, Some(0.0), "{name}: the policy starts as the reference");
+        assert_eq!(Some(first.winner_error), first.ref_winner, "{name}");
+        assert_eq!(first.loser_error, first.ref_loser, "{name}");
+    }
+    let losses: Vec<f64> = steps.iter().map(|step| step.loss).collect();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&losses[..2]), mean(&losses[N_STEPS - 4..]));
+    assert!(last < first, "{name}: the loss does not fall: {losses:?}");
+}
+
+#[test]
+fn every_method_trains_on_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model(&folder.path().join("model"));
+    for entry in OBJECTIVES {
+        let objective = objective(entry.name, &Value::Null).unwrap();
+        check(&objective, &run(entry.name, false, folder.path()));
+    }
+}
+
+#[test]
+fn every_method_of_single_images_trains_on_them() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model(&folder.path().join("model"));
+    let objectives = OBJECTIVES.iter().map(|entry| objective(entry.name, &Value::Null).unwrap());
+    let unpaired: Vec<Objective> = objectives.filter(Objective::is_unpaired).collect();
+    assert!(!unpaired.is_empty());
+    for objective in unpaired {
+        check(&objective, &run(objective.name(), true, folder.path()));
+    }
+}
