@@ -129,8 +129,8 @@ fn models_and_scorers_can_be_added_and_other_settings_are_refused() {
     assert!(before.iter().all(|(path, when)| now[path] == *when) && now.len() == 12);
     assert!(said.stdout.contains("nearest-art: scoring 4 images"), "{}", said.stdout);
     assert!(said.stdout.contains("nearest-art:style: scoring 12 images"), "{}", said.stdout);
-    let duels = summary(&bench)["duels"].as_array().unwrap().len();
-    assert_eq!(duels, 3 * 2 * 4, "three pairs, two scorers, three categories and all");
+    let n_win_rates = summary(&bench)["win_rates"].as_array().unwrap().len();
+    assert_eq!(n_win_rates, 3 * 2 * 4, "three pairs, two scorers, three categories and all");
 
     let refused = [
         bench.run(&args(&["model", "other", "--num_inference_steps", "3"])),
@@ -172,7 +172,7 @@ fn parts_go_on_a_model_and_folders_of_images_need_none() {
     let names: Vec<&str> =
         summary["models"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["model", "lora", "dpo", "hps"]);
-    assert_eq!(summary["duels"].as_array().unwrap().len(), 6 * 4);
+    assert_eq!(summary["win_rates"].as_array().unwrap().len(), 6 * 4);
 
     // A UNet of another model generates what the other model does.
     let more = ["--prompts", "prompts.tsv", "--out", "whole"];
@@ -194,7 +194,7 @@ fn prompts_without_an_image_are_skipped_only_when_asked() {
     insta::assert_snapshot!(refused);
     compare(&bench, &["model", "closed", "--skip_missing"]);
     let summary = summary(&bench);
-    assert_eq!((&summary["n_prompts"], &summary["duels"][0]["n"]), (&2.into(), &2.into()));
+    assert_eq!((&summary["n_prompts"], &summary["win_rates"][0]["n"]), (&2.into(), &2.into()));
     let names: Vec<PathBuf> = files(&bench.path("out/images")).into_iter().map(|(path, _)| path).collect();
     assert_eq!(names, [PathBuf::from("model/0000-0.png"), PathBuf::from("model/0002-0.png")]);
 }
