@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 
-#[path = "support/comparison.rs"]
 mod made_up;
 
 use made_up::{comparison, count};

@@ -2,13 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 
-#[path = "support/made_up.rs"]
 mod made_up;
 
 use made_up::Size;
 use serde_json::Value;
 use tastemaker_demo::report::{Details, Finding, Severity, extras, findings, table};
-use tastemaker_eval::compare::{Comparison, Results, page, summary};
+use tastemaker_eval::compare::{Comparison, Results, page, summary, write};
 
 fn page_of(comparison: &Comparison, details: &Details) -> String {
     let results = Results::of(comparison).unwrap();
@@ -157,4 +156,13 @@ fn a_demo_in_which_every_method_failed_still_has_a_report() {
     details.methods.drain(..4);
     let html = page_of(&comparison, &details);
     assert!(html.contains("Nothing was compared with base.") && html.contains("Ended early: the loss"));
+}
+
+#[test]
+#[ignore = "writes a page to look at: `-- --ignored`, then target/tmp/report-example"]
+fn a_page_to_look_at() {
+    let (comparison, details) = made_up::demo(Size::Full);
+    let results = Results::of(&comparison).unwrap();
+    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/report-example");
+    write(&comparison, &results, &extras(&comparison, &results, &details), folder).unwrap();
 }
