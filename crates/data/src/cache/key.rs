@@ -141,8 +141,13 @@ pub(super) mod tests {
 
     #[test]
     fn a_key_of_version_1_is_the_same_key_and_has_the_same_digest() {
-        let renamed =
-            [("\"format\": 2", "\"format\": 1"), ("\"images\"", "\"frames\""), ("\"hflip\"", "\"flipped\"")];
+        let renamed = [
+            ("\"format\": 2", "\"format\": 1"),
+            ("\"images\"", "\"frames\""),
+            ("\"hflip\"", "\"flipped\""),
+            ("\"fp32\"", "\"float32\""),
+            ("\"bf16\"", "\"bfloat16\""),
+        ];
         let old = renamed.iter().fold(key().json(), |text, (new, old)| text.replace(new, old));
         assert_eq!(Key::parse(serde_json::from_str(&old).unwrap()).unwrap(), key());
         assert_eq!(key().digest(), sha256_bytes(old.as_bytes()));
