@@ -160,7 +160,7 @@ mod parsing {
         let message = refusal("[train]\nmixed_precision = \"fp8\"\n");
         assert_eq!(
             message,
-            "dpo.toml, line 2: unknown value \"fp8\", did you mean \"fp16\"?; known are fp32, fp16, bf16"
+            "dpo.toml, line 2: unknown value \"fp8\", did you mean \"fp32\"?; known are fp32, fp16, bf16"
         );
     }
 
