@@ -22,7 +22,7 @@ pub fn signed_points(difference: f64) -> String {
     let tenths = (difference * 1000.0).round() / 10.0;
     match tenths {
         t if !t.is_finite() => NOT_FINITE.to_owned(),
-        t if t == 0.0 => "\u{b1}0.0".to_owned(),
+        0.0 => "\u{b1}0.0".to_owned(),
         t => signed(t, 1),
     }
 }
