@@ -10,7 +10,7 @@ use tempfile::TempDir;
 type Damage = fn(&Path, &Path) -> PathBuf;
 
 fn sound() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let weights = Golden::load("models", "clip-text").install(folder.path(), "model.safetensors");
     (folder, weights)
 }

@@ -36,7 +36,7 @@ pub enum Source {
     /// They are generated.
     Model {
         /// The model.
-        model: Model,
+        model: Box<Model>,
         /// A LoRA on it.
         lora: Option<PathBuf>,
         /// How it generates.
@@ -114,7 +114,7 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
     })?;
     let settings = settings_of(&model, args);
     let recorded = recorded(&settings, &args.flags);
-    Ok(Source::Model { model, lora, settings, recorded })
+    Ok(Source::Model { model: Box::new(model), lora, settings, recorded })
 }
 
 /// The model of this name, which can also be a training's output folder.
