@@ -131,6 +131,7 @@ fn check(objective: &Objective, steps: &[Step]) {
 }
 
 #[test]
+#[ignore = "issue 15: it hangs now and then, and why is not known"]
 fn every_method_trains_on_pairs() {
     let folder = tempfile::tempdir().unwrap();
     tiny_model(&folder.path().join("model"));
@@ -141,6 +142,7 @@ fn every_method_trains_on_pairs() {
 }
 
 #[test]
+#[ignore = "issue 15: it hangs now and then, and why is not known"]
 fn every_method_of_single_images_trains_on_them() {
     let folder = tempfile::tempdir().unwrap();
     tiny_model(&folder.path().join("model"));
