@@ -8,7 +8,7 @@
 //! * [`split`] holds out captions, so that no held-out caption is ever trained on.
 //! * [`order`] says which pair is used when: a pure function, so there is no iterator state to save.
 //! * [`transform`] turns an image into the numbers that networks see, and back.
-//! * [`write`] writes a set in a layout of others.
+//! * [`mod@write`] writes a set in a layout of others.
 
 pub mod buckets;
 pub mod cache;

@@ -57,7 +57,7 @@ struct Missing<'a> {
 /// # Errors
 /// [`HubError::Refused`], [`HubError::NotOnHub`], [`HubError::Connection`], [`HubError::Damaged`] and
 /// [`HubError::Answer`] for what a hub does; [`HubError::NotCached`] when offline; [`HubError::DiskFull`] and
-/// [`StoreError::Io`] for the disk.
+/// [`StoreError::Io`](tastemaker_store::StoreError::Io) for the disk.
 pub fn fetch(
     hub: &Hub,
     cache: &Cache,

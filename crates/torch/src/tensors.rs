@@ -141,7 +141,7 @@ fn stored_as(path: &Path, name: &str, tensor: &Tensor) -> Result<Dtype, TorchErr
     })
 }
 
-/// The bytes that [`write`] would write; `path` is for errors.
+/// The bytes that [`write()`] would write; `path` is for errors.
 ///
 /// # Errors
 /// [`TorchError::ElementType`], and the store's error for names that cannot be stored.

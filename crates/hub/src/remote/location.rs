@@ -16,7 +16,7 @@ use tastemaker_store::tree::{Location, Tree};
 /// addresses of one bucket, container or server. `file://` is this machine.
 ///
 /// # Errors
-/// [`HubError::Name`] for an address that is none; [`StoreError::Missing`] for one of nothing; whatever a server does.
+/// [`HubError::Name`] for an address that is none; [`StoreError::Missing`](tastemaker_store::StoreError::Missing) for one of nothing; whatever a server does.
 pub fn locate(text: &str, settings: &Settings) -> Result<Location, HubError> {
     let addresses: Vec<Address> =
         expand(text)?.iter().map(|one| Address::parse(one)).collect::<Result<_, _>>()?;

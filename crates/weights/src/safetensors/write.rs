@@ -28,10 +28,10 @@ pub fn write(
     atomic::write(path, |out| lay_out(out, &header, &ordered))
 }
 
-/// The bytes that [`write`] would write; `path` is for errors.
+/// The bytes that [`write()`] would write; `path` is for errors.
 ///
 /// # Errors
-/// [`StoreError::Malformed`], as [`write`].
+/// [`StoreError::Malformed`], as [`write()`].
 pub fn to_bytes(
     path: impl AsRef<Path>,
     tensors: &[TensorView<'_>],
