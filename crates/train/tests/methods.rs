@@ -120,10 +120,11 @@ fn check(objective: &Objective, steps: &[Step]) {
     for step in steps {
         let numbers = [step.loss, step.grad_norm, step.winner_error, step.logit_mean.unwrap_or_default()];
         assert!(numbers.iter().all(|number| number.is_finite()), "{name}: {step:?}");
-        assert!(step.grad_norm > 0.0, "{name}: {step:?}");
     }
+    let first = &steps[0];
+    // Later ones may be 0: a hinge that every pair is beyond asks for nothing.
+    assert!(first.grad_norm > 0.0, "{name}: {first:?}");
     if objective.needs().reference {
-        let first = &steps[0];
         assert_eq!(first.logit_mean, Some(0.0), "{name}: the policy starts as the reference");
         assert_eq!(Some(first.winner_error), first.ref_winner, "{name}");
         assert_eq!(first.loser_error, first.ref_loser, "{name}");
@@ -131,7 +132,6 @@ fn check(objective: &Objective, steps: &[Step]) {
 }
 
 #[test]
-#[ignore = "issue 15: it hangs now and then, and why is not known"]
 fn every_method_trains_on_pairs() {
     let folder = tempfile::tempdir().unwrap();
     tiny_model(&folder.path().join("model"));
@@ -142,7 +142,6 @@ fn every_method_trains_on_pairs() {
 }
 
 #[test]
-#[ignore = "issue 15: it hangs now and then, and why is not known"]
 fn every_method_of_single_images_trains_on_them() {
     let folder = tempfile::tempdir().unwrap();
     tiny_model(&folder.path().join("model"));
