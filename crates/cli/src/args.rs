@@ -61,7 +61,8 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
 }
 
 /// Flags by the names they had, and by those they have.
-const RENAMED: [(&str, &str); 2] = [("share", "shard"), ("workers", "dataloader_num_workers")];
+const RENAMED: [(&str, &str); 3] =
+    [("n_pictures", "n_images"), ("share", "shard"), ("workers", "dataloader_num_workers")];
 
 /// The whole grammar, every name with `_` also with `-`.
 fn command() -> clap::Command {

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use args::Command;
 use exit::{Exit, code_of};
+use tastemaker_store::in_full;
 
 fn main() -> ExitCode {
     // A defect must not look like any of the errors a user can cause.
@@ -26,7 +27,7 @@ fn run() -> ExitCode {
     match dispatch(args::parse(std::env::args_os())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", in_full(&error));
+            eprintln!("error: {}", in_full(error.as_ref()));
             code_of(&error)
         }
     }
@@ -44,17 +45,4 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Model(command) => commands::model::model(&command),
         Command::Pretrain(args) => commands::demo::pretrain(args),
     }
-}
-
-/// An error with its causes, those skipped that the text before them already says.
-fn in_full(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
-        if text.is_empty() {
-            cause
-        } else if text.contains(&cause) {
-            text
-        } else {
-            format!("{text}: {cause}")
-        }
-    })
 }

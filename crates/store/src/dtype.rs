@@ -39,6 +39,11 @@ impl DType {
         }
     }
 
+    /// As accelerate's `mixed_precision` spells it, where full precision is `no`.
+    pub fn mixed_precision_name(self) -> &'static str {
+        if self == Self::F32 { "no" } else { self.name() }
+    }
+
     /// Bytes of one number.
     pub fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }

@@ -1,5 +1,6 @@
 //! The one error type of this crate.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -94,4 +95,22 @@ impl StoreError {
             Self::Name { .. } | Self::Remote(_) => None,
         }
     }
+}
+
+/// The error and its causes, outermost first.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// An error with its causes, those skipped that the text before them already says.
+pub fn in_full(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
 }

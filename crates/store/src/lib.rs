@@ -12,4 +12,4 @@ mod error;
 pub mod json;
 pub mod tree;
 
-pub use error::StoreError;
+pub use error::{StoreError, causes, in_full};

@@ -56,6 +56,18 @@ pub fn typed(matches: &ArgMatches, name: &str, key: &Key) -> Option<Value> {
     }
 }
 
+/// Puts a value under its section and name, or adds its entries to those there.
+pub fn put(recipe: &mut Value, path: &str, value: Value) {
+    let place = match path.split_once('.') {
+        Some((section, name)) => &mut recipe[section][name],
+        None => &mut recipe[path],
+    };
+    match (place, value) {
+        (Value::Object(there), Value::Object(more)) => there.extend(more),
+        (place, value) => *place = value,
+    }
+}
+
 /// What was typed for these keys of one section.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ pub struct Key {
     #[serde(alias = "frames")]
     pub images: BucketResolutions,
     /// Whether horizontally flipped images are there too.
-    #[serde(alias = "flipped")]
+    #[serde(alias = "mirrored")]
     pub hflip: bool,
     /// How latents were made.
     pub latents: LatentKey,
@@ -93,7 +93,7 @@ fn in_version_1(value: Value) -> Value {
     let fields = fields.into_iter().map(|(name, value)| match name.as_str() {
         "format" => (name, 1.into()),
         "images" => ("frames".to_owned(), value),
-        "hflip" => ("flipped".to_owned(), value),
+        "hflip" => ("mirrored".to_owned(), value),
         "dtype" => match serde_json::from_value::<DType>(value) {
             Ok(dtype) => (name, dtype.long_name().into()),
             Err(_) => (name, Value::Null),
@@ -141,14 +141,30 @@ pub(super) mod tests {
 
     #[test]
     fn a_key_of_version_1_is_the_same_key_and_has_the_same_digest() {
-        let renamed = [
-            ("\"format\": 2", "\"format\": 1"),
-            ("\"images\"", "\"frames\""),
-            ("\"hflip\"", "\"flipped\""),
-            ("\"fp32\"", "\"float32\""),
-            ("\"bf16\"", "\"bfloat16\""),
-        ];
-        let old = renamed.iter().fold(key().json(), |text, (new, old)| text.replace(new, old));
+        let old = format!(
+            r#"{{
+  "format": 1,
+  "pairs": "{}",
+  "n_pairs": 600,
+  "frames": {{
+    "resolution": 64
+  }},
+  "mirrored": true,
+  "latents": {{
+    "vae": "{}",
+    "batch_size": 8,
+    "dtype": "float32"
+  }},
+  "text": {{
+    "encoders": "{}",
+    "dtype": "bfloat16"
+  }}
+}}
+"#,
+            "ab".repeat(32),
+            "cd".repeat(32),
+            "ef".repeat(32)
+        );
         assert_eq!(Key::parse(serde_json::from_str(&old).unwrap()).unwrap(), key());
         assert_eq!(key().digest(), sha256_bytes(old.as_bytes()));
     }

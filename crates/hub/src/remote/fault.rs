@@ -7,7 +7,7 @@ use std::path::Path;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::HubError;
-use tastemaker_store::StoreError;
+use tastemaker_store::{StoreError, causes, in_full};
 
 /// Characters of a server's own words that are shown.
 const SHOWN: usize = 400;
@@ -67,26 +67,9 @@ fn answer(url: String, found: String) -> HubError {
     HubError::Answer { url, found, wanted: "a file, or a list of files".into() }
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let mut next = Some(error);
-    std::iter::from_fn(move || {
-        let error = next?;
-        next = error.source();
-        Some(error)
-    })
-}
-
-/// The error and its causes on one line, cut; what a cause repeats is skipped.
+/// The error and its causes on one line, cut.
 fn words(error: &(dyn Error + 'static)) -> String {
-    let text = causes(error).map(ToString::to_string).fold(String::new(), |text, cause| {
-        if text.is_empty() {
-            cause
-        } else if text.contains(&cause) {
-            text
-        } else {
-            format!("{text}: {cause}")
-        }
-    });
+    let text = in_full(error);
     let line: Vec<&str> =
         text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
     let line = line.join(" ");

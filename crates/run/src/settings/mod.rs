@@ -130,7 +130,7 @@ impl Key {
     /// The value it has where nothing is typed, in words; `None` where there is none or help says it.
     pub fn default(&self) -> Option<String> {
         let value =
-            self.typed(&defaults()).filter(|_| !self.is_required && self.shape != Shape::Switch)?.clone();
+            self.typed(&DEFAULTS).filter(|_| !self.is_required && self.shape != Shape::Switch)?.clone();
         let words = words(&value).replace(", ", ",");
         (!words.is_empty() && !self.help.contains("[default:")).then_some(words)
     }
@@ -319,9 +319,8 @@ macro_rules! settings {
         ];
 
         /// What sections are where nothing is typed.
-        pub(super) fn defaults() -> Value {
-            json!({ $(stringify!($section): $plan::default(),)* })
-        }
+        pub(super) static DEFAULTS: LazyLock<Value> =
+            LazyLock::new(|| json!({ $(stringify!($section): $plan::default(),)* }));
     };
 }
 

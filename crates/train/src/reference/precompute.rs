@@ -51,7 +51,7 @@ impl ReferenceInputs<'_> {
             positions: sha256(positions),
             draws: json!({
                 "seed": train.seed,
-                "mixed_precision": train.mixed_precision,
+                "mixed_precision": train.mixed_precision.mixed_precision_name(),
                 "train_batch_size": train.train_batch_size,
                 "pairs_per_step": plan.effective_batch(),
                 "proportion_empty_prompts": data.proportion_empty_prompts,

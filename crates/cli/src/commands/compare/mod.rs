@@ -61,9 +61,6 @@ pub struct CompareArgs {
     /// Samples whose images the page shows
     #[arg(long, value_name = "COUNT", default_value_t = 60)]
     n_images: usize,
-    /// Its earlier name
-    #[arg(long, hide = true)]
-    n_pictures: Option<usize>,
     /// Skip prompts without an image in a folder of images, instead of refusing
     #[arg(long)]
     skip_missing: bool,
@@ -90,9 +87,6 @@ struct SharedParts {
 /// Runs the command.
 pub fn compare(args: &CompareArgs) -> Result<()> {
     args.flags.check()?;
-    if args.n_pictures.is_some() {
-        eprintln!("note: --n_pictures is now called --n_images");
-    }
     if args.num_images_per_prompt == Some(0) {
         return Err(UsageError("--num_images_per_prompt is 0; wanted at least 1".into()).into());
     }

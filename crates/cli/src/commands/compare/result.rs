@@ -70,7 +70,7 @@ fn shown(
         let images = candidates.iter().map(image).collect::<Result<_>>()?;
         Ok(ShownSample { sample, choice, real: None, images })
     };
-    choose(&differences, args.n_pictures.unwrap_or(args.n_images)).into_iter().map(shown).collect()
+    choose(&differences, args.n_images).into_iter().map(shown).collect()
 }
 
 fn facts(args: &CompareArgs, set: &SampleSet) -> Vec<Fact> {

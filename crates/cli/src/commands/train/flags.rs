@@ -43,7 +43,7 @@ impl FromArgMatches for Flags {
             );
             let value = settings::typed(matches, key.name(), key);
             if let Some(value) = value.or_else(|| settings::typed(matches, old?, key)) {
-                put(&mut typed, key.path, value);
+                settings::put(&mut typed, key.path, value);
             }
         }
         let mut recipe: Recipe = serde_json::from_value(typed)
@@ -83,18 +83,6 @@ impl Args for Flags {
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
-    }
-}
-
-/// Puts a value under its section and name, or adds its entries to those there.
-pub fn put(recipe: &mut Value, path: &str, value: Value) {
-    let place = match path.split_once('.') {
-        Some((section, name)) => &mut recipe[section][name],
-        None => &mut recipe[path],
-    };
-    match (place, value) {
-        (Value::Object(there), Value::Object(more)) => there.extend(more),
-        (place, value) => *place = value,
     }
 }
 
@@ -149,7 +137,7 @@ mod tests {
             };
             let by_flag = recipe(&typed);
             let mut json = json!({});
-            put(&mut json, key.path, value);
+            settings::put(&mut json, key.path, value);
             assert_eq!(by_flag, serde_json::from_value(json.clone()).unwrap(), "{}", key.path);
             let text = toml::to_string(&json).unwrap();
             assert_eq!(by_flag, Recipe::parse("r.toml".as_ref(), &text).unwrap(), "{text}");

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, parser::ValueSource};
 use serde_json::{Map, Value, json};
 use tastemaker_math::objectives::OBJECTIVES;
 
-use super::flags::put;
+use crate::commands::settings::put;
 use crate::exit::UsageError;
 
 /// What becomes of a flag.
