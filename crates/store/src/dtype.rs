@@ -105,7 +105,10 @@ mod tests {
             }
             assert_eq!(serde_json::to_string(&dtype).expect("a word"), format!("\"{}\"", words[0]));
         }
-        assert_eq!([DType::F32, DType::F16, DType::Bf16].map(DType::mixed_precision_name), ["no", "fp16", "bf16"]);
+        assert_eq!(
+            [DType::F32, DType::F16, DType::Bf16].map(DType::mixed_precision_name),
+            ["no", "fp16", "bf16"]
+        );
         let error = serde_json::from_str::<DType>("\"fp8\"").expect_err("no such type").to_string();
         assert!(
             error.starts_with("unknown variant `fp8`, expected one of `fp32`, `fp16`, `bf16`"),

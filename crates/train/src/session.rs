@@ -11,7 +11,6 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_run::health::{Limits, Rule, outside_published};
 use tastemaker_run::{Event, Finish, Outcome, Plan, Probe, RunDir, RunError, Start};
 use tastemaker_store::atomic;
-use tastemaker_store::dtype::DType;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::memory;
 use tch::Device;
@@ -318,11 +317,7 @@ pub fn cache(
 }
 
 fn device_in_words(device: Device, plan: &Plan) -> String {
-    let precision = match plan.train.mixed_precision {
-        DType::F32 => "f32",
-        DType::Bf16 => "bf16",
-        DType::F16 => "fp16",
-    };
+    let precision = plan.train.mixed_precision;
     if let Device::Cuda(index) = device {
         return format!("CUDA device {index}, {precision}");
     }

@@ -100,9 +100,4 @@ impl GenerateFlags {
             ..defaults
         }
     }
-
-    /// The precision of all networks.
-    pub fn precision(&self) -> DType {
-        self.mixed_precision
-    }
 }

@@ -75,11 +75,8 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     };
     let train = &plan.train;
     let per_step = train.train_batch_size * train.gradient_accumulation_steps;
-    let precision = match train.mixed_precision {
-        DType::F32 => "f32",
-        DType::Bf16 => "bf16, masters f32",
-        DType::F16 => "fp16, masters f32",
-    };
+    let masters = if train.mixed_precision == DType::F32 { "" } else { ", masters fp32" };
+    let precision = format!("{}{masters}", train.mixed_precision);
     let hash = hex(&facts.fingerprint);
     let pairs = plan.n_pairs.map_or_else(String::new, |n| format!("{n} trained on, "));
     let other =
@@ -95,7 +92,7 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         ("optimizer", format!("AdamW, learning rate {:e}", plan.effective_learning_rate())),
         ("steps", format!("{} of {per_step} pairs", train.max_train_steps)),
         ("images", format!("{0} x {0} pixels", plan.data.resolution)),
-        ("precision", precision.to_owned()),
+        ("precision", precision),
         ("seed", train.seed.to_string()),
         ("pairs", format!("{pairs}{} held out, sha256 `{hash}`", facts.n_held_out)),
     ];

@@ -36,7 +36,7 @@ pub fn recorded(settings: &GenerateSettings, flags: &GenerateFlags) -> BTreeMap<
         ("sampler", settings.sampler.entry().label.to_owned()),
         ("num_inference_steps", settings.n_steps.to_string()),
         ("guidance_scale", settings.guidance_scale.to_string()),
-        ("precision", format!("{:?}", flags.precision()).to_lowercase()),
+        ("precision", format!("{:?}", flags.mixed_precision).to_lowercase()),
     ];
     let negative = flags.negative_prompt.iter().map(|text| ("negative_prompt", text.clone()));
     recorded.into_iter().chain(negative).map(|(name, value)| (name.to_owned(), value)).collect()
@@ -71,7 +71,7 @@ pub fn generate(
     atomic::create_folder(args.out.join("images").join(name))?;
     allocator::suit(model)?;
     let lora = lora.map(|lora| LoraFile::read_for(lora, model)).transpose()?;
-    let loaded = LoadedModel::open(model, lora, args.flags.precision(), device)?;
+    let loaded = LoadedModel::open(model, lora, args.flags.mixed_precision, device)?;
     let (mut work, mut done) = (Work::new("generating", "images"), 0);
     files.write(&loaded.generator, loaded.networks(), settings, |_, _| {
         done += 1;

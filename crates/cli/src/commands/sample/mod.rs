@@ -115,7 +115,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let settings = settings(args);
     check(args, settings.guidance_scale)?;
     let image = args.image.as_deref().map(read_image).transpose()?.map(Arc::new);
-    let precision = args.flags.precision();
+    let precision = args.flags.mixed_precision;
     let device = args.device.open()?;
     let folder = args.parts.open(&args.model)?;
     allocator::suit(&folder)?;
@@ -268,7 +268,7 @@ fn parameters(
     }
     unless(args.eta == 0.0, "Eta DDIM", args.eta.to_string());
     unless(args.guidance_rescale == 0.0, "CFG Rescale", args.guidance_rescale.to_string());
-    let precision = args.flags.precision();
+    let precision = args.flags.mixed_precision;
     unless(precision == DType::F32, "Precision", format!("{precision:?}").to_lowercase());
     if let Some(lora) = lora {
         unless(false, "Lora hashes", format!("{}: {}", lora.name(), lora.hash()?));

@@ -143,7 +143,7 @@ impl<'a> SetFolder<'a> {
             }
             allocator::suit(&side.folder)?;
             let loaded =
-                LoadedModel::open(&side.folder, side.adapter()?, self.flags.precision(), self.device)?;
+                LoadedModel::open(&side.folder, side.adapter()?, self.flags.mixed_precision, self.device)?;
             files.write(&loaded.generator, loaded.networks(), &self.settings, |_, _| {
                 n_done += 1;
                 progress.at(n_done as u64, images.len() as u64);
