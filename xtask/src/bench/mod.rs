@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: time and memory of training steps and of generating at real size, as JSON lines.
 
+mod inputs;
 mod lines;
 mod options;
 mod ours;

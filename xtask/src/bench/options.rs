@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
+use super::inputs;
 use super::lines::{Setting, Side};
-use super::peer;
 use crate::{child, golden, setup};
 
 /// The options of all of them.
@@ -49,6 +50,22 @@ pub struct Ready {
     pub setting: Setting,
 }
 
+/// What every measured step needs.
+pub struct Bench<'a> {
+    /// The checkout.
+    pub root: &'a Path,
+    /// What was asked for.
+    pub common: &'a Common,
+    /// What is there for it.
+    pub ready: Ready,
+    /// A folder of pairs.
+    pub pairs: &'a Path,
+    /// Where anything may be written.
+    pub work: &'a Path,
+    /// After which a process is stopped.
+    pub limit: Duration,
+}
+
 impl Common {
     /// Whether this side is measured.
     pub fn asks(&self, side: Side) -> bool {
@@ -80,7 +97,7 @@ impl Common {
             None => {
                 let name = if self.smoke { "tiny-random" } else { "sd15-random" };
                 let folder = setup::user_cache()?.join("bench").join(name);
-                peer::make_model(root, &python, &folder, self.smoke)?;
+                inputs::make_model(root, &python, &folder, self.smoke)?;
                 folder
             }
         };

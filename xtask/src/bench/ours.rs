@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::lines::{Case, Measurements};
-use super::train::Bench;
+use super::options::Bench;
 use super::watch::{Ended, watch};
 
 /// Trains `n_steps` and one to warm up, and removes what the run wrote.

@@ -1,21 +1,16 @@
 //! The peer's side: `benchmarks/peer/step.py`, the published PyTorch recipes step by step.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::Value;
 
+use super::inputs::script;
 use super::lines::{Case, Measurements};
+use super::options::Bench;
 use super::ours::of_kind;
-use super::train::Bench;
 use super::watch::{Ended, watch};
-use crate::{child, setup};
-
-/// A script of `benchmarks/peer/`.
-pub fn script(root: &Path, name: &str) -> PathBuf {
-    root.join("benchmarks").join("peer").join(name)
-}
+use crate::setup;
 
 /// Takes `n_steps` and one to warm up.
 ///
@@ -62,40 +57,6 @@ fn parse(log: &str) -> Measurements {
         versions: versions.filter_map(version).collect(),
         ..Measurements::default()
     }
-}
-
-/// Two pairs of square JPEG files in `folder`, made where they are not there.
-///
-/// # Errors
-/// The script fails.
-pub fn make_pairs(root: &Path, python: &Path, folder: &Path, resolution: u32) -> Result<()> {
-    if folder.join("metadata.jsonl").is_file() {
-        return Ok(());
-    }
-    let mut command = setup::python_command(python);
-    command.arg(script(root, "make.py")).arg("pairs").arg(folder);
-    child::run(command.args(["--resolution", &resolution.to_string()]))
-}
-
-/// A model with random weights in `folder`, made where it is not there: SD1.5's sizes in f32, or as small as can be.
-///
-/// # Errors
-/// The script fails, or what it made cannot be moved into place.
-pub fn make_model(root: &Path, python: &Path, folder: &Path, tiny: bool) -> Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let partial = folder.with_extension("partial");
-    let mut command = setup::python_command(python);
-    if tiny {
-        command.arg(script(root, "make.py")).arg("tiny").arg(&partial);
-    } else {
-        let fresh = root.join("golden").join("verify").join("fresh.py");
-        command.arg(fresh).arg("sd1").arg(&partial).args(["--dtype", "float32"]);
-    }
-    println!("bench: making {}", folder.display());
-    child::run(&mut command)?;
-    Ok(fs::rename(&partial, folder)?)
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::inputs;
 use super::lines::{self, Side};
 use super::options::{Common, Ready};
 use super::ours::of_kind;
-use super::peer;
 use super::table::median;
 use super::watch::{Ended, watch};
 use crate::setup;
@@ -134,7 +134,7 @@ fn measure(bench: &Bench<'_>, sampler: &str, precision: &str, side: Side, round:
         command.args(["sample", "--batch_size", "1", "--num_images_per_prompt", &n_images.to_string()]);
         command.args(["--mixed_precision", precision]);
     } else {
-        command.arg(peer::script(bench.root, "sample.py")).args(["--images", &n_images.to_string()]);
+        command.arg(inputs::script(bench.root, "sample.py")).args(["--images", &n_images.to_string()]);
         command.args(["--precision", precision]);
     }
     let side_of_images = bench.ready.setting.resolution.to_string();

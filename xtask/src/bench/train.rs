@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::lines::{self, Case, Line, Measurements, Side, What};
-use super::options::{Common, Ready};
-use super::{ours, peer, table};
+use super::options::{Bench, Common};
+use super::{inputs, ours, peer, table};
 
 /// What is measured, and how.
 #[derive(Args)]
@@ -57,22 +57,6 @@ pub struct Options {
     work: Option<PathBuf>,
 }
 
-/// What every measurement needs.
-pub struct Bench<'a> {
-    /// The checkout.
-    pub root: &'a Path,
-    /// What was asked for.
-    pub common: &'a Common,
-    /// What is there for it.
-    pub ready: Ready,
-    /// A folder of pairs.
-    pub pairs: &'a Path,
-    /// Where anything may be written.
-    pub work: &'a Path,
-    /// After which a process is stopped.
-    pub limit: Duration,
-}
-
 /// Measures every row in turns, appends a line for each and prints the tables.
 ///
 /// # Errors
@@ -101,7 +85,7 @@ fn run_in(root: &Path, options: &Options, work: &Path) -> Result<Vec<Line>> {
     let ready = options.common.ready(root)?;
     let resolution = ready.setting.resolution;
     let pairs = options.pairs.clone().unwrap_or_else(|| work.join(format!("pairs-{resolution}")));
-    peer::make_pairs(root, &ready.python, &pairs, resolution)?;
+    inputs::make_pairs(root, &ready.python, &pairs, resolution)?;
     let bench = Bench {
         root,
         common: &options.common,
