@@ -206,6 +206,8 @@ fn of_hub(error: &HubError, reader: Exit) -> Exit {
         HubError::Name { .. } => Exit::Usage,
         HubError::NotCached { repo, .. } if repo.starts_with("dataset ") => Exit::Data,
         HubError::NotCached { .. } => Exit::Model,
+        HubError::DamagedBlob { path, .. } if path.to_string_lossy().contains("datasets--") => Exit::Data,
+        HubError::DamagedBlob { .. } => Exit::Model,
         _ => Exit::Hub,
     }
 }

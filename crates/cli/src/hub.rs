@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tastemaker_demo::base;
-use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Token};
+use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Snapshot, Token};
 use tastemaker_models::adapters::FILE_NAME;
 use tastemaker_store::{StoreError, json};
 
 use crate::exit::UsageError;
+use crate::progress::mebibytes;
 
 /// The value of a variable, `None` if it is not set or empty.
 type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -115,6 +116,7 @@ pub fn locate_files(name: &str, files: &[&str]) -> Result<PathBuf> {
     let included: String = files.iter().map(|file| format!(" --include {file}")).collect();
     let hint = format!("run `tastemaker model fetch {}{included}`", repo.name());
     let snapshot = cache.require(&repo, &revision, &hint)?;
+    compare(&snapshot, &repo)?;
     match files.iter().find(|file| !snapshot.folder().join(file).is_file()) {
         None => Ok(snapshot.folder().to_owned()),
         Some(file) => {
@@ -137,7 +139,22 @@ fn snapshot(repo: &RepoId, revision: Option<&str>) -> Result<Option<PathBuf>> {
         "there is no folder of that name either: check the path, or run `tastemaker {command} fetch {}{chosen}`",
         repo.name()
     );
-    Ok(Some(cache.require(repo, &revision.unwrap_or_default(), &hint)?.folder().to_owned()))
+    let snapshot = cache.require(repo, &revision.unwrap_or_default(), &hint)?;
+    compare(&snapshot, repo)?;
+    Ok(Some(snapshot.folder().to_owned()))
+}
+
+/// Bytes that are compared without a word.
+const SILENT: u64 = 64 << 20;
+
+/// Compares fetched files with their checksums, once.
+fn compare(snapshot: &Snapshot, repo: &RepoId) -> Result<()> {
+    let before = |bytes: u64| {
+        if bytes > SILENT {
+            eprintln!("note: comparing {} of {} with their checksums, once", mebibytes(bytes), repo.name());
+        }
+    };
+    Ok(snapshot.compare(before)?)
 }
 
 /// Where an adapter is: the file of this name, or the one in the folder or fetched repository of this name.

@@ -59,6 +59,19 @@ pub enum HubError {
         /// The checksum or size announced.
         wanted: String,
     },
+    /// A fetched file is not what was fetched any more.
+    #[error(
+        "{} is damaged: its contents have {found}, and it is named after another; remove {} and fetch it again",
+        .path.display(), .blob.display()
+    )]
+    DamagedBlob {
+        /// Its name in the repository.
+        path: PathBuf,
+        /// Where its contents are.
+        blob: PathBuf,
+        /// Their checksum.
+        found: String,
+    },
     /// A hub answers something that makes no sense.
     #[error("{url} answers {found}; wanted {wanted}")]
     Answer {

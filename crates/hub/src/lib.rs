@@ -14,6 +14,7 @@ mod event;
 mod fetch;
 mod glob;
 mod http;
+mod intact;
 mod link;
 mod listing;
 mod names;
