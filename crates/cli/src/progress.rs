@@ -37,6 +37,14 @@ impl Progress {
     /// Shows an event.
     pub fn on_event(&mut self, event: &Event) {
         match event {
+            Event::Read(read) => {
+                self.bar_for(read.n_pairs, "reading images {wide_bar} {pos}/{len} pairs, {eta} left");
+                self.at(read.n_done, String::new());
+                if read.n_done == read.n_pairs {
+                    self.end();
+                    self.line(&format!("read the images of {} pairs", read.n_pairs));
+                }
+            }
             Event::Encode(encode) => {
                 let (done, all) = (encode.n_done, encode.n_pairs);
                 self.bar_for(all, "encoding {wide_bar} {pos}/{len} pairs, {eta} left");
@@ -81,6 +89,7 @@ impl Progress {
             }
             Event::Images { step, paths } => self.line(&format!("step {step}: {} images", paths.len())),
             Event::Stopping { step, reason } => self.line(&format!("stopping after step {step}: {reason}")),
+            Event::Note { text } => self.line(&format!("note: {text}")),
             Event::Finish(_) => self.end(),
         }
     }

@@ -124,6 +124,60 @@ fn rows_that_cannot_be_read_are_skipped_by_name_and_the_rest_is_trained_on() {
 }
 
 #[test]
+fn with_and_without_a_cache_the_same_rows_are_skipped_and_the_others_come_in_the_same_order() {
+    let bench = Bench::new();
+    let whole = fs::read(bench.path("pairs/cold4.png")).unwrap();
+    fs::write(bench.path("pairs/cold4.png"), &whole[..whole.len() / 2]).unwrap();
+    // One pair at a time, so that a step of its own would be empty.
+    let more = "--method sft --train_batch_size 1 --gradient_accumulation_steps 1 --max_train_steps 12";
+    let of = |output: &str, rest: &str| {
+        let said = train(&bench, output, &format!("{more} {rest}"));
+        let named = said.stderr.matches("skipped: pair 4 (row 5): its loser does not decode").count();
+        assert_eq!(named, 1, "{rest}: {}", said.stderr);
+        let events = read_events(bench.path(output).join("events.jsonl")).unwrap().events;
+        let counts = events.iter().find_map(|event| match event {
+            Event::Start(start) => Some((start.n_pairs, start.n_skipped)),
+            _ => None,
+        });
+        assert_eq!(counts, Some((5, 1)), "{rest}");
+        outcome(&bench, output).0
+    };
+    let (cached, live) = (of("cached", ""), of("live", "--no_cache"));
+    assert_eq!((cached.len(), live.len()), (12, 12));
+    for (cached, live) in cached.iter().zip(&live) {
+        assert!((cached - live).abs() <= 2e-4 * live.abs(), "{cached} {live}");
+    }
+    // The next run knows already, and so does one that resumes.
+    let said = train(&bench, "again", &format!("{more} --no_cache --checkpointing_steps 6"));
+    assert!(!said.stderr.contains("read the images of"), "{}", said.stderr);
+    let said = train(
+        &bench,
+        "again",
+        &format!("{more} --no_cache --checkpointing_steps 6 --resume_from_checkpoint again/checkpoint-6"),
+    );
+    assert!(said.stderr.contains("resuming from step 6"), "{}", said.stderr);
+    let said = bench.train("dry", &["--method", "sft", "--dry-run"]);
+    assert!(said.stdout.contains("6 at most"), "{}", said.stdout);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_image_without_read_permission_is_skipped_by_name() {
+    use std::os::unix::fs::PermissionsExt;
+    for more in ["", "--no_cache"] {
+        let bench = Bench::new();
+        let image = bench.path("pairs/cold4.png");
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::File::open(&image).is_ok() {
+            return; // whoever runs the tests may read everything
+        }
+        let said = train(&bench, "out", &format!("--method sft {more}"));
+        assert!(said.stderr.contains("skipped: pair 4 (row 5): "), "{}", said.stderr);
+        assert!(said.stderr.contains("cold4.png cannot be read: Permission denied"), "{}", said.stderr);
+    }
+}
+
+#[test]
 fn a_stale_and_a_damaged_cache_are_refused_with_the_reason() {
     let bench = Bench::new();
     assert_eq!(cache(&bench, "cached", "").code, 0);

@@ -129,14 +129,38 @@ fn a_damaged_precomputed_reference_is_named_and_recomputed() {
 }
 
 #[test]
-fn a_precomputed_reference_of_inverted_latents_is_refused_before_anything_is_read() {
+fn latents_that_the_policy_inverts_are_not_precomputed() {
     let said = train(&bench(), "out", "--method ddim-inpo --reference precomputed");
     assert_eq!(said.code, 2, "{}", said.stderr);
-    assert!(
-        said.stderr.contains("train.reference is precomputed, wanted live, for latents are inverted again"),
-        "{}",
-        said.stderr
-    );
+    let wanted = "train.reference is precomputed, wanted live, or model = \"reference\" under [method]";
+    assert!(said.stderr.contains(wanted), "{}", said.stderr);
+}
+
+#[test]
+fn latents_that_the_reference_inverts_are_precomputed_with_its_errors() {
+    let bench = bench();
+    for (kind, file) in [("--adapter_type full", FULL), ("--rank 4 --mixed_precision bf16", LORA)] {
+        let name = kind.replace(' ', "");
+        let more = format!(
+            "--method ddim-inpo --set model=reference --learning_rate 1e-4 --proportion_empty_prompts 0.3 {kind}"
+        );
+        let (live, precomputed) = (format!("live{name}"), format!("precomputed{name}"));
+        trained(&bench, &live, &more);
+        let more = format!("{more} --reference precomputed --reference_dir inverted{name}");
+        let said = trained(&bench, &precomputed, &more);
+        assert!(said.stderr.contains("computed the reference of"), "{}", said.stderr);
+        assert_same(&bench, &live, &precomputed, file);
+        // Other inversions are other latents.
+        let said = train(&bench, "other", &format!("{more} --set steps=3"));
+        assert!(
+            said.stderr.contains("holds the precomputed reference of another run (draws differ)"),
+            "{}",
+            said.stderr
+        );
+        let said =
+            train(&bench, "forward", &more.replace("ddim-inpo --set model=reference", "diffusion-dpo"));
+        assert!(said.stderr.contains("holds the precomputed reference of another run"), "{}", said.stderr);
+    }
 }
 
 #[test]

@@ -173,7 +173,9 @@ impl DataError {
                 Some(error.to_string())
             }
             Self::Store(StoreError::Io { action: "read", path, source }) => {
-                let gone = [ErrorKind::NotFound, ErrorKind::UnexpectedEof].contains(&source.kind());
+                let of_the_file =
+                    [ErrorKind::NotFound, ErrorKind::UnexpectedEof, ErrorKind::PermissionDenied];
+                let gone = of_the_file.contains(&source.kind());
                 gone.then(|| format!("{} cannot be read: {source}", path.display()))
             }
             _ => None,

@@ -107,6 +107,17 @@ pub fn invert(
         x
     });
 
+    with_implied_target(schedule, noisy, clean, timesteps)
+}
+
+/// Inverted latents, and the target of the noise they imply.
+pub fn with_implied_target(
+    schedule: &NoiseSchedule,
+    noisy: Tensor,
+    clean: &Tensor,
+    timesteps: &[usize],
+) -> Corrupted {
+    let device = clean.device();
     let implied = |t: &usize| schedule.implied_target_coefficients(*t);
     let target = per_sample(timesteps.iter().map(|t| implied(t).noisy), device) * &noisy
         + per_sample(timesteps.iter().map(|t| implied(t).clean), device) * clean;

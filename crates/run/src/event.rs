@@ -14,6 +14,8 @@ use crate::number;
 pub enum Event {
     /// Training begins, or is resumed.
     Start(Start),
+    /// Images are being read, to find out which cannot be.
+    Read(Read),
     /// Images and captions are being encoded.
     Encode(Encode),
     /// The reference's errors are being computed beforehand.
@@ -53,6 +55,11 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// Something worth knowing once, with nothing to do about it.
+    Note {
+        /// What, in words.
+        text: String,
+    },
     /// Training ended.
     Finish(Finish),
 }
@@ -80,6 +87,15 @@ pub struct Start {
     /// Most memory this process held while it opened the model and encoded the pairs, where the system tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+}
+
+/// How far the reading is. The log does not hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// Pairs read so far by this process.
+    pub n_done: u64,
+    /// Pairs in all.
+    pub n_pairs: u64,
 }
 
 /// How far the encoding is. The log holds its end alone.

@@ -20,7 +20,7 @@ mod settings;
 pub mod tensorboard;
 
 pub use error::{Problem, RunError, Warning};
-pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Reference, Skipped, Start, Step};
+pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Read, Reference, Skipped, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use plan::{Adapter, BucketPlan, MemoryEstimate, MethodPlan, Plan};
 pub use recipe::{MethodSection, Overrides, Recipe};

@@ -70,7 +70,10 @@ fn rows(plan: &Plan) -> Vec<Row> {
     }
     if let (Some(n_pairs), Some(steps)) = (plan.n_pairs, plan.steps_per_epoch()) {
         let epochs = plan.train.max_train_steps as f64 / steps;
-        effect("pairs to train on", n_pairs.to_string());
+        effect(
+            "pairs to train on",
+            format!("{n_pairs} at most (those whose images cannot be read are skipped)"),
+        );
         effect("steps per epoch", format!("{steps:.1} ({epochs:.1} epochs in all)"));
     }
     rows

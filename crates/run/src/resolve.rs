@@ -1,7 +1,7 @@
 //! From what was typed to what will be done.
 
 use serde_json::Value;
-use tastemaker_math::objectives::{Corruption, objective};
+use tastemaker_math::objectives::{Corruption, InversionModel, objective};
 
 use crate::plan::{Adapter, MethodPlan, Plan};
 use crate::recipe::{MethodSection, Overrides, Recipe};
@@ -196,12 +196,18 @@ impl Check {
 
     fn precomputed(&mut self, method: &MethodPlan) -> Result<(), RunError> {
         let objective = method.objective()?;
-        if !objective.needs().reference {
-            self.no_effect(|key| key.name() == "reference", "the method has no reference");
-        } else if objective.corruption() != Corruption::Forward {
-            let wanted = "live, for latents are inverted again at every step";
-            let problem = Problem { key: "train.reference", found: "precomputed".to_owned(), wanted };
-            return Err(RunError::Invalid(vec![problem]));
+        let by_policy = InversionModel::Policy;
+        match objective.corruption() {
+            _ if !objective.needs().reference => {
+                self.no_effect(|key| key.name() == "reference", "the method has no reference");
+            }
+            Corruption::DdimInversion { model, .. } if model == by_policy => {
+                let wanted = "live, or model = \"reference\" under [method]: latents that the trained network inverts change \
+                              at every step";
+                let problem = Problem { key: "train.reference", found: "precomputed".to_owned(), wanted };
+                return Err(RunError::Invalid(vec![problem]));
+            }
+            _ => {}
         }
         Ok(())
     }

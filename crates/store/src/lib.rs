@@ -2,7 +2,7 @@
 //!
 //! * [`atomic`] writes a file so that a reader sees the old bytes or the new ones, never half of either.
 //! * [`checksum`] names bytes by their SHA-256.
-//! * [`json`] reads and writes JSON with the path in every error.
+//! * [`json`] reads and writes JSON with the path in every error; [`sealed`] adds a checksum.
 //! * [`tree`] reads files below a place in parts, wherever that place is; here is the folder on this machine.
 
 pub mod atomic;
@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod dtype;
 mod error;
 pub mod json;
+pub mod sealed;
 pub mod tree;
 
 pub use error::{StoreError, causes, in_full};

@@ -1,14 +1,17 @@
 //! Tensors from and to safetensors files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 
+use tastemaker_store::tree::{Blob, LocalFile};
 use tastemaker_weights::WeightFile;
-use tastemaker_weights::safetensors::{self as files, Dtype, SafeTensorsFile, TensorView};
+use tastemaker_weights::safetensors::{
+    self as files, Dtype, Header, SafeTensorsFile, TensorInfo, TensorView,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;
-use crate::mapped::{self, Mapped};
 
 /// Named tensors, sorted by name.
 pub type Named = BTreeMap<String, Tensor>;
@@ -41,12 +44,12 @@ pub fn read_legacy(path: &Path) -> Result<Named, TorchError> {
     owned(path, file.tensors())
 }
 
-/// A safetensors file whose tensors are read one at a time, so that it is never in memory as a whole.
+/// A safetensors file whose tensors are read one at a time, so that it is never in memory as a whole. It is read and not mapped: one
+/// that is cut short meanwhile has no tensor, and does not end the process.
 #[derive(Debug)]
 pub struct OneByOne {
-    path: PathBuf,
-    file: WeightFile,
-    map: Mapped,
+    header: Header,
+    file: LocalFile,
 }
 
 impl OneByOne {
@@ -55,21 +58,28 @@ impl OneByOne {
     /// # Errors
     /// The store's errors for a file that is missing or malformed.
     pub fn open(path: &Path) -> Result<Self, TorchError> {
-        let (file, map) = mapped::open(path)?;
-        Ok(Self { path: path.to_owned(), file, map })
+        Ok(Self { header: Header::read(path)?, file: LocalFile::open(path)? })
     }
 
     /// A string of the file's header.
     pub fn metadata(&self, key: &str) -> Option<String> {
-        self.file.metadata(key).map(str::to_owned)
+        self.header.metadata.get(key).cloned()
     }
 
     /// The tensor of this name on the host; `None` if there is none, or none of an element type that is used here.
     pub fn read(&self, name: &str) -> Option<Tensor> {
-        let view = self.file.get(name)?;
-        let tensor = to_tensor(&self.path, &view).ok();
-        self.map.release(view.bytes);
-        tensor
+        let TensorInfo { name, dtype, shape, range } = self.header.get(name)?;
+        let start = (self.header.data_start + range.start) as u64;
+        let bytes = self.file.read_at(start, range.len()).ok()?;
+        to_tensor(self.file.place(), &TensorView { name, dtype: *dtype, shape, bytes: &bytes }).ok()
+    }
+
+    /// Elements of an f32 tensor of one dimension, little-endian; `None` if it is another one, or has fewer.
+    pub fn read_f32(&self, name: &str, part: Range<usize>) -> Option<Vec<u8>> {
+        let TensorInfo { dtype, shape, range, .. } = self.header.get(name)?;
+        let fits = *dtype == Dtype::F32 && shape.len() == 1 && part.start <= part.end && part.end <= shape[0];
+        let start = (self.header.data_start + range.start + 4 * part.start) as u64;
+        fits.then(|| self.file.read_at(start, 4 * part.len()).ok())?
     }
 }
 

@@ -158,7 +158,10 @@ pub enum TrainError {
     },
 
     /// Not one pair of a step, or of a validation, can be read.
-    #[error("step {step}: not one of its pairs can be read; check the pairs that were skipped")]
+    #[error(
+        "step {step}: not one of its pairs can be read any more, though all could when the run began; put their images back and \
+         resume from a checkpoint"
+    )]
     EmptyStep {
         /// The optimizer step, from 0.
         step: u64,

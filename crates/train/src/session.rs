@@ -171,7 +171,7 @@ fn start(
         n_pairs: prepared.order.train.len() as u64,
         n_held_out: split.held_out.len() as u64,
         n_ties: source.n_ties() as u64,
-        n_skipped: (source.skipped().len() - source.n_ties()) as u64,
+        n_skipped: (source.skipped().len() - source.n_ties()) as u64 + prepared.n_unreadable,
         step: prepared.state.step,
         peak_memory_bytes: memory::read_on(*device).map(|memory| memory.peak),
     });
@@ -204,8 +204,9 @@ fn run_loop(
 ) -> LoopOutcome {
     let RunInputs { plan, source, ranks, device, .. } = inputs;
     let ranks = *ranks;
-    let Prepared { networks, trainable, encoder, cached, order, precomputed, identity, images, state } =
-        prepared;
+    let Prepared {
+        networks, trainable, encoder, cached, order, precomputed, identity, images, state, ..
+    } = prepared;
     let (networks, trainable, order, images) = (&*networks, trainable.as_slice(), &*order, images.as_ref());
     let reference = networks.reference();
     let held_out: Vec<u64> = order.held_out.iter().map(|&position| source.id(position).0).collect();

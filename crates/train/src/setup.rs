@@ -1,6 +1,6 @@
 //! Everything between a plan and its first step: model, cache, reference, networks, state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use tastemaker_data::PairSource;
@@ -19,7 +19,9 @@ use crate::adapter::{origin, with_network_weights};
 use crate::checkpoint::{self, Identity};
 use crate::data::cache::{Cache, Encoder};
 use crate::data::labels::{labels, pairs_identity, soft_labels};
-use crate::data::{Augmentation, BatchOptions, CachedPairs, EncodeSettings, Order, Pairs, Rank, SkippedPair};
+use crate::data::{
+    Augmentation, BatchOptions, CachedPairs, EncodeSettings, Order, Pairs, Rank, SkippedPair, unreadable,
+};
 use crate::distributed::ProcessGroup;
 use crate::logger::Logger;
 use crate::networks::Networks;
@@ -169,6 +171,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) encoder: Encoder<'a>,
     /// `None` where pairs are encoded whenever they are used.
     pub(crate) cached: Option<CachedPairs>,
+    /// Pairs that are skipped since an image of theirs cannot be read.
+    pub(crate) n_unreadable: u64,
     pub(crate) order: Order,
     pub(crate) precomputed: Option<PrecomputedReference>,
     pub(crate) identity: Identity,
@@ -199,11 +203,19 @@ pub(crate) fn prepare<'a>(
         true => None,
         false => Some(make_cache(&encoder, ranks, logger)?),
     };
+    let unreadable = match plan.data.no_cache {
+        true => unreadable(&encoder, ranks, &mut |event| logger.notify(event))?,
+        false => Vec::new(),
+    };
     let open = |text: Option<&TextEncoders>| {
         cache.as_ref().map(|cache| encoder.open_cached(cache, text)).transpose()
     };
     let mut cached = open(None)?;
-    let order = order(inputs, cached.as_ref(), logger)?;
+    let unreadable = match &cached {
+        Some(cached) => cached.skipped(*source).collect(),
+        None => unreadable,
+    };
+    let order = order(inputs, &unreadable, logger)?;
     let options = inputs.batch_options(&order);
 
     let compares = needs_reference(objective);
@@ -215,6 +227,7 @@ pub(crate) fn prepare<'a>(
                 encoder: &encoder,
                 encoded: &encoded,
                 schedule: &inputs.schedule,
+                corruption: objective.corruption(),
                 order: &order,
                 unet: &identity.unet,
                 origin: inputs.origin.as_deref(),
@@ -225,7 +238,7 @@ pub(crate) fn prepare<'a>(
     };
     let mut precompute = |reference: &Reference<'_>, text: Option<&TextEncoders>| {
         let (Some(precomputed), Some(policy)) = (&precomputed, reference.network()) else { return Ok(()) };
-        if !ranks.any(!precomputed.missing(order.steps()).is_empty())? {
+        if !ranks.any(!precomputed.missing(order.steps())?.is_empty())? {
             return Ok(());
         }
         let pairs: Box<dyn Pairs> = match open(text)? {
@@ -237,7 +250,7 @@ pub(crate) fn prepare<'a>(
     };
     let is_full = plan.adapter == Adapter::Full {};
     if let (Some(errors), true) = (&precomputed, is_full)
-        && ranks.any(!errors.missing(order.steps()).is_empty())?
+        && ranks.any(!errors.missing(order.steps())?.is_empty())?
     {
         let frozen = model.unet(Role::Frozen, encoder.settings.precision, device, None)?.network;
         precompute(&Reference::Frozen(&frozen), None)?;
@@ -257,12 +270,25 @@ pub(crate) fn prepare<'a>(
     if let (Some(saved), Some(path)) = (saved, checkpoint) {
         let found = || "its state is that of another network".to_owned();
         let damaged = || TrainError::DamagedCheckpoint { path: path.to_owned(), found: found() };
-        state.restore(&trainable, &|name| saved.read(name)).ok_or_else(damaged)?;
+        let restored = state.restore(&trainable, &|name| saved.read(name));
+        restored.filter(|()| state.step == saved.step).ok_or_else(damaged)?;
     }
     if let Some(text) = &networks.text {
         cached = open(Some(text))?;
     }
-    Ok(Prepared { networks, trainable, encoder, cached, order, precomputed, identity, images, state })
+    let n_unreadable = unreadable.len() as u64;
+    Ok(Prepared {
+        networks,
+        trainable,
+        encoder,
+        cached,
+        n_unreadable,
+        order,
+        precomputed,
+        identity,
+        images,
+        state,
+    })
 }
 
 /// Makes the cache of a run, each rank its part, and logs its end.
@@ -294,18 +320,19 @@ fn make_cache(
 /// Which pairs are used when, without those that cannot be.
 fn order(
     inputs: &RunInputs<'_>,
-    cached: Option<&CachedPairs>,
+    unreadable: &[(usize, SkippedPair)],
     logger: &mut Logger<'_>,
 ) -> Result<Order, TrainError> {
     let RunInputs { plan, source, split, objective, .. } = inputs;
-    let (mut train, mut held_out) = (split.train.clone(), split.held_out.clone());
-    if let Some(pairs) = cached {
-        for SkippedPair { id, place, detail } in pairs.skipped(*source) {
-            logger.record(&Event::Skipped(Skipped { pair: id.0, place, detail }))?;
-        }
-        train.retain(|&position| pairs.has(position));
-        held_out.retain(|&position| pairs.has(position));
+    for (_, SkippedPair { id, place, detail }) in unreadable {
+        let (place, detail) = (place.clone(), detail.clone());
+        logger.record(&Event::Skipped(Skipped { pair: id.0, place, detail }))?;
     }
+    let positions: HashSet<usize> = unreadable.iter().map(|(position, _)| *position).collect();
+    let readable = |positions_of: &[usize]| -> Vec<usize> {
+        positions_of.iter().copied().filter(|position| !positions.contains(position)).collect()
+    };
+    let (mut train, held_out) = (readable(&split.train), readable(&split.held_out));
     if objective.needs().soft_label {
         train.retain(|&position| source.soft_label(position).is_some());
         if train.is_empty() {

@@ -8,7 +8,7 @@ use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
 use crate::optimizer::{
-    Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Ema, GradScaler, Optimizer,
+    Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Ema, GradScaler, Optimizer, whole_number,
 };
 use crate::validation::HeldOutErrors;
 
@@ -64,8 +64,9 @@ impl State {
 
     /// Takes over what [`State::tensors`] gave; `None` if it is of another network or another kind of run.
     pub fn restore(&mut self, trainable: &[Trainable], read: &dyn Fn(&str) -> Option<Tensor>) -> Option<()> {
-        self.step = u64::try_from(read("step")?.int64_value(&[])).ok()?;
-        self.mean_gain = read("mean_gain").filter(|gain| gain.kind() == Kind::Double)?.double_value(&[]);
+        self.step = u64::try_from(whole_number(&read("step")?)?).ok()?;
+        let gain = read("mean_gain").filter(|gain| gain.kind() == Kind::Double && gain.size().is_empty())?;
+        self.mean_gain = Some(gain.double_value(&[])).filter(|gain| gain.is_finite())?;
         self.optimizer.restore(trainable, read)?;
         if let Some(ema) = &mut self.ema {
             ema.restore(trainable, read)?;
@@ -77,10 +78,13 @@ impl State {
             (Some(ids), Some(errors)) => {
                 let (ids, errors) = (Vec::<i64>::try_from(&ids).ok()?, Vec::<f64>::try_from(&errors).ok()?);
                 let pairs = errors.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-                (errors.len() == 2 * ids.len())
-                    .then(|| ids.into_iter().map(|id| id as u64).zip(pairs).collect())
+                if errors.len() != 2 * ids.len() || errors.iter().any(|error| !error.is_finite()) {
+                    return None;
+                }
+                Some(ids.into_iter().map(|id| id as u64).zip(pairs).collect())
             }
-            _ => None,
+            (None, None) => None,
+            _ => return None,
         };
         Some(())
     }

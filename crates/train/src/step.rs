@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use tastemaker_diffusion::corruption::{Corrupted, Inversion, forward, invert, timestep_tensor};
+use tastemaker_diffusion::corruption::{
+    Corrupted, Inversion, forward, invert, timestep_tensor, with_implied_target,
+};
 use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::intervals::mean;
@@ -110,8 +112,17 @@ pub enum Noise {
     },
 }
 
+/// What was computed of a micro-batch before the run.
+#[derive(Debug)]
+pub struct Precomputed {
+    /// The reference's errors on each (winner, loser); of single images twice.
+    pub errors: Vec<(f64, f64)>,
+    /// Noisy latents of each row, `[r, c, h, w]` f32, where the reference inverts.
+    pub noisy: Option<Tensor>,
+}
+
 /// What a micro-batch needs to know of its step.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StepContext {
     /// Pairs of the whole step, on all ranks.
     pub n_total: usize,
@@ -119,14 +130,14 @@ pub struct StepContext {
     pub loss_scale: f64,
     /// Mean over images of reference minus policy error in the step before.
     pub mean_gain: f64,
-    /// The reference's errors on each (winner, loser), where they were precomputed; of single images twice.
-    pub reference: Option<Vec<(f64, f64)>>,
+    /// What needs the reference, where it was precomputed.
+    pub precomputed: Option<Precomputed>,
 }
 
 impl StepContext {
     /// Of a step of this many pairs and nothing else known.
     pub fn of(n_total: usize) -> Self {
-        Self { n_total, loss_scale: 1.0, mean_gain: 0.0, reference: None }
+        Self { n_total, loss_scale: 1.0, mean_gain: 0.0, precomputed: None }
     }
 }
 
@@ -167,9 +178,13 @@ impl Engine<'_> {
     pub fn accumulate_with(&self, batch: &Batch, draws: &Draws, step: &StepContext) -> Vec<PairRecord> {
         let rows = batch.per_row(&draws.timesteps);
         let conditioning = policy_conditioning(self.text, batch);
-        let corrupted = self.corrupt(batch, &draws.noise, &rows, &conditioning);
-        let reference = self.objective.needs().reference.then(|| match &step.reference {
-            Some(known) => known.clone(),
+        let known = step.precomputed.as_ref();
+        let corrupted = match known.and_then(|known| known.noisy.as_ref()) {
+            Some(noisy) => with_implied_target(self.schedule, noisy.shallow_clone(), &batch.latents, &rows),
+            None => self.corrupt(batch, &draws.noise, &rows, &conditioning),
+        };
+        let reference = self.objective.needs().reference.then(|| match known {
+            Some(known) => known.errors.clone(),
             None => self.reference_errors(batch, &corrupted, &rows),
         });
 
@@ -196,13 +211,15 @@ impl Engine<'_> {
         records
     }
 
-    /// Errors of the reference on the pairs of a micro-batch, under the draws of this run; the winner's twice without losers.
-    pub fn reference_of(&self, batch: &Batch) -> Vec<(f64, f64)> {
+    /// What needs the reference of a micro-batch, under the draws of this run.
+    pub fn precompute(&self, batch: &Batch) -> Precomputed {
         let draws = self.draw(batch);
         let rows = batch.per_row(&draws.timesteps);
         let conditioning = reference_conditioning(self.text, batch);
         let corrupted = self.corrupt(batch, &draws.noise, &rows, &conditioning);
-        self.reference_errors(batch, &corrupted, &rows)
+        let errors = self.reference_errors(batch, &corrupted, &rows);
+        let noisy = matches!(draws.noise, Noise::Inversion { .. }).then_some(corrupted.noisy);
+        Precomputed { errors, noisy }
     }
 
     fn reference_errors(&self, batch: &Batch, corrupted: &Corrupted, rows: &[usize]) -> Vec<(f64, f64)> {

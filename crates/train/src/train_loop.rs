@@ -172,13 +172,13 @@ impl TrainLoop<'_> {
             n_total: self.plan.effective_batch() as usize,
             loss_scale: state.grad_scaler.map_or(1.0, |scaler| scaler.factor),
             mean_gain: state.mean_gain,
-            reference: None,
+            precomputed: None,
         };
         let mut records = Vec::with_capacity(context.n_total);
         loop {
             match next(feed)? {
                 FeedItem::Batch(batch) => {
-                    context.reference = precomputed.as_ref().map(|errors| errors.of(&batch)).transpose()?;
+                    context.precomputed = precomputed.as_ref().map(|step| step.of(&batch)).transpose()?;
                     records.extend(self.engine.accumulate_with(&batch, &self.engine.draw(&batch), &context));
                 }
                 FeedItem::Skipped(SkippedPair { id, place, detail }) => {

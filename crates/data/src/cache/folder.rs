@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use tastemaker_store::{StoreError, atomic, json};
 
-use super::Key;
+use super::index::{INDEX, Index, Listed};
+use super::shard::ShardFile;
+use super::{Key, PairLayout, PairShard, TextLayout, TextShard};
 use crate::DataError;
 
 const KEY: &str = "key.json";
-const INDEX: &str = "index.json";
 /// Digits of a shard's SHA-256 that its name ends with.
 const DIGITS: usize = 16;
 
@@ -34,32 +34,19 @@ impl ShardKind {
     }
 }
 
-/// A shard in the index.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Listed {
-    file: String,
-    bytes: u64,
-    sha256: String,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Index {
-    format: u32,
-    shards: Vec<Listed>,
-}
-
 /// A cache on disk, whole or in the making.
 #[derive(Debug)]
 pub struct CacheFolder {
     path: PathBuf,
     shards: BTreeMap<(ShardKind, usize), PathBuf>,
-    is_whole: bool,
+    /// What the index says of each shard, once all are there.
+    listed: Option<BTreeMap<(ShardKind, usize), Listed>>,
+    was_read_in_full: bool,
 }
 
 impl CacheFolder {
-    /// Opens the cache of a key, or begins it.
+    /// Opens the cache of a key, or begins it. One of an earlier version, which has no checksums of shards' headers and tables, is
+    /// read in full, and they are added.
     ///
     /// # Errors
     /// [`DataError::StaleCache`] if the folder holds the cache of another key, with what differs; [`StoreError`] if it cannot
@@ -86,13 +73,25 @@ impl CacheFolder {
             }
             atomic::write_bytes(&key_file, key.json().as_bytes())?;
         }
-        let shards = list(path)?;
-        let mut folder = Self { path: path.to_owned(), shards, is_whole: false };
-        if let Some(index) = folder.index()? {
-            folder.check_lengths(&index)?;
-            folder.is_whole = true;
-        }
+        let Some(index) = Index::read(path)? else {
+            let shards = list(path)?;
+            return Ok(Self { path: path.to_owned(), shards, listed: None, was_read_in_full: false });
+        };
+        check_lengths(path, &index)?;
+        let was_read_in_full = !index.covers_heads();
+        let index = if was_read_in_full { with_heads(path, &index)? } else { index };
+        let mut folder =
+            Self { path: path.to_owned(), shards: BTreeMap::new(), listed: None, was_read_in_full };
+        folder.adopt(index)?;
         Ok(folder)
+    }
+
+    /// From here on the index says which shards there are.
+    fn adopt(&mut self, index: Index) -> Result<(), DataError> {
+        let listed = index.by_number(&self.path)?;
+        self.shards = listed.iter().map(|(key, shard)| (*key, self.path.join(&shard.file))).collect();
+        self.listed = Some(listed);
+        Ok(())
     }
 
     /// Where it is.
@@ -102,23 +101,45 @@ impl CacheFolder {
 
     /// Whether every shard is there.
     pub fn is_whole(&self) -> bool {
-        self.is_whole
+        self.listed.is_some()
     }
 
-    /// The file of a shard that is there.
-    pub fn shard(&self, kind: ShardKind, number: usize) -> Option<&Path> {
-        self.shards.get(&(kind, number)).map(PathBuf::as_path)
+    /// Whether an earlier version had written it, and opening it read all of it to add checksums.
+    pub fn was_read_in_full(&self) -> bool {
+        self.was_read_in_full
     }
 
-    /// The file of a shard of a whole cache.
+    /// A shard of pairs of a whole cache.
     ///
     /// # Errors
-    /// [`DataError::DamagedCache`] if it is not there.
-    pub fn require(&self, kind: ShardKind, number: usize) -> Result<&Path, DataError> {
-        self.shard(kind, number).ok_or_else(|| DataError::DamagedCache {
+    /// [`DataError::DamagedCache`] if it is not there, or not what was written.
+    pub fn pair_shard(&self, number: usize, layout: &PairLayout<'_>) -> Result<PairShard, DataError> {
+        PairShard::of(self.require(ShardKind::Pairs, number)?, layout)
+    }
+
+    /// A shard of captions of a whole cache.
+    ///
+    /// # Errors
+    /// [`DataError::DamagedCache`] if it is not there, or not what was written.
+    pub fn text_shard(&self, number: usize, layout: &TextLayout) -> Result<TextShard, DataError> {
+        TextShard::of(self.require(ShardKind::Text, number)?, layout)
+    }
+
+    /// A shard of a whole cache, its header and tables compared with the index.
+    fn require(&self, kind: ShardKind, number: usize) -> Result<ShardFile, DataError> {
+        let missing = || DataError::DamagedCache {
             path: self.path.clone(),
             what: format!("shard {number} of {}, which is missing", kind.name()),
-        })
+        };
+        let listed = self.listed.as_ref().and_then(|listed| listed.get(&(kind, number)));
+        let listed = listed.ok_or_else(missing)?;
+        let path = self.path.join(&listed.file);
+        let damaged = |what| DataError::DamagedCache { path: path.clone(), what };
+        let shard = ShardFile::open(&path).map_err(|error| damaged(error.to_string()))?;
+        if shard.head() != listed.head {
+            return Err(damaged(format!("its header or a table, of which {INDEX} has another checksum")));
+        }
+        Ok(shard)
     }
 
     /// Whether a shard is there and its bytes are those it is named after. One that is not is removed.
@@ -156,19 +177,12 @@ impl CacheFolder {
         self.shards = list(&self.path)?;
         let numbers =
             (0..n_pairs).map(|i| (ShardKind::Pairs, i)).chain((0..n_text).map(|i| (ShardKind::Text, i)));
-        if !numbers.clone().all(|key| self.shards.contains_key(&key)) {
-            return Ok(false);
-        }
-        let mut shards = Vec::with_capacity(n_pairs + n_text);
-        for key in numbers {
-            let path = &self.shards[&key];
-            let bytes = fs::metadata(path).map_err(|e| StoreError::io("read", path, e))?.len();
-            shards.push(Listed { file: file_name(path), bytes, sha256: sha256_file(path)? });
-        }
-        let index = Index { format: Key::FORMAT, shards };
-        let text = serde_json::to_value(&index).unwrap_or_default();
-        atomic::write_bytes(self.path.join(INDEX), format!("{text:#}\n").as_bytes())?;
-        self.is_whole = true;
+        let paths: Option<Vec<&PathBuf>> = numbers.map(|key| self.shards.get(&key)).collect();
+        let Some(paths) = paths else { return Ok(false) };
+        let listed = paths.into_iter().map(|path| Listed::of(path)).collect::<Result<_, _>>()?;
+        let index = Index::of(listed);
+        index.write(&self.path)?;
+        self.adopt(index)?;
         if alone {
             self.sweep();
         }
@@ -180,20 +194,17 @@ impl CacheFolder {
     /// # Errors
     /// [`DataError::DamagedCache`] naming the first shard that is not what was written.
     pub fn verify(&self, mut on_shard: impl FnMut(u64, u64)) -> Result<(), DataError> {
-        let Some(index) = self.index()? else {
+        let Some(listed) = &self.listed else {
             return Err(DataError::DamagedCache {
                 path: self.path.clone(),
                 what: format!("{INDEX}, which is missing"),
             });
         };
-        let all: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
+        let all: u64 = listed.values().map(|shard| shard.bytes).sum();
         let mut done = 0;
-        for Listed { file, bytes, sha256 } in &index.shards {
-            if sha256_file(self.path.join(file))? != *sha256 {
-                let what = format!("its bytes, which have another SHA-256 than {INDEX} says");
-                return Err(DataError::DamagedCache { path: self.path.join(file), what });
-            }
-            done += bytes;
+        for listed in listed.values() {
+            verify(&self.path, listed)?;
+            done += listed.bytes;
             on_shard(done, all);
         }
         Ok(())
@@ -202,40 +213,6 @@ impl CacheFolder {
     /// Bytes of all shards together.
     pub fn bytes(&self) -> u64 {
         self.shards.values().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
-    }
-
-    fn index(&self) -> Result<Option<Index>, DataError> {
-        let path = self.path.join(INDEX);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let index: Index = serde_json::from_value(json::read(&path)?)
-            .map_err(|source| StoreError::Json { path: path.clone(), source })?;
-        // Names lead nowhere else.
-        if let Some(shard) =
-            index.shards.iter().find(|shard| shard.file.contains(['/', '\\']) || shard.file == "..")
-        {
-            return Err(StoreError::malformed(
-                &path,
-                format!("`{}`", shard.file),
-                "names of files beside it",
-            )
-            .into());
-        }
-        Ok(Some(index))
-    }
-
-    fn check_lengths(&self, index: &Index) -> Result<(), DataError> {
-        for Listed { file, bytes, .. } in &index.shards {
-            let path = self.path.join(file);
-            let found = fs::metadata(&path).map(|file| file.len());
-            if found.as_ref().ok() != Some(bytes) {
-                let found = found.map_or("not there".to_owned(), |found| format!("{found} bytes long"));
-                let what = format!("its length: it is {found}, not {bytes} bytes long");
-                return Err(DataError::DamagedCache { path, what });
-            }
-        }
-        Ok(())
     }
 
     /// Removes temporary files. What cannot be removed does no harm.
@@ -249,12 +226,55 @@ impl CacheFolder {
     }
 }
 
-fn file_name(path: &Path) -> String {
+/// Compares a whole shard with the index.
+fn verify(folder: &Path, Listed { file, sha256, .. }: &Listed) -> Result<(), DataError> {
+    if sha256_file(folder.join(file))? == *sha256 {
+        return Ok(());
+    }
+    let what = format!("its bytes, which have another SHA-256 than {INDEX} says");
+    Err(DataError::DamagedCache { path: folder.join(file), what })
+}
+
+/// The index of an earlier version with the checksums it lacks, after every shard was compared with what it has.
+fn with_heads(folder: &Path, index: &Index) -> Result<Index, DataError> {
+    let shards = index.shards.iter().map(|listed| {
+        verify(folder, listed)?;
+        let head = ShardFile::open(&folder.join(&listed.file))?.head().to_owned();
+        Ok(Listed { head, ..listed.clone() })
+    });
+    let index = Index::of(shards.collect::<Result<_, DataError>>()?);
+    // Where it cannot be written, all is read again the next time.
+    let _ = index.write(folder);
+    Ok(index)
+}
+
+fn check_lengths(folder: &Path, index: &Index) -> Result<(), DataError> {
+    for Listed { file, bytes, .. } in &index.shards {
+        let path = folder.join(file);
+        let found = fs::metadata(&path).map(|file| file.len());
+        if found.as_ref().ok() != Some(bytes) {
+            let found = found.map_or("not there".to_owned(), |found| format!("{found} bytes long"));
+            let what = format!("its length: it is {found}, not {bytes} bytes long");
+            return Err(DataError::DamagedCache { path, what });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn named_after(path: &Path, sha256: &str) -> bool {
     path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(&format!("-{}", &sha256[..DIGITS])))
+}
+
+/// Kind and number of the shard of this name, `None` for the name of something else.
+pub(super) fn shard_of(name: &str) -> Option<(ShardKind, usize)> {
+    let mut parts = name.strip_suffix(".safetensors")?.split('-');
+    let kind = parts.next()?;
+    let kind = [ShardKind::Pairs, ShardKind::Text].into_iter().find(|known| known.name() == kind)?;
+    Some((kind, parts.next()?.parse().ok()?))
 }
 
 /// The shards in a folder by kind and number.
@@ -263,13 +283,8 @@ fn list(folder: &Path) -> Result<BTreeMap<(ShardKind, usize), PathBuf>, DataErro
     let mut shards = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        let name = file_name(&path);
-        let Some(stem) = name.strip_suffix(".safetensors") else { continue };
-        let mut parts = stem.split('-');
-        let (kind, number) = (parts.next(), parts.next().and_then(|number| number.parse().ok()));
-        let kind = [ShardKind::Pairs, ShardKind::Text].into_iter().find(|known| Some(known.name()) == kind);
-        if let (Some(kind), Some(number)) = (kind, number) {
-            shards.insert((kind, number), path);
+        if let Some(key) = shard_of(&file_name(&path)) {
+            shards.insert(key, path);
         }
     }
     Ok(shards)

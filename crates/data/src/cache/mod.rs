@@ -6,18 +6,21 @@
 //! written last, lists all of them in full. What a shard holds depends on the key and its number alone, so that a build that
 //! was stopped resumes and ends with the same bytes, and processes can share the work.
 //!
-//! Every row has a checksum (XXH3) that is compared whenever the row is used.
+//! Everything in it is covered by a checksum: every row by one (XXH3) that is compared whenever the row is used, header and tables
+//! of a shard by one in the index (`head`) that is compared when the shard is opened, the index by one at its end. The key is
+//! compared with what a run asks for. Shapes and numbers are held against that, too, so that a crafted file is an error.
 
 mod folder;
+mod index;
 mod key;
 mod pairs;
-mod rows;
+mod shard;
 mod text;
 
 pub use folder::{CacheFolder, ShardKind};
 pub use key::{Key, LatentKey, TextKey};
-pub use pairs::{CachedPair, PairShard, PairShardDraft, Row, Stored};
-pub use text::{CAPTIONS_PER_SHARD, Embedding, TextShard, text_shard};
+pub use pairs::{CachedPair, PairLayout, PairShard, PairShardDraft, Row, Stored};
+pub use text::{CAPTIONS_PER_SHARD, Embedding, TextLayout, TextShard, text_shard};
 
 /// Pairs in one shard; the last one of a set may have fewer.
 pub const PAIRS_PER_SHARD: usize = 256;

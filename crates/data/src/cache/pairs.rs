@@ -12,13 +12,14 @@
 //!
 //! Version 1 called the tensors of standard deviations `WxH.deviation` and the metadata entry `left_out`; both are read.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use tastemaker_store::StoreError;
 use tastemaker_store::dtype::DType;
-use tastemaker_weights::safetensors::{Bytes, Metadata, SafeTensorsFile, TensorView, to_bytes};
+use tastemaker_weights::safetensors::{Metadata, TensorView, to_bytes};
 
-use super::rows::{bytes_of, checksum, dtype_of, malformed, stored, table, tensor};
+use super::Key;
+use super::shard::{ShardFile, bytes_of, checksum, stored};
 use crate::DataError;
 use crate::transform::Size;
 
@@ -110,7 +111,7 @@ impl PairShardDraft {
     /// The shard's bytes, a pure function of what was put in.
     ///
     /// # Errors
-    /// [`StoreError`] never, unless there are more tensors than a header holds.
+    /// [`StoreError`](tastemaker_store::StoreError) never, unless there are more tensors than a header holds.
     pub fn into_bytes(self) -> Result<Vec<u8>, DataError> {
         let Self { dtype, entries, skipped, mut tables } = self;
         let dtype = stored(dtype);
@@ -157,58 +158,139 @@ impl PairShardDraft {
     }
 }
 
+/// What the pairs of a shard must be like.
+#[derive(Debug, Clone, Copy)]
+pub struct PairLayout<'a> {
+    /// What the cache was made from.
+    pub key: &'a Key,
+    /// Pairs in this shard.
+    pub n_pairs: usize,
+    /// Distinct captions of the set.
+    pub n_captions: usize,
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Image pixels per latent pixel, along one side.
+    pub downsampling: usize,
+}
+
 /// A shard that is read.
 #[derive(Debug)]
 pub struct PairShard {
-    file: SafeTensorsFile,
+    file: ShardFile,
     entries: Vec<Option<CachedPair>>,
     skipped: Vec<(usize, String)>,
+    dtype: DType,
+    channels: usize,
+    downsampling: usize,
 }
 
 /// The posterior of one image in one orientation, as it is stored.
-#[derive(Debug, Clone, Copy)]
-pub struct Stored<'a> {
+#[derive(Debug, Clone)]
+pub struct Stored {
     /// `[c, h, w]`.
     pub shape: [usize; 3],
     /// Type of the numbers.
     pub dtype: DType,
     /// Means.
-    pub mean: &'a [u8],
+    pub mean: Vec<u8>,
     /// Standard deviations.
-    pub std: &'a [u8],
+    pub std: Vec<u8>,
 }
 
 impl PairShard {
-    /// Over the bytes of a shard of `n_pairs` pairs; `path` is for errors.
+    /// Holds a shard against what it must be like.
     ///
     /// # Errors
-    /// [`StoreError::Malformed`].
-    pub fn over(path: &Path, bytes: Bytes, n_pairs: usize) -> Result<Self, DataError> {
-        let file = SafeTensorsFile::over(path, bytes)?;
-        let numbers = table(&file, "entries", COLUMNS)?;
+    /// [`DataError::DamagedCache`] with the first thing that does not fit.
+    pub(super) fn of(file: ShardFile, layout: &PairLayout<'_>) -> Result<Self, DataError> {
+        let PairLayout { key, n_pairs, n_captions, channels, downsampling } = *layout;
+        let dtype = key.latents.dtype;
+        let mut shard =
+            Self { file, entries: Vec::new(), skipped: Vec::new(), dtype, channels, downsampling };
+        let damaged = |what: String| shard.file.damaged(&what);
+        let n_rows = shard.rows(key)?;
+        let numbers = shard.file.table("entries", COLUMNS).map_err(|error| damaged(error.to_string()))?;
         if numbers.len() != n_pairs * COLUMNS {
-            let found = format!("{} pairs", numbers.len() / COLUMNS);
-            return Err(malformed(path, found, &format!("{n_pairs}")).into());
+            return Err(damaged(format!("it has {} pairs, wanted {n_pairs}", numbers.len() / COLUMNS)));
         }
         let mut entries = Vec::with_capacity(n_pairs);
-        for row in numbers.chunks_exact(COLUMNS) {
+        for (at, row) in numbers.chunks_exact(COLUMNS).enumerate() {
             if row.iter().all(|&number| number == -1) {
                 entries.push(None);
                 continue;
             }
             let narrow: Result<Vec<u32>, _> = row.iter().map(|&number| u32::try_from(number)).collect();
-            let Ok([w, h, winner, loser, caption, height, width, top, left]) = narrow.as_deref() else {
-                return Err(malformed(path, format!("the entry {row:?}"), "numbers of rows").into());
+            let pair = match narrow.as_deref() {
+                Ok(&[w, h, winner, loser, caption, height, width, top, left]) => {
+                    let sizes = [height, width, top, left];
+                    Some(CachedPair { resolution: (w, h), winner, loser, caption, sizes })
+                }
+                _ => None,
             };
-            let sizes = [*height, *width, *top, *left];
-            let (resolution, winner, loser, caption) = ((*w, *h), *winner, *loser, *caption);
-            entries.push(Some(CachedPair { resolution, winner, loser, caption, sizes }));
+            let fits = |pair: &CachedPair| {
+                let n_rows = n_rows.get(&pair.resolution).copied().unwrap_or_default();
+                let rows = [pair.winner, pair.loser];
+                rows.iter().all(|&row| (row as usize) < n_rows) && (pair.caption as usize) < n_captions
+            };
+            let pair = pair.filter(fits);
+            entries.push(Some(pair.ok_or_else(|| damaged(format!("the entry of pair {at}, {row:?}")))?));
         }
-        let named = ["skipped", "left_out"].iter().find_map(|key| file.metadata().get(*key));
-        let skipped = named.map(String::as_str).unwrap_or("[]");
-        let skipped = serde_json::from_str(skipped)
-            .map_err(|source| StoreError::Json { path: path.to_owned(), source })?;
-        Ok(Self { file, entries, skipped })
+        let named = ["skipped", "left_out"].iter().find_map(|key| shard.file.metadata(key)).unwrap_or("[]");
+        let skipped: Vec<(usize, String)> = serde_json::from_str(named)
+            .map_err(|error| damaged(format!("its list of skipped pairs: {error}")))?;
+        let is_skipped = |position: usize| matches!(entries.get(position), Some(None));
+        let n_skipped = entries.iter().filter(|entry| entry.is_none()).count();
+        if skipped.len() != n_skipped || !skipped.iter().all(|&(position, _)| is_skipped(position)) {
+            return Err(damaged("its list of skipped pairs, which does not go with the entries".to_owned()));
+        }
+        (shard.entries, shard.skipped) = (entries, skipped);
+        Ok(shard)
+    }
+
+    /// How many images there are of each resolution, every tensor held against what it must be.
+    fn rows(&self, key: &Key) -> Result<HashMap<Size, usize>, DataError> {
+        let mut n_rows = HashMap::new();
+        let mut n_known = 1;
+        for resolution in key.images.all() {
+            let [mean, std, checks] = self.names(resolution);
+            let Some(found) = self.file.tensor(&mean) else { continue };
+            let m = if key.hflip { 2 } else { 1 };
+            let [c, h, w] = self.shape(resolution);
+            let rows = found.shape.first().copied().unwrap_or_default();
+            let wanted = [rows, m, c, h, w];
+            for name in [&mean, &std] {
+                let found = self.file.tensor(name).filter(|info| info.dtype == stored(self.dtype));
+                if found.is_none_or(|info| info.shape != wanted) {
+                    let what = format!("`{name}`, which is not {} of shape {wanted:?}", self.dtype);
+                    return Err(self.file.damaged(&what));
+                }
+            }
+            let checks =
+                self.file.table(&checks, m).map_err(|error| self.file.damaged(&error.to_string()))?;
+            if checks.len() != rows * m {
+                return Err(self.file.damaged(&format!("its checksums of {rows} images")));
+            }
+            n_known += 3;
+            n_rows.insert(resolution, rows);
+        }
+        if self.file.names().count() != n_known {
+            return Err(self.file.damaged("its tensors, of which some belong to no resolution"));
+        }
+        Ok(n_rows)
+    }
+
+    /// Shape of the latents of a resolution.
+    fn shape(&self, (width, height): Size) -> [usize; 3] {
+        let side = |pixels: u32| pixels as usize / self.downsampling.max(1);
+        [self.channels, side(height), side(width)]
+    }
+
+    /// Names of the tensors of a resolution.
+    fn names(&self, (width, height): Size) -> [String; 3] {
+        let name = |part: &str| format!("{width}x{height}.{part}");
+        let former = name("deviation");
+        let std = if self.file.tensor(&former).is_some() { former } else { name("std") };
+        [name("mean"), std, name("checks")]
     }
 
     /// The pairs, `None` for one that is skipped.
@@ -221,33 +303,31 @@ impl PairShard {
         &self.skipped
     }
 
-    /// The posterior of an image, checked.
+    /// The posterior of an image of one of its pairs, checked.
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] if it is not what was written.
-    pub fn image(&self, row: Row, hflip: bool) -> Result<Stored<'_>, DataError> {
-        let Row { resolution: (width, height), number } = row;
-        let view = |part: &str| tensor(&self.file, &format!("{width}x{height}.{part}"));
-        let (mean, std) = (view("mean")?, view("std").or_else(|_| view("deviation"))?);
-        let damaged = || DataError::DamagedCache {
-            path: self.file.path().to_owned(),
-            what: format!("row {number} of the images of {width} x {height}"),
+    pub fn image(&self, row: Row, hflip: bool) -> Result<Stored, DataError> {
+        let Row { resolution, number } = row;
+        let [mean, std, checks] = self.names(resolution);
+        let damaged = || {
+            let (width, height) = resolution;
+            self.file.damaged(&format!("row {number} of the images of {width} x {height}"))
         };
-        let (&[rows, m, c, h, w], Some(dtype)) = (mean.shape, dtype_of(mean.dtype)) else {
+        let (Some(mean), Some(std)) = (self.file.tensor(&mean), self.file.tensor(&std)) else {
             return Err(damaged());
         };
-        let checks = table(&self.file, &format!("{width}x{height}.checks"), m)?;
+        let m = mean.shape.get(1).copied().unwrap_or_default();
         let at = number as usize * m + usize::from(hflip);
-        let length = c * h * w * dtype.bytes();
-        let same = mean.shape == std.shape && mean.dtype == std.dtype;
-        if !same || number as usize >= rows || (hflip && m < 2) || checks.len() != rows * m {
-            return Err(damaged());
+        let shape = self.shape(resolution);
+        let length = shape.iter().product::<usize>() * self.dtype.bytes();
+        let parts = self.file.parts(&[(mean, length), (std, length)], at)?;
+        let checks = self.file.table(&checks, m)?;
+        match <[Vec<u8>; 2]>::try_from(parts) {
+            Ok([mean, std]) if checks.get(at) == Some(&checksum(&[&mean, &std])) => {
+                Ok(Stored { shape, dtype: self.dtype, mean, std })
+            }
+            _ => Err(damaged()),
         }
-        let part = |bytes| -> &[u8] { std::ops::Index::index(bytes, at * length..(at + 1) * length) };
-        let (mean, std) = (part(mean.bytes), part(std.bytes));
-        if checksum(&[mean, std]) != checks[at] {
-            return Err(damaged());
-        }
-        Ok(Stored { shape: [c, h, w], dtype, mean, std })
     }
 }

@@ -9,9 +9,9 @@
 use std::path::Path;
 
 use tastemaker_store::dtype::DType;
-use tastemaker_weights::safetensors::{Bytes, Dtype, Metadata, SafeTensorsFile, TensorView, to_bytes};
+use tastemaker_weights::safetensors::{Dtype, Metadata, TensorView, to_bytes};
 
-use super::rows::{bytes_of, checksum, dtype_of, malformed, stored, table, tensor};
+use super::shard::{ShardFile, bytes_of, checksum, stored};
 use crate::DataError;
 
 /// Captions in one shard; the last one of a set may have fewer.
@@ -46,70 +46,87 @@ pub fn text_shard(
     Ok(to_bytes(Path::new("a shard of a cache"), &views, &Metadata::new())?)
 }
 
+/// What the captions of a shard must be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextLayout {
+    /// Captions in this shard.
+    pub n_captions: usize,
+    /// What they are stored as.
+    pub dtype: DType,
+    /// Width of the hidden states.
+    pub width: usize,
+    /// Width of the pooled embedding, where there is one.
+    pub pooled: Option<usize>,
+}
+
 /// A shard that is read.
 #[derive(Debug)]
 pub struct TextShard {
-    file: SafeTensorsFile,
-    checks: Vec<i64>,
+    file: ShardFile,
+    dtype: DType,
+    /// `[tokens, d]`.
+    shape: [usize; 2],
+    pooled: Option<usize>,
 }
 
 /// An embedding as it is stored: its shape and its bytes.
-pub type Embedding<'a> = (Vec<usize>, &'a [u8]);
+pub type Embedding = (Vec<usize>, Vec<u8>);
 
 impl TextShard {
-    /// Over the bytes of a shard; `path` is for errors.
+    /// Holds a shard against what it must be like.
     ///
     /// # Errors
-    /// [`StoreError::Malformed`](tastemaker_store::StoreError::Malformed).
-    pub fn over(path: &Path, bytes: Bytes) -> Result<Self, DataError> {
-        let file = SafeTensorsFile::over(path, bytes)?;
-        let checks = table(&file, "checks", 1)?;
-        let n = checks.len();
-        for view in [Some(tensor(&file, "hidden")?), file.get("pooled")].into_iter().flatten() {
-            if view.shape.first() != Some(&n) || n == 0 || dtype_of(view.dtype).is_none() {
-                let found = format!("`{}` of type {} and shape {:?}", view.name, view.dtype, view.shape);
-                return Err(malformed(path, found, &format!("numbers for {n} captions")).into());
-            }
+    /// [`DataError::DamagedCache`] with the first thing that does not fit.
+    pub(super) fn of(file: ShardFile, layout: &TextLayout) -> Result<Self, DataError> {
+        let TextLayout { n_captions: n, dtype, width, pooled } = *layout;
+        let checks = file.table("checks", 1).map_err(|error| file.damaged(&error.to_string()))?;
+        let tokens = file.tensor("hidden").and_then(|info| info.shape.get(1)).copied().unwrap_or_default();
+        let fits = |name: &str, shape: &[usize]| {
+            file.tensor(name).is_some_and(|info| info.dtype == stored(dtype) && info.shape == shape)
+        };
+        let pooled_fits = match pooled {
+            Some(width) => fits("pooled", &[n, width]),
+            None => file.tensor("pooled").is_none(),
+        };
+        if tokens == 0 || checks.len() != n || !fits("hidden", &[n, tokens, width]) || !pooled_fits {
+            let what = format!("its shapes, which are not those of {n} captions of this model in {dtype}");
+            return Err(file.damaged(&what));
         }
-        Ok(Self { file, checks })
-    }
-
-    /// How many captions there are.
-    pub fn len(&self) -> usize {
-        self.checks.len()
-    }
-
-    /// Whether there are none; never.
-    pub fn is_empty(&self) -> bool {
-        self.checks.is_empty()
+        Ok(Self { file, dtype, shape: [tokens, width], pooled })
     }
 
     /// Type of the numbers.
     pub fn dtype(&self) -> DType {
-        self.file.get("hidden").and_then(|view| dtype_of(view.dtype)).unwrap_or_default()
+        self.dtype
+    }
+
+    /// Tokens of each caption.
+    pub fn n_tokens(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.file.path()
     }
 
     /// Hidden states `[tokens, d]` and pooled embedding `[p]` of a caption, checked.
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] if they are not what was written.
-    pub fn caption(&self, number: usize) -> Result<(Embedding<'_>, Option<Embedding<'_>>), DataError> {
-        let damaged = || DataError::DamagedCache {
-            path: self.file.path().to_owned(),
-            what: format!("caption {number}"),
-        };
-        let row = |name: &str| {
-            let view = self.file.get(name)?;
-            let length = view.bytes.len() / self.checks.len();
-            let bytes = view.bytes.get(number * length..(number + 1) * length)?;
-            Some((view.shape[1..].to_vec(), bytes))
-        };
-        let hidden = row("hidden").ok_or_else(damaged)?;
-        let pooled = row("pooled");
-        let found = checksum(&[hidden.1, pooled.as_ref().map_or(&[][..], |pooled| pooled.1)]);
-        if self.checks.get(number) != Some(&found) {
-            return Err(damaged());
+    pub fn caption(&self, number: usize) -> Result<(Embedding, Option<Embedding>), DataError> {
+        let length = |n: usize| n * self.dtype.bytes();
+        let hidden = self.file.tensor("hidden").map(|info| (info, length(self.shape.iter().product())));
+        let pooled = self.file.tensor("pooled").zip(self.pooled.map(length));
+        let parts: Vec<_> = hidden.into_iter().chain(pooled).collect();
+        let parts = self.file.parts(&parts, number)?;
+        let views: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        if self.file.table("checks", 1)?.get(number) != Some(&checksum(&views)) {
+            return Err(self.file.damaged(&format!("caption {number}")));
         }
-        Ok((hidden, pooled))
+        let shapes = [Some(self.shape.to_vec()), self.pooled.map(|width| vec![width])];
+        let mut embeddings = shapes.into_iter().flatten().zip(parts);
+        let hidden = embeddings.next().ok_or_else(|| self.file.lacks("hidden"))?;
+        Ok((hidden, embeddings.next()))
     }
 }

@@ -154,7 +154,7 @@ macro_rules! checks {
 checks! {
     BadImage "bad-image" Error Default
         "an image that cannot be read, does not decode, or ends early"
-        "training would stop at it",
+        "the row is skipped when training first reads it",
     MissingImage "missing-image" Error Default
         "an image that is not there"
         "the row is skipped when the set is opened",

@@ -157,7 +157,7 @@ settings! {
         mixed_precision: DType = default, value "TYPE";
         /// Recompute activations in the backward pass: less memory, more time
         gradient_checkpointing: bool = default;
-        /// Where the reference's errors come from: live, or precomputed before the first step and kept on disk
+        /// Where the reference's errors and inverted latents come from: live, or precomputed before the first step and kept on disk
         reference: ReferenceKind = default, value "KIND";
         /// Folder for precomputed reference errors [default: one of its own in the user's cache]
         reference_dir: PathBuf, value "DIR", free true, old_key "bank_to", old_flag "bank_to";

@@ -1,7 +1,7 @@
 //! Checkpoints: folders `checkpoint-N` with everything a run needs to resume from step N as if it had never stopped.
 //!
 //! A folder holds `state.safetensors` (masters, optimizer, averages; `state-N.safetensors` what rank N owns of a sharded
-//! state), `checkpoint.json` (of which run, and the state's hash) and,
+//! state), `checkpoint.json` (of which run, the state's hash and its own) and,
 //! for an adapter, the files that other programs load. It is written under another name, synced and renamed, so it is there
 //! whole or not at all. Nothing in it is ever executed.
 
@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tastemaker_run::{Plan, RunError, changes};
 use tastemaker_store::checksum::sha256_file;
-use tastemaker_store::{StoreError, atomic, json};
+use tastemaker_store::sealed::{self, Sealed};
+use tastemaker_store::{StoreError, atomic, in_full};
 use tastemaker_torch::tensors::{self, Named, OneByOne};
 
 use tch::Tensor;
@@ -67,8 +68,8 @@ pub enum Resume {
 }
 
 impl Manifest {
-    /// Version on disk that this code writes and reads.
-    pub const FORMAT: u32 = 1;
+    /// Version on disk that this code writes; it reads version 1 too, which has no checksum of the file itself.
+    pub const FORMAT: u32 = 2;
 }
 
 /// The checkpoints of a run by their steps, oldest first.
@@ -164,7 +165,7 @@ fn finish(folder: &Path, plan: &Plan, identity: &Identity, step: u64) -> Result<
         unet: identity.unet.clone(),
         sha256,
     };
-    json::write(folder.join(MANIFEST), &manifest).map_err(failed)
+    sealed::write(folder.join(MANIFEST), &manifest).map_err(failed)
 }
 
 /// Removes a folder so that it is never seen in part: it loses its name first.
@@ -200,12 +201,16 @@ pub fn find(output_dir: &Path, resume: &Resume) -> Result<Option<PathBuf>, Train
 /// [`TrainError::OtherCheckpoint`] with all that differs; [`TrainError::DamagedCheckpoint`].
 pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, TrainError> {
     let damaged = |found: String| TrainError::DamagedCheckpoint { path: path.to_owned(), found };
-    let manifest: Value = json::read(path.join(MANIFEST)).map_err(|error| damaged(error.to_string()))?;
-    let format = manifest.get("format").cloned().unwrap_or_default();
-    if format != Manifest::FORMAT {
-        return Err(damaged(format!("format {format}, wanted {}", Manifest::FORMAT)));
+    let Sealed { value, is_sealed } =
+        sealed::read(path.join(MANIFEST)).map_err(|error| damaged(in_full(&error)))?;
+    let format = value.get("format").cloned().unwrap_or_default();
+    if !(format == 1 && !is_sealed || format == Manifest::FORMAT && is_sealed) {
+        let sealed = if is_sealed { "with" } else { "without" };
+        let found = format!("{MANIFEST} of format {format} {sealed} a checksum, wanted {}", Manifest::FORMAT);
+        return Err(damaged(found));
     }
-    let manifest: Manifest = serde_json::from_value(manifest).map_err(|error| damaged(error.to_string()))?;
+    let manifest: Manifest =
+        serde_json::from_value(value).map_err(|error| damaged(format!("{MANIFEST}: {error}")))?;
     let here = serde_json::to_value(plan).map_err(|error| damaged(error.to_string()))?;
     let mut differences = changes(&manifest.plan, &here);
     for (what, there, here) in
@@ -218,6 +223,10 @@ pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, Trai
     if !differences.is_empty() {
         return Err(TrainError::OtherCheckpoint { path: path.to_owned(), differences });
     }
+    let last = plan.train.max_train_steps;
+    if manifest.step > last {
+        return Err(damaged(format!("it is after step {}, and this run ends at step {last}", manifest.step)));
+    }
     let open = |(name, wanted): (&String, &String)| {
         // A name out of a file on disk must not lead elsewhere.
         let state = path.join(Path::new(name).file_name().unwrap_or_default());
@@ -227,17 +236,22 @@ pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, Trai
         }
         OneByOne::open(&state).map_err(|error| damaged(error.to_string()))
     };
-    Ok(Saved(manifest.sha256.iter().map(open).collect::<Result<_, _>>()?))
+    let parts = manifest.sha256.iter().map(open).collect::<Result<_, _>>()?;
+    Ok(Saved { step: manifest.step, parts })
 }
 
 /// The state in a checkpoint, whoever wrote which part.
 #[derive(Debug)]
-pub struct Saved(Vec<OneByOne>);
+pub struct Saved {
+    /// Optimizer steps made.
+    pub step: u64,
+    parts: Vec<OneByOne>,
+}
 
 impl Saved {
     /// The tensor of this name.
     pub fn read(&self, name: &str) -> Option<Tensor> {
-        self.0.iter().find_map(|part| part.read(name))
+        self.parts.iter().find_map(|part| part.read(name))
     }
 }
 

@@ -13,7 +13,7 @@ use tastemaker_torch::error::guard;
 use super::encode::{
     CacheInput, Captions, EncodeProgress, cache_pairs, cache_text, missing_pairs, missing_text,
 };
-use super::{CacheConditioning, CachedPairs, EncodeSettings, LivePairs, Rank};
+use super::{CacheConditioning, CachedPairs, EncodeSettings, EncodedShapes, LivePairs, Rank};
 use crate::TrainError;
 
 /// Is called with every event.
@@ -75,6 +75,13 @@ impl<'a> Encoder<'a> {
         let path =
             settings.cache_dir.clone().unwrap_or_else(|| settings.cache_root.join(&key.digest()[..16]));
         let mut folder = CacheFolder::open(path, &key)?;
+        if folder.was_read_in_full() {
+            let path = folder.path().display();
+            let text = format!(
+                "the cache {path} is of an earlier version: all of it was compared with its checksums, and those it lacked were added"
+            );
+            on_event(&Event::Note { text })?;
+        }
         if folder.is_whole() {
             return Ok(Cache { folder, key });
         }
@@ -116,7 +123,20 @@ impl<'a> Encoder<'a> {
             text.tokens(&known)
         });
         let conditioning = CacheConditioning { time_ids: self.time_ids(), tokens };
-        CachedPairs::open(&cache.folder, &cache.key, self.source, self.captions.texts.len(), conditioning)
+        let n_captions = self.captions.texts.len();
+        CachedPairs::open(&cache.folder, &cache.key, self.source, n_captions, self.shapes()?, conditioning)
+    }
+
+    /// What latents and embeddings of the model look like, by its configuration.
+    fn shapes(&self) -> Result<EncodedShapes, TrainError> {
+        let (vae, unet) = (self.model.vae_config()?, self.model.unet_config()?);
+        let size = |n: i64| usize::try_from(n).unwrap_or_default();
+        Ok(EncodedShapes {
+            channels: size(vae.latent_channels),
+            downsampling: size(vae.downsampling()),
+            width: size(unet.cross_attention_dim),
+            pooled: unet.text_time.map(|embedded| size(embedded.input_dim - 6 * embedded.time_embed_dim)),
+        })
     }
 
     /// The pairs from pixels. Loads VAE and text encoders.

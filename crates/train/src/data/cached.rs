@@ -1,10 +1,8 @@
-//! Pairs in a cache on disk: mapped into memory, read row by row when they are used.
-
-use std::sync::Arc;
+//! Pairs in a cache on disk, read row by row when they are used.
 
 use tastemaker_data::cache::{
-    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Embedding, Key, PAIRS_PER_SHARD, PairShard, Row, ShardKind,
-    Stored, TextShard,
+    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Embedding, Key, PAIRS_PER_SHARD, PairLayout, PairShard, Row,
+    Stored, TextLayout, TextShard,
 };
 use tastemaker_data::transform::Size;
 use tastemaker_data::{DataError, PairId, PairSource, Side};
@@ -13,7 +11,6 @@ use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
 use tastemaker_run::TimeIds;
 use tastemaker_torch::kind_of;
-use tastemaker_torch::mapped::Mapped;
 use tch::{Kind, Tensor};
 
 use super::{Batch, BatchOptions, BatchParts, LoadedBatch, Pairs, SkippedPair, Use};
@@ -44,42 +41,58 @@ pub struct CacheConditioning {
     pub tokens: Option<Tokens>,
 }
 
+/// What latents and embeddings of a model look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodedShapes {
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Image pixels per latent pixel, along one side.
+    pub downsampling: usize,
+    /// Width of a caption's hidden states.
+    pub width: usize,
+    /// Width of its pooled embedding, for SDXL.
+    pub pooled: Option<usize>,
+}
+
 impl CachedPairs {
-    /// Maps the shards of a whole cache of `source`.
+    /// Opens the shards of a whole cache of `source`, and holds them against what the model needs.
     ///
     /// # Errors
-    /// [`TrainError::Data`] for shards that are missing or malformed.
+    /// [`TrainError::Data`] for shards that are missing or not what was written.
     pub fn open(
         folder: &CacheFolder,
         key: &Key,
         source: &dyn PairSource,
         n_captions: usize,
+        shapes: EncodedShapes,
         conditioning: CacheConditioning,
     ) -> Result<Self, TrainError> {
-        let open = |kind, number| -> Result<_, TrainError> {
-            let path = folder.require(kind, number)?;
-            Ok((path, Arc::new(Mapped::open(path).map_err(DataError::from)?)))
-        };
+        let EncodedShapes { channels, downsampling, width, pooled } = shapes;
         let n_pairs = source.len();
-        let shards: Result<Vec<PairShard>, TrainError> = (0..n_pairs.div_ceil(PAIRS_PER_SHARD))
+        let shards: Result<Vec<PairShard>, DataError> = (0..n_pairs.div_ceil(PAIRS_PER_SHARD))
             .map(|number| {
-                let (path, bytes) = open(ShardKind::Pairs, number)?;
-                let n = (n_pairs - number * PAIRS_PER_SHARD).min(PAIRS_PER_SHARD);
-                Ok(PairShard::over(path, bytes, n)?)
+                let n_pairs = (n_pairs - number * PAIRS_PER_SHARD).min(PAIRS_PER_SHARD);
+                folder.pair_shard(number, &PairLayout { key, n_pairs, n_captions, channels, downsampling })
             })
             .collect();
-        let text: Option<Result<Vec<TextShard>, TrainError>> = key.text.is_some().then(|| {
-            let numbers = 0..(n_captions + 1).div_ceil(CAPTIONS_PER_SHARD);
-            let shard = |number| {
-                let (path, bytes) = open(ShardKind::Text, number)?;
-                Ok(TextShard::over(path, bytes)?)
+        let text = key.text.as_ref().map(|text| {
+            let n_encoded = n_captions + 1;
+            let shard = |number: usize| {
+                let n_captions = (n_encoded - number * CAPTIONS_PER_SHARD).min(CAPTIONS_PER_SHARD);
+                folder.text_shard(number, &TextLayout { n_captions, dtype: text.dtype, width, pooled })
             };
-            numbers.map(shard).collect()
+            (0..n_encoded.div_ceil(CAPTIONS_PER_SHARD)).map(shard).collect::<Result<Vec<_>, _>>()
         });
+        let text = text.transpose()?;
+        let n_tokens = text.iter().flatten().map(TextShard::n_tokens).next();
+        if let Some(other) = text.iter().flatten().find(|shard| Some(shard.n_tokens()) != n_tokens) {
+            let what = format!("its captions have {} tokens, unlike those of the first", other.n_tokens());
+            return Err(DataError::DamagedCache { path: other.path().to_owned(), what }.into());
+        }
         let CacheConditioning { time_ids, tokens } = conditioning;
         Ok(Self {
             shards: shards?,
-            text: text.transpose()?,
+            text,
             tokens,
             ids: (0..n_pairs).map(|position| source.id(position).0).collect(),
             n_captions,
@@ -88,19 +101,23 @@ impl CachedPairs {
         })
     }
 
-    /// Pairs that were skipped when the cache was made.
-    pub fn skipped<'a>(&'a self, source: &'a dyn PairSource) -> impl Iterator<Item = SkippedPair> + 'a {
-        self.shards.iter().enumerate().flat_map(move |(number, shard)| {
-            shard.skipped().iter().map(move |(at, detail)| {
-                let id = PairId(self.ids[number * PAIRS_PER_SHARD + at]);
-                SkippedPair { id, place: source.place(id), detail: detail.clone() }
-            })
-        })
-    }
-
     /// Whether the pair at a position is there.
     pub fn has(&self, index: usize) -> bool {
         self.entry(index).is_some()
+    }
+
+    /// Pairs that were skipped when the cache was made, with their positions.
+    pub fn skipped<'a>(
+        &'a self,
+        source: &'a dyn PairSource,
+    ) -> impl Iterator<Item = (usize, SkippedPair)> + 'a {
+        self.shards.iter().enumerate().flat_map(move |(number, shard)| {
+            shard.skipped().iter().map(move |(at, detail)| {
+                let position = number * PAIRS_PER_SHARD + at;
+                let id = PairId(self.ids[position]);
+                (position, SkippedPair { id, place: source.place(id), detail: detail.clone() })
+            })
+        })
     }
 
     fn entry(&self, index: usize) -> Option<CachedPair> {
@@ -130,7 +147,7 @@ impl CachedPairs {
                 );
             }
         }
-        Ok(Posterior { mean: stack(&stored, |row| row.mean), std: stack(&stored, |row| row.std) })
+        Ok(Posterior { mean: stack(&stored, |row| &row.mean), std: stack(&stored, |row| &row.std) })
     }
 
     fn conditioning(
@@ -153,7 +170,7 @@ impl CachedPairs {
                     pooled.extend(two);
                 }
                 let kind = kind_of(text[0].dtype());
-                let join = |parts: &[Embedding<'_>]| join(parts, kind).to_device(options.device);
+                let join = |parts: &[Embedding]| join(parts, kind).to_device(options.device);
                 let (hidden, pooled) = (join(&hidden), (!pooled.is_empty()).then(|| join(&pooled)));
                 Conditioning { hidden, pooled, time_ids: None }
             }
@@ -212,14 +229,14 @@ pub(super) fn time_ids_tensor(rows: &[[u32; 6]]) -> Tensor {
 }
 
 /// One part of every row, `[rows, c, h, w]` f32. All rows of a batch are of one resolution.
-fn stack<'a>(rows: &[Stored<'a>], part: impl Fn(&Stored<'a>) -> &'a [u8]) -> Tensor {
-    let bytes: Vec<u8> = rows.iter().flat_map(|row| part(row).iter().copied()).collect();
+fn stack(rows: &[Stored], part: impl Fn(&Stored) -> &Vec<u8>) -> Tensor {
+    let bytes: Vec<u8> = rows.iter().map(part).flatten().copied().collect();
     let shape = rows[0].shape.map(|n| n as i64);
     let size = [&[rows.len() as i64], shape.as_slice()].concat();
     Tensor::from_data_size(&bytes, &size, kind_of(rows[0].dtype)).to_kind(Kind::Float)
 }
 
-fn join(parts: &[Embedding<'_>], kind: Kind) -> Tensor {
+fn join(parts: &[Embedding], kind: Kind) -> Tensor {
     let bytes: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
     let shape = parts[0].0.iter().map(|&n| n as i64);
     let size: Vec<i64> = [parts.len() as i64].into_iter().chain(shape).collect();

@@ -11,10 +11,11 @@ mod memory;
 mod pixels;
 mod prefetch;
 mod settings;
+mod unreadable;
 
 pub(crate) use batch::BatchParts;
 pub use batch::{Augmentation, Batch, Use, to_host};
-pub use cached::{CacheConditioning, CachedPairs};
+pub use cached::{CacheConditioning, CachedPairs, EncodedShapes};
 pub(crate) use feed::chunks;
 pub use feed::{FIRST_DRAW, Feed, FeedItem, Order, feed};
 pub use live::LivePairs;
@@ -22,6 +23,7 @@ pub use memory::{EncodedPair, EncodedPairs};
 pub(crate) use pixels::{CropFlip, DecodedPair, decode_pair};
 pub use prefetch::prefetch;
 pub use settings::EncodeSettings;
+pub(crate) use unreadable::unreadable;
 
 use tastemaker_data::transform::Size;
 use tastemaker_data::{PairId, Side};

@@ -45,7 +45,7 @@ impl Ema {
     pub fn restore(&mut self, trainable: &[Trainable], read: &dyn Fn(&str) -> Option<Tensor>) -> Option<()> {
         for (mean, master) in self.means.iter_mut().zip(trainable) {
             let stored = read(&format!("average.{}", master.name))?;
-            if stored.size() != mean.size() {
+            if stored.size() != mean.size() || stored.kind() != mean.kind() {
                 return None;
             }
             mean.copy_(&stored);

@@ -44,7 +44,10 @@ impl GradScaler {
     /// From the tensor that [`GradScaler::state`] saved.
     pub fn restored(stored: Option<Tensor>) -> Option<Self> {
         let stored = stored.filter(|stored| stored.size() == [2] && stored.kind() == Kind::Double)?;
-        Some(Self { factor: stored.double_value(&[0]), good_steps: stored.double_value(&[1]) as u64 })
+        let (factor, good_steps) = (stored.double_value(&[0]), stored.double_value(&[1]));
+        let fits =
+            factor.is_finite() && factor > 0.0 && (0.0..Self::GROWTH_INTERVAL as f64).contains(&good_steps);
+        fits.then_some(Self { factor, good_steps: good_steps as u64 })
     }
 }
 

@@ -126,7 +126,7 @@ impl Optimizer {
             }
             tch::no_grad(|| own.copy_(&stored));
         }
-        self.n_steps = read("n_steps")?.int64_value(&[]) as i32;
+        self.n_steps = i32::try_from(whole_number(&read("n_steps")?)?).ok().filter(|n| *n >= 0)?;
         Some(self.n_steps as u64)
     }
 
@@ -166,6 +166,11 @@ fn squared_length(gradient: &Tensor) -> Tensor {
 /// Source: `torch.nn.utils.clip_grad_norm_`.
 pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     (max_norm / (norm + 1e-6)).min(1.0)
+}
+
+/// A whole number that was saved alone; `None` for a tensor that is something else.
+pub(crate) fn whole_number(stored: &Tensor) -> Option<i64> {
+    (stored.kind() == Kind::Int64 && stored.size().is_empty()).then(|| stored.int64_value(&[]))
 }
 
 #[cfg(test)]

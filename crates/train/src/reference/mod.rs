@@ -2,8 +2,10 @@
 
 pub(crate) mod precompute;
 mod precomputed;
+mod shard;
 
-pub use precomputed::{PrecomputedKey, PrecomputedReference, StepErrors};
+pub use precomputed::{PrecomputedKey, PrecomputedReference};
+pub use shard::PrecomputedStep;
 
 use tastemaker_diffusion::Denoiser;
 use tastemaker_models::nn::AdapterSwitch;

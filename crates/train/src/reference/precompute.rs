@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tastemaker_data::cache::Key;
+use tastemaker_math::objectives::Corruption;
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, Plan};
@@ -21,6 +22,8 @@ pub(crate) struct ReferenceInputs<'a> {
     /// The key of the plan's cache.
     pub(crate) encoded: &'a Key,
     pub(crate) schedule: &'a NoiseSchedule,
+    /// How latents become noisy.
+    pub(crate) corruption: Corruption,
     pub(crate) order: &'a Order,
     /// SHA-256 of the network.
     pub(crate) unet: &'a str,
@@ -34,11 +37,27 @@ impl ReferenceInputs<'_> {
     /// # Errors
     /// [`TrainError`] if the model cannot be read, or the folder holds another one.
     pub(crate) fn open(&self) -> Result<PrecomputedReference, TrainError> {
-        let Self { plan, encoder, encoded, schedule, order, unet, origin } = self;
+        let Self { plan, encoder, encoded, schedule, corruption, order, unet, origin } = self;
         let (data, train, model): (_, _, &Model) = (&plan.data, &plan.train, encoder.model);
         let positions = order.train.iter().flat_map(|&position| (position as u64).to_le_bytes());
         let levels = (0..schedule.len()).flat_map(|t| schedule.alpha_bar(t).to_le_bytes());
         let prediction = format!("{:?} {:?}", schedule.prediction(), train.timesteps).into_bytes();
+        let mut draws = json!({
+            "seed": train.seed,
+            "mixed_precision": train.mixed_precision.mixed_precision_name(),
+            "train_batch_size": train.train_batch_size,
+            "pairs_per_step": plan.effective_batch(),
+            "proportion_empty_prompts": data.proportion_empty_prompts,
+            "time_ids": data.time_ids,
+            "augment": data.augment,
+            "random_crop": data.random_crop,
+            "no_cache": data.no_cache,
+            "with_losers": order.with_losers,
+        });
+        // Forward noise, which most methods share, goes without saying.
+        if *corruption != Corruption::Forward {
+            draws["corruption"] = json!(corruption);
+        }
         let key = PrecomputedKey {
             format: PrecomputedKey::FORMAT,
             reference: format!("{unet} {}", origin.unwrap_or("bare")),
@@ -49,18 +68,7 @@ impl ReferenceInputs<'_> {
             latents: encoded.digest(),
             schedule: sha256(levels.chain(prediction)),
             positions: sha256(positions),
-            draws: json!({
-                "seed": train.seed,
-                "mixed_precision": train.mixed_precision.mixed_precision_name(),
-                "train_batch_size": train.train_batch_size,
-                "pairs_per_step": plan.effective_batch(),
-                "proportion_empty_prompts": data.proportion_empty_prompts,
-                "time_ids": data.time_ids,
-                "augment": data.augment,
-                "random_crop": data.random_crop,
-                "no_cache": data.no_cache,
-                "with_losers": order.with_losers,
-            }),
+            draws,
         };
         let name = format!("reference-{}", &key.digest()[..16]);
         let folder = train.reference_dir.clone().unwrap_or_else(|| encoder.settings.cache_root.join(name));
@@ -81,7 +89,7 @@ pub(crate) fn fill(
     ranks: ProcessGroup<'_>,
     on_event: &mut OnEvent<'_>,
 ) -> Result<(), TrainError> {
-    let (rank, missing) = (ranks.rank(), precomputed.missing(order.steps()));
+    let (rank, missing) = (ranks.rank(), precomputed.missing(order.steps())?);
     let missing: Vec<_> = missing.into_iter().skip(rank.rank).step_by(rank.world_size).collect();
     // No rank lists shards that others have begun to write.
     ranks.barrier()?;

@@ -276,6 +276,18 @@ pub fn train(
     train_labeled(pairing, (pairs, None), plan, train, held_out, None)
 }
 
+/// As [`train`], every label a soft one; with the reference precomputed if there is a place for it.
+pub fn train_softly(
+    pairing: &Pairing,
+    pairs: &EncodedPairs,
+    plan: &Plan,
+    train: &[usize],
+    precomputed: Option<&PrecomputedReference>,
+) -> (Result<(), TrainError>, Vec<Event>) {
+    let soft_labels = pairs.pairs.iter().map(|pair| (pair.id, 0.55 + 0.01 * (pair.id % 7) as f64)).collect();
+    run(pairing, pairs, (None, Some(&soft_labels)), plan, (train, &[]), precomputed)
+}
+
 /// As [`train`], on the winners as single images where there are labels, with the reference's errors precomputed if there is a place for them.
 pub fn train_labeled(
     pairing: &Pairing,
@@ -285,10 +297,24 @@ pub fn train_labeled(
     held_out: &[usize],
     precomputed: Option<&PrecomputedReference>,
 ) -> (Result<(), TrainError>, Vec<Event>) {
+    run(pairing, pairs, (labels, None), plan, (train, held_out), precomputed)
+}
+
+/// Labels of single images, and soft labels of pairs.
+type Labels<'a> = (Option<&'a HashMap<u64, Label>>, Option<&'a HashMap<u64, f64>>);
+
+fn run(
+    pairing: &Pairing,
+    pairs: &EncodedPairs,
+    (labels, soft_labels): Labels<'_>,
+    plan: &Plan,
+    (train, held_out): (&[usize], &[usize]),
+    precomputed: Option<&PrecomputedReference>,
+) -> (Result<(), TrainError>, Vec<Event>) {
     let (reference, schedule) = (pairing.reference(), schedule());
     let objective = plan.method.objective().unwrap();
     let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
-    let engine = Engine { labels, ..engine };
+    let engine = Engine { labels, soft_labels, ..engine };
     let order = Order::new(plan, train.to_vec(), held_out.to_vec(), objective.needs().loser);
     let order = if labels.is_some() { order.of_single_images() } else { order };
     let held_out: Vec<u64> = order.held_out.iter().map(|&index| pairs.id(index)).collect();
@@ -302,7 +328,7 @@ pub fn train_labeled(
         ranks: ProcessGroup::default(),
     };
     if let Some(precomputed) = precomputed {
-        for steps in precomputed.missing(order.steps()) {
+        for steps in precomputed.missing(order.steps()).unwrap() {
             let part = order.clone().without_validation().over(steps.clone());
             precomputed
                 .fill(steps, &task.engine, &mut feed(pairs, part, options(order.with_losers)))

@@ -168,7 +168,7 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
         if is_first {
             progress.on_event(event);
         }
-        let is_early = matches!(event, Event::Encode(_) | Event::Reference(_));
+        let is_early = matches!(event, Event::Read(_) | Event::Encode(_) | Event::Reference(_));
         if is_early && signals.came().is_some() { Err(TrainError::Stopped { step: None }) } else { Ok(()) }
     });
     progress.end();

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
+mod damaged;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -22,8 +24,8 @@ use tastemaker_train::data::encode::{
     CacheInput, Captions, cache_pairs, cache_text, missing_pairs, missing_text,
 };
 use tastemaker_train::data::{
-    Augmentation, Batch, BatchOptions, CacheConditioning, CachedPairs, EncodeSettings, LivePairs, Pairs,
-    Rank, Use,
+    Augmentation, Batch, BatchOptions, CacheConditioning, CachedPairs, EncodeSettings, EncodedShapes,
+    LivePairs, Pairs, Rank, Use,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -127,8 +129,23 @@ fn make(
 }
 
 fn open(folder: &CacheFolder, key: &Key, source: &dyn PairSource, time_ids: Option<TimeIds>) -> CachedPairs {
+    try_open(folder, key, source, time_ids).unwrap()
+}
+
+fn try_open(
+    folder: &CacheFolder,
+    key: &Key,
+    source: &dyn PairSource,
+    time_ids: Option<TimeIds>,
+) -> Result<CachedPairs, TrainError> {
     let n_captions = Captions::of(source).texts.len();
-    CachedPairs::open(folder, key, source, n_captions, CacheConditioning { time_ids, tokens: None }).unwrap()
+    // Pixels are the latents; time ids go with SDXL's two text encoders.
+    let encoded = text(time_ids.is_some()).encode(&["x"], 0);
+    let width = |tensor: &Tensor| *tensor.size().last().unwrap() as usize;
+    let (width, pooled) = (width(&encoded.hidden), encoded.pooled.as_ref().map(width));
+    let shapes = EncodedShapes { channels: 3, downsampling: 1, width, pooled };
+    let conditioning = CacheConditioning { time_ids, tokens: None };
+    CachedPairs::open(folder, key, source, n_captions, shapes, conditioning)
 }
 
 fn live<'a>(
