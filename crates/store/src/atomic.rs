@@ -1,10 +1,23 @@
-//! Writing a file so that it is whole or not there.
+//! Writing a file or a folder so that it is whole or not there.
+//!
+//! Both are made under a temporary name beside their place. A process that is killed leaves them there; the next one that writes
+//! into the folder removes them. It knows whose they are by the number in their name and by a lock that ends with its holder.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tempfile::TempDir;
 
 use crate::StoreError;
+
+/// What temporary names begin with; the number of the process follows.
+const PREFIX: &str = ".tastemaker-";
+
+/// What they end with.
+const SUFFIX: &str = ".tmp";
 
 /// Writes `path` through `fill`: a temporary sibling, synced, renamed over the target, then the folder
 /// synced.
@@ -20,7 +33,11 @@ pub fn write(
 ) -> Result<(), StoreError> {
     let path = path.as_ref();
     let folder = folder_of(path);
-    let mut sibling = builder().tempfile_in(folder).map_err(|e| StoreError::io("write", path, e))?;
+    sweep_once(folder);
+    let (prefix, fail) = (prefix(), |e| StoreError::io("write", path, e));
+    let mut sibling = builder(&prefix, 0o666).tempfile_in(folder).map_err(fail)?;
+    // Where there are no locks, nothing is ever swept.
+    drop(sibling.as_file().try_lock());
     {
         let mut out = BufWriter::with_capacity(1 << 20, sibling.as_file_mut());
         fill(&mut out).and_then(|()| out.flush()).map_err(|e| StoreError::io("write", path, e))?;
@@ -28,6 +45,103 @@ pub fn write(
     sibling.as_file().sync_all().map_err(|e| StoreError::io("sync", path, e))?;
     sibling.persist(path).map_err(|e| StoreError::io("rename", path, e.error))?;
     sync_folder(folder)
+}
+
+/// Makes a folder through `fill`, which gets the place to fill: a temporary sibling, renamed when it is whole. A folder that is
+/// there already is replaced; for the moment between two renames it is gone.
+///
+/// # Errors
+/// [`StoreError::Io`] if the folder around is missing or not writable, and those of `fill`; what was there is then untouched.
+pub fn write_folder<E: From<StoreError>>(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let path = path.as_ref();
+    let around = folder_of(path);
+    create_folder(around)?;
+    sweep_once(around);
+    let prefix = prefix();
+    let make = || -> Result<TempDir, StoreError> {
+        builder(&prefix, 0o777).tempdir_in(around).map_err(|e| StoreError::io("create", path, e))
+    };
+    let made = make()?;
+    let lock = lock(made.path());
+    fill(made.path())?;
+    sync_folder(made.path())?;
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| StoreError::io("rename", path, e));
+    if path.exists() {
+        let old = make()?;
+        rename(path, &old.path().join("old"))?;
+        if let Err(error) = rename(made.path(), path) {
+            rename(&old.path().join("old"), path)?;
+            return Err(error.into());
+        }
+    } else {
+        rename(made.path(), path)?;
+    }
+    // It has another name now.
+    let _ = made.keep();
+    drop(lock);
+    Ok(sync_folder(around)?)
+}
+
+/// Removes what killed processes left in a folder.
+///
+/// # Errors
+/// [`StoreError::Io`] if the folder cannot be read, or something in it not removed.
+pub fn sweep(folder: impl AsRef<Path>) -> Result<(), StoreError> {
+    let folder = folder.as_ref();
+    for entry in fs::read_dir(folder).map_err(|e| StoreError::io("read", folder, e))? {
+        let path = entry.map_err(|e| StoreError::io("read", folder, e))?.path();
+        if !is_abandoned(&path) {
+            continue;
+        }
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// [`sweep`], once for each folder; that what others left cannot be removed keeps nobody from writing.
+fn sweep_once(folder: &Path) {
+    static SWEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+    let is_new = {
+        let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        swept.get_or_insert_default().insert(folder.to_path_buf())
+    };
+    if is_new {
+        drop(sweep(folder));
+    }
+}
+
+/// Whether this is the temporary file or folder of a process that has ended.
+fn is_abandoned(path: &Path) -> bool {
+    let process = || {
+        let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+        name.split_once('-')?.0.parse::<u32>().ok()
+    };
+    let Some(process) = process() else { return false };
+    let processes = Path::new("/proc");
+    let lives = process == std::process::id()
+        || !processes.join("self").exists()
+        || processes.join(process.to_string()).exists();
+    !lives && lock(path).is_some()
+}
+
+/// A lock on a file or a folder; `None` where another process has it, or there are no locks.
+fn lock(path: &Path) -> Option<File> {
+    let handle = File::open(path).ok()?;
+    handle.try_lock().ok()?;
+    Some(handle)
+}
+
+fn prefix() -> String {
+    format!("{PREFIX}{}-", std::process::id())
 }
 
 /// [`write()`] for bytes already in memory.
@@ -64,18 +178,17 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-#[cfg(unix)]
-fn builder<'a>() -> tempfile::Builder<'a, 'a> {
-    use std::os::unix::fs::PermissionsExt;
-    // A temporary file is private by default; a result is for whoever the user's umask lets read it.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "permissions are those of Unix"))]
+fn builder(prefix: &str, mode: u32) -> tempfile::Builder<'_, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.permissions(fs::Permissions::from_mode(0o666));
+    builder.prefix(prefix).suffix(SUFFIX);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // A temporary file is private by default; a result is for whoever the user's umask lets read it.
+        builder.permissions(fs::Permissions::from_mode(mode));
+    }
     builder
-}
-
-#[cfg(not(unix))]
-fn builder<'a>() -> tempfile::Builder<'a, 'a> {
-    tempfile::Builder::new()
 }
 
 #[cfg(unix)]
@@ -114,6 +227,49 @@ mod tests {
         assert!(matches!(outcome, Err(StoreError::Io { action: "write", .. })));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_whole_or_not_there() {
+        let around = tempfile::tempdir().unwrap();
+        let path = around.path().join("model");
+        let fill = |text: &'static str, end: Result<(), StoreError>| {
+            write_folder(&path, move |place| {
+                write_bytes(place.join("a"), text.as_bytes())?;
+                end
+            })
+        };
+        let broken = || Err(StoreError::malformed(Path::new("x"), "a", "b"));
+        assert!(fill("one", broken()).is_err());
+        assert_eq!(fs::read_dir(around.path()).unwrap().count(), 0);
+        fill("two", Ok(())).unwrap();
+        assert!(fill("three", broken()).is_err());
+        assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "two");
+        fill("four", Ok(())).unwrap();
+        assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "four");
+        assert_eq!(fs::read_dir(around.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_killed_processes_left_is_swept_and_what_others_write_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        // Numbers of processes are smaller.
+        let of = |process: u32, name: &str| folder.path().join(format!("{PREFIX}{process}-{name}{SUFFIX}"));
+        let (dead_file, dead_folder) = (of(u32::MAX, "a"), of(u32::MAX - 1, "b"));
+        let (held, alive) = (of(u32::MAX, "c"), of(1, "d"));
+        let strange = folder.path().join(".tastemaker-notes.tmp");
+        for path in [&dead_file, &held, &alive, &strange] {
+            fs::write(path, "half of it").unwrap();
+        }
+        fs::create_dir_all(dead_folder.join("unet")).unwrap();
+        let lock = lock(&held).unwrap();
+        write_bytes(folder.path().join("plan.json"), b"x").unwrap();
+        let found = [&dead_file, &dead_folder, &held, &alive, &strange].map(|path| path.exists());
+        assert_eq!(found, [false, false, true, true, true]);
+        drop(lock);
+        sweep(folder.path()).unwrap();
+        assert!(!held.exists() && alive.exists());
     }
 
     #[test]

@@ -71,8 +71,27 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Wraps an [`io::Error`], telling "not there" from the other reasons.
+    /// The error of this kind that another library was handed and hands back, by itself or as the reason of an [`io::Error`].
+    ///
+    /// # Errors
+    /// The error itself where there is none of this kind in it.
+    pub fn within(error: Box<dyn Error + Send + Sync>) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        match error.downcast::<Self>() {
+            Ok(own) => Ok(*own),
+            Err(error) => match error.downcast::<io::Error>() {
+                Ok(error) => error.downcast::<Self>().map_err(Into::into),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Wraps an [`io::Error`], telling "not there" from the other reasons. One that was an error of this kind before comes back as
+    /// that.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let source = match source.downcast::<Self>() {
+            Ok(own) => return own,
+            Err(source) => source,
+        };
         if action == "read" && source.kind() == io::ErrorKind::NotFound {
             return Self::Missing { path: path.to_path_buf(), wanted: "a readable file".into() };
         }
@@ -113,4 +132,23 @@ pub fn in_full(error: &(dyn Error + 'static)) -> String {
             format!("{text}: {cause}")
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_went_through_other_hands_comes_back_as_what_it_was() {
+        let own = || StoreError::Remote("cut off".into());
+        let path = Path::new("x");
+        let through_io = StoreError::io("read", path, io::Error::other(own()));
+        assert!(matches!(through_io, StoreError::Remote(_)), "{through_io:?}");
+        for boxed in [Box::new(own()) as Box<dyn Error + Send + Sync>, io::Error::other(own()).into()] {
+            assert!(matches!(StoreError::within(boxed), Ok(StoreError::Remote(_))));
+        }
+        assert!(StoreError::within(io::Error::other("full").into()).is_err());
+        let plain = StoreError::io("read", path, io::Error::other("full"));
+        assert!(matches!(plain, StoreError::Io { .. }), "{plain:?}");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`atomic`] writes a file so that a reader sees the old bytes or the new ones, never half of either.
 //! * [`checksum`] names bytes by their SHA-256.
+//! * [`foreign`] says what a file is that is not what its name promises.
 //! * [`json`] reads and writes JSON with the path in every error; [`sealed`] adds a checksum.
 //! * [`tree`] reads files below a place in parts, wherever that place is; here is the folder on this machine.
 
@@ -9,6 +10,7 @@ pub mod atomic;
 pub mod checksum;
 pub mod dtype;
 mod error;
+pub mod foreign;
 pub mod json;
 pub mod sealed;
 pub mod tree;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::StoreError;
 
@@ -53,6 +54,18 @@ pub struct BlobReader<'a> {
     part: Vec<u8>,
     /// Offset of `part` in the file.
     start: u64,
+    faults: Faults,
+}
+
+/// What kept a file from being read, for those whose library tells of it in its own words only.
+#[derive(Debug, Clone, Default)]
+pub struct Faults(Arc<Mutex<Option<StoreError>>>);
+
+impl Faults {
+    /// The last fault, once.
+    pub fn take(&self) -> Option<StoreError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Bytes per part.
@@ -61,7 +74,12 @@ const PART: u64 = 1 << 20;
 impl<'a> BlobReader<'a> {
     /// From the front of a file.
     pub fn new(blob: &'a dyn Blob) -> Self {
-        Self { blob, position: 0, part: Vec::new(), start: 0 }
+        Self { blob, position: 0, part: Vec::new(), start: 0, faults: Faults::default() }
+    }
+
+    /// As [`BlobReader::new`]; what keeps the file from being read goes to `faults`.
+    pub fn telling(blob: &'a dyn Blob, faults: Faults) -> Self {
+        Self { faults, ..Self::new(blob) }
     }
 }
 
@@ -75,8 +93,14 @@ impl Read for BlobReader<'_> {
         let at = match within {
             Some(at) => at as usize,
             None => {
-                self.part =
-                    self.blob.read_at(self.position, left.min(PART) as usize).map_err(io::Error::other)?;
+                self.part = self.blob.read_at(self.position, left.min(PART) as usize).map_err(|error| {
+                    if Arc::strong_count(&self.faults.0) == 1 {
+                        return io::Error::other(error);
+                    }
+                    let text = error.to_string();
+                    *self.faults.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    io::Error::other(text)
+                })?;
                 self.start = self.position;
                 0
             }

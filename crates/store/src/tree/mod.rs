@@ -8,7 +8,7 @@ pub mod braces;
 mod local;
 mod location;
 
-pub use blob::{Blob, BlobReader, read_text, read_whole};
+pub use blob::{Blob, BlobReader, Faults, read_text, read_whole};
 pub use local::{LocalFile, LocalTree};
 pub use location::Location;
 
