@@ -8,8 +8,10 @@
 
 mod component;
 mod file;
+mod finite;
 pub mod pickle;
 pub mod safetensors;
 
 pub use component::{Weights, has_variant, open_component, open_component_with};
 pub use file::WeightFile;
+pub use finite::check_finite;

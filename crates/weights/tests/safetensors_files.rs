@@ -202,3 +202,32 @@ proptest! {
         prop_assert!(SafeTensors::deserialize(&std::fs::read(&path).unwrap()).is_ok());
     }
 }
+
+#[test]
+fn a_file_of_another_kind_is_called_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (bytes, what) in [
+        (&b""[..], "empty"),
+        (b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
+        (b"PK\x03\x04\x00\x00\x08\x08\x00\x00\x00\x00archive/data.pkl", "name it .ckpt"),
+        (b"PK\x03\x04\x14\x00\x00\x00\x08\x00 some notes.txt in an archive", "a zip archive"),
+        (b"\x80\x02}q\x00(X\x05\x00\x00\x00hello", "a pickle"),
+        (b"{\"error\":\"Repository not found\"}", "JSON"),
+    ] {
+        for name in ["model.safetensors", "model.ckpt"] {
+            // What PyTorch's own format begins with is judged by what follows.
+            if name == "model.ckpt" && matches!(bytes.first(), Some(b'P' | 0x80)) {
+                continue;
+            }
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let error = WeightFile::open(&path).unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains(name), "{what} in {error}");
+            assert!(!error.contains("header of"), "{error}");
+        }
+    }
+    let path = folder.path().join("named.ckpt");
+    write(&path, &[tensor("a", &[1], &f32_bytes(&[1.0]))], &metadata()).unwrap();
+    assert!(WeightFile::open(&path).unwrap_err().to_string().contains("name it .safetensors"));
+}

@@ -11,6 +11,7 @@ use super::refusal::{CONVERT, Refusal, quoted};
 use super::tensors::{self, Entry};
 use crate::safetensors::{Bytes, TensorView};
 use tastemaker_store::StoreError;
+use tastemaker_store::foreign::Foreign;
 
 /// How much of a file tells its format: a tar archive says so at byte 257.
 const HEAD_LEN: usize = 262;
@@ -113,8 +114,15 @@ fn check_format(head: &[u8]) -> Result<(), Refusal> {
         [0x80, _, pickle @ ..] if pickle.starts_with(&OLD_MAGIC) => "the format of torch before 1.6",
         [0x80, ..] => "a bare pickle",
         _ if head.get(257..HEAD_LEN) == Some(b"ustar") => "a tar archive, the format of torch before 0.2",
-        _ if head.starts_with(b"version https://git-lfs") => {
-            return Err(Refusal::new("a git-lfs pointer", "the file it stands for; run `git lfs pull`"));
+        // Eight bytes of length, then the brace of the header.
+        _ if head.get(8..10) == Some(b"{\"") => {
+            return Err(Refusal::new("a safetensors file", "PyTorch's own format; name it .safetensors"));
+        }
+        _ if let Some(foreign) = Foreign::of(head) => {
+            return Err(Refusal::new(
+                foreign.what,
+                format!("weights as torch.save writes them; {}", foreign.advice),
+            ));
         }
         _ => "neither a zip archive nor any known kind of weights",
     };

@@ -12,6 +12,7 @@ use safetensors::tensor::TensorInfo as Entry;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use tastemaker_store::StoreError;
+use tastemaker_store::foreign::Foreign;
 
 /// The longest header accepted; the reference implementation has the same bound.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -56,13 +57,12 @@ impl Header {
         let fail = |e| StoreError::io("read", path, e);
         let mut file = File::open(path).map_err(fail)?;
         let file_len = file.metadata().map_err(fail)?.len();
-        let mut length = [0; 8];
-        if file_len >= 8 {
-            file.read_exact(&mut length).map_err(fail)?;
-        }
-        let header_len = checked_length(path, length, file_len)?;
-        let mut json = vec![0; header_len];
-        file.read_exact(&mut json).map_err(fail)?;
+        let mut start = Vec::with_capacity(START);
+        file.by_ref().take(START as u64).read_to_end(&mut start).map_err(fail)?;
+        let header_len = checked_length(path, &start, file_len)?;
+        let mut json = start.split_off(8);
+        json.truncate(header_len);
+        file.take((header_len - json.len()) as u64).read_to_end(&mut json).map_err(fail)?;
         parse(path, &json, file_len)
     }
 
@@ -71,8 +71,8 @@ impl Header {
     /// # Errors
     /// [`StoreError::Malformed`].
     pub fn parse(path: &Path, file: &[u8]) -> Result<Self, StoreError> {
-        let length = file.first_chunk().copied().unwrap_or_default();
-        let header_len = checked_length(path, length, file.len() as u64)?;
+        let start = &file[..file.len().min(START)];
+        let header_len = checked_length(path, start, file.len() as u64)?;
         parse(path, &file[8..8 + header_len], file.len() as u64)
     }
 
@@ -85,14 +85,23 @@ impl Header {
     }
 }
 
-fn checked_length(path: &Path, length: [u8; 8], file_len: u64) -> Result<usize, StoreError> {
-    if file_len < 8 {
+/// Bytes at the start of a file that tell what it is.
+const START: usize = 64;
+
+/// The length of the header, from the `start` of a file.
+fn checked_length(path: &Path, start: &[u8], file_len: u64) -> Result<usize, StoreError> {
+    // No header begins otherwise than with its length and a brace.
+    let foreign = Foreign::of(start).filter(|_| start.get(8) != Some(&b'{'));
+    if let Some(foreign) = foreign {
+        return Err(foreign.instead_of(path, "a safetensors file"));
+    }
+    let Some(length) = start.first_chunk().copied() else {
         return Err(StoreError::malformed(
             path,
             format!("{file_len} bytes"),
             "at least the 8 bytes of a header length",
         ));
-    }
+    };
     let n = u64::from_le_bytes(length);
     if n > MAX_HEADER_BYTES {
         return Err(StoreError::malformed(
