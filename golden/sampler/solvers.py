@@ -22,6 +22,13 @@ SOLVERS = {
     "dpmpp-2m": (DPMSolverMultistepScheduler, {}),
     "dpmpp-2m-karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
 }
+# Solvers as a configuration sets them up: our name, and what it says.
+SET_UP = [
+    ("euler", {"use_karras_sigmas": True}),
+    ("dpmpp-2m", {"solver_order": 1}),
+    ("dpmpp-2m", {"solver_order": 3}),
+    ("dpmpp-2m-karras", {"solver_order": 3}),
+]
 LEVELS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 SD1 = dict(_class_name="PNDMScheduler", **LEVELS, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, clip_sample=False)
 SD2V = dict(SD1, _class_name="DDIMScheduler", prediction_type="v_prediction")
@@ -39,7 +46,7 @@ CASES = {
 
 def solver(name, config, **extra):
     kind, own = SOLVERS[name]
-    return kind.from_config(config, **own, **extra)
+    return kind.from_config(config, **{**own, **extra})
 
 
 class Noises:
@@ -135,14 +142,14 @@ def responses():
     The solvers are linear in these, so each gets an axis of its own.
     """
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
-    for name in SOLVERS:
+    for name, extra in [(name, {}) for name in SOLVERS] + SET_UP:
         for prediction in ("epsilon", "v_prediction"):
             for spacing in ("leading", "linspace", "trailing"):
                 if "karras" in name and spacing != "linspace":
                     continue
                 for n in (1, 2, 7, 20):
                     config = dict(SD1, prediction_type=prediction, timestep_spacing=spacing)
-                    scheduler = solver(name, config)
+                    scheduler = solver(name, config, **extra)
                     scheduler.alphas_cumprod = alphas
                     if name == "ddim":
                         scheduler.final_alpha_cumprod = alphas[0]
@@ -157,6 +164,7 @@ def responses():
                     sigmas = getattr(scheduler, "sigmas", None)
                     yield {
                         "sampler": name,
+                        **extra,
                         "prediction": prediction,
                         "spacing": spacing,
                         "n_steps": n,

@@ -150,6 +150,25 @@ pub struct Sampling {
     pub set_alpha_to_one: bool,
     /// Fraction of posterior noise: 0 is deterministic, 1 is ancestral sampling.
     pub eta: f64,
+    /// Whether Euler and DPM++ take Karras' noise levels.
+    pub use_karras_sigmas: bool,
+    /// Order of DPM++: 1, 2 or 3.
+    pub solver_order: usize,
+}
+
+impl Default for Sampling {
+    /// 50 steps of DDIM as its class in diffusers has them.
+    fn default() -> Self {
+        Self {
+            spacing: Spacing::Leading,
+            n_steps: 50,
+            steps_offset: 0,
+            set_alpha_to_one: true,
+            eta: 0.0,
+            use_karras_sigmas: false,
+            solver_order: 2,
+        }
+    }
 }
 
 /// One entry of a sampler's plan: call the network at `timestep`, then take `step`.
@@ -166,7 +185,7 @@ pub struct SamplingStep {
 /// # Errors
 /// [`ScheduleError::StepCount`] and [`ScheduleError::OffsetBeyondEnd`].
 pub fn plan(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<SamplingStep>, ScheduleError> {
-    let Sampling { spacing, n_steps, steps_offset, set_alpha_to_one, eta } = *sampling;
+    let Sampling { spacing, n_steps, steps_offset, set_alpha_to_one, eta, .. } = *sampling;
     let n_train = schedule.len();
     if !(1..=n_train).contains(&n_steps) {
         return Err(ScheduleError::StepCount { n_steps, n_train });

@@ -82,6 +82,15 @@ pub enum ScheduleError {
         /// The sampler.
         sampler: &'static str,
     },
+    /// A step of DDIM from pure noise with a network that predicts noise.
+    #[error(
+        "ddim cannot start at timestep {timestep}, which is pure noise: this network predicts that noise, and an image cannot \
+         be found by taking all of it away; use euler or euler-ancestral"
+    )]
+    NoSignal {
+        /// The timestep.
+        timestep: usize,
+    },
     /// A strength that leaves no step to take, or more than there are.
     #[error(
         "strength {strength} of {n_steps} steps: wanted a number up to 1 that leaves at least one step to take"
@@ -268,6 +277,11 @@ impl NoiseSchedule {
                 clean * clean / (clean * clean + noise * noise)
             }
         }
+    }
+
+    /// Whether the last level is pure noise.
+    pub fn ends_in_noise(&self) -> bool {
+        self.alpha_bar(self.len() - 1) == 0.0
     }
 
     /// Signal-to-noise ratio at timestep `t`: `alpha_bar / (1 - alpha_bar)`.

@@ -11,7 +11,7 @@ fn stable_diffusion(prediction: Prediction) -> NoiseSchedule {
 }
 
 fn sampling(spacing: Spacing, n_steps: usize) -> Sampling {
-    Sampling { spacing, n_steps, steps_offset: 1, set_alpha_to_one: false, eta: 0.0 }
+    Sampling { spacing, n_steps, steps_offset: 1, set_alpha_to_one: false, ..Sampling::default() }
 }
 
 const SPACINGS: [Spacing; 3] = [Spacing::Leading, Spacing::Trailing, Spacing::Linspace];
@@ -23,12 +23,13 @@ fn follow(
     network: impl Fn(usize, f64, f64) -> f64,
     noise: impl Fn(usize) -> f64,
 ) -> f64 {
-    let (mut x, mut before) = (start, 0.0);
+    let (mut x, mut before) = (start, [0.0; 2]);
     for (i, entry) in plan.steps.iter().enumerate() {
         let output = network(i, entry.timestep, x);
         let estimate = entry.estimate.map_or(0.0, |at| at.sample * x + at.prediction * output);
         let own = entry.step.sample * x + entry.step.prediction * output + entry.step.noise * noise(i);
-        (x, before) = (own + entry.previous * before, estimate);
+        let looked_back = entry.previous[0] * before[0] + entry.previous[1] * before[1];
+        (x, before) = (own + looked_back, [estimate, before[0]]);
     }
     x
 }
@@ -38,10 +39,25 @@ struct Response {
     sampler: String,
     prediction: Prediction,
     spacing: Spacing,
+    #[serde(default)]
+    use_karras_sigmas: bool,
+    #[serde(default = "second")]
+    solver_order: usize,
     n_steps: usize,
     timesteps: Vec<f64>,
     sigmas: Vec<f64>,
     weights: Vec<f64>,
+}
+
+fn second() -> usize {
+    2
+}
+
+impl Response {
+    fn sampling(&self) -> Sampling {
+        let Self { use_karras_sigmas, solver_order, .. } = *self;
+        Sampling { use_karras_sigmas, solver_order, ..sampling(self.spacing, self.n_steps) }
+    }
 }
 
 fn responses() -> Vec<Response> {
@@ -52,12 +68,17 @@ fn responses() -> Vec<Response> {
 
 #[test]
 fn timesteps_and_sigmas_equal_diffusers() {
-    for Response { sampler, prediction, spacing, n_steps, timesteps, sigmas, .. } in responses() {
+    for response in responses() {
+        let how = response.sampling();
+        let Response { sampler, prediction, timesteps, sigmas, .. } = response;
         let (entry, schedule) = (sampler.parse::<Sampler>().expect("recorded"), stable_diffusion(prediction));
-        let case = format!("{sampler} {prediction:?} {spacing:?} {n_steps}");
+        let case = format!("{sampler} {prediction:?} {how:?}");
         for (i, &theirs) in timesteps.iter().enumerate() {
-            let plan = entry.plan(&schedule, &sampling(spacing, n_steps), i).expect("recorded");
-            assert_eq!(plan.steps[0].timestep as f32, theirs as f32, "{case}: timestep {i}");
+            let plan = entry.plan(&schedule, &how, i).expect("recorded");
+            let (ours, theirs) = (plan.steps[0].timestep as f32, theirs as f32);
+            // Karras' timesteps follow from sigmas that diffusers keeps in f32.
+            let slack = if how.use_karras_sigmas { 1e-3 } else { 0.0 };
+            assert!((ours - theirs).abs() <= slack, "{case}: timestep {i} is {ours}, wanted {theirs}");
             let Some(theirs) = sigmas.get(i) else { continue };
             let ours = plan.mixture.noise / plan.mixture.clean;
             assert!((ours - theirs).abs() <= 1e-6 * theirs, "{case}: sigma {i} is {ours}, wanted {theirs}");
@@ -68,11 +89,11 @@ fn timesteps_and_sigmas_equal_diffusers() {
 #[test]
 fn every_solver_weighs_noise_and_model_outputs_as_diffusers_does() {
     let mut seen = BTreeSet::new();
-    for Response { sampler, prediction, spacing, n_steps, weights, .. } in responses() {
+    for response in responses() {
+        let how = response.sampling();
+        let Response { sampler, prediction, n_steps, weights, .. } = response;
         let entry = sampler.parse::<Sampler>().expect("recorded");
-        let plan = entry
-            .plan(&stable_diffusion(prediction), &sampling(spacing, n_steps), 0)
-            .expect("a recorded plan");
+        let plan = entry.plan(&stable_diffusion(prediction), &how, 0).expect("a recorded plan");
         let largest = weights.iter().fold(0.0_f64, |most, weight| most.max(weight.abs()));
         let on = |axis: usize, place: usize| f64::from(u8::from(axis == place));
         for (axis, theirs) in weights.iter().enumerate() {
@@ -80,7 +101,7 @@ fn every_solver_weighs_noise_and_model_outputs_as_diffusers_does() {
             let ours = follow(&plan, start, |i, _, _| on(axis, 1 + i), |i| on(axis, 1 + n_steps + i));
             assert!(
                 (ours - theirs).abs() <= 1e-5 * largest,
-                "{sampler} {prediction:?} {spacing:?} {n_steps}: axis {axis} weighs {ours}, wanted {theirs}"
+                "{sampler} {prediction:?} {how:?}: axis {axis} weighs {ours}, wanted {theirs}"
             );
         }
         seen.insert(entry.name());
@@ -126,7 +147,10 @@ fn plans_are_finite_and_go_down_in_time() {
                     assert_eq!(plan.steps.len(), n_steps);
                     let finite = plan.steps.iter().all(|one| {
                         let step = one.step;
-                        [step.sample, step.prediction, step.noise, one.previous].iter().all(|w| w.is_finite())
+                        [step.sample, step.prediction, step.noise]
+                            .iter()
+                            .chain(&one.previous)
+                            .all(|w| w.is_finite())
                     });
                     assert!(finite && plan.initial.is_finite(), "{} {spacing:?} {n_steps}", entry.name);
                     assert!(plan.steps.windows(2).all(|two| two[0].timestep >= two[1].timestep));
@@ -187,6 +211,23 @@ fn twice_the_steps_halve_the_error_of_first_order_and_quarter_that_of_second() {
 }
 
 #[test]
+fn ddim_says_what_to_use_where_pure_noise_is_predicted_from_pure_noise() {
+    let schedule = stable_diffusion(Prediction::Epsilon).rescale_zero_terminal_snr();
+    for entry in SAMPLERS {
+        let plan = entry.sampler.plan(&schedule, &sampling(Spacing::Trailing, 4), 0);
+        match entry.sampler {
+            Sampler::Ddim => assert_eq!(plan, Err(ScheduleError::NoSignal { timestep: 999 })),
+            _ => assert!(
+                follow(&plan.expect("a plan"), 1.0, |_, _, x| x, |_| 1.0).is_finite(),
+                "{}",
+                entry.name
+            ),
+        }
+        assert!(entry.sampler.plan(&schedule, &sampling(Spacing::Leading, 4), 0).is_ok(), "{}", entry.name);
+    }
+}
+
+#[test]
 fn zero_terminal_snr_is_served_where_the_network_predicts_velocity() {
     let schedule = stable_diffusion(Prediction::VPrediction).rescale_zero_terminal_snr();
     for entry in SAMPLERS {
@@ -235,7 +276,7 @@ fn starting_from_an_image_takes_the_last_steps() {
         let (whole, part) = (plan(0).expect("a plan"), plan(12).expect("a plan"));
         let times = |plan: &Plan| plan.steps.iter().map(|one| one.timestep).collect::<Vec<_>>();
         assert_eq!(times(&whole)[12..], times(&part), "{}", entry.name);
-        assert_eq!(part.steps[0].previous, 0.0, "{}: nothing lies before the first step", entry.name);
+        assert_eq!(part.steps[0].previous, [0.0; 2], "{}: nothing lies before the first step", entry.name);
         assert!(plan(20).is_err(), "{}", entry.name);
     }
 }

@@ -102,7 +102,7 @@ fn a_whole_plan_equals_diffusers_step_by_step() {
         let schedule = if recorded.zero_snr { plain.rescale_zero_terminal_snr() } else { plain };
         let RecordedPlan { n_steps, set_alpha_to_one, eta, .. } = recorded;
         let sampling =
-            Sampling { spacing: Spacing::Trailing, n_steps, steps_offset: 0, set_alpha_to_one, eta };
+            Sampling { spacing: Spacing::Trailing, n_steps, set_alpha_to_one, eta, ..Sampling::default() };
         let plan = plan(&schedule, &sampling).expect("a good plan");
         let ours =
             plan.iter().find(|step| step.timestep == recorded.timestep).expect("the same timesteps").step;
@@ -155,7 +155,10 @@ fn impossible_schedules_and_plans_are_refused() {
     let schedule = stable_diffusion(Prediction::Epsilon);
     let with = |n_steps, steps_offset| {
         let spacing = Spacing::Leading;
-        plan(&schedule, &Sampling { spacing, n_steps, steps_offset, set_alpha_to_one: false, eta: 0.0 })
+        plan(
+            &schedule,
+            &Sampling { spacing, n_steps, steps_offset, set_alpha_to_one: false, ..Sampling::default() },
+        )
     };
     assert_eq!(with(0, 0), Err(ScheduleError::StepCount { n_steps: 0, n_train: 1000 }));
     assert_eq!(with(1001, 0), Err(ScheduleError::StepCount { n_steps: 1001, n_train: 1000 }));

@@ -40,19 +40,22 @@ pub fn sample(
     let (n, device) = (x.size()[0], x.device());
     tch::no_grad(|| {
         let mut x = x.shallow_clone();
-        let mut before: Option<Tensor> = None;
+        let mut before: [Option<Tensor>; 2] = [None, None];
         for entry in &plan.steps {
             let output = denoiser.predict(&x, &clock(n, entry.timestep, device), conditioning);
             let estimate =
                 entry.estimate.map(|estimate| &x * estimate.sample + &output * estimate.prediction);
             x = x * entry.step.sample + output * entry.step.prediction;
-            if let Some(before) = before.filter(|_| entry.previous != 0.0) {
-                x += before * entry.previous;
+            for (before, weight) in before.iter().zip(entry.previous) {
+                if let Some(before) = before.as_ref().filter(|_| weight != 0.0) {
+                    x += before * weight;
+                }
             }
             if entry.step.noise != 0.0 {
                 x += fresh_noise().to_device(device) * entry.step.noise;
             }
-            before = estimate;
+            before.rotate_right(1);
+            before[0] = estimate;
         }
         x
     })

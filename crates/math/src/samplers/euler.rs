@@ -15,12 +15,17 @@ pub(super) fn plan(
     skipped: usize,
     eta: f64,
 ) -> Result<Plan, ScheduleError> {
-    let points = &grids::euler(schedule, sampling)?[skipped..];
+    let mut points = grids::euler(schedule, sampling)?;
+    // The ancestral class has no such setting.
+    if sampling.use_karras_sigmas && eta == 0.0 && schedule.prediction() != Prediction::Flow {
+        points = grids::euler_karras(schedule, &points);
+    }
+    let points = &points[skipped..];
     let next = points.iter().skip(1).map(|point| point.alpha_bar).chain([1.0]);
     let entry = |(point, to): (&Point, f64)| PlanStep {
         timestep: point.timestep,
         step: step(point.alpha_bar, to, schedule.prediction(), eta),
-        previous: 0.0,
+        previous: [0.0; 2],
         estimate: None,
     };
     let mixture = mixture(schedule.prediction(), points[0].alpha_bar);

@@ -85,28 +85,44 @@ pub(super) fn dpm(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<P
     Ok(found.iter().map(|&t| Point { timestep: t, alpha_bar: level(schedule, t as usize) }).collect())
 }
 
-/// Karras' levels, `(smax^(1/7) + u (smin^(1/7) - smax^(1/7)))^7`, u from 0 to 1; the network is conditioned on the nearest timesteps,
-/// counted along the logarithm of sigma.
+/// DPM-Solver's with Karras' levels between the schedule's ends; the network is conditioned on whole timesteps.
+pub(super) fn dpm_karras(schedule: &NoiseSchedule, n_steps: usize) -> Vec<Point> {
+    let logs = log_sigmas(schedule);
+    let ends = [logs[logs.len() - 1], logs[0]].map(f64::exp);
+    let whole = |point: Point| Point { timestep: point.timestep.round_ties_even(), ..point };
+    karras(&logs, ends, n_steps).map(whole).collect()
+}
+
+/// Euler's with Karras' levels between its own ends; the network's clock, f32, may lie between two timesteps.
+pub(super) fn euler_karras(schedule: &NoiseSchedule, points: &[Point]) -> Vec<Point> {
+    let logs = log_sigmas(schedule);
+    let ends = [points[0], points[points.len() - 1]].map(|point| sigma(point.alpha_bar));
+    let clock = |point: Point| Point { timestep: f64::from(point.timestep as f32), ..point };
+    karras(&logs, ends, points.len()).map(clock).collect()
+}
+
+/// Karras' levels, `(smax^(1/7) + u (smin^(1/7) - smax^(1/7)))^7`, u from 0 to 1; timesteps are counted along the logarithm of sigma.
 ///
 /// Source: arXiv 2206.00364, eq. 5.
-pub(super) fn karras(schedule: &NoiseSchedule, n_steps: usize) -> Vec<Point> {
+fn karras(logs: &[f64], [most, least]: [f64; 2], n_steps: usize) -> impl Iterator<Item = Point> {
     const RHO: f64 = 7.0;
-    let logs: Vec<f64> = (0..schedule.len()).map(|t| sigma(level(schedule, t)).ln()).collect();
-    let root = |log: f64| (log / RHO).exp();
-    let (least, most) = (root(logs[0]), root(logs[logs.len() - 1]));
-    let point = |i: usize| {
+    let (most, least) = (most.powf(1.0 / RHO), least.powf(1.0 / RHO));
+    (0..n_steps).map(move |i| {
         let fraction = if n_steps > 1 { i as f64 / (n_steps - 1) as f64 } else { 0.0 };
         let sigma = (most + fraction * (least - most)).powf(RHO);
-        Point { timestep: nearest_timestep(&logs, sigma.ln()), alpha_bar: alpha_bar_of(sigma) }
-    };
-    (0..n_steps).map(point).collect()
+        Point { timestep: timestep_of(logs, sigma.ln()), alpha_bar: alpha_bar_of(sigma) }
+    })
+}
+
+fn log_sigmas(schedule: &NoiseSchedule) -> Vec<f64> {
+    (0..schedule.len()).map(|t| sigma(level(schedule, t)).ln()).collect()
 }
 
 /// The timestep of a logarithm of sigma, of a table that rises.
-fn nearest_timestep(logs: &[f64], log: f64) -> f64 {
+fn timestep_of(logs: &[f64], log: f64) -> f64 {
     let low = logs.partition_point(|&entry| entry <= log).saturating_sub(1).min(logs.len() - 2);
     let fraction = ((log - logs[low]) / (logs[low + 1] - logs[low])).clamp(0.0, 1.0);
-    (low as f64 + fraction).round_ties_even()
+    low as f64 + fraction
 }
 
 fn whole(timesteps: Vec<usize>) -> Vec<f64> {

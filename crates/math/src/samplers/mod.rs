@@ -12,7 +12,7 @@ mod registry;
 pub use registry::{SAMPLERS, Sampler, SamplerEntry, UnknownSampler};
 
 use crate::ddim::{self, Sampling, Step};
-use crate::schedule::{Forward, NoiseSchedule, ScheduleError};
+use crate::schedule::{Forward, NoiseSchedule, Prediction, ScheduleError};
 
 /// The clean latent as a linear combination: `sample x + prediction model_output`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,16 +24,17 @@ pub struct Estimate {
 }
 
 /// One entry of a plan: call the network at `timestep`, then
-/// `x' = step.sample x + step.prediction model_output + step.noise gaussian + previous estimate_before`.
+/// `x' = step.sample x + step.prediction model_output + step.noise gaussian + previous . estimates_before`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlanStep {
     /// The training timestep the network is conditioned on; Euler's may lie between two.
     pub timestep: f64,
     /// The weights of this step's own tensors.
     pub step: Step,
-    /// Weight of the clean latent that the step before estimated; 0 where the solver does not look back.
-    pub previous: f64,
-    /// How the clean latent is estimated here, where the next step looks back at it.
+    /// Weights of the clean latents that the step before and the one before that estimated; 0 where the solver does not look
+    /// back so far.
+    pub previous: [f64; 2],
+    /// How the clean latent is estimated here, where a later step looks back at it.
     pub estimate: Option<Estimate>,
 }
 
@@ -68,7 +69,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`ScheduleError::StepCount`] and [`ScheduleError::OffsetBeyondEnd`] for what the schedule cannot serve, nothing left
-    /// after `skipped` among it; [`ScheduleError::NoFlow`] for a solver that a flow is not known to; [`ScheduleError::Eta`]
+    /// after `skipped` among it; [`ScheduleError::NoSignal`] for DDIM from pure noise; [`ScheduleError::NoFlow`] for a solver that a flow is not known to; [`ScheduleError::Eta`]
     /// for an `eta` that is not 0 where the sampler has none.
     pub fn plan(
         self,
@@ -87,8 +88,12 @@ impl Sampler {
             Self::Ddim => ddim_plan(schedule, sampling, skipped),
             Self::Euler => euler::plan(schedule, sampling, skipped, 0.0),
             Self::EulerAncestral => euler::plan(schedule, sampling, skipped, 1.0),
-            Self::Dpmpp2m => dpmpp::plan(schedule, &grids::dpm(schedule, sampling)?, skipped),
-            Self::Dpmpp2mKarras => dpmpp::plan(schedule, &grids::karras(schedule, n_steps), skipped),
+            Self::Dpmpp2m if !sampling.use_karras_sigmas => {
+                dpmpp::plan(schedule, &grids::dpm(schedule, sampling)?, sampling.solver_order, skipped)
+            }
+            Self::Dpmpp2m | Self::Dpmpp2mKarras => {
+                dpmpp::plan(schedule, &grids::dpm_karras(schedule, n_steps), sampling.solver_order, skipped)
+            }
         }
     }
 }
@@ -96,10 +101,16 @@ impl Sampler {
 fn ddim_plan(schedule: &NoiseSchedule, sampling: &Sampling, skipped: usize) -> Result<Plan, ScheduleError> {
     let steps = ddim::plan(schedule, sampling)?;
     let steps = &steps[skipped..];
+    let from_nothing = |one: &&ddim::SamplingStep| schedule.alpha_bar(one.timestep) == 0.0;
+    if schedule.prediction() == Prediction::Epsilon
+        && let Some(ddim::SamplingStep { timestep, .. }) = steps.iter().find(from_nothing)
+    {
+        return Err(ScheduleError::NoSignal { timestep: *timestep });
+    }
     let entry = |one: &ddim::SamplingStep| PlanStep {
         timestep: one.timestep as f64,
         step: one.step,
-        previous: 0.0,
+        previous: [0.0; 2],
         estimate: None,
     };
     Ok(Plan {

@@ -36,8 +36,8 @@ pub struct SamplerEntry {
     pub summary: &'static str,
     /// Where it comes from: paper and reference code.
     pub source: &'static str,
-    /// How its timesteps are spread where a model's configuration says nothing; `None` for what its class does then.
-    pub spacing: Option<Spacing>,
+    /// How its class spreads timesteps where a model's configuration says nothing.
+    pub spacing: Spacing,
     /// Whether every step draws fresh noise.
     pub is_stochastic: bool,
 }
@@ -51,7 +51,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         label: "DDIM",
         summary: "first order on the model's own timesteps; what methods of this program train on",
         source: "arXiv 2010.02502; diffusers DDIMScheduler",
-        spacing: None,
+        spacing: Spacing::Leading,
         is_stochastic: false,
     },
     SamplerEntry {
@@ -61,7 +61,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         label: "Euler",
         summary: "first order along sigma, from the last timestep to no noise at all",
         source: "arXiv 2206.00364, algorithm 1; diffusers EulerDiscreteScheduler",
-        spacing: Some(Spacing::Linspace),
+        spacing: Spacing::Linspace,
         is_stochastic: false,
     },
     SamplerEntry {
@@ -71,7 +71,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         label: "Euler a",
         summary: "Euler with fresh noise after each step: the choice for distilled models of one to four steps",
         source: "k-diffusion sample_euler_ancestral; diffusers EulerAncestralDiscreteScheduler",
-        spacing: Some(Spacing::Linspace),
+        spacing: Spacing::Linspace,
         is_stochastic: true,
     },
     SamplerEntry {
@@ -81,7 +81,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         label: "DPM++ 2M",
         summary: "second order, looking back one step: good from 15 steps on",
         source: "arXiv 2211.01095; diffusers DPMSolverMultistepScheduler",
-        spacing: Some(Spacing::Linspace),
+        spacing: Spacing::Linspace,
         is_stochastic: false,
     },
     SamplerEntry {
@@ -91,7 +91,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         label: "DPM++ 2M Karras",
         summary: "dpmpp-2m with smaller steps towards the end",
         source: "arXiv 2211.01095 and 2206.00364, eq. 5; diffusers DPMSolverMultistepScheduler with use_karras_sigmas",
-        spacing: Some(Spacing::Linspace),
+        spacing: Spacing::Linspace,
         is_stochastic: false,
     },
 ];
