@@ -21,6 +21,8 @@ fn main() {
         // Debug information of libtorch's headers is larger than everything else.
         .debug(false)
         .opt_level(3)
+        // Which sums are fused with products would depend on where things lie in memory.
+        .flag_if_supported("-ffp-contract=off")
         .include("shim/declared")
         .include(include)
         .include(include.join("torch/csrc/api/include"))

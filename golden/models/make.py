@@ -300,6 +300,35 @@ def vae_run(vae, given, dtype):
     return {**{k: v.detach() for k, v in outputs.items()}, "loss": loss.detach(), **seen, **slopes}
 
 
+# Brightness of the whole image, and how far its values are spread around it.
+FLAT = {"gray": (0.0, 0.0), "white": (1.0, 0.0), "nearly": (0.3, 1e-3), "softly": (-0.4, 0.05)}
+
+
+def record_flat(root):
+    """Images in which next to nothing happens: group normalization divides by next to nothing."""
+    case, seed = "vae-flat", 331
+    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3)
+    vae = redraw(AutoencoderKL(**VAE, block_out_channels=(8, 16, 16), layers_per_block=2, **blocks), seed)
+    draws = Draws(seed)
+    for name, (brightness, spread) in FLAT.items():
+        image = brightness + spread * torch.randn(1, 3, 32, 24, generator=draws.generator, dtype=torch.float64)
+        draws.keep(f"image.{name}", image.float())
+
+    @torch.no_grad()
+    def run(model, dtype):
+        kept = {name.removeprefix("image."): image.to(dtype) for name, image in draws.kept.items()}
+        return {f"mean.{name}": model.encode(image).latent_dist.mean for name, image in kept.items()}
+
+    exact, rounded = twice(vae, run)
+    save_network(root / case, vae)
+    save_tensors(root / case / "io.safetensors", draws.kept | exact)
+    measured, _ = measure(exact, rounded)
+    save_meta(
+        root / case, "KL autoencoder on flat and nearly flat images", seed, ("torch", "diffusers"), {"output": 1e-4},
+        "f32 sums in another order, enlarged where variances are small; [measured] shows what PyTorch loses in f32", measured,
+    )  # fmt: skip
+
+
 def record_vaes(root):
     for seed, (case, config) in enumerate(VAES.items(), start=301):
         levels = len(config["block_out_channels"])
@@ -390,6 +419,7 @@ def record(root):
     record_loras(root)
     record_text_lora(root)
     record_vaes(root)
+    record_flat(root)
     record_clips(root)
 
 

@@ -41,6 +41,17 @@ pub enum ModelError {
          pixels, --prediction_type epsilon for the others"
     )]
     UnknownPrediction,
+    /// A single file that says two things about its noise.
+    #[error(
+        "{} contradicts itself: {what}; add --prediction_type epsilon or --prediction_type v_prediction",
+        .path.display()
+    )]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What it says, and where.
+        what: String,
+    },
     /// A choice of files that cannot be made.
     #[error("{0}")]
     Choice(String),

@@ -273,6 +273,34 @@ fn adapters_of_text_encoders_go_there_and_back() {
 }
 
 #[test]
+fn factors_have_the_dimensions_of_their_layer_whatever_those_of_the_file() {
+    const PROJECTION: &str = "down_blocks.0.attentions.0.proj_in";
+    const TELLS_FAMILY: &str = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k";
+    // SD1.x has a 1x1 convolution there, SD2.x a linear layer; kohya's scripts make kernels for both.
+    for (layout, in_file) in [(Layout::Sd1, 2), (Layout::Sd2, 4)] {
+        let bench = written(layout, 2.0);
+        let right = adapter(&[PROJECTION, TELLS_FAMILY], &bench.config, 2.0);
+        let mut other = adapter(&[PROJECTION, TELLS_FAMILY], &bench.config, 2.0);
+        for end in [".lora_A.weight", ".lora_B.weight"] {
+            let factor = other.unet.tensors.get_mut(&format!("{PROJECTION}{end}")).unwrap();
+            let size = factor.size();
+            let shape = if in_file == 4 { vec![size[0], size[1], 1, 1] } else { size[..2].to_vec() };
+            *factor = factor.reshape(shape);
+        }
+        let diffusers = bench.path.with_file_name("diffusers.safetensors");
+        other.write(&diffusers).unwrap();
+        other.write_kohya(&bench.path, &bench.config, &facts(layout)).unwrap();
+        for path in [&diffusers, &bench.path] {
+            let (found, _, family) = LoraFile::open(path).unwrap();
+            assert_eq!(family, Some(layout));
+            for (name, tensor) in &right.unet.tensors {
+                assert_eq!(found.unet.tensors[name].size(), tensor.size(), "{layout:?} {name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_does_not_belong_to_the_unet_is_refused() {
     let bench = written(Layout::Sd1, 2.0);
     let whole = tensors::read(&bench.path).unwrap();

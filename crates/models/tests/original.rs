@@ -21,6 +21,7 @@ use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
 use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors;
+use tastemaker_weights::safetensors::Header;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
@@ -289,4 +290,129 @@ fn what_is_no_checkpoint_is_refused_by_name() {
     tensors.insert(position.replace("position_embedding.weight", "position_ids"), one());
     tensors::write(&file, &tensors, &BTreeMap::new()).unwrap();
     Model::from_file(&SingleFile::open(&file).unwrap(), &preset, Prediction::Epsilon).unwrap();
+}
+
+/// A checkpoint with these tensors of no element, these entries in its header and this name.
+fn saying(whole: &BTreeMap<String, Tensor>, path: &Path, marks: &[&str], header: &[(&str, &str)]) {
+    let mut tensors: BTreeMap<_, _> = whole.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
+    let none = || Tensor::zeros([0], (tch::Kind::Float, Device::Cpu));
+    tensors.extend(marks.iter().map(|name| ((*name).to_owned(), none())));
+    let header = header.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    tensors::write(path, &tensors, &header).unwrap();
+}
+
+#[test]
+fn what_a_single_file_says_of_its_noise_is_honored_and_contradictions_are_asked_about() {
+    const V: Option<Prediction> = Some(Prediction::VPrediction);
+    const E: Option<Prediction> = Some(Prediction::Epsilon);
+    const SPEC: &str = "modelspec.prediction_type";
+    let scratch = TempDir::new().unwrap();
+    let folder = scratch.path().join("model");
+    write_model(&narrow(Layout::Sdxl), &folder);
+    let plain = scratch.path().join("plain.safetensors");
+    pack(&Model::open(&folder).unwrap(), &[], &plain, &BTreeMap::new()).unwrap();
+    let whole = tensors::read(&plain).unwrap();
+    type Said<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], Result<Option<Prediction>, ()>, bool);
+    let cases: [Said<'_>; 16] = [
+        ("plain", &[], &[], Ok(None), false),
+        ("noob", &["v_pred"], &[], Ok(V), false),
+        ("noob", &["v_pred", "ztsnr"], &[], Ok(V), true),
+        ("noob-vpred-1.0", &["v_pred", "ztsnr"], &[(SPEC, "v")], Ok(V), true),
+        ("x", &[], &[(SPEC, "v")], Ok(V), false),
+        ("x", &[], &[(SPEC, "epsilon")], Ok(E), false),
+        ("x", &["ztsnr"], &[(SPEC, "epsilon")], Ok(E), true),
+        ("x", &[], &[(SPEC, "v"), ("ss_zero_terminal_snr", "True")], Ok(V), true),
+        ("model_V-Pred_ztsnr", &[], &[], Ok(V), true),
+        ("model-epsilonpred-v1.1", &[], &[], Ok(E), false),
+        ("my-eps-mix", &[], &[], Ok(E), false),
+        ("stepsmix_v2", &[], &[], Ok(None), false),
+        ("x", &["v_pred"], &[(SPEC, "epsilon")], Err(()), false),
+        ("x-epsilonpred", &["v_pred"], &[], Err(()), false),
+        ("x-vpred", &[], &[(SPEC, "epsilon")], Err(()), false),
+        ("x", &["ztsnr"], &[], Err(()), true),
+    ];
+    for (name, marks, header, wanted, zero) in cases {
+        let path = scratch.path().join(name).with_extension("safetensors");
+        let path =
+            if name.contains("1.") { scratch.path().join(format!("{name}.safetensors")) } else { path };
+        saying(&whole, &path, marks, header);
+        let noise = SingleFile::open(&path).unwrap().noise;
+        let case = format!("{name} {marks:?} {header:?}");
+        assert_eq!(noise.zero_terminal_snr.is_some(), zero, "{case}");
+        match (noise.prediction(&path, None), wanted) {
+            (Ok(found), Ok(wanted)) => assert_eq!(found, wanted, "{case}"),
+            (Err(error), Err(())) => {
+                assert!(error.to_string().contains("add --prediction_type"), "{case}: {error}");
+                assert_eq!(noise.prediction(&path, E).unwrap(), E, "what is said goes before");
+            }
+            (found, wanted) => panic!("{case}: {found:?}, wanted {wanted:?}"),
+        }
+    }
+    let path = scratch.path().join("edm.safetensors");
+    saying(&whole, &path, &["edm_mean", "edm_std"], &[]);
+    assert!(SingleFile::open(&path).unwrap_err().to_string().contains("EDM"));
+}
+
+#[test]
+fn noise_that_a_folder_has_is_said_by_the_single_file_and_comes_back() {
+    let scratch = TempDir::new().unwrap();
+    let [folder, file, back] = ["model", "single.safetensors", "back"].map(|name| scratch.path().join(name));
+    let preset = narrow(Layout::Sdxl);
+    write_model(&preset, &folder);
+    let mut scheduler = preset.config("scheduler").clone();
+    scheduler["prediction_type"] = json!("v_prediction");
+    scheduler["rescale_betas_zero_snr"] = json!(true);
+    scheduler["timestep_spacing"] = json!("trailing");
+    fs::create_dir_all(folder.join("scheduler")).unwrap();
+    fs::write(folder.join("scheduler/scheduler_config.json"), scheduler.to_string()).unwrap();
+    let model = Model::open(&folder).unwrap();
+    let wanted = model.schedule().unwrap();
+    pack(&model, &[], &file, &BTreeMap::new()).unwrap();
+    let stored = tensors::read(&file).unwrap();
+    assert!(["v_pred", "ztsnr"].iter().all(|mark| stored[*mark].numel() == 0));
+    let header = Header::read(&file).unwrap().metadata;
+    assert_eq!(header["modelspec.prediction_type"], "v");
+
+    // Configurations that say otherwise contradict the file; without any word of theirs it is as the file says.
+    let single = SingleFile::open(&file).unwrap();
+    let held =
+        Model::from_file(&single, &preset, single.noise.prediction(&file, None).unwrap().unwrap()).unwrap();
+    assert!(held.schedule().unwrap().schedule == wanted.schedule);
+    save(&held, &[], &back).unwrap();
+    assert_eq!(Model::open(&back).unwrap().schedule().unwrap().sampling, wanted.sampling);
+    fs::write(folder.join("scheduler/scheduler_config.json"), preset.config("scheduler").to_string())
+        .unwrap();
+    let described = ModelSources { config: Some(folder), ..ModelSources::of(&file) };
+    let error = Model::from_sources(&described).unwrap_err();
+    assert!(matches!(error, ModelError::Contradiction { .. }), "{error}");
+    let chosen = ModelSources { prediction: Some(Prediction::VPrediction), ..described };
+    assert!(Model::from_sources(&chosen).unwrap().schedule().unwrap().schedule == wanted.schedule);
+}
+
+#[test]
+fn text_encoders_are_found_under_every_name_they_have() {
+    for (layout, from, to) in [
+        (Layout::Sd1, ".transformer.text_model.", ".transformer."),
+        (Layout::Sdxl, ".transformer.text_model.", ".transformer."),
+        (Layout::Sd2, "cond_stage_model.model.", "conditioner.embedders.0.model."),
+    ] {
+        let scratch = TempDir::new().unwrap();
+        let [folder, path] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
+        let preset = narrow(layout);
+        write_model(&preset, &folder);
+        pack(&Model::open(&folder).unwrap(), &[], &path, &BTreeMap::new()).unwrap();
+        let spelled = |path: &Path| {
+            let model =
+                Model::from_file(&SingleFile::open(path).unwrap(), &preset, Prediction::Epsilon).unwrap();
+            model.text(DType::F32, Device::Cpu).unwrap().encode(&["a fox"], 64).hidden
+        };
+        let wanted = spelled(&path);
+        let stored = tensors::read(&path).unwrap();
+        let n_moved = stored.keys().filter(|name| name.contains(from)).count();
+        assert!(n_moved > 10, "{layout:?}");
+        let moved = stored.into_iter().map(|(name, tensor)| (name.replace(from, to), tensor)).collect();
+        tensors::write(&path, &moved, &BTreeMap::new()).unwrap();
+        assert_eq!(SingleFile::open(&path).unwrap().layout, layout);
+        assert!(spelled(&path).equal(&wanted), "{layout:?}");
+    }
 }

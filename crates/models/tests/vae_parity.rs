@@ -47,6 +47,20 @@ fn outputs_and_gradients_equal_diffusers() {
 }
 
 #[test]
+fn flat_and_nearly_flat_images_have_the_latents_of_diffusers() {
+    let golden = Golden::load("models", "vae-flat");
+    let (vae, _) = vae(&golden, Role::Frozen, DType::F32);
+    let innermost = |x: &Tensor| x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    for name in ["gray", "white", "nearly", "softly"] {
+        let image = golden.tensor(&format!("image.{name}"));
+        for image in [innermost(&image), image] {
+            let (mean, _) = vae.moments(&image);
+            assert_close(&mean, &golden.tensor(&format!("mean.{name}")), golden.tolerance("output"), name);
+        }
+    }
+}
+
+#[test]
 fn latents_carry_the_scaling_factor() {
     let golden = Golden::load("models", "vae");
     let (vae, _) = vae(&golden, Role::Frozen, DType::F32);

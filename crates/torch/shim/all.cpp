@@ -3,6 +3,7 @@
 #include "distributed.cpp"
 
 #include "devices.cpp"
+#include "norm.cpp"
 #include "optimizers.cpp"
 #include "products.cpp"
 #include "recompute.cpp"

@@ -1,7 +1,6 @@
 // Steps of AdamW over whole tensors at once, in f32 and with moments of 8 bits, and unscaling of gradients.
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "parallel.h"
 #include "shim.h"
 
 namespace {
@@ -128,7 +128,7 @@ struct Moment {
 
 template <typename Work>
 void each_block(int64_t n, Work work) {
-  at::parallel_for(0, (n + BLOCK - 1) / BLOCK, 16, [&](int64_t from, int64_t to) {
+  tastemaker::in_parallel((n + BLOCK - 1) / BLOCK, 16, [&](int64_t from, int64_t to) {
     for (int64_t block = from; block < to; block++) work(block, std::min(BLOCK, n - block * BLOCK));
   });
 }

@@ -8,6 +8,7 @@ pub mod distributed;
 pub mod error;
 pub mod mapped;
 pub mod memory;
+pub mod norm;
 pub mod optimizers;
 mod precision;
 pub mod products;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use tastemaker_store::tree::{Blob, LocalFile};
-use tastemaker_weights::WeightFile;
 use tastemaker_weights::safetensors::{
     self as files, Dtype, Header, SafeTensorsFile, TensorInfo, TensorView,
 };
+use tastemaker_weights::{WeightFile, check_finite};
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;
@@ -25,6 +25,16 @@ pub fn read(path: &Path) -> Result<Named, TorchError> {
     owned(path, file.tensors())
 }
 
+/// Reads every tensor of a file of weights, in either format: each element is a finite number.
+///
+/// # Errors
+/// As [`read`], and the store's error naming a tensor that holds anything else.
+pub fn read_weights(path: &Path) -> Result<Named, TorchError> {
+    let file = WeightFile::open(path)?;
+    file.tensors().try_for_each(|view| check_finite(path, &view))?;
+    owned(path, file.tensors())
+}
+
 /// [`read`], and the strings of the file's header.
 ///
 /// # Errors
@@ -35,13 +45,14 @@ pub fn read_with_metadata(path: &Path) -> Result<(Named, BTreeMap<String, String
     Ok((owned(path, file.tensors())?, metadata))
 }
 
-/// Reads every tensor of one of PyTorch's own files, without running anything in it.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_legacy(path: &Path) -> Result<Named, TorchError> {
-    let file = WeightFile::open(path)?;
-    owned(path, file.tensors())
+/// Whether every element of a tensor is a finite number.
+pub fn is_finite(tensor: &Tensor) -> bool {
+    if tensor.numel() == 0 || !tensor.is_floating_point() {
+        return true;
+    }
+    // NaN is both the least and the largest of any numbers.
+    let (least, largest) = tensor.detach().aminmax(None, false);
+    least.double_value(&[]).is_finite() && largest.double_value(&[]).is_finite()
 }
 
 /// A safetensors file whose tensors are read one at a time, so that it is never in memory as a whole. It is read and not mapped: one

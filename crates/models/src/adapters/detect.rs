@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use tastemaker_weights::safetensors::Header;
+use tch::Tensor;
 
 use super::file::{LoraFile, stored};
-use super::keys::{self, DOWN, UP};
+use super::keys::{self, DOWN, MAGNITUDE, UP};
 use crate::ModelError;
 use crate::original::{Layout, unet_shapes};
 use crate::pipeline::Model;
@@ -51,6 +52,10 @@ impl LoraFile {
         if LoraNames::of(&Header::read(path)?) != Some(LoraNames::Kohya) {
             let file = Self::read(path)?;
             let layout = PUBLISHED.into_iter().find(|layout| file.fits(&layout.published_unet()));
+            let file = match layout {
+                Some(layout) => file.shaped_for(&layout.published_unet()),
+                None => file,
+            };
             return Ok((file, LoraNames::Diffusers, layout));
         }
         let mut refusal = None;
@@ -74,10 +79,23 @@ impl LoraFile {
     pub fn read_for(path: impl AsRef<Path>, model: &Model) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let (stored, metadata) = stored(path)?;
+        let config = model.unet_config()?;
         if LoraNames::of_names(stored.keys().map(String::as_str)) == Some(LoraNames::Kohya) {
-            return Self::of_kohya(path, stored, Layout::of_folder(model)?, &model.unet_config()?);
+            return Self::of_kohya(path, stored, Layout::of_folder(model)?, &config);
         }
-        Self::of_stored(path, stored, &metadata)
+        Ok(Self::of_stored(path, stored, &metadata)?.shaped_for(&config))
+    }
+
+    /// The same factors with as many dimensions as the layers they belong to: kernels of 1x1 convolutions become matrices where a
+    /// UNet has linear layers, as SD2.x and SDXL have before and after their transformers, and the other way round.
+    pub(super) fn shaped_for(mut self, config: &UNetConfig) -> Self {
+        let shapes = unet_shapes(config);
+        let dims = |layer: &str| shapes.get(&format!("{layer}.weight")).map(Vec::len);
+        self.unet.tensors.iter_mut().for_each(|(name, factor)| reshape(name, factor, dims));
+        for part in self.text.values_mut() {
+            part.tensors.iter_mut().for_each(|(name, factor)| reshape(name, factor, |_| Some(2)));
+        }
+        self
     }
 
     /// Whether a UNet has every adapted layer, in the factors' sizes, and the text encoders there are adapters for.
@@ -94,6 +112,23 @@ impl LoraFile {
                 };
                 size(UP, 0) == weight.first().copied() && size(DOWN, 1) == weight.get(1).copied()
             })
+    }
+}
+
+/// Gives a factor, or DoRA's magnitudes, the form that it has in a layer of so many dimensions.
+fn reshape(name: &str, factor: &mut Tensor, dims: impl Fn(&str) -> Option<usize>) {
+    let of_layer = |end: &str| dims(name.strip_suffix(end)?);
+    let size = factor.size();
+    let (matrix, kernel) = match of_layer(MAGNITUDE) {
+        Some(wanted) => ((wanted == 2).then(|| vec![-1]), (wanted == 4).then(|| vec![1, -1, 1, 1])),
+        None => match of_layer(DOWN).or_else(|| of_layer(UP)) {
+            Some(2) if matches!(size[..], [_, _, 1, 1]) => (Some(size[..2].to_vec()), None),
+            Some(4) if size.len() == 2 => (None, Some(vec![size[0], size[1], 1, 1])),
+            _ => (None, None),
+        },
+    };
+    if let Some(shape) = matrix.or(kernel) {
+        *factor = factor.reshape(shape);
     }
 }
 

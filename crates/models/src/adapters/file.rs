@@ -158,8 +158,8 @@ impl LoraFile {
 pub(super) fn stored(path: &Path) -> Result<(Named, Metadata), ModelError> {
     let ending = path.extension().and_then(|ending| ending.to_str());
     if matches!(ending, Some("bin" | "pt" | "pth" | "ckpt")) {
-        return Ok((tensors::read_legacy(path)?, Metadata::new()));
+        return Ok((tensors::read_weights(path)?, Metadata::new()));
     }
     let metadata = Header::read(path)?.metadata;
-    Ok((tensors::read(path)?, metadata))
+    Ok((tensors::read_weights(path)?, metadata))
 }

@@ -18,7 +18,7 @@ use super::keys::{self, DOWN, MAGNITUDE};
 use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
 use crate::nn::Ranks;
-use crate::original::{Layout, unet_shapes};
+use crate::original::{Layout, architecture, unet_shapes};
 use crate::unet::UNetConfig;
 
 /// The file's name beside `pytorch_lora_weights.safetensors`, as diffusers' examples name it.
@@ -46,11 +46,12 @@ impl KohyaFacts {
         let v2 = self.layout == Layout::Sd2;
         let velocity = self.prediction == Prediction::VPrediction;
         let side = self.resolution;
-        let (version, architecture) = match self.layout {
-            Layout::Sd1 => ("sd_v1", "stable-diffusion-v1"),
-            Layout::Sd2 if velocity => ("sd_v2_v", "stable-diffusion-v2-768-v"),
-            Layout::Sd2 => ("sd_v2", "stable-diffusion-v2-512"),
-            Layout::Sdxl => ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
+        let architecture = architecture(self.layout, self.prediction);
+        let version = match self.layout {
+            Layout::Sd1 => "sd_v1",
+            Layout::Sd2 if velocity => "sd_v2_v",
+            Layout::Sd2 => "sd_v2",
+            Layout::Sdxl => "sdxl_base_v1-0",
         };
         let implementation = match self.layout {
             Layout::Sdxl => "https://github.com/Stability-AI/generative-models",
@@ -204,6 +205,7 @@ impl LoraFile {
             let ranks = Ranks::of_layers(each);
             Ok(LoraPart { ranks, target_modules: layers.into_iter().collect(), tensors })
         })
+        .map(|file| file.shaped_for(config))
     }
 }
 

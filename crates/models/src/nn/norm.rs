@@ -1,5 +1,6 @@
 //! Group and layer normalization.
 
+use tastemaker_torch::norm::group_norm;
 use tch::Tensor;
 
 use super::param::Param;
@@ -28,7 +29,7 @@ impl GroupNorm {
     /// # Shapes
     /// `[b, c, ..]` to the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(self.n_groups, Some(self.weight.value()), Some(self.bias.value()), self.eps, false)
+        group_norm(x, self.n_groups, &self.weight.value(), &self.bias.value(), self.eps)
     }
 }
 

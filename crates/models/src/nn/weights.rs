@@ -11,7 +11,7 @@ use std::rc::Rc;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_store::dtype::DType;
 use tastemaker_torch::kind_of;
-use tastemaker_torch::tensors::Named;
+use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
 
 use super::lora::{AdapterSwitch, Factors, Lora, LoraSpec};
@@ -52,12 +52,17 @@ pub struct WeightsReport {
     pub unexpected: Vec<String>,
     /// Name, shape found, shape wanted.
     pub misshapen: Vec<(String, Vec<i64>, Vec<i64>)>,
+    /// Tensors with elements that are NaN or infinite.
+    pub not_finite: Vec<String>,
 }
 
 impl WeightsReport {
     /// Whether everything fitted.
     pub fn is_clean(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
+        self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.misshapen.is_empty()
+            && self.not_finite.is_empty()
     }
 }
 
@@ -77,6 +82,9 @@ impl Display for WeightsReport {
                 .map(|(name, found, wanted)| format!("{name} is {found:?}, wanted {wanted:?}"))
                 .collect();
             parts.push(format!("wrong shape: {}", shown(&names, 8)));
+        }
+        if !self.not_finite.is_empty() {
+            parts.push(format!("NaN or infinite: {}", shown(&self.not_finite, 8)));
         }
         f.write_str(&parts.join("; "))
     }
@@ -221,6 +229,10 @@ impl Weights {
         self.used.borrow_mut().insert(name.to_owned());
         if tensor.size() != shape {
             report.misshapen.push((name.to_owned(), tensor.size(), shape.to_vec()));
+            return None;
+        }
+        if !tensors::is_finite(&tensor) {
+            report.not_finite.push(name.to_owned());
             return None;
         }
         Some(tensor)

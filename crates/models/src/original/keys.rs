@@ -5,6 +5,7 @@
 use tastemaker_math::schedule::Prediction;
 
 use crate::ModelError;
+use crate::clip_text::modern_name;
 
 /// The three layouts of original checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,11 @@ pub(crate) const UNET: &str = "model.diffusion_model.";
 /// Stands before the names of the VAE's tensors.
 pub(crate) const VAE: &str = "first_stage_model.";
 
-/// A name only SDXL's refiner has: a text tower where SDXL keeps its transformers encoder.
-const REFINER: &str = "conditioner.embedders.0.model.";
+/// A name that SDXL's refiner has: a text tower where SDXL keeps its transformers encoder.
+const FIRST_TOWER: &str = "conditioner.embedders.0.model.";
+
+/// What SDXL and its refiner have, and SD1.x and SD2.x do not.
+const SIZES: &str = "model.diffusion_model.label_emb.";
 
 impl Layout {
     /// What the UNet predicts: `chosen`, else what all published models of the layout do.
@@ -85,7 +89,7 @@ impl Layout {
         if !has(UNET) {
             return Err(format!("no tensor named `{UNET}...`"));
         }
-        if has(REFINER) {
+        if has(FIRST_TOWER) {
             return Err("the text tower of SDXL's refiner".to_owned());
         }
         let layouts = [Self::Sdxl, Self::Sd2, Self::Sd1];
@@ -96,10 +100,30 @@ impl Layout {
     }
 }
 
+/// The usual name of a tensor that some files spell another way, beside `names`, those of all tensors.
+///
+/// Newer transformers releases leave `text_model.` out, as for instance kohya's scripts then write it. SD2-Turbo comes in the
+/// layout of `Stability-AI/generative-models`. A1111 renames the same two (`modules/sd_models.py`).
+pub(crate) fn usual_name<'a>(
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> impl Fn(&str) -> Option<String> {
+    let is_turbo = !names.clone().any(|name| name.starts_with(SIZES));
+    let encoders = [Layout::Sd1, Layout::Sdxl].map(|layout| layout.text()[0].1);
+    move |name| {
+        if let Some(rest) = name.strip_prefix(FIRST_TOWER).filter(|_| is_turbo) {
+            return Some(format!("{}{rest}", Layout::Sd2.text()[0].1));
+        }
+        encoders.iter().find_map(|prefix| {
+            let rest = name.strip_prefix(prefix)?;
+            let modern = modern_name(rest).filter(|modern| modern != rest)?;
+            Some(format!("{prefix}{modern}"))
+        })
+    }
+}
+
 /// What original checkpoints carry besides the pipeline: schedules, averages, and the unused ends of text towers.
 pub(crate) fn is_ballast(name: &str) -> bool {
-    const BEGINNINGS: [&str; 5] =
-        ["model_ema.", "first_stage_model.loss.", "denoiser.", "edm_mean", "edm_std"];
+    const BEGINNINGS: [&str; 3] = ["model_ema.", "first_stage_model.loss.", "denoiser."];
     const ENDS: [&str; 4] =
         [".logit_scale", "cond_stage_model.model.text_projection", ".attn_mask", ".position_ids"];
     /// The last block of SD2's tower, whose output nobody reads.

@@ -1,5 +1,6 @@
 //! A file of weights, mapped into memory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tastemaker_torch::mapped::{self, Mapped};
@@ -15,12 +16,33 @@ pub(crate) struct OpenFile {
     path: PathBuf,
     weights: WeightFile,
     map: Mapped,
+    /// Names that are spelled another way in the file: the usual name to the one there.
+    spelled: BTreeMap<String, String>,
 }
 
 impl OpenFile {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let (weights, map) = mapped::open(path)?;
-        Ok(Self { path: path.to_owned(), weights, map })
+        Ok(Self { path: path.to_owned(), weights, map, spelled: BTreeMap::new() })
+    }
+
+    /// The same with names that are spelled another way under their usual ones.
+    pub fn spelled(mut self, usual: impl Fn(&str) -> Option<String>) -> Self {
+        let moved = |name: &str| Some((usual(name)?, name.to_owned()));
+        let spelled: BTreeMap<_, _> = self.weights.tensors().filter_map(|view| moved(view.name)).collect();
+        // A name whose usual place is taken stays what it is, and is then not known.
+        self.spelled = spelled.into_iter().filter(|(usual, _)| self.weights.get(usual).is_none()).collect();
+        self
+    }
+
+    /// The name that a tensor has in the file.
+    pub fn stored_name<'a>(&'a self, usual: &'a str) -> &'a str {
+        self.spelled.get(usual).map_or(usual, String::as_str)
+    }
+
+    /// The tensor of this usual name, under the name it has in the file.
+    pub fn get(&self, usual: &str) -> Option<TensorView<'_>> {
+        self.weights.get(self.spelled.get(usual).map_or(usual, String::as_str))
     }
 
     pub fn path(&self) -> &Path {
@@ -39,13 +61,16 @@ impl OpenFile {
         self.weights.tensors()
     }
 
+    /// Every usual name.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors().map(|tensor| tensor.name)
+        let usual: BTreeMap<&str, &str> =
+            self.spelled.iter().map(|(usual, stored)| (stored.as_str(), usual.as_str())).collect();
+        self.tensors().map(move |tensor| usual.get(tensor.name).copied().unwrap_or(tensor.name))
     }
 
     /// Checks that every tensor of a component is here in its shape.
     pub fn check(&self, map: &ComponentMap) -> Result<(), ModelError> {
-        match map.restore(|name| self.weights.get(name)) {
+        match map.restore(|name| self.get(name)) {
             Ok(_) => Ok(()),
             Err(problems) => Err(self.refuse(&problems)),
         }

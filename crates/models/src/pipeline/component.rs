@@ -73,7 +73,7 @@ impl Stored {
     /// [`ModelError::Store`] for tensors that are no floating-point numbers.
     pub(crate) fn held(file: &OpenFile, map: &ComponentMap) -> Result<Self, ModelError> {
         let lies = |shape: &[usize], place: &Place| Lies {
-            name: place.name.clone(),
+            name: file.stored_name(&place.name).to_owned(),
             form: Some((shape.to_vec(), place.change)),
         };
         Self {

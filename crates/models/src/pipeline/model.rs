@@ -32,6 +32,8 @@ pub struct Model {
     pub(super) parts: BTreeMap<String, Part>,
     pub(super) variant: Option<String>,
     pub(super) prediction: Option<Prediction>,
+    /// Whether noise levels are brought to end in pure noise, where the configuration does not do so.
+    pub(super) zero_terminal_snr: bool,
 }
 
 impl Model {
@@ -86,6 +88,7 @@ impl Model {
     pub fn schedule(&self) -> Result<SchedulerConfig, ModelError> {
         let config = self.scheduler_config();
         let found = config.read(SchedulerConfig::from_json)?;
+        let found = if self.zero_terminal_snr { found.with_zero_terminal_snr() } else { found };
         let Some(prediction) = self.prediction else { return Ok(found) };
         let schedule = found.schedule.with_prediction(prediction).map_err(|error| ModelError::Config {
             path: config.path().to_owned(),
@@ -111,7 +114,7 @@ impl Model {
         build(self.stored("unet")?, how, |scope| UNet::new(scope, config.clone(), precision))
     }
 
-    /// The VAE.
+    /// The VAE, beside networks of this precision; [`VaeConfig::runs_in`] says which its own is.
     ///
     /// # Errors
     /// As [`Model::unet`].
@@ -122,6 +125,7 @@ impl Model {
         device: Device,
     ) -> Result<Loaded<AutoencoderKl>, ModelError> {
         let config = self.vae_config()?;
+        let precision = config.runs_in(precision);
         let how = Build { role, precision, device, lora: None };
         build(self.stored("vae")?, how, |scope| AutoencoderKl::new(scope, config.clone(), precision))
     }

@@ -13,7 +13,7 @@ use super::part::{Config, Part};
 use super::single_file::{SingleFile, vae_in_file};
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
-use crate::original::Preset;
+use crate::original::{Preset, spelled};
 
 /// Which files make up a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct ModelSources {
     pub variant: Option<String>,
     /// What the UNet predicts, where the model is wrong or silent about it.
     pub prediction: Option<Prediction>,
+    /// Whether noise levels end in pure noise, where the model's configuration does not say so.
+    pub zero_terminal_snr: bool,
 }
 
 impl ModelSources {
@@ -55,9 +57,10 @@ impl Model {
     /// # Errors
     /// [`ModelError::Store`] if a folder, a file or the index is not there; [`ModelError::Config`] for a model of another
     /// kind, a configuration that is not supported, tensors of a single file that do not fit, and components that do not fit
-    /// each other; [`ModelError::UnknownPrediction`]; [`ModelError::Choice`].
+    /// each other; [`ModelError::UnknownPrediction`]; [`ModelError::Contradiction`];
+    /// [`ModelError::Choice`].
     pub fn from_sources(sources: &ModelSources) -> Result<Self, ModelError> {
-        let ModelSources { model, config, vae, unet, variant, prediction } = sources;
+        let ModelSources { model, config, vae, unet, variant, prediction, zero_terminal_snr } = sources;
         let is_file = model.is_file();
         check_choices(sources, is_file)?;
         let replaced: Vec<&str> = [("unet", unet), ("vae", vae)]
@@ -67,13 +70,17 @@ impl Model {
         let mut opened = if is_file {
             let file = SingleFile::open(model)?;
             let described = match config {
-                Some(folder) => Self { prediction: *prediction, ..in_folder(folder)? },
+                Some(folder) => {
+                    Self { prediction: *prediction, ..in_folder(folder)?.agreeing(&file, *prediction)? }
+                }
                 None => {
-                    let prediction = file.layout.prediction(*prediction)?;
+                    let stated = file.noise.prediction(model, *prediction)?;
+                    let prediction = file.layout.prediction(stated)?;
                     Self::described(&Preset::published(file.layout), model, prediction)?
                 }
             };
-            described.in_file(&file, &replaced)?
+            let zero_terminal_snr = file.noise.zero_terminal_snr.is_some();
+            Self { zero_terminal_snr, ..described }.in_file(&file, &replaced)?
         } else {
             let opened = in_folder(model)?;
             if let Some(variant) = variant {
@@ -91,8 +98,23 @@ impl Model {
             };
             opened.parts.insert("vae".to_owned(), part);
         }
+        opened.zero_terminal_snr |= zero_terminal_snr;
         opened.check_fit()?;
         Ok(opened)
+    }
+
+    /// This description of a file, which must not say another prediction than the file does, unless one was `chosen`.
+    fn agreeing(self, file: &SingleFile, chosen: Option<Prediction>) -> Result<Self, ModelError> {
+        let stated = file.noise.prediction(file.path(), chosen)?;
+        let described = self.schedule()?.schedule.prediction();
+        match file.noise.predictions.first().filter(|_| chosen.is_none() && stated != Some(described)) {
+            None => Ok(self),
+            Some(witness) => {
+                let config = self.scheduler_config();
+                let what = format!("{witness}, {} says {}", config.path().display(), spelled(described));
+                Err(ModelError::Contradiction { path: file.path().to_owned(), what })
+            }
+        }
     }
 
     /// The model of a single file, `preset` saying what the file skips.
@@ -100,7 +122,9 @@ impl Model {
     /// # Errors
     /// As [`Model::from_sources`].
     pub fn from_file(file: &SingleFile, preset: &Preset, prediction: Prediction) -> Result<Self, ModelError> {
-        let model = Self::described(preset, file.path(), prediction)?.in_file(file, &[])?;
+        let described = Self::described(preset, file.path(), prediction)?;
+        let zero_terminal_snr = file.noise.zero_terminal_snr.is_some();
+        let model = Self { zero_terminal_snr, ..described }.in_file(file, &[])?;
         model.check_fit()?;
         Ok(model)
     }
@@ -143,7 +167,8 @@ impl Model {
         let listed = index.family.components().iter().map(|(component, _)| *component);
         let parts = listed.map(|component| (component.to_owned(), Part::Files(files(component)))).collect();
         let prediction = Some(prediction);
-        Ok(Self { path: path.to_owned(), index, index_config, parts, variant: None, prediction })
+        let (path, zero_terminal_snr) = (path.to_owned(), false);
+        Ok(Self { path, index, index_config, parts, variant: None, prediction, zero_terminal_snr })
     }
 
     /// The same description with the networks of a file, without those that are replaced.
@@ -175,7 +200,8 @@ fn in_folder(path: &Path) -> Result<Model, ModelError> {
     let index = index_config.read(ModelIndex::from_json)?;
     let part = |name: &String| (name.clone(), Part::Folder(path.join(name)));
     let parts = index.components.iter().map(part).collect();
-    Ok(Model { path: path.to_owned(), index, index_config, parts, variant: None, prediction: None })
+    let (path, variant, prediction) = (path.to_owned(), None, None);
+    Ok(Model { path, index, index_config, parts, variant, prediction, zero_terminal_snr: false })
 }
 
 /// The folder of a component: the one given, or the one of its name in it.

@@ -1,7 +1,6 @@
 //! Models out.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use tastemaker_store::dtype::DType;
 use tastemaker_store::{StoreError, atomic, json as json_file};
 use tastemaker_torch::kind_of;
 use tastemaker_torch::tensors::{self, Named, Raw};
+use tastemaker_weights::check_finite;
 use tastemaker_weights::safetensors::{TensorView, write};
 use tch::{Device, Tensor};
 
@@ -37,13 +37,22 @@ impl Trained<'_> {
         Some(self.parameters.get(name)?.detach().to_kind(kind_of(self.dtype)))
     }
 
-    fn stored(&self) -> Named {
-        rounded(self.parameters, self.dtype)
+    /// The parameters to write to `path`, every one of them finite there.
+    fn stored(&self, path: &Path) -> Result<Named, ModelError> {
+        let stored = rounded(self.parameters, self.dtype);
+        match stored.iter().find(|(_, tensor)| !tensors::is_finite(tensor)) {
+            None => Ok(stored),
+            Some((name, _)) => {
+                let found = format!("tensor `{name}` with NaN or infinite numbers in {}", self.dtype);
+                let wanted = "finite numbers: another type to write, or weights that hold none";
+                Err(StoreError::malformed(path, found, wanted).into())
+            }
+        }
     }
 
     /// The bytes to write to `path`.
     pub(crate) fn raw(&self, path: &Path) -> Result<Vec<Raw>, ModelError> {
-        Ok(tensors::raw(path, &self.stored())?)
+        Ok(tensors::raw(path, &self.stored(path)?)?)
     }
 
     /// Builds the network from the parameters: names and shapes must be exactly those of the configuration. Text encoders are
@@ -67,7 +76,7 @@ impl Trained<'_> {
 
 /// Writes a whole model folder: the networks that are given, everything else as it is, components of a folder byte for byte.
 ///
-/// Every file is whole or not there, and `model_index.json` comes last, so a folder that has one is complete.
+/// The folder is whole or not there; one that is there already is replaced.
 /// Only components the index lists travel; a single-file checkpoint beside them does not.
 ///
 /// # Errors
@@ -78,27 +87,21 @@ pub fn save(model: &Model, trained: &[Trained<'_>], destination: impl AsRef<Path
     for network in trained {
         network.check(model, &destination.join(network.component))?;
     }
-    atomic::create_folder(destination)?;
     if same_folder(&model.path, destination) {
         return Err(
             StoreError::malformed(destination, "the model itself", "another folder to write to").into()
         );
     }
-    let index = destination.join("model_index.json");
-    match fs::remove_file(&index) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(StoreError::io("write", &index, error).into());
+    atomic::write_folder(destination, |place| {
+        for component in &model.index.components {
+            let target = place.join(component);
+            match trained.iter().find(|network| network.component == component) {
+                Some(network) => write_trained(model, network, &target)?,
+                None => write_part(model, component, &target)?,
+            }
         }
-        _ => {}
-    }
-    for component in &model.index.components {
-        let target = destination.join(component);
-        match trained.iter().find(|network| network.component == component) {
-            Some(network) => write_trained(model, network, &target)?,
-            None => write_part(model, component, &target)?,
-        }
-    }
-    Ok(model.index_config.write(&index)?)
+        Ok(model.index_config.write(&place.join("model_index.json"))?)
+    })
 }
 
 /// Writes a UNet alone, as a folder that diffusers' `UNet2DConditionModel.from_pretrained` loads.
@@ -107,13 +110,13 @@ pub fn save(model: &Model, trained: &[Trained<'_>], destination: impl AsRef<Path
 /// As [`save`].
 pub fn write_unet(model: &Model, unet: &Trained<'_>, folder: impl AsRef<Path>) -> Result<(), ModelError> {
     unet.check(model, folder.as_ref())?;
-    write_trained(model, unet, folder.as_ref())
+    atomic::write_folder(folder, |place| write_trained(model, unet, place))
 }
 
 fn write_trained(model: &Model, network: &Trained<'_>, folder: &Path) -> Result<(), ModelError> {
     atomic::create_folder(folder)?;
     model.config(network.component).write(&folder.join("config.json"))?;
-    write_weights(folder, stem(network.component), &network.stored())
+    write_weights(folder, stem(network.component), &network.stored(folder)?)
 }
 
 fn rounded(tensors: &Named, dtype: DType) -> Named {
@@ -142,24 +145,32 @@ fn write_part(model: &Model, component: &str, target: &Path) -> Result<(), Model
             let stored = model.stored(component)?;
             let tensors: Vec<Moved<'_>> = stored.tensors().collect();
             let views: Vec<TensorView<'_>> = tensors.iter().map(Moved::view).collect();
+            views.iter().try_for_each(|view| check_finite(stored.path(), view))?;
             model.config(component).write(&target.join("config.json"))?;
             write(target.join(format!("{}.safetensors", stem(component))), &views, &pytorch())?;
         }
     }
-    if component == "scheduler" { write_prediction(model, target) } else { Ok(()) }
+    if component == "scheduler" { write_noise(model, target) } else { Ok(()) }
 }
 
 fn is_network(component: &str) -> bool {
     ["unet", "vae", "text_encoder", "text_encoder_2"].contains(&component)
 }
 
-/// What the network predicts was said when the model was opened, so the copy says it too.
-fn write_prediction(model: &Model, folder: &Path) -> Result<(), ModelError> {
-    let Some(prediction) = model.prediction else { return Ok(()) };
+/// What was said of the noise when the model was opened, the copy says too. Where noise levels are brought to end in pure
+/// noise, images are drawn from there.
+fn write_noise(model: &Model, folder: &Path) -> Result<(), ModelError> {
     let mut config = model.scheduler_config().value()?;
-    let says = json!(prediction);
-    if config.get("prediction_type") != Some(&says) && config.is_object() {
-        config["prediction_type"] = says;
+    let before = config.clone();
+    let Some(entries) = config.as_object_mut() else { return Ok(()) };
+    if let Some(prediction) = model.prediction {
+        entries.insert("prediction_type".to_owned(), json!(prediction));
+    }
+    if model.zero_terminal_snr && entries.get("rescale_betas_zero_snr") != Some(&json!(true)) {
+        entries.insert("rescale_betas_zero_snr".to_owned(), json!(true));
+        entries.insert("timestep_spacing".to_owned(), json!("trailing"));
+    }
+    if config != before {
         json_file::write(folder.join("scheduler_config.json"), &config)?;
     }
     Ok(())

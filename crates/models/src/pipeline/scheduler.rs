@@ -12,35 +12,54 @@ use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
 
 use crate::config::ConfigReader;
 
-/// What a class does where its configuration is silent.
+/// The noise that a class of diffusers has where its configuration is silent.
 struct Class {
     name: &'static str,
-    spacing: Spacing,
-    set_alpha_to_one: bool,
+    schedule: BetaSchedule,
+    betas: [f64; 2],
     clips_samples: bool,
 }
 
-const fn class(name: &'static str, spacing: Spacing) -> Class {
-    Class { name, spacing, set_alpha_to_one: true, clips_samples: false }
+/// DDPM's levels.
+const fn early(name: &'static str) -> Class {
+    Class { name, schedule: BetaSchedule::Linear, betas: [0.0001, 0.02], clips_samples: false }
 }
 
-const CLASSES: [Class; 9] = [
-    Class { clips_samples: true, ..class("DDIMScheduler", Spacing::Leading) },
-    Class { clips_samples: true, ..class("DDPMScheduler", Spacing::Leading) },
-    Class { set_alpha_to_one: false, ..class("PNDMScheduler", Spacing::Leading) },
-    class("EulerDiscreteScheduler", Spacing::Linspace),
-    class("EulerAncestralDiscreteScheduler", Spacing::Linspace),
-    class("LMSDiscreteScheduler", Spacing::Linspace),
-    class("DPMSolverMultistepScheduler", Spacing::Linspace),
-    class("DPMSolverSinglestepScheduler", Spacing::Linspace),
-    class("UniPCMultistepScheduler", Spacing::Linspace),
+/// Ends of Stable Diffusion's levels, spread evenly all the same.
+const fn late(name: &'static str) -> Class {
+    Class { betas: [0.00085, 0.012], ..early(name) }
+}
+
+/// Every class that trains and draws on levels of betas. How images are drawn is not the file's to say, so where it is silent
+/// about that, the class of the sampler counts and not this one.
+const CLASSES: [Class; 20] = [
+    Class { clips_samples: true, ..early("DDIMScheduler") },
+    Class { clips_samples: true, ..early("DDIMParallelScheduler") },
+    Class { clips_samples: true, ..early("DDIMInverseScheduler") },
+    Class { clips_samples: true, ..early("DDPMScheduler") },
+    Class { clips_samples: true, ..early("DDPMParallelScheduler") },
+    early("PNDMScheduler"),
+    early("EulerDiscreteScheduler"),
+    early("EulerAncestralDiscreteScheduler"),
+    late("HeunDiscreteScheduler"),
+    late("KDPM2DiscreteScheduler"),
+    late("KDPM2AncestralDiscreteScheduler"),
+    early("LMSDiscreteScheduler"),
+    early("DEISMultistepScheduler"),
+    early("DPMSolverMultistepScheduler"),
+    early("DPMSolverSinglestepScheduler"),
+    late("DPMSolverSDEScheduler"),
+    early("SASolverScheduler"),
+    early("UniPCMultistepScheduler"),
+    Class { schedule: BetaSchedule::ScaledLinear, ..late("LCMScheduler") },
+    Class { schedule: BetaSchedule::ScaledLinear, ..late("TCDScheduler") },
 ];
 
 /// Keys that choose a solver or set it up.
-const SOLVER: &str = "algorithm_type clip_sample_range disable_corrector dynamic_thresholding_ratio euler_at_final final_sigmas_type \
-    flow_shift interpolation_type lambda_min_clipped lower_order_final predict_x0 sample_max_value shift_terminal \
-    sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type time_shift_type use_beta_sigmas \
-    use_exponential_sigmas use_karras_sigmas use_lu_lambdas tensor_format";
+const SOLVER: &str = "algorithm_type clip_sample_range corrector_order disable_corrector dynamic_thresholding_ratio euler_at_final \
+    final_sigmas_type flow_shift interpolation_type lambda_min_clipped lower_order_final noise_sampler_seed original_inference_steps \
+    predict_x0 predictor_order sample_max_value shift_terminal sigma_max sigma_min skip_prk_steps solver_p solver_type \
+    tau_func time_shift_type timestep_scaling use_beta_sigmas use_exponential_sigmas use_lu_lambdas tensor_format";
 
 /// Far more levels than any model has; a table of them still fits anywhere.
 const MAX_TIMESTEPS: usize = 100_000;
@@ -52,7 +71,9 @@ pub struct SchedulerConfig {
     pub schedule: NoiseSchedule,
     /// DDIM over the model's own timesteps: 50 steps, eta 0.
     pub sampling: Sampling,
-    /// How the file itself spreads timesteps; `None` where it is silent and the class it names decides.
+    /// The class that the file names.
+    pub class: &'static str,
+    /// How the file itself spreads timesteps; `None` where it is silent and the sampler decides.
     pub stated_spacing: Option<Spacing>,
 }
 
@@ -60,9 +81,21 @@ impl SchedulerConfig {
     /// How a sampler draws with this model: where the file does not say how timesteps are spread, as the sampler's own class does,
     /// as `from_config` of diffusers has it.
     pub fn sampling_by(&self, sampler: Sampler) -> Sampling {
-        match (self.stated_spacing, sampler.entry().spacing) {
-            (None, Some(spacing)) => Sampling { spacing, ..self.sampling },
-            _ => self.sampling,
+        let spacing = self.stated_spacing.unwrap_or(sampler.entry().spacing);
+        Sampling { spacing, ..self.sampling }
+    }
+
+    /// The same noise, brought to end in pure noise, from where images are then drawn.
+    pub fn with_zero_terminal_snr(self) -> Self {
+        if self.schedule.ends_in_noise() {
+            return self;
+        }
+        let spacing = Spacing::Trailing;
+        Self {
+            schedule: self.schedule.rescale_zero_terminal_snr(),
+            sampling: Sampling { spacing, ..self.sampling },
+            stated_spacing: Some(spacing),
+            class: self.class,
         }
     }
 
@@ -79,18 +112,21 @@ impl SchedulerConfig {
             &CLASSES[0]
         });
         check_clipping(&mut r, class);
-        let kind = r.or("beta_schedule", BetaSchedule::Linear);
+        let kind = r.or("beta_schedule", class.schedule);
         let prediction = r.or("prediction_type", Prediction::Epsilon);
         let n_timesteps = r.or("num_train_timesteps", 1000usize);
-        let (start, end) = (r.or("beta_start", 0.0001), r.or("beta_end", 0.02));
+        let [start, end] = class.betas;
+        let (start, end) = (r.or("beta_start", start), r.or("beta_end", end));
         let rescale = r.or("rescale_betas_zero_snr", false);
         let stated_spacing = r.optional("timestep_spacing");
+        let own = Sampling::default();
         let sampling = Sampling {
-            spacing: stated_spacing.unwrap_or(class.spacing),
-            n_steps: 50,
-            steps_offset: r.or("steps_offset", 0),
-            set_alpha_to_one: r.or("set_alpha_to_one", class.set_alpha_to_one),
-            eta: 0.0,
+            spacing: stated_spacing.unwrap_or(own.spacing),
+            steps_offset: r.or("steps_offset", own.steps_offset),
+            set_alpha_to_one: r.or("set_alpha_to_one", own.set_alpha_to_one),
+            use_karras_sigmas: r.or("use_karras_sigmas", own.use_karras_sigmas),
+            solver_order: solver_order(&mut r, own.solver_order),
+            ..own
         };
         neutral_keys(&mut r);
         let schedule = if n_timesteps > MAX_TIMESTEPS {
@@ -101,7 +137,7 @@ impl SchedulerConfig {
         match schedule {
             Ok(schedule) => {
                 let schedule = if rescale { schedule.rescale_zero_terminal_snr() } else { schedule };
-                r.finish().map(|()| Self { schedule, sampling, stated_spacing })
+                r.finish().map(|()| Self { schedule, sampling, class: class.name, stated_spacing })
             }
             Err(problem) => {
                 r.problem(problem);
@@ -109,6 +145,16 @@ impl SchedulerConfig {
             }
         }
     }
+}
+
+/// The order of DPM++, which `from_config` takes from the configurations of other solvers too.
+fn solver_order(r: &mut ConfigReader, default: usize) -> usize {
+    let order = r.or("solver_order", default);
+    if !(1..=3).contains(&order) {
+        r.problem(format!("`solver_order` is {order}; wanted 1, 2 or 3"));
+        return default;
+    }
+    order
 }
 
 /// Clipping to -1..1 is meant for pixels and would ruin latents.
@@ -160,10 +206,9 @@ mod tests {
         assert_eq!(schedule, wanted);
         let leading = Sampling {
             spacing: Spacing::Leading,
-            n_steps: 50,
             steps_offset: 1,
             set_alpha_to_one: false,
-            eta: 0.0,
+            ..Sampling::default()
         };
         assert_eq!(sampling, leading);
     }
@@ -184,19 +229,53 @@ mod tests {
         let spacing = |config: &SchedulerConfig, sampler| config.sampling_by(sampler).spacing;
         assert_eq!(spacing(&config, Sampler::Euler), Spacing::Leading, "the file says so");
         assert_eq!(spacing(&sd1, Sampler::Euler), Spacing::Linspace, "as Euler's class does");
-        assert_eq!(spacing(&sd1, Sampler::Ddim), Spacing::Leading, "as the file's class does");
+        assert_eq!(spacing(&sd1, Sampler::Ddim), Spacing::Leading, "as DDIM's class does");
+        let silent = json!({"_class_name": "EulerDiscreteScheduler"});
+        let silent = SchedulerConfig::from_json(&silent).unwrap();
+        assert_eq!(spacing(&silent, Sampler::Ddim), Spacing::Leading, "whatever class the file names");
     }
 
     #[test]
-    fn the_defaults_of_a_class_are_kept() {
-        let sampling = |name: &str| {
-            let config = json!({"_class_name": name, "clip_sample": false});
-            let sampling = SchedulerConfig::from_json(&config).unwrap().sampling;
-            (sampling.spacing, sampling.set_alpha_to_one)
+    fn every_class_whose_levels_are_known_is_read_with_its_own_levels() {
+        // beta of the first and the last timestep, from the constructors of diffusers 0.42.
+        for (name, first, last) in [
+            ("DDIMScheduler", 0.0001, 0.02),
+            ("PNDMScheduler", 0.0001, 0.02),
+            ("DEISMultistepScheduler", 0.0001, 0.02),
+            ("HeunDiscreteScheduler", 0.00085, 0.012),
+            ("KDPM2DiscreteScheduler", 0.00085, 0.012),
+            ("KDPM2AncestralDiscreteScheduler", 0.00085, 0.012),
+            ("DPMSolverSDEScheduler", 0.00085, 0.012),
+            ("LCMScheduler", 0.00085, 0.012),
+            ("TCDScheduler", 0.00085, 0.012),
+            ("SASolverScheduler", 0.0001, 0.02),
+        ] {
+            let read = |config: Value| SchedulerConfig::from_json(&config).unwrap();
+            let silent = read(json!({"_class_name": name, "clip_sample": false}));
+            let beta = |t: usize| 1.0 - silent.schedule.alpha_bar(t) / silent.schedule.alpha_bar(t - 1);
+            assert!((1.0 - silent.schedule.alpha_bar(0) - first).abs() < 1e-12, "{name}");
+            assert!((beta(999) - last).abs() < 1e-12, "{name}: {}", beta(999));
+            // As published with Stable Diffusion, whatever the class.
+            assert_eq!(
+                read(with(sd1(), "_class_name", json!(name))).schedule,
+                read(sd1()).schedule,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_of_solvers_are_honored() {
+        let read = |key: &str, value: Value| {
+            SchedulerConfig::from_json(&with(
+                with(sd1(), "_class_name", json!("DPMSolverMultistepScheduler")),
+                key,
+                value,
+            ))
         };
-        assert_eq!(sampling("DDIMScheduler"), (Spacing::Leading, true));
-        assert_eq!(sampling("PNDMScheduler"), (Spacing::Leading, false));
-        assert_eq!(sampling("EulerDiscreteScheduler"), (Spacing::Linspace, true));
+        assert!(read("use_karras_sigmas", json!(true)).unwrap().sampling.use_karras_sigmas);
+        assert_eq!(read("solver_order", json!(3)).unwrap().sampling.solver_order, 3);
+        assert!(read("solver_order", json!(4)).unwrap_err().contains("`solver_order` is 4"));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tastemaker_store::StoreError;
 use tastemaker_torch::tensors::Raw;
-use tastemaker_weights::safetensors::{Metadata, TensorView, write};
+use tastemaker_weights::check_finite;
+use tastemaker_weights::safetensors::{Dtype, Metadata, TensorView, write};
 
 use super::index::Family;
 use super::model::Model;
@@ -15,7 +16,8 @@ use super::save::Trained;
 use crate::ModelError;
 use crate::clip_text::Activation;
 use crate::original::{
-    ComponentMap, Layout, OpenFile, Problems, UNET, VAE, is_ballast, is_ballast_of_vae, refuse,
+    ComponentMap, Layout, OpenFile, Problems, StatedNoise, UNET, VAE, is_ballast, is_ballast_of_vae, marks,
+    refuse, usual_name,
 };
 use crate::place::Moved;
 use crate::vae::VaeConfig;
@@ -45,7 +47,8 @@ impl From<Layout> for Family {
 }
 
 /// Writes UNet, VAE and text encoders of a model to one safetensors file under original names, every tensor in the element
-/// type it has. Networks in `trained` go in place of the model's own.
+/// type it has. Networks in `trained` go in place of the model's own. What the UNet predicts, and from which noise, is said in
+/// the header and, as others do, in empty tensors.
 ///
 /// # Errors
 /// [`ModelError::Store`] if a file cannot be read or written; [`ModelError::Config`] naming every tensor that original
@@ -77,10 +80,22 @@ pub fn pack(
             None => map.store(|name| given.get(name).map(|raw| raw.view())),
         };
         let path = source.as_ref().map_or(file, |source| source.path());
-        moved.extend(found.map_err(|problems| refuse(path, &problems))?);
+        let found = found.map_err(|problems| refuse(path, &problems))?;
+        found.iter().try_for_each(|tensor| check_finite(path, &tensor.view()))?;
+        moved.extend(found);
     }
-    let views: Vec<TensorView<'_>> = moved.iter().map(Moved::view).collect();
-    write(file, &views, metadata)?;
+    let (mut header, marked) = match model.scheduler_config().exists() {
+        true => {
+            let schedule = model.schedule()?.schedule;
+            marks(layout, schedule.prediction(), schedule.ends_in_noise())
+        }
+        false => Default::default(),
+    };
+    header.extend(metadata.clone());
+    let mark = |name| TensorView { name, dtype: Dtype::F32, shape: &[0], bytes: &[] };
+    let views: Vec<TensorView<'_>> =
+        moved.iter().map(Moved::view).chain(marked.into_iter().map(mark)).collect();
+    write(file, &views, &header)?;
     Ok(layout)
 }
 
@@ -106,21 +121,27 @@ pub struct SingleFile {
     file: Arc<OpenFile>,
     /// How its tensors are named.
     pub layout: Layout,
+    /// What it says of its noise.
+    pub noise: StatedNoise,
 }
 
 impl SingleFile {
     /// Opens a checkpoint and reads its layout off its names.
     ///
     /// # Errors
-    /// [`ModelError::Store`] for a file that is missing, malformed, or no checkpoint of SD1.x, SD2.x or SDXL.
+    /// [`ModelError::Store`] for a file that is missing, malformed, or no checkpoint of SD1.x, SD2.x or SDXL;
+    /// [`ModelError::Config`] for noise that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let file = OpenFile::open(path.as_ref())?;
+        let names: Vec<String> = file.names().map(str::to_owned).collect();
+        let file = file.spelled(usual_name(names.iter().map(String::as_str)));
         let names: Vec<&str> = file.names().collect();
         let layout = Layout::of(names.iter().copied()).map_err(|found| {
             let wanted = "a checkpoint of SD1.x, SD2.x or SDXL under its original names";
             StoreError::malformed(file.path(), found, wanted)
         })?;
-        Ok(Self { file: Arc::new(file), layout })
+        let noise = StatedNoise::of(&file, layout)?;
+        Ok(Self { file: Arc::new(file), layout, noise })
     }
 
     /// The file.

@@ -3,6 +3,7 @@
 //! Source: `huggingface/diffusers:src/diffusers/models/autoencoders/autoencoder_kl.py`, constructor arguments.
 
 use serde_json::{Value, json};
+use tastemaker_store::dtype::DType;
 
 use crate::config::{ConfigReader, LARGEST, MOST_LAYERS};
 
@@ -39,6 +40,13 @@ impl VaeConfig {
     /// Image pixels per latent pixel, along one side.
     pub fn downsampling(&self) -> i64 {
         1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// The type that the VAE runs in where `wanted` is that of the other networks: one that fp16 would ruin runs in f32.
+    ///
+    /// Source: `upcast_vae` of diffusers' `StableDiffusionXLPipeline`.
+    pub fn runs_in(&self, wanted: DType) -> DType {
+        if wanted == DType::F16 && self.force_upcast { DType::F32 } else { wanted }
     }
 
     /// Reads and validates a diffusers configuration.
