@@ -6,6 +6,7 @@ use crate::names::{RepoId, Revision, file_path, is_commit};
 use tastemaker_store::{StoreError, json};
 
 use crate::HubError;
+use crate::mark::Mark;
 
 /// A cache of repositories in the layout of the Hugging Face hub's own clients.
 ///
@@ -14,6 +15,7 @@ use crate::HubError;
 /// models--org--name/refs/<revision>             the commit that a branch or tag stood for
 /// models--org--name/snapshots/<commit>/<file>   relative links to blobs
 /// .locks/models--org--name/<etag>.lock
+/// models--org--name/.tastemaker/<commit>.json    what was asked for, and whether it is there
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
@@ -25,6 +27,8 @@ pub struct Cache {
 pub struct Snapshot {
     commit: String,
     folder: PathBuf,
+    /// What was asked for, where that was only parts.
+    parts: Option<String>,
 }
 
 impl Cache {
@@ -41,7 +45,8 @@ impl Cache {
     /// The snapshot that a revision stood for when it was last fetched. Opens no connection.
     ///
     /// # Errors
-    /// [`StoreError::Malformed`] for a reference that holds no commit; [`StoreError::Io`].
+    /// [`StoreError::Malformed`] for a reference that holds no commit; [`HubError::Incomplete`] for one whose fetching was
+    /// interrupted; [`StoreError::Io`].
     pub fn snapshot(&self, repo: &RepoId, revision: &Revision) -> Result<Option<Snapshot>, HubError> {
         let commit = if revision.is_commit() {
             revision.as_str().to_owned()
@@ -59,7 +64,20 @@ impl Cache {
             commit.to_owned()
         };
         let folder = self.snapshot_folder(repo, &commit);
-        Ok(folder.is_dir().then_some(Snapshot { commit, folder }))
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let mark = Mark::read(&self.mark(repo, &commit));
+        if let Some((asked, n_missing)) = mark.interrupted(&folder) {
+            return Err(HubError::Incomplete {
+                repo: repo.to_string(),
+                what: asked.what.clone(),
+                n_missing,
+                n_files: asked.files.len(),
+                cache: self.root.clone(),
+            });
+        }
+        Ok(Some(Snapshot { parts: mark.parts(), commit, folder }))
     }
 
     /// [`Cache::snapshot`] where there is no going on without.
@@ -88,6 +106,10 @@ impl Cache {
         self.repo_folder(repo).join("snapshots").join(commit)
     }
 
+    pub(crate) fn mark(&self, repo: &RepoId, commit: &str) -> PathBuf {
+        self.repo_folder(repo).join(".tastemaker").join(format!("{commit}.json"))
+    }
+
     pub(crate) fn blob(&self, repo: &RepoId, etag: &str) -> PathBuf {
         self.repo_folder(repo).join("blobs").join(etag)
     }
@@ -99,7 +121,13 @@ impl Cache {
 
 impl Snapshot {
     pub(crate) fn new(commit: String, folder: PathBuf) -> Self {
-        Self { commit, folder }
+        Self { commit, folder, parts: None }
+    }
+
+    /// What was asked for when the files were fetched, where that was only parts of the repository: files named one by one, a
+    /// split or a config.
+    pub fn parts(&self) -> Option<&str> {
+        self.parts.as_deref()
     }
 
     /// The commit, 40 hexadecimal digits.

@@ -1,7 +1,7 @@
 //! Requests to a hub: redirects, tokens, retries.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::HubError;
 use crate::event::{Event, OnEvent};
 use crate::http::{Manner, agent};
 use crate::names::{RepoId, blob_name};
+use crate::paced::Paced;
 use crate::settings::{Retry, Settings};
 use crate::token::Token;
 use crate::url::{Endpoint, origin, redirected, shown};
@@ -72,6 +73,7 @@ pub(crate) struct Client {
     pub endpoint: Endpoint,
     token: Option<Token>,
     retry: Retry,
+    wait: Duration,
 }
 
 impl fmt::Debug for Client {
@@ -92,10 +94,16 @@ impl Client {
             proxy_from_environment: settings.proxy_from_environment,
             redirects: 0,
             https_only: false,
-            wait: Duration::from_secs(60),
+            wait: settings.wait,
         };
         let agent = agent(manner);
-        Ok(Self { agent, endpoint, token: settings.token.clone(), retry: settings.retry })
+        let (token, retry, wait) = (settings.token.clone(), settings.retry, settings.wait);
+        Ok(Self { agent, endpoint, token, retry, wait })
+    }
+
+    /// The body of an answer, which ends in an error where it arrives too slowly.
+    pub fn body(&self, response: Response<Body>) -> impl Read {
+        Paced::new(response.into_body().into_reader(), self.wait)
     }
 
     /// Repeats an attempt until it succeeds, fails for good, or has failed too often in a row.

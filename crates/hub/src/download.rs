@@ -155,7 +155,7 @@ fn attempt(
         let found = format!("{} bytes", announced.saturating_add(partial.length));
         return Err(partial.discard(url, found, format!("{size} bytes")).into());
     }
-    let mut body = response.into_body().into_reader();
+    let mut body = client.body(response);
     let mut piece = vec![0; PIECE];
     let mut n_bytes = 0;
     loop {

@@ -49,6 +49,24 @@ pub enum HubError {
         /// What to do.
         hint: String,
     },
+    /// Fetching a repository was interrupted.
+    #[error(
+        "fetching {what} of {repo} was interrupted: {n_missing} of its {n_files} files are not in the cache {}; give the \
+         command again, which goes on where it stopped",
+        .cache.display()
+    )]
+    Incomplete {
+        /// The repository.
+        repo: String,
+        /// What was asked for, in words.
+        what: String,
+        /// Files that are missing.
+        n_missing: usize,
+        /// Files that were picked.
+        n_files: usize,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
     /// What was downloaded is not what the hub announced.
     #[error("{url} is damaged: found {found}; wanted {wanted}; nothing of it was kept, so fetch again")]
     Damaged {

@@ -9,6 +9,7 @@ use crate::download::{Place, download};
 use crate::event::{Event, OnEvent};
 use crate::link::link;
 use crate::listing::listing;
+use crate::mark::{Asked, Mark};
 use crate::names::{RepoId, Revision, file_path};
 use crate::select::Selection;
 use crate::settings::Settings;
@@ -51,8 +52,8 @@ struct Missing<'a> {
     metadata: Metadata,
 }
 
-/// Brings the picked files of a revision into the cache. The reference to the commit is written last, so that a fetch
-/// that was interrupted does not look like one that was not.
+/// Brings the picked files of a revision into the cache. The reference to the commit is written last, and a mark says from the
+/// first file to the last that some are missing, so that a fetch that was interrupted does not look like one that was not.
 ///
 /// # Errors
 /// [`HubError::Refused`], [`HubError::NotOnHub`], [`HubError::Connection`], [`HubError::Damaged`] and
@@ -80,6 +81,11 @@ pub fn fetch(
     })?;
 
     let folder = cache.snapshot_folder(repo, &listing.commit);
+    let asked = Asked::new(selection, &picked);
+    let mark = cache.mark(repo, &listing.commit);
+    if asked.n_missing(&folder) > 0 {
+        Mark::read(&mark).begin(asked.clone()).write(&mark)?;
+    }
     let missing = missing(client, repo, &listing.commit, &folder, &picked, on_event)?;
     on_event(Event::Planned {
         n_files: picked.len(),
@@ -95,6 +101,7 @@ pub fn fetch(
         link(&cache.repo_folder(repo), pointer, &blob)?;
         on_event(Event::Done { name });
     }
+    Mark::read(&mark).end(asked, &folder).write(&mark)?;
     if !revision.is_commit() {
         refer(cache, repo, revision, &listing.commit)?;
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ureq::{Agent, Proxy};
 
+use crate::HubError;
+
 /// How a client behaves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Manner {
@@ -15,6 +17,21 @@ pub(crate) struct Manner {
     pub https_only: bool,
     /// The longest wait for the beginning of an answer.
     pub wait: Duration,
+}
+
+/// Whether a proxy of this address can be spoken to: one of HTTP, HTTPS or SOCKS.
+///
+/// The client takes no notice of any other and would connect directly.
+///
+/// # Errors
+/// [`HubError::Name`], without the address, which may hold a password.
+pub fn check_proxy(variable: &'static str, address: &str) -> Result<(), HubError> {
+    let found = address.split_once("://").map_or("no scheme", |(scheme, _)| scheme);
+    Proxy::new(address).map(drop).map_err(|_| HubError::Name {
+        what: variable,
+        found: format!("{found}://..."),
+        wanted: "the address of a proxy, such as http://host:3128 or socks5://host:1080",
+    })
 }
 
 /// A client that returns whatever status a server answers.

@@ -73,7 +73,9 @@ impl Snapshot {
 fn known(path: &Path) -> Compared {
     let read = sealed::read(path).ok().filter(|Sealed { is_sealed, .. }| *is_sealed);
     let known = read.and_then(|read| serde_json::from_value(read.value).ok());
-    known.filter(|known: &Compared| known.format == 1).unwrap_or(Compared { format: 1, ..Compared::default() })
+    known
+        .filter(|known: &Compared| known.format == 1)
+        .unwrap_or(Compared { format: 1, ..Compared::default() })
 }
 
 /// Size and time of change of a blob.
@@ -112,7 +114,11 @@ mod tests {
     const COMMIT: &str = "39593d5650112b4cc580433f6b0435385882d819";
     /// Contents by name, large and small. Source: FIPS 180-4, and `git hash-object`.
     const BLOBS: [(&str, &[u8], &str); 3] = [
-        ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", b"abc", "unet/weights.safetensors"),
+        (
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            b"abc",
+            "unet/weights.safetensors",
+        ),
         ("ce013625030ba8dba906f756967f9e9ca394464a", b"hello\n", "config.json"),
         ("an-etag-1", b"anything", "other.bin"),
     ];

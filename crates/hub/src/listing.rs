@@ -42,7 +42,7 @@ pub(crate) fn listing(
     let text = client.retrying(&url, on_event, |_| {
         let response = client.ask(Ask::Contents { from: 0 }, &url, about)?;
         let mut text = Vec::new();
-        let read = response.into_body().into_reader().take(LONGEST + 1).read_to_end(&mut text);
+        let read = client.body(response).take(LONGEST + 1).read_to_end(&mut text);
         let n_bytes = text.len() as u64;
         read.map_err(|reason| Fault::Passing { reason, after: None, n_bytes })?;
         if n_bytes > LONGEST {

@@ -91,7 +91,7 @@ fn pipeline<'a>(names: &[&'a str], variant: Option<&str>) -> Result<Vec<&'a str>
         let (folder, file) = parted(name);
         folders.entry(folder).or_default().push(file);
     }
-    let mut picked = Vec::new();
+    let mut picked = HashSet::new();
     for (folder, files) in &folders {
         let depth = folder.split('/').count();
         let is_root = folder.is_empty();
@@ -266,6 +266,16 @@ mod tests {
             "vae/diffusion_pytorch_model.bin",
         ];
         assert_eq!(pick(Some("non_ema"), &SD15).unwrap(), with_common(&weights));
+    }
+
+    #[test]
+    fn three_hundred_thousand_names_are_picked_from_at_once() {
+        let names: Vec<String> = (0..300_000).map(|i| format!("unet/part-{i:06}.json")).collect();
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        names.extend(["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"]);
+        let started = std::time::Instant::now();
+        assert_eq!(pick(None, &names).unwrap().len(), names.len());
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     }
 
     #[test]

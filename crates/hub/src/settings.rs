@@ -15,6 +15,8 @@ pub struct Settings {
     pub offline: bool,
     /// How patiently to try again.
     pub retry: Retry,
+    /// The longest wait for the beginning of an answer, and the time in which some of it must arrive.
+    pub wait: Duration,
     /// Whether connections go through the proxy that `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name.
     pub proxy_from_environment: bool,
 }
@@ -26,6 +28,7 @@ impl Default for Settings {
             token: None,
             offline: false,
             retry: Retry::default(),
+            wait: Duration::from_secs(60),
             proxy_from_environment: false,
         }
     }

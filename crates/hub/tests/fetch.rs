@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tastemaker_hub::{
-    Cache, Event, Fetched, Hub, HubError, RepoId, Retry, Revision, Selection, Settings, Token, fetch,
+    Cache, Event, Fetched, Hub, HubError, RepoId, Retry, Revision, Selection, Settings, Token, check_proxy,
+    fetch,
 };
 use tastemaker_testkit::server::{Asked, COMMIT, File, Reply, Server, contents, hub, large, tagged};
 use tempfile::TempDir;
@@ -332,4 +333,70 @@ fn patterns_pick_other_files() {
     assert!(outcome.snapshot.file("README.md").unwrap().is_some());
     assert!(!cache.repo_folder(&repo).join("refs").exists(), "a commit needs no reference");
     assert_eq!(cache.snapshot(&repo, &revision).unwrap(), Some(outcome.snapshot));
+}
+
+#[test]
+fn a_commit_whose_fetching_was_interrupted_is_not_taken_for_whole() {
+    let names = ["data/a.parquet", "data/b.parquet", "data/c.parquet"];
+    let all = || names.map(|name| large(name, name)).to_vec();
+    let server = hub(all(), |asked, before| {
+        // As when the process is killed at the second file: its attempts are used up.
+        (asked.method == "GET" && asked.path.ends_with("b.parquet") && before < 3)
+            .then(|| Reply::new(200, "data/b.parquet").cut_after(3))
+    });
+    let folder = TempDir::new().unwrap();
+    let (cache, repo) = (Cache::new(folder.path()), RepoId::dataset("org/name").unwrap());
+    let hub = Hub::new(&settings(&server)).unwrap();
+    let commit = Revision::new(COMMIT).unwrap();
+    let data = Selection::Data { config: None, split: None };
+    let run = |selection: &Selection| fetch(&hub, &cache, &repo, &commit, selection, &mut |_| {});
+    assert!(matches!(run(&data), Err(HubError::Connection { .. })));
+    let found = cache.snapshot(&repo, &commit);
+    let Err(HubError::Incomplete { n_missing, n_files, .. }) = &found else { panic!("{found:?}") };
+    assert_eq!((*n_missing, *n_files), (2, 3));
+    run(&data).unwrap();
+    let snapshot = cache.snapshot(&repo, &commit).unwrap().unwrap();
+    assert_eq!(snapshot.parts(), None);
+    assert!(names.iter().all(|name| snapshot.file(name).unwrap().is_some()));
+}
+
+#[test]
+fn a_part_that_was_asked_for_is_known_to_be_one() {
+    let server = hub(vec![large("data/a.parquet", "a"), large("data/b.parquet", "b")], no_tricks);
+    let folder = TempDir::new().unwrap();
+    let (cache, repo) = (Cache::new(folder.path()), RepoId::dataset("org/name").unwrap());
+    let hub = Hub::new(&settings(&server)).unwrap();
+    let parts = |selection: &Selection| {
+        fetch(&hub, &cache, &repo, &Revision::default(), selection, &mut |_| {}).unwrap();
+        let snapshot = cache.snapshot(&repo, &Revision::default()).unwrap().unwrap();
+        snapshot.parts().map(str::to_owned)
+    };
+    let one = Selection::Matching(vec!["data/a*".into()]);
+    assert_eq!(parts(&one).as_deref(), Some("--include data/a*"));
+    assert_eq!(parts(&Selection::Data { config: None, split: None }), None);
+    assert_eq!(parts(&one), None, "the rest is still there");
+}
+
+#[test]
+fn a_body_of_a_few_bytes_a_second_is_not_waited_for() {
+    let server = hub(files(), |asked, _| is_weights(asked).then(|| Reply::new(200, weights()).slowly()));
+    let impatient = Settings { wait: Duration::from_millis(100), ..settings(&server) };
+    let started = std::time::Instant::now();
+    let (outcome, _) = fetch_into(TempDir::new().unwrap().path(), &impatient);
+    assert!(matches!(outcome, Err(HubError::Connection { .. })), "{outcome:?}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_proxy_that_cannot_be_spoken_to_is_refused_without_its_password() {
+    for good in ["http://h:1", "socks5://u:p@h:1080", "socks5h://h", "socks4a://h:1", "host:3128"] {
+        check_proxy("ALL_PROXY", good).unwrap();
+    }
+    for bad in ["quic://u:hush@h:1", "socks6://h", "://"] {
+        let error = check_proxy("ALL_PROXY", bad).unwrap_err();
+        assert!(
+            error.to_string().contains("ALL_PROXY") && !format!("{error:?}").contains("hush"),
+            "{error:?}"
+        );
+    }
 }

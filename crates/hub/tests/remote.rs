@@ -335,3 +335,33 @@ fn secrets_are_in_no_form_of_settings_and_trees() {
     assert!(!format!("{settings:?} {tree:?}").contains("hush"), "{tree:?}");
     assert_eq!(tree.place("a b.png").to_str(), Some("s3://bucket/set/a b.png"));
 }
+
+#[test]
+fn a_list_without_end_is_an_error() {
+    let pages = Server::start(|asked, _| {
+        assert!(asked.path.contains("list-type=2"), "{}", asked.path);
+        let next = asked.path.len();
+        Reply::new(
+            200,
+            format!(
+                "<ListBucketResult><IsTruncated>true</IsTruncated>\
+                 <NextContinuationToken>{next}</NextContinuationToken></ListBucketResult>"
+            ),
+        )
+    });
+    let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let settings = Settings {
+        options: vec![
+            option("AWS_ENDPOINT_URL", &pages.url),
+            option("AWS_ALLOW_HTTP", "true"),
+            option("AWS_ACCESS_KEY_ID", "id"),
+            option("AWS_SECRET_ACCESS_KEY", "hush"),
+        ],
+        wait: Duration::from_millis(20),
+        ..settings()
+    };
+    let started = Instant::now();
+    let error = RemoteTree::new("s3://bucket/set/", &settings).unwrap().entries().unwrap_err();
+    assert!(said(&pages, &error).contains("has no end"), "{}", said(&pages, &error));
+    assert!(started.elapsed() < Duration::from_secs(20));
+}

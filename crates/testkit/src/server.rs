@@ -41,6 +41,7 @@ pub struct Reply {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     cut_after: Option<usize>,
+    is_slow: bool,
 }
 
 impl Reply {
@@ -48,7 +49,7 @@ impl Reply {
     pub fn new(status: u16, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref().to_vec();
         let length = ("Content-Length".to_owned(), body.len().to_string());
-        Self { status, headers: vec![length], body, cut_after: None }
+        Self { status, headers: vec![length], body, cut_after: None, is_slow: false }
     }
 
     /// To another address.
@@ -66,6 +67,12 @@ impl Reply {
     /// Without a header.
     pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(found, _)| !found.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// The body comes at 50 bytes a second.
+    pub fn slowly(mut self) -> Self {
+        self.is_slow = true;
         self
     }
 
@@ -163,8 +170,14 @@ fn serve(stream: &mut TcpStream, log: &Mutex<Vec<Asked>>, handler: &Handler) -> 
     }
     stream.write_all(head.as_bytes())?;
     stream.write_all(b"\r\n")?;
-    if method != "HEAD" {
-        stream.write_all(&reply.body[..reply.cut_after.unwrap_or(reply.body.len())])?;
+    let body = &reply.body[..reply.cut_after.unwrap_or(reply.body.len())];
+    if method != "HEAD" && reply.is_slow {
+        for byte in body {
+            thread::sleep(std::time::Duration::from_millis(20));
+            stream.write_all(&[*byte])?;
+        }
+    } else if method != "HEAD" {
+        stream.write_all(body)?;
     }
     stream.flush()?;
     stream.shutdown(std::net::Shutdown::Write)?;

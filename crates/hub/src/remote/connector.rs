@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,10 +12,17 @@ use object_store::client::{
 };
 use object_store::{ClientConfigKey, ClientOptions};
 use ureq::Agent;
-use ureq::http::Response;
+use ureq::http::{Response, Uri};
 
 use super::settings::Settings;
 use crate::http::{Manner, agent};
+use crate::paced::Paced;
+
+/// The most pages of one list: far more than of the files that are taken from one.
+const MOST_PAGES: u32 = 10_000;
+
+/// How many waits for an answer one list may take altogether.
+const WAITS: u32 = 20;
 
 /// The longest answer that is read: a block of a file, or a page of a listing.
 const LONGEST: u64 = 64 << 20;
@@ -41,12 +50,38 @@ impl HttpConnector for Connector {
             https_only: !plain_too,
             wait: self.settings.wait,
         };
-        Ok(HttpClient::new(Client { agent: agent(manner) }))
+        let (wait, list) = (self.settings.wait, Mutex::default());
+        Ok(HttpClient::new(Client { agent: agent(manner), wait, list }))
     }
 }
 
 struct Client {
     agent: Agent,
+    wait: Duration,
+    /// The list that is being read: when its first page was asked for, and how many were.
+    list: Mutex<Option<(Instant, u32)>>,
+}
+
+impl Client {
+    /// Counts the pages of a list, which a server may let go on for ever, with or without files.
+    fn count_page(&self, uri: &Uri) -> Result<(), HttpError> {
+        let query = uri.query().unwrap_or_default();
+        let has = |names: &[&str]| {
+            query.split('&').any(|part| names.contains(&part.split('=').next().unwrap_or_default()))
+        };
+        if !has(&["list-type", "restype", "prefix", "delimiter"]) {
+            return Ok(());
+        }
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = has(&["continuation-token", "marker", "pageToken"]);
+        let (began, n_pages) = list.filter(|_| goes_on).unwrap_or_else(|| (Instant::now(), 0));
+        *list = Some((began, n_pages + 1));
+        if n_pages < MOST_PAGES && began.elapsed() < self.wait * WAITS {
+            return Ok(());
+        }
+        let text = format!("a list of files that has no end: {n_pages} pages in {:.0?}", began.elapsed());
+        Err(HttpError::new(HttpErrorKind::Decode, io::Error::other(text)))
+    }
 }
 
 impl fmt::Debug for Client {
@@ -60,6 +95,7 @@ impl fmt::Debug for Client {
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
+        self.count_page(&parts.uri)?;
         let body = body.as_bytes().cloned().unwrap_or_default();
         let request = ureq::http::Request::from_parts(parts, ());
         let response = if body.is_empty() {
@@ -70,7 +106,8 @@ impl HttpService for Client {
         let (parts, body) = response.map_err(fault)?.into_parts();
         // Whole before it is handed on, so that an answer that is cut is an attempt that failed.
         let mut bytes = Vec::new();
-        let read = body.into_reader().take(LONGEST + 1).read_to_end(&mut bytes);
+        let body = Paced::new(body.into_reader(), self.wait);
+        let read = body.take(LONGEST + 1).read_to_end(&mut bytes);
         read.map_err(|error| HttpError::new(kind(&error), error))?;
         if bytes.len() as u64 > LONGEST {
             let message = format!("an answer of more than {LONGEST} bytes");
