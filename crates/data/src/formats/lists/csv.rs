@@ -34,7 +34,12 @@ pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Res
         left.set(2 * MAX_ROW_BYTES);
         reader.read_byte_record(record).map_err(|error| {
             let wanted = format!("comma-separated rows of at most {MAX_ROW_BYTES} bytes");
-            StoreError::malformed(blob.place(), error.to_string(), wanted)
+            let found = error.to_string();
+            match error.into_kind() {
+                csv::ErrorKind::Io(error) => StoreError::within(error.into()).ok(),
+                _ => None,
+            }
+            .unwrap_or_else(|| StoreError::malformed(blob.place(), found, wanted))
         })
     };
     let mut record = ByteRecord::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::column::reader::get_column_reader;
-use parquet::errors::Result as ParquetResult;
+use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::Type;
@@ -174,6 +174,11 @@ fn guarded<T>(blob: &dyn Blob, work: impl FnOnce() -> ParquetResult<T>) -> Resul
     let fail = |found: String| StoreError::malformed(blob.place(), found, WANTED);
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
+        // What keeps a file from being read is no fault of its contents.
+        Ok(Err(ParquetError::External(error))) => match StoreError::within(error) {
+            Ok(own) => Err(own.into()),
+            Err(error) => Err(fail(error.to_string()).into()),
+        },
         Ok(Err(error)) => Err(fail(error.to_string()).into()),
         Err(panic) => {
             let reason = panic.downcast_ref::<String>().map(String::as_str);

@@ -1,13 +1,13 @@
 //! The members of tar files: where they lie.
 
 use std::cell::Cell;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tar::{Archive, EntryType};
 use tastemaker_store::StoreError;
-use tastemaker_store::tree::{Blob, BlobReader, Tree};
+use tastemaker_store::tree::{Blob, BlobReader, Faults, Tree};
 
 use crate::DataError;
 use crate::formats::metered::Metered;
@@ -63,13 +63,17 @@ impl<'a> Members<'a> {
         mut take: impl FnMut(&[Member]) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         let left = Cell::new(MAX_HEADER_BYTES);
-        let reader = BlobReader::new(self.blob);
+        let faults = Faults::default();
+        let reader = BlobReader::telling(self.blob, faults.clone());
+        let broken = |last: &str, error: io::Error| {
+            faults.take().unwrap_or_else(|| self.broken(last, &error.to_string()))
+        };
         let mut archive = Archive::new(Metered { reader, left: &left, endless: "a header without an end" });
         let mut last = "its start".to_owned();
         let (mut group, mut key) = (Vec::new(), String::new());
-        let entries = archive.entries_with_seek().map_err(|e| self.broken(&last, &e.to_string()))?;
+        let entries = archive.entries_with_seek().map_err(|error| broken(&last, error))?;
         for entry in entries {
-            let entry = entry.map_err(|e| self.broken(&last, &e.to_string()))?;
+            let entry = entry.map_err(|error| broken(&last, error))?;
             left.set(MAX_HEADER_BYTES);
             let Some(member) = self.member(&entry, &last)? else { continue };
             last = member.name.clone();
