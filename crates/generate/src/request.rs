@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use tastemaker_data::transform::Size;
+use tastemaker_math::ddim::Spacing;
 use tastemaker_math::samplers::Sampler;
+use tastemaker_math::schedule::Prediction;
+use tastemaker_models::pipeline::{Family, Model, SchedulerConfig};
+
+use crate::GenerateError;
 
 /// One image to generate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +48,54 @@ pub struct GenerateSettings {
     pub size: Option<Size>,
     /// Fraction of the steps that an image to start from goes through.
     pub strength: f64,
+}
+
+impl GenerateSettings {
+    /// Those that images of a model's family are drawn with: the sampler of its own scheduler, 50 steps, guidance 7.5 and for
+    /// SDXL 5. Models distilled to a few steps, as SDXL-Turbo, get four without guidance.
+    ///
+    /// Source: diffusers' pipelines; `log_validation` of its `research_projects/diffusion_dpo`.
+    ///
+    /// # Errors
+    /// [`GenerateError::Model`] for a configuration that cannot be read.
+    pub fn of(model: &Model) -> Result<Self, GenerateError> {
+        let scheduler = model.schedule()?;
+        let sampler = own_sampler(&scheduler);
+        if draws_in_few_steps(model, &scheduler)? {
+            return Ok(Self::in_few_steps(4, sampler));
+        }
+        let guidance_scale = if model.family() == Family::StableDiffusionXl { 5.0 } else { 7.5 };
+        Ok(Self { sampler, guidance_scale, ..Self::default() })
+    }
+
+    /// Those of a model distilled to so many steps.
+    pub fn in_few_steps(n_steps: usize, sampler: Sampler) -> Self {
+        // DDIM keeps what is left of the noise, of which there is much after so few steps.
+        let sampler = if sampler == Sampler::Ddim { Sampler::EulerAncestral } else { sampler };
+        Self { sampler, n_steps, guidance_scale: 0.0, ..Self::default() }
+    }
+}
+
+/// The sampler of a model's scheduler; DDIM, which methods of this program train on, for those that are not here.
+fn own_sampler(scheduler: &SchedulerConfig) -> Sampler {
+    let named = scheduler.class.parse().unwrap_or_default();
+    let from_nothing = scheduler.schedule.ends_in_noise()
+        && scheduler.schedule.prediction() == Prediction::Epsilon
+        && scheduler.sampling_by(Sampler::Ddim).spacing != Spacing::Leading;
+    if named == Sampler::Ddim && from_nothing { Sampler::EulerAncestral } else { named }
+}
+
+/// Whether a model was distilled to a few steps. Its configuration shows it by a scheduler that starts at the last timestep though
+/// the network predicts noise, which others cannot do; SDXL-Turbo is besides the one SDXL of 512 pixels.
+fn draws_in_few_steps(model: &Model, scheduler: &SchedulerConfig) -> Result<bool, GenerateError> {
+    if matches!(scheduler.class, "LCMScheduler" | "TCDScheduler") {
+        return Ok(true);
+    }
+    let is_euler = matches!(scheduler.class, "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler");
+    let trailing = scheduler.stated_spacing == Some(Spacing::Trailing)
+        && scheduler.schedule.prediction() == Prediction::Epsilon;
+    let is_small = model.family() == Family::StableDiffusion || model.unet_config()?.sample_size <= 64;
+    Ok(is_euler && trailing && is_small)
 }
 
 impl Default for GenerateSettings {

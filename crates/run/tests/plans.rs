@@ -198,8 +198,6 @@ train       max_train_steps                100
 validation  validation_steps               0
             validation_pairs               64
             num_validation_images          1
-            num_inference_steps            25
-            guidance_scale                 7.5
 checkpoint  checkpointing_steps            500
             checkpoints_total_limit        2
 logging     report_to                      tensorboard

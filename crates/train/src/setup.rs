@@ -79,8 +79,6 @@ impl<'a> RunInputs<'a> {
         let (plan, lora) = with_network_weights(plan, &model)?;
         let origin = origin(&plan)?;
         let schedule = model.schedule()?.schedule;
-        let rescaled = plan.model.rescale_betas_zero_snr;
-        let schedule = if rescaled { schedule.rescale_zero_terminal_snr() } else { schedule };
         let timesteps = timesteps(&plan, &schedule)?;
         let inputs = Self {
             model,
@@ -146,6 +144,7 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
         unet: path(&plan.unet_init),
         variant: plan.variant.clone(),
         prediction: plan.prediction_type,
+        zero_terminal_snr: plan.rescale_betas_zero_snr,
     }
 }
 

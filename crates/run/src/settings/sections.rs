@@ -180,10 +180,10 @@ settings! {
             alias "validation_prompt", old_key "prompts";
         /// Images of each validation prompt
         num_validation_images: u32 = 1, value "COUNT", check AT_LEAST_ONE, free true;
-        /// Steps of the DDIM sampler for validation images
-        num_inference_steps: u32 = 25, value "STEPS", check AT_LEAST_ONE, free true;
-        /// Guidance scale of validation images
-        guidance_scale: f64 = 7.5, value "SCALE", check FINITE, free true;
+        /// Denoising steps of validation images [default: 25, for SDXL-Turbo and its like 4]
+        num_inference_steps: u32, value "STEPS", check AT_LEAST_ONE, free true;
+        /// Guidance scale of validation images [default: 7.5, for SDXL 5, for SDXL-Turbo and its like 0]
+        guidance_scale: f64, value "SCALE", check FINITE, free true;
     }
 
     /// `[checkpoint]`: states to resume from.

@@ -89,12 +89,13 @@ impl<'a> ValidationImages<'a> {
             };
             let requests: Vec<SampleRequest> = mine.iter().map(request).collect();
             // One at a time, so that an image does not depend on the number of ranks.
+            let own = own_settings(model, plan)?;
             let settings = GenerateSettings {
-                n_steps: validation.num_inference_steps as usize,
-                guidance_scale: validation.guidance_scale,
+                n_steps: validation.num_inference_steps.map_or(own.n_steps, |n_steps| n_steps as usize),
+                guidance_scale: validation.guidance_scale.unwrap_or(own.guidance_scale),
                 batch_size: 1,
                 size: Some((plan.data.resolution, plan.data.resolution)),
-                ..GenerateSettings::default()
+                ..own
             };
             let generator = Generator::with_encoder(model, encoder, DType::F32, *device)?;
             let generator = generator.on_schedule((*schedule).clone());
@@ -116,3 +117,20 @@ impl<'a> ValidationImages<'a> {
         Ok(paths)
     }
 }
+
+/// How images of the model are drawn: as its family's are, in half the steps. What is trained at a few timesteps is drawn in so many
+/// steps.
+fn own_settings(model: &Model, plan: &Plan) -> Result<GenerateSettings, TrainError> {
+    let own = GenerateSettings::of(model)?;
+    let is_distilled = own.guidance_scale <= 1.0;
+    Ok(match &plan.train.timesteps {
+        Some(timesteps) if timesteps.len() <= FEW => {
+            GenerateSettings::in_few_steps(timesteps.len(), own.sampler)
+        }
+        _ if is_distilled => own,
+        _ => GenerateSettings { n_steps: 25, ..own },
+    })
+}
+
+/// Timesteps that a model distilled to a few steps is trained at, at most.
+const FEW: usize = 8;
