@@ -204,8 +204,9 @@ fn of_hub(error: &HubError, reader: Exit) -> Exit {
         HubError::Store(error) => of_store(error, reader),
         HubError::DiskFull { .. } => Exit::Output,
         HubError::Name { .. } => Exit::Usage,
-        HubError::NotCached { repo, .. } if repo.starts_with("dataset ") => Exit::Data,
-        HubError::NotCached { .. } => Exit::Model,
+        HubError::NotCached { repo, .. } | HubError::Incomplete { repo, .. } => {
+            if repo.starts_with("dataset ") { Exit::Data } else { Exit::Model }
+        }
         HubError::DamagedBlob { path, .. } if path.to_string_lossy().contains("datasets--") => Exit::Data,
         HubError::DamagedBlob { .. } => Exit::Model,
         _ => Exit::Hub,

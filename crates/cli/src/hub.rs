@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tastemaker_demo::base;
-use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Snapshot, Token};
-use tastemaker_models::adapters::FILE_NAME;
+use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Snapshot, Token, check_proxy};
 use tastemaker_store::{StoreError, json};
 
 use crate::exit::UsageError;
 use crate::progress::mebibytes;
 
 /// The value of a variable, `None` if it is not set or empty.
-type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-fn process(name: &str) -> Option<String> {
+/// A variable of this process.
+pub fn process(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -36,13 +36,25 @@ pub fn cache(typed: Option<&Path>) -> Result<Cache> {
 /// A token that cannot be read or cannot be one.
 pub fn settings() -> Result<Settings> {
     let defaults = Settings::default();
+    check_proxies(&process)?;
     Ok(Settings {
         endpoint: process("HF_ENDPOINT").unwrap_or(defaults.endpoint),
         token: token(&process)?,
         offline: is_offline(&process),
         retry: defaults.retry,
+        wait: defaults.wait,
         proxy_from_environment: true,
     })
+}
+
+/// Finds out whether the proxies that the environment names can be used, for the client passes over others in silence.
+///
+/// # Errors
+/// [`HubError::Name`].
+pub fn check_proxies(variables: Variables<'_>) -> Result<(), HubError> {
+    const PROXIES: [&str; 6] =
+        ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    PROXIES.into_iter().try_for_each(|name| variables(name).map_or(Ok(()), |value| check_proxy(name, &value)))
 }
 
 /// Where a model is: the folder or file of this name, the embedded model if it is `demo`, or the snapshot in the cache of the repository of this name, at
@@ -93,6 +105,9 @@ pub fn locate_dataset(name: &str) -> Result<Option<PathBuf>> {
 const FILES: [&str; 10] =
     [".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".jsonl", ".json", ".parquet", ".tar", ".csv"];
 
+/// Endings of files of weights.
+const WEIGHTS: [&str; 5] = [".safetensors", ".ckpt", ".pt", ".pth", ".bin"];
+
 /// The repository of this name, unless it names a file or what was typed is on this machine.
 fn repository(kind: RepoKind, name: &str, typed: &Path) -> Option<RepoId> {
     let named = match kind {
@@ -141,6 +156,13 @@ fn snapshot(repo: &RepoId, revision: Option<&str>) -> Result<Option<PathBuf>> {
     );
     let snapshot = cache.require(repo, &revision.unwrap_or_default(), &hint)?;
     compare(&snapshot, repo)?;
+    if let (RepoKind::Dataset, Some(parts)) = (repo.kind(), snapshot.parts()) {
+        eprintln!(
+            "note: of {} only parts were fetched ({parts}); `tastemaker data fetch {}{chosen}` fetches all of it",
+            repo.name(),
+            repo.name()
+        );
+    }
     Ok(Some(snapshot.folder().to_owned()))
 }
 
@@ -157,18 +179,34 @@ fn compare(snapshot: &Snapshot, repo: &RepoId) -> Result<()> {
     Ok(snapshot.compare(before)?)
 }
 
-/// Where an adapter is: the file of this name, or the one in the folder or fetched repository of this name.
+/// The file that `org/name/path/of/file.safetensors` stands for: one of a fetched repository; `None` for any other name, and for
+/// what is on this machine.
 ///
 /// # Errors
-/// As [`locate`].
-pub fn locate_lora(name: &str) -> Result<PathBuf> {
-    Ok(lora_in(locate(name, None)?))
-}
-
-/// The adapter in a folder that holds one and no model; else the path itself.
-pub fn lora_in(path: PathBuf) -> PathBuf {
-    let inner = path.join(FILE_NAME);
-    if inner.is_file() && !path.join("model_index.json").is_file() { inner } else { path }
+/// [`HubError::NotCached`], also for a file that was not fetched, with the command that fetches it.
+pub fn locate_in_snapshot(name: &str) -> Result<Option<PathBuf>> {
+    let mut slashes = name.match_indices('/').map(|(at, _)| at);
+    let Some(end) = slashes.nth(1).filter(|_| WEIGHTS.iter().any(|ending| name.ends_with(ending))) else {
+        return Ok(None);
+    };
+    let (repo, file) = (&name[..end], &name[end + 1..]);
+    let (Ok(repo), false) = (RepoId::model(repo), Path::new(name).exists()) else { return Ok(None) };
+    let Ok(cache) = cache(None) else { return Ok(None) };
+    // Far more often a path on this machine that is wrong than the name of a repository.
+    let Some(snapshot) = cache.snapshot(&repo, &Revision::default())? else { return Ok(None) };
+    match snapshot.file(file)? {
+        Some(path) => Ok(Some(path)),
+        None => {
+            let hint = format!("run `tastemaker model fetch {} --include {file}`", repo.name());
+            Err(HubError::NotCached {
+                repo: format!("{file} of {repo}"),
+                revision: Revision::default().to_string(),
+                cache: cache.root().to_owned(),
+                hint,
+            }
+            .into())
+        }
+    }
 }
 
 fn home(variables: Variables<'_>) -> Option<PathBuf> {

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod exit;
 mod hub;
+mod models;
 mod pairs;
 mod progress;
 mod ranks;

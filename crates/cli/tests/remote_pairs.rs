@@ -231,6 +231,30 @@ fn pairs_elsewhere_that_cannot_be_read_are_mistakes() {
 }
 
 #[test]
+fn what_a_network_does_has_its_own_exit_code_in_every_layout() {
+    let bench = Bench::new();
+    bench.succeed(&["data", "convert", "pairs", "parquet"]);
+    for folder in ["pairs", "parquet"] {
+        let files = served(&bench, folder, "");
+        let list =
+            files.iter().find(|file| !file.name.ends_with(".png") && !file.name.ends_with(".md")).unwrap();
+        let name = list.name.clone();
+        // It is another one whenever something of it is asked for.
+        let server = Server::start(move |asked, _| {
+            let file = files.iter().find(|file| asked.path == format!("/{}", file.name));
+            match file {
+                None => Reply::new(404, ""),
+                Some(file) if asked.method == "GET" => dated(asked, file).with("ETag", "\"another\""),
+                Some(file) => dated(asked, file),
+            }
+        });
+        let address = format!("{}/{name}", server.url);
+        let said = train(&bench, "out", &["--train_data_dir", &address], &variables(&server));
+        assert_eq!(said.code, 7, "{folder}: {}", said.stderr);
+    }
+}
+
+#[test]
 fn the_commands_of_the_guide_to_remote_pairs_work() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/remote-pairs.md");
     let page = fs::read_to_string(page).unwrap();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{PairSource, exclusions};
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::pipeline::Model;
+use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::dtype::DType;
 use tastemaker_store::json;
@@ -23,7 +23,8 @@ use crate::commands::DeviceFlag;
 use crate::commands::parts::PartFlags;
 use crate::commands::word;
 use crate::exit::UsageError;
-use crate::hub::{locate_lora, pair_caches};
+use crate::hub::pair_caches;
+use crate::models::{Chosen, chosen_lora};
 use crate::pairs::{self, Part, ReadingFlags};
 use crate::progress::{Progress, Work};
 
@@ -32,13 +33,14 @@ use crate::progress::{Progress, Work};
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct AccuracyArgs {
-    /// The aligned model: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    /// The aligned model: a folder in diffusers layout, a single-file checkpoint, the name of a fetched one, or a training's
+    /// output folder
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
     /// A LoRA of it: its file, a folder with one, or the name of a fetched one
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     lora: Option<String>,
-    /// What it is compared with [default: the model without --lora and --unet_init]
+    /// What it is compared with [default: the model without --lora and --unet_init, or what the training began with]
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", conflicts_with = "without_reference")]
     reference: Option<String>,
     /// Compare with nothing: the image that the model denoises better is the preferred one, as for MaPO
@@ -67,7 +69,7 @@ pub struct AccuracyArgs {
     /// Pairs per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
     batch_size: u64,
-    /// Type of weights and activations, no or bf16
+    /// Type of weights and activations: no, bf16 or fp16
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     mixed_precision: DType,
     /// Print the log-loss of the labels too, at this beta of Diffusion-DPO's loss, such as 5000
@@ -87,14 +89,14 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
     if let Some(beta) = args.beta.filter(|beta| !(beta.is_finite() && *beta > 0.0)) {
         return Err(UsageError(format!("--beta is {beta}; wanted a number above 0")).into());
     }
-    let reference = reference(args)?;
+    let Chosen { model, lora, base } = args.parts.choose(&args.model)?;
+    let reference = reference(args, base.as_deref())?;
     let set = open(args)?;
     pairs::report_skipped(&set);
-    let model = args.parts.open(&args.model)?;
     if let Some(reference) = &reference {
         check_comparable(&model, reference)?;
     }
-    let lora = args.lora.as_deref().map(locate_lora).transpose()?;
+    let lora = chosen_lora(&args.model, lora, args.lora.as_deref())?;
     let lora = lora.map(|path| LoraFile::read_for(path, &model)).transpose()?;
     let encode = encode_settings(args, &model)?;
     allocator::suit(&model)?;
@@ -114,7 +116,7 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
 }
 
 /// The model to compare with; `None` if nothing is to be compared with.
-fn reference(args: &AccuracyArgs) -> Result<Option<Model>> {
+fn reference(args: &AccuracyArgs, base: Option<&ModelSources>) -> Result<Option<Model>> {
     if args.without_reference {
         return Ok(None);
     }
@@ -122,6 +124,10 @@ fn reference(args: &AccuracyArgs) -> Result<Option<Model>> {
     let differs = args.lora.is_some() || args.parts.has_unet();
     match &args.reference {
         Some(reference) => Ok(Some(parts.open(reference)?)),
+        None if base.is_some() => {
+            let base = base.cloned().unwrap_or_default();
+            Ok(Some(Model::from_sources(&parts.over(base)?)?))
+        }
         None if differs => Ok(Some(parts.open(&args.model)?)),
         None => Err(UsageError(
             "nothing to compare the model with: give --reference, or --without_reference for a model aligned without one".into(),

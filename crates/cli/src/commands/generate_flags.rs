@@ -51,13 +51,13 @@ impl PromptFlags {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Generation", rename_all = "snake_case")]
 pub struct GenerateFlags {
-    /// Sampler (scheduler); names of diffusers, A1111 and ComfyUI are understood
-    #[arg(long, value_name = "NAME", alias = "scheduler", value_parser = |typed: &str| typed.parse::<Sampler>(), default_value = "ddim")]
-    pub sampler: Sampler,
-    /// Denoising steps [default: 50]
+    /// Sampler (scheduler); names of diffusers, A1111 and ComfyUI are understood [default: the model's own]
+    #[arg(long, value_name = "NAME", alias = "scheduler", value_parser = |typed: &str| typed.parse::<Sampler>())]
+    pub sampler: Option<Sampler>,
+    /// Denoising steps [default: 50, for SDXL-Turbo and its like 4]
     #[arg(long, value_name = "STEPS", alias = "steps")]
     pub num_inference_steps: Option<usize>,
-    /// Scale of classifier-free guidance; 1 and below is without [default: 7.5]
+    /// Scale of classifier-free guidance; 1 and below is without [default: 7.5, for SDXL 5, for SDXL-Turbo and its like 0]
     #[arg(long, value_name = "SCALE", alias = "cfg_scale")]
     pub guidance_scale: Option<f64>,
     /// Negative prompt of all images
@@ -66,7 +66,7 @@ pub struct GenerateFlags {
     /// Images per forward pass [default: 4]
     #[arg(long, value_name = "COUNT")]
     pub batch_size: Option<usize>,
-    /// Precision of weights and activations, no or bf16
+    /// Precision of weights and activations: no, bf16 or fp16; a VAE that fp16 would ruin stays in fp32
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     pub mixed_precision: DType,
 }
@@ -93,7 +93,7 @@ impl GenerateFlags {
     /// What was typed, else these defaults.
     pub fn settings(&self, defaults: GenerateSettings) -> GenerateSettings {
         GenerateSettings {
-            sampler: self.sampler,
+            sampler: self.sampler.unwrap_or(defaults.sampler),
             n_steps: self.num_inference_steps.unwrap_or(defaults.n_steps),
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
             batch_size: self.batch_size.unwrap_or(defaults.batch_size),

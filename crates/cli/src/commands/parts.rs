@@ -7,7 +7,9 @@ use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_run::{Key, ModelSection, keys};
 
 use crate::commands::settings::section_args;
+use crate::exit::UsageError;
 use crate::hub::locate;
+use crate::models::{Chosen, Found, find};
 
 /// Which parts go in place of a model's own, and which of several files to take.
 #[derive(Debug, Clone, Default)]
@@ -52,21 +54,59 @@ impl PartFlags {
         Self(ModelSection { unet_init: None, ..self.0.clone() })
     }
 
-    /// Finds and opens a model.
+    /// Finds and opens a whole model.
     ///
     /// # Errors
-    /// Those of [`locate`] and [`Model::from_sources`].
+    /// [`UsageError`] for a LoRA, or a run that ended in one; as [`PartFlags::choose`].
     pub fn open(&self, model: &str) -> Result<Model> {
-        let find = |name: &Option<String>| -> Result<Option<PathBuf>> {
-            name.as_deref().map(|name| locate(name, None)).transpose()
+        match self.choose(model)? {
+            Chosen { model, lora: None, .. } => Ok(model),
+            Chosen { lora: Some(_), .. } => Err(UsageError(format!(
+                "{model} is a LoRA, and a whole model is wanted here; `tastemaker model merge` makes one of it and its base"
+            ))
+            .into()),
+        }
+    }
+
+    /// Finds and opens a model, or what a run made: its model, its UNet in the model it began with, or that model with its LoRA.
+    ///
+    /// # Errors
+    /// [`UsageError`] for a part whose model is not known; those of [`find`] and [`Model::from_sources`].
+    pub fn choose(&self, name: &str) -> Result<Chosen> {
+        let unknown = |what: &str| {
+            UsageError(format!(
+                "{name} is {what}, and nothing says of which model: name the model, and this beside it"
+            ))
         };
-        Ok(Model::from_sources(&ModelSources {
-            model: locate(model, self.0.revision.as_deref())?,
-            config: find(&self.0.model_config)?,
-            vae: find(&self.0.pretrained_vae_model_name_or_path)?,
-            unet: find(&self.0.unet_init)?,
-            variant: self.0.variant.clone(),
-            prediction: self.0.prediction_type,
-        })?)
+        let (sources, lora, base) = match find(name, self.0.revision.as_deref())? {
+            Found::Model(path) => (ModelSources::of(path), None, None),
+            Found::Lora(lora, Some(base)) => ((*base).clone(), Some(lora), Some(base)),
+            Found::UNet(unet, Some(base)) => {
+                (ModelSources { unet: Some(unet), ..(*base).clone() }, None, Some(base))
+            }
+            Found::Lora(_, None) => return Err(unknown("a LoRA").into()),
+            Found::UNet(..) => return Err(unknown("a UNet alone").into()),
+            Found::Folder(path) => (ModelSources::of(path), None, None),
+        };
+        Ok(Chosen { model: Model::from_sources(&self.over(sources)?)?, lora, base })
+    }
+
+    /// These parts in place of those of a model.
+    ///
+    /// # Errors
+    /// Those of [`locate`].
+    pub fn over(&self, sources: ModelSources) -> Result<ModelSources> {
+        let find = |name: &Option<String>, own: Option<PathBuf>| -> Result<Option<PathBuf>> {
+            name.as_deref().map_or(Ok(own), |name| locate(name, None).map(Some))
+        };
+        Ok(ModelSources {
+            model: sources.model,
+            config: find(&self.0.model_config, sources.config)?,
+            vae: find(&self.0.pretrained_vae_model_name_or_path, sources.vae)?,
+            unet: find(&self.0.unet_init, sources.unet)?,
+            variant: self.0.variant.clone().or(sources.variant),
+            prediction: self.0.prediction_type.or(sources.prediction),
+            zero_terminal_snr: sources.zero_terminal_snr,
+        })
     }
 }

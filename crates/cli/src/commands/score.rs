@@ -16,7 +16,7 @@ use tastemaker_store::{atomic, json as json_files};
 
 use crate::commands::sample::{GRID, OLD_GRID};
 use crate::commands::{DeviceFlag, word};
-use crate::exit::{DataFault, UsageError};
+use crate::exit::DataFault;
 use crate::progress::Work;
 use crate::scorers;
 use crate::scoring::{Loaded, score_each};
@@ -45,7 +45,7 @@ pub struct ScoreArgs {
     /// Images per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     batch_size: usize,
-    /// Precision of weights and activations, no or bf16
+    /// Precision of weights and activations: no, bf16 or fp16
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     mixed_precision: DType,
     #[command(flatten)]
@@ -59,9 +59,6 @@ const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 pub fn score(args: &ScoreArgs) -> Result<()> {
     let images = images(&args.images)?;
     let mut prompts = Prompts::new(args, &images)?;
-    if args.mixed_precision == DType::F16 {
-        return Err(UsageError("--mixed_precision is fp16; wanted no or bf16".into()).into());
-    }
     let panel = scorers::open(&args.scorer, args.mixed_precision, args.device.open()?)?
         .with_batch_size(args.batch_size);
     let names = panel.names();

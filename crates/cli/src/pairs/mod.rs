@@ -14,7 +14,7 @@ use tastemaker_store::tree::Location;
 use tastemaker_store::tree::braces::common_folder;
 
 use crate::exit::UsageError;
-use crate::hub::locate_dataset;
+use crate::hub::{check_proxies, locate_dataset, process};
 pub use reading::ReadingFlags;
 
 /// Which part of a dataset is meant.
@@ -112,7 +112,7 @@ pub fn location(name: &str, part: Part<'_>) -> Result<Location> {
 }
 
 fn at(place: &str) -> Result<Location> {
-    Ok(if is_address(place) { remote::locate(place, &settings())? } else { Location::local(place)? })
+    Ok(if is_address(place) { remote::locate(place, &settings()?)? } else { Location::local(place)? })
 }
 
 fn is_address(name: &str) -> bool {
@@ -120,14 +120,18 @@ fn is_address(name: &str) -> bool {
 }
 
 /// How to reach what is elsewhere, as the environment says.
-fn settings() -> Settings {
+///
+/// # Errors
+/// Those of [`check_proxies`].
+fn settings() -> Result<Settings> {
+    check_proxies(&process)?;
     let known = |name: &str| VARIABLES.iter().any(|start| name.starts_with(start));
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     let options =
         std::env::vars_os().filter_map(text).filter(|(name, value)| known(name) && !value.is_empty());
-    Settings { options: options.collect(), proxy_from_environment: true, ..Settings::default() }
+    Ok(Settings { options: options.collect(), proxy_from_environment: true, ..Settings::default() })
 }
 
 #[cfg(test)]

@@ -7,17 +7,16 @@ use anyhow::{Context, Result};
 use tastemaker_eval::EvalError;
 use tastemaker_eval::compare::match_images;
 use tastemaker_generate::GenerateSettings;
-use tastemaker_models::adapters::LoraNames;
 use tastemaker_models::pipeline::{Model, ModelSources};
+use tastemaker_store::json;
 use tastemaker_store::tree::{LocalTree, Tree};
-use tastemaker_store::{StoreError, json};
-use tastemaker_weights::safetensors::Header;
 
 use super::generating::{recorded, settings_of};
 use super::samples::SampleSet;
 use super::{CompareArgs, SharedParts};
 use crate::exit::UsageError;
-use crate::hub::{locate, lora_in};
+use crate::hub::locate;
+use crate::models::{Found, find};
 
 /// One of the models, or folders of images, that are compared.
 pub struct Candidate {
@@ -53,14 +52,6 @@ pub enum Source {
     },
 }
 
-/// What a path holds.
-enum Found {
-    Model(PathBuf),
-    Lora(PathBuf),
-    UNet(PathBuf),
-    Images(PathBuf),
-}
-
 /// Finds and opens all, in the order typed. Images are not read yet.
 ///
 /// # Errors
@@ -93,73 +84,53 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
         (Some(base), _) | (None, Some(base)) => Ok(base),
         (None, None) => Err(UsageError(format!("{part} needs a model: give --base, or type MODEL+{part}"))),
     };
-    let (model, unet, lora) = match find(part)? {
-        Found::Images(folder) => return Ok(Source::Images { folder, files: Vec::new() }),
+    let (name, revision) = revised(part);
+    let (sources, lora) = match find(name, revision)? {
+        Found::Folder(folder) => return Ok(Source::Images { folder, files: Vec::new() }),
         Found::Model(_) if what.contains('+') && part != what => {
             return Err(
                 UsageError(format!("{part} is a whole model; wanted a LoRA or a UNet after the +")).into()
             );
         }
-        Found::Model(model) => (model, None, None),
-        Found::Lora(lora) => (model_at(base()?)?, None, Some(lora)),
-        Found::UNet(unet) => (model_at(base()?)?, Some(unet), None),
+        Found::Model(model) => (ModelSources::of(model), None),
+        // What was typed goes before what the run's plan says.
+        Found::Lora(lora, own) => {
+            (own.map_or_else(|| model_at(base()?), |own| typed_or(base(), *own))?, Some(lora))
+        }
+        Found::UNet(unet, own) => {
+            let sources = own.map_or_else(|| model_at(base()?), |own| typed_or(base(), *own))?;
+            (ModelSources { unet: Some(unet), ..sources }, None)
+        }
     };
     let SharedParts { pretrained_vae_model_name_or_path: vae, variant } = &args.parts;
-    let vae = vae.as_deref().map(|vae| locate(vae, None)).transpose()?;
-    let model = Model::from_sources(&ModelSources {
-        vae,
-        unet,
-        variant: variant.clone(),
-        ..ModelSources::of(model)
-    })?;
-    let settings = settings_of(&model, args);
+    let vae = vae.as_deref().map(|vae| locate(vae, None)).transpose()?.or(sources.vae);
+    let variant = variant.clone().or(sources.variant);
+    let model = Model::from_sources(&ModelSources { vae, variant, ..sources })?;
+    let settings = settings_of(&model, args)?;
     let recorded = recorded(&settings, &args.flags);
     Ok(Source::Model { model: Box::new(model), lora, settings, recorded })
 }
 
+/// The model that was typed, if one was, else the one a run began with.
+fn typed_or(typed: Result<&str, UsageError>, own: ModelSources) -> Result<ModelSources> {
+    typed.map_or(Ok(own), model_at)
+}
+
 /// The model of this name, which can also be a training's output folder.
-fn model_at(name: &str) -> Result<PathBuf> {
-    match find(name)? {
-        Found::Model(path) => Ok(path),
+fn model_at(name: &str) -> Result<ModelSources> {
+    let (place, revision) = revised(name);
+    match find(place, revision)? {
+        Found::Model(path) => Ok(ModelSources::of(path)),
         _ => Err(UsageError(format!("{name} is no model to put a part on")).into()),
     }
 }
 
-fn find(what: &str) -> Result<Found> {
-    let (name, revision) = match what.rsplit_once('@').filter(|_| !Path::new(what).exists()) {
+/// A name and the revision that may stand after it.
+fn revised(what: &str) -> (&str, Option<&str>) {
+    match what.rsplit_once('@').filter(|_| !Path::new(what).exists()) {
         Some((name, revision)) => (name, Some(revision)),
         None => (what, None),
-    };
-    let path = locate(name, revision)?;
-    if path.is_file() {
-        return Ok(if is_lora(&path)? { Found::Lora(path) } else { Found::Model(path) });
     }
-    if !path.is_dir() {
-        let wanted = "a model, an adapter, a UNet's folder or a folder of images".to_owned();
-        return Err(StoreError::Missing { path, wanted }.into());
-    }
-    let has = |name: &str| path.join(name).is_file();
-    let trained = path.join("model");
-    let adapter = lora_in(path.clone());
-    Ok(if has("model_index.json") {
-        Found::Model(path)
-    } else if trained.join("model_index.json").is_file() {
-        Found::Model(trained)
-    } else if adapter.is_file() {
-        Found::Lora(adapter)
-    } else if has("config.json") || has("unet/config.json") {
-        Found::UNet(path)
-    } else {
-        Found::Images(path)
-    })
-}
-
-fn is_lora(path: &Path) -> Result<bool> {
-    Ok(match path.extension().and_then(|ending| ending.to_str()) {
-        Some("safetensors") | None => LoraNames::of(&Header::read(path)?).is_some(),
-        Some("bin" | "pt" | "pth") => true,
-        _ => false,
-    })
 }
 
 /// Splits `NAME=MODEL`; a `=` after a `/`, or in the name of something that is there, is part of the name of a file.

@@ -8,7 +8,7 @@ use tastemaker_demo as demo;
 use tastemaker_eval::compare::Sample;
 use tastemaker_generate::{GenerateSettings, LoadedModel, OutputFile, OutputFiles, SampleRequest};
 use tastemaker_models::adapters::LoraFile;
-use tastemaker_models::pipeline::{Family, Model};
+use tastemaker_models::pipeline::Model;
 use tastemaker_store::atomic;
 use tch::Device;
 
@@ -18,16 +18,22 @@ use crate::allocator;
 use crate::commands::GenerateFlags;
 use crate::progress::Work;
 
-/// How this model generates: what was typed; else what the demo uses for its prompts; else what evaluations of the model's
-/// family use: 50 steps, guidance 7.5, and 5 for SDXL as in `SalesforceAIResearch/DiffusionDPO`.
-pub fn settings_of(model: &Model, args: &CompareArgs) -> GenerateSettings {
+/// How this model generates: what was typed; else what the demo uses for its prompts; else what the model's family does.
+///
+/// # Errors
+/// Those of [`GenerateSettings::of`].
+pub fn settings_of(model: &Model, args: &CompareArgs) -> Result<GenerateSettings> {
     let of_demo = args.prompts == "demo" || args.prompts.starts_with("demo:");
-    let (n_steps, guidance_scale, batch_size) = match (of_demo, model.family()) {
-        (true, _) => (demo::N_STEPS, demo::GUIDANCE_SCALE, demo::BATCH_SIZE),
-        (false, Family::StableDiffusionXl) => (50, 5.0, 4),
-        (false, Family::StableDiffusion) => (50, 7.5, 4),
-    };
-    args.flags.settings(GenerateSettings { n_steps, guidance_scale, batch_size, ..Default::default() })
+    let own = GenerateSettings::of(model)?;
+    Ok(args.flags.settings(match of_demo {
+        true => GenerateSettings {
+            n_steps: demo::N_STEPS,
+            guidance_scale: demo::GUIDANCE_SCALE,
+            batch_size: demo::BATCH_SIZE,
+            ..own
+        },
+        false => own,
+    }))
 }
 
 /// What decides about images, beyond the order in which floats are summed, by the names of the flags.

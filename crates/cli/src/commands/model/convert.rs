@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use tastemaker_math::schedule::Prediction;
+use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{KohyaFacts, LoraNames};
 use tastemaker_models::pipeline::{Model, ModelSources, pack, save};
 use tastemaker_store::StoreError;
@@ -63,11 +64,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         Opened::Lora { file, names: LoraNames::Diffusers, layout, path } => {
             let Some(layout) = layout else {
                 let found = "layers of no published UNet";
-                bail!(StoreError::malformed(
-                    &path,
-                    found,
-                    "an adapter of SD1.x, SD2.x or SDXL, whose layers kohya names"
-                ));
+                let wanted = "an adapter of SD1.x, SD2.x or SDXL, whose layers kohya names";
+                bail!(ModelError::from(StoreError::malformed(&path, found, wanted)));
             };
             let title = to.file_stem().map_or("LoRA".into(), |stem| stem.to_string_lossy().into_owned());
             let facts = KohyaFacts {

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
-use tastemaker_models::original::Layout;
-use tastemaker_models::pipeline::{Model, Stored};
+use tastemaker_models::original::{Layout, spelled};
+use tastemaker_models::pipeline::{Model, SingleFile, Stored};
 use tastemaker_weights::safetensors::{Dtype, Header, TensorView};
 
 use super::opened::Opened;
@@ -27,9 +28,10 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         Opened::Folder(folder) => of_folder(folder)?,
         Opened::SingleFile(file) => {
             print_line("family", file.layout.title());
+            print_line("predicts", &predicts(file));
             print_line("tensors", &sizes(file.tensors().map(of_view)));
             if file.path().extension().is_some_and(|extension| extension == "safetensors") {
-                metadata(&Header::read(file.path())?);
+                metadata(&Header::read(file.path()).map_err(ModelError::from)?);
             }
             print_line("loads in", "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file");
         }
@@ -46,8 +48,8 @@ fn of_folder(folder: &Model) -> Result<()> {
     let family = Layout::of_folder(folder).map_or("Stable Diffusion", Layout::title);
     print_line("family", family);
     let schedule = folder.schedule()?.schedule;
-    let prediction = serde_json::to_value(schedule.prediction())?;
-    print_line("predicts", prediction.as_str().unwrap_or("unknown"));
+    let levels = if schedule.ends_in_noise() { ", zero terminal SNR" } else { "" };
+    print_line("predicts", &format!("{}{levels}", spelled(schedule.prediction())));
     for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
         if folder.has(component) {
             print_line(component, &stored_sizes(&folder.stored(component)?));
@@ -55,6 +57,23 @@ fn of_folder(folder: &Model) -> Result<()> {
     }
     print_line("loads in", "diffusers; every other tool after `tastemaker model convert` to a single file");
     Ok(())
+}
+
+/// What a single file says, and where.
+fn predicts(file: &SingleFile) -> String {
+    let stated = match file.noise.prediction(file.path(), None) {
+        Err(error) => error.to_string(),
+        Ok(Some(prediction)) => {
+            let place = file.noise.predictions.first().map_or("", |witness| witness.place.as_str());
+            format!("{} ({place})", spelled(prediction))
+        }
+        Ok(None) => match file.layout.prediction(None) {
+            Ok(prediction) => format!("{} (nothing says otherwise)", spelled(prediction)),
+            Err(_) => "epsilon or v_prediction: nothing says which".to_owned(),
+        },
+    };
+    let levels = file.noise.zero_terminal_snr.as_ref();
+    stated + &levels.map_or_else(String::new, |place| format!(", zero terminal SNR ({place})"))
 }
 
 fn stored_sizes(stored: &Stored) -> String {
@@ -74,7 +93,7 @@ fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout
         print_line("alpha", &counted(layers.iter().map(|layer| part.ranks.alpha(layer))));
         print_line("adapts", &format!("{} layers of {component}", layers.len()));
     }
-    let header = Header::read(path)?;
+    let header = Header::read(path).map_err(ModelError::from)?;
     let infos = header.tensors.iter();
     print_line("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
     metadata(&header);

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use tastemaker_models::ModelError;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::{Trained, pack, save};
 use tastemaker_store::dtype::DType;
 
 use super::must_be_new;
 use crate::commands::parts::PartFlags;
-use crate::hub::locate_lora;
+use crate::models::find_lora;
 
 /// Adds a LoRA to the weights it adapts and writes the model that comes of it.
 #[derive(Debug, Args)]
@@ -36,14 +37,14 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
     let MergeArgs { model, to, weight, dtype, parts, .. } = args;
     must_be_new(to)?;
     let folder = parts.open(model)?;
-    let lora = &locate_lora(&args.lora)?;
+    let lora = &find_lora(&args.lora)?;
     let file = LoraFile::read_for(lora, &folder)?;
     let mut merged = Vec::new();
     for (component, part) in file.parts() {
         let weights = part.merged(&folder.stored(component)?, *weight).map_err(|strangers| {
             let shown = strangers.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             let n = strangers.len();
-            anyhow::Error::from(tastemaker_store::StoreError::malformed(
+            ModelError::from(tastemaker_store::StoreError::malformed(
                 lora,
                 format!("{n} layers that {component} of {model} does not have in this size ({shown})"),
                 "an adapter of this model",

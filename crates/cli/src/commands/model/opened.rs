@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::Layout;
-use tastemaker_models::pipeline::{Model, SingleFile};
-use tastemaker_weights::safetensors::Header;
+use tastemaker_models::pipeline::{Model, ModelSources, SingleFile};
 
-use crate::hub::locate_lora;
+use crate::models::{Found, find};
 
 /// A model or an adapter, in one of the layouts that are read.
 #[derive(Debug)]
@@ -33,16 +32,20 @@ pub enum Opened {
 impl Opened {
     /// Opens whatever has this name, on this machine or among the fetched models.
     pub fn open(name: &str) -> Result<Self> {
-        let path = locate_lora(name)?;
-        if path.is_dir() {
-            return Ok(Self::Folder(Model::open(path)?));
+        match find(name, None)? {
+            Found::Lora(path, _) => {
+                let (file, names, layout) = LoraFile::open(&path)?;
+                Ok(Self::Lora { path, file, names, layout })
+            }
+            Found::Model(path) if path.is_file() => Ok(Self::SingleFile(SingleFile::open(path)?)),
+            Found::UNet(unet, Some(base)) => {
+                let sources = ModelSources { unet: Some(unet), ..*base };
+                Ok(Self::Folder(Model::from_sources(&sources)?))
+            }
+            Found::Model(path) | Found::UNet(path, None) | Found::Folder(path) => {
+                Ok(Self::Folder(Model::open(path)?))
+            }
         }
-        let has_header = path.extension().is_none_or(|extension| extension == "safetensors");
-        if has_header && LoraNames::of(&Header::read(&path)?).is_some() {
-            let (file, names, layout) = LoraFile::open(&path)?;
-            return Ok(Self::Lora { path, file, names, layout });
-        }
-        Ok(Self::SingleFile(SingleFile::open(path)?))
     }
 
     /// In words.

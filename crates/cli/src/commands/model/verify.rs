@@ -13,7 +13,7 @@ use tastemaker_torch::tensors;
 use tastemaker_weights::safetensors::Header;
 
 use crate::commands::parts::PartFlags;
-use crate::hub::locate_lora;
+use crate::models::find_lora;
 
 /// Computes what another program recorded, from the same inputs, and prints the largest relative error of each result.
 /// docs/guide/models.md lists the names a reference may hold.
@@ -46,7 +46,7 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
         None => Vec::new(),
     };
     let reference = tensors::read(path).context("reading the reference")?;
-    let lora = args.lora.as_deref().map(locate_lora).transpose()?;
+    let lora = args.lora.as_deref().map(find_lora).transpose()?;
     let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
     let found = verify(&folder, path, &reference, &prompts, lora, DType::F32)?;
     if found.is_empty() {

@@ -27,20 +27,20 @@ use crate::allocator;
 use crate::commands::parts::PartFlags;
 use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags};
 use crate::exit::UsageError;
-use crate::hub::locate;
+use crate::models::{Chosen, Found, find, two_loras};
 
 /// Generates images of prompts with a model, or with a model and a LoRA.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct SampleArgs {
-    /// Model: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
+    /// Model: a folder in diffusers layout, a single-file checkpoint, the name of a fetched one, or a training's output folder
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
     /// LoRA: its file, a folder with one, or the name of a fetched one; `:0.8` at its end is its weight
     #[arg(long, value_name = "FILE|DIR|ORG/NAME[:WEIGHT]")]
     lora: Option<String>,
     /// Weight of the LoRA [default: 1]
-    #[arg(long, value_name = "WEIGHT", requires = "lora", aliases = ["lora_scale", "network_mul"])]
+    #[arg(long, value_name = "WEIGHT", aliases = ["lora_scale", "network_mul"])]
     lora_weight: Option<f64>,
     /// Model whose UNet predicts the unconditional branch of guidance: its folder, a UNet's, a single file, or a name
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
@@ -112,14 +112,19 @@ pub fn samplers() -> String {
 /// Runs the command.
 pub fn sample(args: &SampleArgs) -> Result<()> {
     let prompts = args.prompts.read()?;
-    let settings = settings(args);
-    check(args, settings.guidance_scale)?;
+    check(args)?;
     let image = args.image.as_deref().map(read_image).transpose()?.map(Arc::new);
     let precision = args.flags.mixed_precision;
     let device = args.device.open()?;
-    let folder = args.parts.open(&args.model)?;
+    let Chosen { model: folder, lora: own, .. } = args.parts.choose(&args.model)?;
     allocator::suit(&folder)?;
-    let lora = args.lora.as_deref().map(|lora| Weighted::parse(lora, args.lora_weight)).transpose()?;
+    let settings = settings(args, GenerateSettings::of(&folder)?);
+    check_guidance(args, settings.guidance_scale)?;
+    let lora = match (own, &args.lora) {
+        (Some(_), Some(typed)) => return Err(two_loras(&args.model, typed).into()),
+        (Some(own), None) => Some(Weighted::of_run(own, args.lora_weight)?),
+        (None, typed) => typed.as_deref().map(|lora| Weighted::parse(lora, args.lora_weight)).transpose()?,
+    };
     let lora_file = lora.as_ref().map(|lora| lora.read(&folder)).transpose()?;
     atomic::create_folder(&args.out)?;
     let loaded = LoadedModel::open(&folder, lora_file, precision, device)?;
@@ -166,14 +171,18 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
 }
 
 /// What can be said of the flags before anything is read.
-fn check(args: &SampleArgs, scale: f64) -> Result<(), UsageError> {
-    let refuse = |text: String| Err(UsageError(text));
+fn check(args: &SampleArgs) -> Result<(), UsageError> {
     args.flags.check()?;
     for (flag, value) in [("guidance_rescale", args.guidance_rescale), ("eta", args.eta)] {
         if !(0.0..=1.0).contains(&value) {
-            return refuse(format!("--{flag} is {value}; wanted a number from 0 to 1"));
+            return Err(UsageError(format!("--{flag} is {value}; wanted a number from 0 to 1")));
         }
     }
+    args.flags.guidance_scale.map_or(Ok(()), |scale| check_guidance(args, scale))
+}
+
+/// What is about guidance needs some.
+fn check_guidance(args: &SampleArgs, scale: f64) -> Result<(), UsageError> {
     for (flag, is_given) in [
         ("negative_prompt", args.flags.negative_prompt.is_some()),
         ("negative_model", args.negative_model.is_some()),
@@ -181,16 +190,15 @@ fn check(args: &SampleArgs, scale: f64) -> Result<(), UsageError> {
         ("guidance_rescale", args.guidance_rescale != 0.0),
     ] {
         if is_given && scale <= 1.0 {
-            return refuse(format!(
+            return Err(UsageError(format!(
                 "--{flag} does nothing at --guidance_scale {scale}: wanted a scale above 1"
-            ));
+            )));
         }
     }
     Ok(())
 }
 
-fn settings(args: &SampleArgs) -> GenerateSettings {
-    let default = GenerateSettings::default();
+fn settings(args: &SampleArgs, default: GenerateSettings) -> GenerateSettings {
     GenerateSettings {
         guidance_rescale: args.guidance_rescale,
         eta: args.eta,
@@ -211,8 +219,13 @@ fn negative(args: &SampleArgs, folder: &Model, precision: DType, device: Device)
     let other = match &args.negative_model {
         None if args.negative_lora.is_none() => return Ok(None),
         None => folder.clone(),
-        Some(name) if locate(name, None)?.is_file() => PartFlags::default().open(name)?,
-        Some(name) => args.parts.open_with_unet(&args.model, name)?,
+        Some(name) => match find(name, None)? {
+            Found::UNet(unet, _) => args.parts.open_with_unet(&args.model, &unet.to_string_lossy())?,
+            Found::Model(path) if path.is_dir() => {
+                args.parts.open_with_unet(&args.model, &path.to_string_lossy())?
+            }
+            _ => PartFlags::default().open(name)?,
+        },
     };
     let (ours, theirs) = (folder.unet_config()?, other.unet_config()?);
     let inputs = (ours.cross_attention_dim, ours.in_channels, ours.text_time.is_some());

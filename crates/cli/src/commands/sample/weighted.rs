@@ -9,7 +9,7 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 
 use crate::exit::UsageError;
-use crate::hub::locate_lora;
+use crate::models::find_lora;
 
 /// Weights of models up to this size are hashed to name them; hashing larger ones would take as long as generating.
 const QUICKLY_HASHED: u64 = 1 << 28;
@@ -26,7 +26,7 @@ impl Weighted {
     /// Takes `PLACE`, or `PLACE:WEIGHT` where `weight` is not given beside it.
     ///
     /// # Errors
-    /// [`UsageError`] for two weights, or one that is no number; those of [`locate_lora`].
+    /// [`UsageError`] for two weights, or one that is no number; those of [`find_lora`].
     pub fn parse(typed: &str, weight: Option<f64>) -> Result<Self> {
         let typed_weight =
             typed.rsplit_once(':').and_then(|(place, end)| Some((place, end.parse::<f64>().ok()?)));
@@ -42,7 +42,18 @@ impl Weighted {
         if !weight.is_finite() {
             return Err(UsageError(format!("the weight of a LoRA is {weight}; wanted a number")).into());
         }
-        Ok(Self { path: locate_lora(place)?, weight })
+        Ok(Self { path: find_lora(place)?, weight })
+    }
+
+    /// The LoRA of a run, at this weight.
+    ///
+    /// # Errors
+    /// [`UsageError`] for a weight that is no number.
+    pub fn of_run(path: PathBuf, weight: Option<f64>) -> Result<Self, UsageError> {
+        match weight.unwrap_or(1.0) {
+            weight if weight.is_finite() => Ok(Self { path, weight }),
+            weight => Err(UsageError(format!("the weight of a LoRA is {weight}; wanted a number"))),
+        }
     }
 
     /// Reads it for a model, at its weight.

@@ -11,7 +11,7 @@ use tastemaker_data::PairSource;
 use tastemaker_data::split::split;
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::{Event, Plan, Recipe, resolve};
+use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, resolve};
 use tastemaker_store::StoreError;
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::Resume;
@@ -23,6 +23,7 @@ use crate::allocator;
 use crate::commands::DeviceFlag;
 use crate::exit::{Interrupted, UsageError};
 use crate::hub::{locate, pair_caches};
+use crate::models::{self, Found};
 use crate::pairs;
 use crate::progress::{Progress, duration, mebibytes};
 use crate::ranks;
@@ -73,21 +74,63 @@ pub fn planned(recipe: Recipe, flags: Flags, only_shown: bool) -> Result<Plan> {
 /// models that are not there yet.
 fn find_parts(plan: &mut Plan, only_shown: bool) -> Result<()> {
     let model = &mut plan.model;
-    find(&mut model.pretrained_model_name_or_path, model.revision.as_deref(), only_shown)?;
+    find_model(&mut model.pretrained_model_name_or_path, model.revision.as_deref(), only_shown)?;
     let parts = [&mut model.pretrained_vae_model_name_or_path, &mut model.unet_init, &mut model.model_config];
     parts.into_iter().flatten().try_for_each(|part| find(part, None, only_shown))?;
+    find_weights(&mut plan.adapter, only_shown)?;
     let pairs = &mut plan.data.train_data_dir;
     let found = pairs::find(pairs);
     put(pairs, found, only_shown)
 }
 
 fn find(name: &mut String, revision: Option<&str>, only_shown: bool) -> Result<()> {
-    let found = locate(name, revision).and_then(|folder| {
-        folder.into_os_string().into_string().map_err(|folder| {
-            UsageError(format!("the folder {} is not UTF-8; choose another cache", folder.display())).into()
-        })
-    });
+    let found = locate(name, revision).and_then(|folder| utf8(folder));
     put(name, found, only_shown)
+}
+
+/// The model that is named, which can be a training's output folder.
+fn find_model(name: &mut String, revision: Option<&str>, only_shown: bool) -> Result<()> {
+    if !Path::new(name.as_str()).join("plan.json").is_file() {
+        return find(name, revision, only_shown);
+    }
+    let found = match models::find(name, revision)? {
+        Found::Model(path) => utf8(path),
+        Found::Lora(path, _) => Err(UsageError(format!(
+            "{name} is a LoRA and no whole model: name the model it was trained on, and --network_weights {} to go on from it",
+            path.display()
+        ))
+        .into()),
+        Found::UNet(path, _) => Err(UsageError(format!(
+            "{name} is a UNet and no whole model: name the model it was trained on, and --unet_init {}",
+            path.display()
+        ))
+        .into()),
+        Found::Folder(path) => utf8(path),
+    };
+    put(name, found, only_shown)
+}
+
+/// The LoRA that training starts from, which can be named by its folder, its run, or on the Hub.
+fn find_weights(adapter: &mut Adapter, only_shown: bool) -> Result<()> {
+    let weights = match adapter {
+        Adapter::Continued { network_weights, .. } => network_weights,
+        Adapter::Lora(LoraPlan { network_weights: Some(network_weights), .. }) => network_weights,
+        _ => return Ok(()),
+    };
+    if let Some(name) = weights.to_str().filter(|_| !weights.is_file()) {
+        match models::find_lora(name) {
+            Ok(found) => *weights = found,
+            Err(_) if only_shown => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn utf8(folder: PathBuf) -> Result<String> {
+    folder.into_os_string().into_string().map_err(|folder| {
+        UsageError(format!("the folder {} is not UTF-8; choose another cache", folder.display())).into()
+    })
 }
 
 fn put(name: &mut String, found: Result<String>, only_shown: bool) -> Result<()> {

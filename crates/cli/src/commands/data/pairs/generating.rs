@@ -16,7 +16,6 @@ use super::sides::{Side, Sides};
 use crate::allocator;
 use crate::commands::GenerateFlags;
 use crate::exit::UsageError;
-use crate::hub::locate_lora;
 use crate::progress::Work;
 
 /// An image to generate.
@@ -61,7 +60,9 @@ impl<'a> SetFolder<'a> {
         }
         let hashes = sides.all.iter().map(hashes).collect::<Result<_>>()?;
         atomic::create_folder(&work)?;
-        let settings = flags.settings(GenerateSettings::default());
+        // Both sides are drawn alike, as the model is that the set is for.
+        let own = sides.all.last().map(|side| GenerateSettings::of(&side.folder)).transpose()?;
+        let settings = flags.settings(own.unwrap_or_default());
         Ok(Self { out: out.to_owned(), flags, settings, device, sides, hashes })
     }
 
@@ -168,8 +169,8 @@ impl<'a> SetFolder<'a> {
 
 /// Everything of a side's model that decides an image.
 fn hashes(side: &Side) -> Result<Value> {
-    let Side { folder, lora, .. } = side;
-    let lora = lora.as_deref().map(locate_lora).transpose()?.map(sha256_file).transpose()?;
+    let Side { folder, adapter, .. } = side;
+    let lora = adapter.as_ref().map(sha256_file).transpose()?;
     let scheduler = format!("{:?}", folder.schedule()?);
     Ok(json!({
         "unet": folder.unet_fingerprint()?,

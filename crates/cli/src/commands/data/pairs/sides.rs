@@ -1,5 +1,7 @@
 //! Which models and prompts the images come from: one side whose images are ranked, or two of which the first wins.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 use tastemaker_eval::pairing::PRESETS;
@@ -9,7 +11,7 @@ use tastemaker_models::pipeline::Model;
 
 use crate::commands::parts::PartFlags;
 use crate::exit::UsageError;
-use crate::hub::locate_lora;
+use crate::models::{Chosen, chosen_lora};
 
 /// What sets winners apart from losers when they are generated.
 #[derive(Debug, Clone, Default, Args)]
@@ -39,12 +41,14 @@ pub struct SideFlags {
 pub struct Side {
     /// The model as it was typed.
     pub model: String,
-    /// Its LoRA as it was typed.
+    /// Its LoRA as it was typed; `None` for that of a run, which stands for both.
     pub lora: Option<String>,
     /// Prefix of its prompts.
     pub prefix: String,
     /// The model, opened.
     pub folder: Model,
+    /// The file of its LoRA.
+    pub adapter: Option<PathBuf>,
 }
 
 /// One side, or winners' and losers'.
@@ -68,8 +72,7 @@ impl Side {
     /// # Errors
     /// Whatever keeps it from being read or from fitting.
     pub fn adapter(&self) -> Result<Option<LoraFile>> {
-        let path = self.lora.as_deref().map(locate_lora).transpose()?;
-        Ok(path.map(|path| LoraFile::read_for(path, &self.folder)).transpose()?)
+        Ok(self.adapter.as_ref().map(|path| LoraFile::read_for(path, &self.folder)).transpose()?)
     }
 }
 
@@ -85,8 +88,10 @@ impl SideFlags {
             self.loser_prefix.clone().unwrap_or_default(),
         ));
         let side = |model: &str, lora: Option<&str>, prefix: &str| -> Result<Side> {
-            let folder = parts.open(model)?;
+            let Chosen { model: folder, lora: own, .. } = parts.choose(model)?;
+            let adapter = chosen_lora(model, own, lora)?;
             Ok(Side {
+                adapter,
                 model: model.to_owned(),
                 lora: lora.map(str::to_owned),
                 prefix: prefix.to_owned(),
