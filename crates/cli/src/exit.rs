@@ -113,13 +113,21 @@ fn of_demo(error: &DemoError) -> Exit {
 
 fn of_train(error: &TrainError) -> Exit {
     match error {
-        TrainError::NonFinite { .. } | TrainError::EndedByAlarm { .. } => Exit::Training,
+        TrainError::NonFinite { .. }
+        | TrainError::NonFiniteState { .. }
+        | TrainError::NonFinitePrediction { .. }
+        | TrainError::EndedByAlarm { .. } => Exit::Training,
         TrainError::NoPairs { .. } | TrainError::NoSoftLabels { .. } => Exit::Data,
-        TrainError::NothingTrainable { .. } | TrainError::NoCheckpoint { .. } => Exit::Usage,
-        TrainError::NonFiniteLatents { .. } | TrainError::NotComparable { .. } => Exit::Model,
+        TrainError::NothingTrainable { .. }
+        | TrainError::NoCheckpoint { .. }
+        | TrainError::RanksDiffer { .. } => Exit::Usage,
+        TrainError::NonFiniteLatents { .. }
+        | TrainError::NonFiniteMeasurement { .. }
+        | TrainError::NotComparable { .. } => Exit::Model,
         TrainError::Generate(GenerateError::Store(error)) => of_store(error, Exit::Output),
         TrainError::Generate(error) => of_generate(error),
         TrainError::ReadBack { .. }
+        | TrainError::BeyondType { .. }
         | TrainError::NoBest { .. }
         | TrainError::OtherPrecomputed { .. }
         | TrainError::DamagedPrecomputed { .. }
@@ -128,6 +136,7 @@ fn of_train(error: &TrainError) -> Exit {
         | TrainError::Unfinished { .. } => Exit::Output,
         TrainError::Model(error) => of_model(error),
         TrainError::Run(error) => of_run(error),
+        TrainError::Store(error) => of_store(error, Exit::Output),
         TrainError::Data(error) => of_data(error),
         TrainError::Torch(error) => of_torch(error, Exit::Internal),
         _ => Exit::Internal,
@@ -183,7 +192,10 @@ fn of_run(error: &RunError) -> Exit {
     match error {
         RunError::Store(error) => of_store(error, Exit::Usage),
         RunError::Recipe { .. } | RunError::Invalid(_) | RunError::Method(_) => Exit::Usage,
-        RunError::NotARun { .. } | RunError::OtherPlan { .. } | RunError::Format { .. } => Exit::Output,
+        RunError::NotARun { .. }
+        | RunError::InUse { .. }
+        | RunError::OtherPlan { .. }
+        | RunError::Format { .. } => Exit::Output,
         _ => Exit::Internal,
     }
 }

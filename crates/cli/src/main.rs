@@ -1,5 +1,9 @@
 //! The `tastemaker` program: parse, resolve, dispatch, exit codes.
 
+// Before the others, for its macros stand in the place of the standard ones.
+#[macro_use]
+mod output;
+
 mod allocator;
 mod args;
 mod commands;
@@ -25,6 +29,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    if let Err(error) = signals::outlive_file_limits() {
+        eprintln!("warning: a limit on the size of files will end the program: {error}");
+    }
     match dispatch(args::parse(std::env::args_os())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

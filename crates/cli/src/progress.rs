@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,13 +26,23 @@ pub struct Progress {
     began: Instant,
     /// The first step of this process.
     first: u64,
+    /// What was last said to be waited for.
+    waits_for: Option<PathBuf>,
 }
 
 impl Progress {
     /// For a run of this many steps.
     pub fn new(max_steps: u64) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        Self { max_steps, bar: None, on_terminal, recent: VecDeque::new(), began: Instant::now(), first: 0 }
+        Self {
+            max_steps,
+            bar: None,
+            on_terminal,
+            recent: VecDeque::new(),
+            began: Instant::now(),
+            first: 0,
+            waits_for: None,
+        }
     }
 
     /// Shows an event.
@@ -43,6 +54,12 @@ impl Progress {
                 if read.n_done == read.n_pairs {
                     self.end();
                     self.line(&format!("read the images of {} pairs", read.n_pairs));
+                }
+            }
+            Event::Waiting { path } => {
+                if self.waits_for.as_ref() != Some(path) {
+                    self.line(&format!("waiting for another process that makes {}", path.display()));
+                    self.waits_for = Some(path.clone());
                 }
             }
             Event::Encode(encode) => {

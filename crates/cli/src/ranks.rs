@@ -1,9 +1,10 @@
 //! The processes of a run, as launchers announce them: `torchrun`, Slurm and Kubernetes set the same variables.
 
 use std::env;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tastemaker_torch::distributed::{Group, Settings};
 
 use crate::exit::UsageError;
@@ -11,26 +12,29 @@ use crate::exit::UsageError;
 /// How long one rank may be at something alone, such as writing a checkpoint, before the others give up.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
+/// More than any run has.
+const MOST_PROCESSES: u32 = 65_536;
+
 /// The group that the environment announces; `None` where it announces none, or one process.
 ///
 /// `WORLD_SIZE` and `RANK` say how many processes there are and which this is, `MASTER_ADDR` and `MASTER_PORT` where they meet.
 /// `torchrun` runs the store they meet at itself and says so. Source: `pytorch/pytorch:torch/distributed/rendezvous.py`.
 pub fn join() -> Result<Option<Group>> {
-    let world_size: usize = number("WORLD_SIZE")?.unwrap_or(1);
-    if world_size <= 1 {
+    let world_size = world_size()?;
+    let rank = number("RANK", 0..=world_size - 1)?;
+    if world_size == 1 {
         return Ok(None);
     }
     let missing = |name: &str| UsageError(format!("WORLD_SIZE is {world_size} and {name} is not set"));
-    let rank = number("RANK")?.ok_or_else(|| missing("RANK"))?;
-    if rank >= world_size {
-        return Err(UsageError(format!("RANK is {rank}, wanted less than WORLD_SIZE, {world_size}")).into());
-    }
+    let rank = rank.ok_or_else(|| missing("RANK"))?;
+    let port = number("MASTER_PORT", 1..=u16::MAX.into())?.ok_or_else(|| missing("MASTER_PORT"))?;
+    let address = env::var("MASTER_ADDR").ok().filter(|address| !address.trim().is_empty());
     let settings = Settings {
         name: "tastemaker".to_owned(),
-        rank,
-        world_size,
-        master_addr: env::var("MASTER_ADDR").map_err(|_| missing("MASTER_ADDR"))?,
-        master_port: number("MASTER_PORT")?.ok_or_else(|| missing("MASTER_PORT"))?,
+        rank: rank as usize,
+        world_size: world_size as usize,
+        master_addr: address.ok_or_else(|| missing("MASTER_ADDR"))?,
+        master_port: port as u16,
         store_is_hosted: env::var("TORCHELASTIC_USE_AGENT_STORE").is_ok_and(|value| value == "True"),
         interface: env::var("GLOO_SOCKET_IFNAME").ok(),
         timeout: PATIENCE,
@@ -38,16 +42,25 @@ pub fn join() -> Result<Option<Group>> {
     Ok(Some(Group::join(&settings)?))
 }
 
-/// The place of this process on its machine, from 0.
-pub fn local_rank() -> Result<usize> {
-    Ok(number("LOCAL_RANK")?.unwrap_or(0))
+/// How many processes the environment announces.
+pub fn world_size() -> Result<u32, UsageError> {
+    Ok(number("WORLD_SIZE", 1..=MOST_PROCESSES)?.unwrap_or(1))
 }
 
-fn number<T: std::str::FromStr>(name: &str) -> Result<Option<T>>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let Ok(text) = env::var(name) else { return Ok(None) };
-    let parsed = text.parse().with_context(|| UsageError(format!("{name} is {text:?}, wanted a number")))?;
-    Ok(Some(parsed))
+/// The place of this process on its machine, from 0.
+pub fn local_rank() -> Result<usize> {
+    Ok(number("LOCAL_RANK", 0..=MOST_PROCESSES)?.unwrap_or(0) as usize)
+}
+
+/// A number that a launcher announces.
+fn number(name: &str, within: RangeInclusive<u32>) -> Result<Option<u32>, UsageError> {
+    let Some(text) = env::var_os(name) else { return Ok(None) };
+    let text = text.to_string_lossy();
+    match text.trim().parse().ok().filter(|number| within.contains(number)) {
+        Some(number) => Ok(Some(number)),
+        None => {
+            let (from, to) = within.into_inner();
+            Err(UsageError(format!("{name} is {text:?}, wanted a number from {from} to {to}")))
+        }
+    }
 }

@@ -32,13 +32,14 @@ pub fn score_each(
 ) -> Result<()> {
     let at_once = AT_ONCE.next_multiple_of(panel.batch_size());
     let in_pass = panel.batch_size().min(n);
-    let doing = format!("scoring {in_pass} images at once (a smaller batch size needs less memory)");
+    let doing = format!("scoring {in_pass} images at once");
     for start in (0..n).step_by(at_once) {
         let range = start..n.min(start + at_once);
         let loaded = range.clone().map(&mut load).collect::<Result<Vec<Loaded>>>()?;
         let items: Vec<Item<'_>> =
             loaded.iter().map(|one| Item { image: &one.image, prompt: &one.prompt }).collect();
-        let scores = guard(&doing, || tch::no_grad(|| panel.score(&items)))?;
+        let scores =
+            guard(&doing, "a smaller batch size needs less", || tch::no_grad(|| panel.score(&items)))?;
         let scores = scores.map_err(|error| match error.item().and_then(|item| loaded.get(item)) {
             Some(one) => anyhow::Error::new(error).context(one.place.clone()),
             None => error.into(),

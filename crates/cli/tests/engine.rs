@@ -306,6 +306,6 @@ fn fixed_prompts_are_generated_from_fixed_noise_on_the_way() {
     assert_eq!(of_start, image(0, 2));
     let board = fs::read_dir(bench.path("out/logs/tastemaker")).unwrap().next().unwrap().unwrap().path();
     let bytes = fs::read(board).unwrap();
-    let tag = b"validation/prompt-1-1";
+    let tag = b"validation/rain #2";
     assert!(bytes.windows(tag.len()).any(|window| window == tag));
 }

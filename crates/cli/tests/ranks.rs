@@ -28,10 +28,16 @@ fn line(output: &str, accumulation: u32, more: &str) -> Vec<String> {
 
 /// Starts every rank of a run.
 fn launch(bench: &Bench, n: usize, output: &str, more: &str) -> Vec<Child> {
+    launch_each(bench, output, &vec![more; n])
+}
+
+/// Starts a rank for each of these flags.
+fn launch_each(bench: &Bench, output: &str, more: &[&str]) -> Vec<Child> {
+    let n = more.len();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let rank = |rank: usize| {
         Command::new(env!("CARGO_BIN_EXE_tastemaker"))
-            .args(line(output, 1, more))
+            .args(line(output, 1, more[rank]))
             .current_dir(bench.path(""))
             .env_clear()
             .env("OMP_NUM_THREADS", "1")
@@ -216,6 +222,82 @@ fn half_an_announcement_is_a_mistake_that_is_named() {
     let said = bench.run_in(&args, &[("WORLD_SIZE", "2")]);
     assert_eq!(said.code, 2);
     assert!(said.stderr.contains("WORLD_SIZE is 2 and RANK is not set"), "{}", said.stderr);
-    let said = bench.run_in(&args, &[("WORLD_SIZE", "two")]);
-    assert!(said.stderr.contains("WORLD_SIZE is \"two\", wanted a number"), "{}", said.stderr);
+    let whole = [("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
+    for (name, value, words) in [
+        ("WORLD_SIZE", "two", "WORLD_SIZE is \"two\", wanted a number from 1 to 65536"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE is \"0\""),
+        ("WORLD_SIZE", "-1", "WORLD_SIZE is \"-1\""),
+        ("WORLD_SIZE", "4294967297", "WORLD_SIZE is \"4294967297\""),
+        ("WORLD_SIZE", "", "WORLD_SIZE is \"\""),
+        ("RANK", "2", "RANK is \"2\", wanted a number from 0 to 1"),
+        ("RANK", "-1", "RANK is \"-1\""),
+        ("RANK", "1.0", "RANK is \"1.0\""),
+        ("LOCAL_RANK", "one", "LOCAL_RANK is \"one\""),
+        ("MASTER_ADDR", " ", "MASTER_ADDR is not set"),
+        ("MASTER_PORT", "0", "MASTER_PORT is \"0\", wanted a number from 1 to 65535"),
+        ("MASTER_PORT", "70000", "MASTER_PORT is \"70000\""),
+        ("MASTER_PORT", "tcp", "MASTER_PORT is \"tcp\""),
+    ] {
+        let others = whole.into_iter().filter(|(other, _)| *other != name);
+        let said = bench.run_in(&args, &others.chain([(name, value)]).collect::<Vec<_>>());
+        assert_eq!(said.code, 2, "{name} {value}: {}", said.stderr);
+        assert!(said.stderr.contains(words), "{name} {value}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn ranks_that_would_do_different_things_end_before_the_first_step_and_say_which() {
+    let bench = bench();
+    bench.pairs("others", 10);
+    support::copy(&bench.path("model"), &bench.path("other"));
+    let path = bench.path("other").join("unet").join(support::WEIGHTS);
+    let mut weights = tensors::read(&path).unwrap();
+    let moved = &weights["conv_out.bias"] + 0.5;
+    weights.insert("conv_out.bias".into(), moved);
+    tensors::write(&path, &weights, &Default::default()).unwrap();
+    let same = "--max_train_steps 4 --adapter_type lora";
+    for (other, words) in [
+        ("--seed 2", "train.seed is 1 there and 2 on rank 1"),
+        ("--method ipo", "method.name is \"diffusion-dpo\" there and \"ipo\" on rank 1"),
+        ("--learning_rate 1e-3", "optimizer.learning_rate is 0.0001 there and 0.001 on rank 1"),
+        ("--train_batch_size 1", "train.train_batch_size is 2 there and 1 on rank 1"),
+        ("--max_train_steps 5", "train.max_train_steps is 4 there and 5 on rank 1"),
+        ("--validation_steps 2", "validation.validation_steps is 4 there and 2 on rank 1"),
+        ("--rank 4", "adapter.rank is 8 there and 4 on rank 1"),
+        ("--train_data_dir others", "the pairs is "),
+        ("--model other", "the network is "),
+    ] {
+        let began = Instant::now();
+        let ended = ended(launch_each(&bench, "out", &[same, &format!("{same} {other}")]));
+        for output in ended {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{other}: {said}");
+            assert!(said.contains(words), "{other}: {said}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{other}");
+        assert!(!bench.path("out").exists(), "{other}: a folder was made");
+    }
+    // How a rank does its part is its own matter.
+    succeeded(launch_each(&bench, "out", &[same, &format!("{same} --dataloader_num_workers 2")]));
+}
+
+#[test]
+fn a_signal_to_one_rank_ends_all_as_that_signal_does() {
+    let bench = bench();
+    let more =
+        "--max_train_steps 100000 --lr_scheduler constant --validation_steps 0 --checkpointing_steps 0";
+    for (signal, code, to) in [("-TERM", 143, 1), ("-INT", 130, 0)] {
+        let ranks = launch(&bench, 2, "killed", more);
+        while steps_made(&bench) < 2 {
+            sleep(Duration::from_millis(5));
+        }
+        let id = ranks[to].id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        for output in ended(ranks) {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{said}");
+            assert!(said.contains("resume with --resume_from_checkpoint latest"), "{said}");
+        }
+        std::fs::remove_dir_all(bench.path("killed")).unwrap();
+    }
 }

@@ -99,7 +99,7 @@ impl OutputFiles {
     ) -> Result<(), E> {
         let requests: Vec<SampleRequest> = self.files.iter().map(|file| file.request.clone()).collect();
         let at_once = requests.len().min(settings.batch_size.max(1));
-        let doing = format!("generating {at_once} images at once (a smaller batch size needs less memory)");
+        let doing = format!("generating {at_once} images at once");
         let is_missing = |index: usize| self.is_missing[index];
         let work = || {
             generator.generate_each(networks, &requests, settings, is_missing, |index, image| {
@@ -107,7 +107,8 @@ impl OutputFiles {
                 each(index, &image)
             })
         };
-        guard(&doing, || tch::no_grad(work)).map_err(GenerateError::from)?
+        guard(&doing, "a smaller batch size needs less", || tch::no_grad(work))
+            .map_err(GenerateError::from)?
     }
 }
 

@@ -35,6 +35,14 @@ pub enum RunError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process is at work in the output folder.
+    #[error(
+        "{} is in use by another process; wait until that has ended, or choose another output_dir", .path.display()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The output folder holds a run with another plan.
     #[error("{} holds a run with another plan ({}); choose another output_dir", .path.display(), .differences.join("; "))]
     OtherPlan {

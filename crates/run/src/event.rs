@@ -16,6 +16,11 @@ pub enum Event {
     Start(Start),
     /// Images are being read, to find out which cannot be.
     Read(Read),
+    /// Another process makes what this one needs in this folder, and it waits for that. The log does not hold it.
+    Waiting {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Images and captions are being encoded.
     Encode(Encode),
     /// The reference's errors are being computed beforehand.

@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod event_log;
 pub mod health;
+mod idle;
 mod number;
 mod plan;
 mod plan_table;
@@ -22,10 +23,11 @@ pub mod tensorboard;
 pub use error::{Problem, RunError, Warning};
 pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Read, Reference, Skipped, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
+pub use idle::Surroundings;
 pub use plan::{Adapter, BucketPlan, MemoryEstimate, MethodPlan, Plan};
 pub use recipe::{MethodSection, Overrides, Recipe};
 pub use resolve::resolve;
-pub use run_dir::{RunDir, changes};
+pub use run_dir::{Difference, RunDir, changes, differences};
 pub use schedule::{LrScheduler, Schedule, lr_at};
 pub use settings::{
     AdapterKind, AdapterSection, Augment, Check, CheckpointPlan, CheckpointSection, DataPlan, DataSection,

@@ -123,7 +123,7 @@ impl DataPlan {
         self.enable_bucket.then(|| BucketPlan {
             step: self.bucket_reso_steps.unwrap_or(64),
             min: self.min_bucket_reso.unwrap_or(self.resolution / 2),
-            max: self.max_bucket_reso.unwrap_or(2 * self.resolution),
+            max: self.max_bucket_reso.unwrap_or(self.resolution.saturating_mul(2)),
         })
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tastemaker_math::objectives::{Corruption, InversionModel, objective};
 
+use crate::idle::RULES;
 use crate::plan::{Adapter, MethodPlan, Plan};
 use crate::recipe::{MethodSection, Overrides, Recipe};
 use crate::schedule::LrScheduler;
@@ -32,31 +33,32 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     let name = typed.method.name.clone().unwrap_or_default();
     let mut data = DataPlan::from(typed.data);
     check.data(&mut data);
-    check.adapter(&typed.adapter);
     let adapter = adapter(typed.adapter);
     let optimizer = OptimizerPlan::from(typed.optimizer);
     let train = TrainPlan::from(typed.train);
     check.optimizer(&optimizer, &train);
-    let validation = ValidationPlan::from(typed.validation);
-    if validation.validation_steps == 0 && !validation.validation_prompts.is_empty() {
-        check.no_effect(|key| key.name() == "validation_prompts", "validation_steps says when, and it is 0");
-    }
     let mut output = OutputPlan::from(typed.output);
     output.output_layout.sort_unstable();
     output.output_layout.dedup();
     if adapter != (Adapter::Full {}) {
-        let reason = "a LoRA is always written for diffusers and as kohya's scripts do, in fp32";
-        check.no_effect(|key| key.section() == "output", reason);
         output = OutputPlan::default();
     }
     if !check.problems.is_empty() {
         return Err(RunError::Invalid(check.problems));
     }
     let method = method(&mut check.warnings, name, typed.method)?;
-    if train.reference == ReferenceKind::Precomputed {
-        check.precomputed(&method)?;
+    let objective = method.objective()?;
+    let by_policy = matches!(
+        objective.corruption(),
+        Corruption::DdimInversion { model: InversionModel::Policy, .. }
+    );
+    if train.reference == ReferenceKind::Precomputed && objective.needs().reference && by_policy {
+        let wanted = "live, or model = \"reference\" under [method]: latents that the trained network inverts change at \
+                      every step";
+        let problem = Problem { key: "train.reference", found: "precomputed".to_owned(), wanted };
+        return Err(RunError::Invalid(vec![problem]));
     }
-    Ok(Plan {
+    let mut plan = Plan {
         format: Plan::FORMAT,
         model: ModelPlan::from(typed.model),
         data,
@@ -64,7 +66,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
         adapter,
         optimizer,
         train,
-        validation,
+        validation: ValidationPlan::from(typed.validation),
         checkpoint: CheckpointPlan::from(typed.checkpoint),
         logging: LoggingPlan::from(typed.logging),
         output,
@@ -73,8 +75,13 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
         n_pairs: None,
         cache_root: None,
         memory: None,
-        warnings: check.warnings,
-    })
+        warnings: Vec::new(),
+    };
+    for rule in RULES.iter().filter(|rule| rule.holds(&plan, &objective)) {
+        check.no_effect(|key| rule.is_about(key), rule.reason);
+    }
+    plan.warnings = check.warnings;
+    Ok(plan)
 }
 
 fn adapter(typed: AdapterSection) -> Adapter {
@@ -139,17 +146,11 @@ impl Check {
     }
 
     fn data(&mut self, data: &mut DataPlan) {
-        if data.no_cache {
-            self.no_effect(|key| ["cache_to", "cache_dtype"].contains(&key.name()), "nothing is cached");
-        }
         let wanted = "no_cache = true beside it, for crops of cached images are fixed";
         self.that("data.random_crop", true, data.no_cache || !data.random_crop, wanted);
         let buckets = data.buckets();
         match buckets {
-            None => self.no_effect(
-                |key| key.name().contains("bucket_reso"),
-                "there are no buckets without enable_bucket",
-            ),
+            None => {}
             Some(buckets) => {
                 let fits = buckets.min > 0 && buckets.min <= data.resolution;
                 self.that("data.min_bucket_reso", buckets.min, fits, "at most the resolution, and not 0");
@@ -171,45 +172,15 @@ impl Check {
         data.max_bucket_reso = buckets.map(|buckets| buckets.max);
     }
 
-    fn adapter(&mut self, typed: &AdapterSection) {
-        if typed.adapter_type == Some(AdapterKind::Full) {
-            let reason = "every weight of the network is trained (adapter_type is full)";
-            self.no_effect(|key| key.section() == "adapter" && key.name() != "adapter_type", reason);
-        }
-    }
-
     fn optimizer(&mut self, optimizer: &OptimizerPlan, train: &TrainPlan) {
         let (shape, warmup, training) =
             (optimizer.lr_scheduler, optimizer.lr_warmup_steps, train.max_train_steps);
-        if shape == LrScheduler::Constant && warmup > 0 {
-            let reason = "lr_scheduler is constant; for warm-up take constant_with_warmup";
-            self.no_effect(|key| key.name() == "lr_warmup_steps", reason);
-        }
-        if shape != LrScheduler::CosineWithRestarts && optimizer.lr_num_cycles > 1 {
-            let reason = "only lr_scheduler cosine_with_restarts starts over";
-            self.no_effect(|key| key.name() == "lr_num_cycles", reason);
-        }
+        let pairs = u64::from(train.train_batch_size) * u64::from(train.gradient_accumulation_steps);
+        let wanted = "at most 1048576 pairs per step with train_batch_size";
+        self.that("train.gradient_accumulation_steps", pairs, pairs <= 1 << 20, wanted);
         if shape != LrScheduler::Constant && warmup >= training {
             self.warnings.push(Warning::WarmupNeverEnds { warmup, training });
         }
-    }
-
-    fn precomputed(&mut self, method: &MethodPlan) -> Result<(), RunError> {
-        let objective = method.objective()?;
-        let by_policy = InversionModel::Policy;
-        match objective.corruption() {
-            _ if !objective.needs().reference => {
-                self.no_effect(|key| key.name() == "reference", "the method has no reference");
-            }
-            Corruption::DdimInversion { model, .. } if model == by_policy => {
-                let wanted = "live, or model = \"reference\" under [method]: latents that the trained network inverts change \
-                              at every step";
-                let problem = Problem { key: "train.reference", found: "precomputed".to_owned(), wanted };
-                return Err(RunError::Invalid(vec![problem]));
-            }
-            _ => {}
-        }
-        Ok(())
     }
 }
 

@@ -1,10 +1,11 @@
 //! The folder of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tastemaker_store::lock::{FolderLock, Sharing};
 use tastemaker_store::{StoreError, atomic, json};
 
 use crate::{EventLog, Plan, RunError, keys};
@@ -42,6 +43,17 @@ impl RunDir {
         }
         json::write(dir.plan_path(), plan)?;
         Ok(dir)
+    }
+
+    /// Makes the folder of a run, and locks it for this process. Before [`RunDir::create`] nothing in it is touched.
+    ///
+    /// # Errors
+    /// [`RunError::InUse`] if another process works there; [`RunError::Store`] if it cannot be made.
+    pub fn lock(path: impl AsRef<Path>) -> Result<FolderLock, RunError> {
+        let path = path.as_ref();
+        atomic::create_folder(path)?;
+        let lock = FolderLock::attempt(path, Sharing::Alone)?;
+        lock.ok_or_else(|| RunError::InUse { path: path.to_path_buf() })
     }
 
     /// The folder of a run that another process of it makes.
@@ -116,7 +128,24 @@ pub fn changes(there: &Value, here: &Value) -> Vec<String> {
             plan.remove("train.max_train_steps");
         }
     }
-    differences(&there, &here)
+    let shown = |Difference { key, there, here }| format!("{key}: {there} there, {here} here");
+    differing(&there, &here).map(shown).collect()
+}
+
+/// A leaf in which two values differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its dotted key.
+    pub key: String,
+    /// Its value in the first as JSON, or `nothing`.
+    pub there: String,
+    /// That in the second.
+    pub here: String,
+}
+
+/// Every leaf in which two values differ, by key.
+pub fn differences(there: &Value, here: &Value) -> Vec<Difference> {
+    differing(&leaves(there), &leaves(here)).collect()
 }
 
 /// A plan on disk as this version writes it.
@@ -128,6 +157,13 @@ fn current(plan: &Value) -> Value {
 
 /// Every leaf of a plan by its dotted key, but for those that change no weight.
 fn flat(plan: &Value) -> BTreeMap<String, Value> {
+    let mut leaves = leaves(plan);
+    leaves.retain(|path, _| !keys().any(|key| key.is_free && key.path == path));
+    leaves
+}
+
+/// Every leaf by its dotted key.
+fn leaves(value: &Value) -> BTreeMap<String, Value> {
     fn walk(key: &str, value: &Value, leaves: &mut BTreeMap<String, Value>) {
         match value {
             Value::Object(fields) => {
@@ -140,18 +176,19 @@ fn flat(plan: &Value) -> BTreeMap<String, Value> {
         }
     }
     let mut leaves = BTreeMap::new();
-    walk("", plan, &mut leaves);
-    leaves.retain(|path, _| !keys().any(|key| key.is_free && key.path == path));
+    walk("", value, &mut leaves);
     leaves
 }
 
-fn differences(there: &BTreeMap<String, Value>, here: &BTreeMap<String, Value>) -> Vec<String> {
-    let mut keys: Vec<&String> = there.keys().chain(here.keys()).collect();
-    keys.sort_unstable();
-    keys.dedup();
+fn differing<'a>(
+    there: &'a BTreeMap<String, Value>,
+    here: &'a BTreeMap<String, Value>,
+) -> impl Iterator<Item = Difference> + 'a {
+    let keys: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
     let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
-    keys.into_iter()
-        .filter(|key| there.get(*key) != here.get(*key))
-        .map(|key| format!("{key}: {} there, {} here", shown(there.get(key)), shown(here.get(key))))
-        .collect()
+    keys.into_iter().filter(|key| there.get(*key) != here.get(*key)).map(move |key| Difference {
+        key: key.clone(),
+        there: shown(there.get(key)),
+        here: shown(here.get(key)),
+    })
 }

@@ -4,6 +4,7 @@
 //! * [`checksum`] names bytes by their SHA-256.
 //! * [`foreign`] says what a file is that is not what its name promises.
 //! * [`json`] reads and writes JSON with the path in every error; [`sealed`] adds a checksum.
+//! * [`lock`] keeps other processes out of a folder.
 //! * [`tree`] reads files below a place in parts, wherever that place is; here is the folder on this machine.
 
 pub mod atomic;
@@ -12,6 +13,7 @@ pub mod dtype;
 mod error;
 pub mod foreign;
 pub mod json;
+pub mod lock;
 pub mod sealed;
 pub mod tree;
 

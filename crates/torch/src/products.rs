@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_refusal_of_libtorch_is_a_panic_with_its_words() {
         let (x, _) = twice(&[2, 3], 0.0);
-        let message = crate::error::guard("multiplying", || linear_in_f32(&x, &x.transpose(0, 1), None));
+        let message = crate::error::guard("multiplying", "", || linear_in_f32(&x, &x.transpose(0, 1), None));
         assert!(message.expect_err("shapes differ").to_string().contains("shapes cannot be multiplied"));
     }
 }

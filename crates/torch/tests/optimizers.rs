@@ -262,7 +262,7 @@ fn what_does_not_fit_is_refused() {
         let mut parameter = parameter.shallow_clone();
         let gradient = values(&[300], 1.0);
         let mut moments = Moments8bit::zeros(n);
-        guard("a step", || adamw_8bit(&mut parameter, &gradient, &mut moments, &Codes::dynamic(), &STEP))
+        guard("a step", "", || adamw_8bit(&mut parameter, &gradient, &mut moments, &Codes::dynamic(), &STEP))
             .unwrap_err()
             .to_string()
     };

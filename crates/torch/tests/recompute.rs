@@ -186,7 +186,7 @@ fn a_panic_in_the_backward_pass_arrives_with_its_words_and_leaves_everything_usa
         })
     };
     let y = broken().sum(Kind::Float);
-    let error = guard("going back", || y.backward()).unwrap_err().to_string();
+    let error = guard("going back", "", || y.backward()).unwrap_err().to_string();
     assert!(error.contains("no second time"), "{error}");
     drop(y);
     assert_eq!(Rc::strong_count(&held), 1);
@@ -201,7 +201,7 @@ fn a_refusal_of_libtorch_in_the_backward_pass_arrives_with_its_words() {
         n_runs.set(n_runs.get() + 1);
         if n_runs.get() == 1 { inputs[0].square() } else { inputs[0].matmul(&inputs[0]) }
     });
-    let error = guard("going back", || y.sum(Kind::Float).backward()).unwrap_err().to_string();
+    let error = guard("going back", "", || y.sum(Kind::Float).backward()).unwrap_err().to_string();
     assert!(error.contains("shapes cannot be multiplied"), "{error}");
 }
 
@@ -211,7 +211,7 @@ fn an_input_changed_in_between_is_refused() {
     let mut x = &w * 2.0;
     let y = segment(&[x.shallow_clone()], |inputs| inputs[0].square()).sum(Kind::Float);
     let _ = tch::no_grad(|| x.fill_(1.0));
-    let error = guard("going back", || y.backward()).unwrap_err().to_string();
+    let error = guard("going back", "", || y.backward()).unwrap_err().to_string();
     assert!(error.contains("modified by an inplace operation"), "{error}");
 }
 
@@ -243,7 +243,7 @@ fn another_thread_neither_runs_a_part_nor_drops_it() {
     let error = thread::spawn(move || {
         let sum = y.sum(Kind::Float);
         drop(y);
-        guard("going back", || sum.backward()).unwrap_err().to_string()
+        guard("going back", "", || sum.backward()).unwrap_err().to_string()
     });
     let error = error.join().unwrap();
     assert!(error.contains("another thread than its forward pass"), "{error}");

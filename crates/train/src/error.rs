@@ -7,6 +7,8 @@ use tastemaker_generate::GenerateError;
 use tastemaker_math::objectives::{OBJECTIVES, objective};
 use tastemaker_models::ModelError;
 use tastemaker_run::RunError;
+use tastemaker_store::StoreError;
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::TorchError;
 
 /// What can stop training.
@@ -23,6 +25,47 @@ pub enum TrainError {
         /// The pairs whose errors or loss are not finite; all pairs of the step if only their gradient is not; none
         /// where training is not about pairs.
         pairs: Vec<u64>,
+    },
+
+    /// The state of a run holds a number that is infinite or none.
+    #[error(
+        "step {step}: `{tensor}` is not finite after the update, and nothing of it was written; lower the learning rate, and \
+         resume from an earlier checkpoint or start again"
+    )]
+    NonFiniteState {
+        /// Optimizer steps made.
+        step: u64,
+        /// The first such tensor of the state.
+        tensor: String,
+    },
+
+    /// What a network predicts after an update is infinite or not a number, though its weights are finite.
+    #[error(
+        "step {step}: the network predicts nothing finite after the update, and nothing of it was written; lower the learning \
+         rate, and resume from an earlier checkpoint or start again"
+    )]
+    NonFinitePrediction {
+        /// Optimizer steps made.
+        step: u64,
+    },
+
+    /// A trained number is beyond what the type that it is written in holds.
+    #[error("`{tensor}` has values beyond what {dtype} holds; choose another save_precision")]
+    BeyondType {
+        /// The tensor.
+        tensor: String,
+        /// The type.
+        dtype: DType,
+    },
+
+    /// A model's error on a pair is infinite or not a number.
+    #[error(
+        "the model's error on pair {pair} is not finite: its weights are damaged, or it needs another precision than this; \
+         nothing can be said about what it prefers"
+    )]
+    NonFiniteMeasurement {
+        /// The first such pair.
+        pair: u64,
     },
 
     /// A saved state is that of another network.
@@ -65,10 +108,17 @@ pub enum TrainError {
     },
 
     /// There is no checkpoint to resume from.
-    #[error("{} is no checkpoint; give latest, or the path of a checkpoint-N folder", .path.display())]
+    #[error("{} is no checkpoint; {} holds {}", .path.display(), .output_dir.display(), match there.as_slice() {
+        [] => "none: give the path of a checkpoint-N folder, or latest to begin".to_owned(),
+        some => format!("{}: give latest or one of them", some.join(", ")),
+    })]
     NoCheckpoint {
         /// What was named.
         path: PathBuf,
+        /// The output folder.
+        output_dir: PathBuf,
+        /// Names of the checkpoints that are there, oldest first.
+        there: Vec<String>,
     },
 
     /// A checkpoint is of a run that differs.
@@ -102,6 +152,8 @@ pub enum TrainError {
     Stopped {
         /// Optimizer steps done; `None` if training never began.
         step: Option<u64>,
+        /// The signal that asked, to this process or to another rank.
+        signal: Option<i32>,
     },
 
     /// An alarm ended the run, as its rule wants.
@@ -120,6 +172,16 @@ pub enum TrainError {
         path: PathBuf,
         /// Which step it should be of.
         step: u64,
+    },
+
+    /// The processes of a run would do different things.
+    #[error(
+        "the ranks of this run differ from rank 0, so that none has begun: {}; start each of them with the same command",
+        .differences.join("; ")
+    )]
+    RanksDiffer {
+        /// Each rank and key that differs, with both values.
+        differences: Vec<String>,
     },
 
     /// There is nothing to train on.
@@ -200,6 +262,10 @@ pub enum TrainError {
     /// The model could not be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
+
+    /// A file or folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 
     /// The plan or the run directory.
     #[error(transparent)]

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tastemaker_run::health::{Alarm, Limits, Watch};
-use tastemaker_run::tensorboard::{Writer, image_tag};
+use tastemaker_run::tensorboard::{Writer, image_tags};
 use tastemaker_run::{Event, EventLog, Plan, RunDir, RunError, Tracker, read_events};
 use tastemaker_store::StoreError;
 
@@ -18,6 +18,8 @@ pub(crate) struct Logger<'a> {
     log: Option<EventLog>,
     board: Option<Writer>,
     folder: PathBuf,
+    /// Of the images of one validation.
+    tags: Vec<String>,
     on_event: &'a mut OnEvent<'a>,
     pub(crate) watch: Watch,
 }
@@ -39,13 +41,16 @@ pub(crate) fn open_log(dir: &RunDir, resumes: bool) -> Result<EventLog, TrainErr
 impl<'a> Logger<'a> {
     /// Writes to this log, if there is one.
     pub(crate) fn new(log: Option<EventLog>, limits: Limits, on_event: &'a mut OnEvent<'a>) -> Self {
-        Self { log, board: None, folder: PathBuf::new(), on_event, watch: Watch::new(limits) }
+        let (folder, tags) = (PathBuf::new(), Vec::new());
+        Self { log, board: None, folder, tags, on_event, watch: Watch::new(limits) }
     }
 
     /// Makes ready for the first step: opens TensorBoard's file, and replays what was logged before it to the watch.
     pub(crate) fn start(&mut self, dir: &RunDir, plan: &Plan, event: &Event) -> Result<(), TrainError> {
         let Event::Start(start) = event else { return Ok(()) };
         self.folder = dir.path().to_owned();
+        let validation = &plan.validation;
+        self.tags = image_tags(&validation.validation_prompts, validation.num_validation_images as usize);
         let purge_step = (start.step > 0).then_some(start.step + 1);
         if plan.logging.report_to == Tracker::Tensorboard && self.log.is_some() {
             let folder = dir.path().join(&plan.logging.logging_dir).join(&plan.logging.tracker_name);
@@ -100,11 +105,11 @@ impl<'a> Logger<'a> {
         if let Some(board) = &mut self.board {
             board.event(event)?;
             if let Event::Images { step, paths } = event {
-                for path in paths {
+                for (path, tag) in paths.iter().zip(&self.tags) {
                     let full = self.folder.join(path);
                     let png =
                         fs::read(&full).map_err(|e| RunError::from(StoreError::io("read", &full, e)))?;
-                    board.image_png(&image_tag(path), *step, &png)?;
+                    board.image_png(tag, *step, &png)?;
                 }
             }
         }

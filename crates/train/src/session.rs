@@ -8,8 +8,8 @@ use tastemaker_data::PairSource;
 use tastemaker_data::cache::CacheFolder;
 use tastemaker_data::split::Split;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::health::{Limits, Rule, outside_published};
-use tastemaker_run::{Event, Finish, Outcome, Plan, Probe, RunDir, RunError, Start};
+use tastemaker_run::health::{Alarm, Limits, Rule, outside_published};
+use tastemaker_run::{Event, Finish, Outcome, Plan, RunDir, RunError, Start};
 use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::memory;
@@ -24,7 +24,7 @@ use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::ProcessGroup;
 use crate::logger::{Logger, open_log};
 use crate::output::model_card::{CardFacts, card};
-use crate::output::result_paths;
+use crate::output::{RunFacts, result_paths};
 pub use crate::setup::sources;
 use crate::setup::{Prepared, RunInputs, prepare};
 use crate::train_loop::{Ended, TrainLoop};
@@ -40,6 +40,8 @@ pub struct Trained {
     pub peak_memory_bytes: Option<u64>,
     /// Model folders and files, or the adapter file; see [`result_paths`].
     pub results: Vec<PathBuf>,
+    /// What was raised about the state that is the result, the worst first.
+    pub alarms: Vec<Alarm>,
 }
 
 /// How a plan is carried out, beside what it says.
@@ -47,8 +49,8 @@ pub struct Trained {
 pub struct Options<'a> {
     /// What to resume from.
     pub resume: Option<&'a Resume>,
-    /// Asked after every step whether to save and stop.
-    pub stop: &'a dyn Fn() -> bool,
+    /// Asked after every step whether to save and stop: the signal that wants it.
+    pub stop: &'a dyn Fn() -> Option<i32>,
     /// The processes that train together; they share a disk.
     pub ranks: ProcessGroup<'a>,
     /// Where networks live.
@@ -57,7 +59,7 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { resume: None, stop: &|| false, ranks: ProcessGroup::default(), device: Device::Cpu }
+        Self { resume: None, stop: &|| None, ranks: ProcessGroup::default(), device: Device::Cpu }
     }
 }
 
@@ -84,10 +86,14 @@ pub fn train(
     let plan = &inputs.plan;
     let checkpoint = resume_from(&plan.output_dir, options.resume)?;
     let was_there = plan.output_dir.join("plan.json").exists();
+    let identity = inputs.identity()?;
+    inputs.agree(&identity, checkpoint.as_deref())?;
     // All ranks list checkpoints before the first of them writes anything.
     ranks.barrier()?;
+    let mut _lock = None;
     let (dir, log) = match ranks.is_first() {
         true => {
+            _lock = Some(RunDir::lock(&plan.output_dir)?);
             let dir = RunDir::create(&plan.output_dir, plan)?;
             let log = open_log(&dir, checkpoint.is_some())?;
             (dir, Some(log))
@@ -95,7 +101,10 @@ pub fn train(
         false => (RunDir::at(&plan.output_dir), None),
     };
     let mut logger = Logger::new(log, Limits::of(&inputs.objective), on_event);
-    let mut prepared = match prepare(&inputs, lora, checkpoint.as_deref(), &mut logger) {
+    let doing = "opening the model and encoding the pairs";
+    let opened =
+        guard(doing, RELIEF, || prepare(&inputs, identity, lora, checkpoint.as_deref(), &mut logger));
+    let mut prepared = match opened.map_err(TrainError::from).and_then(|prepared| prepared) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(logger);
@@ -107,9 +116,10 @@ pub fn train(
     };
     start(&inputs, &prepared, &dir, &mut logger)?;
     let run = run_loop(&inputs, &mut prepared, &dir, &mut logger, options.stop);
+    let mut alarms = Vec::new();
     let ended = run.ended.and_then(|ended| {
         if ended == Ended::Completed {
-            write_results(&inputs, &prepared, &dir, &logger, run.probe.as_ref())?;
+            alarms = write_results(&inputs, &prepared, &dir, &logger)?;
         }
         Ok(ended)
     });
@@ -125,13 +135,13 @@ pub fn train(
             logger.record(&finish(Outcome::Stopped))?;
             match run.ended_by {
                 Some(alarm) => Err(TrainError::EndedByAlarm { step, alarm }),
-                None => Err(TrainError::Stopped { step: Some(step) }),
+                None => Err(TrainError::Stopped { step: Some(step), signal: run.signal }),
             }
         }
         Ok(Ended::Completed) => {
             logger.record(&finish(Outcome::Completed))?;
             let results = result_paths(dir.path(), plan);
-            Ok(Trained { steps: step, seconds, peak_memory_bytes, results })
+            Ok(Trained { steps: step, seconds, peak_memory_bytes, results, alarms })
         }
     }
 }
@@ -179,17 +189,22 @@ fn start(
     if prepared.state.step > 0 {
         return Ok(());
     }
+    logger.warn(&odd_settings(inputs, prepared))
+}
+
+/// What of the plan is far from everything published.
+fn odd_settings(inputs: &RunInputs<'_>, prepared: &Prepared<'_>) -> Vec<Alarm> {
     let parameters = prepared.networks.policy.parameters.values();
-    logger.warn(&outside_published(plan, parameters.map(|tensor| tensor.numel() as u64).sum()))
+    outside_published(&inputs.plan, parameters.map(|tensor| tensor.numel() as u64).sum())
 }
 
 /// What came of the loop.
 struct LoopOutcome {
     ended: Result<Ended, TrainError>,
-    /// The last validation.
-    probe: Option<Probe>,
     /// The alarm that ended it.
     ended_by: Option<String>,
+    /// The signal that ended it.
+    signal: Option<i32>,
     seconds: f64,
     peak_memory_bytes: Option<u64>,
 }
@@ -200,7 +215,7 @@ fn run_loop(
     prepared: &mut Prepared<'_>,
     dir: &RunDir,
     logger: &mut Logger<'_>,
-    stop: &dyn Fn() -> bool,
+    stop: &dyn Fn() -> Option<i32>,
 ) -> LoopOutcome {
     let RunInputs { plan, source, ranks, device, .. } = inputs;
     let ranks = *ranks;
@@ -208,6 +223,7 @@ fn run_loop(
         networks, trainable, encoder, cached, order, precomputed, identity, images, state, ..
     } = prepared;
     let (networks, trainable, order, images) = (&*networks, trainable.as_slice(), &*order, images.as_ref());
+    let n_pairs = order.train.len() as u64;
     let reference = networks.reference();
     let held_out: Vec<u64> = order.held_out.iter().map(|&position| source.id(position).0).collect();
     let train_loop = TrainLoop {
@@ -225,15 +241,13 @@ fn run_loop(
         plan,
         identity,
         trainable,
-        save_adapter: &|folder| inputs.save(networks, folder),
+        save_adapter: &|steps, folder| inputs.save(networks, &RunFacts { steps, n_pairs }, folder),
         ranks,
-        generate: &|step| match images {
-            Some(images) => images.generate(&networks.policy.network, networks.text.as_ref(), step, ranks),
-            None => Ok(Vec::new()),
-        },
+        images,
+        networks,
         stop,
-        probe: None,
         ended_by: None,
+        signal: None,
     };
     memory::give_back();
     let knows_peak = memory::reset_peak_on(*device);
@@ -241,52 +255,57 @@ fn run_loop(
     let rest = order.clone().over(state.step..plan.train.max_train_steps).of_rank(ranks.rank());
     let options = inputs.batch_options(order);
     let mut body = |feed: &mut Feed<'_>| {
-        if state.step == 0 {
-            callbacks.images(0)?;
-        }
+        callbacks.missing_images(state)?;
         train_loop.run(state, feed, &mut callbacks)
     };
-    let ended = guard(&doing(plan), || match cached.take() {
+    let ended = guard(&doing(plan), RELIEF, || match cached.take() {
         Some(cached) => prefetch(move || Ok(cached), rest, options, &mut body),
         None => prefetch(|| encoder.open_live(), rest, options, &mut body),
     });
     LoopOutcome {
         ended: ended.map_err(TrainError::from).and_then(|ended| ended),
-        probe: callbacks.probe,
         ended_by: callbacks.ended_by,
+        signal: callbacks.signal,
         seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: memory::read_on(*device).filter(|_| knows_peak).map(|memory| memory.peak),
     }
 }
 
-/// Writes the averaged, best or last weights, with their model card.
+/// Writes the averaged, best or last weights, with their model card, and returns what was raised about them.
 fn write_results(
     inputs: &RunInputs<'_>,
     prepared: &Prepared<'_>,
     dir: &RunDir,
     logger: &Logger<'_>,
-    probe: Option<&Probe>,
-) -> Result<(), TrainError> {
+) -> Result<Vec<Alarm>, TrainError> {
     let RunInputs { plan, model, source, ranks, .. } = inputs;
-    let keeps_best = plan.logging.on_alarm == Rule::KeepBest;
-    if let Some(ema) = prepared.state.ema.as_ref().filter(|_| !keeps_best) {
-        ema.copy_to(&prepared.trainable);
+    let Prepared { state, trainable, .. } = prepared;
+    if let Some(ema) = &state.ema {
+        ema.copy_to(trainable);
     }
+    let mut alarms = odd_settings(inputs, prepared);
     if ranks.is_first() {
-        if keeps_best {
-            restore_best(dir, logger, &prepared.trainable)?;
-        }
-        inputs.save(&prepared.networks, dir.path())?;
+        let best = match plan.logging.on_alarm {
+            Rule::KeepBest => restore_best(dir, logger, trainable)?,
+            Rule::Warn | Rule::Stop => None,
+        };
+        let steps = best.unwrap_or(state.step);
+        alarms = [logger.watch.raised_until(steps), alarms].concat();
+        let run = RunFacts { steps, n_pairs: prepared.order.train.len() as u64 };
+        inputs.save(&prepared.networks, &run, dir.path())?;
         let facts = CardFacts {
             family: model.family(),
             fingerprint: source.fingerprint(),
             n_held_out: inputs.split.held_out.len(),
             origin: inputs.origin.as_deref(),
-            probe,
+            probe: logger.watch.probe_of(steps),
+            alarms: &alarms,
+            run,
         };
         write_card(&result_paths(dir.path(), plan), &card(plan, &facts))?;
     }
-    ranks.barrier()
+    ranks.barrier()?;
+    Ok(alarms)
 }
 
 /// Writes the model card beside the results; into the folder of a result that is a whole model and the only one.
@@ -326,11 +345,12 @@ fn device_in_words(device: Device, plan: &Plan) -> String {
     format!("CPU, {n_threads} {}, {precision}", if n_threads == 1 { "thread" } else { "threads" })
 }
 
-/// What libtorch is busy with if it stops, and what would make it fit.
+/// What would make a run fit.
+const RELIEF: &str = "a smaller train_batch_size with more gradient_accumulation_steps, gradient_checkpointing, a smaller \
+                      resolution or adapter_type = \"lora\" need less";
+
+/// What libtorch is busy with if it stops.
 fn doing(plan: &Plan) -> String {
     let (resolution, batch) = (plan.data.resolution, plan.train.train_batch_size);
-    format!(
-        "training on {batch} pairs of {resolution} x {resolution} at once (a smaller train_batch_size with more \
-         gradient_accumulation_steps, a smaller resolution or adapter_type = \"lora\" need less memory)"
-    )
+    format!("training on {batch} pairs of {resolution} x {resolution} at once")
 }

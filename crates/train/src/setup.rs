@@ -1,8 +1,10 @@
 //! Everything between a plan and its first step: model, cache, reference, networks, state.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tastemaker_data::PairSource;
 use tastemaker_data::split::Split;
 use tastemaker_diffusion::Denoiser;
@@ -25,7 +27,7 @@ use crate::data::{
 use crate::distributed::ProcessGroup;
 use crate::logger::Logger;
 use crate::networks::Networks;
-use crate::output;
+use crate::output::{self, RunFacts};
 use crate::reference::precompute::{ReferenceInputs, fill};
 use crate::reference::{PrecomputedReference, Reference};
 use crate::state::State;
@@ -124,15 +126,66 @@ impl<'a> RunInputs<'a> {
         BatchOptions { augmentation, with_losers: order.with_losers, device: self.device }
     }
 
+    /// What identifies the run beside its plan.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] if the network cannot be read.
+    pub(crate) fn identity(&self) -> Result<Identity, TrainError> {
+        // What is wrong with the network shall not be found out after hours of encoding.
+        self.model.check_unet()?;
+        let pairs = pairs_identity(self.source, self.objective.needs().soft_label);
+        Ok(Identity { pairs, unet: self.model.unet_fingerprint()? })
+    }
+
+    /// Holds against each other what the ranks of the run would do; `checkpoint` is what this one resumes from.
+    ///
+    /// # Errors
+    /// [`TrainError::RanksDiffer`]; [`TrainError::Model`] if a network cannot be read.
+    pub(crate) fn agree(&self, identity: &Identity, checkpoint: Option<&Path>) -> Result<(), TrainError> {
+        if self.ranks.rank().world_size == 1 {
+            return Ok(());
+        }
+        let mut plan = serde_json::to_value(&self.plan).unwrap_or_default();
+        for (section, key) in OF_ONE_RANK {
+            plan.get_mut(section).and_then(Value::as_object_mut).and_then(|section| section.remove(*key));
+        }
+        plan["version"] = env!("CARGO_PKG_VERSION").into();
+        plan["the checkpoint"] = checkpoint.and_then(Path::file_name).map(OsStr::to_string_lossy).into();
+        plan["the pairs"] = identity.pairs.as_str().into();
+        plan["the network"] = identity.unet.as_str().into();
+        plan["the VAE"] = self.model.vae_fingerprint()?.into();
+        plan["the text encoders"] = self.model.text_fingerprint()?.into();
+        plan["the LoRA to start from"] = self.origin.as_deref().into();
+        self.ranks.agree(&plan)
+    }
+
     /// Writes what was trained into a folder.
     ///
     /// # Errors
     /// [`TrainError`] if it cannot be written, or reads back as something else.
-    pub(crate) fn save(&self, networks: &Networks, folder: &Path) -> Result<(), TrainError> {
+    pub(crate) fn save(
+        &self,
+        networks: &Networks,
+        facts: &RunFacts,
+        folder: &Path,
+    ) -> Result<(), TrainError> {
         let trained: Vec<_> = networks.trainable().collect();
-        output::save(&self.model, &trained, &networks.shapes, &self.plan, &self.schedule, folder)
+        output::save(&self.model, &trained, &networks.shapes, (&self.plan, facts), &self.schedule, folder)
     }
 }
+
+/// What may differ from rank to rank: where things lie, whose contents are compared, and how a machine does its part.
+const OF_ONE_RANK: &[(&str, &str)] = &[
+    ("model", "pretrained_model_name_or_path"),
+    ("model", "pretrained_vae_model_name_or_path"),
+    ("model", "unet_init"),
+    ("model", "model_config"),
+    ("model", "variant"),
+    ("model", "revision"),
+    ("data", "train_data_dir"),
+    ("data", "dataloader_num_workers"),
+    ("adapter", "network_weights"),
+];
 
 /// The files that a plan names, all of them on this machine.
 pub fn sources(plan: &ModelPlan) -> ModelSources {
@@ -184,16 +237,13 @@ pub(crate) struct Prepared<'a> {
 /// is gone, too.
 pub(crate) fn prepare<'a>(
     inputs: &'a RunInputs<'a>,
+    identity: Identity,
     lora: Option<LoraFile>,
     checkpoint: Option<&Path>,
     logger: &mut Logger<'_>,
 ) -> Result<Prepared<'a>, TrainError> {
     let RunInputs { model, plan, source, objective, ranks, device, .. } = inputs;
     let (ranks, device) = (*ranks, *device);
-    // What is wrong with the network shall not be found out after hours of encoding.
-    model.check_unet()?;
-    let pairs = pairs_identity(*source, objective.needs().soft_label);
-    let identity = Identity { pairs, unet: model.unet_fingerprint()? };
     let saved = checkpoint.map(|path| checkpoint::read(path, plan, &identity)).transpose()?;
     let settings = EncodeSettings::of(plan, device);
     let images = ValidationImages::new(model, plan, &inputs.schedule, &settings)?;

@@ -7,6 +7,7 @@ use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
+use crate::TrainError;
 use crate::optimizer::{
     Adafactor, AdafactorSettings, AdamW, AdamW8bit, AdamWSettings, Ema, GradScaler, Optimizer, whole_number,
 };
@@ -43,6 +44,19 @@ impl State {
             grad_scaler: (plan.train.mixed_precision == DType::F16).then(GradScaler::default),
             before: None,
             mean_gain: 0.0,
+        }
+    }
+
+    /// Checks that weights and their averages are numbers. No loss follows the last update that would show it.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFiniteState`] naming the first tensor that is not finite.
+    pub fn check_finite(&self, trainable: &[Trainable]) -> Result<(), TrainError> {
+        let masters = trainable.iter().map(|t| (&t.name, &t.tensor));
+        let averages = self.ema.iter().flat_map(|ema| ema.averages(trainable));
+        match masters.chain(averages).find(|(_, tensor)| !is_finite(tensor)) {
+            Some((name, _)) => Err(TrainError::NonFiniteState { step: self.step, tensor: name.to_owned() }),
+            None => Ok(()),
         }
     }
 
@@ -88,6 +102,19 @@ impl State {
         };
         Some(())
     }
+}
+
+/// The name of the first tensor of a state, or of a part of it, that is not finite. What was measured before is no part of
+/// what a run goes on with.
+pub(crate) fn not_finite(state: &Named) -> Option<&str> {
+    let measured = "before.errors";
+    let found = state.iter().find(|(name, tensor)| name.as_str() != measured && !is_finite(tensor));
+    found.map(|(name, _)| name.as_str())
+}
+
+/// Whether every number of a tensor is one.
+pub(crate) fn is_finite(tensor: &Tensor) -> bool {
+    !tensor.is_floating_point() || tch::no_grad(|| tensor.isfinite().all().int64_value(&[])) != 0
 }
 
 /// The optimizer of a plan over what this process owns.

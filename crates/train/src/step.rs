@@ -211,6 +211,18 @@ impl Engine<'_> {
         records
     }
 
+    /// Whether the policy's errors on a micro-batch are numbers, under forward noise.
+    pub fn predicts_numbers(&self, batch: &Batch) -> bool {
+        let rows = batch.per_row(&batch.keys.iter().map(|&key| self.timestep(key)).collect::<Vec<_>>());
+        let keys = batch.pair_keys(self.seed, Stream::Noise);
+        let errors = tch::no_grad(|| {
+            let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());
+            let corrupted = forward(self.schedule, &batch.latents, &batch.per_row_tensor(&noise), &rows);
+            to_host(&errors(self.policy, &corrupted, &rows, &policy_conditioning(self.text, batch)))
+        });
+        errors.iter().all(|error| error.is_finite())
+    }
+
     /// What needs the reference of a micro-batch, under the draws of this run.
     pub fn precompute(&self, batch: &Batch) -> Precomputed {
         let draws = self.draw(batch);

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use tastemaker_data::PairId;
 use tastemaker_models::nn::Trainable;
-use tastemaker_run::{Event, Plan, Probe, Skipped, lr_at};
+use tastemaker_run::{Event, Plan, Skipped, lr_at};
 
 use crate::TrainError;
-use crate::data::{Feed, FeedItem, Order, SkippedPair};
+use crate::data::{Batch, Feed, FeedItem, Order, SkippedPair};
 use crate::distributed::ProcessGroup;
 use crate::metrics::{StepInfo, mean_gain, step_metrics, validation_metrics};
-use crate::optimizer::clip_factor;
+use crate::optimizer::{Averaged, clip_factor};
 use crate::reference::PrecomputedReference;
 use crate::state::State;
 use crate::step::{Engine, PairRecord, StepContext};
@@ -45,19 +45,24 @@ pub trait Callbacks {
     /// Whatever shall end the run.
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError>;
 
-    /// Called after a validation was reported.
+    /// Called after a validation was reported, with the masters as they were validated.
     ///
     /// # Errors
     /// Whatever shall end the run.
-    fn on_validation(&mut self, _probe: &Probe, _state: &State) -> Result<(), TrainError> {
+    fn on_validation(&mut self, _state: &State) -> Result<(), TrainError> {
         Ok(())
     }
 
-    /// Called after every step; says whether to continue.
+    /// Called after every step; says whether to continue. `check` is to be asked before anything of this state is kept, by all
+    /// ranks alike.
     ///
     /// # Errors
-    /// Whatever shall end the run.
-    fn on_step_end(&mut self, _state: &State) -> Result<ControlFlow<()>, TrainError> {
+    /// Whatever shall end the run, and what `check` found.
+    fn on_step_end(
+        &mut self,
+        _state: &State,
+        _check: &dyn Fn() -> Result<(), TrainError>,
+    ) -> Result<ControlFlow<()>, TrainError> {
         Ok(ControlFlow::Continue(()))
     }
 }
@@ -81,11 +86,12 @@ impl TrainLoop<'_> {
     /// Runs the steps of the plan that `state` has not done yet, on the batches of `feed`, which come in the loop's order.
     ///
     /// Validation comes before the first step, at every `validation.validation_steps` steps, and after the last, if there are held-out
-    /// pairs. Its reference metrics are those of the model as it was before the first step.
+    /// pairs. Its reference metrics are those of the model as it was before the first step. Where weights are averaged, the
+    /// averages are validated, for they are the result.
     ///
     /// # Errors
-    /// [`TrainError::NonFinite`], with the weights as the step before left them; [`TrainError::EmptyStep`]; and whatever
-    /// `feed` and `callbacks` return.
+    /// [`TrainError::NonFinite`], with the weights as the step before left them; [`TrainError::NonFiniteState`] before a
+    /// validation and after the last step; [`TrainError::EmptyStep`]; and whatever `feed` and `callbacks` return.
     pub fn run(
         &self,
         state: &mut State,
@@ -99,10 +105,14 @@ impl TrainLoop<'_> {
                 self.validate(state, feed, callbacks)?;
             }
             let started = Instant::now();
-            let (records, mut info) = self.step(state, feed, callbacks, &mut skipped)?;
+            let (records, mut info, last) = self.step(state, feed, callbacks, &mut skipped)?;
             info.pairs_per_second = records.len() as f64 / started.elapsed().as_secs_f64();
             callbacks.on_event(&Event::Step(step_metrics(&records, info)))?;
-            if callbacks.on_step_end(state)?.is_break() {
+            if state.step == n_steps {
+                state.check_finite(self.trainable)?;
+            }
+            let check = || self.check(state, last.as_ref());
+            if callbacks.on_step_end(state, &check)?.is_break() {
                 return Ok(Ended::Stopped);
             }
         }
@@ -112,16 +122,27 @@ impl TrainLoop<'_> {
         Ok(Ended::Completed)
     }
 
-    /// One optimizer step over all ranks.
+    /// Whether the weights are numbers, and give some on the last micro-batch: no loss follows the last update that would show it.
+    fn check(&self, state: &State, last: Option<&Batch>) -> Result<(), TrainError> {
+        state.check_finite(self.trainable)?;
+        let is_wrong = last.is_some_and(|batch| !self.engine.predicts_numbers(batch));
+        match self.ranks.any(is_wrong)? {
+            true => Err(TrainError::NonFinitePrediction { step: state.step }),
+            false => Ok(()),
+        }
+    }
+
+    /// One optimizer step over all ranks. Returns the last micro-batch of this rank with it.
     fn step(
         &self,
         state: &mut State,
         feed: &mut Feed<'_>,
         callbacks: &mut dyn Callbacks,
         known: &mut HashSet<PairId>,
-    ) -> Result<(Vec<PairRecord>, StepInfo), TrainError> {
+    ) -> Result<(Vec<PairRecord>, StepInfo, Option<Batch>), TrainError> {
         let (step, plan, ranks) = (state.step, self.plan, self.ranks);
-        let records = ranks.gather_records(self.accumulate(state, feed, callbacks, known)?)?;
+        let (records, last) = self.accumulate(state, feed, callbacks, known)?;
+        let records = ranks.gather_records(records)?;
         if records.is_empty() {
             return Err(TrainError::EmptyStep { step });
         }
@@ -156,17 +177,18 @@ impl TrainLoop<'_> {
         let n_train_timesteps = self.engine.schedule.len();
         let info =
             StepInfo { n_train_timesteps, loss_scale, skipped, step, grad_norm, lr, pairs_per_second: 0.0 };
-        Ok((records, info))
+        Ok((records, info, last))
     }
 
-    /// Accumulates this rank's part of the gradient of a step, scaled, and returns the records of its pairs.
+    /// Accumulates this rank's part of the gradient of a step, scaled, and returns the records of its pairs and the last of its
+    /// micro-batches.
     fn accumulate(
         &self,
         state: &State,
         feed: &mut Feed<'_>,
         callbacks: &mut dyn Callbacks,
         known: &mut HashSet<PairId>,
-    ) -> Result<Vec<PairRecord>, TrainError> {
+    ) -> Result<(Vec<PairRecord>, Option<Batch>), TrainError> {
         let precomputed = self.precomputed.map(|errors| errors.step(state.step)).transpose()?;
         let mut context = StepContext {
             n_total: self.plan.effective_batch() as usize,
@@ -174,19 +196,20 @@ impl TrainLoop<'_> {
             mean_gain: state.mean_gain,
             precomputed: None,
         };
-        let mut records = Vec::with_capacity(context.n_total);
+        let (mut records, mut last) = (Vec::with_capacity(context.n_total), None);
         loop {
             match next(feed)? {
                 FeedItem::Batch(batch) => {
                     context.precomputed = precomputed.as_ref().map(|step| step.of(&batch)).transpose()?;
                     records.extend(self.engine.accumulate_with(&batch, &self.engine.draw(&batch), &context));
+                    last = Some(batch);
                 }
                 FeedItem::Skipped(SkippedPair { id, place, detail }) => {
                     if known.insert(id) {
                         callbacks.on_event(&Event::Skipped(Skipped { pair: id.0, place, detail }))?;
                     }
                 }
-                FeedItem::End => return Ok(records),
+                FeedItem::End => return Ok((records, last)),
             }
         }
     }
@@ -198,6 +221,8 @@ impl TrainLoop<'_> {
         feed: &mut Feed<'_>,
         callbacks: &mut dyn Callbacks,
     ) -> Result<(), TrainError> {
+        state.check_finite(self.trainable)?;
+        let _averaged = Averaged::of(state.ema.as_ref(), self.trainable);
         let Engine { policy, schedule, timesteps, text, labels, seed, .. } = self.engine;
         let draws = DrawSettings { spread: TimestepSpread::OverPairs(self.held_out), timesteps, seed, text };
         let mut batches = iter::from_fn(|| {
@@ -218,8 +243,8 @@ impl TrainLoop<'_> {
         let first = state.before.get_or_insert_with(|| now.clone());
         let probe = validation_metrics(state.step, &now, first, labels);
         let probe = probe.ok_or(TrainError::EmptyStep { step: state.step })?;
-        callbacks.on_event(&Event::Probe(probe.clone()))?;
-        callbacks.on_validation(&probe, state)
+        callbacks.on_event(&Event::Probe(probe))?;
+        callbacks.on_validation(state)
     }
 }
 

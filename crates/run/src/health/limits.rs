@@ -12,6 +12,14 @@ pub struct Limits {
     pub winner_warning: f64,
     /// By this fraction it is critical, and a probe has lost all quality.
     pub winner_critical: f64,
+    /// Winners' error in a single step is ruined where it is above the reference's by this fraction...
+    pub ruined_rise: f64,
+    /// ...and by this much: a network that predicts nothing has an error of about 1, and small errors double easily.
+    pub ruined_drift: f64,
+    /// Without a reference, an error in a single step that is ruined: one and a half times that of predicting nothing...
+    pub ruined_error: f64,
+    /// ...and above that of the first step by this factor.
+    pub ruined_factor: f64,
     /// A loss above its start by this factor raises a warning.
     pub loss_warning: f64,
     /// By this factor it is critical.
@@ -43,6 +51,10 @@ impl Default for Limits {
         Self {
             winner_warning: 0.02,
             winner_critical: 0.15,
+            ruined_rise: 1.0,
+            ruined_drift: 0.05,
+            ruined_error: 1.5,
+            ruined_factor: 2.0,
             loss_warning: 1.1,
             loss_critical: 2.0,
             standard_errors: 3.0,
@@ -69,6 +81,7 @@ impl Limits {
         Self {
             winner_warning: farther * usual.winner_warning,
             winner_critical: farther * usual.winner_critical,
+            ruined_rise: farther * usual.ruined_rise,
             overfitting: usual.overfitting.filter(|_| objective.needs().reference && !is_inverted),
             ..usual
         }

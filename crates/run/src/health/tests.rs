@@ -294,6 +294,50 @@ fn a_method_without_reference_is_judged_by_its_probes_alone() {
 }
 
 #[test]
+fn a_ruined_step_is_critical_from_the_second_one_on() {
+    let step = |step: u64, reference, winner_error| Step {
+        step,
+        loss: 0.5,
+        winner_error,
+        ref_winner: reference,
+        grad_norm: 1.0,
+        lr: 3e-2,
+        ..Step::default()
+    };
+    // Error of the reference, if there is one, and of winners at the first steps; steps that raise the alarm.
+    let runs: [(Option<f64>, &[f64], &[u64]); 6] = [
+        (Some(0.06), &[0.06, 0.52, 0.6], &[1]),
+        (Some(0.9), &[0.9, 2.0], &[1]),
+        // Where hardly any noise is, an error of nearly nothing doubles by itself.
+        (Some(0.002), &[0.002, 0.006, 0.007], &[]),
+        (Some(0.06), &[0.06, 0.1, 0.08], &[]),
+        (None, &[0.2, 8.0], &[1]),
+        // Timesteps differ, so errors of steps do.
+        (None, &[0.01, 0.9, 0.3, 1.2], &[]),
+    ];
+    for (reference, errors, wanted) in runs {
+        let mut watch = Watch::new(Limits::default());
+        let steps = errors.iter().zip(0..).map(|(&error, i)| step(i, reference, error));
+        let raised: Vec<Alarm> = steps.flat_map(|step| watch.step(&step)).collect();
+        let critical = raised.iter().filter(|alarm| alarm.severity() == Severity::Critical);
+        assert_eq!(critical.map(Alarm::step).collect::<Vec<_>>(), wanted, "{errors:?}");
+        assert_eq!(watch.raised_until(0), []);
+        let last = watch.raised_until(u64::MAX);
+        assert_eq!(last.iter().map(Alarm::name).collect::<Vec<_>>(), vec!["winners-worse"; wanted.len()]);
+        assert!(last.iter().all(|alarm| alarm.step() == errors.len() as u64 - 1), "{last:?}");
+    }
+}
+
+#[test]
+fn a_held_out_error_that_is_no_number_is_an_alarm_and_no_tie() {
+    let mut watch = Watch::new(Limits::default());
+    let probe =
+        Probe { winner_error: f64::NAN, implicit_accuracy: Some(f64::NAN), ..Run::healthy(1).probe(20) };
+    assert_eq!(watch.probe(&probe)[0].name(), "non-finite");
+    assert_eq!(watch.best(), None);
+}
+
+#[test]
 fn without_a_standard_error_the_probe_before_has_to_agree() {
     let run = ruinous(1);
     let probe = |step| Probe { winner_drift_se: None, ..run.probe(step) };

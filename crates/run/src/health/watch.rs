@@ -38,9 +38,13 @@ pub struct Watch {
     last_probe: Option<Probe>,
     /// The probe with the highest accuracy.
     most_accurate: Option<Probe>,
-    best: Option<Best>,
+    best: Option<(Best, Probe)>,
+    /// Winners' error of the first step.
+    first_error: Option<f64>,
     /// Alarms that stand, and the step at which each last held.
     standing: BTreeMap<(&'static str, Severity), u64>,
+    /// Every alarm that was raised: as it first held, and as it last did.
+    raised: BTreeMap<(&'static str, Severity), (Alarm, Alarm)>,
 }
 
 impl Watch {
@@ -56,7 +60,9 @@ impl Watch {
             last_probe: None,
             most_accurate: None,
             best: None,
+            first_error: None,
             standing: BTreeMap::new(),
+            raised: BTreeMap::new(),
         }
     }
 
@@ -105,7 +111,7 @@ impl Watch {
         } else {
             self.keep(step);
             let judgments = [
-                self.winners_worse(step.step),
+                self.ruined(step).or_else(|| self.winners_worse(step.step)),
                 self.loss_rises(step.step),
                 self.gradient_explodes(step.step),
                 self.flat_loss(step.step),
@@ -122,15 +128,19 @@ impl Watch {
     /// Takes a probe and says which alarms are new.
     pub fn probe(&mut self, probe: &Probe) -> Vec<Alarm> {
         let probe = if probe.accuracy_low.is_some() { probe.clone() } else { probe.clone().with_interval() };
-        let held =
-            [self.held_out_winners_worse(&probe), self.accuracy_falls(&probe), self.overfitting(&probe)];
+        let held = [
+            non_finite_probe(&probe),
+            self.held_out_winners_worse(&probe),
+            self.accuracy_falls(&probe),
+            self.overfitting(&probe),
+        ];
         let new = self.raise(probe.step, held.into_iter().flatten().collect());
         self.standing.retain(|(name, _), last| !is_of_probe(name) || *last == probe.step);
 
         if let Some(quality) = quality(&probe, &self.limits)
-            && self.best.is_none_or(|best| quality >= best.quality)
+            && self.best().is_none_or(|best| quality >= best.quality)
         {
-            self.best = Some(Best { step: probe.step, quality });
+            self.best = Some((Best { step: probe.step, quality }, probe.clone()));
         }
         if self.most_accurate.as_ref().is_none_or(|best| probe.implicit_accuracy >= best.implicit_accuracy) {
             self.most_accurate = Some(probe.clone());
@@ -141,15 +151,37 @@ impl Watch {
 
     /// The state with the best [`quality`] so far, the later one of equals; `None` before the first probe that has one.
     pub fn best(&self) -> Option<Best> {
-        self.best
+        self.best.as_ref().map(|(best, _)| *best)
+    }
+
+    /// The probe of a state, if that was the last or the best one.
+    pub fn probe_of(&self, step: u64) -> Option<&Probe> {
+        let best = self.best.as_ref().map(|(_, probe)| probe);
+        self.last_probe.iter().chain(best).find(|probe| probe.step == step)
+    }
+
+    /// What was raised about a state: each alarm of the steps up to it as it last held, the worst first and none twice.
+    pub fn raised_until(&self, step: u64) -> Vec<Alarm> {
+        let known = self.raised.values().filter(|(first, _)| first.step() <= step);
+        let known = known.map(|(first, last)| if last.step() <= step { last } else { first });
+        let mut alarms: Vec<&Alarm> = known.collect();
+        alarms.sort_by_key(|alarm| std::cmp::Reverse(alarm.severity()));
+        let mut names = Vec::new();
+        alarms.retain(|alarm| {
+            let is_new = !names.contains(&alarm.name());
+            names.push(alarm.name());
+            is_new
+        });
+        alarms.into_iter().cloned().collect()
     }
 
     /// Whether the last probe is the best one.
     pub fn is_best(&self) -> bool {
-        self.last_probe.as_ref().is_some_and(|last| self.best.is_some_and(|best| best.step == last.step))
+        self.last_probe.as_ref().is_some_and(|last| self.best().is_some_and(|best| best.step == last.step))
     }
 
     fn keep(&mut self, step: &Step) {
+        self.first_error.get_or_insert(step.winner_error);
         if self.first_losses.1 < WINDOW {
             self.first_losses = (self.first_losses.0 + step.loss, self.first_losses.1 + 1);
         }
@@ -164,6 +196,8 @@ impl Watch {
         let mut new = Vec::new();
         for alarm in held {
             let (name, severity) = (alarm.name(), alarm.severity());
+            let raised = self.raised.entry((name, severity));
+            raised.and_modify(|(_, last)| *last = alarm.clone()).or_insert((alarm.clone(), alarm.clone()));
             let advised = self.standing.insert((name, Severity::Warning), at).is_some();
             let stood = match severity {
                 Severity::Warning => advised,
@@ -186,12 +220,32 @@ impl Watch {
         (2 * n > WINDOW).then_some(Alarm::StepsSkipped { step, n })
     }
 
+    /// A step so far off that no window is needed to be sure. The first one is that of the untouched model.
+    fn ruined(&self, step: &Step) -> Option<Alarm> {
+        let limits = &self.limits;
+        let (before, is_ruined) = match step.ref_winner {
+            Some(reference) => {
+                let drift = step.winner_error - reference;
+                (reference, drift > limits.ruined_drift && drift > limits.ruined_rise * reference)
+            }
+            None => {
+                let first = self.first_error?;
+                let error = step.winner_error;
+                (first, error > limits.ruined_error && error > limits.ruined_factor * first)
+            }
+        };
+        let margin_grows = step.margin.is_some_and(|margin| margin > 0.0);
+        let rise = step.winner_error / before - 1.0;
+        let alarm = Alarm::WinnersWorse { step: step.step, rise, margin_grows, critical: true };
+        (is_ruined && step.step > 0).then_some(alarm)
+    }
+
     fn winners_worse(&self, step: u64) -> Option<Alarm> {
         let (drift, error) = self.over(WINDOW, |s| Some(s.winner_error - s.ref_winner?))?;
         let (reference, _) = self.over(WINDOW, |s| s.ref_winner)?;
         let rise = drift / reference;
         let is_sure = drift > self.limits.standard_errors * error;
-        let (margin, _) = self.over(WINDOW, |s| s.margin)?;
+        let margin = self.over(WINDOW, |s| s.margin).map_or(0.0, |(mean, _)| mean);
         let longer = self.over(2 * WINDOW, |s| s.margin).map_or(0.0, |(mean, _)| mean);
         let critical = rise > self.limits.winner_critical;
         let margin_grows = margin > longer.max(0.0);
@@ -260,7 +314,8 @@ impl Watch {
             Some(error) => drift > self.limits.standard_errors * error,
             None => critical || before.and_then(Probe::winner_rise).is_some_and(|rise| rise > half),
         };
-        let margin_grows = probe.margin? > before.and_then(|before| before.margin).unwrap_or(0.0).max(0.0);
+        let earlier = before.and_then(|before| before.margin).unwrap_or(0.0).max(0.0);
+        let margin_grows = probe.margin.is_some_and(|margin| margin > earlier);
         let alarm = Alarm::HeldOutWinnersWorse { step: probe.step, rise, margin_grows, critical };
         (is_sure && rise > self.limits.winner_warning).then_some(alarm)
     }
@@ -289,19 +344,31 @@ fn is_of_probe(name: &str) -> bool {
 }
 
 fn non_finite(step: &Step) -> Option<Alarm> {
-    let metrics = [
-        ("loss", Some(step.loss)),
-        ("winner_error", Some(step.winner_error)),
-        ("loser_error", step.loser_error),
-        ("ref_winner", step.ref_winner),
-        ("ref_loser", step.ref_loser),
-        ("logit_mean", step.logit_mean),
-        ("margin", step.margin),
-        ("grad_norm", Some(step.grad_norm)),
-    ];
+    first_non_finite(
+        step.step,
+        [
+            ("loss", Some(step.loss)),
+            ("winner_error", Some(step.winner_error)),
+            ("loser_error", step.loser_error),
+            ("ref_winner", step.ref_winner),
+            ("ref_loser", step.ref_loser),
+            ("logit_mean", step.logit_mean),
+            ("margin", step.margin),
+            ("grad_norm", Some(step.grad_norm)),
+        ],
+    )
+}
+
+fn non_finite_probe(probe: &Probe) -> Option<Alarm> {
+    let metrics =
+        [("held-out winner_error", Some(probe.winner_error)), ("held-out loser_error", probe.loser_error)];
+    first_non_finite(probe.step, metrics)
+}
+
+fn first_non_finite<const N: usize>(step: u64, metrics: [(&'static str, Option<f64>); N]) -> Option<Alarm> {
     let is_wrong = |(_, value): &(_, Option<f64>)| value.is_some_and(|value| !value.is_finite());
     let (metric, value) = metrics.into_iter().find(is_wrong)?;
-    Some(Alarm::NonFinite { step: step.step, metric, value: value? })
+    Some(Alarm::NonFinite { step, metric, value: value? })
 }
 
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {

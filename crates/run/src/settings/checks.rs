@@ -28,8 +28,14 @@ pub(super) const FRACTION: Check =
     check("between 0 and 1", |value| is_number(value, |n| (0.0..=1.0).contains(&n)));
 pub(super) const BELOW_ONE: Check =
     check("at least 0 and below 1", |value| is_number(value, |n| (0.0..1.0).contains(&n)));
-pub(super) const MULTIPLE_OF_8: Check =
-    check("a multiple of 8", |value| value.as_u64().is_some_and(|n| n > 0 && n.is_multiple_of(8)));
+pub(super) const RESOLUTION: Check = check("a multiple of 8, at most 16384", |value| {
+    value.as_u64().is_some_and(|n| (8..=1 << 14).contains(&n) && n.is_multiple_of(8))
+});
+// Far beyond what anybody needs, and far below what cannot be counted or kept.
+pub(super) const UP_TO_65536: Check = check("from 1 to 65536", |value| is_count(value, 1, 1 << 16));
+pub(super) const UP_TO_A_MILLION: Check = check("from 1 to 1000000", |value| is_count(value, 1, 1_000_000));
+pub(super) const SOME_STEPS: Check = check("from 1 to 100000000", |value| is_count(value, 1, 100_000_000));
+pub(super) const THREADS: Check = check("from 0 to 1024", |value| is_count(value, 0, 1024));
 pub(super) const SOME_PAIRS: Check =
     check("at least 1; to switch validation off, validation_steps = 0", |value| value.as_u64() != Some(0));
 pub(super) const SOME_TIMESTEPS: Check = check("at least one timestep", has_entries);
@@ -40,11 +46,23 @@ pub(super) const NAMES: Check = check("name endings of layers", are_names);
 pub(super) const FOLDER_NAME: Check = check("the name of a folder", |value| {
     value.as_str().is_some_and(|name| !name.is_empty() && !name.starts_with(['/', '.']))
 });
-pub(super) const PATTERN: Check =
-    check("name endings of layers, not expressions, and positive numbers", |value| {
-        let fits = |(name, value): (&String, &Value)| is_pattern(name) && is_number(value, |n| n > 0.0);
-        value.as_object().is_some_and(|entries| entries.iter().all(fits))
+pub(super) const RANKS: Check =
+    check("name endings of layers, not expressions, and numbers from 1 to 65536", |value| {
+        are_patterns(value, |rank| is_count(rank, 1, 1 << 16))
     });
+pub(super) const ALPHAS: Check =
+    check("name endings of layers, not expressions, and positive numbers", |value| {
+        are_patterns(value, |alpha| is_number(alpha, |n| n > 0.0))
+    });
+
+fn is_count(value: &Value, least: u64, most: u64) -> bool {
+    value.as_u64().is_some_and(|n| (least..=most).contains(&n))
+}
+
+fn are_patterns(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {
+    let fits = |(name, value): (&String, &Value)| is_pattern(name) && fits(value);
+    value.as_object().is_some_and(|entries| entries.iter().all(fits))
+}
 
 fn has_entries(value: &Value) -> bool {
     value.as_array().is_some_and(|entries| !entries.is_empty())

@@ -57,13 +57,13 @@ settings! {
         /// Train on at most this many pairs, the first of the set [default: all]
         max_train_samples: usize, value "COUNT", check AT_LEAST_ONE;
         /// Side of the square images, in pixels, a multiple of 8
-        resolution: u32 = 512, value "PIXELS", check MULTIPLE_OF_8;
+        resolution: u32 = 512, value "PIXELS", check RESOLUTION;
         /// Fraction of captions held out for validation
         held_out_fraction: f64 = 0.05, value "FRACTION", check BELOW_ONE;
         /// Sort images into buckets of several aspect ratios, all of about as many pixels
         enable_bucket: bool = default;
         /// Sides of bucket resolutions are multiples of this [default: 64]
-        bucket_reso_steps: u32, value "PIXELS", check MULTIPLE_OF_8;
+        bucket_reso_steps: u32, value "PIXELS", check RESOLUTION;
         /// Shortest side of a bucket resolution [default: half the resolution]
         min_bucket_reso: u32, value "PIXELS";
         /// Longest side of a bucket resolution [default: twice the resolution]
@@ -85,7 +85,7 @@ settings! {
         /// Encode pairs at every step, cache nothing
         no_cache: bool = default;
         /// Threads that decode images; 0 is one for each processor
-        dataloader_num_workers: u32 = 0, value "N", free true;
+        dataloader_num_workers: u32 = 0, value "N", check THREADS, free true;
     }
 
     /// `[adapter]`: which weights are trained.
@@ -95,16 +95,16 @@ settings! {
         adapter_type: AdapterKind, value "TYPE", old_key "kind", old_flag "adapter";
     {
         /// Rank of the LoRA matrices
-        rank: u32 = 8, value "RANK", check AT_LEAST_ONE, alias "lora_rank network_dim";
+        rank: u32 = 8, value "RANK", check UP_TO_65536, alias "lora_rank network_dim";
         /// LoRA alpha; the update is scaled by alpha / rank [default: the rank]
         alpha: f64 = { f64::from(rank) }, value "ALPHA", check POSITIVE, alias "network_alpha lora_alpha";
         /// Name endings of the layers that get a LoRA, with commas between
         target_modules: Vec<String> = { ["to_k", "to_q", "to_v", "to_out.0"].map(str::to_owned).to_vec() },
             value "NAMES", check SOME_NAMES;
         /// Other ranks by name endings of layers, as in peft, with commas between
-        rank_pattern: BTreeMap<String, u32> = default, value "NAME=RANK", check PATTERN;
+        rank_pattern: BTreeMap<String, u32> = default, value "NAME=RANK", check RANKS;
         /// Other alphas by name endings of layers, as in peft, with commas between
-        alpha_pattern: BTreeMap<String, f64> = default, value "NAME=ALPHA", check PATTERN;
+        alpha_pattern: BTreeMap<String, f64> = default, value "NAME=ALPHA", check ALPHAS;
         /// Train a weight-decomposed LoRA (DoRA)
         use_dora: bool = default;
         /// Name endings of the text encoders' layers that get a LoRA too, with commas between [default: none]
@@ -148,11 +148,11 @@ settings! {
     /// `[train]`: how long, how many pairs at once, in which precision.
     train "Training": TrainSection => TrainPlan {
         /// Optimizer steps
-        max_train_steps: u64 = required, value "STEPS", check AT_LEAST_ONE;
+        max_train_steps: u64 = required, value "STEPS", check SOME_STEPS;
         /// Pairs per forward pass
-        train_batch_size: u32 = 1, value "PAIRS", check AT_LEAST_ONE;
+        train_batch_size: u32 = 1, value "PAIRS", check UP_TO_65536;
         /// Forward passes per optimizer step
-        gradient_accumulation_steps: u32 = 1, value "COUNT", check AT_LEAST_ONE;
+        gradient_accumulation_steps: u32 = 1, value "COUNT", check UP_TO_A_MILLION;
         /// Type of frozen weights and activations: fp32 (or no), bf16 or fp16; trainable weights are always fp32
         mixed_precision: DType = default, value "TYPE";
         /// Recompute activations in the backward pass: less memory, more time
@@ -179,16 +179,16 @@ settings! {
         validation_prompts: Vec<String> = default, value "PROMPT", repeated true, free true,
             alias "validation_prompt", old_key "prompts";
         /// Images of each validation prompt
-        num_validation_images: u32 = 1, value "COUNT", check AT_LEAST_ONE, free true;
+        num_validation_images: u32 = 1, value "COUNT", check UP_TO_65536, free true;
         /// Denoising steps of validation images [default: 25, for SDXL-Turbo and its like 4]
-        num_inference_steps: u32, value "STEPS", check AT_LEAST_ONE, free true;
+        num_inference_steps: u32, value "STEPS", check UP_TO_65536, free true;
         /// Guidance scale of validation images [default: 7.5, for SDXL 5, for SDXL-Turbo and its like 0]
         guidance_scale: f64, value "SCALE", check FINITE, free true;
     }
 
     /// `[checkpoint]`: states to resume from.
     checkpoint "Checkpoints": CheckpointSection => CheckpointPlan {
-        /// Optimizer steps between checkpoints; 0 writes one only when the run is stopped
+        /// Optimizer steps between checkpoints; 0 writes one only when the run ends or is stopped
         checkpointing_steps: u64 = 500, value "STEPS", free true;
         /// Checkpoints to keep, the newest; 0 keeps all
         checkpoints_total_limit: u32 = 2, value "COUNT", free true;

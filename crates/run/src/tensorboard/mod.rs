@@ -11,7 +11,7 @@ mod scalars;
 mod writer;
 
 pub use scalars::{NamedAs, SCALARS, Scalar, scalars};
-pub use writer::{FOLDER, Writer, image_tag};
+pub use writer::{FOLDER, Writer, image_tags};
 
 #[cfg(test)]
 mod tests;

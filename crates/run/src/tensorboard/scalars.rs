@@ -7,8 +7,6 @@ use crate::{Event, Probe, Step};
 pub enum NamedAs {
     /// diffusers `train_diffusion_dpo.py` and `train_diffusion_dpo_sdxl.py`.
     Diffusers,
-    /// SalesforceAIResearch/DiffusionDPO `train.py`.
-    Salesforce,
     /// mapo-t2i/mapo `train.py`; written by that method alone.
     Mapo,
     /// Ours, for what none of them shows.
@@ -46,9 +44,9 @@ const fn probe(tag: &'static str, meaning: &'static str, metric: fn(&Probe) -> O
     Scalar { tag, named_as: NamedAs::Tastemaker, meaning, metric: Metric::Probe(metric) }
 }
 
-use NamedAs::{Diffusers, Mapo, Salesforce, Tastemaker};
+use NamedAs::{Diffusers, Mapo, Tastemaker};
 
-/// All curves. A metric that a method does not have is skipped; one that has a published name has no second one of ours.
+/// All curves, one for each metric. A metric that a method does not have is skipped.
 ///
 /// Sources: the calls of `accelerator.log` in the scripts that [`NamedAs`] names. Their metrics are those of the last
 /// micro-batch of one process where ours are means over all pairs of the step.
@@ -60,18 +58,9 @@ pub static SCALARS: &[Scalar] = &[
         s.implicit_accuracy
     }),
     step("lr", Diffusers, "the learning rate", |s| Some(s.lr)),
-    step("train_loss", Salesforce, "as `loss`", |s| Some(s.loss)),
-    step("model_mse_unaccumulated", Salesforce, "as `raw_model_loss`", model_error),
-    step("ref_mse_unaccumulated", Salesforce, "as `ref_loss`", reference_error),
-    step("implicit_acc_accumulated", Salesforce, "as `implicit_acc`; the script counts ties as wrong", |s| {
-        s.implicit_accuracy
-    }),
-    step("total loss", Mapo, "as `loss`", |s| Some(s.loss)),
     step("OR loss", Mapo, "the margin's part of the loss: `loss` less the winner's error", |s| {
         Some(s.loss - s.winner_error)
     }),
-    step("model_losses_w", Mapo, "the policy's error on winners", |s| Some(s.winner_error)),
-    step("model_losses_l", Mapo, "the policy's error on losers", |s| s.loser_error),
     step("train/winner_error", Tastemaker, "the policy's error on winners", |s| Some(s.winner_error)),
     step("train/loser_error", Tastemaker, "the policy's error on losers", |s| s.loser_error),
     step(

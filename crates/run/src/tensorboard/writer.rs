@@ -94,9 +94,25 @@ impl Writer {
     }
 }
 
-/// The tag of an image: `validation/<name of its file>`, so that a prompt at a seed keeps its place from look to look.
-pub fn image_tag(path: &Path) -> String {
-    format!("validation/{}", path.file_stem().unwrap_or_default().to_string_lossy())
+/// Letters of a prompt that a tag shows.
+const SHOWN: usize = 100;
+
+/// The tags of the images of validation prompts, so many of each one after the other: `validation/<prompt>`, so that a prompt
+/// at a seed keeps its place from one validation to the next. Numbers tell apart what would be called the same.
+pub fn image_tags(prompts: &[String], n_images: usize) -> Vec<String> {
+    let mut tags: Vec<String> = Vec::new();
+    for (prompt, number) in prompts.iter().zip(1..) {
+        let words = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut shown: String = words.chars().take(SHOWN).collect();
+        if shown.len() < words.len() {
+            shown.push_str("...");
+        }
+        let tag = format!("validation/{shown}");
+        let tag = if tags.contains(&tag) { format!("{tag} ({number})") } else { tag };
+        tags.push(tag.clone());
+        tags.extend((2..=n_images).map(|image| format!("{tag} #{image}")));
+    }
+    tags
 }
 
 /// A file whose name sorts behind those of earlier processes, which is the order TensorBoard reads them in.

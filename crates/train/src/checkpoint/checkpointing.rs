@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_models::nn::Trainable;
 use tastemaker_run::health::Rule;
-use tastemaker_run::{Adapter, Event, Plan, Probe, RunDir};
+use tastemaker_run::{Adapter, Event, Plan, RunDir};
 use tastemaker_torch::tensors::{self, Named, OneByOne};
 
 use crate::TrainError;
 use crate::checkpoint::{self, Identity};
 use crate::distributed::ProcessGroup;
 use crate::logger::Logger;
-use crate::state::State;
+use crate::networks::Networks;
+use crate::optimizer::Averaged;
+use crate::state::{State, not_finite};
 use crate::train_loop::Callbacks;
+use crate::validation::images::ValidationImages;
 
 /// See the module.
 pub(crate) struct Checkpointing<'a, 'r> {
@@ -22,17 +25,22 @@ pub(crate) struct Checkpointing<'a, 'r> {
     pub(crate) plan: &'a Plan,
     pub(crate) identity: &'a Identity,
     pub(crate) trainable: &'a [Trainable],
-    /// Writes the adapter as other programs load it.
-    pub(crate) save_adapter: &'a dyn Fn(&Path) -> Result<(), TrainError>,
+    /// Writes the adapter of a step as other programs load it.
+    pub(crate) save_adapter: &'a dyn Fn(u64, &Path) -> Result<(), TrainError>,
     pub(crate) ranks: ProcessGroup<'a>,
-    /// Generates the images after a step, and returns where they are.
-    pub(crate) generate: &'a dyn Fn(u64) -> Result<Vec<PathBuf>, TrainError>,
-    pub(crate) stop: &'a dyn Fn() -> bool,
-    /// The last validation.
-    pub(crate) probe: Option<Probe>,
+    /// The images of this run, where there are any.
+    pub(crate) images: Option<&'a ValidationImages<'a>>,
+    pub(crate) networks: &'a Networks,
+    /// The signal that asks the run to stop.
+    pub(crate) stop: &'a dyn Fn() -> Option<i32>,
     /// The alarm that ends the run.
     pub(crate) ended_by: Option<String>,
+    /// The signal that ends it, on whichever rank it came.
+    pub(crate) signal: Option<i32>,
 }
+
+/// What ranks say of an alarm that ends the run, where others say the number of a signal.
+const ALARM: u8 = u8::MAX;
 
 impl Callbacks for Checkpointing<'_, '_> {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
@@ -44,8 +52,7 @@ impl Callbacks for Checkpointing<'_, '_> {
         Ok(())
     }
 
-    fn on_validation(&mut self, probe: &Probe, state: &State) -> Result<(), TrainError> {
-        self.probe = Some(probe.clone());
+    fn on_validation(&mut self, state: &State) -> Result<(), TrainError> {
         let keeps = self.plan.logging.on_alarm == Rule::KeepBest && self.logger.watch.is_best();
         if keeps && self.ranks.is_first() {
             let weights = self.trainable.iter().map(|t| (t.name.clone(), t.tensor.detach()));
@@ -58,17 +65,35 @@ impl Callbacks for Checkpointing<'_, '_> {
         Ok(())
     }
 
-    fn on_step_end(&mut self, state: &State) -> Result<ControlFlow<()>, TrainError> {
+    fn on_step_end(
+        &mut self,
+        state: &State,
+        check: &dyn Fn() -> Result<(), TrainError>,
+    ) -> Result<ControlFlow<()>, TrainError> {
         let is_over = state.step == self.plan.train.max_train_steps;
-        let wants = !is_over && (self.ended_by.is_some() || (self.stop)());
-        let stops = self.ranks.any(wants)?;
-        if stops || self.plan.checkpoint.is_due(state.step) {
+        let signal = (self.stop)().and_then(|signal| u8::try_from(signal).ok());
+        let wants = match &self.ended_by {
+            _ if is_over => 0,
+            Some(_) => ALARM,
+            None => signal.unwrap_or(0),
+        };
+        let stops = self.ranks.highest(wants)?;
+        let shows = stops == 0 && self.images.is_some_and(|images| images.are_due(state.step));
+        let saves = stops > 0 || is_over || self.plan.checkpoint.is_due(state.step);
+        if shows || saves {
+            check()?;
+        }
+        // Images come first: a run that is killed between the two makes them again, and none are missing.
+        if shows {
+            self.images(state)?;
+        }
+        if saves {
             self.save(state)?;
         }
-        if !stops {
-            self.images(state.step)?;
+        if stops == 0 {
             return Ok(ControlFlow::Continue(()));
         }
+        self.signal = (stops < ALARM).then_some(stops.into());
         let reason = self.ended_by.clone().unwrap_or_else(|| "asked to stop".to_owned());
         self.logger.record(&Event::Stopping { step: state.step, reason })?;
         Ok(ControlFlow::Break(()))
@@ -77,16 +102,38 @@ impl Callbacks for Checkpointing<'_, '_> {
 
 impl Checkpointing<'_, '_> {
     /// Generates, where the plan wants images after this step.
-    pub(crate) fn images(&mut self, step: u64) -> Result<(), TrainError> {
-        let (every, last) = (self.plan.validation.validation_steps, self.plan.train.max_train_steps);
-        if every == 0 || !(step.is_multiple_of(every) || step == last) {
-            return Ok(());
-        }
-        let paths = (self.generate)(step)?;
+    pub(crate) fn images(&mut self, state: &State) -> Result<(), TrainError> {
+        let step = state.step;
+        let Some(images) = self.images.filter(|images| images.are_due(step)) else { return Ok(()) };
+        let networks = self.networks;
+        let paths = {
+            let _averaged = Averaged::of(state.ema.as_ref(), self.trainable);
+            images.generate(&networks.policy.network, networks.text.as_ref(), step, self.ranks)?
+        };
         if !paths.is_empty() {
             self.logger.record(&Event::Images { step, paths })?;
         }
         Ok(())
+    }
+
+    /// Generates before the first step of this process: those of the untouched model, or those that a run that was stopped
+    /// at a checkpoint has not made.
+    pub(crate) fn missing_images(&mut self, state: &State) -> Result<(), TrainError> {
+        let is_missing = |images: &ValidationImages<'_>| !images.are_there(state.step);
+        let missing = state.step == 0 || self.images.is_some_and(is_missing);
+        // No rank sees what others have begun to generate.
+        if self.ranks.any(missing)? { self.images(state) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// [`TrainError::NonFiniteState`] on every rank if the part of one is not finite.
+    fn check_finite(&self, step: u64, part: Option<&Named>) -> Result<(), TrainError> {
+        let found = part.and_then(not_finite);
+        if !self.ranks.any(found.is_some())? {
+            return Ok(());
+        }
+        let tensor = found.unwrap_or("the state of another rank").to_owned();
+        Err(TrainError::NonFiniteState { step, tensor })
     }
 
     fn save(&mut self, state: &State) -> Result<(), TrainError> {
@@ -96,9 +143,13 @@ impl Checkpointing<'_, '_> {
             (false, true) => Some(state.optimizer.state(self.trainable)),
             (false, false) => None,
         };
+        self.check_finite(state.step, part.as_ref())?;
         let beside = |folder: &Path| match plan.adapter {
             Adapter::Full {} => Ok(()),
-            Adapter::Lora(_) | Adapter::Continued { .. } => (self.save_adapter)(folder),
+            Adapter::Lora(_) | Adapter::Continued { .. } => {
+                let _averaged = Averaged::of(state.ema.as_ref(), self.trainable);
+                (self.save_adapter)(state.step, folder)
+            }
         };
         let part = (state.step, part.as_ref());
         let written =

@@ -63,7 +63,7 @@ pub struct Identity {
 pub enum Resume {
     /// The newest checkpoint of the output folder; from the start if there is none.
     Latest,
-    /// This checkpoint.
+    /// This checkpoint: its path, its name in the output folder, or the newest of the run in this folder.
     From(PathBuf),
 }
 
@@ -83,6 +83,11 @@ pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
         .collect();
     found.sort_unstable();
     found
+}
+
+/// Their names, oldest first.
+pub fn names(output_dir: &Path) -> Vec<String> {
+    list(output_dir).into_iter().map(|(step, _)| format!("{PREFIX}{step}")).collect()
 }
 
 /// Writes the checkpoint of a state and removes those beyond the newest `keep`; 0 keeps all. `state` is this process's part of
@@ -188,11 +193,20 @@ fn remove(folder: &Path) -> Result<(), TrainError> {
 /// # Errors
 /// [`TrainError::NoCheckpoint`] for a path that is none.
 pub fn find(output_dir: &Path, resume: &Resume) -> Result<Option<PathBuf>, TrainError> {
-    match resume {
-        Resume::Latest => Ok(list(output_dir).pop().map(|(_, path)| path)),
-        Resume::From(path) if path.join(MANIFEST).is_file() => Ok(Some(path.clone())),
-        Resume::From(path) => Err(TrainError::NoCheckpoint { path: path.clone() }),
+    let Resume::From(named) = resume else { return Ok(newest(output_dir)) };
+    let inside = output_dir.join(named);
+    let found = [named, &inside].into_iter().find(|path| path.join(MANIFEST).is_file());
+    match found.cloned().or_else(|| newest(named)) {
+        Some(path) => Ok(Some(path)),
+        None => {
+            let there = names(output_dir);
+            Err(TrainError::NoCheckpoint { path: named.clone(), output_dir: output_dir.to_owned(), there })
+        }
     }
+}
+
+fn newest(output_dir: &Path) -> Option<PathBuf> {
+    list(output_dir).pop().map(|(_, path)| path)
 }
 
 /// Reads a checkpoint and holds it against the run that wants to resume from it.

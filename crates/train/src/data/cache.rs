@@ -8,6 +8,7 @@ use tastemaker_models::vae::AutoencoderKl;
 use tastemaker_run::{Encode, Event, TimeIds};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::dtype::DType;
+use tastemaker_store::lock::{FolderLock, Sharing};
 use tastemaker_torch::error::guard;
 
 use super::encode::{
@@ -74,7 +75,7 @@ impl<'a> Encoder<'a> {
         let key = self.key()?;
         let path =
             settings.cache_dir.clone().unwrap_or_else(|| settings.cache_root.join(&key.digest()[..16]));
-        let mut folder = CacheFolder::open(path, &key)?;
+        let folder = CacheFolder::open(&path, &key)?;
         if folder.was_read_in_full() {
             let path = folder.path().display();
             let text = format!(
@@ -85,13 +86,20 @@ impl<'a> Encoder<'a> {
         if folder.is_whole() {
             return Ok(Cache { folder, key });
         }
+        // Processes that share the work are at it together; others wait, and find what those have made.
+        let sharing = if rank.world_size == 1 { Sharing::Alone } else { Sharing::Shared };
+        let _lock = FolderLock::wait(&path, sharing, || on_event(&Event::Waiting { path: path.clone() }))?;
+        let mut folder = CacheFolder::open(&path, &key)?;
+        if folder.is_whole() {
+            return Ok(Cache { folder, key });
+        }
         let n_pairs = source.len();
         let n_text = if key.text.is_some() { captions.n_encoded() } else { 0 };
         let text = missing_text(&mut folder, n_text, rank)?;
         let pairs = missing_pairs(&mut folder, n_pairs, rank)?;
         if let (Some(text_key), false) = (&key.text, text.is_empty()) {
             let encoders = model.text(settings.precision, settings.device)?;
-            guard("encoding captions", || {
+            guard("encoding captions", "", || {
                 cache_text(&mut folder, &text, captions, &encoders, text_key.dtype)
             })??;
         }
@@ -105,7 +113,9 @@ impl<'a> Encoder<'a> {
                 let (n_done, n_pairs, n_images) = (n_done as u64, n_pairs as u64, n_images as u64);
                 on_event(&Event::Encode(Encode { n_done, n_pairs, n_images }))
             };
-            guard(&doing, || cache_pairs(&mut folder, &pairs, input, &vae, &mut on_pair))??;
+            guard(&doing, "a smaller resolution needs less", || {
+                cache_pairs(&mut folder, &pairs, input, &vae, &mut on_pair)
+            })??;
         }
         let n_shards = n_text.div_ceil(CAPTIONS_PER_SHARD);
         folder.finish(n_pairs.div_ceil(PAIRS_PER_SHARD), n_shards, rank.world_size == 1)?;

@@ -72,12 +72,17 @@ impl EncodeSettings {
             time_ids: data.time_ids,
             cache_dtype: data.cache_dtype,
             precision: plan.train.mixed_precision,
-            trains_text: matches!(&plan.adapter, Adapter::Lora(lora) if !lora.text_encoder_target_modules.is_empty()),
+            trains_text: Self::trains_text(plan),
             n_workers: n_workers(data.dataloader_num_workers as usize),
             cache_dir: data.cache_to.clone(),
             cache_root: cache_root.unwrap_or_else(|| plan.output_dir.with_file_name(sibling)),
             device,
         }
+    }
+
+    /// Whether a plan trains text encoders.
+    pub(crate) fn trains_text(plan: &Plan) -> bool {
+        matches!(&plan.adapter, Adapter::Lora(lora) if !lora.text_encoder_target_modules.is_empty())
     }
 
     /// Images per forward pass of the VAE.

@@ -2,7 +2,9 @@
 
 mod records;
 
+use serde_json::Value;
 use tastemaker_models::nn::Trainable;
+use tastemaker_run::{Difference, differences as differences_of};
 use tastemaker_torch::distributed::Group;
 use tch::{Device, Tensor};
 
@@ -50,6 +52,34 @@ impl<'a> ProcessGroup<'a> {
     pub fn any(self, holds: bool) -> Result<bool, TrainError> {
         let Some(group) = self.0 else { return Ok(holds) };
         Ok(group.all_gather_bytes(&[u8::from(holds)])?.iter().any(|sent| sent == &[1]))
+    }
+
+    /// The highest of what they say, 0 for nothing: what one of them knows and all must do.
+    ///
+    /// # Errors
+    /// [`TrainError::Torch`] if a rank is lost.
+    pub fn highest(self, said: u8) -> Result<u8, TrainError> {
+        let Some(group) = self.0 else { return Ok(said) };
+        Ok(group.all_gather_bytes(&[said])?.into_iter().flatten().max().unwrap_or(said))
+    }
+
+    /// Holds what they will do against each other.
+    ///
+    /// # Errors
+    /// [`TrainError::RanksDiffer`] on each of them, with what differs; [`TrainError::Torch`] if a rank is lost.
+    pub fn agree(self, here: &Value) -> Result<(), TrainError> {
+        let Some(group) = self.0 else { return Ok(()) };
+        let all = group.all_gather_bytes(here.to_string().as_bytes())?;
+        let others = all.iter().enumerate().skip(1).map(|(rank, said)| (rank, serde_json::from_slice(said)));
+        let first: Value = serde_json::from_slice(&all[0]).unwrap_or_default();
+        let mut differences = Vec::new();
+        for (rank, other) in others {
+            let found = differences_of(&first, &other.unwrap_or_default());
+            let shown =
+                |Difference { key, there, here }| format!("{key} is {there} there and {here} on rank {rank}");
+            differences.extend(found.into_iter().map(shown));
+        }
+        if differences.is_empty() { Ok(()) } else { Err(TrainError::RanksDiffer { differences }) }
     }
 
     /// Sums up the gradients of all ranks, in the same order on each.

@@ -20,9 +20,9 @@ impl Ema {
     /// Follows the masters after step `step`, counted from 0. Early averages follow closely, so that a short run is not an
     /// average of its start.
     ///
-    /// Source: `EMAModel.get_decay` of diffusers' training_utils.py, `(1 + step) / (10 + step)`.
+    /// Source: `EMAModel.get_decay` of diffusers' training_utils.py: 0 after the first step, then `(1 + step) / (10 + step)`.
     pub fn update(&mut self, trainable: &[Trainable], step: u64) {
-        let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
+        let decay = if step == 0 { 0.0 } else { self.decay.min((1 + step) as f64 / (10 + step) as f64) };
         tch::no_grad(|| {
             for (mean, master) in self.means.iter_mut().zip(trainable) {
                 let _ = mean.lerp_(&master.tensor, 1.0 - decay);
@@ -34,6 +34,14 @@ impl Ema {
     pub fn state(&self, trainable: &[Trainable]) -> Named {
         let named = trainable.iter().zip(&self.means);
         named.map(|(t, mean)| (format!("average.{}", t.name), mean.shallow_clone())).collect()
+    }
+
+    /// The averages, each with its parameter's name.
+    pub(crate) fn averages<'a>(
+        &'a self,
+        trainable: &'a [Trainable],
+    ) -> impl Iterator<Item = (&'a String, &'a Tensor)> {
+        trainable.iter().map(|t| &t.name).zip(&self.means)
     }
 
     /// The averages by the names of the parameters.
@@ -60,5 +68,74 @@ impl Ema {
                 master.tensor.shallow_clone().copy_(mean);
             }
         });
+    }
+}
+
+/// The averages in the place of the masters while this lives: validation, images and files are of what the result will be.
+pub(crate) struct Averaged<'a>(Option<(&'a Ema, &'a [Trainable])>);
+
+impl<'a> Averaged<'a> {
+    /// Puts the averages there, if there are any.
+    pub(crate) fn of(ema: Option<&'a Ema>, trainable: &'a [Trainable]) -> Self {
+        let both = ema.map(|ema| (ema, trainable));
+        both.into_iter().for_each(exchange);
+        Self(both)
+    }
+}
+
+impl Drop for Averaged<'_> {
+    fn drop(&mut self) {
+        self.0.into_iter().for_each(exchange);
+    }
+}
+
+/// Exchanges averages and masters, bit for bit.
+fn exchange((ema, trainable): (&Ema, &[Trainable])) {
+    tch::no_grad(|| {
+        for (mean, master) in ema.means.iter().zip(trainable) {
+            let before = master.tensor.detach().copy();
+            master.tensor.shallow_clone().copy_(mean);
+            mean.shallow_clone().copy_(&before);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(values: &[f32]) -> [Trainable; 1] {
+        [Trainable { name: "weight".into(), tensor: Tensor::from_slice(values).set_requires_grad(true) }]
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        Vec::try_from(tensor.detach()).expect("a vector")
+    }
+
+    /// Of the values 1, 2, 3 after a start at 0, with the decays 0, 2/11 and 1/4.
+    #[test]
+    fn averages_follow_as_those_of_diffusers_do() {
+        let master = parameter(&[0.0]);
+        let mut ema = Ema::new(&master, 0.9999);
+        for (step, wanted) in [(0, 1.0), (1, 1.0 + 9.0 / 11.0), (2, 0.0)] {
+            let _ = tch::no_grad(|| master[0].tensor.shallow_clone().fill_(step as f64 + 1.0));
+            ema.update(&master, step);
+            let wanted = if step == 2 { 0.25 * (1.0 + 9.0 / 11.0) + 0.75 * 3.0 } else { wanted };
+            assert!((f64::from(values(&ema.means[0])[0]) - wanted).abs() < 1e-6, "step {step}");
+        }
+    }
+
+    #[test]
+    fn masters_come_back_bit_for_bit_from_behind_their_averages() {
+        let master = parameter(&[0.1, -0.3]);
+        let mut ema = Ema::new(&master, 0.5);
+        tch::no_grad(|| master[0].tensor.shallow_clone().copy_(&Tensor::from_slice(&[0.7f32, 1e-30])));
+        ema.update(&master, 5);
+        let (raw, mean) = (values(&master[0].tensor), values(&ema.means[0]));
+        {
+            let _averaged = Averaged::of(Some(&ema), &master);
+            assert_eq!(values(&master[0].tensor), mean);
+        }
+        assert_eq!((values(&master[0].tensor), values(&ema.means[0])), (raw, mean));
     }
 }

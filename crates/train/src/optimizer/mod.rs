@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub use adamw::{AdamW, AdamW8bit, AdamWSettings};
+pub(crate) use ema::Averaged;
 pub use ema::Ema;
 pub use grad_scaler::GradScaler;
 

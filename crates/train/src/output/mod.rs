@@ -10,12 +10,35 @@ use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFi
 use tastemaker_models::nn::{TensorSource, Trainable};
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{Model, SingleFile, Trained, pack, save as save_model, write_unet};
-use tastemaker_run::{Adapter, OutputLayout, Plan};
+use tastemaker_run::{Adapter, OptimizerKind, OutputLayout, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
 
 use crate::TrainError;
 use crate::adapter::AdapterShape;
+use crate::data::EncodeSettings;
+use crate::state::is_finite;
+
+/// What was done to get a result, which a plan alone does not say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunFacts {
+    /// Optimizer steps made.
+    pub(crate) steps: u64,
+    /// Pairs that can be trained on.
+    pub(crate) n_pairs: u64,
+}
+
+impl RunFacts {
+    /// Pairs that these steps have used, each counted once: every one is used before any is used again.
+    pub(crate) fn n_used(&self, plan: &Plan) -> u64 {
+        self.n_pairs.min(self.steps.saturating_mul(plan.effective_batch()))
+    }
+
+    /// How often each was used.
+    pub(crate) fn epochs(&self, plan: &Plan) -> f64 {
+        (self.steps as f64 * plan.effective_batch() as f64) / self.n_pairs.max(1) as f64
+    }
+}
 
 /// Where a run's results go: of a full fine-tune `model/`, a folder in diffusers layout, `unet/`, the UNet alone, and
 /// `model.safetensors`, one file under original names; of an adapter `pytorch_lora_weights.safetensors`.
@@ -45,7 +68,7 @@ pub(crate) fn save(
     source: &Model,
     trained: &[(&'static str, &[Trainable])],
     shapes: &BTreeMap<&'static str, AdapterShape>,
-    plan: &Plan,
+    (plan, run): (&Plan, &RunFacts),
     schedule: &NoiseSchedule,
     output_dir: &Path,
 ) -> Result<(), TrainError> {
@@ -75,7 +98,7 @@ pub(crate) fn save(
             file.write(path)?;
             same(&file, &LoraFile::read(path)?, path)?;
 
-            let facts = kohya_facts(source, plan, schedule)?;
+            let facts = kohya_facts(source, plan, run, schedule)?;
             let (config, twin) = (source.unet_config()?, path.with_file_name(KOHYA_FILE_NAME));
             file.write_kohya(&twin, &config, &facts)?;
             same(&file, &LoraFile::read_kohya(&twin, facts.layout, &config)?, &twin)
@@ -110,6 +133,10 @@ fn save_whole(
     layout: OutputLayout,
     path: &Path,
 ) -> Result<(), TrainError> {
+    let beyond = |name: &&String| unet.rounded(name).is_some_and(|tensor| !is_finite(&tensor));
+    if let Some(tensor) = unet.parameters.keys().find(beyond) {
+        return Err(TrainError::BeyondType { tensor: tensor.clone(), dtype: unet.dtype });
+    }
     let read = match layout {
         OutputLayout::Diffusers => {
             save_model(source, &[*unet], path)?;
@@ -134,24 +161,60 @@ fn save_whole(
 }
 
 /// What the kohya twin says about the run.
-fn kohya_facts(source: &Model, plan: &Plan, schedule: &NoiseSchedule) -> Result<KohyaFacts, TrainError> {
+///
+/// Source: the metadata that kohya-ss/sd-scripts train_network.py writes. Images there are pairs here, a step's batch on all
+/// devices.
+fn kohya_facts(
+    source: &Model,
+    plan: &Plan,
+    run: &RunFacts,
+    schedule: &NoiseSchedule,
+) -> Result<KohyaFacts, TrainError> {
     let title = plan.output_dir.file_name().map_or("LoRA".into(), |name| name.to_string_lossy().into_owned());
-    let steps = plan.train.max_train_steps;
-    let epochs = plan.steps_per_epoch().map_or(0, |n| (steps as f64 / n).ceil() as u64);
-    let training = [
+    let (optimizer, train) = (&plan.optimizer, &plan.train);
+    let rate = plan.effective_learning_rate();
+    let kind = match optimizer.optimizer_type {
+        OptimizerKind::AdamW => "torch.optim.adamw.AdamW",
+        OptimizerKind::AdamW8bit => "bitsandbytes.optim.adamw.AdamW8bit",
+        OptimizerKind::Adafactor => "transformers.optimization.Adafactor",
+    };
+    let scheduler = serde_json::to_value(optimizer.lr_scheduler).unwrap_or_default();
+    let epochs = run.epochs(plan).ceil() as u64;
+    let mut training = vec![
+        ("batch_size_per_device", train.train_batch_size.to_string()),
         ("epoch", epochs.to_string()),
-        ("learning_rate", plan.optimizer.learning_rate.to_string()),
-        ("optimizer", "torch.optim.AdamW".to_owned()),
+        ("gradient_accumulation_steps", train.gradient_accumulation_steps.to_string()),
+        ("gradient_checkpointing", python(train.gradient_checkpointing).to_owned()),
+        ("learning_rate", rate.to_string()),
+        ("lr_scheduler", scheduler.as_str().unwrap_or_default().to_owned()),
+        ("lr_warmup_steps", optimizer.lr_warmup_steps.to_string()),
+        ("max_grad_norm", optimizer.max_grad_norm.to_string()),
+        ("max_train_steps", train.max_train_steps.to_string()),
+        ("mixed_precision", train.mixed_precision.mixed_precision_name().to_owned()),
+        ("num_epochs", epochs.to_string()),
+        ("num_processes", plan.n_processes.to_string()),
+        ("num_train_images", run.n_used(plan).to_string()),
+        ("optimizer", kind.to_owned()),
         ("output_name", title.clone()),
-        ("seed", plan.train.seed.to_string()),
-        ("steps", steps.to_string()),
+        ("seed", train.seed.to_string()),
+        ("steps", run.steps.to_string()),
+        ("total_batch_size", plan.effective_batch().to_string()),
         ("training_comment", format!("{} {}", plan.method.name, plan.method.settings)),
+        ("unet_lr", rate.to_string()),
     ];
+    if EncodeSettings::trains_text(plan) {
+        training.push(("text_encoder_lr", (rate * plan.text_rate()).to_string()));
+    }
     Ok(KohyaFacts {
         layout: Layout::of_folder(source)?,
         prediction: schedule.prediction(),
         resolution: plan.data.resolution,
         title,
-        training: training.map(|(key, value)| (key.to_owned(), value)).into(),
+        training: training.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
     })
+}
+
+/// A truth as Python writes it.
+fn python(holds: bool) -> &'static str {
+    if holds { "True" } else { "False" }
 }

@@ -6,11 +6,13 @@ use std::path::Path;
 use serde_json::Value;
 use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME};
 use tastemaker_models::pipeline::Family;
-use tastemaker_run::{Adapter, LoraPlan, OutputLayout, Plan, Probe};
+use tastemaker_run::health::{Alarm, Severity};
+use tastemaker_run::{Adapter, LoraPlan, OptimizerKind, OutputLayout, Plan, Probe};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::dtype::DType;
 
-use super::file_name;
+use super::{RunFacts, file_name};
+use crate::data::EncodeSettings;
 
 /// What a card says besides the plan.
 pub(crate) struct CardFacts<'a> {
@@ -22,8 +24,12 @@ pub(crate) struct CardFacts<'a> {
     pub n_held_out: usize,
     /// The LoRA that training started from, in words.
     pub origin: Option<&'a str>,
-    /// The last validation on them.
+    /// The validation of the result on them.
     pub probe: Option<&'a Probe>,
+    /// What was raised about the result.
+    pub alarms: &'a [Alarm],
+    /// What was done.
+    pub run: RunFacts,
 }
 
 /// Writes the card. It holds no time and no place, so that equal runs write equal cards.
@@ -46,10 +52,14 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
     let what = if is_lora { "A LoRA" } else { "A model" };
     let of = base.as_ref().map(|base| format!(" of `{base}`")).unwrap_or_default();
     text += &format!(
-        "# {title}\n\n{what}{of}, aligned with preference pairs by {} with tastemaker {}.\n\n| | |\n|---|---|\n",
+        "# {title}\n\n{what}{of}, aligned with preference pairs by {} with tastemaker {}.\n\n",
         plan.method.name,
         env!("CARGO_PKG_VERSION")
     );
+    for alarm in facts.alarms.iter().filter(|alarm| alarm.severity() == Severity::Critical) {
+        let _ = writeln!(text, "> **Critical alarm:** {alarm}\n");
+    }
+    text += "| | |\n|---|---|\n";
     for (what, value) in rows(plan, facts) {
         let _ = writeln!(text, "| {what} | {} |", value.replace('|', "\\|"));
     }
@@ -74,11 +84,33 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         }
     };
     let train = &plan.train;
-    let per_step = train.train_batch_size * train.gradient_accumulation_steps;
+    let run = &facts.run;
+    let rate = plan.effective_learning_rate();
+    let optimizer = match plan.optimizer.optimizer_type {
+        OptimizerKind::AdamW => "AdamW",
+        OptimizerKind::AdamW8bit => "AdamW with 8-bit state",
+        OptimizerKind::Adafactor => "Adafactor",
+    };
+    let mut optimizer = format!("{optimizer}, learning rate {rate:e}");
+    if EncodeSettings::trains_text(plan) && plan.text_rate() != 1.0 {
+        let _ = write!(optimizer, ", {:e} for text encoders", rate * plan.text_rate());
+    }
+    let mut steps = format!("{} of {} pairs", run.steps, plan.effective_batch());
+    if plan.n_processes > 1 {
+        let _ = write!(steps, " on {} processes", plan.n_processes);
+    }
+    if run.steps < train.max_train_steps {
+        let _ = write!(steps, "; {} were planned", train.max_train_steps);
+    }
+    if let Some(decay) = train.ema_decay {
+        let _ = write!(steps, "; weights averaged, decay {decay}");
+    }
     let masters = if train.mixed_precision == DType::F32 { "" } else { ", masters fp32" };
     let precision = format!("{}{masters}", train.mixed_precision);
     let hash = hex(&facts.fingerprint);
-    let pairs = plan.n_pairs.map_or_else(String::new, |n| format!("{n} trained on, "));
+    let (n_used, n_pairs) = (run.n_used(plan), run.n_pairs);
+    let of = if n_used < n_pairs { format!(" of {n_pairs}") } else { String::new() };
+    let pairs = format!("{n_used}{of} trained on, ");
     let other =
         |path: &String| base_model(path).map_or("not the model's own".to_owned(), |name| format!("`{name}`"));
     let parts = [
@@ -89,8 +121,8 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("method", format!("{} `{}`", plan.method.name, plan.method.settings)),
         ("weights", weights),
-        ("optimizer", format!("AdamW, learning rate {:e}", plan.effective_learning_rate())),
-        ("steps", format!("{} of {per_step} pairs", train.max_train_steps)),
+        ("optimizer", optimizer),
+        ("steps", steps),
         ("images", format!("{0} x {0} pixels", plan.data.resolution)),
         ("precision", precision),
         ("seed", train.seed.to_string()),
@@ -100,6 +132,8 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     if let Some(origin) = facts.origin {
         rows.insert(1, ("started from", origin.to_owned()));
     }
+    let warnings = facts.alarms.iter().filter(|alarm| alarm.severity() == Severity::Warning);
+    rows.extend(warnings.map(|alarm| ("alarm", alarm.to_string())));
     if let Some(probe) = facts.probe {
         let against = |now: f64, before: Option<f64>| {
             before.map_or_else(

@@ -7,6 +7,7 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Event, Plan};
 use tastemaker_store::checksum::sha256_bytes;
+use tastemaker_store::lock::{FolderLock, Sharing};
 
 use super::{PrecomputedKey, PrecomputedReference};
 use crate::TrainError;
@@ -89,7 +90,18 @@ pub(crate) fn fill(
     ranks: ProcessGroup<'_>,
     on_event: &mut OnEvent<'_>,
 ) -> Result<(), TrainError> {
-    let (rank, missing) = (ranks.rank(), precomputed.missing(order.steps())?);
+    let rank = ranks.rank();
+    // The first rank keeps other runs out for all of this one, and those find what it has made.
+    let lock = match ranks.is_first() {
+        true => {
+            let path = precomputed.folder();
+            let on_wait = || on_event(&Event::Waiting { path: path.to_owned() });
+            Some(FolderLock::wait(path, Sharing::Alone, on_wait)?)
+        }
+        false => None,
+    };
+    ranks.barrier()?;
+    let missing = precomputed.missing(order.steps())?;
     let missing: Vec<_> = missing.into_iter().skip(rank.rank).step_by(rank.world_size).collect();
     // No rank lists shards that others have begun to write.
     ranks.barrier()?;
@@ -101,7 +113,9 @@ pub(crate) fn fill(
         precomputed.fill(steps, engine, &mut feed(pairs, part, options))?;
         on_event(&Event::Reference(tastemaker_run::Reference { n_done, n_steps }))?;
     }
-    ranks.barrier()
+    ranks.barrier()?;
+    drop(lock);
+    Ok(())
 }
 
 fn sha256(bytes: impl Iterator<Item = u8>) -> String {

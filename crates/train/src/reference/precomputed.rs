@@ -91,6 +91,11 @@ impl PrecomputedReference {
         Ok(Self { folder: folder.to_owned(), steps_per_shard, inverts: key.inverts() })
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The shards that are missing for these steps, or end too early, each as its steps. Those that are there are compared with
     /// their checksums.
     ///

@@ -16,7 +16,7 @@ use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_torch::error::guard;
 
-use super::{DrawSettings, Measurements, TimestepSpread, measure};
+use super::{DrawSettings, Measurement, Measurements, TimestepSpread, measure};
 use crate::TrainError;
 use crate::data::cache::{Encoder, OnEvent};
 use crate::data::labels::labels;
@@ -40,7 +40,8 @@ pub struct Draws {
 /// and loser share timestep and noise, as in training. `on_progress` is called with the number of measurements done, and of all.
 ///
 /// # Errors
-/// [`TrainError`] for single images, and for a model, pairs or a cache that cannot be read.
+/// [`TrainError`] for single images, for a model, pairs or a cache that cannot be read, and
+/// [`TrainError::NonFiniteMeasurement`] for an error that is no number: it is no tie.
 pub fn measure_model(
     model: &Model,
     lora: Option<LoraFile>,
@@ -83,11 +84,17 @@ pub fn measure_model(
         seed,
         text: text.as_ref(),
     };
-    let doing = format!("measuring {batch_size} pairs at once (a smaller batch needs less memory)");
-    let measured = guard(&doing, || measure(&network, &schedule, &draws, &mut batches))??;
+    let doing = format!("measuring {batch_size} pairs at once");
+    let measured = guard(&doing, "a smaller batch_size needs less", || {
+        measure(&network, &schedule, &draws, &mut batches)
+    })??;
     drop(batches);
     on_progress(all, all);
-    Ok(measured)
+    let is_finite = |errors: &Measurement| errors.winner.is_finite() && errors.loser.is_finite();
+    match measured.iter().find(|(_, errors)| !is_finite(errors)) {
+        Some((&(pair, _), _)) => Err(TrainError::NonFiniteMeasurement { pair }),
+        None => Ok(measured),
+    }
 }
 
 /// Whether errors of two models are errors of the same things.
@@ -181,7 +188,6 @@ fn softplus(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::validation::Measurement;
 
     /// Measurements of each pair at timesteps 100 and 900 of 1000.
     fn measurements(errors: &[[(f64, f64); 2]]) -> Measurements {

@@ -53,6 +53,26 @@ impl<'a> ValidationImages<'a> {
         Ok(Some(Self { model, plan, schedule, encoded, device }))
     }
 
+    /// Whether images are due after this step.
+    pub(crate) fn are_due(&self, step: u64) -> bool {
+        let (every, last) = (self.plan.validation.validation_steps, self.plan.train.max_train_steps);
+        step.is_multiple_of(every.max(1)) || step == last
+    }
+
+    /// Whether every image of a step is on disk.
+    pub(crate) fn are_there(&self, step: u64) -> bool {
+        self.paths(step).iter().all(|path| self.plan.output_dir.join(path).is_file())
+    }
+
+    /// Where the images of a step go, below the folder of the run.
+    fn paths(&self, step: u64) -> Vec<PathBuf> {
+        let validation = &self.plan.validation;
+        let n_images = validation.num_validation_images as usize;
+        let folder = PathBuf::from(format!("images/step-{step:06}"));
+        let name = |i: usize| format!("prompt-{}-{}.png", i / n_images, i % n_images);
+        (0..validation.validation_prompts.len() * n_images).map(|i| folder.join(name(i))).collect()
+    }
+
     /// Generates this rank's part of the images into a folder of the step. Returns the paths of all, below the folder of the
     /// run.
     ///
@@ -68,10 +88,7 @@ impl<'a> ValidationImages<'a> {
         let Self { model, plan, schedule, encoded, device } = self;
         let validation = &plan.validation;
         let n_images = validation.num_validation_images as usize;
-        let folder = PathBuf::from(format!("images/step-{step:06}"));
-        let paths: Vec<PathBuf> = (0..validation.validation_prompts.len() * n_images)
-            .map(|i| folder.join(format!("prompt-{}-{}.png", i / n_images, i % n_images)))
-            .collect();
+        let paths = self.paths(step);
         let rank = ranks.rank();
         let mine: Vec<usize> = (rank.rank..paths.len()).step_by(rank.world_size).collect();
         let encoder = match (text, encoded) {
@@ -80,7 +97,8 @@ impl<'a> ValidationImages<'a> {
             (None, None) => return Ok(Vec::new()),
         };
         if !mine.is_empty() {
-            atomic::create_folder(plan.output_dir.join(&folder)).map_err(RunError::from)?;
+            let folder = paths[0].parent().unwrap_or(&paths[0]);
+            atomic::create_folder(plan.output_dir.join(folder)).map_err(RunError::from)?;
             let request = |&i: &usize| SampleRequest {
                 prompt: validation.validation_prompts[i / n_images].clone(),
                 seed: plan.train.seed,

@@ -10,14 +10,16 @@ use clap::Args;
 use tastemaker_data::PairSource;
 use tastemaker_data::split::split;
 use tastemaker_hub::HubError;
-use tastemaker_models::pipeline::Model;
-use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, resolve};
+use tastemaker_models::pipeline::{Family, Model};
+use tastemaker_run::health::Severity;
+use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, Surroundings, resolve};
 use tastemaker_store::StoreError;
 use tastemaker_train::adapter::with_network_weights;
-use tastemaker_train::checkpoint::Resume;
+use tastemaker_train::checkpoint::{self, Resume};
 use tastemaker_train::distributed::ProcessGroup;
 use tastemaker_train::session::Options;
 use tastemaker_train::{TrainError, estimate, session};
+use tch::Device;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
@@ -36,7 +38,8 @@ pub struct TrainArgs {
     /// The run, in TOML; flags override it
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Checkpoint to resume from: latest, or the path of a checkpoint-N folder; latest starts afresh where there is none
+    /// Checkpoint to resume from: latest, a checkpoint-N of the output folder, or the path of one; latest starts afresh where
+    /// there is none
     #[arg(long = "resume_from_checkpoint", value_name = "latest|DIR", value_parser = resume)]
     resume: Option<Resume>,
     /// Print what would be done, and stop
@@ -52,7 +55,7 @@ pub struct TrainArgs {
 pub fn train(args: TrainArgs) -> Result<()> {
     let recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
     let plan = planned(recipe, args.flags, args.dry_run)?;
-    if args.dry_run { show(plan) } else { run(plan, args.resume.as_ref(), args.device) }
+    if args.dry_run { show(plan, args.device) } else { run(plan, args.resume.as_ref(), args.device) }
 }
 
 /// The plan of a recipe and flags, its parts found, what is odd about it said.
@@ -147,7 +150,8 @@ fn put(name: &mut String, found: Result<String>, only_shown: bool) -> Result<()>
 }
 
 /// Prints the plan, with the size of the data if it is there.
-fn show(mut plan: Plan) -> Result<()> {
+fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
+    plan.n_processes = ranks::world_size()?;
     let sources = session::sources(&plan.model);
     let parts = [Some(&sources.model), sources.config.as_ref(), sources.vae.as_ref(), sources.unet.as_ref()];
     let absent: Vec<&PathBuf> = parts.into_iter().flatten().filter(|path| !path.exists()).collect();
@@ -158,8 +162,13 @@ fn show(mut plan: Plan) -> Result<()> {
     if let Some(model) = &model {
         plan = with_network_weights(plan, model)?.0;
     }
+    let mut n_held_out = None;
     let plan = match pairs::of_plan(&plan) {
-        Ok(source) => with_data(plan, &source).0,
+        Ok(source) => {
+            let (plan, split) = with_data(plan, &source);
+            n_held_out = Some(split.held_out.len());
+            plan
+        }
         Err(error) if is_absence(&error, &plan.data.train_data_dir) => {
             let pairs = &plan.data.train_data_dir;
             eprintln!("note: the pairs {pairs} do not exist yet, so their number is not known");
@@ -169,13 +178,36 @@ fn show(mut plan: Plan) -> Result<()> {
     };
     let plan = match &model {
         Some(model) => {
+            let on_host = device.open().is_ok_and(|device| device == Device::Cpu);
+            say_idle(&plan, model, n_held_out.unwrap_or(1), on_host);
             let memory = estimate::memory(&plan, model)?;
             plan.with_memory(memory)
         }
         None => plan,
     };
     print!("{plan}");
+    let there: Vec<String> = checkpoint::names(&plan.output_dir);
+    if !there.is_empty() {
+        let (folder, there) = (plan.output_dir.display(), there.join(", "));
+        println!("{folder} holds {there}; --resume_from_checkpoint takes latest or one of them");
+    }
     Ok(())
+}
+
+/// Says which settings change nothing here.
+fn say_idle(plan: &Plan, model: &Model, n_held_out: usize, on_host: bool) {
+    let place = Path::new(&plan.model.pretrained_model_name_or_path);
+    let names = place.components().map(|part| part.as_os_str().to_string_lossy());
+    let around = Surroundings {
+        on_host,
+        has_time_ids: model.family() == Family::StableDiffusionXl,
+        is_file: place.is_file(),
+        is_fetched: names.into_iter().any(|name| name.starts_with("models--")),
+        n_held_out,
+    };
+    for warning in plan.idle_in(&around) {
+        eprintln!("warning: {warning}");
+    }
 }
 
 /// Whether there are no pairs at that place or of that name.
@@ -200,23 +232,34 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     plan.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
     let source = pairs::of_plan(&plan)?;
     pairs::report_skipped(&source);
-    allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
+    let model = Model::from_sources(&session::sources(&plan.model))?;
+    allocator::suit(&model)?;
     let (plan, split) = with_data(plan, &source);
     let is_first = ProcessGroup::new(group.as_ref()).is_first();
+    if is_first {
+        say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
+    }
+    drop(model);
+    if is_first && resume == Some(&Resume::Latest) && checkpoint::names(&plan.output_dir).is_empty() {
+        eprintln!("note: {} holds no checkpoint; starting from the first step", plan.output_dir.display());
+    }
     let mut progress = Progress::new(plan.train.max_train_steps);
     let signals = Signals::listen()?;
     let ranks = ProcessGroup::new(group.as_ref());
-    let options = Options { resume, stop: &|| signals.came().is_some(), ranks, device };
+    let options = Options { resume, stop: &|| signals.came(), ranks, device };
     let trained = session::train(&plan, &source, &split, options, &mut |event| {
         if is_first {
             progress.on_event(event);
         }
-        let is_early = matches!(event, Event::Read(_) | Event::Encode(_) | Event::Reference(_));
-        if is_early && signals.came().is_some() { Err(TrainError::Stopped { step: None }) } else { Ok(()) }
+        let is_early = matches!(event, Event::Waiting { .. } | Event::Read(_) | Event::Encode(_) | Event::Reference(_));
+        match signals.came() {
+            signal @ Some(_) if is_early => Err(TrainError::Stopped { step: None, signal }),
+            _ => Ok(()),
+        }
     });
     progress.end();
-    let trained = trained.map_err(|error| match (signals.came(), &error) {
-        (Some(signal), TrainError::Stopped { .. }) => Interrupted { signal, source: error }.into(),
+    let trained = trained.map_err(|error| match error {
+        TrainError::Stopped { signal: Some(signal), .. } => Interrupted { signal, source: error }.into(),
         _ => anyhow::Error::from(error),
     })?;
     if !is_first {
@@ -231,6 +274,17 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
         duration(trained.seconds),
         memory.unwrap_or_default()
     );
+    if let Some(worst) = trained.alarms.first() {
+        let others = match trained.alarms.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} other {})", if n == 1 { "alarm" } else { "alarms" }),
+        };
+        let ruined = match worst.severity() {
+            Severity::Critical => "the result is likely ruined: ",
+            Severity::Warning => "look at the result: ",
+        };
+        println!("{ruined}{worst}{others}");
+    }
     Ok(())
 }
 

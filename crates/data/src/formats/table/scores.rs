@@ -8,6 +8,9 @@ use crate::formats::Columns;
 /// Source: `JaydenLyh/SmPO` train.py.
 const PICK_SCORES: [f64; 2] = [0.11543526500463486, 0.28201571106910706];
 
+/// What a cosine is multiplied by in the scores of the scorer `pick-score`: PickScore's learned scale.
+const PICK_SCALE: f64 = 100.0;
+
 /// Columns that give the soft label of a pair: the probability that its winner is really the better one.
 ///
 /// The label stays what people said, whatever the scores say: where they side with the loser, the soft label is below one
@@ -16,6 +19,14 @@ const PICK_SCORES: [f64; 2] = [0.11543526500463486, 0.28201571106910706];
 pub enum Scores {
     /// PickScore's cosine of each image with the caption, the first image's first. Mapped as SmPO does, then a softmax.
     Cosines([String; 2]),
+    /// What `data relabel` and `data pairs` wrote: what decided, and beside it the scores of the scorer `pick-score`. Where it was
+    /// PickScore alone that decided, its scores are mapped as cosines are; a mixture of scorers counts by its difference.
+    Scored {
+        /// The columns of what decided.
+        decided: [String; 2],
+        /// Those of PickScore.
+        pick_score: [String; 2],
+    },
     /// Rewards of which the difference counts, as models of rewards are trained: `sigmoid(winner's - loser's)`.
     Rewards([String; 2]),
     /// The soft label itself.
@@ -33,6 +44,11 @@ impl Scores {
             Shape::Labeled { .. } => of_winner()
                 .or_else(|| has("probability_0").then(|| Self::OfFirst("probability_0".into())))
                 .or_else(|| both("ps_score_0", "ps_score_1").map(Self::Cosines))
+                .or_else(|| {
+                    let (decided, pick_score) =
+                        (both("score_0", "score_1")?, both("pick-score_0", "pick-score_1")?);
+                    Some(Self::Scored { decided, pick_score })
+                })
                 .or_else(|| both("score_0", "score_1").map(Self::Rewards)),
             Shape::Ranked { .. } => {
                 of_winner().or_else(|| both("win_score", "lose_score").map(Self::Rewards))
@@ -70,6 +86,7 @@ impl Scores {
     pub fn columns(&self) -> Vec<&str> {
         match self {
             Self::Cosines([a, b]) | Self::Rewards([a, b]) => vec![a, b],
+            Self::Scored { decided: [a, b], pick_score: [c, d] } => vec![a, b, c, d],
             Self::OfWinner(a) | Self::OfFirst(a) => vec![a],
         }
     }
@@ -79,10 +96,16 @@ impl Scores {
     pub fn soft_label(&self, row: &dyn Row, first_wins: bool) -> Option<f64> {
         let number = |column: &String| number(&row.cell(column));
         let within = |value: f64, low: f64| (low..=1.0).contains(&value).then_some(value);
+        let [low, high] = PICK_SCORES;
+        let cosines = |a: f64, b: f64| Some((within(a, -1.0)? - within(b, -1.0)?) / (high - low));
         let ahead = match self {
-            Self::Cosines([a, b]) => {
-                let [low, high] = PICK_SCORES;
-                (within(number(a)?, -1.0)? - within(number(b)?, -1.0)?) / (high - low)
+            Self::Cosines([a, b]) => cosines(number(a)?, number(b)?)?,
+            Self::Scored { decided: [a, b], pick_score: [c, d] } => {
+                let (decided, scores) = ((number(a)?, number(b)?), number(c).zip(number(d)));
+                match scores.filter(|scores| *scores == decided) {
+                    Some((a, b)) => cosines(a / PICK_SCALE, b / PICK_SCALE)?,
+                    None => decided.0 - decided.1,
+                }
             }
             Self::Rewards([a, b]) => number(a)? - number(b)?,
             Self::OfWinner(column) => return within(number(column)?, 0.0),
@@ -143,6 +166,28 @@ mod tests {
         // exp(n0) / (exp(n0) + exp(n1)) with n = (score - low) / (high - low) = 0.6277131..., 0.5076510...
         assert_near(&scores, [0.22, 0.2], true, 0.529_979_523_711_052_2);
         assert_near(&scores, [0.2, 0.2], true, 0.5);
+    }
+
+    #[test]
+    fn scores_of_pick_score_alone_are_mapped_as_published_and_those_of_several_count_by_their_difference() {
+        struct Row4([f64; 4]);
+        impl Row for Row4 {
+            fn cell(&self, column: &str) -> Cell<'_> {
+                ["score_0", "score_1", "pick-score_0", "pick-score_1"]
+                    .iter()
+                    .position(|name| *name == column)
+                    .map_or(Cell::Null, |i| Cell::Number(self.0[i]))
+            }
+        }
+        let has = |name: &str| ["score_0", "score_1", "pick-score_0", "pick-score_1"].contains(&name);
+        let found = Scores::detected(&Shape::Labeled { images: both(), labels: both() }, has).unwrap();
+        let label = |scores| found.soft_label(&Row4(scores), true).unwrap();
+        // One unit of its logit is 0.01 of its cosine: SmPO's script makes 0.515 of it, as a reward it were 0.731.
+        let published = 1.0 / (1.0 + (-0.01 / (PICK_SCORES[1] - PICK_SCORES[0])).exp());
+        assert!((published - 0.515).abs() < 5e-4);
+        assert!((label([22.0, 21.0, 22.0, 21.0]) - published).abs() < 1e-12);
+        // 1 / (1 + exp(-1)): standardized over the set, and summed with another scorer's
+        assert!((label([0.7, -0.3, 22.0, 21.0]) - 0.731_058_578_630_004_9).abs() < 1e-12);
     }
 
     #[test]
