@@ -176,7 +176,7 @@ fn old_checkpoints_go_and_the_newest_load_as_loras() {
     let bench = bench();
     let more = "--method diffusion-dpo --checkpointing_steps 5 --checkpoints_total_limit 3";
     assert_eq!(train(&bench, "out", more).code, 0);
-    assert_eq!(checkpoints(&bench.path("out")), ["checkpoint-10", "checkpoint-15", "checkpoint-20"]);
+    assert_eq!(checkpoints(&bench.path("out")), ["checkpoint-15", "checkpoint-20", "checkpoint-24"]);
     let model = tastemaker_models::pipeline::Model::open(bench.path("model")).unwrap();
     for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
         let path = bench.path("out/checkpoint-20").join(name);
@@ -187,20 +187,20 @@ fn old_checkpoints_go_and_the_newest_load_as_loras() {
 #[test]
 fn what_cannot_be_gone_on_with_is_refused_with_the_reason() {
     let bench = bench();
-    let kind = "--method diffusion-dpo --checkpointing_steps 10";
+    let kind = "--method diffusion-dpo --checkpointing_steps 10 --checkpoints_total_limit 3";
     assert_eq!(train(&bench, "out", kind).code, 0);
     let refused = |more: &str, code: i32, words: &str| {
         let said = train(&bench, "out", &format!("{kind} {more}"));
         assert_eq!(said.code, code, "{}", said.stderr);
         assert!(said.stderr.contains(words), "{more}: {}", said.stderr);
     };
-    refused("", 5, "holds checkpoint-20: add --resume_from_checkpoint latest to resume from there");
+    refused("", 5, "holds checkpoint-24: add --resume_from_checkpoint latest to resume from there");
     let latest = "--resume_from_checkpoint latest";
     refused(&format!("{latest} --beta_dpo 4000"), 5, "method.settings.beta: 5000.0 there, 4000.0 here");
     refused(&format!("{latest} --max_grad_norm 2"), 5, "optimizer.max_grad_norm: 1.0 there, 2.0 here");
     refused("--resume_from_checkpoint nowhere", 2, "nowhere is no checkpoint");
 
-    let state = bench.path("out/checkpoint-20/state.safetensors");
+    let state = bench.path("out/checkpoint-24/state.safetensors");
     let mut bytes = fs::read(&state).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -208,7 +208,7 @@ fn what_cannot_be_gone_on_with_is_refused_with_the_reason() {
     refused(
         latest,
         5,
-        "checkpoint-20: state.safetensors is not what was written; resume from an earlier checkpoint",
+        "checkpoint-24: state.safetensors is not what was written; resume from an earlier checkpoint",
     );
     let earlier = "--resume_from_checkpoint out/checkpoint-10";
     let said = train(&bench, "out", &format!("{kind} {earlier}"));

@@ -353,6 +353,7 @@ fn a_run_made_again_replaces_its_log_and_its_result() {
     let result = bench.path("out/model/unet/diffusion_pytorch_model.safetensors");
     let first = fs::read(&result).unwrap();
     fs::write(&result, "damaged").unwrap();
+    fs::remove_dir_all(bench.path("out/checkpoint-2")).unwrap();
     trained(bench.train("out", &more));
     assert!(fs::read(&result).unwrap() == first);
     assert_eq!(steps(&bench, "out").len(), 2);
@@ -379,7 +380,7 @@ fn the_log_tells_the_whole_run() {
             _ => "another",
         })
         .collect();
-    assert_eq!(names, ["encode", "start", "probe", "step", "probe", "step", "probe", "finish"]);
+    assert_eq!(names, ["encode", "start", "probe", "step", "probe", "step", "another", "probe", "finish"]);
     let Some(Event::Finish(finish)) = events.last() else { panic!("the log ends otherwise") };
     assert_eq!((finish.step, &finish.outcome), (2, &Outcome::Completed));
     assert!(finish.seconds > 0.0);
@@ -396,7 +397,7 @@ fn no_more_pairs_are_trained_on_than_asked_for() {
     let start =
         events.iter().find_map(|event| if let Event::Start(start) = event { Some(start) } else { None });
     assert_eq!(start.unwrap().n_pairs, 2);
-    let other = bench.train("out", &["--method", "mapo"]);
+    let other = bench.train("out", &["--method", "mapo", "--resume_from_checkpoint", "latest"]);
     assert!(other.stderr.contains("data.max_train_samples: 2 there, null here"), "{}", other.stderr);
 }
 

@@ -52,8 +52,10 @@ pub enum Alarm {
     WinnersWorse {
         /// The last step looked at.
         step: u64,
-        /// How far their error is above the reference's.
+        /// How far their error is above the reference's, or above that of the first step where there is none.
         rise: f64,
+        /// Whether there is a reference.
+        has_reference: bool,
         /// Whether losers get worse still faster, so that the margin grows.
         margin_grows: bool,
         /// Whether it is beyond the critical limit.
@@ -248,13 +250,10 @@ impl fmt::Display for Alarm {
                 f,
                 "step {step}: {metric} is {value}: nothing after it means anything; go back to the last good checkpoint and lower learning_rate"
             ),
-            Self::WinnersWorse { step, rise, margin_grows, .. } => {
+            Self::WinnersWorse { step, rise, has_reference, margin_grows, .. } => {
                 let how = displacement(*margin_grows);
-                write!(
-                    f,
-                    "step {step}: the error on winners is {} above the reference's{how}",
-                    percent(*rise)
-                )
+                let whose = if *has_reference { "the reference's" } else { "the first step's" };
+                write!(f, "step {step}: the error on winners is {} above {whose}{how}", percent(*rise))
             }
             Self::HeldOutWinnersWorse { step, rise, margin_grows, .. } => {
                 let how = displacement(*margin_grows);

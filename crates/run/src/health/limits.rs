@@ -16,9 +16,10 @@ pub struct Limits {
     pub ruined_rise: f64,
     /// ...and by this much: a network that predicts nothing has an error of about 1, and small errors double easily.
     pub ruined_drift: f64,
-    /// Without a reference, an error in a single step that is ruined: one and a half times that of predicting nothing...
+    /// An error of one and a half times that of predicting nothing is ruined where it is above the reference's by half of
+    /// that fraction...
     pub ruined_error: f64,
-    /// ...and above that of the first step by this factor.
+    /// ...or, without a reference, above that of the first step by this factor.
     pub ruined_factor: f64,
     /// A loss above its start by this factor raises a warning.
     pub loss_warning: f64,

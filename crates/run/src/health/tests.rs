@@ -305,9 +305,12 @@ fn a_ruined_step_is_critical_from_the_second_one_on() {
         ..Step::default()
     };
     // Error of the reference, if there is one, and of winners at the first steps; steps that raise the alarm.
-    let runs: [(Option<f64>, &[f64], &[u64]); 6] = [
+    let runs: [(Option<f64>, &[f64], &[u64]); 8] = [
         (Some(0.06), &[0.06, 0.52, 0.6], &[1]),
         (Some(0.9), &[0.9, 2.0], &[1]),
+        // Worse than predicting nothing.
+        (Some(1.3), &[1.3, 2.3, 2.3], &[1]),
+        (Some(1.3), &[1.3, 1.6], &[]),
         // Where hardly any noise is, an error of nearly nothing doubles by itself.
         (Some(0.002), &[0.002, 0.006, 0.007], &[]),
         (Some(0.06), &[0.06, 0.1, 0.08], &[]),

@@ -225,8 +225,10 @@ impl Watch {
         let limits = &self.limits;
         let (before, is_ruined) = match step.ref_winner {
             Some(reference) => {
-                let drift = step.winner_error - reference;
-                (reference, drift > limits.ruined_drift && drift > limits.ruined_rise * reference)
+                let (error, drift) = (step.winner_error, step.winner_error - reference);
+                let is_twice = drift > limits.ruined_drift && drift > limits.ruined_rise * reference;
+                let is_noise = error > limits.ruined_error && drift > 0.5 * limits.ruined_rise * reference;
+                (reference, is_twice || is_noise)
             }
             None => {
                 let first = self.first_error?;
@@ -236,7 +238,9 @@ impl Watch {
         };
         let margin_grows = step.margin.is_some_and(|margin| margin > 0.0);
         let rise = step.winner_error / before - 1.0;
-        let alarm = Alarm::WinnersWorse { step: step.step, rise, margin_grows, critical: true };
+        let has_reference = step.ref_winner.is_some();
+        let alarm =
+            Alarm::WinnersWorse { step: step.step, rise, has_reference, margin_grows, critical: true };
         (is_ruined && step.step > 0).then_some(alarm)
     }
 
@@ -252,6 +256,7 @@ impl Watch {
         (is_sure && rise > self.limits.winner_warning).then_some(Alarm::WinnersWorse {
             step,
             rise,
+            has_reference: true,
             margin_grows,
             critical,
         })
