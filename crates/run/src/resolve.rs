@@ -48,10 +48,8 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     }
     let method = method(&mut check.warnings, name, typed.method)?;
     let objective = method.objective()?;
-    let by_policy = matches!(
-        objective.corruption(),
-        Corruption::DdimInversion { model: InversionModel::Policy, .. }
-    );
+    let by_policy =
+        matches!(objective.corruption(), Corruption::DdimInversion { model: InversionModel::Policy, .. });
     if train.reference == ReferenceKind::Precomputed && objective.needs().reference && by_policy {
         let wanted = "live, or model = \"reference\" under [method]: latents that the trained network inverts change at \
                       every step";

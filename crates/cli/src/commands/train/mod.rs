@@ -251,7 +251,8 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
         if is_first {
             progress.on_event(event);
         }
-        let is_early = matches!(event, Event::Waiting { .. } | Event::Read(_) | Event::Encode(_) | Event::Reference(_));
+        let is_early =
+            matches!(event, Event::Waiting { .. } | Event::Read(_) | Event::Encode(_) | Event::Reference(_));
         match signals.came() {
             signal @ Some(_) if is_early => Err(TrainError::Stopped { step: None, signal }),
             _ => Ok(()),
