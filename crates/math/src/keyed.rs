@@ -40,6 +40,8 @@ pub enum Stream {
     Split = 13,
     /// Whatever a data set is made with.
     Data = 14,
+    /// Offsets of channels that are added to forward noise.
+    NoiseOffset = 15,
 }
 
 /// The random numbers of one key, read from the front.

@@ -3,10 +3,16 @@
 /// The candidate closest to `word`, if one is close enough to be worth suggesting.
 ///
 /// Close means few edits (insert, delete, replace, swap neighbors) for the length of the word: one edit per three
-/// characters, at least two for anything but the shortest words. Case and the difference between `-` and `_` do not count.
+/// characters, at least two for anything but the shortest words. Case and the difference between `-` and `_` do not count. The
+/// first candidate that has the word as one of its parts is closer than any other: `dpo` is `diffusion-dpo`, not `ipo`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let fold = |text: &str| -> Vec<char> { text.to_lowercase().replace('-', "_").chars().collect() };
     let word = fold(word);
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let has_part = |candidate: &&&str| fold(candidate).split(|c| *c == '_').any(|part| part == word);
+    if let Some(whole) = candidates.iter().find(has_part).filter(|_| word.len() > 2) {
+        return Some(whole);
+    }
     let limit = (word.len() / 3).max(if word.len() > 2 { 2 } else { 1 });
     candidates
         .into_iter()
@@ -45,13 +51,15 @@ mod tests {
 
     #[test]
     fn typing_mistakes_find_the_name() {
-        let names = ["diffusion-dpo", "ddim-inpo", "mapo", "sft"];
+        let names = ["ipo", "diffusion-dpo", "ddim-inpo", "mapo", "sft"];
         for (typed, meant) in [
             ("difusion-dpo", Some("diffusion-dpo")),
             ("diffusion_dpo", Some("diffusion-dpo")),
             ("ddim-ipno", Some("ddim-inpo")),
             ("MaPO", Some("mapo")),
             ("stf", Some("sft")),
+            ("dpo", Some("diffusion-dpo")),
+            ("inpo", Some("ddim-inpo")),
             ("textual-inversion", None),
             ("", None),
         ] {

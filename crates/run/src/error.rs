@@ -23,8 +23,8 @@ pub enum RunError {
         /// What was found, what was wanted.
         message: String,
     },
-    /// Values that cannot be, all of them.
-    #[error("the run cannot be planned: {}", join(.0))]
+    /// Values that are missing or cannot be, all of them.
+    #[error("{}", join(.0))]
     Invalid(Vec<Problem>),
     /// The method does not exist or does not have these settings.
     #[error("the settings of [method] are wrong")]
@@ -71,20 +71,51 @@ pub enum RunError {
     },
 }
 
-/// One value that cannot be.
+/// One value that is missing or cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The key, with its section: `optimizer.learning_rate`.
-    pub key: &'static str,
-    /// The value as typed, or `nothing`.
-    pub found: String,
-    /// What would do.
-    pub wanted: &'static str,
+pub enum Problem {
+    /// Nothing says it.
+    Missing {
+        /// The flag that would.
+        flag: &'static str,
+        /// A value it could have; empty where none is typical.
+        example: &'static str,
+    },
+    /// It cannot have this value.
+    Value {
+        /// The key, with its section: `optimizer.learning_rate`.
+        key: &'static str,
+        /// The value as typed, or `nothing`.
+        found: String,
+        /// What would do.
+        wanted: &'static str,
+    },
+}
+
+/// Values of what a run cannot do without.
+const EXAMPLES: [(&str, &str); 5] = [
+    ("method", "diffusion-dpo"),
+    ("pretrained_model_name_or_path", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    ("train_data_dir", "pairs"),
+    ("output_dir", "aligned"),
+    ("max_train_steps", "1000"),
+];
+
+impl Problem {
+    /// That this flag, or a key of its name, is missing.
+    pub fn missing(flag: &'static str) -> Self {
+        let example = EXAMPLES.iter().find(|(name, _)| *name == flag).map_or("", |(_, example)| example);
+        Self::Missing { flag, example }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {}, wanted {}", self.key, self.found, self.wanted)
+        match self {
+            Self::Missing { flag, example: "" } => write!(f, "missing --{flag}"),
+            Self::Missing { flag, example } => write!(f, "missing --{flag} (for example {example})"),
+            Self::Value { key, found, wanted } => write!(f, "{key} is {found}, wanted {wanted}"),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Settings that change nothing in a run: each of them says so.
 
-use tastemaker_math::objectives::Objective;
+use tastemaker_math::objectives::{Corruption, Objective};
 
 use crate::Warning;
 use crate::health::Rule as OnAlarm;
@@ -106,10 +106,17 @@ pub(crate) static RULES: &[Rule] = &[
         plan.logging.report_to == Tracker::None
     }),
     rule(
-        &["output"],
+        &["output_layout", "save_precision"],
         "a LoRA is always written for diffusers and as kohya's scripts do, in fp32",
         |plan, _| plan.adapter != Adapter::Full {},
     ),
+    rule(&["output_name"], "only the file of a LoRA has it", |plan, _| plan.adapter == Adapter::Full {}),
+    rule(&["lr_power"], "only lr_scheduler polynomial is a power", |plan, _| {
+        plan.optimizer.lr_scheduler != LrScheduler::Polynomial
+    }),
+    rule(&["noise_offset"], "latents become noisy by inversion", |_, objective| {
+        objective.corruption() != Corruption::Forward
+    }),
 ];
 
 fn validates(plan: &Plan) -> bool {

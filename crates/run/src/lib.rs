@@ -26,12 +26,12 @@ pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use idle::Surroundings;
 pub use plan::{Adapter, BucketPlan, MemoryEstimate, MethodPlan, Plan};
 pub use recipe::{MethodSection, Overrides, Recipe};
-pub use resolve::resolve;
+pub use resolve::{resolve, resolve_over};
 pub use run_dir::{Difference, RunDir, changes, differences};
 pub use schedule::{LrScheduler, Schedule, lr_at};
 pub use settings::{
     AdapterKind, AdapterSection, Augment, Check, CheckpointPlan, CheckpointSection, DataPlan, DataSection,
     Key, LoggingPlan, LoggingSection, LoraPlan, ModelPlan, ModelSection, OptimizerKind, OptimizerPlan,
     OptimizerSection, OutputLayout, OutputPlan, OutputSection, ReferenceKind, Shape, TimeIds, Tracker,
-    TrainPlan, TrainSection, ValidationPlan, ValidationSection, keys,
+    TrainPlan, TrainSection, ValidationPlan, ValidationSection, keys, words,
 };

@@ -186,10 +186,15 @@ impl Plan {
         plan
     }
 
-    /// The plan, knowing how many pairs there are to train on.
+    /// The plan, knowing how many pairs there are to train on, and so how many steps its epochs have.
     #[must_use]
     pub fn with_data(self, n_pairs: u64) -> Self {
-        Self { n_pairs: Some(n_pairs), ..self }
+        let mut plan = Self { n_pairs: Some(n_pairs), ..self };
+        if let Some(epochs) = plan.train.num_train_epochs {
+            let steps_each = n_pairs.div_ceil(plan.effective_batch()).max(1);
+            plan.train.max_train_steps = u64::from(epochs) * steps_each;
+        }
+        plan
     }
 
     /// The plan, knowing what it will take.
@@ -229,6 +234,7 @@ impl Plan {
             warmup_steps: self.optimizer.lr_warmup_steps,
             max_steps: self.train.max_train_steps,
             num_cycles: self.optimizer.lr_num_cycles,
+            power: self.optimizer.lr_power,
         }
     }
 }

@@ -88,6 +88,26 @@ impl Recipe {
         Ok(Self { renamed, ..recipe })
     }
 
+    /// The recipe with this folder in place of `~` at the beginning of places.
+    #[must_use]
+    pub fn at_home(self, home: &Path) -> Self {
+        let (Ok(mut typed), Some(home)) = (serde_json::to_value(&self), home.to_str()) else { return self };
+        for key in keys().filter(|key| key.is_place()) {
+            let section =
+                if key.section().is_empty() { Some(&mut typed) } else { typed.get_mut(key.section()) };
+            if let Some(Value::String(place)) = section.and_then(|section| section.get_mut(key.name()))
+                && let Some(rest) =
+                    place.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            {
+                *place = format!("{home}{rest}");
+            }
+        }
+        match serde_json::from_value(typed) {
+            Ok(recipe) => Self { renamed: self.renamed, ..recipe },
+            Err(_) => self,
+        }
+    }
+
     /// This recipe where it says something, the one below where it does not.
     ///
     /// Settings belong to their method: if this recipe names another method than the one below, only its own

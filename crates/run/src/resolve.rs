@@ -19,6 +19,14 @@ use crate::{Problem, RunError, Warning};
 /// [`RunError::Invalid`] with every missing or impossible value at once; [`RunError::Method`] if the method
 /// is unknown or refuses its settings.
 pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
+    resolve_over(recipe, overrides, Recipe::default())
+}
+
+/// [`resolve`], with other defaults in place of ours where nobody said anything.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) -> Result<Plan, RunError> {
     let skipped =
         match (overrides.method.replaces(&recipe.method), &recipe.method.name, &overrides.method.name) {
             (true, Some(recipe), Some(asked)) => {
@@ -26,9 +34,19 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
             }
             _ => None,
         };
-    let typed = overrides.over(recipe);
-    let mut check = Check::of(&typed)?;
+    let said = overrides.over(recipe);
+    if said.train.max_train_steps.is_some() {
+        defaults.train.num_train_epochs = None;
+    }
+    if said.train.num_train_epochs.is_some() {
+        defaults.train.max_train_steps = None;
+    }
+    let mut typed = said.clone().over(defaults);
+    let mut check = Check::of(&said, &typed)?;
     check.warnings.extend(typed.renamed.iter().cloned().chain(skipped));
+    if typed.train.max_train_steps.is_some() && typed.train.num_train_epochs.take().is_some() {
+        check.no_effect(|key| key.name() == "num_train_epochs", "max_train_steps says how long");
+    }
 
     let name = typed.method.name.clone().unwrap_or_default();
     let mut data = DataPlan::from(typed.data);
@@ -41,7 +59,7 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     output.output_layout.sort_unstable();
     output.output_layout.dedup();
     if adapter != (Adapter::Full {}) {
-        output = OutputPlan::default();
+        output = OutputPlan { output_name: output.output_name, ..OutputPlan::default() };
     }
     if !check.problems.is_empty() {
         return Err(RunError::Invalid(check.problems));
@@ -50,11 +68,16 @@ pub fn resolve(recipe: Recipe, overrides: Overrides) -> Result<Plan, RunError> {
     let objective = method.objective()?;
     let by_policy =
         matches!(objective.corruption(), Corruption::DdimInversion { model: InversionModel::Policy, .. });
+    let refuse = |key, found: &dyn ToString, wanted| {
+        Err(RunError::Invalid(vec![Problem::Value { key, found: found.to_string(), wanted }]))
+    };
     if train.reference == ReferenceKind::Precomputed && objective.needs().reference && by_policy {
         let wanted = "live, or model = \"reference\" under [method]: latents that the trained network inverts change at \
                       every step";
-        let problem = Problem { key: "train.reference", found: "precomputed".to_owned(), wanted };
-        return Err(RunError::Invalid(vec![problem]));
+        return refuse("train.reference", &"precomputed", wanted);
+    }
+    if data.label_noise_prob > 0.0 && !objective.needs().loser {
+        return refuse("data.label_noise_prob", &data.label_noise_prob, "0, for a method without losers");
     }
     let mut plan = Plan {
         format: Plan::FORMAT,
@@ -99,29 +122,36 @@ fn method(warnings: &mut Vec<Warning>, name: String, typed: MethodSection) -> Re
     Ok(MethodPlan { name, settings: objective.settings().clone() })
 }
 
-/// What was typed, and what is wrong with it, so that all of it is reported at once.
+/// What was said, and what is wrong with it, so that all of it is reported at once.
 struct Check {
-    typed: Value,
+    /// What somebody said, without defaults.
+    said: Value,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
 }
 
 impl Check {
     /// Holds every value against the check beside its declaration.
-    fn of(recipe: &Recipe) -> Result<Self, RunError> {
+    fn of(said: &Recipe, recipe: &Recipe) -> Result<Self, RunError> {
         // The plan is JSON, which has no other text.
-        let typed = serde_json::to_value(recipe).map_err(|_| {
-            RunError::Invalid(vec![Problem {
-                key: "a path",
-                found: "not UTF-8".into(),
-                wanted: "a path in UTF-8",
-            }])
-        })?;
-        let mut check = Self { typed, problems: Vec::new(), warnings: Vec::new() };
-        check.that("method.name", "nothing", recipe.method.name.is_some(), "a value");
+        let value = |recipe: &Recipe| {
+            serde_json::to_value(recipe).map_err(|_| {
+                let (found, wanted) = ("not UTF-8".into(), "a path in UTF-8");
+                RunError::Invalid(vec![Problem::Value { key: "a path", found, wanted }])
+            })
+        };
+        let typed = value(recipe)?;
+        let mut check = Self { said: value(said)?, problems: Vec::new(), warnings: Vec::new() };
+        if recipe.method.name.is_none() {
+            check.problems.push(Problem::missing("method"));
+        }
+        let has_length = recipe.train.num_train_epochs.is_some();
         for key in keys() {
-            match (key.typed(&check.typed).cloned(), key.check) {
-                (None, _) => check.that(key.path, "nothing", !key.is_required, "a value"),
+            match (key.typed(&typed).cloned(), key.check) {
+                (None, _) if key.is_required && !(has_length && key.path == "train.max_train_steps") => {
+                    check.problems.push(Problem::missing(key.name()));
+                }
+                (None, _) => {}
                 (Some(value), Some(crate::settings::Check { wanted, holds })) => {
                     check.that(key.path, shown(&value), holds(&value), wanted);
                 }
@@ -133,13 +163,13 @@ impl Check {
 
     fn that(&mut self, key: &'static str, found: impl ToString, holds: bool, wanted: &'static str) {
         if !holds {
-            self.problems.push(Problem { key, found: found.to_string(), wanted });
+            self.problems.push(Problem::Value { key, found: found.to_string(), wanted });
         }
     }
 
     /// Warns of each key that was typed and changes nothing.
     fn no_effect(&mut self, which: impl Fn(&Key) -> bool, reason: &'static str) {
-        let idle = keys().filter(|key| which(key) && key.typed(&self.typed).is_some());
+        let idle = keys().filter(|key| which(key) && key.typed(&self.said).is_some());
         self.warnings.extend(idle.map(|key| Warning::NoEffect { key: key.path, reason }));
     }
 
@@ -176,7 +206,8 @@ impl Check {
         let pairs = u64::from(train.train_batch_size) * u64::from(train.gradient_accumulation_steps);
         let wanted = "at most 1048576 pairs per step with train_batch_size";
         self.that("train.gradient_accumulation_steps", pairs, pairs <= 1 << 20, wanted);
-        if shape != LrScheduler::Constant && warmup >= training {
+        let is_long = train.num_train_epochs.is_none();
+        if is_long && shape != LrScheduler::Constant && warmup >= training {
             self.warnings.push(Warning::WarmupNeverEnds { warmup, training });
         }
     }

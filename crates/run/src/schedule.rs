@@ -19,7 +19,14 @@ pub enum LrScheduler {
     Cosine,
     /// As `Cosine`, several times over.
     CosineWithRestarts,
+    /// Down to [`POLYNOMIAL_END`] as a power of what is left, after warm-up.
+    Polynomial,
 }
+
+/// The learning rate that `Polynomial` ends at; one that is not above it stays.
+///
+/// Source: `huggingface/diffusers:src/diffusers/optimization.py`, `get_polynomial_decay_schedule_with_warmup`.
+pub const POLYNOMIAL_END: f64 = 1e-7;
 
 /// All that the learning rate depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +41,8 @@ pub struct Schedule {
     pub max_steps: u64,
     /// Cosines of `CosineWithRestarts`.
     pub num_cycles: u32,
+    /// Exponent of `Polynomial`.
+    pub power: f64,
 }
 
 /// The learning rate of optimizer step `step`, counted from 0.
@@ -44,7 +53,7 @@ pub struct Schedule {
 /// Source: `huggingface/diffusers:src/diffusers/optimization.py`, `get_scheduler`; there the plain cosine
 /// ignores the number of cycles, too.
 pub fn lr_at(step: u64, schedule: &Schedule) -> f64 {
-    let Schedule { kind, learning_rate, warmup_steps, max_steps, num_cycles } = *schedule;
+    let Schedule { kind, learning_rate, warmup_steps, max_steps, num_cycles, power } = *schedule;
     if kind == LrScheduler::Constant {
         return learning_rate;
     }
@@ -58,6 +67,10 @@ pub fn lr_at(step: u64, schedule: &Schedule) -> f64 {
             LrScheduler::Constant | LrScheduler::ConstantWithWarmup => 1.0,
             LrScheduler::Linear => (max_steps.saturating_sub(step) as f64 / n_decay).max(0.0),
             LrScheduler::Cosine => (0.5 * (1.0 + (PI * progress).cos())).max(0.0),
+            LrScheduler::Polynomial => {
+                let end = (POLYNOMIAL_END / learning_rate).min(1.0);
+                (1.0 - end) * (1.0 - progress).max(0.0).powf(power) + end
+            }
             LrScheduler::CosineWithRestarts if progress >= 1.0 => 0.0,
             LrScheduler::CosineWithRestarts => {
                 0.5 * (1.0 + (PI * (f64::from(num_cycles) * progress).fract()).cos())
@@ -71,13 +84,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn curve(kind: LrScheduler, warmup_steps: u64, max_steps: u64, num_cycles: u32) -> Vec<f64> {
-        let schedule = Schedule { kind, learning_rate: 1.0, warmup_steps, max_steps, num_cycles };
+        let schedule = Schedule { kind, learning_rate: 1.0, warmup_steps, max_steps, num_cycles, power: 2.0 };
         (0..max_steps + 2).map(|step| lr_at(step, &schedule)).collect()
     }
 
     /// Curves recorded from diffusers 0.42.1 (`get_scheduler` around an SGD of rate 1): warm-up 3, 11 steps,
-    /// 2 cycles.
-    const RECORDED: [(LrScheduler, [f64; 13]); 5] = [
+    /// 2 cycles, power 2.
+    const RECORDED: [(LrScheduler, [f64; 13]); 6] = [
         (LrScheduler::Constant, [1.0; 13]),
         (
             LrScheduler::ConstantWithWarmup,
@@ -123,6 +136,24 @@ mod tests {
                 0.0,
             ],
         ),
+        (
+            LrScheduler::Polynomial,
+            [
+                0.0,
+                1.0 / 3.0,
+                2.0 / 3.0,
+                1.0,
+                0.7656250234374999,
+                0.56250004375,
+                0.39062506093750005,
+                0.250000075,
+                0.1406250859375,
+                0.06250009375,
+                0.015625098437500002,
+                1e-07,
+                1e-07,
+            ],
+        ),
     ];
 
     #[test]
@@ -144,10 +175,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_rate_stays_between_nothing_and_its_value(
-            which in 0usize..5, warmup in 0u64..20, steps in 1u64..20, cycles in 1u32..4, step in 0u64..60,
+            which in 0usize..6, warmup in 0u64..20, steps in 1u64..20, cycles in 1u32..4, step in 0u64..60,
         ) {
             let schedule = Schedule {
                 kind: RECORDED[which].0, learning_rate: 3e-5, warmup_steps: warmup, max_steps: steps, num_cycles: cycles,
+                power: 2.0,
             };
             let rate = lr_at(step, &schedule);
             prop_assert!((0.0..=3e-5).contains(&rate), "{}", rate);

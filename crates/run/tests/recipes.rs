@@ -8,8 +8,9 @@ use std::error::Error;
 use proptest::prelude::*;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
-    Adapter, AdapterKind, AdapterSection, LoraPlan, LrScheduler, MethodSection, OptimizerSection,
-    OutputLayout, OutputPlan, Overrides, Plan, Recipe, RunError, TrainSection, Warning, resolve,
+    Adapter, AdapterKind, AdapterSection, DataSection, LoraPlan, LrScheduler, MethodSection, ModelSection,
+    OptimizerSection, OutputLayout, OutputPlan, Overrides, Plan, Problem, Recipe, RunError, TrainSection,
+    Warning, resolve,
 };
 use tastemaker_store::StoreError;
 use tastemaker_store::dtype::DType;
@@ -130,6 +131,7 @@ mod parsing {
         let both = OutputPlan {
             output_layout: vec![OutputLayout::Diffusers, OutputLayout::Original],
             save_precision: DType::F16,
+            output_name: None,
         };
         assert_eq!(
             output("output_layout = [\"original\", \"diffusers\", \"original\"]\nsave_precision = \"fp16\"")
@@ -213,14 +215,45 @@ mod resolving {
     }
 
     #[test]
+    fn a_tilde_in_a_place_is_the_home_folder() {
+        let text = SHORTEST.replace("[method]", "[validation]\nvalidation_prompts = [\"~/x\"]\n[method]");
+        let recipe = parse(&text).unwrap();
+        let typed = Recipe {
+            output_dir: Some("~/out".into()),
+            data: DataSection {
+                train_data_dir: Some("~/pairs".into()),
+                exclude: Some("a/~/b".into()),
+                ..recipe.data.clone()
+            },
+            model: ModelSection {
+                pretrained_model_name_or_path: Some("~user/m".into()),
+                ..recipe.model.clone()
+            },
+            ..recipe
+        };
+        let at_home = typed.clone().at_home(std::path::Path::new("/h"));
+        assert_eq!(at_home.output_dir.as_deref(), Some(std::path::Path::new("/h/out")));
+        assert_eq!(at_home.data.train_data_dir.as_deref(), Some("/h/pairs"));
+        let unmoved = (at_home.data.exclude, at_home.model, at_home.validation, at_home.method);
+        assert_eq!(unmoved, (typed.data.exclude, typed.model, typed.validation, typed.method));
+    }
+
+    #[test]
     fn an_empty_recipe_is_told_everything_it_lacks_at_once() {
         let error = resolve(Recipe::default(), Overrides::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the run cannot be planned: method.name is nothing, wanted a value; output_dir is nothing, wanted a value; \
-             model.pretrained_model_name_or_path is nothing, wanted a value; data.train_data_dir is nothing, wanted a value; \
-             train.max_train_steps is nothing, wanted a value"
+            "missing --method (for example diffusion-dpo); missing --output_dir (for example aligned); \
+             missing --pretrained_model_name_or_path (for example stable-diffusion-v1-5/stable-diffusion-v1-5); \
+             missing --train_data_dir (for example pairs); missing --max_train_steps (for example 1000)"
         );
+    }
+
+    fn problem_key(problem: &Problem) -> &'static str {
+        match problem {
+            Problem::Missing { flag, .. } => flag,
+            Problem::Value { key, .. } => key,
+        }
     }
 
     #[test]
@@ -262,7 +295,7 @@ mod resolving {
             panic!()
         };
         let keys: Vec<&str> =
-            problems.iter().map(|problem| problem.key.split('.').next_back().unwrap()).collect();
+            problems.iter().map(|problem| problem_key(problem).split('.').next_back().unwrap()).collect();
         assert_eq!(
             keys,
             [

@@ -162,7 +162,7 @@ pub(crate) fn targeted<'a>(
 
 /// A key with another value than the file's.
 fn problem(key: &'static str, typed: &str, there: &str) -> Problem {
-    Problem {
+    Problem::Value {
         key,
         found: format!("{typed}, but {there} in network_weights"),
         wanted: "the same or nothing, for the file decides",

@@ -31,7 +31,7 @@ use crate::output::{self, RunFacts};
 use crate::reference::precompute::{ReferenceInputs, fill};
 use crate::reference::{PrecomputedReference, Reference};
 use crate::state::State;
-use crate::step::{Engine, Timesteps};
+use crate::step::{Disturbance, Engine, Timesteps};
 use crate::validation::images::ValidationImages;
 
 /// What a run is made of, opened and checked.
@@ -116,6 +116,10 @@ impl<'a> RunInputs<'a> {
             schedule: &self.schedule,
             timesteps: self.timesteps.as_deref().map_or(Timesteps::All, Timesteps::Among),
             seed: self.plan.train.seed,
+            disturbance: Disturbance {
+                noise_offset: self.plan.train.noise_offset,
+                label_noise: self.plan.data.label_noise_prob,
+            },
         }
     }
 
@@ -207,7 +211,7 @@ fn timesteps(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<usize>>
     let timesteps: Vec<usize> = typed.iter().map(|&t| t as usize).collect();
     match timesteps.iter().find(|&&t| t >= schedule.len()) {
         None => Ok(Some(timesteps)),
-        Some(found) => Err(RunError::Invalid(vec![Problem {
+        Some(found) => Err(RunError::Invalid(vec![Problem::Value {
             key: "train.timesteps",
             found: found.to_string(),
             wanted: "timesteps that the model's schedule has, counted from 0",

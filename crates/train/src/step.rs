@@ -43,6 +43,21 @@ pub struct Engine<'a> {
     pub timesteps: Timesteps<'a>,
     /// Seed of every draw.
     pub seed: u64,
+    /// What is done to draws on purpose.
+    pub disturbance: Disturbance,
+}
+
+/// What is done on purpose to what a step draws.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Disturbance {
+    /// Standard deviation of an offset of each channel that is added to forward noise.
+    ///
+    /// Source: SalesforceAIResearch/DiffusionDPO train.py `--noise_offset`.
+    pub noise_offset: f64,
+    /// Probability that winner and loser of a pair are exchanged, drawn anew for each repetition.
+    ///
+    /// Source: mapo-t2i/mapo train.py `--label_noise_prob`.
+    pub label_noise: f64,
 }
 
 /// Which timesteps training visits.
@@ -146,9 +161,13 @@ impl Engine<'_> {
     pub fn draw(&self, batch: &Batch) -> Draws {
         let noise = match self.objective.corruption() {
             Corruption::Forward => {
-                let gaussian =
-                    gaussian(&batch.pair_keys(self.seed, Stream::Noise), &batch.latents.size()[1..]);
-                Noise::Forward(gaussian.to_device(batch.latents.device()))
+                let shape = &batch.latents.size()[1..];
+                let mut noise = gaussian(&batch.pair_keys(self.seed, Stream::Noise), shape);
+                if self.disturbance.noise_offset > 0.0 {
+                    let keys = batch.pair_keys(self.seed, Stream::NoiseOffset);
+                    noise += gaussian(&keys, &[shape[0], 1, 1]) * self.disturbance.noise_offset;
+                }
+                Noise::Forward(noise.to_device(batch.latents.device()))
             }
             Corruption::DdimInversion { steps, eta, model, grid } => Noise::Inversion {
                 model,
@@ -200,10 +219,11 @@ impl Engine<'_> {
         let records = self.evaluate(batch, &measured, step);
         if records.iter().all(PairRecord::is_finite) {
             let weight = step.loss_scale / step.n_total as f64;
-            let coefficients: Vec<(f64, f64)> = records
-                .iter()
-                .map(|record| (record.outcome.d_winner * weight, record.outcome.d_loser * weight))
-                .collect();
+            let coefficient = |(record, &(id, draw)): (&PairRecord, &(u64, u64))| {
+                let of_sides = (record.outcome.d_winner * weight, record.outcome.d_loser * weight);
+                if self.is_exchanged(id, draw) { (of_sides.1, of_sides.0) } else { of_sides }
+            };
+            let coefficients: Vec<(f64, f64)> = records.iter().zip(&batch.keys).map(coefficient).collect();
             let coefficients: Vec<f32> = batch.join(&coefficients).into_iter().map(|c| c as f32).collect();
             let coefficients = Tensor::from_slice(&coefficients).to_device(policy.device());
             (policy * coefficients).sum(Kind::Float).backward();
@@ -276,9 +296,15 @@ impl Engine<'_> {
             MeanGain::Batch => mean_gain(measured.reference.into_iter().flatten().zip(&measured.policy)),
         };
         let pairs = batch.keys.iter().zip(measured.timesteps).enumerate();
-        let record = |(i, (&(id, _), &timestep)): (usize, (&(u64, u64), &usize))| {
-            let (winner_error, loser_error) = measured.policy[i];
+        let record = |(i, (&(id, draw), &timestep)): (usize, (&(u64, u64), &usize))| {
+            let is_exchanged = self.is_exchanged(id, draw);
+            let (winner_error, loser_error) = match measured.policy[i] {
+                (winner, Some(loser)) if is_exchanged => (loser, Some(winner)),
+                as_labeled => as_labeled,
+            };
             let reference = measured.reference.map(|pairs| pairs[i]);
+            let reference =
+                reference.map(|(winner, loser)| if is_exchanged { (loser, winner) } else { (winner, loser) });
             let label = self.labels.and_then(|known| known.get(&id)).copied();
             let outcome = match label {
                 Some(label) => {
@@ -290,7 +316,10 @@ impl Engine<'_> {
                     loser: loser_error,
                     reference,
                     residual_product: measured.products.map(|products| products[i]),
-                    soft_label: self.soft_labels.and_then(|known| known.get(&id)).copied(),
+                    soft_label: self
+                        .soft_labels
+                        .and_then(|known| known.get(&id))
+                        .map(|&label| if is_exchanged { 1.0 - label } else { label }),
                     mean_gain,
                     level: NoiseLevel::at(self.schedule, timestep),
                 }),
@@ -298,6 +327,12 @@ impl Engine<'_> {
             PairRecord { id, timestep, label, winner_error, loser_error, reference, outcome }
         };
         pairs.map(record).collect()
+    }
+
+    /// Whether the label of a pair is noise in this repetition.
+    fn is_exchanged(&self, id: u64, draw: u64) -> bool {
+        let label_noise = self.disturbance.label_noise;
+        label_noise > 0.0 && Keyed::new(self.seed, Stream::LabelNoise, id, draw).bernoulli(label_noise)
     }
 }
 

@@ -14,7 +14,7 @@ use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors;
 use tastemaker_train::data::{Augmentation, BatchOptions, EncodedPair, EncodedPairs, Use};
 use tastemaker_train::reference::Reference;
-use tastemaker_train::step::{Engine, Timesteps};
+use tastemaker_train::step::{Disturbance, Engine, Timesteps};
 use tch::{Device, Tensor};
 
 use super::{Settings, WEIGHTS, built, config, encode_in_parts, images, prompt, rows, save, token_ids};
@@ -45,6 +45,7 @@ pub fn train(settings: &Settings, art: &Art, log: &mut dyn FnMut(&str)) -> Resul
         labels: None,
         timesteps: Timesteps::All,
         seed: settings.seed,
+        disturbance: Disturbance::default(),
     };
     let augmentation = Augmentation { seed: settings.seed, joint: false };
     let options = BatchOptions { augmentation, with_losers: false, device: Device::Cpu };

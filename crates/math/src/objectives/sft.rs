@@ -1,6 +1,6 @@
 //! Supervised fine-tuning on the winners: the control every preference method is measured against.
 
-use super::entry::{DPO_LORA, Entry, Published};
+use super::entry::{DPO_LORA, Entry, Published, Shorthand};
 use super::inputs::{Needs, NoiseLevel, Pair};
 use super::method::{Loss, Paired, paired};
 use super::settings::{self, Settings, SettingsError};
@@ -23,7 +23,10 @@ pub static ENTRY: Entry = Entry {
         },
         Published { beta: None, ..DPO_LORA },
     ],
-    shorthands: &[],
+    shorthands: &[
+        Shorthand { flag: "snr_gamma", key: "snr_gamma" },
+        Shorthand { flag: "min_snr_gamma", key: "snr_gamma" },
+    ],
 };
 
 /// `loss = w L_w` with `w = 1`, or `min(SNR, gamma)` per squared error of the clean latent.

@@ -46,6 +46,10 @@ pub(super) const NAMES: Check = check("name endings of layers", are_names);
 pub(super) const FOLDER_NAME: Check = check("the name of a folder", |value| {
     value.as_str().is_some_and(|name| !name.is_empty() && !name.starts_with(['/', '.']))
 });
+pub(super) const FILE_NAME: Check = check("the name of a file without folders and ending", |value| {
+    let fits = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+    value.as_str().is_some_and(|name| fits(name) && name != "pytorch_lora_weights")
+});
 pub(super) const RANKS: Check =
     check("name endings of layers, not expressions, and numbers from 1 to 65536", |value| {
         are_patterns(value, |rank| is_count(rank, 1, 1 << 16))

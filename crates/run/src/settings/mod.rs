@@ -93,6 +93,10 @@ impl Key {
         Self { check: Some(check), ..self }
     }
 
+    const fn read(self, read: fn(&str) -> Result<Value, String>) -> Self {
+        Self { read, ..self }
+    }
+
     const fn free(self, is_free: bool) -> Self {
         Self { is_free, ..self }
     }
@@ -117,6 +121,18 @@ impl Key {
     /// The name of key and flag.
     pub fn name(&self) -> &'static str {
         self.path.split_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// Whether its value is a place on this machine.
+    pub fn is_place(&self) -> bool {
+        self.value_name.split('|').any(|kind| ["DIR", "FILE"].contains(&kind))
+    }
+
+    /// Whether its flag goes by this name.
+    pub fn is_called(&self, flag: &str) -> bool {
+        self.name() == flag
+            || self.old_flag == Some(flag)
+            || self.aliases.split_whitespace().any(|alias| alias == flag)
     }
 
     /// The value that is typed for it, in a recipe as JSON.
@@ -190,9 +206,11 @@ impl<T: Setting> Setting for BTreeMap<String, T> {
     }
 }
 
-/// A word or a number, whichever the type takes.
+/// A word or a number, whichever the type takes; words of ours also in capitals, as kohya's scripts have them.
 fn read<T: DeserializeOwned>(text: &str) -> Result<Value, String> {
-    let word = Value::from(text);
+    let lower = Value::from(text.to_lowercase());
+    let is_word = |word: &Value| serde_json::from_value::<T>(word.clone()).is_ok();
+    let word = if !is_word(&text.into()) && is_word(&lower) { lower } else { Value::from(text) };
     let number = text.parse::<u64>().map(Value::from).or_else(|_| text.parse::<f64>().map(Value::from));
     let other = text.parse::<bool>().map(Value::from).or(number);
     let fits = |value: &Value| serde_json::from_value::<T>(value.clone()).map(drop);
@@ -206,8 +224,29 @@ fn read<T: DeserializeOwned>(text: &str) -> Result<Value, String> {
     }
 }
 
+/// The side of a square, also where it is typed as two equal ones.
+fn side(text: &str) -> Result<Value, String> {
+    match text.split_once([',', 'x']) {
+        None => read::<u32>(text),
+        Some((width, height)) if width.trim() == height.trim() => read::<u32>(width.trim()),
+        Some((width, height)) => {
+            let [width, height] = [width, height].map(|side| side.trim().parse::<f64>().unwrap_or_default());
+            let side = ((width * height).sqrt() as u32 / 64 * 64).max(64);
+            Err(format!(
+                "images are square, or in buckets of about as many pixels: give --resolution {side} --enable_bucket"
+            ))
+        }
+    }
+}
+
+/// Trackers that there are none of log to TensorBoard's files, which theirs read.
+fn tracker(text: &str) -> Result<Value, String> {
+    let others = ["wandb", "comet_ml", "all", "clearml", "dvclive", "mlflow", "aim", "swanlab", "trackio"];
+    read::<Tracker>(if others.contains(&text.to_lowercase().as_str()) { "tensorboard" } else { text })
+}
+
 /// A value as people write it; empty for nothing.
-pub(crate) fn words(value: &Value) -> String {
+pub fn words(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -225,8 +264,10 @@ pub(crate) fn words(value: &Value) -> String {
     }
 }
 
-/// Small numbers in scientific notation, as people write learning rates.
+/// A number as people write it: 15 digits, so that products show no rounding, and small ones in scientific notation, as learning
+/// rates are.
 pub(crate) fn number(value: f64) -> String {
+    let value = format!("{value:.14e}").parse().unwrap_or(value);
     if value != 0.0 && value.abs() < 1e-3 { format!("{value:e}") } else { value.to_string() }
 }
 

@@ -13,7 +13,7 @@ use tastemaker_store::dtype::DType;
 
 use super::checks::*;
 use super::choices::*;
-use super::{Key, filled, is_required, planned, settings};
+use super::{Key, filled, is_required, planned, settings, side, tracker};
 use crate::health::Rule;
 use crate::schedule::LrScheduler;
 
@@ -46,7 +46,7 @@ settings! {
         /// Config of a dataset that has several: a folder in it
         dataset_config_name: String, value "NAME";
         /// Split of a dataset that has several, such as train or validation
-        dataset_split_name: String, value "NAME";
+        dataset_split_name: String, value "NAME", alias "split";
         /// Layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv [default: detected]
         format: String, value "NAME";
         /// Which columns hold what: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1, ps_score_0, ps_score_1,
@@ -57,7 +57,7 @@ settings! {
         /// Train on at most this many pairs, the first of the set [default: all]
         max_train_samples: usize, value "COUNT", check AT_LEAST_ONE;
         /// Side of the square images, in pixels, a multiple of 8
-        resolution: u32 = 512, value "PIXELS", check RESOLUTION;
+        resolution: u32 = 512, value "PIXELS", check RESOLUTION, read side;
         /// Fraction of captions held out for validation
         held_out_fraction: f64 = 0.05, value "FRACTION", check BELOW_ONE;
         /// Sort images into buckets of several aspect ratios, all of about as many pixels
@@ -75,7 +75,9 @@ settings! {
         /// Flips and crops of winner and loser: independent or joint [default: independent, with buckets joint]
         augment: Augment = { if enable_bucket { Augment::Joint } else { Augment::Independent } }, value "KIND";
         /// Fraction of pairs trained with the empty caption (caption dropout)
-        proportion_empty_prompts: f64 = 0.0, value "FRACTION", check FRACTION;
+        proportion_empty_prompts: f64 = 0.0, value "FRACTION", check FRACTION, alias "caption_dropout_rate";
+        /// Fraction of pairs whose winner and loser are exchanged, drawn anew each time a pair is trained on
+        label_noise_prob: f64 = 0.0, value "FRACTION", check FRACTION;
         /// SDXL micro-conditioning on size and crop: constant, or real for the winner's own
         time_ids: TimeIds = default, value "KIND";
         /// Folder for cached latents and text embeddings [default: one of its own in the user's cache]
@@ -85,7 +87,7 @@ settings! {
         /// Encode pairs at every step, cache nothing
         no_cache: bool = default;
         /// Threads that decode images; 0 is one for each processor
-        dataloader_num_workers: u32 = 0, value "N", check THREADS, free true;
+        dataloader_num_workers: u32 = 0, value "N", check THREADS, free true, alias "max_data_loader_n_workers";
     }
 
     /// `[adapter]`: which weights are trained.
@@ -127,12 +129,14 @@ settings! {
         text_encoder_lr: f64, value "RATE", check POSITIVE;
         /// Multiply the learning rate by the pairs per step
         scale_lr: bool = default;
-        /// Learning-rate schedule: constant, constant_with_warmup, linear, cosine, cosine_with_restarts
+        /// Learning-rate schedule: constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial
         lr_scheduler: LrScheduler = default, value "SCHEDULE";
         /// Optimizer steps of linear warm-up
         lr_warmup_steps: u64 = 0, value "STEPS";
         /// Hard restarts of cosine_with_restarts
-        lr_num_cycles: u32 = 1, value "COUNT", check AT_LEAST_ONE;
+        lr_num_cycles: u32 = 1, value "COUNT", check AT_LEAST_ONE, alias "lr_scheduler_num_cycles";
+        /// Power of the polynomial schedule, which ends at 1e-7
+        lr_power: f64 = 1.0, value "POWER", check POSITIVE, alias "lr_scheduler_power";
         /// Decay of Adam's first moment
         adam_beta1: f64 = 0.9, value "DECAY", check BELOW_ONE;
         /// Decay of Adam's second moment
@@ -148,9 +152,11 @@ settings! {
     /// `[train]`: how long, how many pairs at once, in which precision.
     train "Training": TrainSection => TrainPlan {
         /// Optimizer steps
-        max_train_steps: u64 = required, value "STEPS", check SOME_STEPS;
+        max_train_steps: u64 = required, value "STEPS", check SOME_STEPS, alias "steps max_steps";
+        /// Train on every pair so many times, in place of --max_train_steps
+        num_train_epochs: u32, value "COUNT", check AT_LEAST_ONE, free true, alias "max_train_epochs epochs";
         /// Pairs per forward pass
-        train_batch_size: u32 = 1, value "PAIRS", check UP_TO_65536;
+        train_batch_size: u32 = 1, value "PAIRS", check UP_TO_65536, alias "batch_size";
         /// Forward passes per optimizer step
         gradient_accumulation_steps: u32 = 1, value "COUNT", check UP_TO_A_MILLION;
         /// Type of frozen weights and activations: fp32 (or no), bf16 or fp16; trainable weights are always fp32
@@ -163,6 +169,8 @@ settings! {
         reference_dir: PathBuf, value "DIR", free true, old_key "bank_to", old_flag "bank_to";
         /// Decay of an exponential moving average of the trainable weights, which is then the result [default: none]
         ema_decay: f64, value "DECAY", check BELOW_ONE;
+        /// Standard deviation of an offset of each channel that is added to the noise
+        noise_offset: f64 = 0.0, value "SCALE", check NOT_NEGATIVE;
         /// Timesteps to train at, with commas between [default: all]
         timesteps: Vec<u32>, value "TIMESTEPS", check SOME_TIMESTEPS;
         /// Seed of all randomness
@@ -172,7 +180,8 @@ settings! {
     /// `[validation]`: of held-out pairs, and by images, during training.
     validation "Validation": ValidationSection => ValidationPlan {
         /// Optimizer steps between validations on held-out pairs; 0 is never
-        validation_steps: u64 = 0, value "STEPS", free true, old_key "every", old_flag "validation_every";
+        validation_steps: u64 = 0, value "STEPS", free true, old_key "every", old_flag "validation_every",
+            alias "sample_every_n_steps";
         /// Held-out pairs to validate on
         validation_pairs: u32 = 64, value "PAIRS", check SOME_PAIRS, old_key "n_pairs";
         /// Prompt to generate images of at each validation; repeat for several
@@ -189,7 +198,7 @@ settings! {
     /// `[checkpoint]`: states to resume from.
     checkpoint "Checkpoints": CheckpointSection => CheckpointPlan {
         /// Optimizer steps between checkpoints; 0 writes one only when the run ends or is stopped
-        checkpointing_steps: u64 = 500, value "STEPS", free true;
+        checkpointing_steps: u64 = 500, value "STEPS", free true, alias "save_every_n_steps";
         /// Checkpoints to keep, the newest; 0 keeps all
         checkpoints_total_limit: u32 = 2, value "COUNT", free true;
     }
@@ -197,18 +206,20 @@ settings! {
     /// `[logging]`: where metrics go, and what alarms do.
     logging "Logging": LoggingSection => LoggingPlan {
         /// Tracker beside events.jsonl: tensorboard or none
-        report_to: Tracker = default, value "TRACKER", free true;
+        report_to: Tracker = default, value "TRACKER", free true, alias "log_with", read tracker;
         /// Folder for event files, in the output folder unless it is absolute
         logging_dir: PathBuf = { PathBuf::from("logs") }, value "DIR", free true;
         /// Folder of this run in it
         tracker_name: String = { "tastemaker".to_owned() }, value "NAME", check FOLDER_NAME, free true,
-            alias "tracker_project_name";
+            alias "tracker_project_name log_tracker_name";
         /// What a critical alarm does: warn, stop, or keep-best, which ends with the best checkpoint by validation
         on_alarm: Rule = default, value "RULE", free true, old_key "rule";
     }
 
-    /// `[output]`: what a full fine-tune writes.
+    /// `[output]`: what is written.
     output "Output": OutputSection => OutputPlan {
+        /// Name of the LoRA file for tools other than diffusers, NAME.safetensors [default: pytorch_lora_weights_kohya]
+        output_name: String, value "NAME", check FILE_NAME, free true;
         /// What a full fine-tune writes: diffusers, a whole folder; unet, the UNet alone; original, one file; with commas
         /// between
         #[serde(deserialize_with = "one_or_more")]

@@ -99,11 +99,19 @@ pub(crate) fn save(
             same(&file, &LoraFile::read(path)?, path)?;
 
             let facts = kohya_facts(source, plan, run, schedule)?;
-            let (config, twin) = (source.unet_config()?, path.with_file_name(KOHYA_FILE_NAME));
+            let (config, twin) = (source.unet_config()?, path.with_file_name(kohya_name(plan)));
             file.write_kohya(&twin, &config, &facts)?;
             same(&file, &LoraFile::read_kohya(&twin, facts.layout, &config)?, &twin)
         }
     }
+}
+
+/// What the LoRA's file for tools other than diffusers is called.
+fn kohya_name(plan: &Plan) -> String {
+    plan.output
+        .output_name
+        .as_ref()
+        .map_or_else(|| KOHYA_FILE_NAME.to_owned(), |name| format!("{name}.safetensors"))
 }
 
 /// What was trained, on the host.
@@ -170,7 +178,8 @@ fn kohya_facts(
     run: &RunFacts,
     schedule: &NoiseSchedule,
 ) -> Result<KohyaFacts, TrainError> {
-    let title = plan.output_dir.file_name().map_or("LoRA".into(), |name| name.to_string_lossy().into_owned());
+    let of_folder = || plan.output_dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    let title = plan.output.output_name.clone().or_else(of_folder).unwrap_or_else(|| "LoRA".to_owned());
     let (optimizer, train) = (&plan.optimizer, &plan.train);
     let rate = plan.effective_learning_rate();
     let kind = match optimizer.optimizer_type {

@@ -59,6 +59,9 @@ impl ReferenceInputs<'_> {
         if *corruption != Corruption::Forward {
             draws["corruption"] = json!(corruption);
         }
+        if train.noise_offset > 0.0 {
+            draws["noise_offset"] = train.noise_offset.into();
+        }
         let key = PrecomputedKey {
             format: PrecomputedKey::FORMAT,
             reference: format!("{unet} {}", origin.unwrap_or("bare")),

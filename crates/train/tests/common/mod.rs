@@ -24,7 +24,7 @@ use tastemaker_train::data::{
 use tastemaker_train::distributed::ProcessGroup;
 use tastemaker_train::reference::{PrecomputedReference, Reference};
 use tastemaker_train::state::State;
-use tastemaker_train::step::{Engine, Timesteps};
+use tastemaker_train::step::{Disturbance, Engine, Timesteps};
 use tastemaker_train::train_loop::{Ended, TrainLoop};
 use tch::{Device, Kind, Tensor};
 
@@ -190,6 +190,7 @@ pub fn engine<'a>(
         schedule,
         timesteps: Timesteps::All,
         seed: 11,
+        disturbance: Disturbance::default(),
     }
 }
 
