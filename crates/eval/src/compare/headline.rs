@@ -15,6 +15,12 @@ pub fn headline(comparison: &Comparison, results: &Results) -> String {
         .map_or(String::new(), |focus| format!(" on {} prompts", focus.replace(' ', "-")));
     match verdicts.as_slice() {
         [] => return format!("Nothing was compared with {baseline}."),
+        [only] if only.iter().all(|verdict| !matches!(verdict, Verdict::Better | Verdict::Worse)) => {
+            let name = &comparison.models[1].name;
+            let by = if only.len() > 1 { format!(" by all {} scorers", only.len()) } else { String::new() };
+            let n = results.overall(0, 1, 0).map_or(0, |rate| rate.n);
+            return format!("{name} and {baseline}: no clear difference{on}{by} with {}.", seen(n));
+        }
         [only] => return format!("{}{on}.", of_one(&comparison.models[1].name, baseline, only)),
         _ => {}
     }
@@ -53,12 +59,21 @@ fn of_one(name: &str, baseline: &str, verdicts: &[Verdict]) -> String {
         (count, n) => format!(" by {count} of {n} scorers"),
     };
     match (count(Verdict::Better), count(Verdict::Worse)) {
-        (0, 0) => format!("{name} is not shown to differ from {baseline}{}", by(n)),
         (better, 0) => format!("{name} beats {baseline}{}", by(better)),
         (0, worse) => format!("{name} loses to {baseline}{}", by(worse)),
         (better, worse) => {
             format!("The scorers disagree: {name} beats {baseline}{} and loses{}", by(better), by(worse))
         }
+    }
+}
+
+/// How many samples there were, and what so many can show: the 95% interval of a win rate near one half is about `0.98 / sqrt(n)` to
+/// either side.
+fn seen(n: u64) -> String {
+    let samples = if n == 1 { "sample" } else { "samples" };
+    match n {
+        0..100 => format!("{n} {samples}; about 100 are needed to see 10 points"),
+        _ => format!("{n} {samples}, which show {:.0} points and more", (98.0 / (n as f64).sqrt()).ceil()),
     }
 }
 
