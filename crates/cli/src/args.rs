@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::accuracy::AccuracyArgs;
@@ -11,7 +12,8 @@ use crate::commands::demo::{DemoArgs, PretrainArgs};
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
 use crate::commands::score::ScoreArgs;
-use crate::commands::train::TrainArgs;
+use crate::commands::train::{TrainArgs, published};
+use crate::{home, hub};
 
 /// Aligns text-to-image diffusion models with human taste.
 #[derive(Debug, Parser)]
@@ -48,9 +50,15 @@ pub enum Command {
 
 /// Parses a command line; help, version and mistakes end the process here, as `clap` words them.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
-    let line: Vec<OsString> = line.into_iter().collect();
-    let cli = Cli::from_arg_matches(&command().get_matches_from(&line));
-    let command = cli.unwrap_or_else(|error| error.exit()).command;
+    let line = home::expanded(line.into_iter().collect(), hub::home_folder().as_deref());
+    let matches = command().try_get_matches_from(&line).unwrap_or_else(|error| sound(error).exit());
+    let cli = Cli::from_arg_matches(&matches);
+    let mut command = cli.unwrap_or_else(|error| error.exit()).command;
+    match &mut command {
+        Command::Train(args) => args.flags.see(&line),
+        Command::Data(DataCommand::Cache(args)) => args.flags.see(&line),
+        _ => {}
+    }
     for (old, new) in RENAMED {
         let flags = line.iter().filter_map(|arg| arg.to_str()?.strip_prefix("--")?.split('=').next());
         if flags.map(|flag| flag.replace('-', "_")).any(|flag| flag == old) {
@@ -58,6 +66,18 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
         }
     }
     command
+}
+
+/// A mistake as `clap` words it, but for suggestions of flags that are refused.
+fn sound(mut error: clap::Error) -> clap::Error {
+    let is_refused = match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(flag)) => published::is_refused(flag.trim_start_matches('-')),
+        _ => false,
+    };
+    if is_refused {
+        error.insert(ContextKind::SuggestedArg, ContextValue::None);
+    }
+    error
 }
 
 /// Flags by the names they had, and by those they have.

@@ -13,6 +13,7 @@ use tastemaker_store::StoreError;
 use tastemaker_torch::TorchError;
 use tastemaker_train::TrainError;
 
+use crate::place::PlaceError;
 use crate::signals::CODE;
 
 /// What kind of thing went wrong.
@@ -56,6 +57,26 @@ pub struct FindingsError(pub String);
 #[error("{0}")]
 pub struct DataFault(pub String);
 
+/// Whatever kept a model's or an adapter's files from being read.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ModelFault(anyhow::Error);
+
+/// Says whose files could not be read, where the error itself does not.
+pub trait Blame<T> {
+    /// A model's or an adapter's.
+    ///
+    /// # Errors
+    /// The same.
+    fn of_model(self) -> anyhow::Result<T>;
+}
+
+impl<T> Blame<T> for anyhow::Result<T> {
+    fn of_model(self) -> Self {
+        self.map_err(|error| ModelFault(error).into())
+    }
+}
+
 /// A run that a signal ended; its state is saved.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
@@ -75,14 +96,20 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
-    error.chain().find_map(known).unwrap_or(Exit::Internal)
+    let (mut error, mut reader) = (error, Exit::Data);
+    while let Some(ModelFault(inner)) = error.downcast_ref() {
+        (error, reader) = (inner, Exit::Model);
+    }
+    error.chain().find_map(|cause| known(cause, reader)).unwrap_or(Exit::Internal)
 }
 
-/// Error enums pass causes through transparently, so each is taken apart here and not left to the chain.
-fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+/// Error enums pass causes through transparently, so each is taken apart here and not left to the chain. Files that nothing says
+/// more about are those of `reader`.
+fn known(cause: &(dyn std::error::Error + 'static), reader: Exit) -> Option<Exit> {
     None.or_else(|| cause.downcast_ref::<UsageError>().map(|_| Exit::Usage))
         .or_else(|| cause.downcast_ref::<FindingsError>().map(|_| Exit::Data))
         .or_else(|| cause.downcast_ref::<DataFault>().map(|_| Exit::Data))
+        .or_else(|| cause.downcast_ref::<PlaceError>().map(|_| Exit::Output))
         .or_else(|| cause.downcast_ref().map(of_demo))
         .or_else(|| cause.downcast_ref().map(of_train))
         .or_else(|| cause.downcast_ref().map(of_eval))
@@ -90,8 +117,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         .or_else(|| cause.downcast_ref().map(of_model))
         .or_else(|| cause.downcast_ref().map(of_data))
         .or_else(|| cause.downcast_ref().map(of_run))
-        .or_else(|| cause.downcast_ref().map(|error| of_hub(error, Exit::Data)))
-        .or_else(|| cause.downcast_ref().map(|error| of_store(error, Exit::Data)))
+        .or_else(|| cause.downcast_ref().map(|error| of_hub(error, reader)))
+        .or_else(|| cause.downcast_ref().map(|error| of_store(error, reader)))
         .or_else(|| cause.downcast_ref().map(|error| of_torch(error, Exit::Internal)))
 }
 

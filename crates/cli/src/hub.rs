@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tastemaker_demo::base;
 use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Snapshot, Token, check_proxy};
 use tastemaker_store::{StoreError, json};
 
 use crate::exit::UsageError;
+use crate::place::{Place, PlaceError};
 use crate::progress::mebibytes;
 
 /// The value of a variable, `None` if it is not set or empty.
@@ -86,7 +87,12 @@ fn embedded() -> Result<PathBuf> {
     let caches = own_cache().ok_or_else(|| {
         UsageError("there is no home folder to unpack the embedded model in: set XDG_CACHE_HOME".into())
     })?;
-    Ok(base::unpacked(&caches)?)
+    base::unpacked(&caches).with_context(|| {
+        format!(
+            "cannot unpack the embedded model below {}: set XDG_CACHE_HOME to a folder that can be written",
+            caches.display()
+        )
+    })
 }
 
 /// Where a dataset is: the snapshot in the cache of the repository of this name, behind `@` its revision; `None` for what is no
@@ -209,6 +215,11 @@ pub fn locate_in_snapshot(name: &str) -> Result<Option<PathBuf>> {
     }
 }
 
+/// The user's home folder.
+pub fn home_folder() -> Option<PathBuf> {
+    home(&process)
+}
+
 fn home(variables: Variables<'_>) -> Option<PathBuf> {
     variables("HOME").or_else(|| variables("USERPROFILE")).map(PathBuf::from)
 }
@@ -236,6 +247,15 @@ fn cache_folder(variables: Variables<'_>) -> Option<PathBuf> {
 /// Where encoded pairs are kept that are given no place of their own; `None` without a home folder.
 pub fn pair_caches() -> Option<PathBuf> {
     Some(own_cache()?.join("pairs"))
+}
+
+/// Finds out whether what is given no place of its own can be cached.
+///
+/// # Errors
+/// [`PlaceError`] with the flag that names another place.
+pub fn check_cache(root: &Path, flag: &str) -> Result<(), PlaceError> {
+    let other = format!("{flag} or set XDG_CACHE_HOME");
+    Place::folder(root, &other, &["**"]).check_writable()
 }
 
 /// This program's folder in the user's cache.

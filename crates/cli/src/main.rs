@@ -8,9 +8,12 @@ mod allocator;
 mod args;
 mod commands;
 mod exit;
+mod home;
 mod hub;
 mod models;
+mod next;
 mod pairs;
+mod place;
 mod progress;
 mod ranks;
 mod scorers;
@@ -20,7 +23,7 @@ mod signals;
 use std::process::ExitCode;
 
 use args::Command;
-use exit::{Exit, code_of};
+use exit::{Blame, Exit, code_of};
 use tastemaker_store::in_full;
 
 fn main() -> ExitCode {
@@ -50,7 +53,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Compare(args) => commands::compare::compare(&args),
         Command::Score(args) => commands::score::score(&args),
         Command::Data(command) => commands::data::data(command),
-        Command::Model(command) => commands::model::model(&command),
+        Command::Model(command) => commands::model::model(&command).of_model(),
         Command::Pretrain(args) => commands::demo::pretrain(args),
     }
 }

@@ -9,6 +9,7 @@ use tastemaker_eval::scorers::{
     Aesthetic, CLIP_SCORE, ClipScorer, HPS_V2, HPS_V2_1, ImageReward, PICK_SCORE, Panel, SCORERS, Scorer,
     ScorerEntry, Tower, aesthetic, image_reward,
 };
+use tastemaker_math::nearest::{did_you_mean, nearest};
 use tastemaker_models::blip::ImageRewardFiles;
 use tastemaker_models::clip::ClipFiles;
 use tastemaker_models::reward_head::RewardHead;
@@ -78,6 +79,15 @@ fn entries() -> impl Iterator<Item = &'static ScorerEntry> {
     SCORERS.iter().chain([&NEAREST_ART])
 }
 
+/// A scorer as it can be typed for any images.
+fn offered(name: &str) -> String {
+    match name {
+        _ if name == aesthetic::ENTRY.name => format!("{name}=FILE"),
+        _ if name == NEAREST_ART.name => format!("{name} (for prompts of the demo alone)"),
+        name => name.to_owned(),
+    }
+}
+
 /// The unit of a scorer's scores; nothing for a name that is none's.
 pub fn unit(name: &str) -> &'static str {
     entries().find(|entry| entry.name == name).map_or("", |entry| entry.unit)
@@ -119,8 +129,10 @@ impl Opener {
             let files = image_reward_files(weights(name, rest)?)?;
             return Ok(Box::new(ImageReward::load(files, self.precision, self.device)?));
         }
-        let known: Vec<&str> = entries().map(|entry| entry.name).collect();
-        Err(UsageError(format!("no scorer is called `{name}`; there are {}", known.join(", "))).into())
+        let names = || entries().map(|entry| entry.name);
+        let known: Vec<String> = names().map(offered).collect();
+        let meant = did_you_mean(nearest(name, names()));
+        Err(UsageError(format!("no scorer is called `{name}`{meant}; there are {}", known.join(", "))).into())
     }
 
     fn tower(&mut self, path: &Path) -> Result<Rc<Tower>> {

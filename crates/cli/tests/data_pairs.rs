@@ -91,7 +91,7 @@ fn the_image_with_the_higher_score_wins() {
 fn every_way_of_picking_makes_its_number_of_pairs() {
     let bench = bench();
     for (pick, n) in [("all", 9), ("adjacent", 6), ("best-random", 3), ("best-worst", 3)] {
-        let more = ["--num_images_per_prompt", "3", "--pick", pick, "--out", "set"];
+        let more = ["--num_images_per_prompt", "3", "--pick", pick, "--overwrite", "--out", "set"];
         let said = made(&bench, &[SCORED.as_slice(), &more].concat());
         assert_eq!(open(&bench, "set", &[]).len(), n, "{pick}");
         let generated = if pick == "all" {
@@ -101,8 +101,8 @@ fn every_way_of_picking_makes_its_number_of_pairs() {
         };
         assert!(said.stdout.contains(generated), "{}", said.stdout);
     }
-    let wide =
-        [SCORED.as_slice(), &["--num_images_per_prompt", "3", "--min_gap", "1e9", "--out", "set"]].concat();
+    let flags = ["--num_images_per_prompt", "3", "--min_gap", "1e9", "--overwrite", "--out", "set"];
+    let wide = [SCORED.as_slice(), &flags].concat();
     assert!(mistake(&pairs(&bench, &wide)).contains("of 3 pairs none is left, 3 of them ties"));
     made(&bench, &[wide.as_slice(), &["--keep_ties"]].concat());
     let ties = open(&bench, "set", &[]);

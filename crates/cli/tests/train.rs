@@ -346,15 +346,19 @@ fn another_seed_gives_another_result() {
 }
 
 #[test]
-fn a_run_made_again_replaces_its_log_and_its_result() {
+fn a_run_made_again_replaces_its_log_and_its_result_when_asked() {
     let bench = Bench::new();
     let more = ["--method", "mapo", "--adapter_type", "full"];
     trained(bench.train("out", &more));
     let result = bench.path("out/model/unet/diffusion_pytorch_model.safetensors");
     let first = fs::read(&result).unwrap();
     fs::write(&result, "damaged").unwrap();
-    fs::remove_dir_all(bench.path("out/checkpoint-2")).unwrap();
-    trained(bench.train("out", &more));
+    let said = bench.train("out", &more);
+    assert_eq!(said.code, 5, "{}", said.stderr);
+    let message = "out already exists and holds a run; choose another --output_dir";
+    assert!(said.stderr.contains(message), "{}", said.stderr);
+    assert_eq!(fs::read(&result).unwrap(), b"damaged");
+    trained(bench.train("out", &[more.as_slice(), &["--overwrite"]].concat()));
     assert!(fs::read(&result).unwrap() == first);
     assert_eq!(steps(&bench, "out").len(), 2);
 }

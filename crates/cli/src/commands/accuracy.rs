@@ -21,12 +21,14 @@ use tastemaker_train::validation::accuracy::{
 use crate::allocator;
 use crate::commands::DeviceFlag;
 use crate::commands::parts::PartFlags;
-use crate::commands::word;
+use crate::commands::{side, word};
 use crate::exit::UsageError;
 use crate::hub::pair_caches;
 use crate::models::{Chosen, chosen_lora};
+use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
-use crate::progress::{Progress, Work};
+use crate::place::{OverwriteFlag, Place};
+use crate::progress::{Progress, Work, counted};
 
 /// Says how often a model prefers the images that people prefer, by its implicit reward: how much better than its reference it denoises
 /// one image than the other.
@@ -64,7 +66,7 @@ pub struct AccuracyArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Side of the square that images are cropped to, in pixels [default: that of the model]
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
     resolution: Option<u32>,
     /// Pairs per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
@@ -79,6 +81,8 @@ pub struct AccuracyArgs {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    overwrite: OverwriteFlag,
+    #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
     parts: PartFlags,
@@ -86,6 +90,9 @@ pub struct AccuracyArgs {
 
 /// Runs the command.
 pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
+    if let Some(out) = &args.out {
+        Place::file(out, "--out").check(args.overwrite)?;
+    }
     if let Some(beta) = args.beta.filter(|beta| !(beta.is_finite() && *beta > 0.0)) {
         return Err(UsageError(format!("--beta is {beta}; wanted a number above 0")).into());
     }
@@ -110,8 +117,16 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
         .ok_or_else(|| UsageError("not one pair could be measured".into()))?;
     print(args, &found, n_timesteps);
     if let Some(out) = &args.out {
+        Place::file(out, "--out").make_room()?;
         json::write(out, &about(args, &set, &found))?;
     }
+    let model: &[&str] = match &args.lora {
+        Some(lora) => &[&args.model, lora, "--base", &args.model],
+        None => &[&args.model, "OTHER"],
+    };
+    next::say(
+        &[&["tastemaker", "compare"], model, &["--scorer", "pick-score", "--out", "compared"]].concat(),
+    );
     Ok(())
 }
 
@@ -151,11 +166,6 @@ fn encode_settings(args: &AccuracyArgs, model: &Model) -> Result<EncodeSettings>
         Ok(u32::try_from(side)?)
     };
     let resolution = args.resolution.map_or_else(own, Ok)?;
-    if resolution == 0 || !resolution.is_multiple_of(8) {
-        return Err(
-            UsageError(format!("--resolution is {resolution}; wanted a multiple of 8 above 0")).into()
-        );
-    }
     let cache_root = pair_caches().unwrap_or_else(|| "accuracy-cache".into());
     let precision = args.mixed_precision;
     Ok(EncodeSettings { precision, ..EncodeSettings::square(resolution, cache_root, args.device.open()?) })
@@ -190,16 +200,17 @@ fn measured(
 
 fn print(args: &AccuracyArgs, found: &Accuracy, n_timesteps: usize) {
     println!(
-        "prefers {} of {} pairs, {} draws each, seed {}",
+        "prefers {} of {}, {} each, seed {}",
         in_words(&found.whole),
-        found.whole.count.n(),
-        args.draws,
+        counted(found.whole.count.n(), "pair"),
+        counted(args.draws, "draw"),
         args.seed
     );
     for (quarter, preferred) in found.by_quarter.iter().enumerate() {
         let (from, to) = (quarter * n_timesteps / 4, (quarter + 1) * n_timesteps / 4 - 1);
         if let Some(preferred) = preferred {
-            println!("  timesteps {from}-{to}: {} of {} pairs", in_words(preferred), preferred.count.n());
+            let pairs = counted(preferred.count.n(), "pair");
+            println!("  timesteps {from}-{to}: {} of {pairs}", in_words(preferred));
         }
     }
     println!("mean margin {:+.3e}", found.margin);
@@ -211,7 +222,8 @@ fn print(args: &AccuracyArgs, found: &Accuracy, n_timesteps: usize) {
 fn in_words(Preferred { count, interval }: &Preferred) -> String {
     let [estimate, low, high] =
         [interval.estimate, interval.low, interval.high].map(|fraction| 100.0 * fraction);
-    let ties = if count.ties > 0 { format!(", {} ties at one half", count.ties) } else { String::new() };
+    let ties =
+        if count.ties > 0 { format!(", {} at one half", counted(count.ties, "tie")) } else { String::new() };
     format!("the winner in {estimate:.1}% ({low:.1}-{high:.1}{ties})")
 }
 

@@ -9,6 +9,7 @@ use tastemaker_demo::{MethodName, Settings, TaskName};
 use tastemaker_store::dtype::DType;
 
 use crate::exit::UsageError;
+use crate::place::{OverwriteFlag, Place};
 
 /// Aligns the embedded model with each method, judges the results and writes a report.
 #[derive(Debug, Args)]
@@ -16,6 +17,8 @@ pub struct DemoArgs {
     /// Where everything goes: base model, pairs, recipes, aligned models, report.
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
     /// Seed of pairs, training and generating.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -38,6 +41,21 @@ pub struct DemoArgs {
     #[arg(last = true, value_name = "FLAGS")]
     train_flags: Vec<String>,
 }
+
+/// What the demo writes into its folder, beside a folder for each method.
+const OURS: &[&str] = &[
+    "base/**",
+    "recipes/*.toml",
+    "pairs/metadata.jsonl",
+    "pairs/images/#.png",
+    "encoded/**",
+    "report.html",
+    "summary.json",
+    "sft/**",
+    "diffusion-dpo/**",
+    "mapo/**",
+    "ddim-inpo/**",
+];
 
 /// Makes one part of the embedded model from the embedded art.
 #[derive(Debug, Args)]
@@ -85,6 +103,7 @@ pub fn demo(args: DemoArgs) -> Result<()> {
         let what = "--learning_rate, --max_train_steps and flags for training need exactly one --method";
         return Err(UsageError(what.into()).into());
     }
+    Place::folder(&args.out, "--out", OURS).check(args.overwrite)?;
     let settings = Settings {
         out: args.out,
         seed: args.seed,
@@ -96,7 +115,9 @@ pub fn demo(args: DemoArgs) -> Result<()> {
         train_flags: args.train_flags,
         program: std::env::current_exe().context("finding this program")?,
     };
-    Ok(tastemaker_demo::run(&settings, &mut print)?)
+    tastemaker_demo::run(&settings, &mut print)?;
+    eprintln!("next: open {} in a browser", settings.out.join("report.html").display());
+    Ok(())
 }
 
 /// Trains a part of the embedded model.

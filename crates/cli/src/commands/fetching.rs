@@ -4,11 +4,11 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
-use tastemaker_hub::{Event, Hub, RepoId, Revision, Selection};
+use tastemaker_hub::{Event, Hub, RepoId, RepoKind, Revision, Selection};
 
 use crate::hub::{cache, settings};
-use crate::progress::mebibytes;
+use crate::next;
+use crate::progress::{Work, counted, mebibytes};
 
 /// Brings the picked files of a repository into the cache, and prints their folder.
 pub fn fetch(repo: &RepoId, revision: &str, cache_dir: Option<&Path>, selection: &Selection) -> Result<()> {
@@ -19,15 +19,25 @@ pub fn fetch(repo: &RepoId, revision: &str, cache_dir: Option<&Path>, selection:
     let outcome = tastemaker_hub::fetch(&hub, &cache, repo, &revision, selection, &mut |event| {
         progress.on_event(event)
     });
-    progress.end();
+    progress.work.end();
     println!("{}", outcome?.snapshot.folder().display());
+    let name = repo.name();
+    match (repo.kind(), selection) {
+        (RepoKind::Dataset, _) => next::say(&["tastemaker", "data", "check", name]),
+        (RepoKind::Model, Selection::Pipeline { .. }) => {
+            next::say(&["tastemaker", "sample", "--model", name, "--prompt", "a fox", "--out", "images"]);
+        }
+        (RepoKind::Model, _) => {}
+    }
     Ok(())
 }
 
-/// Bytes of all files as one bar on a terminal, a line per file elsewhere; on standard error.
+/// Bytes of all files, on standard error.
 struct FetchProgress {
+    work: Work,
     on_terminal: bool,
-    bar: Option<ProgressBar>,
+    /// Bytes of all files, where they are known.
+    all: Option<u64>,
     /// Bytes of the files before this one.
     bytes_before: u64,
     /// Bytes of this one.
@@ -37,7 +47,7 @@ struct FetchProgress {
 impl FetchProgress {
     fn new() -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        Self { on_terminal, bar: None, bytes_before: 0, bytes_at: 0 }
+        Self { work: Work::of_bytes("fetching"), on_terminal, all: None, bytes_before: 0, bytes_at: 0 }
     }
 
     fn on_event(&mut self, event: Event<'_>) {
@@ -45,29 +55,24 @@ impl FetchProgress {
             Event::Planned { n_files, n_cached, bytes } => {
                 let n_new = n_files - n_cached;
                 if n_new == 0 {
-                    self.line(&format!("all {n_files} files are in the cache"));
+                    self.work.note(&format!("all {} are in the cache", counted(n_files as u64, "file")));
                     return;
                 }
                 let size = bytes.map_or_else(String::new, |bytes| format!(", {}", mebibytes(bytes)));
-                self.line(&format!("fetching {n_new} of {n_files} files{size}"));
-                if self.on_terminal {
-                    self.bar = Some(bar(bytes));
-                }
+                self.work.note(&format!("fetching {n_new} of {}{size}", counted(n_files as u64, "file")));
+                self.all = bytes;
             }
-            Event::Begin { name, .. } => {
-                if let Some(bar) = &self.bar {
-                    bar.set_message(name.to_owned());
-                }
-            }
+            Event::Begin { name, .. } => self.work.on(name),
             Event::At { bytes, .. } => {
                 self.bytes_at = bytes;
-                if let Some(bar) = &self.bar {
-                    bar.set_position(self.bytes_before + bytes);
-                }
+                let done = self.bytes_before + bytes;
+                self.work.at(done, self.all.unwrap_or(done));
             }
-            Event::Waiting { name } => self.line(&format!("waiting for another process that fetches {name}")),
+            Event::Waiting { name } => {
+                self.work.note(&format!("waiting for another process that fetches {name}"));
+            }
             Event::Retrying { reason, wait } => {
-                self.line(&format!("trying again in {:.0} s: {reason}", wait.as_secs_f64()));
+                self.work.note(&format!("trying again in {:.0} s: {reason}", wait.as_secs_f64()));
             }
             Event::Done { name } => {
                 self.bytes_before += std::mem::take(&mut self.bytes_at);
@@ -78,27 +83,4 @@ impl FetchProgress {
             _ => {}
         }
     }
-
-    fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn bar(bytes: Option<u64>) -> ProgressBar {
-    let (bar, template) = match bytes {
-        Some(bytes) => {
-            (ProgressBar::new(bytes), "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left  {msg}")
-        }
-        None => (ProgressBar::no_length(), "{spinner} {bytes} {bytes_per_sec}  {msg}"),
-    };
-    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -20,6 +20,13 @@ pub use generate_flags::{GenerateFlags, PromptFlags};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// The side of a square that latents divide: a multiple of 8.
+fn side(text: &str) -> Result<u32, String> {
+    let side: u32 = text.parse().map_err(|error| format!("{error}"))?;
+    let fits = side > 0 && side <= 16_384 && side.is_multiple_of(8);
+    fits.then_some(side).ok_or_else(|| "wanted a multiple of 8, at most 16384".to_owned())
+}
+
 /// A choice among words, as recipes spell them.
 fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(Value::from(text)).map_err(|error| error.to_string().replace('`', ""))

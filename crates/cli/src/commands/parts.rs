@@ -7,7 +7,7 @@ use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_run::{Key, ModelSection, keys};
 
 use crate::commands::settings::section_args;
-use crate::exit::UsageError;
+use crate::exit::{Blame, UsageError};
 use crate::hub::locate;
 use crate::models::{Chosen, Found, find};
 
@@ -73,6 +73,10 @@ impl PartFlags {
     /// # Errors
     /// [`UsageError`] for a part whose model is not known; those of [`find`] and [`Model::from_sources`].
     pub fn choose(&self, name: &str) -> Result<Chosen> {
+        self.chosen(name).of_model()
+    }
+
+    fn chosen(&self, name: &str) -> Result<Chosen> {
         let unknown = |what: &str| {
             UsageError(format!(
                 "{name} is {what}, and nothing says of which model: name the model, and this beside it"

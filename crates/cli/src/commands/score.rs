@@ -17,6 +17,7 @@ use tastemaker_store::{atomic, json as json_files};
 use crate::commands::sample::{GRID, OLD_GRID};
 use crate::commands::{DeviceFlag, word};
 use crate::exit::DataFault;
+use crate::place::{OverwriteFlag, Place};
 use crate::progress::Work;
 use crate::scorers;
 use crate::scoring::{Loaded, score_each};
@@ -42,6 +43,8 @@ pub struct ScoreArgs {
     /// Output file, a row per image; .csv for a table, else JSON lines
     #[arg(long, value_name = "FILE", alias = "output_file")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
     /// Images per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     batch_size: usize,
@@ -57,6 +60,9 @@ const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// Runs the command.
 pub fn score(args: &ScoreArgs) -> Result<()> {
+    if let Some(out) = &args.out {
+        Place::file(out, "--out").check(args.overwrite)?;
+    }
     let images = images(&args.images)?;
     let mut prompts = Prompts::new(args, &images)?;
     let panel = scorers::open(&args.scorer, args.mixed_precision, args.device.open()?)?
@@ -84,9 +90,13 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     if let Some(out) = &args.out {
         let is_table = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
         let text = if is_table { rows.csv()? } else { rows.json_lines() };
+        Place::file(out, "--out").make_room()?;
         atomic::write_bytes(out, text.as_bytes())?;
     }
     print!("{}", rows.summary());
+    if args.out.is_none() {
+        eprintln!("next: the same with --out scores.csv, for the score of each image");
+    }
     Ok(())
 }
 

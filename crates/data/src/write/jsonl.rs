@@ -24,7 +24,7 @@ const IMAGES: usize = 10_000;
 /// [`DataError::Store`] if an image cannot be read, is of no format we read, or the folder cannot be written; nothing is
 /// then left of it.
 pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<(), DataError> {
-    let target = Target::new(folder)?;
+    let target = Target::replacing(folder)?;
     let list = target.file("metadata.jsonl")?;
     let fail = |e| StoreError::io("write", &list, e);
     let mut out = BufWriter::new(create(&list)?);

@@ -15,7 +15,7 @@ use crate::{DataError, PairSource, Side};
 pub fn pick_a_pic(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<(), DataError> {
     let scored = (0..set.len()).any(|position| set.soft_label(position).is_some());
     let columns = scored.then(|| ExtraColumn::new("soft_label", Kind::Number)).into_iter().collect();
-    let mut shards = Shards::begin(Target::new(folder)?, "data/", columns);
+    let mut shards = Shards::begin(Target::replacing(folder)?, "data/", columns);
     for position in 0..set.len() {
         let images = [set.encoded(position, Side::Winner)?, set.encoded(position, Side::Loser)?];
         on_pair();

@@ -17,6 +17,7 @@ use super::{CompareArgs, SharedParts};
 use crate::exit::UsageError;
 use crate::hub::locate;
 use crate::models::{Found, find};
+use crate::progress::counted;
 
 /// One of the models, or folders of images, that are compared.
 pub struct Candidate {
@@ -191,10 +192,10 @@ pub fn match_folders(candidates: &mut [Candidate], set: &mut SampleSet, skip: bo
         }
         if !missing.is_empty() {
             println!(
-                "`{}` has no image for {} of {} samples",
+                "`{}` has no image for {} of {}",
                 candidate.name,
                 missing.len(),
-                matched.files.len()
+                counted(matched.files.len() as u64, "sample")
             );
         }
         found.push((index, matched.files));
@@ -224,10 +225,10 @@ fn lacking(set: &SampleSet, missing: &[usize], by: &str) -> String {
         })
         .collect();
     format!(
-        "told apart by {by}, it has no image for {} of {} samples, such as prompt {}; add them, or give --skip_missing to \
+        "told apart by {by}, it has no image for {} of {}, such as prompt {}; add them, or give --skip_missing to \
          skip these prompts",
         missing.len(),
-        set.samples.len(),
+        counted(set.samples.len() as u64, "sample"),
         examples.join(", ")
     )
 }

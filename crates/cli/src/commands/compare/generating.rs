@@ -16,7 +16,7 @@ use super::CompareArgs;
 use super::samples::SampleSet;
 use crate::allocator;
 use crate::commands::GenerateFlags;
-use crate::progress::Work;
+use crate::progress::{Work, counted};
 
 /// How this model generates: what was typed; else what the demo uses for its prompts; else what the model's family does.
 ///
@@ -70,10 +70,11 @@ pub fn generate(
     let files = OutputFiles::keeping((0..set.samples.len()).map(file).collect());
     let n_missing = files.n_missing();
     if n_missing == 0 {
-        println!("{name}: all {} images are there", files.len());
+        println!("{name}: all images are there ({})", files.len());
         return Ok(());
     }
-    println!("{name}: generating {n_missing} images, {} are there", files.len() - n_missing);
+    let there = files.len() - n_missing;
+    println!("{name}: generating {}, {there} more are there", counted(n_missing as u64, "image"));
     atomic::create_folder(args.out.join("images").join(name))?;
     allocator::suit(model)?;
     let lora = lora.map(|lora| LoraFile::read_for(lora, model)).transpose()?;

@@ -19,7 +19,8 @@ use clap::Args;
 use tastemaker_store::atomic;
 
 use crate::commands::{DeviceFlag, GenerateFlags};
-use crate::exit::UsageError;
+use crate::exit::{Blame, UsageError};
+use crate::place::{OverwriteFlag, Place};
 use candidates::Source;
 
 /// What `--help` says last.
@@ -58,6 +59,8 @@ pub struct CompareArgs {
     /// Output folder; images and scores that are there are used
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: PathBuf,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
     /// Samples whose images the page shows
     #[arg(long, value_name = "COUNT", default_value_t = 60)]
     n_images: usize,
@@ -84,8 +87,22 @@ struct SharedParts {
     variant: Option<String>,
 }
 
+/// What the command writes into its folder; the second name of images is that of earlier versions.
+const OURS: &[&str] = &[
+    "compare.json",
+    "scores.jsonl",
+    "report.html",
+    "summary.json",
+    "images/*/#-#.png",
+    "pictures/*/#-#.png",
+];
+
 /// Runs the command.
 pub fn compare(args: &CompareArgs) -> Result<()> {
+    let place = Place::folder(&args.out, "--out", OURS);
+    // What is there is used if it is of the same comparison, which only its plan can say.
+    let is_there = args.out.join("compare.json").is_file();
+    place.check_unless(is_there, args.overwrite)?;
     args.flags.check()?;
     if args.num_images_per_prompt == Some(0) {
         return Err(UsageError("--num_images_per_prompt is 0; wanted at least 1".into()).into());
@@ -93,11 +110,14 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     let device = args.device.open()?;
     let mut set = samples::open(args)?;
     println!("{}: {}", set.prompts.name, set.prompts.summary());
-    let mut candidates = candidates::open(args)?;
+    let mut candidates = candidates::open(args).of_model()?;
     candidates::match_folders(&mut candidates, &mut set, args.skip_missing)?;
     let scorers = scoring::identify(&args.scorer, &set, device)?;
     for candidate in &mut candidates {
         planning::identify(candidate)?;
+    }
+    if args.overwrite.overwrite {
+        place.clear()?;
     }
     atomic::create_folder(&args.out)?;
     let names: Vec<String> = scorers.iter().map(|(name, _)| name.clone()).collect();

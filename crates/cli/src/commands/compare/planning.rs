@@ -52,15 +52,14 @@ pub fn agree(
     let path = args.out.join("compare.json");
     let new = plan(args, set, candidates, scorers);
     let joined = match Plan::read(&path)? {
-        None => {
-            refuse_strangers(args)?;
-            new
-        }
+        None => new,
         Some(old) => {
             let differences = old.differences(&new);
             if !differences.is_empty() {
-                let what =
-                    format!("{}; give another --out, or another name to what is new", differences.join("; "));
+                let what = format!(
+                    "{}; choose another --out or --overwrite, or give another name to what is new",
+                    differences.join("; ")
+                );
                 return Err(EvalError::Compared { path, what }.into());
             }
             rename_images(args)?;
@@ -77,23 +76,6 @@ fn rename_images(args: &CompareArgs) -> Result<(), StoreError> {
         true => fs::rename(&old, &new).map_err(|error| StoreError::io("rename", &old, error)),
         false => Ok(()),
     }
-}
-
-/// Images of unknown origin are not taken for ours.
-fn refuse_strangers(args: &CompareArgs) -> Result<()> {
-    for name in ["images", "pictures", "scores.jsonl"] {
-        let path = args.out.join(name);
-        if path.exists() {
-            let what =
-                "it is there without a compare.json that says what it is from; give another --out".into();
-            return Err(EvalError::Compared { path, what }.into());
-        }
-    }
-    if args.out.is_file() {
-        let found = "a file";
-        return Err(StoreError::malformed(&args.out, found, "a folder").into());
-    }
-    Ok(())
 }
 
 fn plan(

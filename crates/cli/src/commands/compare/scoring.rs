@@ -16,7 +16,7 @@ use super::candidates::{Candidate, Source};
 use super::generating::place;
 use super::samples::SampleSet;
 use crate::exit::UsageError;
-use crate::progress::Work;
+use crate::progress::{Work, counted};
 use crate::scorers;
 use crate::scoring::{Loaded, score_each};
 
@@ -59,7 +59,7 @@ pub fn scores(
             println!("{scorer}: all scores are there");
             continue;
         }
-        println!("{scorer}: scoring {n_missing} images");
+        println!("{scorer}: scoring {}", counted(n_missing as u64, "image"));
         let panel = scorers::open(std::slice::from_ref(typed), DType::F32, device)?;
         let (mut work, mut done) = (Work::new("scoring", "images"), 0);
         for (candidate, samples) in missing {

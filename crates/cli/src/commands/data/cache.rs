@@ -12,10 +12,11 @@ use tastemaker_train::session;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
-use crate::commands::train::{Flags, planned};
+use crate::commands::train::{Flags, Planned, planned};
 use crate::exit::UsageError;
+use crate::hub::check_cache;
 use crate::pairs;
-use crate::progress::{Progress, mebibytes};
+use crate::progress::{Progress, counted, mebibytes};
 
 /// Encodes the pairs of a run before training
 #[derive(Debug, Args)]
@@ -31,20 +32,23 @@ pub struct CacheArgs {
     shard: Option<(usize, usize)>,
     #[command(flatten)]
     device: DeviceFlag,
+    /// What the run is.
     #[command(flatten)]
-    flags: Flags,
+    pub flags: Flags,
 }
 
 /// Runs the command.
 pub fn cache(args: CacheArgs) -> Result<()> {
-    let mut recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
     // Neither method nor length nor output matters here, so none must be given.
-    recipe.method.name.get_or_insert_with(|| "sft".to_owned());
-    recipe.train.max_train_steps.get_or_insert(1);
-    recipe.output_dir.get_or_insert_with(|| "run".into());
-    let plan = planned(recipe, args.flags, false)?;
+    let mut fallback = Recipe { output_dir: Some("run".into()), ..Recipe::default() };
+    fallback.method.name = Some("sft".to_owned());
+    fallback.train.max_train_steps = Some(1);
+    let Planned { plan, .. } = planned(args.recipe.as_deref(), args.flags, fallback, false)?;
     if plan.data.no_cache {
         return Err(UsageError("the run says no_cache: nothing is to be kept".into()).into());
+    }
+    if let (Some(root), None) = (&plan.cache_root, &plan.data.cache_to) {
+        check_cache(root, "--cache_to")?;
     }
     let source = pairs::of_plan(&plan)?;
     pairs::report_skipped(&source);
@@ -59,16 +63,18 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     progress.end();
     let folder = made?;
     let (path, size) = (folder.path().display(), mebibytes(folder.bytes()));
+    let pairs = counted(source.len() as u64, "pair");
     if !folder.is_whole() {
         println!("this shard is done; {path} holds {size} and waits for the others");
         return Ok(());
     }
     if args.verify {
         folder.verify(|_, _| {})?;
-        println!("{path} holds {} pairs in {size}, every byte as it was written", source.len());
+        println!("{path} holds {pairs} in {size}, every byte as it was written");
     } else {
-        println!("{path} holds {} pairs in {size}", source.len());
+        println!("{path} holds {pairs} in {size}");
     }
+    eprintln!("next: tastemaker train with the same recipe and flags");
     Ok(())
 }
 

@@ -7,7 +7,9 @@ use clap::Args;
 use tastemaker_data::check::{self, Kind, Settings, Severity, Summary, Timing};
 use tastemaker_data::exclusions;
 
+use crate::commands::side;
 use crate::exit::{FindingsError, UsageError};
+use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
 use crate::progress::{Work, duration};
 
@@ -24,7 +26,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Resolution of the training, in pixels.
-    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = side)]
     resolution: u32,
     /// Fraction of captions that the training holds out.
     #[arg(long, value_name = "FRACTION", default_value_t = 0.05)]
@@ -82,7 +84,17 @@ pub fn check(args: &CheckArgs) -> Result<()> {
         let rows = if n == 1 { "row" } else { "rows" };
         println!("wrote {} with {n} {rows}; train with --exclude {0}", list.display());
     }
-    verdict(&summary, args.strict.as_deref())
+    verdict(&summary, args.strict.as_deref())?;
+    let set = args.set.as_str();
+    match (summary.n(Severity::Error), args.fix.is_empty()) {
+        (0, _) => next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", set]),
+        (_, true) => next::say(&["tastemaker", "data", "check", set, "--fix"]),
+        (_, false) => {
+            let list = next::word(&folder.join("excluded.jsonl"));
+            next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", set, "--exclude", &list]);
+        }
+    }
+    Ok(())
 }
 
 fn to_exclude(words: &[String]) -> Result<Vec<Kind>, UsageError> {

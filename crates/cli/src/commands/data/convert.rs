@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use tastemaker_data::PairSource;
 use tastemaker_data::skipped::in_words;
 use tastemaker_data::write::WRITERS;
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
 use crate::exit::UsageError;
+use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
+use crate::place::{OverwriteFlag, Place};
+use crate::progress::{Work, counted};
 
 /// Writes the pairs of a set in another layout, images byte for byte as they are. Rows that are no pairs are skipped and
 /// counted.
@@ -27,25 +29,34 @@ pub struct ConvertArgs {
     layout: String,
     #[command(flatten)]
     reading: ReadingFlags,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
 }
+
+/// What the command writes into its folder.
+const OURS: &[&str] = &["data/*.parquet", "metadata.jsonl", "images/#/*"];
 
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
-    let ConvertArgs { from, to, layout, reading } = args;
+    let ConvertArgs { from, to, layout, reading, overwrite } = args;
+    Place::folder(to, "folder", OURS).check(*overwrite)?;
     let names = || WRITERS.iter().map(|writer| writer.name);
     let writer = WRITERS.iter().find(|writer| writer.name == layout).ok_or_else(|| {
         let wanted = names().collect::<Vec<_>>().join(" or ");
         UsageError(format!("--to {layout}{}; wanted {wanted}", did_you_mean(nearest(layout, names()))))
     })?;
     let set = pairs::open(from, Part::default(), &reading.settings()?)?;
-    let bar = ProgressBar::new(set.len() as u64);
-    bar.set_style(ProgressStyle::with_template("writing {wide_bar} {pos}/{len} pairs, {eta} left")?);
-    let written = (writer.write)(&set, to, &mut || bar.inc(1));
-    bar.finish_and_clear();
+    let (mut work, mut done) = (Work::new("writing", "pairs"), 0);
+    let written = (writer.write)(&set, to, &mut || {
+        done += 1;
+        work.at(done, set.len() as u64);
+    });
+    work.end();
     written?;
-    println!("wrote {}: {} pairs, {}", to.display(), set.len(), writer.makes);
+    println!("wrote {}: {}, {}", to.display(), counted(set.len() as u64, "pair"), writer.makes);
     if !set.skipped().is_empty() {
         println!("skipped: {}", in_words(set.skipped()));
     }
+    next::say(&["tastemaker", "data", "check", &next::word(to)]);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `tastemaker data`: one file per command.
 
-mod cache;
+pub mod cache;
 mod check;
 mod convert;
 mod fetch;

@@ -16,7 +16,10 @@ use tastemaker_store::json;
 
 use super::scoring::{Scored, ScoringFlags, score};
 use crate::exit::UsageError;
+use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
+use crate::place::{OverwriteFlag, Place};
+use crate::progress::counted;
 use crate::scoring::Loaded;
 
 /// Measures how often scorers agree with the labels of a set, and writes it with theirs in their place.
@@ -33,10 +36,18 @@ pub struct RelabelArgs {
     /// printed]
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
 }
+
+/// What the command writes into its folder.
+const OURS: &[&str] = &["relabel.json", "data/*.parquet"];
 
 /// Runs the command.
 pub fn relabel(args: &RelabelArgs) -> Result<()> {
+    if let Some(out) = &args.out {
+        Place::folder(out, "--out", OURS).check(args.overwrite)?;
+    }
     let scorers = args.scoring.open()?;
     let scorers = scorers.ok_or_else(|| UsageError("no scorer: give --scorer".into()))?;
     let settings = OpenSettings { ties: true, ..args.reading.settings()? };
@@ -53,14 +64,18 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
     for (name, count) in &agreements {
         println!("{name}: {}", in_words(*count));
     }
-    let Some(out) = &args.out else { return Ok(()) };
+    let Some(out) = &args.out else {
+        eprintln!("next: the same with --out DIR, to write the set with these labels");
+        return Ok(());
+    };
     let (n_pairs, n_ties) = write(&set, &readable, &scored, &args.scoring, out, &agreements, &args.set)?;
     let ties = match (n_ties, args.scoring.keep_ties) {
         (0, _) => String::new(),
         (n, true) => format!(", {n} of them ties"),
-        (n, false) => format!(", {n} ties skipped"),
+        (n, false) => format!(", {} skipped", counted(n as u64, "tie")),
     };
-    println!("wrote {}: {n_pairs} pairs{ties}", out.display());
+    println!("wrote {}: {}{ties}", out.display(), counted(n_pairs as u64, "pair"));
+    next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &next::word(out)]);
     Ok(())
 }
 
@@ -105,7 +120,10 @@ fn in_words(count: WinCount) -> String {
         [interval.estimate, interval.low, interval.high].map(|fraction| 100.0 * fraction);
     let ties =
         if count.ties > 0 { format!(", {} of them ties at one half", count.ties) } else { String::new() };
-    format!("agrees with {estimate:.1}% ({low:.1}-{high:.1}) of the labels of {} pairs{ties}", count.n())
+    format!(
+        "agrees with {estimate:.1}% ({low:.1}-{high:.1}) of the labels of {}{ties}",
+        counted(count.n(), "pair")
+    )
 }
 
 /// Writes the set with new labels; says how many pairs, and how many ties there were.
@@ -118,7 +136,7 @@ fn write(
     agreements: &[(String, WinCount)],
     typed: &str,
 ) -> Result<(usize, usize)> {
-    let target = Target::new(out)?;
+    let target = Target::replacing(out)?;
     let about_path = target.file("relabel.json")?;
     let mut shards = Shards::begin(target, "data/", columns(scored));
     let (mut n_pairs, mut n_ties) = (0, 0);

@@ -10,11 +10,13 @@ use tastemaker_models::adapters::{KohyaFacts, LoraNames};
 use tastemaker_models::pipeline::{Model, ModelSources, pack, save};
 use tastemaker_store::StoreError;
 
-use super::must_be_new;
 use super::opened::Opened;
+use super::{check_place, make_place};
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate;
+use crate::next;
+use crate::place::OverwriteFlag;
 
 /// Writes the same weights in another layout, no bit of them changed: a diffusers folder as a single-file checkpoint and
 /// back, a LoRA of diffusers as one of kohya's scripts and back.
@@ -31,12 +33,14 @@ pub struct ConvertArgs {
     /// A folder whose configurations, tokenizers and schedule go with a single-file checkpoint [default: as published].
     #[arg(long = "model_config", visible_alias = "model-config", value_name = "DIR|ORG/NAME")]
     model_config: Option<String>,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
 }
 
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
-    let ConvertArgs { from, to, prediction_type, model_config } = args;
-    must_be_new(to)?;
+    let ConvertArgs { from, to, prediction_type, model_config, overwrite } = args;
+    check_place(to, *overwrite)?;
     let is_file = to.extension().is_some_and(|extension| extension == "safetensors");
     let opened = Opened::open(from)?;
     let wants_file = !matches!(opened, Opened::SingleFile(_));
@@ -44,6 +48,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         let wanted = if wants_file { "a file named .safetensors" } else { "a folder" };
         bail!(UsageError(format!("{} becomes {wanted}, found {}", opened.kind(), to.display())));
     }
+    make_place(to)?;
     match opened {
         Opened::Folder(folder) => {
             let layout = pack(&folder, &[], to, &[("format".to_owned(), "pt".to_owned())].into())?;
@@ -79,5 +84,6 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
             println!("wrote {}, a LoRA as kohya's scripts name it", to.display());
         }
     }
+    next::say(&["tastemaker", "model", "inspect", &next::word(to)]);
     Ok(())
 }

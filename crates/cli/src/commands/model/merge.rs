@@ -9,9 +9,11 @@ use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::{Trained, pack, save};
 use tastemaker_store::dtype::DType;
 
-use super::must_be_new;
+use super::{check_place, make_place};
 use crate::commands::parts::PartFlags;
 use crate::models::find_lora;
+use crate::next;
+use crate::place::OverwriteFlag;
 
 /// Adds a LoRA to the weights it adapts and writes the model that comes of it.
 #[derive(Debug, Args)]
@@ -29,13 +31,15 @@ pub struct MergeArgs {
     #[arg(long, value_name = "TYPE", default_value_t)]
     dtype: DType,
     #[command(flatten)]
+    overwrite: OverwriteFlag,
+    #[command(flatten)]
     parts: PartFlags,
 }
 
 /// Runs the command.
 pub fn merge(args: &MergeArgs) -> Result<()> {
     let MergeArgs { model, to, weight, dtype, parts, .. } = args;
-    must_be_new(to)?;
+    check_place(to, args.overwrite)?;
     let folder = parts.open(model)?;
     let lora = &find_lora(&args.lora)?;
     let file = LoraFile::read_for(lora, &folder)?;
@@ -52,6 +56,7 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
         })?;
         merged.push((component, weights));
     }
+    make_place(to)?;
     let merged: Vec<Trained<'_>> = merged
         .iter()
         .map(|(component, parameters)| Trained { component, parameters, dtype: *dtype })
@@ -62,5 +67,6 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
         save(&folder, &merged, to)?;
     }
     println!("wrote {}", to.display());
+    next::say(&["tastemaker", "sample", "--model", &next::word(to), "--prompt", "a fox", "--out", "images"]);
     Ok(())
 }

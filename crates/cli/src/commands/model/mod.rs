@@ -11,8 +11,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
+use tastemaker_store::StoreError;
 
-use crate::exit::UsageError;
+use crate::place::{OverwriteFlag, Place, PlaceError};
 
 /// What to do with a model.
 #[derive(Debug, Subcommand)]
@@ -40,10 +41,31 @@ pub fn model(command: &ModelCommand) -> Result<()> {
     }
 }
 
-/// Refuses to write where something is.
-fn must_be_new(path: &Path) -> Result<(), UsageError> {
-    if path.exists() {
-        return Err(UsageError(format!("{} is already there; name a place that is not", path.display())));
-    }
-    Ok(())
+/// Finds out whether a model or an adapter may be written here: a file, or a folder in diffusers layout.
+fn check_place(path: &Path, overwrite: OverwriteFlag) -> Result<(), PlaceError> {
+    let is_file = path.extension().is_some_and(|ending| ending == "safetensors");
+    let place = if is_file { Place::file(path, "place") } else { Place::folder(path, "place", OURS) };
+    place.check(overwrite)
 }
+
+/// Makes room for it.
+fn make_place(path: &Path) -> Result<(), StoreError> {
+    let is_file = path.extension().is_some_and(|ending| ending == "safetensors");
+    if is_file { Place::file(path, "place").make_room() } else { Place::folder(path, "place", OURS).clear() }
+}
+
+/// The files of a folder in diffusers layout.
+const OURS: &[&str] = &[
+    "model_index.json",
+    "README.md",
+    "unet/*",
+    "vae/*",
+    "text_encoder/*",
+    "text_encoder_2/*",
+    "tokenizer/*",
+    "tokenizer_2/*",
+    "scheduler/*",
+    "safety_checker/*",
+    "feature_extractor/*",
+    "image_encoder/*",
+];

@@ -25,9 +25,12 @@ use tch::Device;
 use self::weighted::{Weighted, hash_of, name_of};
 use crate::allocator;
 use crate::commands::parts::PartFlags;
-use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags};
-use crate::exit::UsageError;
+use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags, side};
+use crate::exit::{Blame, UsageError};
 use crate::models::{Chosen, Found, find, two_loras};
+use crate::next;
+use crate::place::{OverwriteFlag, Place, PlaceError};
+use crate::progress::Work;
 
 /// Generates images of prompts with a model, or with a model and a LoRA.
 #[derive(Debug, Args)]
@@ -59,6 +62,8 @@ pub struct SampleArgs {
     /// Skip images that are there, generated with the same parameters
     #[arg(long)]
     skip_existing: bool,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
     /// Output folder: images are <number of the prompt>-<seed>.png; several also go into image-grid.png, prompts down, seeds across
     #[arg(long, value_name = "DIR", aliases = ["output_dir", "outdir"])]
     out: PathBuf,
@@ -73,10 +78,10 @@ pub struct SampleArgs {
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0, help_heading = "Generation")]
     eta: f64,
     /// Height in pixels, a multiple of 8 [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = "Generation")]
+    #[arg(long, value_name = "PIXELS", value_parser = side, help_heading = "Generation")]
     height: Option<u32>,
     /// Width in pixels, a multiple of 8 [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = "Generation")]
+    #[arg(long, value_name = "PIXELS", value_parser = side, help_heading = "Generation")]
     width: Option<u32>,
     /// Image to start from (img2img), or a few colored pixels as a layout
     #[arg(long, value_name = "FILE", alias = "image_path", help_heading = "Generation")]
@@ -100,6 +105,9 @@ pub const GRID: &str = "image-grid.png";
 /// What it was called before.
 pub const OLD_GRID: &str = "contact-sheet.png";
 
+/// What the command writes into its folder.
+const OURS: &[&str] = &["#-#.png", GRID, OLD_GRID];
+
 /// The samplers, for the end of the help.
 pub fn samplers() -> String {
     SAMPLERS.iter().fold("Samplers:\n".to_owned(), |mut text, entry| {
@@ -111,6 +119,8 @@ pub fn samplers() -> String {
 
 /// Runs the command.
 pub fn sample(args: &SampleArgs) -> Result<()> {
+    let place = Place::folder(&args.out, "--out", OURS);
+    place.check_unless(args.skip_existing, args.overwrite)?;
     let prompts = args.prompts.read()?;
     check(args)?;
     let image = args.image.as_deref().map(read_image).transpose()?.map(Arc::new);
@@ -120,12 +130,13 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     allocator::suit(&folder)?;
     let settings = settings(args, GenerateSettings::of(&folder)?);
     check_guidance(args, settings.guidance_scale)?;
+    let weighted = |typed: &str| Weighted::parse(typed, args.lora_weight).of_model();
     let lora = match (own, &args.lora) {
         (Some(_), Some(typed)) => return Err(two_loras(&args.model, typed).into()),
         (Some(own), None) => Some(Weighted::of_run(own, args.lora_weight)?),
-        (None, typed) => typed.as_deref().map(|lora| Weighted::parse(lora, args.lora_weight)).transpose()?,
+        (None, typed) => typed.as_deref().map(weighted).transpose()?,
     };
-    let lora_file = lora.as_ref().map(|lora| lora.read(&folder)).transpose()?;
+    let lora_file = lora.as_ref().map(|lora| lora.read(&folder).of_model()).transpose()?;
     atomic::create_folder(&args.out)?;
     let loaded = LoadedModel::open(&folder, lora_file, precision, device)?;
     let negative = negative(args, &folder, precision, device)?;
@@ -150,10 +161,19 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         .flat_map(|(number, prompt)| seeds.clone().map(move |seed| (number, prompt, seed)))
         .map(|(number, prompt, seed)| file(number, prompt, seed))
         .collect();
-    let files = match args.skip_existing {
-        true => OutputFiles::keeping(files),
-        false => OutputFiles::replacing(files),
-    };
+    if args.overwrite.overwrite && !args.skip_existing {
+        place.clear()?;
+    }
+    if let Some(other) = files.iter().find(|file| file.path.exists() && !file.is_there())
+        && !args.overwrite.overwrite
+    {
+        return Err(PlaceError(format!(
+            "{} was generated otherwise; choose another --out or --overwrite",
+            other.path.display()
+        ))
+        .into());
+    }
+    let files = OutputFiles::keeping(files);
     let mut grid = Grid::new(prompts.len(), n_columns);
     for (index, file) in files.kept() {
         grid.put(index / n_columns, index % n_columns, &read_image(&file.path)?);
@@ -161,13 +181,19 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     }
     let negative = negative.as_ref().map(|network| network as &dyn Denoiser);
     let networks = Networks { negative, ..loaded.networks() };
+    let (mut work, mut done) = (Work::new("generating", "images"), 0);
     files.write(&loaded.generator, networks, &settings, |index, image| {
         grid.put(index / n_columns, index % n_columns, image);
         let OutputFile { path, request, .. } = files.file(index);
-        println!("{}  {}", path.display(), request.prompt);
+        work.print(&format!("{}  {}", path.display(), request.prompt));
+        done += 1;
+        work.at(done, files.n_missing() as u64);
         anyhow::Ok(())
     })?;
-    Ok(grid.write(&args.out.join(GRID))?)
+    work.end();
+    grid.write(&args.out.join(GRID))?;
+    next::say(&["tastemaker", "score", &next::word(&args.out), "--scorer", "pick-score"]);
+    Ok(())
 }
 
 /// What can be said of the flags before anything is read.

@@ -1,11 +1,14 @@
 //! The flags of `tastemaker train`, and the recipe they make.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::Value;
 use tastemaker_math::objectives::OBJECTIVES;
-use tastemaker_run::{Key, MethodSection, Overrides, Recipe, Warning, keys};
+use tastemaker_run::{Key, Overrides, Recipe, Warning, keys};
 
-use super::published::{self, Published};
+use super::published::{self, Published, Script};
 use crate::commands::settings;
 use crate::exit::UsageError;
 
@@ -14,27 +17,81 @@ use crate::exit::UsageError;
 pub struct Flags {
     recipe: Recipe,
     published: Published,
+    /// The names of all flags as they were typed, with underscores.
+    names: BTreeSet<String>,
+}
+
+/// What flags say beside a recipe.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// A recipe that overrides the recipe.
+    pub overrides: Overrides,
+    /// The script that the command was pasted from.
+    pub script: Option<&'static Script>,
+    /// What the command leaves to it.
+    pub defaults: Recipe,
+    /// What to say about all this.
+    pub notices: Vec<String>,
 }
 
 impl Flags {
-    /// The flags as a recipe that overrides the recipe, whose method is `recipe_method`, and what to say about those that
-    /// are ignored.
+    /// Takes the names of flags as they were typed, which tell the scripts of pasted commands apart.
+    pub fn see(&mut self, line: &[OsString]) {
+        let flags = line.iter().filter_map(|arg| arg.to_str()?.strip_prefix("--")?.split('=').next());
+        self.names = flags.map(|flag| flag.replace('-', "_")).collect();
+    }
+
+    /// What the flags say, beside a recipe or as a command of the training script `file`. `is_xl` says whether the model of this
+    /// name and revision is an SDXL.
     ///
     /// # Errors
     /// [`UsageError`] for published flags that are refused, and for a setting typed under the name of another method.
-    pub fn overrides(self, recipe_method: Option<&str>) -> Result<(Overrides, Vec<String>), UsageError> {
-        let Self { mut recipe, published } = self;
-        let method = recipe.method.name.as_deref().or(recipe_method).unwrap_or("not chosen");
-        let mut settings = published.settings(method)?;
-        settings.extend(recipe.method.settings);
-        recipe.method.settings = settings;
-        Ok((recipe, published.ignored))
+    pub fn said(
+        self,
+        recipe: Option<&Recipe>,
+        file: Option<&str>,
+        is_xl: impl Fn(&str, Option<&str>) -> bool,
+    ) -> Result<Said, UsageError> {
+        let Self { recipe: mut overrides, mut published, names } = self;
+        let mut said = Said::default();
+        let of_recipe = recipe.and_then(|recipe| recipe.method.name.clone());
+        if recipe.is_none() {
+            let model = overrides.model.pretrained_model_name_or_path.clone().unwrap_or_default();
+            let revision = overrides.model.revision.clone();
+            let output_dir = overrides.output_dir.clone().unwrap_or_default();
+            said.script = published::script_of(&published::Command {
+                typed: &names,
+                file,
+                model: &model,
+                output_dir: &output_dir.to_string_lossy(),
+                is_xl: &|| is_xl(&model, revision.as_deref()),
+                has_method: overrides.method.name.is_some(),
+            });
+        }
+        if let Some(script) = said.script {
+            said.defaults = script.recipe();
+            said.notices.extend(published.convert_beta(script));
+            said.notices.push(script.about(&overrides, &said.defaults));
+        } else if overrides.method.name.is_none() && of_recipe.is_none() {
+            if let Some((flag, method)) = published.method() {
+                said.notices.push(format!("the method is {method}, for --{flag} is a setting of it"));
+                overrides.method.name = Some(method.to_owned());
+            }
+        }
+        let method =
+            [&overrides.method.name, &of_recipe, &said.defaults.method.name].into_iter().flatten().next();
+        let mut settings = published.settings(method.map_or("not chosen", String::as_str))?;
+        settings.extend(overrides.method.settings);
+        overrides.method.settings = settings;
+        said.notices.extend(published.ignored);
+        Ok(Said { overrides, ..said })
     }
 }
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let (mut typed, published) = published::typed(matches);
+        let (mut typed, above, mut published) = published::typed(matches);
+        published.ignored.extend(other_tracker(matches));
         let mut renamed = Vec::new();
         for key in keys() {
             let old = key.old_flag.filter(|old| matches.contains_id(old));
@@ -46,13 +103,18 @@ impl FromArgMatches for Flags {
                 settings::put(&mut typed, key.path, value);
             }
         }
-        let mut recipe: Recipe = serde_json::from_value(typed)
-            .map_err(|error| clap::Error::raw(clap::error::ErrorKind::InvalidValue, error))?;
-        let name = matches.get_one::<String>("method").cloned().or(recipe.method.name);
-        let settings = matches.get_many::<(String, Value)>("set").into_iter().flatten().cloned().collect();
-        recipe.method = MethodSection { name, settings };
+        let read = |typed: Value| {
+            serde_json::from_value::<Recipe>(typed)
+                .map_err(|error| clap::Error::raw(clap::error::ErrorKind::InvalidValue, error))
+        };
+        let mut recipe = read(above)?.over(read(typed)?);
+        recipe.method.name = matches.get_one::<String>("method").cloned().or(recipe.method.name);
+        recipe
+            .method
+            .settings
+            .extend(matches.get_many::<(String, Value)>("set").into_iter().flatten().cloned());
         recipe.renamed = renamed;
-        Ok(Self { recipe, published })
+        Ok(Self { recipe, published, names: BTreeSet::new() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -86,6 +148,14 @@ impl Args for Flags {
     }
 }
 
+/// What to say about a tracker that there is none of.
+fn other_tracker(matches: &ArgMatches) -> Option<String> {
+    let typed = matches.get_raw("report_to")?.next_back()?.to_str()?;
+    let is_ours = ["tensorboard", "none"].contains(&typed);
+    (!is_ours)
+        .then(|| format!("--report_to {typed}: metrics go to TensorBoard files and events.jsonl instead"))
+}
+
 /// `key=value`, the value as TOML would read it and else as a word.
 fn setting(text: &str) -> Result<(String, Value), String> {
     let (key, value) = text.split_once('=').ok_or("wanted KEY=VALUE")?;
@@ -109,7 +179,7 @@ mod tests {
     }
 
     fn recipe(line: &str) -> Recipe {
-        flags(line).overrides(None).unwrap().0
+        flags(line).said(None, None, |_, _| false).unwrap().overrides
     }
 
     /// A value that a key takes, as typed.

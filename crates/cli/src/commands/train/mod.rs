@@ -1,7 +1,7 @@
 //! `tastemaker train`: from a recipe and flags to an aligned model.
 
 mod flags;
-mod published;
+pub mod published;
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use tastemaker_data::split::split;
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::Severity;
-use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, Surroundings, resolve};
+use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, RunDir, Surroundings, resolve_over};
 use tastemaker_store::StoreError;
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::{self, Resume};
@@ -24,10 +24,12 @@ use tch::Device;
 use crate::allocator;
 use crate::commands::DeviceFlag;
 use crate::exit::{Interrupted, UsageError};
-use crate::hub::{locate, pair_caches};
+use crate::hub::{check_cache, home_folder, locate, pair_caches};
 use crate::models::{self, Found};
+use crate::next;
 use crate::pairs;
-use crate::progress::{Progress, duration, mebibytes};
+use crate::place::{OverwriteFlag, Place, PlaceError};
+use crate::progress::{Progress, counted, duration, mebibytes};
 use crate::ranks;
 use crate::signals::Signals;
 pub use flags::Flags;
@@ -42,35 +44,124 @@ pub struct TrainArgs {
     /// there is none
     #[arg(long = "resume_from_checkpoint", value_name = "latest|DIR", value_parser = resume)]
     resume: Option<Resume>,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
     /// Print what would be done, and stop
     #[arg(long = "dry-run")]
     dry_run: bool,
     #[command(flatten)]
     device: DeviceFlag,
+    /// What the run is.
     #[command(flatten)]
-    flags: Flags,
+    pub flags: Flags,
 }
 
 /// Runs the command.
 pub fn train(args: TrainArgs) -> Result<()> {
-    let recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
-    let plan = planned(recipe, args.flags, args.dry_run)?;
-    if args.dry_run { show(plan, args.device) } else { run(plan, args.resume.as_ref(), args.device) }
+    let Planned { plan, resumes } =
+        planned(args.recipe.as_deref(), args.flags, Recipe::default(), args.dry_run)?;
+    let resume = args.resume.or_else(|| resumes.then_some(Resume::Latest));
+    match args.dry_run {
+        true => show(plan, args.device),
+        false => run(plan, resume.as_ref(), args.overwrite, args.device),
+    }
 }
 
-/// The plan of a recipe and flags, its parts found, what is odd about it said.
-pub fn planned(recipe: Recipe, flags: Flags, only_shown: bool) -> Result<Plan> {
-    let (overrides, notices) = flags.overrides(recipe.method.name.as_deref())?;
-    let mut plan = resolve(recipe, overrides)?;
-    plan.cache_root = pair_caches();
-    find_parts(&mut plan, only_shown)?;
-    for notice in notices {
+/// What a run writes into its folder.
+const OURS: &[&str] = &[
+    "plan.json",
+    "events.jsonl",
+    "README.md",
+    "*.safetensors",
+    "checkpoint-#/**",
+    "images/**",
+    "pictures/**",
+    "logs/**",
+    "model/**",
+    "unet/**",
+];
+
+/// Finds out whether a run may write into its folder. One that has made nothing yet is started again.
+fn check_place(
+    place: &Place<'_>,
+    out: &Path,
+    resumes: bool,
+    overwrite: OverwriteFlag,
+) -> Result<(), PlaceError> {
+    let is_run = out.join("plan.json").is_file();
+    let has_made = || {
+        let entries = out.read_dir().into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).any(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("checkpoint-")
+                || name.ends_with(".safetensors")
+                || name == "model"
+                || name == "unet"
+        })
+    };
+    if is_run && !resumes && !overwrite.overwrite && has_made() {
+        return Err(PlaceError(format!(
+            "{} already exists and holds a run; choose another --output_dir, --resume_from_checkpoint latest or --overwrite",
+            out.display()
+        )));
+    }
+    place.check_unless(is_run, overwrite)
+}
+
+/// A plan, and what a pasted command does besides.
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Whether the script that it is of resumes by itself.
+    pub resumes: bool,
+}
+
+/// The plan of a recipe and flags, with `fallback` where neither says anything, its parts found, what is odd about it said. In
+/// place of the recipe can stand the name of the training script that the command was pasted from.
+pub fn planned(first: Option<&Path>, flags: Flags, fallback: Recipe, only_shown: bool) -> Result<Planned> {
+    let script = first.filter(|path| path.extension().is_some_and(|ending| ending == "py"));
+    let script = script.map(published::script_named).transpose()?;
+    let recipe = first.filter(|_| script.is_none()).map(read_recipe).transpose()?;
+    let said = flags.said(recipe.as_ref(), script, is_xl)?;
+    for notice in &said.notices {
         eprintln!("note: {notice}");
     }
+    let defaults = said.defaults.over(fallback);
+    let mut plan = resolve_over(recipe.unwrap_or_default(), said.overrides, defaults)?;
+    plan.cache_root = pair_caches();
+    find_parts(&mut plan, only_shown)?;
     for warning in &plan.warnings {
         eprintln!("warning: {warning}");
     }
-    Ok(plan)
+    Ok(Planned { plan, resumes: said.script.is_some_and(|script| script.resumes) })
+}
+
+/// Reads a recipe.
+///
+/// # Errors
+/// [`UsageError`] for a folder; those of [`Recipe::read`].
+fn read_recipe(path: &Path) -> Result<Recipe> {
+    if path.is_dir() {
+        return Err(UsageError(format!(
+            "{} is a folder: a recipe file is wanted here; pairs go to --train_data_dir",
+            path.display()
+        ))
+        .into());
+    }
+    let recipe = Recipe::read(path)?;
+    Ok(match home_folder() {
+        Some(home) => recipe.at_home(&home),
+        None => recipe,
+    })
+}
+
+/// Whether a model is an SDXL: as it says itself where it is there, else as its name says.
+fn is_xl(name: &str, revision: Option<&str>) -> bool {
+    let model = locate(name, revision).ok().and_then(|path| Model::open(path).ok());
+    model.map_or_else(
+        || name.to_lowercase().contains("xl"),
+        |model| matches!(model.family(), Family::StableDiffusionXl),
+    )
 }
 
 /// Puts the folder in place of each name, so that the plan says which commit was trained. A plan that is only shown may name
@@ -191,6 +282,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
         let (folder, there) = (plan.output_dir.display(), there.join(", "));
         println!("{folder} holds {there}; --resume_from_checkpoint takes latest or one of them");
     }
+    eprintln!("next: the same without --dry-run");
     Ok(())
 }
 
@@ -225,9 +317,18 @@ fn resume(text: &str) -> Result<Resume, std::convert::Infallible> {
     Ok(if text == "latest" { Resume::Latest } else { Resume::From(text.into()) })
 }
 
-fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
+fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: DeviceFlag) -> Result<()> {
     let device = device.open()?;
     let group = ranks::join()?;
+    let output_dir = plan.output_dir.clone();
+    let place = Place::folder(&output_dir, "--output_dir", OURS);
+    let is_first = ProcessGroup::new(group.as_ref()).is_first();
+    if is_first {
+        if let (Some(root), None, false) = (&plan.cache_root, &plan.data.cache_to, plan.data.no_cache) {
+            check_cache(root, "--cache_to")?;
+        }
+        check_place(&place, &output_dir, resume.is_some(), overwrite)?;
+    }
     let mut plan = plan;
     plan.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
     let source = pairs::of_plan(&plan)?;
@@ -235,7 +336,6 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     let model = Model::from_sources(&session::sources(&plan.model))?;
     allocator::suit(&model)?;
     let (plan, split) = with_data(plan, &source);
-    let is_first = ProcessGroup::new(group.as_ref()).is_first();
     if is_first {
         say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
     }
@@ -243,6 +343,12 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     if is_first && resume == Some(&Resume::Latest) && checkpoint::names(&plan.output_dir).is_empty() {
         eprintln!("note: {} holds no checkpoint; starting from the first step", plan.output_dir.display());
     }
+    if is_first && resume.is_none() && output_dir.exists() {
+        let _lock = RunDir::lock(&output_dir)?;
+        place.clear()?;
+    }
+    // All ranks look for checkpoints after that.
+    ProcessGroup::new(group.as_ref()).barrier()?;
     let mut progress = Progress::new(plan.train.max_train_steps);
     let signals = Signals::listen()?;
     let ranks = ProcessGroup::new(group.as_ref());
@@ -269,9 +375,9 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
     let memory = trained.peak_memory_bytes.map(|bytes| format!(", at most {} of memory", mebibytes(bytes)));
     let results: Vec<String> = trained.results.iter().map(|path| path.display().to_string()).collect();
     println!(
-        "wrote {}: {} steps in {}{}",
+        "wrote {}: {} in {}{}",
         results.join(", "),
-        trained.steps,
+        counted(trained.steps, "step"),
         duration(trained.seconds),
         memory.unwrap_or_default()
     );
@@ -285,6 +391,18 @@ fn run(plan: Plan, resume: Option<&Resume>, device: DeviceFlag) -> Result<()> {
             Severity::Warning => "look at the result: ",
         };
         println!("{ruined}{worst}{others}");
+    }
+    let base = plan.model.pretrained_model_name_or_path.as_str();
+    if let Some(result) = trained.results.first().map(|path| next::word(path)) {
+        let model: &[&str] = match &plan.adapter {
+            Adapter::Full {} if Path::new(&result).join("model_index.json").is_file() => {
+                &["--model", &result]
+            }
+            Adapter::Full {} => &["--model", base, "--unet_init", &result],
+            Adapter::Lora(_) | Adapter::Continued { .. } => &["--model", base, "--lora", &result],
+        };
+        let images = next::word(&plan.output_dir.join("samples"));
+        next::say(&[&["tastemaker", "sample"], model, &["--prompt", "a fox", "--out", &images]].concat());
     }
     Ok(())
 }

@@ -15,7 +15,6 @@ use tch::Device;
 use super::sides::{Side, Sides};
 use crate::allocator;
 use crate::commands::GenerateFlags;
-use crate::exit::UsageError;
 use crate::progress::Work;
 
 /// An image to generate.
@@ -47,17 +46,9 @@ impl<'a> SetFolder<'a> {
     /// Opens the folder of a set, or begins one.
     ///
     /// # Errors
-    /// [`UsageError`] for a folder that holds something else, and whatever keeps models from being read.
+    /// Whatever keeps models from being read.
     pub fn open(out: &Path, flags: &'a GenerateFlags, device: Device, sides: &'a Sides) -> Result<Self> {
         let work = out.join("work");
-        let is_other = out.exists()
-            && !work.is_dir()
-            && std::fs::read_dir(out).map_or(true, |mut dir| dir.next().is_some());
-        if is_other {
-            return Err(
-                UsageError(format!("{} holds something else; choose another --out", out.display())).into()
-            );
-        }
         let hashes = sides.all.iter().map(hashes).collect::<Result<_>>()?;
         atomic::create_folder(&work)?;
         // Both sides are drawn alike, as the model is that the set is for.

@@ -20,6 +20,9 @@ use super::scoring::{Scored, ScoringFlags, score};
 use crate::commands::parts::PartFlags;
 use crate::commands::{GenerateFlags, PromptFlags, word};
 use crate::exit::UsageError;
+use crate::next;
+use crate::place::{OverwriteFlag, Place};
+use crate::progress::counted;
 use crate::scoring::Loaded;
 use generating::{Image, SetFolder};
 use sides::{SideFlags, Sides};
@@ -58,6 +61,8 @@ pub struct PairsArgs {
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: PathBuf,
     #[command(flatten)]
+    overwrite: OverwriteFlag,
+    #[command(flatten)]
     scoring: ScoringFlags,
     #[command(flatten)]
     sides: SideFlags,
@@ -70,8 +75,15 @@ pub struct PairsArgs {
 /// The draw about which other image of a prompt the best one meets.
 const OTHER: u64 = 1 << 40;
 
+/// What the command writes into its folder.
+const OURS: &[&str] = &["pairs.json", "data/*.parquet", "work/*.png"];
+
 /// Runs the command.
 pub fn pairs(args: &PairsArgs) -> Result<()> {
+    let place = Place::folder(&args.out, "--out", OURS);
+    // Images of a set that was not finished are used.
+    let is_begun = args.out.join("work").is_dir() && !args.out.join("data").exists();
+    place.check_unless(is_begun, args.overwrite)?;
     let mut prompts = args.prompts.read()?;
     prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
     let scorers = args.scoring.open()?;
@@ -104,7 +116,8 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     let pairs: Vec<Pair> = pairs.into_iter().filter(keeps).collect();
     if pairs.is_empty() {
         return Err(UsageError(format!(
-            "of {n_chosen} pairs none is left, {n_ties} of them ties; lower --min_gap or generate more images"
+            "of {} none is left, {n_ties} of them ties; lower --min_gap or generate more images",
+            counted(n_chosen as u64, "pair")
         ))
         .into());
     }
@@ -116,10 +129,19 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     if let Some(scored) = &scored {
         print_means(scored, &images, &sides);
     }
-    println!("generated {n_generated} images, {} were there", n_images - n_generated);
+    println!("generated {}, {} were there", counted(n_generated as u64, "image"), n_images - n_generated);
     let skipped = n_chosen - n_pairs;
     let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
-    println!("wrote {}: {n_pairs} pairs of {n_images} images{skipped}", args.out.display());
+    let made = counted(n_pairs as u64, "pair");
+    println!("wrote {}: {made} of {}{skipped}", args.out.display(), counted(n_images as u64, "image"));
+    let out = next::word(&args.out);
+    match sides.is_two() || scored.is_some() {
+        true => next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &out]),
+        false => {
+            let labeled = format!("{out}-labeled");
+            next::say(&["tastemaker", "data", "relabel", &out, "--scorer", "pick-score", "--out", &labeled]);
+        }
+    }
     Ok(())
 }
 

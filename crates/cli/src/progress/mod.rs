@@ -1,12 +1,17 @@
 //! How a run goes, for the one who waits: a bar on a terminal, plain lines elsewhere.
 
+mod pace;
+mod work;
+
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tastemaker_run::{Event, Probe, Step};
+
+use pace::{COLUMNS, Pace, brief, fitting};
+use work::Bar;
+pub use work::Work;
 
 /// Steps that one metric is the mean of: single steps are noise, for their timesteps differ.
 const WINDOW: usize = 20;
@@ -14,18 +19,15 @@ const WINDOW: usize = 20;
 /// Lines per run where there is no terminal.
 const LINES: u64 = 20;
 
-/// Least time between such lines.
-const PAUSE: Duration = Duration::from_secs(2);
-
 /// Shows events as they come, on standard error.
 pub struct Progress {
     max_steps: u64,
-    bar: Option<ProgressBar>,
+    /// What is done before the first step.
+    before: Option<Work>,
+    bar: Option<Bar>,
     on_terminal: bool,
     recent: VecDeque<Step>,
-    began: Instant,
-    /// The first step of this process.
-    first: u64,
+    pace: Pace,
     /// What was last said to be waited for.
     waits_for: Option<PathBuf>,
 }
@@ -36,11 +38,11 @@ impl Progress {
         let on_terminal = std::io::stderr().is_terminal();
         Self {
             max_steps,
+            before: None,
             bar: None,
             on_terminal,
             recent: VecDeque::new(),
-            began: Instant::now(),
-            first: 0,
+            pace: Pace::default(),
             waits_for: None,
         }
     }
@@ -49,11 +51,11 @@ impl Progress {
     pub fn on_event(&mut self, event: &Event) {
         match event {
             Event::Read(read) => {
-                self.bar_for(read.n_pairs, "reading images {wide_bar} {pos}/{len} pairs, {eta} left");
-                self.at(read.n_done, String::new());
-                if read.n_done == read.n_pairs {
+                let (done, all) = (read.n_done, read.n_pairs);
+                self.before.get_or_insert_with(|| Work::new("reading images,", "pairs")).at(done, all);
+                if done == all {
                     self.end();
-                    self.line(&format!("read the images of {} pairs", read.n_pairs));
+                    self.line(&format!("read the images of {}", counted(all, "pair")));
                 }
             }
             Event::Waiting { path } => {
@@ -64,38 +66,38 @@ impl Progress {
             }
             Event::Encode(encode) => {
                 let (done, all) = (encode.n_done, encode.n_pairs);
-                self.bar_for(all, "encoding {wide_bar} {pos}/{len} pairs, {eta} left");
-                self.at(done, String::new());
+                self.before.get_or_insert_with(|| Work::new("encoding", "pairs")).at(done, all);
                 if done == all {
                     self.end();
-                    self.line(&format!("encoded {all} pairs, {} images", encode.n_images));
+                    let images = counted(encode.n_images, "image");
+                    self.line(&format!("encoded {}, {images}", counted(all, "pair")));
                 }
             }
             Event::Reference(reference) => {
-                self.bar_for(
-                    reference.n_steps,
-                    "computing the reference {wide_bar} {pos}/{len} steps, {eta} left",
-                );
-                self.at(reference.n_done, String::new());
-                if reference.n_done == reference.n_steps {
+                let (done, all) = (reference.n_done, reference.n_steps);
+                self.before
+                    .get_or_insert_with(|| Work::new("computing the reference,", "steps"))
+                    .at(done, all);
+                if done == all {
                     self.end();
-                    self.line(&format!("computed the reference of {} steps", reference.n_steps));
+                    self.line(&format!("computed the reference of {}", counted(all, "step")));
                 }
             }
             Event::Skipped(row) => {
                 self.line(&format!("skipped: pair {} ({}): {}", row.pair, row.place, row.detail));
             }
             Event::Start(start) => {
-                self.began = Instant::now();
-                self.first = start.step;
+                self.end();
                 if start.step > 0 {
                     self.line(&format!("resuming from step {}", start.step));
                 }
                 self.line(&format!(
-                    "training with {} on {} pairs, {} held out ({})",
-                    start.method, start.n_pairs, start.n_held_out, start.device
+                    "training with {} on {}, {} held out ({})",
+                    start.method,
+                    counted(start.n_pairs, "pair"),
+                    start.n_held_out,
+                    start.device
                 ));
-                self.bar_for(self.max_steps, "{wide_bar} {pos}/{len} {msg}");
             }
             Event::Step(step) => self.step(step),
             Event::Probe(probe) => self.line(&held_out(probe)),
@@ -104,7 +106,11 @@ impl Progress {
                 let what = if *best { "best so far" } else { "saved" };
                 self.line(&format!("step {step}: {what}, {}", path.display()));
             }
-            Event::Images { step, paths } => self.line(&format!("step {step}: {} images", paths.len())),
+            Event::Images { step, paths } => {
+                let folder = paths.first().and_then(|path| path.parent()).map(|folder| folder.display());
+                let place = folder.map_or(String::new(), |folder| format!(" in {folder}/"));
+                self.line(&format!("step {step}: {}{place}", counted(paths.len() as u64, "image")));
+            }
             Event::Stopping { step, reason } => self.line(&format!("stopping after step {step}: {reason}")),
             Event::Note { text } => self.line(&format!("note: {text}")),
             Event::Finish(_) => self.end(),
@@ -113,9 +119,8 @@ impl Progress {
 
     /// Takes the bar away.
     pub fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        self.bar = None;
+        self.before = None;
     }
 
     fn step(&mut self, step: &Step) {
@@ -124,105 +129,44 @@ impl Progress {
             self.recent.pop_front();
         }
         let n_done = step.step + 1;
-        let pace = self.began.elapsed().as_secs_f64() / (n_done - self.first) as f64;
-        let left = pace * (self.max_steps - n_done) as f64;
-        let metrics = format!("{} {} left", metrics(&self.recent), duration(left));
+        let left = self.pace.at(n_done, self.max_steps);
+        let mut parts = metrics(&self.recent);
+        parts.extend(left.map(|(_, left)| (1, format!("{} left", brief(left)))));
         let every = (self.max_steps / LINES).max(1);
         if self.on_terminal {
-            self.at(n_done, metrics);
+            parts.insert(0, (0, format!("{n_done}/{}", self.max_steps)));
+            self.bar.get_or_insert_with(Bar::new).show(&parts, n_done as f64 / self.max_steps.max(1) as f64);
         } else if step.step == 0 || n_done.is_multiple_of(every) || n_done == self.max_steps {
-            eprintln!("step {n_done}/{}: {metrics}", self.max_steps);
-        }
-    }
-
-    fn bar_for(&mut self, length: u64, template: &str) {
-        if self.on_terminal && self.bar.is_none() {
-            let style =
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            self.bar = Some(ProgressBar::new(length).with_style(style));
-        }
-    }
-
-    fn at(&self, position: u64, message: String) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(message);
-            bar.set_position(position);
+            parts.insert(0, (0, format!("step {n_done}/{}:", self.max_steps)));
+            eprintln!("{}", fitting(&parts, COLUMNS));
         }
     }
 
     fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+        match (&self.bar, &self.before) {
+            (Some(bar), _) => bar.above(|| eprintln!("{text}")),
+            (None, Some(work)) => work.note(text),
+            (None, None) => eprintln!("{text}"),
         }
     }
 }
 
-/// Work on many of a kind, as it goes.
-pub struct Work {
-    doing: &'static str,
-    things: &'static str,
-    on_terminal: bool,
-    bar: Option<ProgressBar>,
-    began: Instant,
-    said: (u64, Instant),
-}
-
-impl Work {
-    /// `checking`, `pairs`.
-    pub fn new(doing: &'static str, things: &'static str) -> Self {
-        let on_terminal = std::io::stderr().is_terminal();
-        let began = Instant::now();
-        Self { doing, things, on_terminal, bar: None, began, said: (0, began) }
-    }
-
-    /// Shows how much is done.
-    pub fn at(&mut self, done: u64, of: u64) {
-        if self.on_terminal {
-            let bar = self.bar.get_or_insert_with(|| bar(self.doing, self.things, of));
-            bar.set_position(done);
-            return;
-        }
-        let lines = done * LINES / of.max(1);
-        if lines > self.said.0 && self.said.1.elapsed() >= PAUSE {
-            self.said = (lines, Instant::now());
-            let seconds = self.began.elapsed().as_secs_f64();
-            let left = seconds / done as f64 * (of - done) as f64;
-            let rate = done as f64 / seconds.max(1e-9);
-            let (doing, things) = (self.doing, self.things);
-            eprintln!("{doing} {done}/{of} {things}: {rate:.0} {things}/s, {} left", duration(left));
-        }
-    }
-
-    /// Takes the bar away.
-    pub fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn bar(doing: &str, things: &str, of: u64) -> ProgressBar {
-    let template = format!("{doing} {{wide_bar}} {{pos}}/{{len}} {things}, {{per_sec}}, {{eta}} left");
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(of).with_style(style)
-}
-
-/// Loss, accuracy, drift against the reference (or errors, where there is none) and rate.
-fn metrics(steps: &VecDeque<Step>) -> String {
+/// Loss, accuracy, drift against the reference (or errors, where there is none) and rate, each with its rank in a line.
+fn metrics(steps: &VecDeque<Step>) -> Vec<(u8, String)> {
     let mean = |metric: fn(&Step) -> Option<f64>| {
         let values: Option<Vec<f64>> = steps.iter().map(metric).collect();
         values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
     };
     let mut parts = Vec::new();
-    parts.extend(mean(|s| Some(s.loss)).map(|loss| format!("loss {loss:.4}")));
-    parts.extend(mean(|s| s.implicit_accuracy).map(|accuracy| format!("accuracy {:.0}%", 100.0 * accuracy)));
+    let mut add = |rank: u8, part: Option<String>| parts.extend(part.map(|part| (rank, part)));
+    add(0, mean(|s| Some(s.loss)).map(|loss| format!("loss {loss:.4}")));
+    add(2, mean(|s| s.implicit_accuracy).map(|accuracy| format!("accuracy {:.0}%", 100.0 * accuracy)));
     let winner = (mean(|s| Some(s.winner_error)), mean(|s| s.ref_winner));
     let loser = (mean(|s| s.loser_error), mean(|s| s.ref_loser));
-    parts.extend(error("winner", winner.0, winner.1));
-    parts.extend(error("loser", loser.0, loser.1));
-    parts.extend(mean(|s| Some(s.pairs_per_second)).map(|rate| format!("{rate:.2} pairs/s,")));
-    parts.join(" ")
+    add(3, error("winner", winner.0, winner.1));
+    add(4, error("loser", loser.0, loser.1));
+    add(5, mean(|s| Some(s.pairs_per_second)).map(|rate| format!("{rate:.2} pairs/s")));
+    parts
 }
 
 /// An error as drift from the reference's, or itself without one.
@@ -239,7 +183,8 @@ fn held_out(probe: &Probe) -> String {
     let winner = error("winner", Some(probe.winner_error), probe.ref_winner);
     let loser = error("loser", probe.loser_error, probe.ref_loser);
     let metrics: Vec<String> = accuracy.chain(winner).chain(loser).collect();
-    format!("held out at step {} ({} pairs): {}", probe.step, probe.n_pairs, metrics.join(" "))
+    let pairs = counted(u64::from(probe.n_pairs), "pair");
+    format!("held out at step {} ({pairs}): {}", probe.step, metrics.join(" "))
 }
 
 /// Seconds in words: `42 s`, `3 min 05 s`, `2 h 07 min`.
@@ -250,6 +195,11 @@ pub fn duration(seconds: f64) -> String {
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
     }
+}
+
+/// A number of things: `1 image`, `2 images`.
+pub fn counted(n: u64, thing: &str) -> String {
+    if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
 }
 
 /// Bytes in words.
@@ -281,14 +231,24 @@ mod tests {
 
     #[test]
     fn drift_is_a_fraction_of_the_references_error() {
-        let text = metrics(&[step(Some(1.0))].into());
-        assert_eq!(text, "loss 0.5000 accuracy 75% winner -1.00% loser +2.00% 2.50 pairs/s,");
+        let text = fitting(&metrics(&[step(Some(1.0))].into()), 100);
+        assert_eq!(text, "loss 0.5000 accuracy 75% winner -1.00% loser +2.00% 2.50 pairs/s");
     }
 
     #[test]
     fn without_a_reference_errors_stand_alone() {
-        let text = metrics(&[step(None)].into());
-        assert_eq!(text, "loss 0.5000 accuracy 75% winner 0.9900 loser 1.0200 2.50 pairs/s,");
+        let text = fitting(&metrics(&[step(None)].into()), 100);
+        assert_eq!(text, "loss 0.5000 accuracy 75% winner 0.9900 loser 1.0200 2.50 pairs/s");
+    }
+
+    #[test]
+    fn lines_of_steps_fit_eighty_columns() {
+        let mut parts = metrics(&[step(Some(1.0))].into());
+        parts.insert(0, (0, "step 1000/2000:".to_owned()));
+        parts.push((1, "10m05s left".to_owned()));
+        let line = fitting(&parts, COLUMNS);
+        assert_eq!(line, "step 1000/2000: loss 0.5000 accuracy 75% winner -1.00% loser +2.00% 10m05s left");
+        assert!(line.len() <= COLUMNS);
     }
 
     #[test]

@@ -1,0 +1,237 @@
+//! Where a command writes: what is there is not replaced unless that is asked for, and the place is checked before any work.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tastemaker_store::{StoreError, atomic};
+
+/// Whether what is there may be replaced.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct OverwriteFlag {
+    /// Replace what an earlier command wrote there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// A place that cannot be written, or that holds what nobody said to replace.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PlaceError(pub String);
+
+/// The place of a command's results.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    path: &'a Path,
+    /// How it was typed: `--out`.
+    flag: &'a str,
+    /// What such a command writes into a folder, as patterns of paths below it: `*` stands for any name, `#` for a number,
+    /// `**` at the end for anything below; none for a single file.
+    ours: &'static [&'static str],
+}
+
+impl<'a> Place<'a> {
+    /// A file.
+    pub fn file(path: &'a Path, flag: &'a str) -> Self {
+        Self { path, flag, ours: &[] }
+    }
+
+    /// A folder in which a command writes what these patterns say.
+    pub fn folder(path: &'a Path, flag: &'a str, ours: &'static [&'static str]) -> Self {
+        Self { path, flag, ours }
+    }
+
+    /// Finds out whether the command may write here; changes nothing.
+    ///
+    /// # Errors
+    /// [`PlaceError`] for what is there without `overwrite`, for what another command or a person put there, and for a place
+    /// that cannot be written.
+    pub fn check(&self, OverwriteFlag { overwrite }: OverwriteFlag) -> Result<(), PlaceError> {
+        let Self { path, flag, ours } = self;
+        let (shown, wants_file) = (path.display(), ours.is_empty());
+        if path.is_dir() == wants_file && path.exists() {
+            let (found, wanted) = if wants_file { ("a folder", "a file") } else { ("a file", "a folder") };
+            return Err(PlaceError(format!(
+                "{shown} is {found}, and {wanted} goes there; choose another {flag}"
+            )));
+        }
+        let files = if wants_file { Vec::new() } else { self.files() };
+        if let Some(stranger) = files.iter().find(|file| !self.is_ours(file)) {
+            return Err(PlaceError(format!(
+                "{shown} holds other things, such as {}; choose another {flag}",
+                stranger.display()
+            )));
+        }
+        if !overwrite && (!files.is_empty() || wants_file && path.exists()) {
+            return Err(PlaceError(format!("{shown} already exists; choose another {flag} or --overwrite")));
+        }
+        self.check_writable()
+    }
+
+    /// [`Place::check`], unless the command goes on with what is there.
+    ///
+    /// # Errors
+    /// As [`Place::check`].
+    pub fn check_unless(&self, goes_on: bool, overwrite: OverwriteFlag) -> Result<(), PlaceError> {
+        if goes_on && !overwrite.overwrite { self.check_writable() } else { self.check(overwrite) }
+    }
+
+    /// Whether a file or folder can be made here.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn check_writable(&self) -> Result<(), PlaceError> {
+        let above = self.path.ancestors().skip(usize::from(self.ours.is_empty()));
+        let above = above.map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+        let Some(folder) = above.into_iter().find(|folder| folder.exists()) else { return Ok(()) };
+        let probe = folder.join(format!(".tmp-{}", std::process::id()));
+        let made = File::create_new(&probe);
+        let _ = fs::remove_file(&probe);
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(PlaceError(format!(
+                "{} cannot be written: {error} ({}); choose another {}",
+                self.path.display(),
+                folder.display(),
+                self.flag
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what such a command wrote here, and nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn clear(&self) -> Result<(), StoreError> {
+        for file in self.files().iter().filter(|file| self.is_ours(file)) {
+            let file = self.path.join(file);
+            fs::remove_file(&file).map_err(|error| StoreError::io("remove", &file, error))?;
+            // Folders that are empty now.
+            for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.path) {
+                if fs::remove_dir(folder).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folders above a file.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn make_room(&self) -> Result<(), StoreError> {
+        match self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            Some(folder) => atomic::create_folder(folder),
+            None => Ok(()),
+        }
+    }
+
+    /// Every file below the folder, as paths relative to it, but for those of writes that were cut off.
+    fn files(&self) -> Vec<PathBuf> {
+        let (mut found, mut open) = (Vec::new(), vec![self.path.to_owned()]);
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => open.push(path),
+                    _ if entry.file_name().to_string_lossy().starts_with(".tmp") => {}
+                    _ => found.extend(path.strip_prefix(self.path).map(Path::to_owned)),
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn is_ours(&self, file: &Path) -> bool {
+        let names: Option<Vec<&str>> = file.iter().map(|name| name.to_str()).collect();
+        names.is_some_and(|names| self.ours.iter().any(|pattern| fits(&names, pattern)))
+    }
+}
+
+fn fits(names: &[&str], pattern: &str) -> bool {
+    let mut wanted = pattern.split('/');
+    for name in names {
+        match wanted.next() {
+            Some("**") => return true,
+            Some(wanted) if is_like(name, wanted) => {}
+            _ => return false,
+        }
+    }
+    wanted.next().is_none()
+}
+
+fn is_like(name: &str, wanted: &str) -> bool {
+    match wanted.find(['*', '#']) {
+        None => name == wanted,
+        Some(at) => {
+            let (before, rest) = (&wanted[..at], &wanted[at + 1..]);
+            let Some(name) = name.strip_prefix(before) else { return false };
+            let only_digits = wanted[at..].starts_with('#');
+            let least = usize::from(only_digits);
+            let part = name.char_indices().map(|(i, _)| i).chain([name.len()]);
+            part.skip(least).any(|end| {
+                let is_part = !only_digits || name[..end].bytes().all(|byte| byte.is_ascii_digit());
+                is_part && is_like(&name[end..], rest)
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &[&str] = &["#-#.png", "grid.png", "images/*/#-#.png", "encoded/**"];
+
+    fn place(folder: &Path) -> Place<'_> {
+        Place::folder(folder, "--out", OURS)
+    }
+
+    #[test]
+    fn what_a_command_wrote_is_replaced_when_asked_and_nothing_else_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let put = |name: &str| {
+            let file = path.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "x").unwrap();
+        };
+        let (no, yes) = (OverwriteFlag { overwrite: false }, OverwriteFlag { overwrite: true });
+        assert!(place(path).check(no).is_ok());
+        for name in ["0000-12.png", "grid.png", "images/a b/0001-0.png", "encoded/deep/er.bin"] {
+            put(name);
+        }
+        let message = place(path).check(no).unwrap_err().to_string();
+        assert!(message.ends_with("already exists; choose another --out or --overwrite"), "{message}");
+        place(path).check(yes).unwrap();
+        for name in ["notes.txt", "0000-x.png", "-1.png", "images/0001-0.png", "images/a/b/0001-0.png"] {
+            put(name);
+            let message = place(path).check(yes).unwrap_err().to_string();
+            assert!(message.contains(&format!("such as {name}; choose another --out")), "{message}");
+            place(path).clear().unwrap();
+            assert_eq!(place(path).files(), [Path::new(name)]);
+            fs::remove_file(path.join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("scores.csv");
+        let check = |overwrite| Place::file(&file, "--out").check(OverwriteFlag { overwrite });
+        assert!(check(false).is_ok());
+        fs::write(&file, "x").unwrap();
+        assert!(
+            check(false)
+                .unwrap_err()
+                .to_string()
+                .ends_with("already exists; choose another --out or --overwrite")
+        );
+        assert!(check(true).is_ok());
+        let below = file.join("out.csv");
+        assert!(Place::file(&below, "--out").check(OverwriteFlag { overwrite: true }).is_err());
+    }
+}

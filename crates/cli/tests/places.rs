@@ -1,0 +1,156 @@
+//! One rule for the places that commands write to: nothing a person made is replaced, nothing an earlier command made without
+//! `--overwrite`, and the place is checked before any work.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
+mod support;
+
+use std::fs;
+
+use support::{Bench, files, mistake};
+
+/// Every command that writes, its place last; what it reads is not there, so that it must look at the place first.
+const COMMANDS: &[&str] = &[
+    "train --pretrained_model_name_or_path nowhere --train_data_dir nowhere --method mapo --max_train_steps 1 --output_dir",
+    "sample --model nowhere --prompt x --out",
+    "compare nowhere elsewhere --scorer nearest-art --out",
+    "score nowhere.png --scorer nowhere --out",
+    "accuracy --model nowhere --pairs nowhere --out",
+    "data pairs --model nowhere --prompt x --out",
+    "data relabel nowhere --scorer nowhere --out",
+    "data convert nowhere",
+    "model merge nowhere nowhere",
+    "model convert nowhere",
+    "demo --out",
+];
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[test]
+fn no_command_writes_where_a_person_keeps_things() {
+    let bench = Bench::empty();
+    for command in COMMANDS {
+        bench.pairs("kept", 1);
+        bench.write("kept/notes.txt", "mine");
+        bench.write("scores.csv", "mine");
+        let before = files(&bench.path("kept"));
+        let takes_file = ["score", "accuracy"].iter().any(|name| command.starts_with(name));
+        for overwrite in [&[][..], &["--overwrite"]] {
+            let place = if takes_file { "scores.csv" } else { "kept" };
+            if takes_file && !overwrite.is_empty() {
+                continue;
+            }
+            let said = bench.run(&[words(command).as_slice(), &[place], overwrite].concat());
+            let text = mistake(&said);
+            assert!(text.starts_with("exit code 5\n"), "{command}: {text}");
+            assert!(text.contains(place) && text.contains("choose another"), "{command}: {text}");
+        }
+        let said = mistake(&bench.run(&[words(command).as_slice(), &["kept/notes.txt/below"]].concat()));
+        assert!(said.starts_with("exit code 5\n"), "{command}: {said}");
+        assert!(files(&bench.path("kept")) == before, "{command} changed what is there");
+        assert_eq!(fs::read(bench.path("scores.csv")).unwrap(), b"mine", "{command}");
+    }
+}
+
+#[test]
+fn what_a_command_made_is_replaced_only_with_overwrite() {
+    let bench = Bench::new();
+    bench.write("prompts.txt", "fox\nred apple\n");
+    let train = "train --pretrained_model_name_or_path model --train_data_dir pairs --method mapo --resolution 32 \
+                 --held_out_fraction 0 --max_train_steps 1 --output_dir";
+    let quick = "--model model --prompts prompts.txt --num_inference_steps 2";
+    let commands = [
+        format!("{train} out"),
+        format!("sample {quick} --out out"),
+        "compare model other=model --scorer nearest-art --prompts prompts.txt --num_inference_steps 2 --out out".to_owned(),
+        "score pairs/warm0.png --prompt fox --scorer nearest-art --out scores.csv".to_owned(),
+        "accuracy --model model --pairs pairs --without_reference --draws 1 --resolution 32 --out found.json".to_owned(),
+        format!("data pairs {quick} --scorer nearest-art --num_images_per_prompt 2 --out out"),
+        "data relabel set --scorer nearest-art --out out".to_owned(),
+        "data convert pairs out --to jsonl".to_owned(),
+        "data convert pairs out --to pick-a-pic".to_owned(),
+        "model convert model out.safetensors".to_owned(),
+        "model merge model lora out".to_owned(),
+    ];
+    bench.succeed(&words(&format!("{train} lora")));
+    bench.succeed(&words(&format!(
+        "data pairs {quick} --scorer nearest-art --num_images_per_prompt 2 --out set"
+    )));
+    for command in &commands {
+        let line = words(command);
+        bench.succeed(&line);
+        let place = line
+            .iter()
+            .rev()
+            .find(|word| ["out", "scores.csv", "found.json", "out.safetensors"].contains(*word));
+        let path = bench.path(place.unwrap());
+        let of = || if path.is_dir() { files(&path) } else { vec![(path.clone(), fs::read(&path).unwrap())] };
+        let made = of();
+        // A comparison goes on with what is there, and refuses another one.
+        let other: &[&str] = if line[0] == "compare" { &["--seed", "5"] } else { &[] };
+        let said = mistake(&bench.run(&[line.as_slice(), other].concat()));
+        assert!(said.starts_with("exit code 5\n") && said.contains("--overwrite"), "{command}: {said}");
+        assert!(of() == made, "{command} changed what is there");
+        bench.succeed(&[line.as_slice(), other, &["--overwrite"]].concat());
+        if path.is_dir() { fs::remove_dir_all(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+    }
+}
+
+#[test]
+fn images_of_two_models_do_not_end_up_in_one_folder() {
+    let bench = Bench::new();
+    let sample = |more: &[&str]| {
+        bench.run(
+            &[words("sample --model model --num_inference_steps 2 --prompt fox --out out").as_slice(), more]
+                .concat(),
+        )
+    };
+    assert_eq!(sample(&[]).code, 0);
+    let image = fs::read(bench.path("out/0000-0.png")).unwrap();
+    for more in [&["--guidance_scale", "2", "--skip_existing"][..], &["--seed", "1"], &[]] {
+        let said = sample(more);
+        assert_eq!(said.code, 5, "{}", said.stderr);
+        assert_eq!(fs::read(bench.path("out/0000-0.png")).unwrap(), image);
+    }
+    assert_eq!(sample(&["--skip_existing", "--num_images_per_prompt", "2"]).code, 0);
+    assert_eq!(fs::read(bench.path("out/0000-0.png")).unwrap(), image);
+    assert_eq!(sample(&["--seed", "1", "--overwrite"]).code, 0);
+    assert!(!bench.path("out/0000-0.png").exists() && bench.path("out/0000-1.png").exists());
+}
+
+#[test]
+fn a_tilde_is_the_home_folder_and_a_home_that_cannot_be_written_is_said() {
+    let bench = Bench::new();
+    let home = bench.path("home");
+    fs::create_dir(&home).unwrap();
+    fs::rename(bench.path("model"), home.join("model")).unwrap();
+    let home = home.to_str().unwrap();
+    let recipe = "output_dir = \"~/out\"\n[model]\npretrained_model_name_or_path = \"~/model\"\n[data]\ntrain_data_dir = \"pairs\"\n\
+                  resolution = 32\nheld_out_fraction = 0\n[method]\nname = \"mapo\"\n[train]\nmax_train_steps = 1\n";
+    bench.write("run.toml", recipe);
+    let run = |args: &[&str], home: &str| bench.run_in(args, &[("OMP_NUM_THREADS", "1"), ("HOME", home)]);
+    let said = run(&["train", "run.toml"], home);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(bench.path("home/out/plan.json").is_file());
+    let said = run(
+        &words("sample --model=~/model --lora=~/out --prompt ~/x --num_inference_steps 2 --out=~/images"),
+        home,
+    );
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(
+        bench.path("home/images/0000-0.png").is_file() && said.stdout.contains("  ~/x"),
+        "{}",
+        said.stdout
+    );
+
+    let nowhere = bench.write("no-home", "").to_str().unwrap().to_owned();
+    let model = format!("{home}/model");
+    let said = run(&["train", "run.toml", "--model", &model, "--out", "new"], &nowhere);
+    assert_eq!(said.code, 5, "{}", said.stderr);
+    assert!(said.stderr.contains("choose another --cache_to or set XDG_CACHE_HOME"), "{}", said.stderr);
+    let said = run(&["sample", "--model", "demo", "--prompt", "fox", "--out", "new"], &nowhere);
+    assert_eq!(said.code, 5, "{}", said.stderr);
+    assert!(said.stderr.contains("set XDG_CACHE_HOME to a folder that can be written"), "{}", said.stderr);
+}
