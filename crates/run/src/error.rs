@@ -102,6 +102,14 @@ const EXAMPLES: [(&str, &str); 5] = [
 ];
 
 impl Problem {
+    /// The key with its section, or the flag that is missing.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Missing { flag, .. } => flag,
+            Self::Value { key, .. } => key,
+        }
+    }
+
     /// That this flag, or a key of its name, is missing.
     pub fn missing(flag: &'static str) -> Self {
         let example = EXAMPLES.iter().find(|(name, _)| *name == flag).map_or("", |(_, example)| example);

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use tastemaker_math::Prediction;
 use tastemaker_run::{
     Adapter, AdapterKind, AdapterSection, DataSection, LoraPlan, LrScheduler, MethodSection, ModelSection,
-    OptimizerSection, OutputLayout, OutputPlan, Overrides, Plan, Problem, Recipe, RunError, TrainSection,
-    Warning, resolve,
+    OptimizerSection, OutputLayout, OutputPlan, Overrides, Plan, Recipe, RunError, TrainSection, Warning,
+    resolve,
 };
 use tastemaker_store::StoreError;
 use tastemaker_store::dtype::DType;
@@ -249,13 +249,6 @@ mod resolving {
         );
     }
 
-    fn problem_key(problem: &Problem) -> &'static str {
-        match problem {
-            Problem::Missing { flag, .. } => flag,
-            Problem::Value { key, .. } => key,
-        }
-    }
-
     #[test]
     fn every_impossible_value_is_named() {
         let recipe = parse(
@@ -295,7 +288,7 @@ mod resolving {
             panic!()
         };
         let keys: Vec<&str> =
-            problems.iter().map(|problem| problem_key(problem).split('.').next_back().unwrap()).collect();
+            problems.iter().map(|problem| problem.key().split('.').next_back().unwrap()).collect();
         assert_eq!(
             keys,
             [

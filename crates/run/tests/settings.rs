@@ -225,7 +225,7 @@ fn numbers_that_nobody_can_mean_are_refused_by_name() {
         let text = if key.section() == "data" { text.replacen("\n[data]", "", 1) } else { text };
         match resolve(parse(SHORTEST).unwrap(), parse(&text).unwrap()) {
             Err(RunError::Invalid(problems)) => {
-                assert!(problems.iter().any(|problem| problem.key == key.path), "{text}: {problems:?}");
+                assert!(problems.iter().any(|problem| problem.key() == key.path), "{text}: {problems:?}");
             }
             other => panic!("{text}: {other:?}"),
         }

@@ -154,7 +154,7 @@ settings! {
         /// Optimizer steps
         max_train_steps: u64 = required, value "STEPS", check SOME_STEPS, alias "steps max_steps";
         /// Train on every pair so many times, in place of --max_train_steps
-        num_train_epochs: u32, value "COUNT", check AT_LEAST_ONE, free true, alias "max_train_epochs epochs";
+        num_train_epochs: u32, value "COUNT", check UP_TO_65536, free true, alias "max_train_epochs epochs";
         /// Pairs per forward pass
         train_batch_size: u32 = 1, value "PAIRS", check UP_TO_65536, alias "batch_size";
         /// Forward passes per optimizer step

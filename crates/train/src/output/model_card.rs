@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
-use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME};
+use tastemaker_models::adapters::FILE_NAME;
 use tastemaker_models::pipeline::Family;
 use tastemaker_run::health::{Alarm, Severity};
 use tastemaker_run::{Adapter, LoraPlan, OptimizerKind, OutputLayout, Plan, Probe};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::dtype::DType;
 
-use super::{RunFacts, file_name};
+use super::{RunFacts, file_name, kohya_name};
 use crate::data::EncodeSettings;
 
 /// What a card says besides the plan.
@@ -165,7 +165,7 @@ fn use_it(plan: &Plan, family: Family, base: &str) -> String {
              pipe.load_lora_weights(\"path/to/this/folder\", weight_name=\"{FILE_NAME}\")"
         );
         let others =
-            format!("\n`{KOHYA_FILE_NAME}` is the same adapter for A1111, Forge, ComfyUI and InvokeAI.\n");
+            format!("\n`{}` is the same adapter for A1111, Forge, ComfyUI and InvokeAI.\n", kohya_name(plan));
         add("DiffusionPipeline", &python, &others);
         return text;
     }
