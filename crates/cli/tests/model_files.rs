@@ -48,7 +48,7 @@ fn a_run_stands_for_what_it_made_on_the_model_of_its_plan_in_every_command() {
     bench.succeed(&[&["accuracy", "--model", "lora"], &quick[..]].concat());
     let tail = [
         "--prompts",
-        "demo:red",
+        "demo:style",
         "--n_prompts",
         "1",
         "--num_inference_steps",
@@ -231,8 +231,7 @@ fn turbo_models_are_drawn_as_their_family_is_in_validation_and_their_noise_is_re
         "--validation_prompts",
         "a fox",
     ];
-    let more =
-        ["--validation_steps", "2", "--held_out_fraction", "0.3", "--output_layout", "diffusers,original"];
+    let more = ["--validation_steps", "2", "--output_layout", "diffusers,original"];
     let said = bench.train("turbo", &[&line[..], &more].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     let path = bench.path("turbo/model/scheduler/scheduler_config.json");

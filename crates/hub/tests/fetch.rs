@@ -110,6 +110,7 @@ fn a_fresh_cache_has_the_layout_of_the_hubs_own_clients() {
     let root = folder.path().join("models--org--name");
     let sha256 = files()[1].etag.clone();
     let wanted = [
+        format!(".tastemaker/{COMMIT}.json"),
         "blobs/ce013625030ba8dba906f756967f9e9ca394464a".to_owned(),
         format!("blobs/{sha256}"),
         "refs/main".into(),
@@ -332,7 +333,9 @@ fn patterns_pick_other_files() {
     assert_eq!(outcome.n_files, 1);
     assert!(outcome.snapshot.file("README.md").unwrap().is_some());
     assert!(!cache.repo_folder(&repo).join("refs").exists(), "a commit needs no reference");
-    assert_eq!(cache.snapshot(&repo, &revision).unwrap(), Some(outcome.snapshot));
+    let found = cache.snapshot(&repo, &revision).unwrap().unwrap();
+    assert_eq!((found.commit(), found.folder()), (COMMIT, outcome.snapshot.folder()));
+    assert_eq!(found.parts(), Some("--include *.md"));
 }
 
 #[test]
@@ -345,7 +348,7 @@ fn a_commit_whose_fetching_was_interrupted_is_not_taken_for_whole() {
             .then(|| Reply::new(200, "data/b.parquet").cut_after(3))
     });
     let folder = TempDir::new().unwrap();
-    let (cache, repo) = (Cache::new(folder.path()), RepoId::dataset("org/name").unwrap());
+    let (cache, repo) = (Cache::new(folder.path()), RepoId::model("org/name").unwrap());
     let hub = Hub::new(&settings(&server)).unwrap();
     let commit = Revision::new(COMMIT).unwrap();
     let data = Selection::Data { config: None, split: None };
@@ -364,7 +367,7 @@ fn a_commit_whose_fetching_was_interrupted_is_not_taken_for_whole() {
 fn a_part_that_was_asked_for_is_known_to_be_one() {
     let server = hub(vec![large("data/a.parquet", "a"), large("data/b.parquet", "b")], no_tricks);
     let folder = TempDir::new().unwrap();
-    let (cache, repo) = (Cache::new(folder.path()), RepoId::dataset("org/name").unwrap());
+    let (cache, repo) = (Cache::new(folder.path()), RepoId::model("org/name").unwrap());
     let hub = Hub::new(&settings(&server)).unwrap();
     let parts = |selection: &Selection| {
         fetch(&hub, &cache, &repo, &Revision::default(), selection, &mut |_| {}).unwrap();

@@ -391,10 +391,18 @@ fn noise_that_a_folder_has_is_said_by_the_single_file_and_comes_back() {
 
 #[test]
 fn text_encoders_are_found_under_every_name_they_have() {
+    // What stands before the names of a text tower.
+    let tower = |layout: Layout, component: usize| {
+        let (_, map) = maps(&Preset::published(layout)).remove(component);
+        let name = map.entries().find(|(_, _, place)| place.name.ends_with("token_embedding.weight"));
+        name.unwrap().2.name.replace("token_embedding.weight", "")
+    };
+    // SD2-Turbo has its one tower where SDXL has the first of its two encoders.
+    let (sd2, turbo) = (tower(Layout::Sd2, 2), tower(Layout::Sdxl, 3).replace(".1.", ".0."));
     for (layout, from, to) in [
         (Layout::Sd1, ".transformer.text_model.", ".transformer."),
         (Layout::Sdxl, ".transformer.text_model.", ".transformer."),
-        (Layout::Sd2, "cond_stage_model.model.", "conditioner.embedders.0.model."),
+        (Layout::Sd2, sd2.as_str(), turbo.as_str()),
     ] {
         let scratch = TempDir::new().unwrap();
         let [folder, path] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));

@@ -49,8 +49,9 @@ fn nearly_flat_maps_are_normalized_to_the_last_digits_in_both_layouts() {
                 let found = all(&x, |x, w, b| group_norm(x, groups, w, b, 1e-6));
                 for (what, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
                     let error = away(found, wanted);
-                    // A mean of 1 in f32 leaves so much of a value that is `spread` away from it.
-                    let limit = 3e-6 + 3e-7 / spread;
+                    // A mean of 1 in f32 leaves so much of a value that is `spread` away from it. Gradients of weight and bias are
+                    // sums in which much cancels.
+                    let limit = if what < 2 { 3e-6 + 3e-7 / spread } else { 3e-4 };
                     assert!(error < limit, "{shape:?}, spread {spread}, result {what}: {error:e}");
                 }
             }

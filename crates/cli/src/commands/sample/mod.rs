@@ -134,6 +134,12 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let lora = match (own, &args.lora) {
         (Some(_), Some(typed)) => return Err(two_loras(&args.model, typed).into()),
         (Some(own), None) => Some(Weighted::of_run(own, args.lora_weight)?),
+        (None, None) if args.lora_weight.is_some() => {
+            return Err(UsageError(
+                "--lora_weight is the weight of a LoRA, and there is none: give --lora".into(),
+            )
+            .into());
+        }
         (None, typed) => typed.as_deref().map(weighted).transpose()?,
     };
     let lora_file = lora.as_ref().map(|lora| lora.read(&folder).of_model()).transpose()?;
