@@ -63,9 +63,29 @@ FOR_THIS_PROCESSOR void add_some_rows(const float* RESTRICT x, int64_t n, int64_
     for (int64_t i = 0; i < c; i++) sum[i] += x[row * c + i];
 }
 
+// The sum of some channels, in eight strands that need not wait for each other.
+FOR_THIS_PROCESSOR double total_of(const float* RESTRICT x, int64_t n) {
+  double strands[8] = {}, sum = 0;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int64_t k = 0; k < 8; k++) strands[k] += x[i + k];
+  for (double strand : strands) sum += strand;
+  for (; i < n; i++) sum += x[i];
+  return sum;
+}
+
 // sum[c] += x[., c] - center[c], square[c] += (x[., c] - center[c])^2
-FOR_THIS_PROCESSOR void add_distances(const float* RESTRICT x, int64_t n, int64_t c, const float* RESTRICT center, float* RESTRICT sum, float* RESTRICT square) {
-  for (int64_t row = 0; row < n; row++, x += c)
+FOR_THIS_PROCESSOR void add_distances(const float* RESTRICT x, int64_t n, int64_t c, const float* RESTRICT center,
+                                      float* RESTRICT sum, float* RESTRICT square) {
+  int64_t row = 0;
+  // Four rows at a time, so that sums are loaded and stored a fourth as often.
+  for (; row + 4 <= n; row += 4, x += 4 * c)
+    for (int64_t i = 0; i < c; i++) {
+      float p = x[i] - center[i], q = x[c + i] - center[i], r = x[2 * c + i] - center[i], s = x[3 * c + i] - center[i];
+      sum[i] += (p + q) + (r + s);
+      square[i] += (p * p + q * q) + (r * r + s * s);
+    }
+  for (; row < n; row++, x += c)
     for (int64_t i = 0; i < c; i++) {
       float away = x[i] - center[i];
       sum[i] += away;
@@ -81,9 +101,15 @@ FOR_THIS_PROCESSOR void normalize(const float* RESTRICT x, int64_t n, int64_t c,
 }
 
 // sum[c] += g[., c], product[c] += g[., c] (x[., c] - mean[c])
-FOR_THIS_PROCESSOR void add_products(const float* RESTRICT g, const float* RESTRICT x, int64_t n, int64_t c, const float* RESTRICT mean, float* RESTRICT sum,
-                                     float* RESTRICT product) {
-  for (int64_t row = 0; row < n; row++, g += c, x += c)
+FOR_THIS_PROCESSOR void add_products(const float* RESTRICT g, const float* RESTRICT x, int64_t n, int64_t c,
+                                     const float* RESTRICT mean, float* RESTRICT sum, float* RESTRICT product) {
+  int64_t row = 0;
+  for (; row + 2 <= n; row += 2, g += 2 * c, x += 2 * c)
+    for (int64_t i = 0; i < c; i++) {
+      sum[i] += g[i] + g[c + i];
+      product[i] += g[i] * (x[i] - mean[i]) + g[c + i] * (x[c + i] - mean[i]);
+    }
+  if (row < n)
     for (int64_t i = 0; i < c; i++) {
       sum[i] += g[i];
       product[i] += g[i] * (x[i] - mean[i]);
@@ -167,20 +193,15 @@ std::tuple<Tensor, Tensor> moments(const Tensor& x, const Blocks& blocks, double
     add_some_rows(values, n, c, sum.data());
     int64_t n_some = (n + STRIDE - 1) / STRIDE;
     for (int64_t g = 0; g < groups; g++) {
-      double total = 0;
-      for (int64_t i = 0; i < width; i++) total += sum[g * width + i];
+      double total = total_of(&sum[g * width], width);
       std::fill_n(centers.begin() + g * width, width, static_cast<float>(total / (n_some * width)));
     }
     std::fill(sum.begin(), sum.end(), 0.0f);
     add_distances(values, n, c, centers.data(), sum.data(), square.data());
     for (int64_t g = 0; g < groups; g++) {
       // How far the center is from the mean, whatever was rounded on the way to it.
-      double off = 0, total = 0;
-      for (int64_t i = 0; i < width; i++) {
-        off += sum[g * width + i];
-        total += square[g * width + i];
-      }
-      off /= n * width;
+      double off = total_of(&sum[g * width], width) / (n * width);
+      double total = total_of(&square[g * width], width);
       means[block * groups + g] = centers[g * width] + off;
       squares[block * groups + g] = std::max(0.0, total - n * width * off * off);
     }

@@ -159,14 +159,16 @@ fn damaged_files_of_image_reward_are_refused_by_name() {
 #[test]
 fn half_precision_stays_near() {
     let files = ClipFiles::open(golden_dir("scorers", "clip")).unwrap();
-    let tower = Tower::load(files, DType::Bf16, Device::Cpu).unwrap();
-    assert!((tower.scale() - 3.25f64.exp()).abs() < 1e-4);
     let images = &images()[..4];
     let items: Vec<Item<'_>> = images.iter().map(|image| Item { image, prompt: "a fox" }).collect();
-    let scorer = ClipScorer::new(CLIP_SCORE, tower);
     let theirs = scorer_of("clip").score(&items).unwrap();
-    for (ours, theirs) in scorer.score(&items).unwrap().iter().zip(theirs) {
-        assert!((ours - theirs).abs() < 5.0, "{ours} for {theirs}");
+    for (precision, near) in [(DType::Bf16, 5.0), (DType::F16, 1.0)] {
+        let tower = Tower::load(files.clone(), precision, Device::Cpu).unwrap();
+        assert!((tower.scale() - 3.25f64.exp()).abs() < 1e-4);
+        let scorer = ClipScorer::new(CLIP_SCORE, tower);
+        for (ours, theirs) in scorer.score(&items).unwrap().iter().zip(&theirs) {
+            assert!((ours - theirs).abs() < near, "{precision}: {ours} for {theirs}");
+        }
     }
 }
 
