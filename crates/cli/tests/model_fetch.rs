@@ -5,7 +5,12 @@
 mod support;
 
 use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use insta::assert_snapshot;
 use support::{Bench, Said, files, mistake};
@@ -62,6 +67,55 @@ fn a_fetched_model_is_known_by_its_name() {
 
     let again = run(&bench, &server, &["model", "fetch", "org/name"], &[("HF_HUB_OFFLINE", "1")]);
     assert_eq!((again.code, again.stdout), (0, said.stdout));
+    assert_eq!(server.asked().len(), n_asked);
+}
+
+/// A SOCKS proxy that counts whom it leads on; whatever is asked for, it leads to `target`.
+fn socks(target: String, n_led: Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, target, n_led) = (client.unwrap(), target.clone(), Arc::clone(&n_led));
+            thread::spawn(move || {
+                let mut greeting = [0; 2];
+                client.read_exact(&mut greeting).unwrap();
+                client.read_exact(&mut vec![0; greeting[1].into()]).unwrap();
+                client.write_all(&[5, 0]).unwrap();
+                // Version, command, reserved, kind of address, IPv4, port.
+                client.read_exact(&mut [0; 10]).unwrap();
+                client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+                n_led.fetch_add(1, Ordering::SeqCst);
+                let mut server = TcpStream::connect(target).unwrap();
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let back = thread::spawn(move || {
+                    drop(io::copy(&mut from, &mut to));
+                    drop(to.shutdown(Shutdown::Write));
+                });
+                drop(io::copy(&mut server, &mut client));
+                drop(client.shutdown(Shutdown::Both));
+                drop(back.join());
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_socks_proxy_is_used_and_one_that_cannot_be_is_refused() {
+    let bench = Bench::empty();
+    let server = hub(vec![large("README.md", "a page")], |_, _| None);
+    let n_led = Arc::new(AtomicUsize::new(0));
+    let proxy = socks(server.url.trim_start_matches("http://").to_owned(), Arc::clone(&n_led));
+    let fetch = ["model", "fetch", "org/name", "--include", "*.md"];
+    let through = format!("socks5://{proxy}");
+    let said = run(&bench, &server, &fetch, &[("ALL_PROXY", through.as_str())]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(n_led.load(Ordering::SeqCst), server.asked().len(), "nothing is asked for directly");
+    let n_asked = server.asked().len();
+    let said = run(&bench, &server, &fetch, &[("ALL_PROXY", "quic://u:hush@127.0.0.1:1")]);
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("ALL_PROXY") && !said.stderr.contains("hush"), "{}", said.stderr);
     assert_eq!(server.asked().len(), n_asked);
 }
 
