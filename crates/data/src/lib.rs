@@ -8,14 +8,17 @@
 //! * [`split`] holds out captions, so that no held-out caption is ever trained on.
 //! * [`order`] says which pair is used when: a pure function, so there is no iterator state to save.
 //! * [`transform`] turns an image into the numbers that networks see, and back.
+//! * [`budget`] is the memory that decoded images of all threads may take together.
 //! * [`mod@write`] writes a set in a layout of others.
 
 pub mod buckets;
+pub mod budget;
 pub mod cache;
 pub mod check;
 mod error;
 pub mod exclusions;
 pub mod formats;
+pub mod image_files;
 mod memory;
 pub mod order;
 pub mod ordered;
@@ -28,5 +31,5 @@ pub mod write;
 
 pub use error::DataError;
 pub use memory::{InMemoryPairs, Ranking};
-pub use pair::{Label, PairId, PairSource, Side};
+pub use pair::{Images, Label, PairId, PairSource, Side};
 pub use skipped::{Reason, Skipped};

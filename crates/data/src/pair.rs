@@ -1,10 +1,12 @@
 //! What a pair is, and where pairs come from.
 
 use std::fmt;
+use std::ops::Deref;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Lease;
 use crate::transform::Size;
 use crate::{DataError, Reason, Skipped};
 
@@ -55,6 +57,34 @@ pub enum Label {
     Disliked,
 }
 
+/// Decoded images, which count against the memory that all threads share as long as they are held.
+#[derive(Debug)]
+pub struct Images {
+    images: Vec<RgbImage>,
+    #[expect(dead_code, reason = "it is held, not read")]
+    lease: Option<Lease<'static>>,
+}
+
+impl Images {
+    pub(crate) fn leased(images: Vec<RgbImage>, lease: Lease<'static>) -> Self {
+        Self { images, lease: Some(lease) }
+    }
+
+    /// Of winner and loser only one.
+    pub fn keep(&mut self, side: Side) {
+        let mut at = 0..;
+        self.images.retain(|_| at.next() == Some(side as usize));
+    }
+}
+
+impl Deref for Images {
+    type Target = [RgbImage];
+
+    fn deref(&self) -> &[RgbImage] {
+        &self.images
+    }
+}
+
 /// A ranked set of pairs with random access, or a set of single labeled images: then both sides of each entry are its image.
 ///
 /// Positions run over `0..len()`. Opening a source checks everything short of decoding the images; decoding
@@ -76,6 +106,16 @@ pub trait PairSource: Send + Sync {
     /// # Panics
     /// If `position` is not below [`len`](Self::len).
     fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError>;
+
+    /// Decodes images of the pair at a position, which count against [`DECODED`](crate::budget::DECODED) as long as they are
+    /// held. Nobody may ask for others meanwhile.
+    ///
+    /// # Errors
+    /// As [`image`](Self::image).
+    fn images(&self, position: usize, sides: &[Side]) -> Result<Images, DataError> {
+        let decoded = sides.iter().map(|&side| self.image(position, side));
+        Ok(Images { images: decoded.collect::<Result<_, _>>()?, lease: None })
+    }
 
     /// Width and height of one image, in pixels; `None` if it cannot be read.
     fn size(&self, position: usize, side: Side) -> Option<Size> {

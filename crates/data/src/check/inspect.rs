@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{Rgb, RgbImage};
-use tastemaker_store::StoreError;
+use tastemaker_store::{StoreError, in_full};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::set::{PairSet, decode_with_orientation};
+use crate::budget::DECODED;
+use crate::set::{PairSet, decode_with_orientation, needed};
 use crate::{DataError, Side};
 
 /// Side of the reduction that likeness is judged by.
@@ -51,6 +52,10 @@ impl Inspected {
             Err(error) if is_of_one_file(&error) => return Ok((Err(in_full(&error)), Duration::ZERO)),
             Err(error) => return Err(error),
         };
+        let lease = match needed(&encoded) {
+            Ok(bytes) => DECODED.take(bytes),
+            Err(error) => return Ok((Err(in_full(&error)), Duration::ZERO)),
+        };
         let began = Instant::now();
         let decoded = decode_with_orientation(&encoded);
         let decoding = began.elapsed();
@@ -63,6 +68,7 @@ impl Inspected {
             let pixels = xxh3_64_with_seed(image.as_raw(), seed).max(1);
             Ok(Self { size: (width, height), pixels, orientation, reduced: reduced(&image) })
         });
+        drop(lease);
         Ok((inspected, decoding))
     }
 
@@ -110,19 +116,6 @@ fn is_of_one_file(error: &DataError) -> bool {
         DataError::Store(StoreError::Missing { .. } | StoreError::Io { .. } | StoreError::Malformed { .. })
             | DataError::Image { .. }
     )
-}
-
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// Means over the cells of a grid of equal parts, from a few lines of each.

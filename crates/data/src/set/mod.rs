@@ -3,19 +3,19 @@
 mod builder;
 mod captions;
 mod container;
-mod image;
 mod names;
 mod pair_set;
+mod pixels;
 mod prompt;
 mod row;
 
 pub(crate) use builder::{Builder, MAX_CAPTION_BYTES};
 pub use captions::Strings;
 pub(crate) use container::{Container, Files};
-pub use image::decode;
-pub(crate) use image::{MAX_IMAGE_BYTES, decode_with_orientation};
 pub(crate) use names::Names;
 pub use pair_set::PairSet;
+pub use pixels::decode;
+pub(crate) use pixels::{MAX_IMAGE_BYTES, decode_leased, decode_with_orientation, needed};
 pub use prompt::prompt_of;
 pub use row::ImageRef;
 pub(crate) use row::{Labels, Verdict};

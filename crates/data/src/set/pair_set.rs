@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
+use image::{ImageError, RgbImage};
 use sha2::{Digest, Sha256};
 
-use super::image::size_of;
+use super::pixels::size_of;
 use super::row::Row;
-use super::{Container, ImageRef, Names, Strings, Verdict, decode};
+use super::{Container, ImageRef, Names, Strings, Verdict, decode, decode_leased, needed};
+use crate::budget::DECODED;
 use crate::skipped::in_words;
 use crate::transform::Size;
-use crate::{DataError, Label, PairId, PairSource, Reason, Side, Skipped};
+use crate::{DataError, Images, Label, PairId, PairSource, Reason, Side, Skipped};
 
 /// Pairs on disk or further away, whatever layout they were read from.
 #[derive(Debug)]
@@ -121,6 +122,15 @@ impl PairSet {
         Err(DataError::Empty { path: path.clone(), reason })
     }
 
+    fn undecoded(&self, position: usize, side: Side, source: ImageError) -> DataError {
+        DataError::Image {
+            side,
+            place: self.place(self.id(position)),
+            path: self.file(position, side),
+            source: Box::new(source),
+        }
+    }
+
     pub(super) fn container(&self, position: usize, side: Side) -> (&dyn Container, u32) {
         let ImageRef { container, item } = self.image_ref(position, side);
         (self.containers[usize::from(container)].as_ref(), item)
@@ -133,12 +143,22 @@ impl PairSource for PairSet {
     }
 
     fn image(&self, position: usize, side: Side) -> Result<RgbImage, DataError> {
-        decode(&self.encoded(position, side)?).map_err(|source| DataError::Image {
-            side,
-            place: self.place(self.id(position)),
-            path: self.file(position, side),
-            source: Box::new(source),
-        })
+        decode(&self.encoded(position, side)?).map_err(|source| self.undecoded(position, side, source))
+    }
+
+    fn images(&self, position: usize, sides: &[Side]) -> Result<Images, DataError> {
+        let mut all = 0;
+        let mut encoded = Vec::with_capacity(sides.len());
+        for &side in sides {
+            let bytes = self.encoded(position, side)?;
+            all += needed(&bytes).map_err(|source| self.undecoded(position, side, source))?;
+            encoded.push(bytes);
+        }
+        let lease = DECODED.take(all);
+        let decoded = sides.iter().zip(&encoded).map(|(&side, bytes)| {
+            decode_leased(bytes).map_err(|source| self.undecoded(position, side, source))
+        });
+        Ok(Images::leased(decoded.collect::<Result<_, _>>()?, lease))
     }
 
     fn size(&self, position: usize, side: Side) -> Option<Size> {

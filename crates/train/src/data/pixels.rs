@@ -3,13 +3,13 @@
 use image::{RgbImage, imageops};
 use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::transform::{Crop, ResizeCrop, Size, resize_and_crop};
-use tastemaker_data::{DataError, PairSource, Side};
+use tastemaker_data::{DataError, Images, PairSource, Side};
 
 /// A pair's images as they are, and their bucket resolution.
 #[derive(Debug)]
 pub(crate) struct DecodedPair {
     /// Winner and loser; the loser only if it was asked for and is another image.
-    pub images: Vec<RgbImage>,
+    pub images: Images,
     /// Their bucket resolution.
     pub resolution: Size,
 }
@@ -59,14 +59,17 @@ pub(crate) fn decode_pair(
 ) -> Result<DecodedPair, DataError> {
     let is_single = source.label(position).is_some();
     let sides = if is_single { &Side::BOTH[..1] } else { sides };
-    let images: Vec<RgbImage> =
-        sides.iter().map(|&side| source.image(position, side)).collect::<Result<_, _>>()?;
-    let sizes = match images.as_slice() {
+    // The resolution is the pair's, whichever side is asked for.
+    let is_one_of_two = !is_single && sides.len() == 1 && resolutions.buckets.is_some();
+    let decoded = if is_one_of_two { &Side::BOTH } else { sides };
+    let mut images = source.images(position, decoded)?;
+    let sizes = match &images[..] {
         [winner, loser] => (winner.dimensions(), loser.dimensions()),
         [image] if is_single => (image.dimensions(), image.dimensions()),
-        _ if resolutions.buckets.is_none() => ((1, 1), (1, 1)),
-        // The resolution is the pair's, whichever side is asked for.
-        _ => (images[0].dimensions(), source.image(position, Side::Loser)?.dimensions()),
+        _ => ((1, 1), (1, 1)),
     };
+    if is_one_of_two {
+        images.keep(sides[0]);
+    }
     Ok(DecodedPair { images, resolution: resolutions.of(sizes.0, sizes.1) })
 }
