@@ -10,6 +10,9 @@ use tastemaker_torch::error::guard;
 /// Images that are read before they are scored, if one forward pass does not take more.
 const AT_ONCE: usize = 32;
 
+/// And what they may take, in bytes, before they are scored.
+const BYTES_AT_ONCE: usize = 256 << 20;
+
 /// An image to score.
 pub struct Loaded {
     /// The image.
@@ -33,9 +36,15 @@ pub fn score_each(
     let at_once = AT_ONCE.next_multiple_of(panel.batch_size());
     let in_pass = panel.batch_size().min(n);
     let doing = format!("scoring {in_pass} images at once");
-    for start in (0..n).step_by(at_once) {
-        let range = start..n.min(start + at_once);
-        let loaded = range.clone().map(&mut load).collect::<Result<Vec<Loaded>>>()?;
+    let mut start = 0;
+    while start < n {
+        let (mut loaded, mut bytes) = (Vec::new(), 0);
+        while loaded.len() < at_once && start + loaded.len() < n && bytes < BYTES_AT_ONCE {
+            let one = load(start + loaded.len())?;
+            bytes += one.image.as_raw().len();
+            loaded.push(one);
+        }
+        let range = start..start + loaded.len();
         let items: Vec<Item<'_>> =
             loaded.iter().map(|one| Item { image: &one.image, prompt: &one.prompt }).collect();
         let scores =
@@ -44,6 +53,7 @@ pub fn score_each(
             Some(one) => anyhow::Error::new(error).context(one.place.clone()),
             None => error.into(),
         })?;
+        start = range.end;
         each(range, scores)?;
     }
     Ok(())

@@ -19,10 +19,15 @@ pub enum DataError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The path holds no layout we know.
-    #[error("{} holds no pairs we can read; wanted {wanted}", .path.display())]
+    #[error("{} holds no pairs we can read{}", .path.display(), match .found {
+        Some(found) => format!(": {found}"),
+        None => format!("; wanted {}", .wanted),
+    })]
     UnknownFormat {
         /// The path that was opened.
         path: PathBuf,
+        /// What is almost a layout there, and the one change that makes it one.
+        found: Option<String>,
         /// The layouts we read, in words.
         wanted: String,
     },
@@ -169,9 +174,11 @@ impl DataError {
             Self::Image { side, path, source, .. } => {
                 Some(format!("its {} does not decode ({source}): {}", side.name(), path.display()))
             }
-            Self::Store(error @ (StoreError::Missing { .. } | StoreError::Malformed { .. })) => {
-                Some(error.to_string())
-            }
+            Self::Store(
+                error @ (StoreError::Missing { .. }
+                | StoreError::Malformed { .. }
+                | StoreError::NotUtf8 { .. }),
+            ) => Some(error.to_string()),
             Self::Store(StoreError::Io { action: "read", path, source }) => {
                 let of_the_file =
                     [ErrorKind::NotFound, ErrorKind::UnexpectedEof, ErrorKind::PermissionDenied];

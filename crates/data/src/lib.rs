@@ -18,7 +18,6 @@ pub mod check;
 mod error;
 pub mod exclusions;
 pub mod formats;
-pub mod image_files;
 mod memory;
 pub mod order;
 pub mod ordered;

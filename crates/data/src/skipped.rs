@@ -24,6 +24,8 @@ pub enum Reason {
     MissingImage,
     /// An image without the other one.
     NoCounterpart,
+    /// An image of a format that is not read.
+    OtherFormat,
     /// An image that does not decode.
     BadImage,
     /// A list of exclusions names it.
@@ -31,16 +33,19 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// How many rows of it are, in words: what follows a count.
-    pub fn words(self) -> &'static str {
+    /// What follows the number of rows that are skipped for it.
+    pub fn words(self, n: usize) -> &'static str {
         match self {
+            Self::Tie if n == 1 => "tie",
             Self::Tie => "ties",
-            Self::BadRow => "rows that do not say what they must",
+            Self::BadRow if n == 1 => "malformed row",
+            Self::BadRow => "malformed rows",
             Self::NoCaption => "without a caption",
             Self::CaptionsDiffer => "with two different captions",
             Self::LongCaption => "with a caption that is too long",
             Self::MissingImage => "with an image that is not there",
             Self::NoCounterpart => "without a counterpart",
+            Self::OtherFormat => "with an image of a format that is not read",
             Self::BadImage => "with an image that does not decode",
             Self::Excluded => "excluded by a list",
         }
@@ -65,6 +70,23 @@ pub fn in_words(rows: &[Skipped]) -> String {
         *counts.entry(row.reason).or_default() += 1;
     }
     let words: Vec<String> =
-        counts.into_iter().map(|(reason, n)| format!("{n} {}", reason.words())).collect();
+        counts.into_iter().map(|(reason, n)| format!("{n} {}", reason.words(n))).collect();
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_and_several_are_counted_in_words() {
+        let rows = |counts: &[(Reason, u64)]| -> Vec<Skipped> {
+            let row = |(reason, n): &(Reason, u64)| (0..*n).map(|i| (PairId(i), *reason)).collect::<Vec<_>>();
+            let rows = counts.iter().flat_map(row);
+            rows.map(|(id, reason)| Skipped { id, reason, detail: "".into() }).collect()
+        };
+        assert_eq!(in_words(&rows(&[(Reason::BadRow, 1), (Reason::Tie, 1)])), "1 tie, 1 malformed row");
+        let several = rows(&[(Reason::Tie, 2), (Reason::BadRow, 3), (Reason::NoCaption, 1)]);
+        assert_eq!(in_words(&several), "2 ties, 3 malformed rows, 1 without a caption");
+    }
 }

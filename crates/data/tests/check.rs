@@ -362,3 +362,16 @@ fn a_single_image_is_looked_at_once_and_is_no_pair_of_itself() {
     let findings = check_into(&out, &singles, &self::settings()).1.split_off(1);
     assert_eq!(found(&findings), [(1, "upscaled", Some("winner")), (2, "bad-image", Some("winner"))]);
 }
+
+#[test]
+fn the_page_says_what_happens_to_each_row_and_prints_paths_as_they_are() {
+    let (set, out) = (broken(), tempfile::tempdir().unwrap());
+    check_into(&out, &open(set.path()).unwrap(), &settings());
+    let page = fs::read_to_string(out.path().join("index.html")).unwrap();
+    let missing = set.path().join("none.png").display().to_string();
+    assert!(page.contains(&format!("<td class=\"text\">{missing}</td>")), "{missing}");
+    assert!(page.contains(&format!("<p class=\"small\">{}</p>", set.path().join("half.jpg").display())));
+    let outcomes = |word: &str| page.matches(&format!("<td>{word}</td>")).count();
+    assert_eq!((outcomes("skipped"), outcomes("trained on")), (4, 9));
+    assert!(!page.contains("would stop"));
+}

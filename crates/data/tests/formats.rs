@@ -87,7 +87,7 @@ mod jsonl {
         let folder = listed(row("1.png", "2.png", "a", (true, true)));
         let (error, text) = complaint(&folder);
         assert!(matches!(error, DataError::Empty { .. }));
-        assert!(text.ends_with("all its rows are skipped: 1 ties"), "{text}");
+        assert!(text.ends_with("all its rows are skipped: 1 tie"), "{text}");
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod jsonl {
         for (bad, expected) in [
             ("{\"image_0\": \"1.png\", \"prompt\": \"a\"}", "nothing as label"),
             ("{\"image_0\": \"1.p", "EOF while parsing a string"),
-            ("[1, 2]", "expected a map"),
+            ("[1, 2]", "line 3 is a list; wanted an object"),
             (
                 r#"{"image_0":"1.png","image_1":"2.png","prompt":7,"prefer_0":true,"prefer_1":false}"#,
                 "a number as caption; wanted text",
@@ -285,9 +285,11 @@ mod folders {
     fn a_caption_that_is_not_utf8_names_its_file() {
         let folder = tempfile::tempdir().unwrap();
         pair(&folder, "a", Some(b"caf\xe9"));
-        let (error, text) = complaint(&folder);
-        assert!(matches!(error, DataError::Store(StoreError::NotUtf8 { offset: 3, .. })), "{error:?}");
-        assert!(text.contains("a.txt is not UTF-8 at byte 3"), "{text}");
+        let (_, text) = complaint(&folder);
+        assert!(
+            text.contains("1 malformed row (pair a: ") && text.contains("a.txt is not UTF-8 at byte 3"),
+            "{text}"
+        );
     }
 }
 
@@ -296,6 +298,7 @@ fn a_missing_path_is_told_apart_from_an_unknown_layout() {
     let folder = tempfile::tempdir().unwrap();
     let missing = open(folder.path().join("none")).unwrap_err();
     assert!(matches!(missing, DataError::Store(StoreError::Missing { .. })));
+    fs::write(folder.path().join("notes.md"), "x").unwrap();
     let (error, text) = complaint(&folder);
     assert!(matches!(error, DataError::UnknownFormat { .. }));
     assert!(FORMATS.iter().all(|format| text.contains(format.marks)), "{text}");

@@ -345,7 +345,8 @@ fn images_of_a_ranking_may_lie_in_the_folder_of_its_split() {
 fn an_array_that_is_none_or_has_no_end_says_so() {
     for (list, expected) in [
         ("{}", "something else at its start"),
-        ("[1]", "a row that is no object"),
+        ("[1", "an array without an end"),
+        ("[:]", "no value where a row should be"),
         ("[{\"a\": \"}\"}", "an array without an end"),
         ("[{\"a\": [", "an object without an end"),
         ("[{} {}]", "no comma after a row"),

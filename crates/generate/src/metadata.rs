@@ -10,6 +10,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use image::RgbImage;
+use tastemaker_data::set::png_texts;
 
 /// The chunk's keyword.
 const KEYWORD: &str = "parameters";
@@ -58,11 +59,7 @@ pub fn png(image: &RgbImage, text: &str) -> Result<Vec<u8>, png::EncodingError> 
 
 /// The text of a PNG file; `None` if there is no such file or it has none.
 pub fn read(path: &Path) -> Option<String> {
-    let reader = png::Decoder::new(BufReader::new(File::open(path).ok()?)).read_info().ok()?;
-    let info = reader.info();
-    let latin = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == KEYWORD);
-    let wide = || info.utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD)?.get_text().ok();
-    latin.map(|chunk| chunk.text.clone()).or_else(wide)
+    png_texts(BufReader::new(File::open(path).ok()?), &[KEYWORD]).remove(KEYWORD)
 }
 
 #[cfg(test)]

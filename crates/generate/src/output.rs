@@ -1,11 +1,10 @@
 //! Folders of images that can be continued: what is there is not generated again.
 
-use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
-use tastemaker_data::set::decode;
+use tastemaker_data::set::{decode, read_encoded};
 use tastemaker_store::{StoreError, atomic};
 use tastemaker_torch::error::guard;
 
@@ -127,7 +126,6 @@ pub fn write_image(path: &Path, image: &RgbImage) -> Result<(), GenerateError> {
 /// # Errors
 /// [`StoreError`] for a file that cannot be read or decoded.
 pub fn read_image(path: &Path) -> Result<RgbImage, StoreError> {
-    let bytes = fs::read(path).map_err(|error| StoreError::io("read", path, error))?;
-    decode(&bytes)
+    decode(&read_encoded(path)?)
         .map_err(|error| StoreError::malformed(path, error.to_string(), "a PNG, JPEG or WebP image"))
 }

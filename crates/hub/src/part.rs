@@ -2,8 +2,7 @@
 //!
 //! Source: the documentation of the Hub's datasets, "File names and splits". A card that says otherwise in its header is not read.
 
-/// Endings of files that rows, images and captions are read from.
-const ENDINGS: [&str; 10] = ["parquet", "jsonl", "json", "csv", "tar", "txt", "png", "jpg", "jpeg", "webp"];
+use tastemaker_store::tree::{FileKind, is_hidden};
 
 /// Endings of files that hold many rows.
 const TABLES: [&str; 5] = [".parquet", ".jsonl", ".json", ".csv", ".tar"];
@@ -16,8 +15,9 @@ const SHOWN: usize = 10;
 
 /// Whether a file holds data: never a script, a pickle or something hidden.
 pub(crate) fn is_data(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
-    ENDINGS.contains(&ending.as_str()) && !name.split('/').any(|part| part.starts_with('.'))
+    let name = name.to_ascii_lowercase();
+    let is_read = matches!(FileKind::of_path(&name), FileKind::Image | FileKind::Caption(_));
+    (is_read || TABLES.iter().any(|table| name.ends_with(table))) && !is_hidden(&name)
 }
 
 /// The files of data that belong to a configuration and a split, in the order of `names`; `None` is all of them.

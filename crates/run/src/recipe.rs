@@ -59,6 +59,12 @@ pub struct Recipe {
     pub renamed: Vec<Warning>,
 }
 
+/// The longest recipe that is read, in bytes: the parser takes a hundred times as much memory, and people type none as long.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The longest reason that is shown, in characters.
+const MAX_REASON: usize = 1000;
+
 /// What flags say: a recipe that overrides the recipe.
 pub type Overrides = Recipe;
 
@@ -69,7 +75,7 @@ impl Recipe {
     /// [`RunError::Store`] for a missing, unreadable or non-UTF-8 file, else as [`Recipe::parse`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self, RunError> {
         let path = path.as_ref();
-        Self::parse(path, &json::read_text(path)?)
+        Self::parse(path, &json::read_text_within(path, MAX_BYTES)?)
     }
 
     /// Parses a recipe; `path` is for errors.
@@ -80,7 +86,7 @@ impl Recipe {
         let fail = |e: toml::de::Error| RunError::Recipe {
             path: path.to_path_buf(),
             line: 1 + text[..e.span().map_or(0, |span| span.start.min(text.len()))].matches('\n').count(),
-            message: explain(e.message()),
+            message: explain(e.message()).chars().take(MAX_REASON).collect(),
         };
         let mut table = DeTable::parse(text).map_err(fail)?;
         let renamed = rename(table.get_mut());

@@ -1,7 +1,7 @@
 //! JSON and plain text files, with the path in every error.
 
-use std::fs;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,13 +9,30 @@ use serde::de::DeserializeOwned;
 
 use crate::{StoreError, atomic};
 
-/// Reads a whole UTF-8 text file; a leading byte-order mark is not part of the text.
+/// The longest text file that is read, in bytes: configurations and tokenizers are far shorter, and one that never ends, such as a
+/// device or a pipe, is given up there.
+pub const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+/// Reads a whole UTF-8 text file of at most [`MAX_TEXT_BYTES`]; a leading byte-order mark is not part of the text.
 ///
 /// # Errors
-/// [`StoreError::Missing`], [`StoreError::Io`] or [`StoreError::NotUtf8`].
+/// [`StoreError::Missing`], [`StoreError::Io`], [`StoreError::NotUtf8`], or [`StoreError::Malformed`] for a longer one.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String, StoreError> {
+    read_text_within(path, MAX_TEXT_BYTES)
+}
+
+/// [`read_text`] of a file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn read_text_within(path: impl AsRef<Path>, limit: u64) -> Result<String, StoreError> {
     let path = path.as_ref();
-    let bytes = fs::read(path).map_err(|e| StoreError::io("read", path, e))?;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    read.map_err(|e| StoreError::io("read", path, e))?;
+    if bytes.len() as u64 > limit {
+        return Err(StoreError::malformed(path, "no end to its text", format!("at most {limit} bytes")));
+    }
     let text = String::from_utf8(bytes).map_err(|e| StoreError::NotUtf8 {
         path: path.to_path_buf(),
         offset: e.utf8_error().valid_up_to(),
@@ -51,6 +68,7 @@ pub fn write(path: impl AsRef<Path>, value: &impl Serialize) -> Result<(), Store
 mod tests {
     use super::*;
     use std::error::Error;
+    use std::fs;
 
     fn file(contents: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -85,6 +103,16 @@ mod tests {
     fn text_that_is_not_utf8_says_at_which_byte() {
         let (_folder, path) = file(b"caf\xe9");
         assert!(matches!(read_text(&path), Err(StoreError::NotUtf8 { offset: 3, .. })));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_without_an_end_is_given_up() {
+        let error = read_text_within("/dev/zero", 1 << 20).unwrap_err().to_string();
+        assert_eq!(error, "/dev/zero is malformed: found no end to its text; wanted at most 1048576 bytes");
+        let (_folder, path) = file(b"four");
+        assert_eq!(read_text_within(&path, 4).unwrap(), "four");
+        assert!(read_text_within(&path, 3).is_err());
     }
 
     #[test]

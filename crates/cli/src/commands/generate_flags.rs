@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use tastemaker_demo::prompts::captions;
 use tastemaker_generate::GenerateSettings;
-use tastemaker_generate::prompts::read_lines;
+use tastemaker_generate::prompts;
 use tastemaker_math::Sampler;
 use tastemaker_store::dtype::DType;
 
@@ -20,7 +20,7 @@ pub struct PromptFlags {
     /// Prompt; repeat for several
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
-    /// File with a prompt per line, after those typed; demo:train and demo:held-out are captions of the embedded art
+    /// List of prompts, after those typed: .txt with one a line, .csv, .tsv, .json, .jsonl or .parquet; demo:train and demo:held-out are captions of the embedded art
     #[arg(long, value_name = "FILE", alias = "from_file")]
     prompts: Option<String>,
 }
@@ -35,7 +35,7 @@ impl PromptFlags {
         if let Some(file) = &self.prompts {
             prompts.extend(match captions(file)?.filter(|_| !Path::new(file).exists()) {
                 Some(captions) => captions,
-                None => read_lines(Path::new(file))?,
+                None => prompts::read_texts(file)?,
             });
         }
         match prompts.is_empty() {

@@ -1,17 +1,17 @@
 //! `tastemaker score`: scores of images.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use tastemaker_data::set::{decode, prompt_of};
-use tastemaker_generate::prompts::read_lines;
+use tastemaker_data::set::{decode, prompt_of, read_encoded};
+use tastemaker_generate::prompts;
 use tastemaker_math::intervals::{mean, median};
 use tastemaker_store::dtype::DType;
+use tastemaker_store::tree::{CAPTION_EXTENSIONS, FileKind, IMAGE_EXTENSIONS, LocalTree, Tree, unread};
 use tastemaker_store::{atomic, json as json_files};
 
 use crate::commands::sample::{GRID, OLD_GRID};
@@ -36,7 +36,7 @@ pub struct ScoreArgs {
     /// Prompt of all images
     #[arg(long, value_name = "TEXT", conflicts_with = "prompts")]
     prompt: Option<String>,
-    /// File with a prompt per line: for images named as those of `sample`, by their numbers, else in their order. Without it, the
+    /// List of prompts as `sample` takes it: for images named as those of `sample`, by their numbers, else in their order. Without it, the
     /// text beside an image, its row in metadata.jsonl, or the prompt in its own metadata
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
@@ -55,9 +55,6 @@ pub struct ScoreArgs {
     device: DeviceFlag,
 }
 
-/// Endings of images in a folder.
-const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
-
 /// Runs the command.
 pub fn score(args: &ScoreArgs) -> Result<()> {
     if let Some(out) = &args.out {
@@ -73,7 +70,7 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     let mut used = Vec::with_capacity(images.len());
     let load = |i: usize| {
         let path = &images[i];
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = read_encoded(path)?;
         let prompt = prompts.of(i, path, &bytes, panel.needs_prompts())?;
         used.push(prompt.clone());
         let image =
@@ -111,21 +108,22 @@ fn images(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
             found.push(path.clone());
             continue;
         }
-        let entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut inside: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|file| {
-                let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-                let is_grid = file.file_name().is_some_and(|name| name == GRID || name == OLD_GRID);
-                file.is_file() && !is_grid && IMAGES.contains(&ending.to_ascii_lowercase().as_str())
-            })
-            .collect();
-        if inside.is_empty() {
-            let wanted = IMAGES.join(", .");
-            return Err(DataFault(format!("{} holds no images (.{wanted})", path.display())).into());
+        let mut entries = LocalTree::new(path).entries()?;
+        entries.retain(|entry| !entry.path.contains('/'));
+        let is_scored =
+            |name: &str| FileKind::of_path(name) == FileKind::Image && name != GRID && name != OLD_GRID;
+        let inside = entries.iter().filter(|entry| is_scored(&entry.path));
+        let n_before = found.len();
+        found.extend(inside.map(|entry| path.join(&entry.path)));
+        let unread = unread(&entries);
+        if found.len() == n_before {
+            let wanted = IMAGE_EXTENSIONS.join(", .");
+            let others = unread.map_or(String::new(), |unread| format!("; {unread} are not read"));
+            return Err(DataFault(format!("{} holds no images (.{wanted}){others}", path.display())).into());
         }
-        inside.sort();
-        found.extend(inside);
+        if let Some(unread) = unread {
+            eprintln!("note: {} has images of formats that are not read: {unread}", path.display());
+        }
     }
     Ok(found)
 }
@@ -149,19 +147,19 @@ impl Prompts {
         if let Some(prompt) = self.for_all.clone().or_else(|| self.listed.as_ref()?.get(i).cloned()) {
             return Ok(prompt);
         }
-        let beside = path.with_extension("txt");
-        if beside.is_file() {
-            return Ok(json_files::read_text(beside)?.trim().to_owned());
+        let mut beside = CAPTION_EXTENSIONS.iter().map(|extension| path.with_extension(extension));
+        if let Some(caption) = beside.find(|path| path.is_file()) {
+            return Ok(json_files::read_text(caption)?.trim().to_owned());
         }
         let named = path.file_name().and_then(|name| name.to_str());
         let row = named.map_or(Ok(None), |name| self.row(path, name))?;
-        if let Some(prompt) = row.or_else(|| prompt_of(Cursor::new(bytes))) {
+        if let Some(prompt) = row.or_else(|| Some(prompt_of(Cursor::new(bytes))?.text)) {
             return Ok(prompt);
         }
         if is_needed {
             let name = path.display();
             return Err(DataFault(format!(
-                "{name} has no prompt: give --prompt or --prompts, or write it beside the image as .txt or in metadata.jsonl"
+                "{name} has no prompt: give --prompt or --prompts, or write it beside the image as .txt or .caption, or in metadata.jsonl"
             ))
             .into());
         }
@@ -199,7 +197,7 @@ fn metadata(file: &Path) -> Result<BTreeMap<String, String>> {
 
 /// The prompt of each image out of a file with one a line.
 fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
-    let lines = read_lines(file)?;
+    let lines = prompts::read_texts(file)?;
     let numbers: Option<Vec<usize>> = images.iter().map(|path| number(path)).collect();
     if let Some(numbers) = numbers.filter(|numbers| numbers.iter().all(|&number| number < lines.len())) {
         return Ok(numbers.into_iter().map(|number| lines[number].clone()).collect());

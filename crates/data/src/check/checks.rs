@@ -8,7 +8,7 @@ use crate::Reason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// The row cannot be trained on.
+    /// The row cannot be trained on, and is skipped.
     Error,
     /// The row is trained on, but somebody should look at it.
     Warning,
@@ -23,6 +23,14 @@ impl Severity {
             Self::Error => "error",
             Self::Warning => "warning",
             Self::Note => "note",
+        }
+    }
+
+    /// What happens to the row.
+    pub fn outcome(self) -> &'static str {
+        match self {
+            Self::Error | Self::Note => "skipped",
+            Self::Warning => "trained on",
         }
     }
 }
@@ -60,6 +68,7 @@ pub enum Kind {
     BadImage,
     MissingImage,
     NoCounterpart,
+    OtherFormat,
     BadRow,
     NoCaption,
     CaptionsDiffer,
@@ -119,6 +128,7 @@ impl From<Reason> for Kind {
             Reason::LongCaption => Self::LongCaption,
             Reason::MissingImage => Self::MissingImage,
             Reason::NoCounterpart => Self::NoCounterpart,
+            Reason::OtherFormat => Self::OtherFormat,
             Reason::BadImage => Self::BadImage,
             Reason::Excluded => Self::Excluded,
         }
@@ -157,34 +167,37 @@ checks! {
         "the row is skipped when training first reads it",
     MissingImage "missing-image" Error Default
         "an image that is not there"
-        "the row is skipped when the set is opened",
+        "the row is skipped",
     NoCounterpart "no-counterpart" Error Default
         "an image without the other one"
-        "the row is skipped when the set is opened",
+        "the row is skipped",
+    OtherFormat "other-format" Error Default
+        "an image of a format that is not read; PNG, JPEG and WebP are"
+        "the row is skipped; convert the image to have it back",
     BadRow "bad-row" Error Default
         "something else than a row must say"
-        "the row is skipped when the set is opened",
+        "the row is skipped",
     NoCaption "no-caption" Error Default
         "no caption"
-        "the row is skipped when the set is opened",
+        "the row is skipped",
     CaptionsDiffer "captions-differ" Error Default
         "two different captions for its two images"
-        "a pair is two images of one caption; the row is skipped when the set is opened",
+        "a pair is two images of one caption; the row is skipped",
     LongCaption "long-caption" Error Default
         "a caption of more than 64 KiB"
-        "that is no caption; the row is skipped when the set is opened",
+        "that is no caption; the row is skipped",
     Contradiction "contradiction" Warning Default
         "the same two images and caption as an earlier row, and the opposite verdict"
-        "the two rows teach nothing together",
+        "both are trained on and teach nothing together",
     IdenticalImages "identical-images" Warning Default
         "two images with the same pixels"
-        "no preference can be learned from it",
+        "it is trained on, and no preference can be learned from it",
     NearIdenticalImages "near-identical-images" Warning Asked
         "two images that look the same, such as one image compressed twice"
         "what is learned is the trace of the compression",
     DuplicatePair "duplicate-pair" Warning Default
         "the same two images, caption and verdict as an earlier row"
-        "the pair counts twice",
+        "the pair is trained on twice",
     EmptyCaption "empty-caption" Warning Asked
         "a caption without a letter or a digit"
         "the pair trains the unconditional model only",
@@ -211,7 +224,7 @@ checks! {
         "either the list is sorted by verdict, or votes were given by place",
     Tie "tie" Note Never
         "no winner"
-        "the row is skipped when the set is opened",
+        "the row is skipped",
     Excluded "excluded" Note Default
         "a place in the list of exclusions"
         "the row is skipped because the list says so",
@@ -240,6 +253,7 @@ mod tests {
             Reason::LongCaption,
             Reason::MissingImage,
             Reason::NoCounterpart,
+            Reason::OtherFormat,
             Reason::BadImage,
             Reason::Excluded,
         ] {

@@ -63,8 +63,8 @@ fn cards(summary: &Summary) -> Markup {
     let cards = [
         ("", summary.n_rows, "rows", skipped),
         ("", summary.n_usable, "pairs to use", held_out),
-        (if errors > 0 { "bad" } else { "good" }, errors, "errors", "cannot be trained on".into()),
-        (if warnings > 0 { "care" } else { "good" }, warnings, "warnings", "findings to look at".into()),
+        (if errors > 0 { "bad" } else { "good" }, errors, "errors", "skipped by training".into()),
+        (if warnings > 0 { "care" } else { "good" }, warnings, "warnings", "trained on".into()),
     ];
     html! {
         ul.cards {
@@ -88,10 +88,10 @@ fn findings(summary: &Summary) -> Markup {
         let fraction = if fraction < 0.001 { "< 0.1%".to_owned() } else { tenths(fraction) };
         html! {
             td { (severity(check)) } th scope="row" { (check.name) } (number(count(n), None))
-            (number("", Some(fraction))) td.text { (sentence(check.what)) br; i { (sentence(check.why)) } }
+            (number("", Some(fraction))) td { (check.severity.outcome()) } td.text { (sentence(check.what)) br; i { (sentence(check.why)) } }
         }
     };
-    let heads = ["", "check", "rows", "fraction", "such a row has"];
+    let heads = ["", "check", "rows", "fraction", "the row is", "it has"];
     let clean: Vec<&str> = clean.into_iter().map(|check| check.name).collect();
     html! {
         @if !found.is_empty() { (table("", &heads, found.iter().map(row))) }
@@ -164,9 +164,10 @@ fn pairs(cases: &[Case<'_>]) -> Option<Markup> {
                     @let check = case.finding.kind.check();
                     article.exhibit {
                         h3 { (check.name) }
-                        p.tags { (severity(check)) span.small { (case.finding.place) } }
+                        p.tags { (severity(check)) (tag("", check.severity.outcome())) span.small { (case.finding.place) } }
                         (images(case))
-                        p { (sentence(&case.finding.detail)) }
+                        p { (case.finding.detail) }
+                        @if let Some(file) = &case.finding.file { p.small { (file.display()) } }
                         p.small { (shortened(case.caption.unwrap_or_default(), CAPTION_LENGTH)) }
                     }
                 }
@@ -183,7 +184,7 @@ fn skipped(cases: &[Case<'_>]) -> Option<Markup> {
             let check = case.finding.kind.check();
             html! {
                 td { (severity(check)) } th scope="row" { (check.name) } td { (case.finding.place) }
-                td.text { (sentence(&case.finding.detail)) }
+                td.text { (case.finding.detail) }
             }
         })
         .collect();

@@ -2,21 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tastemaker_store::StoreError;
-use tastemaker_store::tree::{Entry, Location, Tree, read_text};
+use tastemaker_store::tree::{Entry, FileKind, Location, READ_KINDS, Tree, read_text};
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Skip};
 use crate::set::{Builder, Files, ImageRef, Labels, MAX_CAPTION_BYTES, Names, PairSet, Strings};
 use crate::{DataError, PairId, Reason};
-
-/// What files that are images end in.
-pub const IMAGE_EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// The winners or the losers, by the name that pairs them up.
 #[derive(Default)]
 pub struct OneSide<'a> {
     images: BTreeMap<&'a str, Vec<&'a Entry>>,
-    captions: BTreeMap<&'a str, &'a Entry>,
+    /// Images of formats that are not read.
+    others: BTreeMap<&'a str, &'a Entry>,
+    /// With the place of each one's extension.
+    captions: BTreeMap<&'a str, (usize, &'a Entry)>,
 }
 
 impl<'a> OneSide<'a> {
@@ -28,35 +27,44 @@ impl<'a> OneSide<'a> {
 
     /// [`add`](Self::add) under a name of another form.
     pub fn add_as(&mut self, name: &'a str, extension: &str, entry: &'a Entry) {
-        let extension = extension.to_ascii_lowercase();
-        if IMAGE_EXTENSIONS.contains(&extension.as_str()) {
-            self.images.entry(name).or_default().push(entry);
-        } else if extension == "txt" {
-            self.captions.insert(name, entry);
+        match FileKind::of(extension) {
+            FileKind::Image => self.images.entry(name).or_default().push(entry),
+            FileKind::OtherImage => drop(self.others.insert(name, entry)),
+            FileKind::Caption(place) => {
+                let known = self.captions.entry(name).or_insert((place, entry));
+                if place < known.0 {
+                    *known = (place, entry);
+                }
+            }
+            FileKind::Other => {}
         }
     }
 
     /// The one image of this name; `wanted` says where it should be.
-    fn image(&self, name: &str, wanted: impl Fn(&str) -> String) -> Result<&'a Entry, String> {
-        match self.images.get(name).map(Vec::as_slice) {
-            Some([image]) => Ok(image),
-            Some(images) => {
+    fn image(&self, name: &str, wanted: impl Fn(&str) -> String) -> Result<&'a Entry, Skip> {
+        match (self.images.get(name).map(Vec::as_slice), self.others.get(name)) {
+            (Some([image]), _) => Ok(image),
+            (Some(images), _) => {
                 let paths: Vec<&str> = images.iter().map(|image| image.path.as_str()).collect();
-                Err(format!("one name {} times: {}", images.len(), paths.join(", ")))
+                Err((Reason::NoCounterpart, format!("one name {} times: {}", images.len(), paths.join(", "))))
             }
-            None => Err(format!("there is no {}", wanted(name))),
+            (None, Some(other)) => {
+                Err((Reason::OtherFormat, format!("{} is not read; wanted {READ_KINDS}", other.path)))
+            }
+            (None, None) => Err((Reason::NoCounterpart, format!("there is no {}", wanted(name)))),
         }
     }
 }
 
 /// Pairs up winners and losers; `wanted` says how the file of a name is called on each side.
 ///
-/// A caption is the trimmed text of the `.txt` beside the winner or the loser; where both have one they must agree, for a pair
-/// is two images of one caption. Without one, the images are asked for their prompt. A [`PairId`] is the place of the name
-/// in sorted order. What has no counterpart, no caption or two is skipped by name.
+/// A caption is the trimmed text of the `.txt`, else the `.caption`, beside the winner or the loser; where both have one they must
+/// agree, for a pair is two images of one caption. Without one, the images are asked for their prompt. A [`PairId`] is the place
+/// of the name in sorted order, names without an image that is read after all others. What has no counterpart, no caption or two,
+/// or one that is not UTF-8, is skipped by name.
 ///
 /// # Errors
-/// [`StoreError`] for a caption that cannot be read or is not UTF-8; [`DataError::Empty`] if there is no pair.
+/// [`DataError`] for a caption that cannot be had at all; [`DataError::Empty`] if there is no pair.
 pub fn pair_up(
     location: &Location,
     winners: &OneSide<'_>,
@@ -66,13 +74,15 @@ pub fn pair_up(
     let mut builder = Builder::new(location.typed());
     let mut files = Files::new(location.tree().clone());
     let names: BTreeSet<&str> = winners.images.keys().chain(losers.images.keys()).copied().collect();
+    let others: BTreeSet<&str> = winners.others.keys().chain(losers.others.keys()).copied().collect();
+    let names = names.iter().chain(others.difference(&names)).copied();
     let mut called = Strings::default();
     for (id, name) in (0..).map(PairId).zip(names) {
         called.push(name);
         let (winner, loser) = match (winners.image(name, wanted[0]), losers.image(name, wanted[1])) {
             (Ok(winner), Ok(loser)) => (winner, loser),
-            (Err(problem), _) | (_, Err(problem)) => {
-                builder.skip(id, Reason::NoCounterpart, &problem);
+            (Err((reason, problem)), _) | (_, Err((reason, problem))) => {
+                builder.skip(id, reason, &problem);
                 continue;
             }
         };
@@ -80,8 +90,8 @@ pub fn pair_up(
         let images = [image(winner), image(loser)];
         let caption = caption(
             location.tree().as_ref(),
-            winners.captions.get(name).copied(),
-            losers.captions.get(name).copied(),
+            winners.captions.get(name).map(|(_, entry)| *entry),
+            losers.captions.get(name).map(|(_, entry)| *entry),
         );
         match caption {
             Ok(caption) => builder.keep(id, images, caption.as_deref(), Labels::default()),
@@ -101,9 +111,9 @@ fn caption(
     winner: Option<&Entry>,
     loser: Option<&Entry>,
 ) -> Result<Option<String>, Refusal> {
-    let read = |file: &Entry| -> Result<String, StoreError> {
-        let text = read_text(tree.open(&file.path)?.as_ref(), MAX_CAPTION_BYTES as u64)?;
-        Ok(text.trim().to_owned())
+    let read = |file: &Entry| -> Result<String, Refusal> {
+        let text = tree.open(&file.path).and_then(|blob| read_text(blob.as_ref(), MAX_CAPTION_BYTES as u64));
+        Ok(text.map_err(|error| Refusal::of_row(error.into()))?.trim().to_owned())
     };
     let files: Vec<&Entry> = [winner, loser].into_iter().flatten().collect();
     if let Some(long) = files.iter().find(|file| file.bytes > MAX_CAPTION_BYTES as u64) {

@@ -2,6 +2,7 @@
 
 mod by_name;
 mod folders;
+mod found;
 mod lists;
 mod metered;
 mod one_trainer;
@@ -12,7 +13,6 @@ mod settings;
 mod table;
 mod webdataset;
 
-pub use by_name::IMAGE_EXTENSIONS;
 pub use parquet::read_texts;
 pub use registry::{FORMATS, Format, open, open_at, open_with};
 pub use settings::{Columns, OpenSettings};

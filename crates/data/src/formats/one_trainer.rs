@@ -4,9 +4,8 @@
 //! that tool's `-masklabel` and `-condlabel`. The proposal's own two folders of the same names are
 //! [`read_folders`](super::folders::read_folders)'s layout.
 
-use tastemaker_store::tree::{Entry, Location};
+use tastemaker_store::tree::{Entry, FileKind, Location};
 
-use super::IMAGE_EXTENSIONS;
 use super::by_name::{OneSide, pair_up};
 use crate::DataError;
 use crate::set::PairSet;
@@ -20,12 +19,12 @@ const OTHERS: [&str; 2] = ["-masklabel", "-condlabel"];
 /// Whether a file is a loser by its name.
 pub fn is_rejected(entry: &Entry) -> bool {
     let Some((name, extension)) = entry.path.rsplit_once('.') else { return false };
-    let is_image = IMAGE_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str());
+    let is_image = matches!(FileKind::of(extension), FileKind::Image | FileKind::OtherImage);
     is_image && SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// Reads a folder and those below; `<name>-rejectedlabel` or `<name>-rejected` loses against `<name>` of the same folder, and
-/// the caption is `<name>.txt`. Pairs up as [`pair_up`] does.
+/// the caption is `<name>.txt` or `<name>.caption`. Pairs up as [`pair_up`] does.
 ///
 /// # Errors
 /// As [`pair_up`].

@@ -22,6 +22,14 @@ impl Refusal {
         Self::Row((Reason::BadRow, found.into()))
     }
 
+    /// What an error means for the row in which it came up.
+    pub fn of_row(error: DataError) -> Self {
+        match error.skips() {
+            Some(problem) => Self::Row((Reason::BadRow, problem)),
+            None => Self::Set(error),
+        }
+    }
+
     /// Why the row is skipped.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use tastemaker_store::tree::{Entry, Location};
 
 use super::OpenSettings;
 use super::folders::read_folders;
+use super::found::found;
 use super::lists::{read_csv, read_json, read_jsonl};
 use super::one_trainer::{is_rejected, read_one_trainer};
 use super::parquet::{is_shard, read_parquet};
@@ -50,7 +51,7 @@ pub static FORMATS: &[Format] = &[
     },
     Format {
         name: "folders",
-        marks: "a folder with w/ and l/ (the same image names in both, captions beside them in .txt)",
+        marks: "a folder with w/ and l/ (the same image names in both, captions beside them in .txt or .caption)",
         detect: |entries| ["w/", "l/"].iter().all(|side| entries.iter().any(|e| e.path.starts_with(side))),
         open: |location, entries, _| read_folders(location, entries),
     },
@@ -110,13 +111,14 @@ pub fn open_with(location: &Location, settings: &OpenSettings) -> Result<PairSet
     };
     match format {
         Some(format) => (format.open)(location, &entries, settings),
-        None => Err(unknown(location, FORMATS)),
+        None => Err(unknown(location, &entries, FORMATS)),
     }
 }
 
-fn unknown(location: &Location, formats: &[Format]) -> DataError {
+fn unknown(location: &Location, entries: &[Entry], formats: &[Format]) -> DataError {
     DataError::UnknownFormat {
         path: location.typed().to_path_buf(),
+        found: found(location, entries),
         wanted: formats.iter().map(|format| format.marks).collect::<Vec<_>>().join("; or "),
     }
 }
@@ -140,5 +142,5 @@ fn named<'a>(location: &Location, entries: &'a [Entry], extension: &str) -> Resu
         _ => None,
     };
     let format = FORMATS.iter().position(|format| extension.strip_prefix('.') == Some(format.name));
-    only.ok_or_else(|| unknown(location, format.map_or(FORMATS, |at| &FORMATS[at..=at])))
+    only.ok_or_else(|| unknown(location, entries, format.map_or(FORMATS, |at| &FORMATS[at..=at])))
 }

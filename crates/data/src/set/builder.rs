@@ -1,5 +1,6 @@
 //! Adding rows one after the other.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::captions::Interned;
 use super::row::Row;
-use super::{Container, ImageRef, Labels, Names, PairSet, Verdict};
+use super::{Container, ImagePrompt, ImageRef, Labels, Names, PairSet, Verdict};
 use crate::{DataError, PairId, PairSource, Reason, Side, Skipped};
 
 /// The longest caption; models read the first few hundred bytes.
@@ -30,6 +31,7 @@ pub struct Builder {
     rows: Vec<Row>,
     texts: Interned,
     skipped: Vec<Skipped>,
+    originals: BTreeMap<PairId, [Box<str>; 2]>,
 }
 
 impl Builder {
@@ -41,6 +43,7 @@ impl Builder {
             rows: Vec::new(),
             texts: Interned::default(),
             skipped: Vec::new(),
+            originals: BTreeMap::new(),
         }
     }
 
@@ -75,13 +78,22 @@ impl Builder {
     /// [`DataError::Empty`] if no row is left, [`DataError`] if an image that may hold its prompt cannot be read.
     pub fn finish(mut self, names: Names) -> Result<PairSet, DataError> {
         self.ask_images()?;
-        let Self { path, containers, mut rows, texts, mut skipped } = self;
+        let Self { path, containers, mut rows, texts, mut skipped, originals } = self;
         skipped.sort_by_key(|row| row.id);
         rows.shrink_to_fit();
         let texts = texts.into_strings();
         let none = [0; 32];
-        let mut set =
-            PairSet { path, names, containers, rows, texts, skipped, fingerprint: none, opened: none };
+        let mut set = PairSet {
+            path,
+            names,
+            containers,
+            rows,
+            texts,
+            originals,
+            skipped,
+            fingerprint: none,
+            opened: none,
+        };
         set.check_not_empty()?;
         set.fingerprint = fingerprint(&set);
         set.opened = set.fingerprint;
@@ -100,15 +112,29 @@ impl Builder {
             }
             let (id, images) = (row.id(), Side::BOTH.map(|side| row.image(side)));
             let ask = |image: ImageRef| self.containers[usize::from(image.container)].prompt(image.item);
-            match (ask(images[0])?, ask(images[1])?) {
-                (Some(one), Some(other)) if one == other => {
-                    self.keep(id, images, Some(&one), row.labels());
+            let (one, other) = match ask(images[0]).and_then(|one| Ok((one, ask(images[1])?))) {
+                Ok((Some(one), Some(other))) => (one, other),
+                Ok(_) => {
+                    self.skip(id, Reason::NoCaption, "no caption, and no prompt in both images");
+                    continue;
                 }
-                (Some(one), Some(other)) => {
-                    let detail = format!("{one:?} generated the winner, {other:?} the loser");
-                    self.skip(id, Reason::CaptionsDiffer, &detail);
-                }
-                _ => self.skip(id, Reason::NoCaption, "no caption, and no prompt in both images"),
+                Err(error) => match error.skips() {
+                    Some(problem) => {
+                        self.skip(id, Reason::BadImage, &problem);
+                        continue;
+                    }
+                    None => return Err(error),
+                },
+            };
+            if !one.agrees(&other) {
+                let detail = format!("{:?} generated the winner, {:?} the loser", one.text, other.text);
+                self.skip(id, Reason::CaptionsDiffer, &detail);
+                continue;
+            }
+            self.keep(id, images, Some(&one.text), row.labels());
+            if one.original.is_some() || other.original.is_some() {
+                let typed = |prompt: ImagePrompt| prompt.original.unwrap_or(prompt.text).into();
+                self.originals.insert(id, [typed(one), typed(other)]);
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tastemaker_store::StoreError;
 use tastemaker_store::tree::{BlobReader, Tree, read_whole};
 
-use super::{MAX_IMAGE_BYTES, Strings, prompt_of};
+use super::{ImagePrompt, MAX_IMAGE_BYTES, Strings, prompt_of};
 use crate::DataError;
 
 /// Holds images as files do: encoded.
@@ -30,7 +30,7 @@ pub trait Container: Send + Sync + Debug {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    fn prompt(&self, item: u32) -> Result<Option<String>, DataError> {
+    fn prompt(&self, item: u32) -> Result<Option<ImagePrompt>, DataError> {
         Ok(prompt_of(Cursor::new(self.read(item)?)))
     }
 }
@@ -78,7 +78,7 @@ impl Container for Files {
         (self.paths.get(item as usize).to_owned(), self.sizes[item as usize])
     }
 
-    fn prompt(&self, item: u32) -> Result<Option<String>, DataError> {
+    fn prompt(&self, item: u32) -> Result<Option<ImagePrompt>, DataError> {
         let blob = self.tree.open(self.paths.get(item as usize))?;
         Ok(prompt_of(BufReader::with_capacity(64 << 10, BlobReader::new(blob.as_ref()))))
     }

@@ -1,6 +1,6 @@
 //! The set itself.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use image::{ImageError, RgbImage};
@@ -22,6 +22,8 @@ pub struct PairSet {
     pub(super) containers: Vec<Box<dyn Container>>,
     pub(super) rows: Vec<Row>,
     pub(super) texts: Strings,
+    /// Prompts as they were typed, the winner's and the loser's, of pairs whose captions are those prompts without networks.
+    pub(super) originals: BTreeMap<PairId, [Box<str>; 2]>,
     /// In order of their ids.
     pub(super) skipped: Vec<Skipped>,
     pub(super) fingerprint: [u8; 32],
@@ -43,6 +45,12 @@ impl PairSet {
     /// Number of the caption at a position, into [`texts`](Self::texts).
     pub fn text_number(&self, position: usize) -> u32 {
         self.rows[position].caption
+    }
+
+    /// The prompts that a winner and a loser were generated from, as they were typed, where networks were named in them and the
+    /// caption is without these.
+    pub fn original_prompts(&self, position: usize) -> Option<[&str; 2]> {
+        self.originals.get(&self.rows[position].id()).map(|both| both.each_ref().map(AsRef::as_ref))
     }
 
     /// Where an image is. Two images at one place are the same one.

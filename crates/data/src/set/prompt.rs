@@ -3,6 +3,7 @@
 //! Source: the text chunks that AUTOMATIC1111's web UI (`parameters`) and ComfyUI (`prompt`, a graph as JSON) write into PNG
 //! files.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,47 +12,130 @@ use serde_json::{Map, Value};
 
 use super::MAX_CAPTION_BYTES;
 
-/// Text of one chunk, unpacked; a graph of ComfyUI has some tens of kilobytes.
+/// Text of all chunks of an image that are unpacked; a graph of ComfyUI has some tens of kilobytes.
 const MAX_TEXT_BYTES: usize = 4 << 20;
+
+/// What the header of an image may take, packed.
+const MAX_HEADER_BYTES: usize = 16 << 20;
+
+/// The chunk of the web UI, and that of ComfyUI.
+const KEYWORDS: [&str; 2] = ["parameters", "prompt"];
 
 /// Links followed in all from a sampler to its text: nodes may link in circles.
 const MAX_LINKS: usize = 200;
 
-/// The prompt in the header of a PNG, `None` in whatever else, and where it says nothing that can be read. Pixels are not
-/// decoded.
-pub fn prompt_of(file: impl BufRead + Seek) -> Option<String> {
-    // The decoder meets bytes of strangers: whatever it does with them, there is no prompt.
-    let texts = catch_unwind(AssertUnwindSafe(|| texts(file))).ok().flatten()?;
-    let find = |wanted: &str| texts.iter().find(|(keyword, _)| keyword == wanted).map(|(_, text)| text);
-    let prompt = match find("parameters") {
-        Some(parameters) => Some(of_parameters(parameters)),
-        None => of_graph(&serde_json::from_str(find("prompt")?).ok()?),
-    };
-    prompt.map(|prompt| prompt.trim().to_owned()).filter(|prompt| prompt.len() <= MAX_CAPTION_BYTES)
+/// The prompt of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePrompt {
+    /// What it shall show.
+    pub text: String,
+    /// The prompt as it was typed, where networks were named in it: `a fox <lora:snow:0.8>`.
+    pub original: Option<String>,
 }
 
-/// Keyword and text of the text chunks before the pixels.
-fn texts(file: impl BufRead + Seek) -> Option<Vec<(String, String)>> {
-    let reader = Decoder::new_with_limits(file, Limits { bytes: 16 << 20 }).read_info().ok()?;
+impl ImagePrompt {
+    fn of(typed: &str) -> Self {
+        let typed = typed.trim();
+        let text = without_networks(typed);
+        Self { original: (text != typed).then(|| typed.to_owned()), text }
+    }
+
+    /// Whether two images have one prompt, but for networks and the commas that are left where they were.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let end = |prompt: &str| prompt.trim_end_matches([',', ' ']).len();
+        self.text[..end(&self.text)] == other.text[..end(&other.text)]
+    }
+}
+
+/// The prompt in the header of a PNG, `None` in whatever else, and where it says nothing that can be read. Pixels are not
+/// decoded.
+pub fn prompt_of(file: impl BufRead + Seek) -> Option<ImagePrompt> {
+    let mut texts = png_texts(file, &KEYWORDS);
+    let prompt = match texts.remove("parameters") {
+        Some(parameters) => of_parameters(&parameters),
+        None => of_graph(&serde_json::from_str(&texts.remove("prompt")?).ok()?)?,
+    };
+    Some(ImagePrompt::of(&prompt)).filter(|prompt| prompt.text.len() <= MAX_CAPTION_BYTES)
+}
+
+/// The first text under each of these keywords in the chunks of a PNG before its pixels. Texts that together unpack to more than
+/// 4 MiB are not read.
+pub fn png_texts(file: impl BufRead + Seek, keywords: &[&str]) -> BTreeMap<String, String> {
+    // The decoder meets bytes of strangers: whatever it does with them, there is no text.
+    catch_unwind(AssertUnwindSafe(|| read_texts(file, keywords))).ok().flatten().unwrap_or_default()
+}
+
+fn read_texts(file: impl BufRead + Seek, keywords: &[&str]) -> Option<BTreeMap<String, String>> {
+    let reader = Decoder::new_with_limits(file, Limits { bytes: MAX_HEADER_BYTES }).read_info().ok()?;
     let info = reader.info();
-    let mut texts: Vec<(String, String)> = info
-        .uncompressed_latin1_text
-        .iter()
-        .map(|chunk| (chunk.keyword.clone(), chunk.text.clone()))
-        .collect();
-    for chunk in &info.compressed_latin1_text {
-        let mut chunk = chunk.clone();
-        if chunk.decompress_text_with_limit(MAX_TEXT_BYTES).is_ok() {
-            texts.extend(chunk.get_text().ok().map(|text| (chunk.keyword, text)));
+    let mut texts = BTreeMap::new();
+    let mut left = MAX_TEXT_BYTES;
+    let mut keep = |keyword: &str, unpack: &mut dyn FnMut(usize) -> Option<String>| {
+        if keywords.contains(&keyword)
+            && !texts.contains_key(keyword)
+            && let Some(text) = unpack(left)
+            && let Some(rest) = left.checked_sub(text.len())
+        {
+            left = rest;
+            texts.insert(keyword.to_owned(), text);
         }
+    };
+    for chunk in &info.uncompressed_latin1_text {
+        keep(&chunk.keyword, &mut |_| Some(chunk.text.clone()));
+    }
+    for chunk in &info.compressed_latin1_text {
+        keep(&chunk.keyword, &mut |left| {
+            let mut chunk = chunk.clone();
+            chunk.decompress_text_with_limit(left).ok()?;
+            chunk.get_text().ok()
+        });
     }
     for chunk in &info.utf8_text {
-        let mut chunk = chunk.clone();
-        if chunk.decompress_text_with_limit(MAX_TEXT_BYTES).is_ok() {
-            texts.extend(chunk.get_text().ok().map(|text| (chunk.keyword, text)));
-        }
+        keep(&chunk.keyword, &mut |left| {
+            let mut chunk = chunk.clone();
+            chunk.decompress_text_with_limit(left).ok()?;
+            chunk.get_text().ok()
+        });
     }
     Some(texts)
+}
+
+/// A prompt without the networks that it names, `<lora:snow:0.8>`, and without the space and the comma that each leaves behind.
+///
+/// Source: `re_extra_net` of `AUTOMATIC1111/stable-diffusion-webui`, `modules/extra_networks.py`.
+fn without_networks(prompt: &str) -> String {
+    let (mut text, mut rest) = (String::with_capacity(prompt.len()), prompt);
+    while let Some((before, after)) = network(rest) {
+        text += before;
+        text.truncate(text.trim_end().len());
+        rest = after.trim_start();
+        if text.is_empty() {
+            rest = rest.trim_start_matches([',', ' ']);
+        } else if rest.is_empty() || rest.starts_with(',') {
+            text.truncate(text.trim_end_matches([',', ' ']).len());
+        } else {
+            text.push(' ');
+        }
+    }
+    text + rest
+}
+
+/// What is before and after the first network that a text names.
+fn network(text: &str) -> Option<(&str, &str)> {
+    let mut from = 0;
+    while let Some(at) = text[from..].find('<').map(|at| from + at) {
+        let inside = &text[at + 1..];
+        let kind = inside.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inside.len());
+        if kind > 0
+            && let Some(named) = inside[kind..].strip_prefix(':')
+            && let Some(end) = named.find('>').filter(|end| *end > 0)
+        {
+            let end = at + 1 + kind + 1 + end + 1;
+            return Some((&text[..at], &text[end..]));
+        }
+        from = at + 1;
+    }
+    None
 }
 
 /// The web UI's text: the prompt, then a line of what is not wanted, then a line of settings.
@@ -106,7 +190,45 @@ mod tests {
     }
 
     fn prompt(keyword: &str, text: &str, kind: u8) -> Option<String> {
-        prompt_of(Cursor::new(image(keyword, text, kind)))
+        Some(prompt_of(Cursor::new(image(keyword, text, kind)))?.text)
+    }
+
+    #[test]
+    fn networks_are_no_part_of_a_caption_and_the_original_is_kept() {
+        let of = |typed: &str| prompt_of(Cursor::new(image("parameters", typed, 2))).unwrap();
+        for (typed, text) in [
+            ("a fox <lora:snow:0.8>", "a fox"),
+            ("a fox, <lora:snow:0.8>, in snow", "a fox, in snow"),
+            ("a fox <lora:snow:0.8>, in snow", "a fox, in snow"),
+            ("a fox <lora:a:1> in snow", "a fox in snow"),
+            ("<lora:a:1><lyco:b c:0.5:lbw=OUTALL>, a fox", "a fox"),
+            ("a fox,\n<hypernet:x:1> <lora:y:-1>\nNegative prompt: <lora:z:1>", "a fox"),
+            ("a fox,<lora:a:1><lora:b:1>in snow", "a fox, in snow"),
+            ("<lora:a:1>", ""),
+        ] {
+            let prompt = of(typed);
+            assert_eq!(prompt.text, text, "{typed}");
+            let original = typed.split("\nNegative").next().unwrap();
+            assert_eq!(prompt.original.as_deref(), Some(original), "{typed}");
+        }
+        for typed in ["a fox", "1 < 2: x > 0", "a <b> c", "<:a>", "<lora:>", "(fox:1.2)"] {
+            assert_eq!((of(typed).text.as_str(), of(typed).original), (typed, None));
+        }
+        assert!(of("a fox, <lora:a:1>").agrees(&of("a fox,")));
+        assert!(!of("a fox <lora:a:1>").agrees(&of("a cat")));
+    }
+
+    #[test]
+    fn texts_are_unpacked_within_one_limit_for_all() {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+        let half = "a".repeat(MAX_TEXT_BYTES / 2 + 1);
+        for keyword in ["other", "parameters", "parameters", "prompt"] {
+            encoder.add_ztxt_chunk(keyword.into(), half.clone()).unwrap();
+        }
+        encoder.write_header().unwrap().write_image_data(&[0]).unwrap();
+        let texts = png_texts(Cursor::new(bytes), &KEYWORDS);
+        assert_eq!(texts.keys().collect::<Vec<_>>(), ["parameters"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{DataError, PairSource, Side};
 const IMAGES: usize = 10_000;
 
 /// Writes `metadata.jsonl`, and images byte for byte under numbered names below `images/`. `image_0` wins in every row.
-/// Soft labels go along.
+/// Soft labels go along, and prompts as they were typed.
 ///
 /// # Errors
 /// [`DataError::Store`] if an image cannot be read, is of no format we read, or the folder cannot be written; nothing is
@@ -48,6 +48,10 @@ pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<
         });
         if let Some(soft_label) = set.soft_label(position) {
             row["soft_label"] = soft_label.into();
+        }
+        if let Some(prompts) = set.original_prompts(position) {
+            row["original_prompt_0"] = prompts[0].into();
+            row["original_prompt_1"] = prompts[1].into();
         }
         writeln!(out, "{row}").map_err(fail)?;
         on_pair();

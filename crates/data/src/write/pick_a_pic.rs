@@ -8,23 +8,40 @@ use crate::set::PairSet;
 use crate::{DataError, PairSource, Side};
 
 /// Writes `data/train-00000-of-00010.parquet` and so on. Images are written as they are stored; `jpg_0` wins in every row,
-/// with the labels 1 and 0. Soft labels, where there are any, are a column of their own.
+/// with the labels 1 and 0. Soft labels, where there are any, and prompts as they were typed are columns of their own.
 ///
 /// # Errors
 /// [`DataError::Store`] if an image cannot be read or the folder cannot be written; nothing is then left of it.
 pub fn pick_a_pic(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<(), DataError> {
     let scored = (0..set.len()).any(|position| set.soft_label(position).is_some());
-    let columns = scored.then(|| ExtraColumn::new("soft_label", Kind::Number)).into_iter().collect();
+    let typed = (0..set.len()).any(|position| set.original_prompts(position).is_some());
+    let mut columns = Vec::new();
+    if scored {
+        columns.push(ExtraColumn::new("soft_label", Kind::Number));
+    }
+    if typed {
+        columns.extend([0, 1].map(|side| ExtraColumn::new(format!("original_prompt_{side}"), Kind::Text)));
+    }
     let mut shards = Shards::begin(Target::replacing(folder)?, "data/", columns);
     for position in 0..set.len() {
         let images = [set.encoded(position, Side::Winner)?, set.encoded(position, Side::Loser)?];
         on_pair();
+        let mut extra = Vec::new();
+        if scored {
+            extra.push(set.soft_label(position).map_or(Value::Missing, Value::Number));
+        }
+        if typed {
+            let prompts = set.original_prompts(position);
+            let prompt =
+                |side: usize| prompts.map_or(Value::Missing, |both| Value::Text(both[side].to_owned()));
+            extra.extend([prompt(0), prompt(1)]);
+        }
         shards.push(Row {
             images,
             labels: [1.0, 0.0],
             caption: set.caption(position).to_owned(),
             has_label: true,
-            extra: vec![set.soft_label(position).map_or(Value::Missing, Value::Number)],
+            extra,
         })?;
     }
     shards.finish()

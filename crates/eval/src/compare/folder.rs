@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use tastemaker_data::formats::IMAGE_EXTENSIONS;
 
 use super::model::Sample;
 use tastemaker_generate::prompts::Prompt;
+use tastemaker_store::tree::{FileKind, IMAGE_EXTENSIONS, is_hidden};
 
 /// Which images of a folder are the samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +96,7 @@ fn by_metadata(metadata: &str, prompts: &[Prompt], samples: &[Sample]) -> Result
 /// The name of an image without its extension; `None` for another file, or a hidden one.
 fn image_stem(name: &str) -> Option<&str> {
     let (stem, extension) = name.rsplit_once('.')?;
-    let is_image = IMAGE_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str());
-    (is_image && !name.rsplit('/').next()?.starts_with('.')).then_some(stem)
+    (FileKind::of(extension) == FileKind::Image && !is_hidden(name)).then_some(stem)
 }
 
 /// `anime/00017` and `anime/17` as one; `None` for a name that is no number.

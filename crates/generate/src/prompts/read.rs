@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use csv::ReaderBuilder;
 use serde_json::Value;
-use tastemaker_data::formats::read_texts;
+use tastemaker_data::formats::read_texts as read_parquet;
+use tastemaker_store::tree::{LocalTree, Tree};
 use tastemaker_store::{StoreError, json};
 
 use super::columns::{CATEGORY, TEXT, position};
@@ -45,8 +46,9 @@ pub fn read(path: impl AsRef<Path>) -> Result<PromptSet, GenerateError> {
         let wanted = "a file or a folder of prompts, or one of the names `small` and `demo`";
         return Err(StoreError::Missing { path: path.to_owned(), wanted: wanted.into() }.into());
     } else {
-        match extension(path) {
-            "txt" => PromptSet::new(stem, read_lines(path)?.into_iter().map(|line| (line, None))),
+        match extension(path).to_ascii_lowercase().as_str() {
+            // A pipe has no name of its own.
+            "txt" | "" => PromptSet::new(stem, read_lines(path)?.into_iter().map(|line| (line, None))),
             "tsv" => of_table(stem, path, &json::read_text(path)?, b'\t')?,
             "csv" => of_table(stem, path, &json::read_text(path)?, b',')?,
             "json" => of_json(stem, path)?,
@@ -81,11 +83,16 @@ fn of_rows(name: &str, rows: Vec<Row>) -> PromptSet {
     PromptSet { n_rows, ..PromptSet::new(name, kept.map(|(text, category)| (text, said(category)))) }
 }
 
-/// The lines of a file without the white space around them, blank ones skipped.
+/// The prompts of a set that [`read`] reads, without their categories.
 ///
 /// # Errors
-/// [`StoreError`] for a file that cannot be read or is not UTF-8.
-pub fn read_lines(path: &Path) -> Result<Vec<String>, StoreError> {
+/// As [`read`].
+pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<String>, GenerateError> {
+    Ok(read(path)?.prompts.into_iter().map(|prompt| prompt.text).collect())
+}
+
+/// The lines of a file without the white space around them, blank ones skipped.
+fn read_lines(path: &Path) -> Result<Vec<String>, StoreError> {
     let text = json::read_text(path)?;
     Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
@@ -151,8 +158,11 @@ fn of_jsonl(stem: &str, path: &Path) -> Result<PromptSet, GenerateError> {
     let text = json::read_text(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let rows = lines.map(|(i, line)| {
-        let item =
-            serde_json::from_str(line).map_err(|error| refusal(path, format!("line {}: {error}", i + 1)))?;
+        let item = serde_json::from_str(line).map_err(|error| {
+            let reason = error.to_string();
+            let reason = reason.split(" at line ").next().unwrap_or_default();
+            refusal(path, format!("line {} is not valid JSON: {reason} at column {}", i + 1, error.column()))
+        })?;
         row(path, i, &item)
     });
     Ok(of_rows(stem, rows.collect::<Result<_, _>>()?))
@@ -176,7 +186,7 @@ fn row(path: &Path, number: usize, item: &Value) -> Result<Row, GenerateError> {
 
 fn of_parquet(stem: &str, path: &Path) -> Result<PromptSet, GenerateError> {
     let names = ["caption", "prompt", "text", "Prompt"];
-    let rows = read_texts(path, &names)?;
+    let rows = read_parquet(path, &names)?;
     let n_rows = rows.len();
     let mut seen = HashSet::new();
     let once = rows.into_iter().flatten().filter(|text| !text.trim().is_empty() && seen.insert(text.clone()));
@@ -201,14 +211,10 @@ fn of_folder(folder: &Path) -> Result<PromptSet, GenerateError> {
 
 /// A folder without HPSv2's lists holds one file of prompts, or shards of one table.
 fn of_only_file(folder: &Path, name: &str) -> Result<PromptSet, GenerateError> {
-    let unreadable = |source| StoreError::Io { action: "read", path: folder.to_owned(), source };
-    let mut files: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if ["txt", "tsv", "csv", "json", "jsonl"].contains(&extension(&path)) {
-            files.push(path);
-        }
-    }
+    let is_list = |path: &str| ["txt", "tsv", "csv", "json", "jsonl"].contains(&extension(Path::new(path)));
+    let entries = LocalTree::new(folder).entries()?;
+    let at_top = entries.iter().filter(|entry| !entry.path.contains('/') && is_list(&entry.path));
+    let files: Vec<PathBuf> = at_top.map(|entry| folder.join(&entry.path)).collect();
     match files.as_slice() {
         [file] => read(file),
         [] => of_parquet(name, folder),

@@ -17,7 +17,7 @@ use super::blocks::{BLOCK, Blocks};
 use super::fault::fault;
 use crate::HubError;
 use tastemaker_store::StoreError;
-use tastemaker_store::tree::Entry;
+use tastemaker_store::tree::{Entry, is_hidden};
 
 /// The most files that a listing may have.
 const MOST: usize = 5_000_000;
@@ -128,8 +128,8 @@ impl Objects {
         Ok(bytes)
     }
 
-    /// Everything below a folder that ends in `/`, or below all, paths without it. As in folders on this machine, names that
-    /// begin with a dot do not count.
+    /// Everything below a folder that ends in `/`, or below all, paths without it. As in folders on this machine, hidden
+    /// names do not count.
     pub fn list(&self, folder: &str) -> Result<Vec<Entry>, HubError> {
         let place = self.place(folder);
         let prefix = (!folder.is_empty()).then(|| Path::parse(folder)).transpose();
@@ -139,7 +139,7 @@ impl Objects {
             let mut entries = Vec::new();
             while let Some(object) = objects.try_next().await? {
                 let Some(path) = object.location.as_ref().strip_prefix(folder) else { continue };
-                if path.is_empty() || path.split('/').any(|part| part.starts_with('.')) {
+                if path.is_empty() || is_hidden(path) {
                     continue;
                 }
                 if entries.len() == MOST {

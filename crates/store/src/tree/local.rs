@@ -1,9 +1,10 @@
 //! A folder on this machine.
 
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::{Blob, Entry, Tree};
+use super::{Blob, Entry, Tree, is_hidden};
 use crate::StoreError;
 
 /// Folders within folders that are gone into.
@@ -28,10 +29,14 @@ impl Tree for LocalTree {
     }
 
     fn entries(&self) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = Vec::new();
-        list(&self.folder, "", 0, &mut entries)?;
-        entries.sort_unstable();
-        Ok(entries)
+        let mut walk = Walk::default();
+        walk.go_into(&self.folder, "")?;
+        // Links come after all folders that are really here, so that these have their own names.
+        while let Some((folder, below)) = walk.links.pop_front() {
+            walk.go_into(&folder, &below)?;
+        }
+        walk.entries.sort_unstable();
+        Ok(walk.entries)
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
@@ -44,23 +49,44 @@ impl Tree for LocalTree {
     }
 }
 
-fn list(folder: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> Result<(), StoreError> {
-    let fail = |e| StoreError::io("read", folder, e);
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        // A name that is not UTF-8 is listed as well as can be: opening it then fails.
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') {
-            continue;
+/// The one walk through folders: hidden names are passed over, links are followed, and a folder is gone into once, however many
+/// links lead to it.
+#[derive(Default)]
+struct Walk {
+    entries: Vec<Entry>,
+    /// Folders that were gone into, without links in their paths.
+    known: HashSet<PathBuf>,
+    /// Links to folders that wait, each with its path below the tree.
+    links: VecDeque<(PathBuf, String)>,
+}
+
+impl Walk {
+    fn go_into(&mut self, folder: &Path, prefix: &str) -> Result<(), StoreError> {
+        let fail = |e| StoreError::io("read", folder, e);
+        if prefix.matches('/').count() > DEPTH || !self.known.insert(folder.canonicalize().map_err(fail)?) {
+            return Ok(());
         }
-        let below = if prefix.is_empty() { name.into_owned() } else { format!("{prefix}/{name}") };
-        match fs::metadata(&path) {
-            Ok(found) if found.is_dir() && depth < DEPTH => list(&path, &below, depth + 1, entries)?,
-            Ok(found) if found.is_file() => entries.push(Entry { path: below, bytes: found.len() }),
-            _ => {}
+        let paths = fs::read_dir(folder).map_err(fail)?.map(|entry| Ok(entry.map_err(fail)?.path()));
+        let mut paths = paths.collect::<Result<Vec<PathBuf>, StoreError>>()?;
+        paths.sort_unstable();
+        for path in paths {
+            // A name that is not UTF-8 is listed as well as can be: opening it then fails.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if is_hidden(&name) {
+                continue;
+            }
+            let below = if prefix.is_empty() { name.into_owned() } else { format!("{prefix}/{name}") };
+            match fs::metadata(&path) {
+                Ok(found) if found.is_dir() && path.is_symlink() => self.links.push_back((path, below)),
+                Ok(found) if found.is_dir() => self.go_into(&path, &below)?,
+                Ok(found) if found.is_file() => {
+                    self.entries.push(Entry { path: below, bytes: found.len() });
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A file on this machine.
@@ -118,4 +144,50 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut start: u64) -> std::io::
         }
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn paths(folder: &Path) -> Vec<String> {
+        LocalTree::new(folder).entries().unwrap().into_iter().map(|entry| entry.path).collect()
+    }
+
+    #[test]
+    fn a_folder_is_walked_once_whatever_links_lead_to_it() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = folder.path();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/b/1.png"), "").unwrap();
+        fs::write(elsewhere.path().join("2.png"), "").unwrap();
+        for (to, link) in [
+            (root, "loop"),
+            (&root.join("a"), "A"),
+            (&root.join("a"), "a/b/up"),
+            (elsewhere.path(), "there"),
+            (root, "a/root"),
+        ] {
+            symlink(to, root.join(link)).unwrap();
+        }
+        symlink(root, elsewhere.path().join("back")).unwrap();
+        symlink("nowhere", root.join("broken")).unwrap();
+        symlink(root.join("a/b/1.png"), root.join("link.png")).unwrap();
+        assert_eq!(paths(root), ["a/b/1.png", "link.png", "there/2.png"]);
+    }
+
+    #[test]
+    fn hidden_files_and_what_systems_leave_behind_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in
+            ["1.png", "._1.png", ".DS_Store", ".ipynb_checkpoints/1.png", "__MACOSX/1.png", "a/.b/1.png"]
+        {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(paths(folder.path()), ["1.png"]);
+    }
 }

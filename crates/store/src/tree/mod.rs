@@ -5,10 +5,12 @@
 
 mod blob;
 pub mod braces;
+mod kind;
 mod local;
 mod location;
 
 pub use blob::{Blob, BlobReader, Faults, read_text, read_whole};
+pub use kind::{CAPTION_EXTENSIONS, FileKind, IMAGE_EXTENSIONS, READ_KINDS, kind_of, unread};
 pub use local::{LocalFile, LocalTree};
 pub use location::Location;
 
@@ -25,12 +27,18 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// Whether a file is none of a set: its name or that of a folder above it is hidden, or is where macOS puts what it knows of files
+/// in archives.
+pub fn is_hidden(path: &str) -> bool {
+    path.split('/').any(|part| (part.starts_with('.') && ![".", ".."].contains(&part)) || part == "__MACOSX")
+}
+
 /// A place that holds files.
 pub trait Tree: Send + Sync + std::fmt::Debug {
     /// The place of a file below, for errors and records.
     fn place(&self, path: &str) -> PathBuf;
 
-    /// All files below, sorted by path.
+    /// All files below that are not [hidden](is_hidden), sorted by path.
     ///
     /// # Errors
     /// [`StoreError`] if the place cannot be listed, or not without end.

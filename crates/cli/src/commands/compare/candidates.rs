@@ -9,7 +9,7 @@ use tastemaker_eval::compare::match_images;
 use tastemaker_generate::GenerateSettings;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_store::json;
-use tastemaker_store::tree::{LocalTree, Tree};
+use tastemaker_store::tree::{LocalTree, Tree, unread};
 
 use super::generating::{recorded, settings_of};
 use super::samples::SampleSet;
@@ -179,8 +179,11 @@ pub fn match_folders(candidates: &mut [Candidate], set: &mut SampleSet, skip: bo
     let mut found: Vec<(usize, Vec<Option<String>>)> = Vec::new();
     for (index, candidate) in candidates.iter().enumerate() {
         let Source::Images { folder, .. } = &candidate.source else { continue };
-        let names: Vec<String> =
-            LocalTree::new(folder).entries()?.into_iter().map(|entry| entry.path).collect();
+        let entries = LocalTree::new(folder).entries()?;
+        if let Some(unread) = unread(&entries) {
+            println!("`{}` has images of formats that are not read: {unread}", candidate.name);
+        }
+        let names: Vec<String> = entries.into_iter().map(|entry| entry.path).collect();
         let metadata = folder.join("metadata.jsonl");
         let metadata = metadata.is_file().then(|| json::read_text(&metadata)).transpose()?;
         let refuse = |what: String| EvalError::Images { path: folder.clone(), what };

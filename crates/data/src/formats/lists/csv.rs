@@ -4,7 +4,7 @@
 
 use std::cell::Cell as Shared;
 
-use csv::{ByteRecord, ReaderBuilder};
+use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 use tastemaker_store::StoreError;
 use tastemaker_store::tree::{BlobReader, Location};
 
@@ -30,7 +30,7 @@ pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Res
     let reader = BlobReader::new(blob.as_ref());
     let metered = Metered { reader, left: &left, endless: "a row without an end" };
     let mut reader = ReaderBuilder::new().flexible(true).has_headers(false).from_reader(metered);
-    let mut read = |record: &mut ByteRecord| {
+    let read = |reader: &mut Reader<Metered<'_>>, record: &mut ByteRecord| {
         left.set(2 * MAX_ROW_BYTES);
         reader.read_byte_record(record).map_err(|error| {
             let wanted = format!("comma-separated rows of at most {MAX_ROW_BYTES} bytes");
@@ -43,7 +43,7 @@ pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Res
         })
     };
     let mut record = ByteRecord::new();
-    read(&mut record)?;
+    read(&mut reader, &mut record)?;
     let mut columns = Vec::new();
     for name in &record {
         let name = std::str::from_utf8(name).map_err(|_| {
@@ -54,9 +54,14 @@ pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Res
     let layout = Layout::of(&columns, &settings.columns, blob.place())?;
     let mut table = TableReader::new(location, blob.place(), settings);
     table.table(list);
-    while read(&mut record)? {
+    while read(&mut reader, &mut record)? {
         if record.len() != columns.len() {
-            let detail = format!("{} cells; wanted {}, as in the first line", record.len(), columns.len());
+            let (found, wanted) = (record.len(), columns.len());
+            let mut detail = format!("{found} cells; wanted {wanted}, as in the first line");
+            let (first, last) = (record.position().map_or(0, Position::line), reader.position().line());
+            if last > first + 1 {
+                detail += &format!("; it goes from line {first} to line {}: is a quote open?", last - 1);
+            }
             table.refuse(Refusal::bad_row(detail))?;
             continue;
         }

@@ -9,8 +9,10 @@ use super::MAX_ROW_BYTES;
 
 /// A row of a list.
 pub enum Item<'a> {
-    /// Its text.
-    Text(&'a [u8]),
+    /// Its text, and in a list of lines its line, counted from 1.
+    Text(&'a [u8], Option<u64>),
+    /// It is no object but this.
+    Other(&'static str),
     /// It is longer than is read.
     TooLong,
 }
@@ -21,12 +23,13 @@ pub struct Items<'a> {
     reader: BufReader<BlobReader<'a>>,
     row: Vec<u8>,
     started: bool,
+    lines: u64,
 }
 
 impl<'a> Items<'a> {
     pub fn new(blob: &'a dyn Blob) -> Self {
         let reader = BufReader::with_capacity(64 << 10, BlobReader::new(blob));
-        Self { blob, reader, row: Vec::new(), started: false }
+        Self { blob, reader, row: Vec::new(), started: false, lines: 0 }
     }
 
     /// The next line that is not blank.
@@ -41,12 +44,13 @@ impl<'a> Items<'a> {
             if (&mut self.reader).take(limit).read_until(b'\n', &mut self.row).map_err(fail)? == 0 {
                 return Ok(None);
             }
+            self.lines += 1;
             if self.row.len() as u64 == limit && !self.row.ends_with(b"\n") {
                 skip_line(&mut self.reader).map_err(fail)?;
                 return Ok(Some(Item::TooLong));
             }
             if !trimmed(&self.row).is_empty() {
-                return Ok(Some(Item::Text(trimmed(&self.row))));
+                return Ok(Some(Item::Text(trimmed(&self.row), Some(self.lines))));
             }
         }
     }
@@ -84,15 +88,23 @@ impl<'a> Items<'a> {
         match first {
             Some(b']') if self.byte()?.is_none() => return Ok(None),
             Some(b']') => return Err(malformed("something after the array")),
-            Some(b'{') => {}
-            Some(_) => return Err(malformed("a row that is no object")),
+            Some(first) => {
+                self.row.clear();
+                self.row.push(first);
+            }
             None => return Err(malformed("an array without an end")),
         }
-        self.row.clear();
-        self.row.push(b'{');
-        let mut scan = Scan { depth: 1, ..Scan::default() };
+        let first = self.row[0];
+        let mut scan = Scan::default();
+        scan.take(first);
+        if first.is_ascii_alphanumeric() || first == b'-' {
+            return self.scalar();
+        }
+        if !scan.is_open() {
+            return Err(malformed("no value where a row should be"));
+        }
         let mut too_long = false;
-        while scan.depth > 0 {
+        while scan.is_open() {
             let part = self.reader.fill_buf().map_err(|e| StoreError::io("read", self.blob.place(), e))?;
             if part.is_empty() {
                 return Err(StoreError::malformed(
@@ -101,14 +113,38 @@ impl<'a> Items<'a> {
                     "a JSON array of objects",
                 ));
             }
-            let n = part.iter().position(|&byte| scan.ends_at(byte)).map_or(part.len(), |end| end + 1);
+            let end = part.iter().position(|&byte| {
+                scan.take(byte);
+                !scan.is_open()
+            });
+            let n = end.map_or(part.len(), |end| end + 1);
             too_long |= self.row.len() + n > MAX_ROW_BYTES;
             if !too_long {
                 self.row.extend_from_slice(&part[..n]);
             }
             self.reader.consume(n);
         }
-        Ok(Some(if too_long { Item::TooLong } else { Item::Text(&self.row) }))
+        match first {
+            b'[' => return Ok(Some(Item::Other("a list"))),
+            b'"' => return Ok(Some(Item::Other("text"))),
+            _ => {}
+        }
+        Ok(Some(if too_long { Item::TooLong } else { Item::Text(&self.row, None) }))
+    }
+
+    /// Passes over a number, or one of the words that JSON has.
+    fn scalar(&mut self) -> Result<Option<Item<'_>>, StoreError> {
+        loop {
+            let part = self.reader.fill_buf().map_err(|e| StoreError::io("read", self.blob.place(), e))?;
+            let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b']');
+            let n = part.iter().position(ends);
+            let (n, ended) = (n.unwrap_or(part.len()), n.is_some() || part.is_empty());
+            self.reader.consume(n);
+            if ended {
+                let is_word = self.row[0].is_ascii_alphabetic();
+                return Ok(Some(Item::Other(if is_word { "null, true or false" } else { "a number" })));
+            }
+        }
     }
 
     /// The next byte that is no space.
@@ -124,7 +160,7 @@ impl<'a> Items<'a> {
     }
 }
 
-/// Where in an object the reading is.
+/// Where in a value the reading is.
 #[derive(Default)]
 struct Scan {
     depth: usize,
@@ -133,18 +169,22 @@ struct Scan {
 }
 
 impl Scan {
-    /// Takes a byte, and says whether the object ends with it.
-    fn ends_at(&mut self, byte: u8) -> bool {
+    /// Takes a byte.
+    fn take(&mut self, byte: u8) {
         match byte {
             _ if self.escaped => self.escaped = false,
             b'\\' if self.in_text => self.escaped = true,
             b'"' => self.in_text = !self.in_text,
             _ if self.in_text => {}
             b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => self.depth -= 1,
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        self.depth == 0
+    }
+
+    /// Whether the value goes on.
+    fn is_open(&self) -> bool {
+        self.in_text || self.depth > 0
     }
 }
 

@@ -48,7 +48,11 @@ fn read(
     let mut detect = Detect::new(&settings.columns, blob.place());
     while let Some(item) = next(&mut items)? {
         let object = match item {
-            Item::Text(text) => parse(text),
+            Item::Text(text, line) => parse(text).map_err(|problem| match line {
+                Some(line) => format!("line {line} {problem}"),
+                None => format!("it {problem}"),
+            }),
+            Item::Other(kind) => Err(format!("{kind}; wanted an object")),
             Item::TooLong => Err(format!("a row of more than {MAX_ROW_BYTES} bytes")),
         };
         detect.add(&mut table, object.map(Object).map_err(Refusal::bad_row))?;
@@ -92,18 +96,33 @@ pub fn cell(value: &Value) -> Cell<'_> {
     }
 }
 
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// A row's object, or what is there instead.
 ///
 /// # Errors
-/// What was found, for a row that is skipped.
+/// What was found, to follow what holds it, for a row that is skipped.
 pub fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(text).map_err(|e| {
-        format!("a byte that is not UTF-8 at column {}; wanted text saved as UTF-8", e.valid_up_to() + 1)
+        format!("has a byte that is not UTF-8 at column {}; save it as UTF-8", e.valid_up_to() + 1)
     })?;
-    serde_json::from_str(text).map_err(|e| {
-        // The parser sees one row and calls it line 1; only the column means something here.
-        let reason = e.to_string();
-        let reason = reason.split(" at line ").next().unwrap_or_default();
-        format!("{reason} at column {}; wanted a JSON object", e.column())
-    })
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(other) => Err(format!("is {}; wanted an object", kind(&other))),
+        Err(e) => {
+            // The parser sees one row and calls it line 1; only the column means something here.
+            let reason = e.to_string();
+            let reason = reason.split(" at line ").next().unwrap_or_default();
+            Err(format!("is not valid JSON: {reason} at column {}", e.column()))
+        }
+    }
 }

@@ -39,8 +39,8 @@ impl Cell<'_> {
             Self::Bool(value) => f64::from(u8::from(*value)),
             Self::Number(value) => *value,
             Self::Text(text) => match text.trim() {
-                "true" | "True" | "TRUE" => 1.0,
-                "false" | "False" | "FALSE" => 0.0,
+                text if ["true", "yes"].iter().any(|word| text.eq_ignore_ascii_case(word)) => 1.0,
+                text if ["false", "no"].iter().any(|word| text.eq_ignore_ascii_case(word)) => 0.0,
                 text => text.parse().map_err(|_| format!("the label {text:?}; wanted a number"))?,
             },
             other => return Err(format!("{} as label; wanted a number, true or false", other.kind())),

@@ -112,7 +112,7 @@ impl TableReader {
     }
 
     fn pair(&mut self, id: PairId, layout: &Layout, row: &dyn Row) -> Result<(), Refusal> {
-        let unjudged = layout.has_label && row.cell(HAS_LABEL) == Cell::Bool(false);
+        let unjudged = layout.has_label && is_unjudged(&row.cell(HAS_LABEL))?;
         if unjudged && !self.ties {
             return Err(Refusal::Row((Reason::Tie, "nobody judged it: has_label is false".into())));
         }
@@ -223,6 +223,15 @@ impl TableReader {
             other => Err(Refusal::bad_row(format!("{} as image; wanted a path or an image", other.kind()))),
         }
     }
+}
+
+/// Whether nobody judged a row: false, 0, or text of either. A row that does not say so was judged.
+fn is_unjudged(has_label: &Cell<'_>) -> Result<bool, Refusal> {
+    if *has_label == Cell::Null || matches!(has_label, Cell::Text(text) if text.trim().is_empty()) {
+        return Ok(false);
+    }
+    let judged = has_label.label().map_err(|problem| Refusal::bad_row(format!("{HAS_LABEL}: {problem}")))?;
+    Ok(judged == 0.0)
 }
 
 /// The caption of a row; `None` if it says none.

@@ -1,10 +1,10 @@
 //! Members of one key as a row.
 
 use serde_json::{Map, Value};
-use tastemaker_store::tree::Blob;
+use tastemaker_store::tree::{Blob, FileKind, READ_KINDS};
 
 use super::members::{Images, Member};
-use crate::formats::IMAGE_EXTENSIONS;
+use crate::Reason;
 use crate::formats::lists::{cell, parse};
 use crate::formats::refusal::Refusal;
 use crate::formats::table::{Cell, INSIDE, NamedRow, Row};
@@ -27,7 +27,7 @@ impl Sample {
     /// Reads the members that are text, and adds those that are images.
     ///
     /// `X.jpg` and the like are the image `X`, `0.jpg` is `image_0`, and a bare `jpg` is `image`. `X.txt` and `X.cls` are
-    /// the text `X`, a bare `txt` is `caption`, a bare `cls` is `label`. Keys of `json` are columns. Other members are nothing
+    /// the text `X`, a bare `txt` or `caption` is `caption`, a bare `cls` is `label`. Keys of `json` are columns. Other members are nothing
     /// to us.
     ///
     /// # Errors
@@ -43,7 +43,12 @@ impl Sample {
             let (stem, extension) = member.suffix().rsplit_once('.').unwrap_or(("", member.suffix()));
             let lower = extension.to_ascii_lowercase();
             let bare = stem.is_empty();
-            if IMAGE_EXTENSIONS.contains(&lower.as_str()) || (bare && IMAGES.contains(&extension)) {
+            let kind = FileKind::of(&lower);
+            if kind == FileKind::OtherImage {
+                let found = format!("{} is not read; wanted {READ_KINDS}", member.name);
+                return Err(Refusal::Row((Reason::OtherFormat, found)));
+            }
+            if kind == FileKind::Image || (bare && IMAGES.contains(&extension)) {
                 let column = match stem {
                     "" if IMAGES.contains(&extension) => extension.to_owned(),
                     "" => "image".to_owned(),
@@ -56,7 +61,7 @@ impl Sample {
             }
             let column = match lower.as_str() {
                 "json" if bare => "",
-                "txt" if bare => "caption",
+                "txt" | "caption" if bare => "caption",
                 "cls" if bare => "label",
                 "txt" | "cls" => stem,
                 _ => continue,
@@ -65,9 +70,10 @@ impl Sample {
                 let found = format!("{} of {} bytes", member.name, member.bytes);
                 return Err(Refusal::bad_row(format!("{found}; wanted at most {MAX_TEXT_BYTES}")));
             }
-            let bytes = blob.read_at(member.start, member.bytes as usize)?;
+            let bytes = blob.read_at(member.start, member.bytes as usize);
+            let bytes = bytes.map_err(|error| Refusal::of_row(error.into()))?;
             if column.is_empty() {
-                let in_member = |problem| Refusal::bad_row(format!("{}: {problem}", member.name));
+                let in_member = |problem| Refusal::bad_row(format!("{} {problem}", member.name));
                 sample.fields.extend(parse(&bytes).map_err(in_member)?);
                 continue;
             }

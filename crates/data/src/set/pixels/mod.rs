@@ -4,13 +4,16 @@ mod jpeg;
 
 use std::io::{self, Cursor};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageReader, Limits, Pixel, RgbImage};
 
+use tastemaker_store::StoreError;
+use tastemaker_store::tree::{LocalFile, READ_KINDS, kind_of, read_whole};
+
 use self::jpeg::{Jpeg, is_jpeg};
 use crate::budget::DECODED;
-use crate::image_files::{READ_KINDS, kind_of};
 use crate::transform::Size;
 
 /// The longest encoded image that is read.
@@ -18,6 +21,14 @@ pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
 
 /// The longest side of an image; a few kilobytes can claim to be of many gigabytes.
 const MAX_SIDE: u32 = 16_384;
+
+/// The bytes of an image that is a file.
+///
+/// # Errors
+/// [`StoreError`] for one that cannot be read, or is longer than 256 MiB.
+pub fn read_encoded(path: &Path) -> Result<Vec<u8>, StoreError> {
+    read_whole(&LocalFile::open(path)?, MAX_IMAGE_BYTES)
+}
 
 /// Decodes to RGB, whatever the file is called. An alpha channel is dropped, and so is what EXIF says about the way up and what a
 /// profile says about colors.

@@ -1,6 +1,8 @@
-//! The one list of image formats: what is read, what is an image and is not read, and what is passed over.
+//! The one list of image formats: what is read, and what is an image and is not.
 
-use tastemaker_store::tree::Entry;
+use std::collections::BTreeMap;
+
+use super::Entry;
 
 /// What the names of images end in.
 pub const IMAGE_EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
@@ -47,20 +49,17 @@ impl FileKind {
     }
 }
 
-/// What a name does not say about an image that is not read: `1 .avif, 2 .gif`; `None` without such files.
-pub fn unread<'a>(paths: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    for path in paths.into_iter().filter(|path| FileKind::of_path(path) == FileKind::OtherImage) {
+/// The images among files that are not read, counted: `1 .avif, 2 .gif`; `None` without any.
+pub fn unread(entries: &[Entry]) -> Option<String> {
+    let mut counts = BTreeMap::<String, usize>::new();
+    for Entry { path, .. } in
+        entries.iter().filter(|entry| FileKind::of_path(&entry.path) == FileKind::OtherImage)
+    {
         let extension = path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
         *counts.entry(extension).or_default() += 1;
     }
     let words: Vec<String> = counts.iter().map(|(extension, n)| format!("{n} .{extension}")).collect();
     (!words.is_empty()).then(|| words.join(", "))
-}
-
-/// [`unread`] of entries.
-pub fn unread_entries(entries: &[Entry]) -> Option<String> {
-    unread(entries.iter().map(|entry| entry.path.as_str()))
 }
 
 /// What bytes are that are no image we read, as far as their beginning says it.
@@ -81,4 +80,41 @@ pub fn kind_of(bytes: &[u8]) -> Option<&'static str> {
         _ if starts(b"PK\x03\x04") => "a zip archive",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_first_bytes_say_what_a_file_is() {
+        for (path, kind) in [
+            ("a/b.PNG", FileKind::Image),
+            ("b.jpeg", FileKind::Image),
+            ("b.caption", FileKind::Caption(1)),
+            ("b.txt", FileKind::Caption(0)),
+            ("b.heic", FileKind::OtherImage),
+            ("b.json", FileKind::Other),
+            ("png", FileKind::Other),
+        ] {
+            assert_eq!(FileKind::of_path(path), kind, "{path}");
+        }
+        let entry = |path: &str| Entry { path: path.into(), bytes: 0 };
+        let entries = ["a.gif", "b/c.GIF", "d.avif", "e.png", "f.txt"].map(entry);
+        assert_eq!(unread(&entries).as_deref(), Some("1 .avif, 2 .gif"));
+        assert_eq!(unread(&entries[3..]), None);
+        for (bytes, kind) in [
+            (&b"GIF89a"[..], Some("a GIF image")),
+            (b"\0\0\0\x20ftypavif....", Some("an AVIF image")),
+            (b"\n<!DOCTYPE html>", Some("an HTML page")),
+            (
+                b"version https://git-lfs.github.com/spec/v1",
+                Some("a pointer of Git LFS, whose file was not fetched"),
+            ),
+            (b"", None),
+            (b"<", None),
+        ] {
+            assert_eq!(kind_of(bytes), kind);
+        }
+    }
 }
