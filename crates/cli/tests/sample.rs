@@ -46,6 +46,26 @@ fn every_prompt_is_generated_with_every_seed_under_a_name_that_says_so() {
 }
 
 #[test]
+fn lists_of_every_kind_are_read_as_prompts_and_not_as_lines() {
+    let bench = Bench::new();
+    for (name, list) in [
+        ("prompts.csv", "category,prompt\nanimals,\"a fox, in snow\"\n"),
+        ("prompts.json", "[{\"prompt\": \"a fox, in snow\", \"category\": \"animals\"}]"),
+        ("prompts.jsonl", "{\"caption\": \"a fox, in snow\"}\n"),
+    ] {
+        bench.write(name, list);
+        generated(&bench, &["--prompts", name, "--out", name.trim_start_matches("prompts.")]);
+        let out = name.trim_start_matches("prompts.");
+        assert_eq!(files(&bench.path(out)).len(), 1, "{name}");
+        assert!(parameters(&bench, &format!("{out}/0000-0.png")).starts_with("a fox, in snow\n"), "{name}");
+    }
+    bench.write("prompts.jsonl", "{\"caption\": \"a fox\"}\n{\"caption\": }\n");
+    let said = sample(&bench, &["--prompts", "prompts.jsonl", "--out", "x"]);
+    assert!(said.stderr.contains("line 2 is not valid JSON: expected value at column 13"), "{}", said.stderr);
+    assert_eq!(said.code, 3);
+}
+
+#[test]
 fn an_image_depends_on_prompt_and_seed_and_not_on_its_neighbors() {
     let bench = Bench::new();
     generated(&bench, &["--prompt", "a fox", "--prompt", "rain", "--out", "both", "--batch_size", "1"]);

@@ -60,9 +60,14 @@ fn rows(bench: &Bench, name: &str) -> Vec<serde_json::Value> {
 fn every_image_has_a_row_and_every_scorer_a_mean_and_a_median() {
     let bench = bench();
     bench.write("prompts.txt", "a fox\nred house\nx\n");
+    for hidden in ["._0000-7.png", ".DS_Store", ".ipynb_checkpoints/0000-7.png", "odd.avif"] {
+        bench.write(&format!("images/{hidden}"), b"none of ours");
+    }
     let common = ["--prompts", "prompts.txt", "--batch_size", "2", "--out", "scores.jsonl"];
     let said = score(&bench, &[ALL.as_slice(), &common].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
+    let note = "note: images has images of formats that are not read: 1 .avif";
+    assert!(said.stderr.contains(note), "{}", said.stderr);
     let names = ["pick-score", "hps-v2.1", "clip-score", "aesthetic", "image-reward"];
     let found = rows(&bench, "scores.jsonl");
     assert_eq!(found.len(), 3);
@@ -95,7 +100,7 @@ fn prompts_are_found_beside_images() {
     let said = score(&bench, &scorer);
     assert_eq!(said.code, 3, "{}", said.stderr);
     assert!(said.stderr.contains("0002-7.png has no prompt: give --prompt or --prompts"), "{}", said.stderr);
-    bench.write("images/0002-7.txt", "x");
+    bench.write("images/0002-7.caption", "x");
     assert_eq!(score(&bench, &scorer).code, 0);
     let prompts: Vec<_> = rows(&bench, "scores.jsonl").iter().map(|row| row["prompt"].clone()).collect();
     assert_eq!(prompts, ["a fox", "red house", "x"]);

@@ -8,7 +8,7 @@ use std::fs;
 
 use made::{Set, contents, image, jpeg, row};
 use serde_json::Value;
-use tastemaker_data::check::{CHECKS, Kind, Settings, Severity, Summary, fixed_by, write};
+use tastemaker_data::check::{CHECKS, CaptionTokens, Kind, Settings, Severity, Summary, fixed_by, write};
 use tastemaker_data::formats::{OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{DataError, PairSource, Side, exclusions};
@@ -16,7 +16,14 @@ use tastemaker_store::tree::Location;
 use tempfile::TempDir;
 
 fn settings() -> Settings {
-    Settings { resolution: 32, held_out_fraction: 0.0, seed: 0, workers: 2, exclude: Vec::new() }
+    Settings {
+        resolution: 32,
+        held_out_fraction: 0.0,
+        seed: 0,
+        caption_tokens: None,
+        workers: 2,
+        exclude: Vec::new(),
+    }
 }
 
 /// Checks a set into a folder, and returns the summary and the findings as they are on disk.
@@ -374,4 +381,27 @@ fn the_page_says_what_happens_to_each_row_and_prints_paths_as_they_are() {
     let outcomes = |word: &str| page.matches(&format!("<td>{word}</td>")).count();
     assert_eq!((outcomes("skipped"), outcomes("trained on")), (4, 9));
     assert!(!page.contains("would stop"));
+}
+
+#[test]
+fn captions_that_the_text_encoder_cuts_are_found_with_the_tokens_lost() {
+    let set = Set::new();
+    (0..4).for_each(|seed| set.save(&format!("{seed}.png"), &image(40, 40, seed)));
+    let words = |n: usize| vec!["w"; n].join(" ");
+    set.list(&[
+        row("0.png", "1.png", &words(9), 0),
+        row("2.png", "3.png", &words(5), 1),
+        row("1.png", "2.png", &words(7), 1),
+    ]);
+    let words = |text: &str| text.split(' ').count();
+    let settings = Settings { caption_tokens: Some(CaptionTokens { count: words, seen: 5 }), ..settings() };
+    let out = tempfile::tempdir().unwrap();
+    let (summary, lines) = check_into(&out, &open(set.path()).unwrap(), &settings);
+    assert_eq!(found(&lines[1..]), [(0, "cut-caption", None), (2, "cut-caption", None)]);
+    assert_eq!(detail(&lines, "cut-caption"), "9 tokens; 5 are seen and 4 are cut");
+    assert_eq!((summary.n_tokens_cut, summary.rows[Kind::CutCaption as usize]), (6, 2));
+    assert!(
+        summary.to_string().contains("2 captions lose 6 tokens to the text encoder's length"),
+        "{summary}"
+    );
 }

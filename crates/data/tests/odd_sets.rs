@@ -9,7 +9,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use serde_json::json;
-use support::{pairs, png, skipped};
+use support::{open_mapped, pairs, png, skipped};
 use tastemaker_data::formats::open;
 use tastemaker_data::write::WRITERS;
 use tastemaker_data::{PairSource, Reason};
@@ -169,7 +169,7 @@ fn has_label_is_true_or_false_a_number_or_text_of_either() {
         .collect();
     let set =
         folder(&[("1.png", &png(1)), ("2.png", &png(2)), ("metadata.jsonl", rows.join("\n").as_bytes())]);
-    let set = open(set.path()).unwrap();
+    let set = open_mapped(set.path(), &[("caption", "caption")]).unwrap();
     assert_eq!((set.len(), set.n_ties()), (judged.len(), unjudged.len()));
     assert_eq!(&*set.skipped().last().unwrap().detail, "has_label: the label \"maybe\"; wanted a number");
 }

@@ -63,12 +63,24 @@ pub struct GenerateFlags {
     /// Negative prompt of all images
     #[arg(long, value_name = "TEXT")]
     pub negative_prompt: Option<String>,
+    /// Longest prompts in tokens: 75, or 150 or 225 encoded in chunks of 75 [default: 75, or that of the run]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
+    pub max_token_length: Option<u32>,
     /// Images per forward pass [default: 4]
     #[arg(long, value_name = "COUNT")]
     pub batch_size: Option<usize>,
     /// Precision of weights and activations: no, bf16 or fp16; a VAE that fp16 would ruin stays in fp32
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     pub mixed_precision: DType,
+}
+
+/// How many tokens prompts may have.
+///
+/// # Errors
+/// What is wanted.
+pub fn tokens(typed: &str) -> Result<u32, String> {
+    let known = [75, 150, 225].into_iter().find(|n: &u32| n.to_string() == typed);
+    known.ok_or_else(|| "wanted 75, 150 or 225".to_owned())
 }
 
 impl GenerateFlags {

@@ -15,7 +15,7 @@ pub mod settings;
 pub mod train;
 
 pub use device::DeviceFlag;
-pub use generate_flags::{GenerateFlags, PromptFlags};
+pub use generate_flags::{GenerateFlags, PromptFlags, tokens};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -18,7 +18,7 @@ pub struct PartFlags(ModelSection);
 section_args!(PartFlags, part_keys);
 
 fn part_keys() -> impl Iterator<Item = &'static Key> {
-    let others = ["pretrained_model_name_or_path", "rescale_betas_zero_snr"];
+    let others = ["pretrained_model_name_or_path", "rescale_betas_zero_snr", "max_token_length"];
     keys().filter(move |key| key.section() == "model" && !others.contains(&key.name()))
 }
 
@@ -111,6 +111,7 @@ impl PartFlags {
             variant: self.0.variant.clone().or(sources.variant),
             prediction: self.0.prediction_type.or(sources.prediction),
             zero_terminal_snr: sources.zero_terminal_snr,
+            max_token_length: sources.max_token_length,
         })
     }
 }

@@ -9,6 +9,7 @@ use tastemaker_data::skipped::in_words;
 use tastemaker_data::{PairSource, exclusions};
 use tastemaker_hub::part_of;
 use tastemaker_hub::remote::{self, Settings};
+use tastemaker_models::pipeline::{CutCaptions, Model};
 use tastemaker_run::{DataPlan, Plan};
 use tastemaker_store::tree::Location;
 use tastemaker_store::tree::braces::common_folder;
@@ -84,6 +85,22 @@ pub fn report_skipped(source: &dyn PairSource) {
     if detailed.len() > NAMED {
         eprintln!("note: and {} more", detailed.len() - NAMED);
     }
+}
+
+/// Prints how many captions of a set are longer than the text encoders of a model see.
+///
+/// # Errors
+/// [`tastemaker_models::ModelError`] for a tokenizer that cannot be read.
+pub fn report_cut(set: &PairSet, model: &Model) -> Result<()> {
+    let CutCaptions { n_captions, n_tokens, seen } = model.cut_captions(set.texts().iter())?;
+    let (captions, are) = if n_captions == 1 { ("caption", "is") } else { ("captions", "are") };
+    if n_captions > 0 {
+        eprintln!(
+            "note: {n_captions} {captions} {are} longer than the {seen} tokens that the text encoder sees, and {n_tokens} tokens are \
+             cut; --max_token_length 150 or 225 encodes more"
+        );
+    }
+    Ok(())
 }
 
 /// The files that are meant by a path, an address or a name.

@@ -78,6 +78,7 @@ pub enum Kind {
     NearIdenticalImages,
     DuplicatePair,
     EmptyCaption,
+    CutCaption,
     LeakedCaption,
     LeakedImage,
     ExifOrientation,
@@ -201,6 +202,9 @@ checks! {
     EmptyCaption "empty-caption" Warning Asked
         "a caption without a letter or a digit"
         "the pair trains the unconditional model only",
+    CutCaption "cut-caption" Warning Named
+        "a caption of more tokens than the text encoder sees"
+        "its end is cut and not trained on; --max_token_length 150 or 225 encodes more",
     LeakedCaption "leaked-caption" Warning Asked
         "a held-out caption that is trained on but for punctuation, case or spaces"
         "metrics on held-out captions are too good",

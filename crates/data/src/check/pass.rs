@@ -54,7 +54,7 @@ pub fn check(
     let of = set.len();
     let mut pixels = Vec::with_capacity(of);
     let mut timing = Timing { workers: settings.workers.min(of), ..Timing::default() };
-    let work = |position: usize| check_row(set, position, settings.resolution);
+    let work = |position: usize| check_row(set, position, settings);
     in_order(0..of, timing.workers, AHEAD * timing.workers, work, |position, row| {
         let CheckedRow { findings, pixels: hashes, sizes, decoding, busy } = row?;
         findings.iter().try_for_each(|finding| on_event(Event::Finding(finding)))?;

@@ -7,6 +7,7 @@ use image::metadata::Orientation;
 use super::checks::Kind;
 use super::finding::Finding;
 use super::inspect::{Inspected, caption_key};
+use super::settings::Settings;
 use crate::set::PairSet;
 use crate::{DataError, PairSource, Side};
 
@@ -34,7 +35,7 @@ pub struct CheckedRow {
 ///
 /// # Errors
 /// [`DataError`] if images cannot be had at all.
-pub fn check_row(set: &PairSet, position: usize, resolution: u32) -> Result<CheckedRow, DataError> {
+pub fn check_row(set: &PairSet, position: usize, settings: &Settings) -> Result<CheckedRow, DataError> {
     let began = Instant::now();
     let mut findings = Vec::new();
     let mut found = |kind, side: Option<Side>, detail: String, badness: f64| {
@@ -48,7 +49,7 @@ pub fn check_row(set: &PairSet, position: usize, resolution: u32) -> Result<Chec
         let (image, spent) = Inspected::of(set, position, side)?;
         decoding += spent;
         match &image {
-            Ok(image) => of_image(image, side, resolution, &mut found),
+            Ok(image) => of_image(image, side, settings.resolution, &mut found),
             Err(problem) => found(Kind::BadImage, Some(side), problem.clone(), 0.0),
         }
         images.push(image.ok());
@@ -63,6 +64,13 @@ pub fn check_row(set: &PairSet, position: usize, resolution: u32) -> Result<Chec
     }
     if caption_key(set.caption(position)) == 0 {
         found(Kind::EmptyCaption, None, format!("the caption is {:?}", set.caption(position)), 0.0);
+    }
+    if let Some(tokens) = settings.caption_tokens
+        && let Some(n) = tokens.more(set.caption(position))
+    {
+        let cut = n - tokens.seen;
+        let detail = format!("{n} tokens; {} are seen and {cut} are cut", tokens.seen);
+        found(Kind::CutCaption, None, detail, cut as f64);
     }
     findings.sort_by_key(|finding| finding.kind);
     let of_side = |i: usize| images.get(i).and_then(Option::as_ref);

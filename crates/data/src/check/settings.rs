@@ -11,8 +11,34 @@ pub struct Settings {
     pub held_out_fraction: f64,
     /// Seed of the training.
     pub seed: u64,
+    /// What of captions the text encoder sees; `None` if that is not asked.
+    pub caption_tokens: Option<CaptionTokens>,
     /// Threads.
     pub workers: usize,
     /// Whose rows shall be listed in [`Summary::excluded`](super::Summary::excluded).
     pub exclude: Vec<Kind>,
+}
+
+/// How long captions are to a text encoder.
+#[derive(Debug, Clone, Copy)]
+pub struct CaptionTokens {
+    /// Tokens of a caption.
+    pub count: fn(&str) -> usize,
+    /// Tokens that are seen.
+    pub seen: usize,
+}
+
+impl PartialEq for CaptionTokens {
+    fn eq(&self, other: &Self) -> bool {
+        self.seen == other.seen
+    }
+}
+
+impl CaptionTokens {
+    /// Tokens of a caption, if more than are seen.
+    pub fn more(&self, caption: &str) -> Option<usize> {
+        // A token is a byte at least.
+        let n = if caption.len() > self.seen { (self.count)(caption) } else { 0 };
+        (n > self.seen).then_some(n)
+    }
 }

@@ -65,6 +65,8 @@ pub struct Summary {
     pub rows: Vec<u64>,
     /// Images by the length of their shorter side.
     pub sizes: [u64; SIZE_BINS.len()],
+    /// Tokens of captions that are cut, over all pairs.
+    pub n_tokens_cut: u64,
     /// Pairs whose winner is listed first.
     pub n_winner_first: u64,
     /// Pairs whose loser is.
@@ -88,6 +90,7 @@ impl Summary {
             n_held_out: 0,
             rows: vec![0; CHECKS.len()],
             sizes: [0; SIZE_BINS.len()],
+            n_tokens_cut: 0,
             n_winner_first: 0,
             n_loser_first: 0,
             worst: Vec::new(),
@@ -104,6 +107,9 @@ impl Summary {
                 continue;
             }
             self.rows[kind as usize] += 1;
+            if kind == Kind::CutCaption {
+                self.n_tokens_cut += finding.badness as u64;
+            }
             if let (Kind::BadImage, Subject::Pair(..)) = (kind, &finding.subject) {
                 self.n_usable -= 1;
             }
@@ -200,6 +206,11 @@ impl fmt::Display for Summary {
             let n = self.rows[check.kind as usize];
             let (severity, name) = (check.severity.name(), check.name);
             writeln!(f, "  {severity:7}  {name:widest$}  {n:digits$}  {}", check.what)?;
+        }
+        if self.n_tokens_cut > 0 {
+            let n = self.rows[Kind::CutCaption as usize];
+            let captions = if n == 1 { "caption" } else { "captions" };
+            writeln!(f, "{n} {captions} lose {} tokens to the text encoder's length", self.n_tokens_cut)?;
         }
         if let Some(Interval { estimate, low, high }) = self.winner_first() {
             let [rate, low, high] = [estimate, low, high].map(|rate| 100.0 * rate);

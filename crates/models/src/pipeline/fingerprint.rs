@@ -66,7 +66,7 @@ impl Model {
         self.fingerprint("unet")
     }
 
-    /// SHA-256 over tokenizers, configurations and weights of all text encoders, hexadecimal.
+    /// SHA-256 over tokenizers, configurations and weights of all text encoders, and over how many chunks they encode, hexadecimal.
     ///
     /// # Errors
     /// As [`Model::vae_fingerprint`].
@@ -75,6 +75,10 @@ impl Model {
         for (component, tokenizer) in self.family().text_components() {
             hash.tokenizer(&self.tokenizer(tokenizer))?;
             hash.network(self, component)?;
+        }
+        // One chunk is no addition, so that what was made before there were chunks is found.
+        if self.n_chunks > 1 {
+            hash.bytes(format!("{} chunks", self.n_chunks).as_bytes());
         }
         Ok(hash.finish())
     }

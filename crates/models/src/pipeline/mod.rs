@@ -22,7 +22,7 @@ pub use open::ModelSources;
 pub use save::{Trained, save, write_component, write_unet};
 pub use scheduler::SchedulerConfig;
 pub use single_file::{SingleFile, pack};
-pub use text::{TextAdapters, TextEncoders, Tokens};
+pub use text::{CutCaptions, TextAdapters, TextEncoders, Tokens};
 
 /// Stem of the weights files of UNets and VAEs.
 pub const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";

@@ -34,6 +34,8 @@ pub struct Model {
     pub(super) prediction: Option<Prediction>,
     /// Whether noise levels are brought to end in pure noise, where the configuration does not do so.
     pub(super) zero_terminal_snr: bool,
+    /// Chunks that prompts are encoded in.
+    pub(super) n_chunks: usize,
 }
 
 impl Model {

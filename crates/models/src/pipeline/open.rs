@@ -33,7 +33,12 @@ pub struct ModelSources {
     pub prediction: Option<Prediction>,
     /// Whether noise levels end in pure noise, where the model's configuration does not say so.
     pub zero_terminal_snr: bool,
+    /// Longest prompts in tokens, a multiple of 75; longer than 75 they are encoded in chunks. 75 where nothing is said.
+    pub max_token_length: Option<u32>,
 }
+
+/// Tokens of a chunk, as the setting counts them, whatever a tokenizer makes.
+const CHUNK: u32 = 75;
 
 impl ModelSources {
     /// A model as it is.
@@ -43,6 +48,20 @@ impl ModelSources {
 }
 
 impl Model {
+    /// The same with another length of prompts in tokens, a multiple of 75; `None` leaves it.
+    #[must_use]
+    pub fn with_max_token_length(mut self, length: Option<u32>) -> Self {
+        if let Some(length) = length {
+            self.n_chunks = (length / CHUNK).max(1) as usize;
+        }
+        self
+    }
+
+    /// Longest prompts in tokens, as the setting counts them.
+    pub fn max_token_length(&self) -> u32 {
+        CHUNK * self.n_chunks as u32
+    }
+
     /// Opens a model as it is; see [`Model::from_sources`].
     ///
     /// # Errors
@@ -60,14 +79,14 @@ impl Model {
     /// each other; [`ModelError::UnknownPrediction`]; [`ModelError::Contradiction`];
     /// [`ModelError::Choice`].
     pub fn from_sources(sources: &ModelSources) -> Result<Self, ModelError> {
-        let ModelSources { model, config, vae, unet, variant, prediction, zero_terminal_snr } = sources;
+        let ModelSources { model, config, vae, unet, variant, prediction, zero_terminal_snr, .. } = sources;
         let is_file = model.is_file();
         check_choices(sources, is_file)?;
         let replaced: Vec<&str> = [("unet", unet), ("vae", vae)]
             .iter()
             .filter_map(|(name, path)| path.as_ref().map(|_| *name))
             .collect();
-        let mut opened = if is_file {
+        let opened = if is_file {
             let file = SingleFile::open(model)?;
             let described = match config {
                 Some(folder) => {
@@ -88,6 +107,7 @@ impl Model {
             }
             Self { prediction: *prediction, variant: variant.clone(), ..opened }
         };
+        let mut opened = opened.with_max_token_length(sources.max_token_length);
         if let Some(path) = unet {
             opened.parts.insert("unet".to_owned(), Part::Folder(component_folder(path, "unet")?));
         }
@@ -168,7 +188,16 @@ impl Model {
         let parts = listed.map(|component| (component.to_owned(), Part::Files(files(component)))).collect();
         let prediction = Some(prediction);
         let (path, zero_terminal_snr) = (path.to_owned(), false);
-        Ok(Self { path, index, index_config, parts, variant: None, prediction, zero_terminal_snr })
+        Ok(Self {
+            path,
+            index,
+            index_config,
+            parts,
+            variant: None,
+            prediction,
+            zero_terminal_snr,
+            n_chunks: 1,
+        })
     }
 
     /// The same description with the networks of a file, without those that are replaced.
@@ -201,7 +230,8 @@ fn in_folder(path: &Path) -> Result<Model, ModelError> {
     let part = |name: &String| (name.clone(), Part::Folder(path.join(name)));
     let parts = index.components.iter().map(part).collect();
     let (path, variant, prediction) = (path.to_owned(), None, None);
-    Ok(Model { path, index, index_config, parts, variant, prediction, zero_terminal_snr: false })
+    let (zero_terminal_snr, n_chunks) = (false, 1);
+    Ok(Model { path, index, index_config, parts, variant, prediction, zero_terminal_snr, n_chunks })
 }
 
 /// The folder of a component: the one given, or the one of its name in it.

@@ -32,7 +32,7 @@ struct TextEncoder {
 /// Token ids of prompts, one table for each text encoder.
 ///
 /// # Shapes
-/// `[n, m]` int64 each.
+/// `[n, k m]` int64 each, for k chunks of m tokens.
 #[derive(Debug)]
 pub struct Tokens(Vec<Tensor>);
 
@@ -54,7 +54,19 @@ pub struct TextEncoders {
     encoders: Vec<TextEncoder>,
     family: Family,
     zeros_for_empty: bool,
+    n_chunks: usize,
     device: Device,
+}
+
+/// Captions that are longer than text encoders see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CutCaptions {
+    /// How many there are.
+    pub n_captions: usize,
+    /// Tokens of theirs that are cut.
+    pub n_tokens: usize,
+    /// Tokens that are seen.
+    pub seen: usize,
 }
 
 impl Model {
@@ -106,12 +118,37 @@ impl Model {
             encoders.push(TextEncoder { component, tokenizer, loaded });
         }
         let zeros_for_empty = self.index().force_zeros_for_empty_prompt;
-        Ok(TextEncoders { encoders, family: self.family(), zeros_for_empty, device })
+        let n_chunks = self.n_chunks;
+        Ok(TextEncoders { encoders, family: self.family(), zeros_for_empty, n_chunks, device })
+    }
+
+    /// How many of these captions are cut.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`], [`ModelError::Store`] for a tokenizer that cannot be read.
+    pub fn cut_captions<'a>(
+        &self,
+        captions: impl IntoIterator<Item = &'a str>,
+    ) -> Result<CutCaptions, ModelError> {
+        let (_, name) = self.family().text_components()[0];
+        let tokenizer = ClipTokenizer::from_files(&self.tokenizer(name))?;
+        let seen = self.n_chunks * (tokenizer.max_length() - 2);
+        let mut cut = CutCaptions { n_captions: 0, n_tokens: 0, seen };
+        // A token is a byte at least.
+        for caption in captions.into_iter().filter(|caption| caption.len() > seen) {
+            let more = tokenizer.n_tokens(caption).saturating_sub(seen);
+            cut.n_captions += usize::from(more > 0);
+            cut.n_tokens += more;
+        }
+        Ok(cut)
     }
 }
 
 impl TextEncoders {
     /// The conditioning of one sample per prompt, in the compute type.
+    ///
+    /// Of several chunks the hidden states stand one after the other, between the start of the first and the end of the last, and
+    /// the projection is that of the first.
     ///
     /// SD1.x and SD2.x: the last hidden state. SDXL: the penultimate hidden states of both encoders side by side, the
     /// second's projection, and the sizes of an uncropped square image of side `resolution`, in pixels (for SDXL).
@@ -160,8 +197,9 @@ impl TextEncoders {
     /// The ids of prompts.
     pub fn tokens(&self, prompts: &[impl AsRef<str>]) -> Tokens {
         let ids = self.encoders.iter().map(|TextEncoder { tokenizer, .. }| {
-            let ids = Tensor::from_slice(&tokenizer.encode_batch(prompts));
-            ids.view([prompts.len() as i64, -1]).to_device(self.device)
+            let of = |prompt| tokenizer.encode_chunks(AsRef::as_ref(prompt), self.n_chunks);
+            let ids: Vec<i64> = prompts.iter().flat_map(of).collect();
+            Tensor::from_slice(&ids).view([prompts.len() as i64, -1]).to_device(self.device)
         });
         Tokens(ids.collect())
     }
@@ -177,18 +215,44 @@ impl TextEncoders {
             .encoders
             .iter()
             .zip(&tokens.0)
-            .map(|(encoder, ids)| encoder.loaded.network.forward(ids))
+            .map(|(encoder, ids)| {
+                let chunks = ids.view([n * self.n_chunks as i64, encoder.tokenizer.max_length() as i64]);
+                encoder.loaded.network.forward(&chunks)
+            })
             .collect();
         if self.family == Family::StableDiffusion {
-            return Conditioning::text(outputs[0].last_hidden_state.shallow_clone());
+            return Conditioning::text(self.joined(&outputs[0].last_hidden_state));
         }
-        let states: Vec<_> = outputs.iter().map(|output| output.penultimate()).collect();
+        let states: Vec<_> = outputs.iter().map(|output| self.joined(output.penultimate())).collect();
         let sizes = [resolution, resolution, 0, 0, resolution, resolution];
         let time_ids = Tensor::from_slice(&sizes).to_kind(Kind::Float).to_device(self.device);
         Conditioning {
             hidden: Tensor::cat(&states, -1), // [n, m, c1 + c2]
-            pooled: outputs[1].projected.as_ref().map(Tensor::shallow_clone),
+            pooled: outputs[1].projected.as_ref().map(|pooled| self.first(pooled)),
             time_ids: Some(time_ids.view([1, 6]).repeat([n, 1])),
         }
+    }
+
+    /// The states of the chunks of each prompt as one: `[n k, m, c]` to `[n, k (m - 2) + 2, c]`.
+    ///
+    /// Source: `get_hidden_states` of `kohya-ss/sd-scripts:library/train_util.py`.
+    fn joined(&self, states: &Tensor) -> Tensor {
+        let k = self.n_chunks as i64;
+        if k == 1 {
+            return states.shallow_clone();
+        }
+        let (nk, m, c) = states.size3().expect("hidden states are three-dimensional");
+        let chunks = states.view([nk / k, k, m, c]);
+        let start = chunks.select(1, 0).narrow(1, 0, 1);
+        let texts = chunks.narrow(2, 1, m - 2).reshape([nk / k, k * (m - 2), c]);
+        let end = chunks.select(1, k - 1).narrow(1, m - 1, 1);
+        Tensor::cat(&[start, texts, end], 1)
+    }
+
+    /// What the first chunk of each prompt has: `[n k, p]` to `[n, p]`.
+    fn first(&self, pooled: &Tensor) -> Tensor {
+        let k = self.n_chunks as i64;
+        let (nk, p) = pooled.size2().expect("a vector for each chunk");
+        pooled.view([nk / k, k, p]).select(1, 0)
     }
 }

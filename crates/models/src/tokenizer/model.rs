@@ -15,6 +15,7 @@ use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 use super::files::{self, Files};
 use super::folder::TokenizerFiles;
 use crate::ModelError;
+use crate::original::published_tokenizer;
 
 /// English contractions, runs of letters, single digits, runs of anything else that is not space.
 const WORDS: &str =
@@ -41,6 +42,14 @@ impl ClipTokenizer {
         Self::from_files(&TokenizerFiles::in_folder(path.as_ref()))
     }
 
+    /// CLIP's own, which all SD1.x, SD2.x and SDXL models share but for what fills a prompt.
+    ///
+    /// # Errors
+    /// Never, unless the vocabulary was damaged before it was built in.
+    pub fn published() -> Result<Self, ModelError> {
+        Self::from_files(&published_tokenizer("CLIP's vocabulary".as_ref()))
+    }
+
     /// The same from files that are at hand.
     ///
     /// # Errors
@@ -54,13 +63,26 @@ impl ClipTokenizer {
     /// # Shapes
     /// Always [`max_length`](Self::max_length) ids.
     pub fn encode(&self, prompt: &str) -> Vec<i64> {
-        let text =
-            self.tokenizer.encode_fast(prompt, false).expect("byte-level encoding has an id for every text");
-        let mut ids = Vec::with_capacity(self.max_length);
-        ids.push(self.bos);
-        ids.extend(text.get_ids().iter().take(self.max_length - 2).map(|&id| i64::from(id)));
-        ids.push(self.eos);
-        ids.resize(self.max_length, self.pad);
+        self.encode_chunks(prompt, 1)
+    }
+
+    /// The ids of a prompt in chunks, each framed and filled as a prompt of its own; what is too long for all is cut.
+    ///
+    /// Source: `get_input_ids` of `kohya-ss/sd-scripts:library/train_util.py`.
+    ///
+    /// # Shapes
+    /// `n_chunks` times [`max_length`](Self::max_length) ids.
+    pub fn encode_chunks(&self, prompt: &str, n_chunks: usize) -> Vec<i64> {
+        let text = self.text_ids(prompt);
+        let mut pieces = text.chunks((self.max_length - 2).max(1));
+        let mut ids = Vec::with_capacity(n_chunks * self.max_length);
+        for chunk in 1..=n_chunks {
+            ids.push(self.bos);
+            ids.extend(pieces.next().unwrap_or_default().iter().map(|&id| i64::from(id)));
+            ids.truncate(chunk * self.max_length - 1);
+            ids.push(self.eos);
+            ids.resize(chunk * self.max_length, self.pad);
+        }
         ids
     }
 
@@ -70,6 +92,16 @@ impl ClipTokenizer {
     /// `prompts.len()` times [`max_length`](Self::max_length) ids.
     pub fn encode_batch(&self, prompts: &[impl AsRef<str>]) -> Vec<i64> {
         prompts.iter().flat_map(|prompt| self.encode(prompt.as_ref())).collect()
+    }
+
+    /// Tokens of a prompt, without the two that frame it.
+    pub fn n_tokens(&self, prompt: &str) -> usize {
+        self.text_ids(prompt).len()
+    }
+
+    fn text_ids(&self, prompt: &str) -> Vec<u32> {
+        let encoded = self.tokenizer.encode_fast(prompt, false);
+        encoded.expect("byte-level encoding has an id for every text").get_ids().to_vec()
     }
 
     /// Ids of every prompt, fillers included.

@@ -9,7 +9,7 @@ use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::clip_text::{self, ClipText, ClipTextConfig};
 use tastemaker_models::nn::{LoraSpec, Ranks, Role, Weights};
-use tastemaker_models::pipeline::Family;
+use tastemaker_models::pipeline::{CutCaptions, Family, Model, ModelSources};
 use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, relative_error};
 use tastemaker_torch::tensors;
@@ -89,6 +89,43 @@ fn sd_prompts_become_the_last_hidden_state() {
     let ids = Tensor::from_slice(&[52i64, 26 + 1, 2, 26 + 1, END, END, END, END]).view([1, 8]);
     let wanted = network.forward(&ids).last_hidden_state;
     assert_close(&text.encode(&["B  cb"], 64).hidden, &wanted, 1e-6, "one prompt");
+}
+
+#[test]
+fn long_prompts_are_encoded_in_chunks_as_kohyas_scripts_do() {
+    let (sd1, sdxl) = (sd1(), sdxl_text());
+    let open = |folder: &TempDir, length| {
+        let sources = ModelSources { max_token_length: Some(length), ..ModelSources::of(folder.path()) };
+        Model::from_sources(&sources).unwrap()
+    };
+    let text = |model: &Model| model.text(DType::F32, Device::Cpu).unwrap();
+    // Chunks of six tokens, each letter one.
+    let (one, three) = (open(&sd1, 75), open(&sd1, 225));
+    let pieces = ["a b c d e f", "g h i j k l", "m n"];
+    let whole = text(&three).encode(&[pieces.join(" "), "a b".to_owned()], 64).hidden;
+    let parts = text(&one).encode(&[pieces.as_slice(), &["a b", ""]].concat(), 64).hidden;
+    assert_eq!((whole.size(), parts.size()), (vec![2, 20, 12], vec![5, 8, 12]));
+    for (prompt, chunks) in [(0, [0, 1, 2]), (1, [3, 4, 4])] {
+        let found = whole.get(prompt);
+        for (chunk, part) in (0..).zip(chunks) {
+            let (at, part) = (6 * chunk, parts.get(part));
+            assert_close(&found.narrow(0, 1 + at, 6), &part.narrow(0, 1, 6), 1e-5, "a chunk");
+        }
+        assert_close(&found.get(0), &parts.get(chunks[0]).get(0), 1e-5, "the start");
+        assert_close(&found.get(19), &parts.get(chunks[2]).get(7), 1e-5, "the end");
+    }
+    let captions = [pieces.join(" "), "a".repeat(7), "b".to_owned()];
+    let cut = |model: &Model| model.cut_captions(captions.iter().map(String::as_str)).unwrap();
+    assert_eq!(cut(&one), CutCaptions { n_captions: 2, n_tokens: 9, seen: 6 });
+    assert_eq!(cut(&three), CutCaptions { n_captions: 0, n_tokens: 0, seen: 18 });
+    assert_eq!(one.text_fingerprint().unwrap(), Model::open(sd1.path()).unwrap().text_fingerprint().unwrap());
+    assert_ne!(one.text_fingerprint().unwrap(), three.text_fingerprint().unwrap());
+
+    let (one, two) = (open(&sdxl, 75), open(&sdxl, 150));
+    let first = ["a"; 14].join(" ");
+    let (whole, part) = (text(&two).encode(&[format!("{first} b")], 64), text(&one).encode(&[first], 64));
+    assert_eq!(whole.hidden.size(), [1, 30, 64]);
+    assert_close(&whole.pooled.unwrap(), &part.pooled.unwrap(), 1e-5, "the first chunk's projection");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(super) const UP_TO_65536: Check = check("from 1 to 65536", |value| is_count(
 pub(super) const UP_TO_A_MILLION: Check = check("from 1 to 1000000", |value| is_count(value, 1, 1_000_000));
 pub(super) const SOME_STEPS: Check = check("from 1 to 100000000", |value| is_count(value, 1, 100_000_000));
 pub(super) const THREADS: Check = check("from 0 to 1024", |value| is_count(value, 0, 1024));
+pub(super) const TOKENS: Check =
+    check("75, 150 or 225", |value| value.as_u64().is_some_and(|n| [75, 150, 225].contains(&n)));
 pub(super) const SOME_PAIRS: Check =
     check("at least 1; to switch validation off, validation_steps = 0", |value| value.as_u64() != Some(0));
 pub(super) const SOME_TIMESTEPS: Check = check("at least one timestep", has_entries);

@@ -34,6 +34,8 @@ settings! {
         revision: String, value "REVISION";
         /// What the network predicts, where the model is wrong or silent about it: epsilon, v_prediction
         prediction_type: Prediction, value "TYPE";
+        /// Longest prompts and captions in tokens: 75, or 150 or 225 encoded in chunks of 75, as kohya's scripts do
+        max_token_length: u32 = 75, value "TOKENS", check TOKENS;
         /// Rescale the noise schedule to zero terminal SNR
         rescale_betas_zero_snr: bool = default, alias "zero_terminal_snr";
     }

@@ -106,7 +106,8 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
     let SharedParts { pretrained_vae_model_name_or_path: vae, variant } = &args.parts;
     let vae = vae.as_deref().map(|vae| locate(vae, None)).transpose()?.or(sources.vae);
     let variant = variant.clone().or(sources.variant);
-    let model = Model::from_sources(&ModelSources { vae, variant, ..sources })?;
+    let max_token_length = args.flags.max_token_length.or(sources.max_token_length);
+    let model = Model::from_sources(&ModelSources { vae, variant, max_token_length, ..sources })?;
     let settings = settings_of(&model, args)?;
     let recorded = recorded(&settings, &args.flags);
     Ok(Source::Model { model: Box::new(model), lora, settings, recorded })

@@ -1,13 +1,15 @@
 //! `tastemaker data check`: every row of a set, checked before training.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_data::check::{self, Kind, Settings, Severity, Summary, Timing};
+use tastemaker_data::check::{self, CaptionTokens, Kind, Settings, Severity, Summary, Timing};
 use tastemaker_data::exclusions;
+use tastemaker_models::tokenizer::ClipTokenizer;
 
-use crate::commands::side;
+use crate::commands::{side, tokens};
 use crate::exit::{FindingsError, UsageError};
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
@@ -34,6 +36,9 @@ pub struct CheckArgs {
     /// Seed of the training, which decides which captions those are.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
+    /// Longest captions of the training in tokens; longer ones are cut.
+    #[arg(long, value_name = "TOKENS", default_value_t = 75, value_parser = tokens)]
+    max_token_length: u32,
     /// Threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     dataloader_num_workers: Option<u32>,
@@ -61,6 +66,7 @@ pub fn check(args: &CheckArgs) -> Result<()> {
         resolution: args.resolution,
         held_out_fraction: args.held_out_fraction,
         seed: args.seed,
+        caption_tokens: Some(caption_tokens(args.max_token_length as usize)?),
         workers: args.dataloader_num_workers.map_or_else(cores, |n| n as usize),
         exclude: to_exclude(&args.fix)?,
     };
@@ -111,6 +117,15 @@ fn to_exclude(words: &[String]) -> Result<Vec<Kind>, UsageError> {
         kinds.extend(of_word);
     }
     Ok(kinds)
+}
+
+/// How long captions are to CLIP.
+fn caption_tokens(seen: usize) -> Result<CaptionTokens> {
+    static CLIP: OnceLock<ClipTokenizer> = OnceLock::new();
+    let tokenizer = ClipTokenizer::published()?;
+    CLIP.get_or_init(|| tokenizer);
+    let count = |caption: &str| CLIP.get().map_or(0, |tokenizer| tokenizer.n_tokens(caption));
+    Ok(CaptionTokens { count, seen })
 }
 
 fn cores() -> usize {

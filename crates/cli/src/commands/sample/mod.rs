@@ -127,6 +127,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let precision = args.flags.mixed_precision;
     let device = args.device.open()?;
     let Chosen { model: folder, lora: own, .. } = args.parts.choose(&args.model)?;
+    let folder = folder.with_max_token_length(args.flags.max_token_length);
     allocator::suit(&folder)?;
     let settings = settings(args, GenerateSettings::of(&folder)?);
     check_guidance(args, settings.guidance_scale)?;
@@ -295,6 +296,9 @@ fn parameters(
         ("Seed", String::new()),
         ("Size", format!("{width}x{height}")),
     ];
+    if folder.max_token_length() > 75 {
+        parameters.push(("Max token length", folder.max_token_length().to_string()));
+    }
     let parts = args.parts.parameters();
     let own_unet = parts.iter().all(|(name, _)| *name != "UNet");
     parameters.extend(hash_of(folder.path()).filter(|_| own_unet).map(|hash| ("Model hash", hash)));

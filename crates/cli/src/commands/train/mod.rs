@@ -338,6 +338,7 @@ fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: De
     let (plan, split) = with_data(plan, &source);
     if is_first {
         say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
+        pairs::report_cut(&source, &model)?;
     }
     drop(model);
     if is_first && resume == Some(&Resume::Latest) && checkpoint::names(&plan.output_dir).is_empty() {

@@ -87,7 +87,8 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     let mut prompts = args.prompts.read()?;
     prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
     let scorers = args.scoring.open()?;
-    let sides = args.sides.resolve(&args.model, args.lora.as_deref(), &args.parts)?;
+    let length = args.flags.max_token_length;
+    let sides = args.sides.resolve(&args.model, args.lora.as_deref(), &args.parts, length)?;
     let pick = pick(args, scorers.is_some(), sides.is_two())?;
     args.flags.check()?;
     let n_each = args.num_images_per_prompt.unwrap_or(if sides.is_two() { 1 } else { 4 });

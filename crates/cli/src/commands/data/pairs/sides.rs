@@ -81,7 +81,13 @@ impl SideFlags {
     ///
     /// # Errors
     /// [`UsageError`] for sides that do not differ and a preset that is none; those of [`PartFlags::open`].
-    pub fn resolve(&self, model: &str, lora: Option<&str>, parts: &PartFlags) -> Result<Sides> {
+    pub fn resolve(
+        &self,
+        model: &str,
+        lora: Option<&str>,
+        parts: &PartFlags,
+        max_token_length: Option<u32>,
+    ) -> Result<Sides> {
         let preset = self.preset.as_deref().map(preset).transpose()?;
         let (winner_prefix, loser_prefix) = preset.unwrap_or((
             self.winner_prefix.clone().unwrap_or_default(),
@@ -89,6 +95,7 @@ impl SideFlags {
         ));
         let side = |model: &str, lora: Option<&str>, prefix: &str| -> Result<Side> {
             let Chosen { model: folder, lora: own, .. } = parts.choose(model)?;
+            let folder = folder.with_max_token_length(max_token_length);
             let adapter = chosen_lora(model, own, lora)?;
             Ok(Side {
                 adapter,
