@@ -46,7 +46,8 @@ pub fn facts<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Markup {
     html! { dl { @for Fact { name, value } in facts { div { dt { (name) } dd { (value) } } } } }
 }
 
-/// A table that scrolls where it is too wide. `class` may be `narrow`, for one as wide as what it holds.
+/// A table that scrolls where it is too wide. `class` may be `narrow`, for one as wide as what it holds,
+/// or `stacks`, for one whose rows become blocks on a narrow screen.
 pub fn table(class: &str, heads: &[&str], rows: impl IntoIterator<Item = Markup>) -> Markup {
     html! {
         div.scroll {

@@ -432,6 +432,21 @@ mod resolving {
         assert_eq!(plan_of(&text).warnings, [Warning::WarmupNeverEnds { warmup: 100, training: 100 }]);
     }
 
+    #[test]
+    fn a_recipe_without_an_end_or_with_endless_levels_is_refused_in_a_few_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        let refused = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Recipe::read(&path).unwrap_err().to_string()
+        };
+        assert!(refused(&"#".repeat((1 << 20) + 1)).ends_with("wanted at most 1048576 bytes"));
+        for text in [format!("a = {}", "[".repeat(500_000)), format!("a{} = 1", ".a".repeat(500_000))] {
+            let said = refused(&text);
+            assert!(said.contains("recur") && said.len() < 2000, "{} characters", said.len());
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_path_that_is_not_utf8_is_refused() {

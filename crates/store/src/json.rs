@@ -31,7 +31,7 @@ pub fn read_text_within(path: impl AsRef<Path>, limit: u64) -> Result<String, St
     let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
     read.map_err(|e| StoreError::io("read", path, e))?;
     if bytes.len() as u64 > limit {
-        return Err(StoreError::malformed(path, "no end to its text", format!("at most {limit} bytes")));
+        return Err(StoreError::malformed(path, "a longer text", format!("at most {limit} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|e| StoreError::NotUtf8 {
         path: path.to_path_buf(),
@@ -109,7 +109,7 @@ mod tests {
     #[cfg(unix)]
     fn a_file_without_an_end_is_given_up() {
         let error = read_text_within("/dev/zero", 1 << 20).unwrap_err().to_string();
-        assert_eq!(error, "/dev/zero is malformed: found no end to its text; wanted at most 1048576 bytes");
+        assert_eq!(error, "/dev/zero is malformed: found a longer text; wanted at most 1048576 bytes");
         let (_folder, path) = file(b"four");
         assert_eq!(read_text_within(&path, 4).unwrap(), "four");
         assert!(read_text_within(&path, 3).is_err());

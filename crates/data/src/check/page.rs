@@ -94,7 +94,7 @@ fn findings(summary: &Summary) -> Markup {
     let heads = ["", "check", "rows", "fraction", "the row is", "it has"];
     let clean: Vec<&str> = clean.into_iter().map(|check| check.name).collect();
     html! {
-        @if !found.is_empty() { (table("", &heads, found.iter().map(row))) }
+        @if !found.is_empty() { (table("stacks", &heads, found.iter().map(row))) }
         @if !clean.is_empty() { p.small { "Looked for and not found: " (clean.join(", ")) "." } }
     }
 }
@@ -191,7 +191,7 @@ fn skipped(cases: &[Case<'_>]) -> Option<Markup> {
     (!rows.is_empty()).then(|| {
         html! {
             p.small { "The first of each kind; all are in check.jsonl." }
-            (table("", &["", "check", "row", "found"], rows))
+            (table("stacks", &["", "check", "row", "found"], rows))
         }
     })
 }

@@ -72,6 +72,10 @@ pub fn check_row(set: &PairSet, position: usize, settings: &Settings) -> Result<
         let detail = format!("{n} tokens; {} are seen and {cut} are cut", tokens.seen);
         found(Kind::CutCaption, None, detail, cut as f64);
     }
+    if findings.iter().any(|finding| finding.kind == Kind::BadImage) {
+        // The row is skipped, whatever else there is about it.
+        findings.retain(|finding| finding.kind == Kind::BadImage);
+    }
     findings.sort_by_key(|finding| finding.kind);
     let of_side = |i: usize| images.get(i).and_then(Option::as_ref);
     Ok(CheckedRow {
