@@ -155,6 +155,7 @@ fn the_table_shows_every_value_and_what_follows_from_them() {
         table,
         "\
 model       pretrained_model_name_or_path  models/tiny
+            max_token_length               75
             rescale_betas_zero_snr         no
 data        train_data_dir                 pairs
             resolution                     512
@@ -207,7 +208,7 @@ logging     report_to                      tensorboard
 output      output_dir                     out
 in effect   pairs per step                 2048 (16 x 128 accumulated)
             learning rate                  2.048e-5
-            pairs to train on              51200
+            pairs to train on              51200 at most (those whose images cannot be read are skipped)
             steps per epoch                25.0 (4.0 epochs in all)
 "
     );
