@@ -27,6 +27,9 @@ pub struct Part<'a> {
     pub split: Option<&'a str>,
 }
 
+/// What splits are called; a set in which nothing is called so has none.
+const SPLITS: [&str; 8] = ["train", "training", "test", "testing", "validation", "valid", "val", "dev"];
+
 /// Beginnings of the variables that say how to reach object storage.
 const VARIABLES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
@@ -115,6 +118,10 @@ pub fn location(name: &str, part: Part<'_>) -> Result<Location> {
     }
     let entries = whole.entries()?;
     let names: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+    let is_split = |split: &&str| part_of(&names, None, Some(split)).is_ok();
+    if part.split.is_some_and(|split| !is_split(&split)) && !SPLITS.iter().any(is_split) {
+        return Err(UsageError(format!("{name} has no splits; drop --dataset_split_name")).into());
+    }
     let chosen = part_of(&names, part.config, part.split)
         .map_err(|wanted| UsageError(format!("{name} has {} files of data; wanted {wanted}", names.len())))?;
     let chosen: Vec<String> = chosen.into_iter().map(str::to_owned).collect();
@@ -200,6 +207,14 @@ mod tests {
         let error =
             location(folder.path().to_str().unwrap(), Part { config: None, split: Some("dev") }).unwrap_err();
         assert!(error.to_string().ends_with("where the names are: test, train"), "{error}");
+    }
+
+    #[test]
+    fn a_set_without_splits_says_so() {
+        let folder = folder(&["metadata.jsonl", "images/1.png", "images/2.png"]);
+        let name = folder.path().to_str().unwrap();
+        let error = location(name, Part { config: None, split: Some("train") }).unwrap_err().to_string();
+        assert_eq!(error, format!("{name} has no splits; drop --dataset_split_name"));
     }
 
     #[test]
