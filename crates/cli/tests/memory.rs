@@ -49,18 +49,17 @@ fn mebibytes(text: &str, words: &str) -> f64 {
     rest.split_once(" MiB").unwrap().0.trim().parse().unwrap()
 }
 
-#[test]
-fn the_dry_run_is_within_a_tenth_of_what_a_run_takes() {
-    let sizes: [(&[i64], i64, &str); 3] =
-        [(&[64, 128], 1, "128"), (&[96, 192, 384], 2, "128"), (&[160, 320, 640, 640], 2, "128")];
-    let mut table = String::new();
-    let mut worst: f64 = 0.0;
-    for (widths, layers, resolution) in sizes {
+type Size = (&'static [i64], i64, &'static str);
+
+/// Stated over taken for each kind of run, worst of these sizes; with a table of all.
+fn apart(sizes: &[Size]) -> (f64, String) {
+    let (mut worst, mut table) = (0.0f64, String::new());
+    for &(widths, layers, resolution) in sizes {
         let bench = bench(widths, layers);
         for (output, more) in [
             ("lora", "--method diffusion-dpo"),
             ("bf16", "--method diffusion-dpo --mixed_precision bf16"),
-            ("full", "--method diffusion-dpo --adapter_type full --max_grad_norm 1e9"),
+            ("full", "--method diffusion-dpo --adapter_type full"),
         ] {
             let more: Vec<&str> = more.split_whitespace().chain(["--resolution", resolution]).collect();
             let dry = bench.train(output, &[more.as_slice(), &["--dry-run"]].concat());
@@ -69,13 +68,25 @@ fn the_dry_run_is_within_a_tenth_of_what_a_run_takes() {
             assert_eq!(real.code, 0, "{}", real.stderr);
             let (stated, taken) = (mebibytes(&dry.stdout, "about "), mebibytes(&real.stdout, "at most "));
             let line = dry.stdout.lines().find(|line| line.contains("about ")).unwrap_or_default();
-            table += &format!(
-                "{widths:?} {output}: stated {stated}, taken {taken}, {:.2}; {line}\n",
-                stated / taken
-            );
-            worst = worst.max((stated / taken - 1.0).abs());
+            let ratio = stated / taken;
+            table += &format!("{widths:?} {output}: stated {stated}, taken {taken}, {ratio:.2}; {line}\n");
+            worst = worst.max((ratio - 1.0).abs());
         }
     }
     eprintln!("{table}");
+    (worst, table)
+}
+
+#[test]
+fn the_dry_run_is_within_a_tenth_of_what_a_run_takes() {
+    let (worst, table) =
+        apart(&[(&[64, 128], 1, "128"), (&[96, 192, 384], 2, "128"), (&[160, 320, 640, 640], 2, "128")]);
+    assert!(worst < 0.1, "{table}");
+}
+
+#[test]
+#[ignore = "takes 16 GiB"]
+fn the_dry_run_is_within_a_tenth_at_published_size() {
+    let (worst, table) = apart(&[(&[320, 640, 1280, 1280], 2, "128")]);
     assert!(worst < 0.1, "{table}");
 }

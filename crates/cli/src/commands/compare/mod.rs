@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_store::atomic;
+use tastemaker_run::RunDir;
 
 use crate::commands::{DeviceFlag, GenerateFlags};
 use crate::exit::{Blame, UsageError};
@@ -116,10 +116,10 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     for candidate in &mut candidates {
         planning::identify(candidate)?;
     }
+    let _lock = RunDir::lock(&args.out)?;
     if args.overwrite.overwrite {
         place.clear()?;
     }
-    atomic::create_folder(&args.out)?;
     let names: Vec<String> = scorers.iter().map(|(name, _)| name.clone()).collect();
     planning::agree(args, &set, &candidates, scorers.into_iter().collect())?;
     for candidate in &candidates {

@@ -18,7 +18,7 @@ use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_models::unet::UNet;
-use tastemaker_store::atomic;
+use tastemaker_run::RunDir;
 use tastemaker_store::dtype::DType;
 use tch::Device;
 
@@ -144,7 +144,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         (None, typed) => typed.as_deref().map(weighted).transpose()?,
     };
     let lora_file = lora.as_ref().map(|lora| lora.read(&folder).of_model()).transpose()?;
-    atomic::create_folder(&args.out)?;
+    let _lock = RunDir::lock(&args.out)?;
     let loaded = LoadedModel::open(&folder, lora_file, precision, device)?;
     let negative = negative(args, &folder, precision, device)?;
 

@@ -14,6 +14,7 @@ use tastemaker_eval::scorers::Panel;
 use tastemaker_generate::read_image;
 use tastemaker_math::intervals::mean;
 use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_run::RunDir;
 use tastemaker_store::json;
 
 use super::scoring::{Scored, ScoringFlags, score};
@@ -95,6 +96,7 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     if !sides.is_two() && n_each < 2 {
         return Err(UsageError("a pair needs --num_images_per_prompt of at least 2".into()).into());
     }
+    let _lock = RunDir::lock(&args.out)?;
     let folder = SetFolder::open(&args.out, &args.flags, args.scoring.device.open()?, &sides)?;
     let images = folder.plan(&prompts, n_each, args.seed);
     let n_generated = folder.generate(&images)?;
