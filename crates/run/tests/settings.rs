@@ -70,6 +70,7 @@ const ALWAYS: &[&str] = &[
     "exclude",
     "max_train_samples",
     "resolution",
+    "label_noise_prob",
     "held_out_fraction",
     "enable_bucket",
     "no_hflip",
@@ -124,7 +125,13 @@ const IDLE: &[(&str, &[&str])] = &[
     ),
     ("[optimizer]\ntext_encoder_lr = 1e-6", &["text_encoder_lr"]),
     ("[optimizer]\nlr_warmup_steps = 5", &["lr_warmup_steps"]),
-    ("[optimizer]\nlr_scheduler = \"cosine\"\nlr_num_cycles = 2", &["lr_num_cycles"]),
+    (
+        "[optimizer]\nlr_scheduler = \"cosine\"\nlr_num_cycles = 2\nlr_power = 2.0",
+        &["lr_num_cycles", "lr_power"],
+    ),
+    ("[train]\nmax_train_steps = 5\nnum_train_epochs = 2", &["num_train_epochs"]),
+    ("[method]\nname = \"ddim-inpo\"\n[train]\nnoise_offset = 0.1", &["noise_offset"]),
+    ("[adapter]\nadapter_type = \"full\"\n[output]\noutput_name = \"mine\"", &["output_name"]),
     (
         "[optimizer]\noptimizer_type = \"adafactor\"\nadam_beta1 = 0.8\nadam_beta2 = 0.9\nadam_epsilon = 1e-6",
         &["adam_beta1", "adam_beta2", "adam_epsilon"],
