@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use support::Bench;
 use tastemaker_math::objectives::OBJECTIVES;
-use tastemaker_run::{Overrides, Plan, Recipe, resolve};
+use tastemaker_run::{Adapter, Augment, OptimizerKind, Overrides, Plan, Recipe, resolve};
 
 fn recipes() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
@@ -65,6 +65,37 @@ fn every_preference_method_has_a_recipe() {
     let missing: Vec<_> =
         OBJECTIVES.iter().map(|entry| entry.name).filter(|&name| name != "sft" && !has(name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn recipes_train_as_the_published_runs_of_their_family_did() {
+    for path in recipes() {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let plan = plan(name);
+        // No published run held captions out or validated on them.
+        assert_eq!((plan.data.held_out_fraction, plan.validation.validation_steps), (0.0, 0), "{name}");
+        let is_xl = name.starts_with("sdxl");
+        // Hugging Face's scripts and MaPO's flip and crop both images of an SDXL pair alike, and drop no captions.
+        let is_lora = plan.adapter != Adapter::Full {};
+        let is_mapo = plan.method.name == "mapo";
+        let augment = if is_mapo || (is_xl && is_lora) { Augment::Joint } else { Augment::Independent };
+        assert_eq!(plan.data.augment, augment, "{name}");
+        let drops = !(is_mapo || is_lora || name.contains("turbo"));
+        assert_eq!(plan.data.proportion_empty_prompts, if drops { 0.2 } else { 0.0 }, "{name}");
+        let optimizer = match plan.method.name.as_str() {
+            "mapo" | "kto" => OptimizerKind::AdamW8bit,
+            _ if is_lora => OptimizerKind::AdamW8bit,
+            _ if is_xl => OptimizerKind::Adafactor,
+            _ => OptimizerKind::AdamW,
+        };
+        assert_eq!(plan.optimizer.optimizer_type, optimizer, "{name}");
+        let resolution = match () {
+            () if name.contains("turbo") || name.starts_with("sd15") => 512,
+            () if name.starts_with("sd21") => 768,
+            () => 1024,
+        };
+        assert_eq!(plan.data.resolution, resolution, "{name}");
+    }
 }
 
 #[test]

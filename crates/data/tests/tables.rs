@@ -185,6 +185,16 @@ fn single_images_stay_what_they_are_where_that_is_asked_for() {
 }
 
 #[test]
+fn diffusion_ktos_own_annotations_of_pick_a_pic_are_read() {
+    let list = "file_name,caption,split\n1.png,a fox,exclusive_win\n2.png,a fox,intersections\n3.png,a cat,exclusive_lose\n\
+                4.png,a cat,drawn\n";
+    let folder = listed("train_processed_v3.csv", list);
+    let set = open_unpaired(&folder.path().join("train_processed_v3.csv")).unwrap();
+    assert_eq!(labels(&set), [Label::Liked, Label::Liked, Label::Disliked].map(Some));
+    assert_eq!(skipped(&set), [(3, Reason::BadRow)]);
+}
+
+#[test]
 fn single_images_of_one_label_are_a_set_and_labels_are_in_its_fingerprint() {
     let open_all = |label: i8| {
         let rows = [1, 2].map(|i| json!({"image": format!("{i}.png"), "label": label, "caption": "a"}));

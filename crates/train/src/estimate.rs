@@ -29,13 +29,13 @@ fn state_bytes(kind: OptimizerKind) -> u64 {
 }
 
 /// What training by a plan holds in memory at once, from the shapes of the model's parts. Of pairs the plan must know the
-/// number, or their latents are not counted.
+/// number, or their latents are not counted. `are_single` says that they are single images.
 ///
 /// Not counted is what a single operation needs for itself, and loading and encoding, which come before.
 ///
 /// # Errors
 /// [`TrainError::Model`] for configurations that are missing or not supported.
-pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError> {
+pub fn memory(plan: &Plan, folder: &Model, are_single: bool) -> Result<MemoryEstimate, TrainError> {
     let config = folder.unet_config()?;
     let vae = folder.vae_config()?;
     let objective = plan.method.objective().map_err(RunError::from)?;
@@ -75,7 +75,7 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
     let copy = if needs_copy { n_weights * compute } else { 0 };
 
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
-    let rows = u64::from(plan.train.train_batch_size) * n_sides(&objective);
+    let rows = u64::from(plan.train.train_batch_size) * n_sides(&objective, are_single);
     let activations =
         if plan.train.gradient_checkpointing { Activations::LayerInputs } else { Activations::All };
     let kept = config.kept_for_backward((side, side), N_TOKENS, trained_part, activations);
@@ -87,13 +87,22 @@ pub fn memory(plan: &Plan, folder: &Model) -> Result<MemoryEstimate, TrainError>
         activations: rows * kept * compute,
         cache: match plan.data.no_cache {
             true => 0,
-            false => plan.n_pairs.unwrap_or(0) * bytes_per_pair(plan, folder, &config, side, compute),
+            false => {
+                plan.n_pairs.unwrap_or(0) * bytes_per_pair(plan, folder, (&config, side, compute), are_single)
+            }
         },
     })
 }
 
-/// Mean and standard deviation of two images, flipped too where that is asked for, and the embeddings of one caption.
-fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, compute: u64) -> u64 {
+/// Mean and standard deviation of both images, or of one that is single, flipped too where that is asked for, and the embeddings of
+/// one caption.
+fn bytes_per_pair(
+    plan: &Plan,
+    folder: &Model,
+    (config, side, compute): (&UNetConfig, u64, u64),
+    are_single: bool,
+) -> u64 {
+    let n_images = if are_single { 1 } else { 2 };
     let stored = if plan.data.cache_dtype == DType::F32 { 4 } else { 2 };
     let latents = config.in_channels as u64 * side * side * stored;
     let flips = if plan.data.no_hflip { 1 } else { 2 };
@@ -101,11 +110,12 @@ fn bytes_per_pair(plan: &Plan, folder: &Model, config: &UNetConfig, side: u64, c
         Family::StableDiffusion => 0,
         Family::StableDiffusionXl => config.text_time.map_or(0, |text_time| text_time.input_dim as u64),
     };
-    2 * 2 * flips * latents + (N_TOKENS * config.cross_attention_dim as u64 + pooled) * compute
+    2 * n_images * flips * latents + (N_TOKENS * config.cross_attention_dim as u64 + pooled) * compute
 }
 
-fn n_sides(objective: &Objective) -> u64 {
-    if objective.needs().loser && !objective.is_unpaired() { 2 } else { 1 }
+/// Images of a pair that go through the network.
+fn n_sides(objective: &Objective, are_single: bool) -> u64 {
+    if objective.needs().loser && !are_single { 2 } else { 1 }
 }
 
 /// Trained numbers in the adapter of a network.

@@ -253,9 +253,10 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     if let Some(model) = &model {
         plan = with_network_weights(plan, model)?.0;
     }
-    let mut n_held_out = None;
+    let (mut n_held_out, mut are_single) = (None, false);
     let plan = match pairs::of_plan(&plan) {
         Ok(source) => {
+            are_single = source.label(0).is_some();
             let (plan, split) = with_data(plan, &source);
             n_held_out = Some(split.held_out.len());
             plan
@@ -271,7 +272,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
         Some(model) => {
             let on_host = device.open().is_ok_and(|device| device == Device::Cpu);
             say_idle(&plan, model, n_held_out.unwrap_or(1), on_host);
-            let memory = estimate::memory(&plan, model)?;
+            let memory = estimate::memory(&plan, model, are_single)?;
             plan.with_memory(memory)
         }
         None => plan,

@@ -23,6 +23,11 @@ pub enum Cell<'a> {
     Other(&'static str),
 }
 
+/// What Diffusion-KTO's annotations of Pick-a-Pic say of an image: it won all its comparisons, some of them, or none. Those that won
+/// some count as liked, as in the authors' run. Source: jacklishufan/diffusion-kto, `--policy gt_label_wi_l` of exps/example.sh.
+const LIKED: [&str; 2] = ["exclusive_win", "intersections"];
+const DISLIKED: [&str; 1] = ["exclusive_lose"];
+
 /// A row as its container gives it.
 pub trait Row {
     /// The value in a column.
@@ -30,7 +35,7 @@ pub trait Row {
 }
 
 impl Cell<'_> {
-    /// How good an image is: a number, true for 1, false for 0, or text of either.
+    /// How good an image is: a number, true for 1, false for 0, text of either, or a word of Diffusion-KTO's.
     ///
     /// # Errors
     /// What was found, for a row that is skipped.
@@ -39,6 +44,8 @@ impl Cell<'_> {
             Self::Bool(value) => f64::from(u8::from(*value)),
             Self::Number(value) => *value,
             Self::Text(text) => match text.trim() {
+                text if LIKED.contains(&text) => 1.0,
+                text if DISLIKED.contains(&text) => 0.0,
                 text if ["true", "yes"].iter().any(|word| text.eq_ignore_ascii_case(word)) => 1.0,
                 text if ["false", "no"].iter().any(|word| text.eq_ignore_ascii_case(word)) => 0.0,
                 text => text.parse().map_err(|_| format!("the label {text:?}; wanted a number"))?,
@@ -73,6 +80,9 @@ mod tests {
             (Cell::Number(0.5), 0.5),
             (Cell::Text(" 2 ".into()), 2.0),
             (Cell::Text("False".into()), 0.0),
+            (Cell::Text("exclusive_win".into()), 1.0),
+            (Cell::Text("intersections".into()), 1.0),
+            (Cell::Text("exclusive_lose".into()), 0.0),
         ] {
             assert_eq!(cell.label(), Ok(label), "{cell:?}");
         }

@@ -20,11 +20,11 @@ const CAPTION: &[&str] = &["caption", "prompt", "original_prompt", "text"];
 /// The column of Pick-a-Pic that says whether anybody judged a row.
 pub const HAS_LABEL: &str = "has_label";
 
-const fn single(image: &'static str) -> Convention {
+const fn single(image: &'static str, label: &'static str) -> Convention {
     Convention {
         name: "kto",
         source: "jacklishufan/diffusion-kto: rows of single images",
-        columns: Shape::Single { image, label: "label" },
+        columns: Shape::Single { image, label },
         captions: CAPTION,
     }
 }
@@ -97,10 +97,13 @@ pub static CONVENTIONS: &[Convention] = &[
         columns: Shape::Ranked { winner: "path1", loser: "path2" },
         captions: PROMPT,
     },
-    single("image"),
-    single("file_path"),
-    single("image_path"),
-    single("file_name"),
-    single("path"),
-    single("jpg"),
+    single("image", "label"),
+    single("file_path", "label"),
+    single("image_path", "label"),
+    single("file_name", "label"),
+    single("path", "label"),
+    single("jpg", "label"),
+    // Its annotations of Pick-a-Pic.
+    single("file_name", "split"),
+    single("file_path", "split"),
 ];
