@@ -146,6 +146,8 @@ pub struct MemoryEstimate {
     pub activations: u64,
     /// Latents and text of all pairs, which are on disk.
     pub cache: u64,
+    /// What a precomputed reference of the whole run takes on disk.
+    pub reference: u64,
 }
 
 impl MemoryEstimate {

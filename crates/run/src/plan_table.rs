@@ -67,6 +67,9 @@ fn rows(plan: &Plan) -> Vec<Row> {
         if memory.cache > 0 {
             effect("cache on disk", format!("about {}", mebibytes(memory.cache)));
         }
+        if memory.reference > 0 {
+            effect("reference on disk", format!("about {}", mebibytes(memory.reference)));
+        }
     }
     if let (Some(n_pairs), Some(steps)) = (plan.n_pairs, plan.steps_per_epoch()) {
         let epochs = plan.train.max_train_steps as f64 / steps;

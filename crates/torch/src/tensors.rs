@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::tree::{Blob, LocalFile};
 use tastemaker_weights::safetensors::{
     self as files, Dtype, Header, SafeTensorsFile, TensorInfo, TensorView,
@@ -85,6 +86,17 @@ impl OneByOne {
         to_tensor(self.file.place(), &TensorView { name, dtype: *dtype, shape, bytes: &bytes }).ok()
     }
 
+    /// Whether its tensors are those that [`write_sealed`] wrote; of a file without a checksum nobody knows, and it does.
+    pub fn holds(&self) -> bool {
+        let Some(wanted) = self.header.metadata.get(SEAL) else { return true };
+        let lines = self.header.tensors.iter().map(|TensorInfo { name, dtype, shape, range }| {
+            let start = (self.header.data_start + range.start) as u64;
+            let bytes = self.file.read_at(start, range.len()).unwrap_or_default();
+            line(&TensorView { name, dtype: *dtype, shape, bytes: &bytes })
+        });
+        seal(lines) == *wanted
+    }
+
     /// Elements of an f32 tensor of one dimension, little-endian; `None` if it is another one, or has fewer.
     pub fn read_f32(&self, name: &str, part: Range<usize>) -> Option<Vec<u8>> {
         let TensorInfo { dtype, shape, range, .. } = self.header.get(name)?;
@@ -106,6 +118,33 @@ fn to_tensor(path: &Path, view: &TensorView<'_>) -> Result<Tensor, TorchError> {
     })?;
     let shape: Vec<i64> = view.shape.iter().map(|&n| n as i64).collect();
     Ok(Tensor::f_from_data_size(view.bytes, &shape, kind)?)
+}
+
+/// The entry of a header that holds the checksum of a sealed file's tensors.
+const SEAL: &str = "checksum";
+
+/// [`write()`] with a checksum of names, types, shapes and values in the header, which [`OneByOne::holds`] compares.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_sealed(
+    path: &Path,
+    tensors: &Named,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), TorchError> {
+    let stored = raw(path, tensors)?;
+    let mut metadata = metadata.clone();
+    metadata.insert(SEAL.to_owned(), seal(stored.iter().map(|raw| line(&raw.view()))));
+    Ok(files::write(path, &views(&stored), &metadata)?)
+}
+
+/// One tensor of a sealed file, in a line.
+fn line(TensorView { name, dtype, shape, bytes }: &TensorView<'_>) -> String {
+    format!("{name} {dtype} {shape:?} {}\n", sha256_bytes(bytes))
+}
+
+fn seal(lines: impl Iterator<Item = String>) -> String {
+    sha256_bytes(lines.collect::<String>().as_bytes())
 }
 
 /// Writes tensors to one safetensors file, sorted by name, atomically.
@@ -248,4 +287,35 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
         Kind::Bool => Dtype::BOOL,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_flipped_bit_in_a_sealed_file_is_found_or_changes_no_number() {
+        let folder = std::env::temp_dir().join(format!("tastemaker-sealed-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("weights.safetensors");
+        let tensors = Named::from([
+            ("a".to_owned(), Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).reshape([2, 2])),
+            ("b".to_owned(), Tensor::from_slice(&[7i64])),
+        ]);
+        write_sealed(&path, &tensors, &[("step".to_owned(), "3".to_owned())].into()).unwrap();
+        assert!(OneByOne::open(&path).unwrap().holds());
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bytes).unwrap();
+            let Ok(file) = OneByOne::open(&path) else { continue };
+            let same = |(name, tensor): (&String, &Tensor)| {
+                file.read(name).is_some_and(|found| found.kind() == tensor.kind() && found.equal(tensor))
+            };
+            assert!(!file.holds() || tensors.iter().all(same), "bit {bit}");
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

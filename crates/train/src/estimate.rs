@@ -1,6 +1,6 @@
 //! How much memory a run will take, before anything of it is loaded.
 
-use tastemaker_math::objectives::Objective;
+use tastemaker_math::objectives::{Corruption, Objective};
 use tastemaker_models::original::{n_numbers, text_shapes, unet_shapes};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_models::place::Shapes;
@@ -18,6 +18,9 @@ const N_TOKENS: u64 = 77;
 /// Bytes of a master and its gradient, and of its moving average.
 const MASTER: u64 = 8;
 const AVERAGE: u64 = 4;
+
+/// Bytes of one use of a pair in a precomputed reference: identity, repetition and two errors.
+const NAMED_ERRORS: u64 = 32;
 
 /// Bytes of the optimizer's state per trained number; rows and columns of Adafactor are not counted.
 fn state_bytes(kind: OptimizerKind) -> u64 {
@@ -85,6 +88,15 @@ pub fn memory(plan: &Plan, folder: &Model, are_single: bool) -> Result<MemoryEst
         weights: weights + copy + text * compute,
         learning: trained * per_number,
         activations: rows * kept * compute,
+        reference: match needs_reference(&objective) && !is_live {
+            true => {
+                let n_uses = plan.train.max_train_steps * plan.effective_batch();
+                let latents = n_sides(&objective, are_single) * config.in_channels as u64 * side * side * 4;
+                let inverts = objective.corruption() != Corruption::Forward;
+                n_uses * (NAMED_ERRORS + if inverts { latents } else { 0 })
+            }
+            false => 0,
+        },
         cache: match plan.data.no_cache {
             true => 0,
             false => {

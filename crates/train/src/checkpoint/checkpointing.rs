@@ -58,7 +58,7 @@ impl Callbacks for Checkpointing<'_, '_> {
             let weights = self.trainable.iter().map(|t| (t.name.clone(), t.tensor.detach()));
             let metadata = [("step".to_owned(), state.step.to_string())].into();
             let path = best_path(self.dir);
-            tensors::write(&path, &weights.collect::<Named>(), &metadata)?;
+            tensors::write_sealed(&path, &weights.collect::<Named>(), &metadata)?;
             let path = PathBuf::from(path.file_name().unwrap_or_default());
             self.logger.record(&Event::Checkpoint { step: state.step, path, best: true })?;
         }
@@ -180,7 +180,7 @@ pub(crate) fn restore_best(
     let path = best_path(dir);
     let gone = || TrainError::NoBest { path: path.clone(), step: best.step };
     let saved = OneByOne::open(&path).map_err(|_| gone())?;
-    if saved.metadata("step") != Some(best.step.to_string()) {
+    if saved.metadata("step") != Some(best.step.to_string()) || !saved.holds() {
         return Err(gone());
     }
     for Trainable { name, tensor } in trainable {
