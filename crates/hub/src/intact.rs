@@ -104,7 +104,8 @@ fn blobs_of(folder: &Path, depth: usize, blobs: &mut Vec<(PathBuf, PathBuf)>) ->
     Ok(())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::Cache;

@@ -97,9 +97,9 @@ pub struct Start {
 /// How far the reading is. The log does not hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
-    /// Pairs read so far by this process.
+    /// Pairs read so far.
     pub n_done: u64,
-    /// Pairs in all.
+    /// Pairs that this process reads.
     pub n_pairs: u64,
 }
 

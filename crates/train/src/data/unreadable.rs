@@ -53,19 +53,19 @@ pub(crate) fn unreadable(
     let folder = settings.cache_root.join(format!("readable-{}", &fingerprint[..16]));
     let lists = Lists { source, folder, fingerprint, n_workers: settings.n_workers };
     let n_lists = source.len().div_ceil(PAIRS_PER_LIST);
-    let (rank, n_pairs) = (ranks.rank(), source.len() as u64);
+    let rank = ranks.rank();
+    let own = (rank.rank..n_lists).step_by(rank.world_size.max(1));
+    let missing: Vec<usize> = own.filter(|&number| lists.stored(number).is_none()).collect();
+    let n_pairs = missing.iter().map(|&number| lists.range(number).len() as u64).sum();
     let mut n_read = 0;
     let mut on_pair = |event: &mut OnEvent<'_>| {
         n_read += 1;
         event(&Event::Read(Read { n_done: n_read, n_pairs }))
     };
-    for number in (rank.rank..n_lists).step_by(rank.world_size.max(1)) {
-        if lists.stored(number).is_none() {
-            let list = lists.find(number, &mut || on_pair(on_event))?;
-            // Where it cannot be kept it is found out again.
-            let _ =
-                atomic::create_folder(&lists.folder).and_then(|()| sealed::write(lists.path(number), &list));
-        }
+    for number in missing {
+        let list = lists.find(number, &mut || on_pair(on_event))?;
+        // Where it cannot be kept it is found out again.
+        let _ = atomic::create_folder(&lists.folder).and_then(|()| sealed::write(lists.path(number), &list));
     }
     ranks.barrier()?;
     let mut found = Vec::new();
