@@ -230,7 +230,7 @@ pub(super) fn time_ids_tensor(rows: &[[u32; 6]]) -> Tensor {
 
 /// One part of every row, `[rows, c, h, w]` f32. All rows of a batch are of one resolution.
 fn stack(rows: &[Stored], part: impl Fn(&Stored) -> &Vec<u8>) -> Tensor {
-    let bytes: Vec<u8> = rows.iter().map(part).flatten().copied().collect();
+    let bytes: Vec<u8> = rows.iter().flat_map(part).copied().collect();
     let shape = rows[0].shape.map(|n| n as i64);
     let size = [&[rows.len() as i64], shape.as_slice()].concat();
     Tensor::from_data_size(&bytes, &size, kind_of(rows[0].dtype)).to_kind(Kind::Float)
