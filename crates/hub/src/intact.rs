@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
-use tastemaker_store::StoreError;
 use tastemaker_store::sealed::{self, Sealed};
+use tastemaker_store::{StoreError, atomic};
 
 use crate::HubError;
 use crate::cache::Snapshot;
 use crate::verify::{is_checksum, verify};
 
-/// Beside `blobs` and `snapshots`.
-const RECORD: &str = ".tastemaker-compared.json";
+/// In the repository's folder, beside `blobs` and `snapshots`.
+const FOLDER: &str = ".tastemaker";
+const RECORD: &str = "compared.json";
 /// Folders within a snapshot that are gone into.
 const DEPTH: usize = 16;
 
@@ -41,7 +42,8 @@ impl Snapshot {
         blobs_of(self.folder(), DEPTH, &mut blobs)?;
         // `snapshots/<commit>` lies in the repository's folder.
         let Some(repo) = self.folder().parent().and_then(Path::parent) else { return Ok(()) };
-        let path = repo.join(RECORD);
+        let folder = repo.join(FOLDER);
+        let path = folder.join(RECORD);
         let known = known(&path);
         let mut found = known.clone();
         let mut new = Vec::new();
@@ -64,7 +66,7 @@ impl Snapshot {
             }
         }
         // Where it cannot be kept, all is compared again the next time.
-        let _ = sealed::write(path, &found);
+        let _ = atomic::create_folder(&folder).and_then(|()| sealed::write(path, &found));
         Ok(())
     }
 }
@@ -165,7 +167,7 @@ mod tests {
     fn a_damaged_record_is_no_record() {
         let (folder, snapshot, _) = fetched();
         snapshot.compare(|_| {}).unwrap();
-        let path = folder.path().join("models--org--name").join(RECORD);
+        let path = folder.path().join("models--org--name").join(FOLDER).join(RECORD);
         let mut bytes = fs::read(&path).unwrap();
         bytes[20] ^= 1;
         fs::write(&path, bytes).unwrap();
