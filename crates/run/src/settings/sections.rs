@@ -147,8 +147,8 @@ settings! {
         adam_weight_decay: f64 = 1e-2, value "DECAY", check NOT_NEGATIVE;
         /// Added to the root of the second moment
         adam_epsilon: f64 = 1e-8, value "EPSILON", check POSITIVE;
-        /// Clip gradients to this norm
-        max_grad_norm: f64 = 1.0, value "NORM", check POSITIVE;
+        /// Clip gradients to this norm; 0 does not clip
+        max_grad_norm: f64 = 1.0, value "NORM", check NOT_NEGATIVE;
     }
 
     /// `[train]`: how long, how many pairs at once, in which precision.

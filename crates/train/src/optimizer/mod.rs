@@ -162,11 +162,11 @@ fn squared_length(gradient: &Tensor) -> Tensor {
     gradient.square().sum(Kind::Double)
 }
 
-/// The factor that brings a gradient of this norm down to `max_norm`.
+/// The factor that brings a gradient of this norm down to `max_norm`; a norm of 0 clips nothing, as in kohya's scripts.
 ///
 /// Source: `torch.nn.utils.clip_grad_norm_`.
 pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
-    (max_norm / (norm + 1e-6)).min(1.0)
+    if max_norm == 0.0 { 1.0 } else { (max_norm / (norm + 1e-6)).min(1.0) }
 }
 
 /// A whole number that was saved alone; `None` for a tensor that is something else.
@@ -191,7 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn clipping_only_ever_shrinks() {
+    fn clipping_only_ever_shrinks_and_a_norm_of_0_clips_nothing() {
+        assert_eq!(clip_factor(4.0, 0.0), 1.0);
         assert_eq!(clip_factor(0.5, 1.0), 1.0);
         assert!((clip_factor(4.0, 1.0) - 0.25).abs() < 1e-6);
     }
