@@ -224,7 +224,11 @@ fn the_published_commands_run_as_pasted() {
             Runs(
                 "diffusion-dpo",
                 &[("/data/augment", "\"joint\""), ("/data/time_ids", "\"real\"")],
-                &["a command of train_diffusion_dpo_sdxl.py (diffusers)", WANDB],
+                &[
+                    "a command of train_diffusion_dpo_sdxl.py (diffusers)",
+                    "otherwise than there: no image is stretched",
+                    WANDB,
+                ],
             ),
         ),
         (
@@ -246,7 +250,11 @@ fn the_published_commands_run_as_pasted() {
             Runs(
                 "diffusion-dpo",
                 &[("/data/proportion_empty_prompts", "0.2"), ("/data/augment", "\"independent\"")],
-                &["a command of train.py (SalesforceAIResearch/DiffusionDPO)", "--cache_dir is ignored"],
+                &[
+                    "a command of train.py (SalesforceAIResearch/DiffusionDPO)",
+                    "otherwise than there: the VAE computes in fp32",
+                    "--cache_dir is ignored",
+                ],
             ),
         ),
         (
@@ -301,6 +309,13 @@ fn the_published_commands_run_as_pasted() {
         said.stderr
     );
     assert!(said.stdout.contains("beta                         5000"), "{}", said.stdout);
+    // With this flag Salesforce's script clips no gradients; a norm that is typed says more.
+    for (typed, norm) in [("", "0"), ("--max_grad_norm 2", "2")] {
+        let command = format!("{SALESFORCE_SD} --use_adafactor {typed}");
+        let said = paste(&sd, &command, "--dry-run");
+        let line = said.stdout.lines().find(|line| line.contains("max_grad_norm")).unwrap_or_default();
+        assert_eq!(line.split_whitespace().last(), Some(norm), "{}{}", said.stdout, said.stderr);
+    }
     // What a script does by itself when it is started again: go on.
     let said = paste(&sd, SALESFORCE_SD, "");
     assert_eq!(said.code, 0, "{}", said.stderr);

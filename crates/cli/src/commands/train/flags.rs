@@ -69,7 +69,7 @@ impl Flags {
             });
         }
         if let Some(script) = said.script {
-            said.defaults = script.recipe();
+            said.defaults = script.recipe(&names);
             said.notices.extend(published.convert_beta(script));
             said.notices.push(script.about(&overrides, &said.defaults));
         } else if overrides.method.name.is_none() && of_recipe.is_none() {

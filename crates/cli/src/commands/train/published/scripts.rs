@@ -38,9 +38,18 @@ pub struct Script {
     defaults: &'static [Defaults],
     /// What its `--beta_dpo` is multiplied by to be ours.
     pub beta_factor: f64,
+    /// The flag with which it does not clip gradients.
+    unclipped_by: Option<&'static str>,
+    /// What is done otherwise here, whatever is typed.
+    differs: &'static [&'static str],
     /// Whether it resumes from the latest checkpoint by itself.
     pub resumes: bool,
 }
+
+/// What of scripts is done otherwise here.
+const STRETCHES: &str = "no image is stretched to the size of the other one of its pair, as there";
+const VAE: &str = "the VAE computes in fp32, there in the type of --mixed_precision";
+const SAFEGUARD: &str = "the winner-preserving factor is each pair's own, there one of a micro-batch";
 
 const SHARED: &str = "pretrained_model_name_or_path revision dataset_name max_train_samples output_dir cache_dir seed resolution \
                       no_hflip random_crop train_batch_size num_train_epochs max_train_steps checkpointing_steps \
@@ -134,6 +143,8 @@ const ANY: Script = Script {
     model_has: None,
     defaults: &[],
     beta_factor: 1.0,
+    unclipped_by: None,
+    differs: &[],
     resumes: false,
 };
 
@@ -155,6 +166,7 @@ pub static SCRIPTS: &[Script] = &[
         of: "AIDC-AI/Diffusion-SDPO",
         knows: &[SHARED, SALESFORCE, "train_method dmpo_alpha use_winner_preserving winner_preserving_mu"],
         marks: "train_method use_winner_preserving winner_preserving_mu dmpo_alpha",
+        differs: &[VAE, SAFEGUARD],
         ..SALESFORCE_SCRIPT
     },
     Script {
@@ -166,6 +178,7 @@ pub static SCRIPTS: &[Script] = &[
             &DIFFUSERS_DEFAULTS,
             &[("data.resolution", "1024"), ("data.augment", "\"joint\""), ("data.time_ids", "\"real\"")],
         ],
+        differs: &[STRETCHES],
         ..DIFFUSERS_SCRIPT
     },
     Script {
@@ -176,6 +189,7 @@ pub static SCRIPTS: &[Script] = &[
         defaults: &[&DIFFUSERS_DEFAULTS],
         // It multiplies the margin by its beta where others multiply by half of theirs.
         beta_factor: 2.0,
+        differs: &[VAE],
         ..DIFFUSERS_SCRIPT
     },
     Script {
@@ -203,6 +217,8 @@ const SALESFORCE_SCRIPT: Script = Script {
     knows: &[SHARED, SALESFORCE],
     marks: SALESFORCE_MARKS,
     defaults: &[&SALESFORCE_DEFAULTS],
+    unclipped_by: Some("use_adafactor"),
+    differs: &[VAE],
     resumes: true,
     ..ANY
 };
@@ -213,6 +229,7 @@ const MAPO_SCRIPT: Script = Script {
     knows: &[SHARED, HUGGING_FACE, MAPO],
     marks: "beta_mapo label_noise_prob snr_value remove_ties",
     defaults: &[&MAPO_DEFAULTS, &[("adapter.adapter_type", "\"full\"")]],
+    differs: &[STRETCHES],
     ..ANY
 };
 
@@ -309,12 +326,22 @@ impl Script {
         let left = left.filter_map(|key| Some(format!("{} {}", key.name(), words(key.typed(&defaults)?))));
         let left = left.collect::<Vec<_>>().join(", ");
         let method = self.method.map_or(String::new(), |method| format!("the method is {method}; "));
-        format!("a command of {} ({}): {method}what it leaves out is as there: {left}", self.file, self.of)
+        let differs = match self.differs {
+            [] => String::new(),
+            differs => format!("; otherwise than there: {}", differs.join("; ")),
+        };
+        format!(
+            "a command of {} ({}): {method}what it leaves out is as there: {left}{differs}",
+            self.file, self.of
+        )
     }
 
-    /// What is meant where nothing is typed, as a recipe.
-    pub fn recipe(&self) -> Recipe {
+    /// What is meant where nothing but these flags is typed, as a recipe.
+    pub fn recipe(&self, typed: &BTreeSet<String>) -> Recipe {
         let mut recipe = json!({});
+        if self.unclipped_by.is_some_and(|flag| typed.contains(flag)) {
+            put(&mut recipe, "optimizer.max_grad_norm", 0.into());
+        }
         for (path, value) in self.defaults.iter().copied().flatten() {
             put(&mut recipe, path, serde_json::from_str(value).unwrap_or_default());
         }
