@@ -19,7 +19,7 @@ pub(crate) struct Asked {
     pub what: String,
     /// Whether files were named one by one, so that others of the same kind may be missing.
     pub is_part: bool,
-    /// The files that were picked.
+    /// The files that were picked, until all of them are there.
     pub files: BTreeSet<String>,
 }
 
@@ -84,7 +84,8 @@ impl Mark {
         self.whole.retain(|other| other.what != asked.what);
         let is_done = |begun: &Asked| begun.what == asked.what || begun.n_missing(folder) == 0;
         self.begun = self.begun.filter(|begun| !is_done(begun));
-        self.whole.push(asked);
+        // Of a fetch that ended, nobody asks which files it was.
+        self.whole.push(Asked { files: BTreeSet::new(), ..asked });
         self
     }
 
