@@ -118,7 +118,7 @@ const MAPO: &str = r#"
   --checkpointing_steps=500 \
   --seed="0""#;
 
-/// docs/train_network.md of kohya-ss/sd-scripts, with a folder in place of its list of folders, and flags that are typed as often.
+/// train_network.md in the docs of kohya-ss/sd-scripts, with a folder in place of its list of folders, and flags that are typed as often.
 const KOHYA: &str = r#"
  --pretrained_model_name_or_path="model.safetensors"
  --train_data_dir="pairs"
@@ -316,6 +316,16 @@ fn the_published_commands_run_as_pasted() {
         let line = said.stdout.lines().find(|line| line.contains("max_grad_norm")).unwrap_or_default();
         assert_eq!(line.split_whitespace().last(), Some(norm), "{}{}", said.stdout, said.stderr);
     }
+    // scripts/train/sd15_dmpo.sh of AIDC-AI/Diffusion-SDPO, its end.
+    let safeguarded = "--train_method dmpo --beta_dpo 2000 --dmpo_alpha 0.01 --use_winner_preserving --winner_preserving_mu 0.9";
+    let said = paste(&sd, safeguarded, "--output_dir sdpo");
+    assert!(said.stderr.contains("a command of train.py (AIDC-AI/Diffusion-SDPO)"), "{}", said.stderr);
+    let outcome = Runs(
+        "dmpo",
+        &[("/method/settings/safeguard_mu", "0.9"), ("/method/settings/alpha", "0.01")],
+        &[],
+    );
+    check(&sd, "Diffusion-SDPO", "sdpo", &said, &outcome);
     // What a script does by itself when it is started again: go on.
     let said = paste(&sd, SALESFORCE_SD, "");
     assert_eq!(said.code, 0, "{}", said.stderr);

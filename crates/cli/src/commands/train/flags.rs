@@ -65,7 +65,7 @@ impl Flags {
                 model: &model,
                 output_dir: &output_dir.to_string_lossy(),
                 is_xl: &|| is_xl(&model, revision.as_deref()),
-                has_method: overrides.method.name.is_some(),
+                has_method: names.contains("method"),
             });
         }
         if let Some(script) = said.script {
