@@ -52,12 +52,6 @@ impl OutputFiles {
         Self { files, is_missing }
     }
 
-    /// Files of which those that are there are written again.
-    pub fn replacing(files: Vec<OutputFile>) -> Self {
-        let is_missing = vec![true; files.len()];
-        Self { files, is_missing }
-    }
-
     /// How many there are in all.
     pub fn len(&self) -> usize {
         self.files.len()

@@ -14,21 +14,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Begins a folder that is not there yet.
-    ///
-    /// # Errors
-    /// [`StoreError::Name`] for a path that exists or has no name, [`StoreError::Io`].
-    pub fn new(path: &Path) -> Result<Self, StoreError> {
-        if path.exists() {
-            return Err(unusable(path, "a place where nothing is"));
-        }
-        Self::replacing(path)
-    }
-
     /// Begins a folder that takes the place of one that may be there.
     ///
     /// # Errors
-    /// As [`Target::new`], but for a path that exists.
+    /// [`StoreError::Name`] for a path that has no name, [`StoreError::Io`].
     pub fn replacing(path: &Path) -> Result<Self, StoreError> {
         let staged = beside(path, "partial")?;
         // What is there is left from a run that was killed.

@@ -15,7 +15,7 @@ use std::path::Path;
 use crate::DataError;
 use crate::set::PairSet;
 
-/// Writes a set into a folder that is not there yet, and calls back after every pair.
+/// Writes a set into a folder, in place of one that may be there, and calls back after every pair.
 pub type Write = fn(&PairSet, &Path, &mut dyn FnMut()) -> Result<(), DataError>;
 
 /// A layout that sets are written in.
