@@ -80,7 +80,7 @@ fn messages_say_what_to_type() {
     let said = bench.train("out", &images);
     assert!(said.stderr.contains("step 1: 1 image in images/step-000001/"), "{}", said.stderr);
     assert!(
-        said.stderr.ends_with("--out out/samples\n") && said.stderr.contains("\nnext: tastemaker sample"),
+        said.stderr.ends_with("--out out-samples\n") && said.stderr.contains("\nnext: tastemaker sample"),
         "{}",
         said.stderr
     );

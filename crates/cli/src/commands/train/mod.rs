@@ -403,7 +403,7 @@ fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: De
             Adapter::Full {} => &["--model", base, "--unet_init", &result],
             Adapter::Lora(_) | Adapter::Continued { .. } => &["--model", base, "--lora", &result],
         };
-        let images = next::word(&plan.output_dir.join("samples"));
+        let images = format!("{}-samples", plan.output_dir.display());
         next::say(&[&["tastemaker", "sample"], model, &["--prompt", "a fox", "--out", &images]].concat());
     }
     Ok(())
