@@ -320,11 +320,8 @@ fn the_published_commands_run_as_pasted() {
     let safeguarded = "--train_method dmpo --beta_dpo 2000 --dmpo_alpha 0.01 --use_winner_preserving --winner_preserving_mu 0.9";
     let said = paste(&sd, safeguarded, "--output_dir sdpo");
     assert!(said.stderr.contains("a command of train.py (AIDC-AI/Diffusion-SDPO)"), "{}", said.stderr);
-    let outcome = Runs(
-        "dmpo",
-        &[("/method/settings/safeguard_mu", "0.9"), ("/method/settings/alpha", "0.01")],
-        &[],
-    );
+    let outcome =
+        Runs("dmpo", &[("/method/settings/safeguard_mu", "0.9"), ("/method/settings/alpha", "0.01")], &[]);
     check(&sd, "Diffusion-SDPO", "sdpo", &said, &outcome);
     // What a script does by itself when it is started again: go on.
     let said = paste(&sd, SALESFORCE_SD, "");
