@@ -12,7 +12,7 @@ use crate::commands::demo::{DemoArgs, PretrainArgs};
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
 use crate::commands::score::ScoreArgs;
-use crate::commands::train::{TrainArgs, published};
+use crate::commands::train::{TrainArgs, note_old_names, published};
 use crate::{home, hub};
 
 /// Aligns text-to-image diffusion models with human taste.
@@ -26,17 +26,17 @@ struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Align the embedded model with each method, judge the results, write a report.
+    /// Align the embedded model with each method, evaluate the results, write a report.
     Demo(DemoArgs),
     /// Align a model with pairs of images.
     Train(Box<TrainArgs>),
-    /// Generate images of prompts with a model, or with a model and a LoRA.
+    /// Generate images for prompts with a model, or with a model and a LoRA.
     Sample(Box<SampleArgs>),
     /// Score images for their prompts.
     Score(ScoreArgs),
-    /// Generate images of prompts with several models, score them, and report win rates.
+    /// Generate images for prompts with several models, score them, and report win rates.
     Compare(Box<CompareArgs>),
-    /// Say how often a model prefers the images that people prefer.
+    /// Measure preference accuracy: how often a model's implicit reward ranks the winner higher.
     Accuracy(Box<AccuracyArgs>),
     /// Inspect, convert and merge models and adapters; fetch models.
     #[command(subcommand)]
@@ -44,7 +44,7 @@ pub enum Command {
     /// Prepare pairs of images.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Make one part of the embedded model from the embedded art.
+    /// Train one part of the embedded model on the embedded art.
     Pretrain(PretrainArgs),
 }
 
@@ -59,12 +59,11 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
         Command::Data(DataCommand::Cache(args)) => args.flags.see(&line),
         _ => {}
     }
-    for (old, new) in RENAMED {
-        let flags = line.iter().filter_map(|arg| arg.to_str()?.strip_prefix("--")?.split('=').next());
-        if flags.map(|flag| flag.replace('-', "_")).any(|flag| flag == old) {
-            eprintln!("note: --{old} is now called --{new}");
-        }
-    }
+    let flags = line.iter().filter_map(|arg| arg.to_str()?.strip_prefix("--")?.split('=').next());
+    let flags: Vec<String> = flags.map(|flag| flag.replace('-', "_")).collect();
+    let renamed = RENAMED.into_iter().filter(|(old, _)| flags.iter().any(|flag| flag == old));
+    let renamed: Vec<String> = renamed.map(|(old, new)| format!("--{old} -> --{new}")).collect();
+    note_old_names("flags", &renamed);
     command
 }
 
@@ -90,6 +89,8 @@ fn command() -> clap::Command {
     let lenient = |command: clap::Command| command.args_override_self(true).mut_args(forgiving);
     Cli::command()
         .mut_subcommand("train", lenient)
+        .mut_subcommand("demo", lenient)
+        .mut_subcommand("pretrain", lenient)
         .mut_subcommand("sample", |command| lenient(command.after_help(sample::samplers())))
         .mut_subcommand("compare", |command| lenient(command.after_help(compare::DEFAULTS)))
         .mut_subcommand("score", |score| score.mut_args(forgiving))

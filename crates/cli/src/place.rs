@@ -180,6 +180,18 @@ fn is_like(name: &str, wanted: &str) -> bool {
     }
 }
 
+/// Gives the folder of images that an earlier version called `pictures` the name of now.
+///
+/// # Errors
+/// [`StoreError::Io`] if it cannot be renamed.
+pub fn rename_images(folder: &Path) -> Result<(), StoreError> {
+    let (old, new) = (folder.join("pictures"), folder.join("images"));
+    match old.is_dir() && !new.exists() {
+        true => fs::rename(&old, &new).map_err(|error| StoreError::io("rename", &old, error)),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -72,7 +72,7 @@ fn images_are_those_of_sample_and_nothing_is_made_twice() {
     let scores = fs::read(bench.path("out/scores.jsonl")).unwrap();
     assert_eq!(before.len(), 16);
     let again = compare(&bench, &["model", "other", "--seed", "7", "--num_images_per_prompt", "2"]);
-    assert!(again.stdout.contains("nearest-art: all scores are there"), "{}", again.stdout);
+    assert!(again.stdout.contains("nearest-art: all scores are cached"), "{}", again.stdout);
     assert_eq!((generated(&bench), summary(&bench)), (before.clone(), first));
     assert_eq!(fs::read(bench.path("out/scores.jsonl")).unwrap(), scores);
 

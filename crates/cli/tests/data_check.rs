@@ -57,7 +57,7 @@ fn training_skips_what_the_list_names() {
     assert_eq!(check(&bench, &["--fix"]).code, 0);
     let said = bench.train("out", &["--method", "mapo", "--exclude", "check-pairs/excluded.jsonl"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    assert!(said.stderr.contains("note: 2 rows are skipped: 1 tie, 1 excluded by a list"), "{}", said.stderr);
+    assert!(said.stderr.contains("note: skipped 2 rows: 1 tie, 1 excluded by a list"), "{}", said.stderr);
     assert!(said.stderr.contains("on 5 pairs, 0 held out"), "{}", said.stderr);
     let known = check(&bench, &["--exclude", "check-pairs/excluded.jsonl", "--strict"]);
     assert_eq!(known.code, 0, "{}", known.stderr);

@@ -145,7 +145,7 @@ fn the_card_and_the_kohya_file_say_what_was_really_done() {
     let card = fs::read_to_string(bench.path("out/README.md")).unwrap();
     for row in [
         "| optimizer | Adafactor, learning rate 4e-4 |",
-        "| steps | 2 of 4 pairs |",
+        "| steps | 2 optimizer steps, 4 pairs each |",
         "| pairs | 6 trained on",
     ] {
         assert!(card.contains(row), "{card}");

@@ -274,3 +274,17 @@ fn a_full_disk_is_an_error_that_leaves_the_last_checkpoint_whole() {
     assert_eq!(train(&bench, "out", &resumed).code, 0);
     assert_same(&result(&bench, "out", file), &result(&bench, "whole", file), "after a full disk");
 }
+
+#[test]
+fn images_of_an_earlier_version_move_to_the_folder_of_now_when_a_run_resumes() {
+    let bench = Bench::new();
+    let run = |more: &[&str]| {
+        let line = [&["--method", "mapo", "--save_every_n_steps", "1"], more].concat();
+        let said = bench.train("out", &line);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    };
+    run(&["--max_train_steps", "1"]);
+    bench.write("out/pictures/step-1/0000-0.png", "an image");
+    run(&["--max_train_steps", "2", "--resume_from_checkpoint", "latest"]);
+    assert!(bench.path("out/images/step-1/0000-0.png").is_file() && !bench.path("out/pictures").exists());
+}

@@ -257,13 +257,13 @@ fn images_that_are_there_can_be_left_alone() {
         assert_eq!(said.code, 0, "{}", said.stderr);
         said.stdout
     };
-    assert!(!run(&[]).contains("is there already"));
+    assert!(!run(&[]).contains("skipped, exists"));
     let first = fs::read(bench.path("out/0000-0.png")).unwrap();
     let said = run(&["--num_images_per_prompt", "2"]);
-    assert!(said.contains("0000-0.png  is there already") && said.contains("0000-1.png  a fox"), "{said}");
+    assert!(said.contains("0000-0.png  skipped, exists") && said.contains("0000-1.png  a fox"), "{said}");
     assert!(bench.path("out/image-grid.png").exists(), "with the one that was there");
     assert!(fs::read(bench.path("out/0000-0.png")).unwrap() == first);
-    assert!(!run(&["--guidance_scale", "3"]).contains("is there already"), "other parameters");
+    assert!(!run(&["--guidance_scale", "3"]).contains("skipped, exists"), "other parameters");
 }
 
 #[test]

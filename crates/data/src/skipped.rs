@@ -63,7 +63,7 @@ pub struct Skipped {
     pub detail: Box<str>,
 }
 
-/// Rows skipped, counted by reason: `3 ties, 1 without a caption`.
+/// Rows skipped, counted by reason: `3 ties, 1 missing caption`.
 pub fn in_words(rows: &[Skipped]) -> String {
     let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
     for row in rows {

@@ -109,13 +109,13 @@ fn each_defect_is_found_in_its_row_and_side() {
             (13, "contradiction", None),
         ]
     );
-    assert_eq!(lines[3]["place"], "row 5");
+    assert_eq!(lines[3]["place"], "row 4");
     assert!(lines[3]["file"].as_str().unwrap().ends_with("half.jpg"));
     assert!(detail(&lines, "bad-image").contains("the file ends before the image does"));
     assert_eq!(detail(&lines, "exif-orientation"), "EXIF orientation 6, and training ignores it");
     assert_eq!(detail(&lines, "upscaled"), "24 x 24 pixels; 32 wanted of the shorter side");
-    assert_eq!(detail(&lines, "duplicate-pair"), "the same as row 1");
-    assert_eq!(detail(&lines, "contradiction"), "the other image won in row 1");
+    assert_eq!(detail(&lines, "duplicate-pair"), "the same as row 0");
+    assert_eq!(detail(&lines, "contradiction"), "the other image won in row 0");
     assert_eq!(detail(&lines, "tie"), "no winner");
 }
 
@@ -202,8 +202,8 @@ fn captions_and_images_on_both_sides_of_the_split_are_found_on_the_held_out_side
     let both = [(6, leaked, Some("winner")), (6, leaked, Some("loser"))];
     assert_eq!(found(&lines)[..2], [(0, "leaked-caption", None), (3, leaked, Some("loser"))]);
     assert_eq!(found(&lines)[2..], both);
-    assert!(detail(&lines, "leaked-caption").starts_with("row 2 is trained on, with the caption \"a fox"));
-    assert_eq!(detail(&lines, "leaked-image"), "row 3 is trained on, with the same image");
+    assert!(detail(&lines, "leaked-caption").starts_with("row 1 is trained on, with the caption \"a fox"));
+    assert_eq!(detail(&lines, "leaked-image"), "row 2 is trained on, with the same image");
     assert!(found(&findings(&set, &Settings { held_out_fraction: 0.0, ..settings })).is_empty());
 }
 

@@ -163,7 +163,7 @@ mod jsonl {
         let folder = listed(row("7.png", "2.png", "a", (true, false)));
         let (error, text) = complaint(&folder);
         assert!(matches!(error, DataError::Empty { .. }), "{error:?}");
-        assert!(text.contains("1 with an image that is not there (row 1: "), "{text}");
+        assert!(text.contains("1 with an image that is not there (row 0: "), "{text}");
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod jsonl {
         let whole = fs::read(folder.path().join("2.png")).unwrap();
         fs::write(folder.path().join("2.png"), &whole[..whole.len() / 2]).unwrap();
         let error = open(folder.path()).unwrap().image(0, Side::Loser).unwrap_err();
-        assert!(error.to_string().starts_with("the loser of row 1 does not decode"), "{error}");
+        assert!(error.to_string().starts_with("the loser of row 0 does not decode"), "{error}");
         assert!(error.source().is_some());
     }
 

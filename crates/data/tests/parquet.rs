@@ -168,9 +168,9 @@ fn shards_are_one_set_and_rows_are_counted_through() {
     let set = open(folder.path()).unwrap();
     assert_eq!(set.len(), 10);
     assert_eq!(pairs(&set)[6], (6, 32, 33, "caption 31"));
-    assert_eq!(set.place(set.id(6)), "row 2 of data/train-00001-of-00002.parquet");
+    assert_eq!(set.place(set.id(6)), "row 1 of data/train-00001-of-00002.parquet");
     let file = set.file(6, Side::Loser).display().to_string();
-    assert!(file.ends_with("data/train-00001-of-00002.parquet, row 2, rejected"), "{file}");
+    assert!(file.ends_with("data/train-00001-of-00002.parquet, row 1, rejected"), "{file}");
 }
 
 #[test]

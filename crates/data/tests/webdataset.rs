@@ -87,7 +87,7 @@ fn rows_are_counted_through_files_and_bad_ones_skipped() {
     let set = open(folder.path()).unwrap();
     assert_eq!(pairs(&set), [(0, 1, 2, "a"), (3, 2, 1, "c")]);
     assert_eq!(skipped(&set), [(1, Reason::MissingImage), (2, Reason::BadRow)]);
-    assert_eq!(set.place(set.id(1)), "row 1 of data/b.tar");
+    assert_eq!(set.place(set.id(1)), "row 0 of data/b.tar");
     assert!(set.file(1, tastemaker_data::Side::Winner).ends_with("data/b.tar/0.winner.png"));
 }
 

@@ -178,7 +178,7 @@ impl fmt::Display for Warning {
                     "the recipe's settings are for {recipe} and were skipped, for the method asked for is {asked}"
                 )
             }
-            Self::Renamed { old, new } => write!(f, "{old} is now called {new}"),
+            Self::Renamed { old, new } => write!(f, "{old} -> {new}"),
             Self::WarmupNeverEnds { warmup, training } => {
                 write!(
                     f,

@@ -32,6 +32,7 @@ pub enum Event {
     /// One optimizer step was made.
     Step(Step),
     /// The model was validated on held-out pairs.
+    #[serde(rename = "validation", alias = "probe")]
     Probe(Probe),
     /// Something that a person should look at.
     Alarm(AlarmRaised),

@@ -83,13 +83,14 @@ impl Recipe {
     /// # Errors
     /// [`RunError::Recipe`] with the line and, for an unknown key, the nearest one.
     pub fn parse(path: &Path, text: &str) -> Result<Self, RunError> {
-        let fail = |e: toml::de::Error| RunError::Recipe {
+        let at = |start: usize, message: String| RunError::Recipe {
             path: path.to_path_buf(),
-            line: 1 + text[..e.span().map_or(0, |span| span.start.min(text.len()))].matches('\n').count(),
-            message: explain(e.message()).chars().take(MAX_REASON).collect(),
+            line: 1 + text[..start.min(text.len())].matches('\n').count(),
+            message: message.chars().take(MAX_REASON).collect(),
         };
+        let fail = |e: toml::de::Error| at(e.span().map_or(0, |span| span.start), explain(e.message()));
         let mut table = DeTable::parse(text).map_err(fail)?;
-        let renamed = rename(table.get_mut());
+        let renamed = rename(table.get_mut()).map_err(|(start, message)| at(start, message))?;
         let recipe = Self::deserialize(Deserializer::from(table)).map_err(fail)?;
         Ok(Self { renamed, ..recipe })
     }
@@ -153,24 +154,37 @@ impl MethodSection {
     }
 }
 
-/// Gives keys under the names of earlier versions those of this one.
-fn rename(recipe: &mut DeTable<'_>) -> Vec<Warning> {
+/// Gives keys and values under the names of earlier versions those of this one.
+///
+/// # Errors
+/// For a key under both names: where it stands, and what to do.
+fn rename(recipe: &mut DeTable<'_>) -> Result<Vec<Warning>, (usize, String)> {
     let mut renamed = Vec::new();
-    for (key, old) in keys().filter_map(|key| Some((key, key.old_key?))) {
-        let Some(DeValue::Table(section)) = recipe.get_mut(key.section()).map(|value| value.get_mut()) else {
+    for key in keys().filter(|key| key.old_key.is_some() || key.old_value.is_some()) {
+        let (section, new) = (key.section(), key.name());
+        let Some(DeValue::Table(table)) = recipe.get_mut(section).map(|value| value.get_mut()) else {
             continue;
         };
-        if section.contains_key(key.name()) {
-            continue;
+        if let Some((mut name, value)) = key.old_key.and_then(|old| table.remove_entry(old)) {
+            let old = std::mem::replace(name.get_mut(), Cow::Borrowed(new));
+            if table.contains_key(new) {
+                let message = format!("\"{old}\" is the old name of \"{new}\", which is there too: remove one");
+                return Err((name.span().start, message));
+            }
+            table.insert(name, value);
+            renamed.push(Warning::Renamed { old: format!("{section}.{old}"), new: new.to_owned() });
         }
-        if let Some((mut name, value)) = section.remove_entry(old) {
-            *name.get_mut() = Cow::Borrowed(key.name());
-            section.insert(name, value);
-            renamed
-                .push(Warning::Renamed { old: format!("{}.{old}", key.section()), new: key.path.to_owned() });
+        if let Some(DeValue::String(value)) = table.get_mut(new).map(|value| value.get_mut())
+            && let Some(name) = key.renamed_value(value)
+        {
+            renamed.push(Warning::Renamed {
+                old: format!("{section}.{new} = \"{value}\""),
+                new: format!("\"{name}\""),
+            });
+            *value = Cow::Borrowed(name);
         }
     }
-    renamed
+    Ok(renamed)
 }
 
 /// Adds the nearest match to a parser's "unknown field `x`, expected one of `a`, `b`".

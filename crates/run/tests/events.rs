@@ -28,6 +28,12 @@ fn logs_of_earlier_versions_are_read() {
 }
 
 #[test]
+fn a_validation_is_logged_by_its_name() {
+    let line = serde_json::to_string(&Event::Probe(Probe::default())).unwrap();
+    assert!(line.starts_with(r#"{"event":"validation","#), "{line}");
+}
+
+#[test]
 fn what_a_step_does_not_have_is_not_in_the_log() {
     let step = Step { winner_error: 0.2, grad_norm: 1.5, lr: 1e-5, ..Step::default() };
     let line = serde_json::to_string(&Event::Step(step)).unwrap();

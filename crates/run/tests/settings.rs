@@ -45,9 +45,28 @@ fn names_of_earlier_versions_are_read_and_said_once() {
         let typed = |name: &str| toml::to_string(&json!({ key.section(): { name: value.clone() } })).unwrap();
         let (before, now) = (parse(&typed(old)).unwrap(), parse(&typed(key.name())).unwrap());
         let said: Vec<String> = before.renamed.iter().map(ToString::to_string).collect();
-        assert_eq!(said, [format!("{}.{old} is now called {}", key.section(), key.path)]);
+        assert_eq!(said, [format!("{}.{old} -> {}", key.section(), key.name())]);
         assert_eq!(tastemaker_run::Recipe { renamed: Vec::new(), ..before }, now);
     }
+}
+
+#[test]
+fn values_of_earlier_versions_are_read_and_said() {
+    for (key, (old, new)) in keys().filter_map(|key| Some((key, key.old_value?))) {
+        let typed = |value: &str| toml::to_string(&json!({ key.section(): { key.name(): value } })).unwrap();
+        let (before, now) = (parse(&typed(old)).unwrap(), parse(&typed(new)).unwrap());
+        let said: Vec<String> = before.renamed.iter().map(ToString::to_string).collect();
+        assert_eq!(said, [format!("{} = \"{old}\" -> \"{new}\"", key.path)]);
+        assert_eq!(tastemaker_run::Recipe { renamed: Vec::new(), ..before }, now);
+    }
+    assert!(keys().any(|key| key.renamed_value("bank") == Some("precomputed")));
+}
+
+#[test]
+fn a_key_under_both_names_is_an_error_that_says_which_is_old() {
+    let error = parse("[validation]\nevery = 2\nvalidation_steps = 3\n").unwrap_err().to_string();
+    let wanted = "\"every\" is the old name of \"validation_steps\", which is there too: remove one";
+    assert!(error.contains(wanted) && error.contains('2'), "{error}");
 }
 
 fn first_of(read: fn(&str) -> Result<Value, String>) -> Value {

@@ -30,54 +30,54 @@ use crate::pairs::{self, Part, ReadingFlags};
 use crate::place::{OverwriteFlag, Place};
 use crate::progress::{Progress, Work, counted};
 
-/// Says how often a model prefers the images that people prefer, by its implicit reward: how much better than its reference it denoises
-/// one image than the other.
+/// Measures preference accuracy: how often a model's implicit reward ranks the winner higher. The reward of an image is how
+/// much better than the reference the model denoises it.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct AccuracyArgs {
-    /// The aligned model: a folder in diffusers layout, a single-file checkpoint, the name of a fetched one, or a training's
-    /// output folder
+    /// Aligned model: a folder in diffusers layout, a single-file checkpoint, the name of a fetched one, or the output
+    /// folder of a training run
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
-    /// A LoRA of it: its file, a folder with one, or the name of a fetched one
+    /// LoRA for the model: its file, a folder with one, or the name of a fetched one [default: none]
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     lora: Option<String>,
-    /// What it is compared with [default: the model without --lora and --unet_init, or what the training began with]
+    /// Reference model [default: the model without --lora and --unet_init, or the base model of the training run]
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", conflicts_with = "without_reference")]
     reference: Option<String>,
-    /// Compare with nothing: the image that the model denoises better is the preferred one, as for MaPO
+    /// Use no reference model: the image that the model denoises better is the preferred one, as for MaPO
     #[arg(long)]
     without_reference: bool,
-    /// The labeled pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
+    /// Labeled pairs: a folder or file in any layout of docs/guide/data.md, its URL, or the name of a fetched dataset
     #[arg(long, value_name = "SET", alias = "train_data_dir")]
     pairs: String,
-    /// Which split of a dataset that has several, such as validation
+    /// Split of a dataset that has several, such as validation [default: all files]
     #[arg(long, value_name = "NAME")]
     dataset_split_name: Option<String>,
     #[command(flatten)]
     reading: ReadingFlags,
-    /// Rows to skip, as `tastemaker data check --fix` lists them
+    /// List of rows to skip, as written by `tastemaker data check --fix` [default: none]
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
-    /// Draws of noise and timestep for each pair, spread evenly over the schedule
+    /// Noise and timestep samples per pair, spread evenly over the schedule
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     draws: u64,
     /// Seed of timesteps and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Side of the square that images are cropped to, in pixels [default: that of the model]
+    /// Side of the square that images are cropped to, in pixels [default: the model's]
     #[arg(long, value_name = "PIXELS", value_parser = side)]
     resolution: Option<u32>,
     /// Pairs per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
     batch_size: u64,
-    /// Type of weights and activations: no, bf16 or fp16
+    /// Precision of weights and activations: no (fp32), bf16 or fp16
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     mixed_precision: DType,
-    /// Print the log-loss of the labels too, at this beta of Diffusion-DPO's loss, such as 5000
+    /// Also print the log-loss of the labels, at this beta of Diffusion-DPO's loss, such as 5000 [default: not printed]
     #[arg(long, value_name = "BETA", visible_alias = "beta_dpo")]
     beta: Option<f64>,
-    /// A file for everything that was found, as JSON
+    /// JSON file for the results [default: not written]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -180,7 +180,7 @@ fn measured(
 ) -> Result<Measurements> {
     let draws = Draws { per_pair: args.draws, batch_size: args.batch_size as usize, seed: args.seed };
     let mut encoding = Progress::new(0);
-    let mut progress = Work::new("measuring", "times");
+    let mut progress = Work::new("measuring", "draws");
     let found = measure_model(
         model,
         lora,
@@ -215,7 +215,7 @@ fn print(args: &AccuracyArgs, found: &Accuracy, n_timesteps: usize) {
     }
     println!("mean margin {:+.3e}", found.margin);
     if let (Some(beta), Some(loss)) = (args.beta, found.log_loss) {
-        println!("log-loss {loss:.4} at beta {beta} (0.6931 prefers nothing)");
+        println!("log-loss {loss:.4} at beta {beta} (0.6931 is chance level)");
     }
 }
 

@@ -13,8 +13,9 @@ use crate::place::{OverwriteFlag, Place};
 
 /// Aligns the embedded model with each method, judges the results and writes a report.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct DemoArgs {
-    /// Where everything goes: base model, pairs, recipes, aligned models, report.
+    /// Output folder: base model, pairs, recipes, aligned models, report.
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
     #[command(flatten)]
@@ -22,22 +23,22 @@ pub struct DemoArgs {
     /// Seed of pairs, training and generating.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// What the pairs prefer.
+    /// Preference of the pairs.
     #[arg(long, value_enum, default_value_t = TaskName::Style)]
     task: TaskName,
     /// Methods to run; repeat for several [default: all].
     #[arg(long, value_enum)]
     method: Vec<MethodName>,
-    /// Twice the steps and half again as many images.
+    /// Twice the steps, 1.5 times the images.
     #[arg(long)]
     full: bool,
     /// Learning rate in place of the recipe's, with a single --method.
-    #[arg(long, visible_alias = "learning_rate", value_name = "RATE")]
+    #[arg(long = "learning_rate", value_name = "RATE")]
     learning_rate: Option<f64>,
     /// Optimizer steps in place of the recipe's, with a single --method.
-    #[arg(long, visible_alias = "max_train_steps", value_name = "STEPS")]
+    #[arg(long = "max_train_steps", value_name = "STEPS")]
     max_train_steps: Option<u64>,
-    /// Flags for `tastemaker train`, over the recipe, with a single --method.
+    /// Flags for `tastemaker train` that override the recipe, with a single --method.
     #[arg(last = true, value_name = "FLAGS")]
     train_flags: Vec<String>,
 }
@@ -59,8 +60,9 @@ const OURS: &[&str] = &[
 
 /// Makes one part of the embedded model from the embedded art.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct PretrainArgs {
-    /// Which part; each needs the ones before it.
+    /// Part to train; each needs the ones before it.
     #[arg(value_enum)]
     part: Part,
     /// Model folder: configurations are read from it, weights written to it.
@@ -69,7 +71,7 @@ pub struct PretrainArgs {
     /// Tokenizer folder.
     #[arg(long, value_name = "DIR", default_value = "assets/demo/tokenizer")]
     tokenizer: PathBuf,
-    /// Where the state of an unfinished run is kept.
+    /// Folder for the state of an unfinished run.
     #[arg(long, value_name = "DIR", default_value = "target/pretrain")]
     state: PathBuf,
     /// Optimizer steps [default: the part's own].
@@ -81,13 +83,16 @@ pub struct PretrainArgs {
     /// Peak learning rate [default: the part's own].
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// Compute in bfloat16.
+    /// Compute precision: no (fp32) or bf16.
+    #[arg(long, value_name = "TYPE", value_parser = ["no", "bf16"], default_value = "no")]
+    mixed_precision: String,
+    /// Compute in bf16, the same as --mixed_precision bf16.
     #[arg(long)]
     bf16: bool,
-    /// Threads [default: libtorch's choice].
+    /// CPU threads [default: libtorch's choice].
     #[arg(long)]
     threads: Option<i32>,
-    /// Seed of weights and draws.
+    /// Seed of weights and random draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -136,7 +141,7 @@ pub fn pretrain(args: PretrainArgs) -> Result<()> {
         max_train_steps: args.max_train_steps,
         train_batch_size: args.train_batch_size,
         learning_rate: args.learning_rate,
-        dtype: if args.bf16 { DType::Bf16 } else { DType::F32 },
+        dtype: if args.bf16 || args.mixed_precision == "bf16" { DType::Bf16 } else { DType::F32 },
         seed: args.seed,
     };
     Ok(pretrain::run(&settings, &mut print)?)

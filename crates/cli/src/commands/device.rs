@@ -10,7 +10,7 @@ use crate::ranks;
 /// Where to compute.
 #[derive(Debug, Default, Clone, Copy, Args)]
 pub struct DeviceFlag {
-    /// Where to compute: auto, cpu, cuda, or cuda:N; auto is CUDA where there is a device, that of LOCAL_RANK if it is set
+    /// Device: auto, cpu, cuda, or cuda:N; auto is CUDA if available, the device of LOCAL_RANK if it is set
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Wanted,
 }

@@ -20,7 +20,8 @@ pub struct PromptFlags {
     /// Prompt; repeat for several
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
-    /// List of prompts, after those typed: .txt with one a line, .csv, .tsv, .json, .jsonl or .parquet; demo:train and demo:held-out are captions of the embedded art
+    /// List of prompts, added to --prompt: .txt with one per line, .csv, .tsv, .json, .jsonl or .parquet; demo:train and
+    /// demo:held-out are captions of the embedded art
     #[arg(long, value_name = "FILE", alias = "from_file")]
     prompts: Option<String>,
 }
@@ -51,16 +52,16 @@ impl PromptFlags {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Generation", rename_all = "snake_case")]
 pub struct GenerateFlags {
-    /// Sampler (scheduler); names of diffusers, A1111 and ComfyUI are understood [default: the model's own]
+    /// Sampler (scheduler); names of diffusers, A1111 and ComfyUI are accepted [default: the model's own]
     #[arg(long, value_name = "NAME", alias = "scheduler", value_parser = |typed: &str| typed.parse::<Sampler>())]
     pub sampler: Option<Sampler>,
-    /// Denoising steps [default: 50, for SDXL-Turbo and its like 4]
+    /// Denoising steps [default: 50; SDXL-Turbo and similar models: 4]
     #[arg(long, value_name = "STEPS", alias = "steps")]
     pub num_inference_steps: Option<usize>,
-    /// Scale of classifier-free guidance; 1 and below is without [default: 7.5, for SDXL 5, for SDXL-Turbo and its like 0]
+    /// Scale of classifier-free guidance; 1 and below disables it [default: 7.5; SDXL: 5; SDXL-Turbo and similar models: 0]
     #[arg(long, value_name = "SCALE", alias = "cfg_scale")]
     pub guidance_scale: Option<f64>,
-    /// Negative prompt of all images
+    /// Negative prompt for all images [default: empty]
     #[arg(long, value_name = "TEXT")]
     pub negative_prompt: Option<String>,
     /// Longest prompts in tokens: 75, or 150 or 225 encoded in chunks of 75 [default: 75, or that of the run]
@@ -69,7 +70,7 @@ pub struct GenerateFlags {
     /// Images per forward pass [default: 4]
     #[arg(long, value_name = "COUNT")]
     pub batch_size: Option<usize>,
-    /// Precision of weights and activations: no, bf16 or fp16; a VAE that fp16 would ruin stays in fp32
+    /// Precision of weights and activations: no (fp32), bf16 or fp16; a VAE that overflows in fp16 stays in fp32
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     pub mixed_precision: DType,
 }

@@ -26,21 +26,21 @@ use crate::scoring::{Loaded, score_each};
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct ScoreArgs {
-    /// Images, and folders of images; the image grid of `sample` in a folder is skipped
+    /// Images and folders of images; the image grid of `sample` is skipped
     #[arg(value_name = "FILE|DIR", required = true)]
     images: Vec<PathBuf>,
-    /// Scorer: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several. After = a
-    /// file, a folder or the name of a fetched model other than the published one
+    /// Scorer: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several.
+    /// NAME=PATH takes other weights: a file, a folder or the name of a fetched model
     #[arg(long, value_name = "NAME[=WEIGHTS]", required = true)]
     scorer: Vec<String>,
-    /// Prompt of all images
+    /// Prompt for all images
     #[arg(long, value_name = "TEXT", conflicts_with = "prompts")]
     prompt: Option<String>,
-    /// List of prompts as `sample` takes it: for images named as those of `sample`, by their numbers, else in their order. Without it, the
-    /// text beside an image, its row in metadata.jsonl, or the prompt in its own metadata
+    /// List of prompts as `sample` takes it, matched by number to images named as those of `sample`, else in order [default: the
+    /// text file next to an image, its row in metadata.jsonl, or the prompt in its metadata]
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Output file, a row per image; .csv for a table, else JSON lines
+    /// Output file, a row per image; .csv for CSV, else JSON lines [default: not written]
     #[arg(long, value_name = "FILE", alias = "output_file")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub struct ScoreArgs {
     /// Images per forward pass
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     batch_size: usize,
-    /// Precision of weights and activations: no, bf16 or fp16
+    /// Precision of weights and activations: no (fp32), bf16 or fp16
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     mixed_precision: DType,
     #[command(flatten)]

@@ -8,11 +8,15 @@ use tastemaker_run::{Key, Shape};
 
 /// The flag of a key.
 pub fn arg(key: &'static Key) -> Arg {
-    let help = key.help.trim();
-    let help = key.default().map_or(help.to_owned(), |default| format!("{help} [default: {default}]"));
+    let note = match key.shape {
+        _ if key.is_required => Some("[required]".to_owned()),
+        Shape::Switch => Some("[default: false]".to_owned()),
+        _ => key.default().map(|default| format!("[default: {default}]")),
+    };
+    let help: Vec<&str> = std::iter::once(key.help.trim()).chain(note.as_deref()).collect();
     takes(Arg::new(key.name()).long(key.name()), key)
         .aliases(key.aliases.split_whitespace())
-        .help(help)
+        .help(help.join(" "))
         .help_heading(key.heading)
 }
 
@@ -28,6 +32,7 @@ fn takes(arg: Arg, key: &'static Key) -> Arg {
     match key.shape {
         Shape::One => arg.value_parser(read),
         Shape::Switch => arg
+            .value_name("true|false")
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true")

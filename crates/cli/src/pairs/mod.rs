@@ -16,6 +16,7 @@ use tastemaker_store::tree::braces::common_folder;
 
 use crate::exit::UsageError;
 use crate::hub::{check_proxies, locate_dataset, process};
+use crate::progress::counted;
 pub use reading::ReadingFlags;
 
 /// Which part of a dataset is meant.
@@ -79,8 +80,7 @@ pub fn report_skipped(source: &dyn PairSource) {
     if rows.is_empty() {
         return;
     }
-    let verb = if rows.len() == 1 { "row is" } else { "rows are" };
-    eprintln!("note: {} {verb} skipped: {}", rows.len(), in_words(rows));
+    eprintln!("note: skipped {}: {}", counted(rows.len() as u64, "row"), in_words(rows));
     let detailed: Vec<_> = rows.iter().filter(|row| !row.detail.is_empty()).collect();
     for row in detailed.iter().take(NAMED) {
         eprintln!("note: {}: {}", source.place(row.id), row.detail);

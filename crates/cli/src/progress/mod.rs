@@ -184,7 +184,7 @@ fn held_out(probe: &Probe) -> String {
     let loser = error("loser", probe.loser_error, probe.ref_loser);
     let metrics: Vec<String> = accuracy.chain(winner).chain(loser).collect();
     let pairs = counted(u64::from(probe.n_pairs), "pair");
-    format!("held out at step {} ({pairs}): {}", probe.step, metrics.join(" "))
+    format!("validation at step {} ({pairs}): {}", probe.step, metrics.join(" "))
 }
 
 /// Seconds in words: `42 s`, `3 min 05 s`, `2 h 07 min`.

@@ -58,7 +58,8 @@ pub enum Part {
     Vae,
     /// Text encoder, with a vision tower to match it against.
     Text,
-    /// Denoising network (`unet`).
+    /// UNet (`unet`).
+    #[value(name = "unet", alias = "base")]
     Base,
 }
 

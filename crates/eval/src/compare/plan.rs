@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tastemaker_store::dtype::DType;
 use tastemaker_store::json;
 
 use crate::EvalError;
 
 /// Version of the file's layout.
-pub const PLAN_FORMAT: u64 = 2;
+pub const PLAN_FORMAT: u64 = 3;
 
 /// The layout before, with other names for the same things.
-const OLD_FORMAT: u64 = 1;
+const OLD_FORMATS: [u64; 2] = [1, 2];
 
 /// Everything that decides what an image of the folder looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +57,8 @@ pub struct PlannedModel {
     /// SHA-256 of what it is made of.
     pub fingerprint: String,
     /// How it generates; empty for images that are there.
-    #[serde(alias = "painting")]
-    pub generating: BTreeMap<String, String>,
+    #[serde(alias = "painting", alias = "generating")]
+    pub generation: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -72,13 +73,20 @@ impl Plan {
         }
         let value: serde_json::Value = json::read(path)?;
         let format = &value["format"];
-        if *format != PLAN_FORMAT && *format != OLD_FORMAT {
+        if *format != PLAN_FORMAT && OLD_FORMATS.iter().all(|old| format != old) {
             return Err(EvalError::Compared {
                 path: path.to_owned(),
                 what: format!("its format is {format}; this program reads {PLAN_FORMAT}: use another --out"),
             });
         }
-        Ok(Some(Self { format: PLAN_FORMAT, ..json::read(path)? }))
+        let mut plan = Self { format: PLAN_FORMAT, ..json::read(path)? };
+        // Earlier versions spelled element types as Rust does.
+        for precision in plan.models.iter_mut().filter_map(|model| model.generation.get_mut("precision")) {
+            if let Ok(dtype) = precision.parse::<DType>() {
+                *precision = dtype.to_string();
+            }
+        }
+        Ok(Some(plan))
     }
 
     /// Every way in which images of `self` would not be those of `new`, a line each; none if they can be used.
@@ -112,10 +120,10 @@ impl Plan {
                 compare(format!("`{name}`"), &thing(then), &thing(now));
             }
             let keys: std::collections::BTreeSet<&String> =
-                then.generating.keys().chain(now.generating.keys()).collect();
+                then.generation.keys().chain(now.generation.keys()).collect();
             for key in keys {
                 let value = |one: &PlannedModel| {
-                    one.generating.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
+                    one.generation.get(key).cloned().unwrap_or_else(|| "nothing".to_owned())
                 };
                 compare(format!("{key} of `{name}`"), &value(then), &value(now));
             }
@@ -151,7 +159,7 @@ mod tests {
             name: name.into(),
             what: format!("models/{name}"),
             fingerprint: name.repeat(20),
-            generating: [("steps".to_owned(), "50".to_owned())].into(),
+            generation: [("steps".to_owned(), "50".to_owned())].into(),
         };
         let prompts = PlannedPrompts {
             name: "small".into(),
@@ -173,8 +181,8 @@ mod tests {
         let (old, mut new) = (plan(), plan());
         new.seed = 1;
         new.models[1].fingerprint = "other".repeat(10);
-        new.models[1].generating.insert("steps".into(), "20".into());
-        new.models[0].generating.insert("eta".into(), "1".into());
+        new.models[1].generation.insert("steps".into(), "20".into());
+        new.models[0].generation.insert("eta".into(), "1".into());
         new.scorers.insert("one".into(), "others".into());
         insta::assert_snapshot!(old.differences(&new).join("\n"), @r"
         the seed was 0 and is 1
@@ -201,12 +209,17 @@ mod tests {
     fn a_plan_under_the_old_names_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("compare.json");
-        json::write(&path, &Plan { format: OLD_FORMAT, ..plan() }).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let old = text.replace("\"models\"", "\"contestants\"").replace("\"generating\"", "\"painting\"");
-        assert_ne!(old, text);
-        std::fs::write(&path, old).unwrap();
-        assert_eq!(Plan::read(&path).unwrap(), Some(plan()));
+        let mut now = plan();
+        now.models[0].generation.insert("precision".into(), "fp32".into());
+        for (format, models, generation) in [(1, "contestants", "painting"), (2, "models", "generating")] {
+            json::write(&path, &Plan { format, ..now.clone() }).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let old = text.replace("\"models\"", &format!("\"{models}\""));
+            let old = old.replace("\"generation\"", &format!("\"{generation}\"")).replace("fp32", "f32");
+            assert_ne!(old, text);
+            std::fs::write(&path, old).unwrap();
+            assert_eq!(Plan::read(&path).unwrap(), Some(now.clone()));
+        }
     }
 
     #[test]
@@ -218,6 +231,6 @@ mod tests {
         assert_eq!(Plan::read(&path).unwrap(), Some(plan()));
         json::write(&path, &Plan { format: 7, ..plan() }).unwrap();
         let error = Plan::read(&path).unwrap_err().to_string();
-        assert!(error.ends_with("its format is 7; this program reads 2: use another --out"), "{error}");
+        assert!(error.ends_with("its format is 7; this program reads 3: use another --out"), "{error}");
     }
 }

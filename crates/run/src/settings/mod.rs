@@ -44,6 +44,8 @@ pub struct Key {
     pub old_key: Option<&'static str>,
     /// The name of the flag in earlier versions.
     pub old_flag: Option<&'static str>,
+    /// A value as it was called in earlier versions, and as it is called now.
+    pub old_value: Option<(&'static str, &'static str)>,
     /// Which values may be.
     pub check: Option<Check>,
 }
@@ -77,6 +79,7 @@ impl Key {
             aliases: "",
             old_key: None,
             old_flag: None,
+            old_value: None,
             check: None,
         }
     }
@@ -111,6 +114,15 @@ impl Key {
 
     const fn old_flag(self, name: &'static str) -> Self {
         Self { old_flag: Some(name), ..self }
+    }
+
+    const fn old_value(self, names: (&'static str, &'static str)) -> Self {
+        Self { old_value: Some(names), ..self }
+    }
+
+    /// The name of now of a value that was typed by an old one.
+    pub fn renamed_value(&self, value: &str) -> Option<&'static str> {
+        self.old_value.filter(|(old, _)| value.eq_ignore_ascii_case(old)).map(|(_, new)| new)
     }
 
     /// The section of the recipe; empty for a key outside of them.

@@ -22,17 +22,19 @@ settings! {
     model "Model": ModelSection => ModelPlan {
         /// Model to align: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
         pretrained_model_name_or_path: String = required, value "DIR|FILE|ORG/NAME", alias "model";
-        /// Another VAE: its folder, a folder with vae/, a file under original names, or the name of a fetched one
+        /// Another VAE: its folder, a folder with vae/, a file with original key names, or the name of a fetched one
+        /// [default: the model's own]
         pretrained_vae_model_name_or_path: String, value "DIR|FILE|ORG/NAME", alias "vae";
-        /// Another UNet to start from: its folder, a folder with unet/, or the name of a fetched one
+        /// Another UNet to start from: its folder, a folder with unet/, or the name of a fetched one [default: the model's
+        /// own]
         unet_init: String, value "DIR|ORG/NAME";
-        /// Folder whose configs, tokenizers and scheduler go with a single-file checkpoint [default: as published]
+        /// Folder with configs, tokenizers and scheduler for a single-file checkpoint [default: the published ones]
         model_config: String, value "DIR|ORG/NAME";
-        /// Weights to load where a folder has several, such as fp16 [default: those of no variant]
+        /// Weights variant to load, such as fp16 [default: none]
         variant: String, value "VARIANT";
         /// Branch, tag or commit of a fetched model [default: main]
         revision: String, value "REVISION";
-        /// What the network predicts, where the model is wrong or silent about it: epsilon, v_prediction
+        /// Prediction type, overriding the scheduler config: epsilon or v_prediction [default: the scheduler config's]
         prediction_type: Prediction, value "TYPE";
         /// Longest prompts and captions in tokens: 75, or 150 or 225 encoded in chunks of 75, as kohya's scripts do
         max_token_length: u32 = 75, value "TOKENS", check TOKENS;
@@ -42,27 +44,27 @@ settings! {
 
     /// `[data]`: the pairs it is aligned to.
     data "Data": DataSection => DataPlan {
-        /// Pairs: a folder or file in any layout of docs/guide/data.md, the address of one, such as s3://bucket/folder/, or
-        /// the name of a fetched dataset
+        /// Pairs: a folder or file in any layout of docs/guide/data.md, its URL, such as s3://bucket/folder/, or the name
+        /// of a fetched dataset
         train_data_dir: String = required, value "DIR|FILE|ADDRESS|ORG/NAME", alias "dataset_name";
-        /// Config of a dataset that has several: a folder in it
+        /// Config of a dataset that has several: a folder in it [default: all files]
         dataset_config_name: String, value "NAME";
-        /// Split of a dataset that has several, such as train or validation
+        /// Split of a dataset that has several, such as train or validation [default: all files]
         dataset_split_name: String, value "NAME", alias "split";
         /// Layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv [default: detected]
         format: String, value "NAME";
-        /// Which columns hold what: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1, ps_score_0, ps_score_1,
-        /// soft_label, probability_0, caption; separated by commas [default: detected by their names]
+        /// Column mapping, separated by commas. Keys: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1,
+        /// ps_score_0, ps_score_1, soft_label, probability_0, caption [default: detected by name]
         columns: BTreeMap<String, String> = default, value "KEY=COLUMN";
-        /// List of rows to skip, as `tastemaker data check --fix` writes it
+        /// List of rows to skip, as written by `tastemaker data check --fix` [default: none]
         exclude: PathBuf, value "FILE";
-        /// Train on at most this many pairs, the first of the set [default: all]
+        /// Train on at most this many pairs, from the start of the set [default: all]
         max_train_samples: usize, value "COUNT", check AT_LEAST_ONE;
-        /// Side of the square images, in pixels, a multiple of 8
+        /// Side of the square training images, in pixels, a multiple of 8; with --enable_bucket, of a square of equal area
         resolution: u32 = 512, value "PIXELS", check RESOLUTION, read side;
         /// Fraction of captions held out for validation
         held_out_fraction: f64 = 0.05, value "FRACTION", check BELOW_ONE;
-        /// Sort images into buckets of several aspect ratios, all of about as many pixels
+        /// Aspect-ratio bucketing: images are grouped by aspect ratio at about the same pixel count
         enable_bucket: bool = default;
         /// Sides of bucket resolutions are multiples of this [default: 64]
         bucket_reso_steps: u32, value "PIXELS", check RESOLUTION;
@@ -70,66 +72,68 @@ settings! {
         min_bucket_reso: u32, value "PIXELS";
         /// Longest side of a bucket resolution [default: twice the resolution]
         max_bucket_reso: u32, value "PIXELS";
-        /// Do not flip images horizontally at random
+        /// Disable random horizontal flips
         no_hflip: bool = default;
-        /// Crop images at random, not at their center; needs --no_cache
+        /// Random instead of center crops; needs --no_cache
         random_crop: bool = default;
-        /// Flips and crops of winner and loser: independent or joint [default: independent, with buckets joint]
+        /// Augmentation of winner and loser: independent, or joint flips and crops [default: independent, with buckets
+        /// joint]
         augment: Augment = { if enable_bucket { Augment::Joint } else { Augment::Independent } }, value "KIND";
         /// Fraction of pairs trained with the empty caption (caption dropout)
         proportion_empty_prompts: f64 = 0.0, value "FRACTION", check FRACTION, alias "caption_dropout_rate";
-        /// Fraction of pairs whose winner and loser are exchanged, drawn anew each time a pair is trained on
+        /// Fraction of pairs whose winner and loser are swapped, at random each time a pair is used
         label_noise_prob: f64 = 0.0, value "FRACTION", check FRACTION;
-        /// SDXL micro-conditioning on size and crop: constant, or real for the winner's own
+        /// SDXL micro-conditioning on size and crop: constant, or real: the winner's original size and crop
         time_ids: TimeIds = default, value "KIND";
-        /// Folder for cached latents and text embeddings [default: one of its own in the user's cache]
+        /// Folder for cached latents and text embeddings [default: in the user's cache folder]
         cache_to: PathBuf, value "DIR", free true;
-        /// Element type of cached latents: fp32, fp16, bf16
+        /// Precision of cached latents: fp32, fp16 or bf16
         cache_dtype: DType = default, value "TYPE";
-        /// Encode pairs at every step, cache nothing
+        /// Encode pairs at every step, without a cache
         no_cache: bool = default;
-        /// Threads that decode images; 0 is one for each processor
+        /// Threads that decode images; 0 is one per CPU core
         dataloader_num_workers: u32 = 0, value "N", check THREADS, free true, alias "max_data_loader_n_workers";
     }
 
     /// `[adapter]`: which weights are trained.
     adapter "Adapter": AdapterSection => LoraPlan
     apart
-        /// What is trained: lora, or full for every weight of the UNet [default: lora]
+        /// What is trained: lora, or full for all UNet weights [default: lora]
         adapter_type: AdapterKind, value "TYPE", old_key "kind", old_flag "adapter";
     {
         /// Rank of the LoRA matrices
         rank: u32 = 8, value "RANK", check UP_TO_65536, alias "lora_rank network_dim";
         /// LoRA alpha; the update is scaled by alpha / rank [default: the rank]
         alpha: f64 = { f64::from(rank) }, value "ALPHA", check POSITIVE, alias "network_alpha lora_alpha";
-        /// Name endings of the layers that get a LoRA, with commas between
+        /// Layers that get a LoRA, by name endings, separated by commas
         target_modules: Vec<String> = { ["to_k", "to_q", "to_v", "to_out.0"].map(str::to_owned).to_vec() },
             value "NAMES", check SOME_NAMES;
-        /// Other ranks by name endings of layers, as in peft, with commas between
+        /// Per-layer ranks, by name endings as in peft, separated by commas [default: none]
         rank_pattern: BTreeMap<String, u32> = default, value "NAME=RANK", check RANKS;
-        /// Other alphas by name endings of layers, as in peft, with commas between
+        /// Per-layer alphas, by name endings as in peft, separated by commas [default: none]
         alpha_pattern: BTreeMap<String, f64> = default, value "NAME=ALPHA", check ALPHAS;
         /// Train a weight-decomposed LoRA (DoRA)
         use_dora: bool = default;
-        /// Name endings of the text encoders' layers that get a LoRA too, with commas between [default: none]
+        /// Text encoder layers that get a LoRA too, by name endings, separated by commas [default: none]
         text_encoder_target_modules: Vec<String> = default, value "NAMES", check NAMES;
-        /// LoRA of any tool to start from, which is then also the reference; its rank, alpha and layers are kept
+        /// LoRA to start from (diffusers or kohya format), with its rank, alpha and layers; the reference is the base model
+        /// with this LoRA [default: none]
         network_weights: PathBuf, value "FILE";
     }
 
     /// `[optimizer]`: which, and its learning rate.
     optimizer "Optimizer": OptimizerSection => OptimizerPlan {
         /// Optimizer: adamw, adamw8bit (8-bit state) or adafactor
-        optimizer_type: OptimizerKind = default, value "NAME", old_key "kind", alias "optimizer";
-        /// Shard the optimizer's state over all processes
+        optimizer_type: OptimizerKind = default, value "NAME", old_key "kind", old_flag "optimizer";
+        /// Shard the optimizer state over all processes (ZeRO stage 1)
         shard_optimizer: bool = default, free true;
-        /// Keep the optimizer's state in host memory where training is on another device
+        /// Keep the optimizer state in CPU memory when training on a GPU
         offload_optimizer: bool = default, free true;
         /// Peak learning rate
         learning_rate: f64 = 1e-5, value "RATE", check POSITIVE;
         /// Peak learning rate of the text encoders [default: that of the UNet]
         text_encoder_lr: f64, value "RATE", check POSITIVE;
-        /// Multiply the learning rate by the pairs per step
+        /// Multiply the learning rate by the effective batch size
         scale_lr: bool = default;
         /// Learning-rate schedule: constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial
         lr_scheduler: LrScheduler = default, value "SCHEDULE";
@@ -145,7 +149,7 @@ settings! {
         adam_beta2: f64 = 0.999, value "DECAY", check BELOW_ONE;
         /// Decoupled weight decay
         adam_weight_decay: f64 = 1e-2, value "DECAY", check NOT_NEGATIVE;
-        /// Added to the root of the second moment
+        /// Epsilon of Adam, added to the root of the second moment
         adam_epsilon: f64 = 1e-8, value "EPSILON", check POSITIVE;
         /// Clip gradients to this norm; 0 does not clip
         max_grad_norm: f64 = 1.0, value "NORM", check NOT_NEGATIVE;
@@ -153,27 +157,28 @@ settings! {
 
     /// `[train]`: how long, how many pairs at once, in which precision.
     train "Training": TrainSection => TrainPlan {
-        /// Optimizer steps
+        /// Optimizer steps; or --num_train_epochs
         max_train_steps: u64 = required, value "STEPS", check SOME_STEPS, alias "steps max_steps";
-        /// Train on every pair so many times, in place of --max_train_steps
+        /// Epochs, instead of --max_train_steps
         num_train_epochs: u32, value "COUNT", check UP_TO_65536, free true, alias "max_train_epochs epochs";
         /// Pairs per forward pass
         train_batch_size: u32 = 1, value "PAIRS", check UP_TO_65536, alias "batch_size";
         /// Forward passes per optimizer step
         gradient_accumulation_steps: u32 = 1, value "COUNT", check UP_TO_A_MILLION;
-        /// Type of frozen weights and activations: fp32 (or no), bf16 or fp16; trainable weights are always fp32
+        /// Precision of frozen weights and activations: no (fp32), bf16 or fp16; trainable weights are always fp32
         mixed_precision: DType = default, value "TYPE";
         /// Recompute activations in the backward pass: less memory, more time
         gradient_checkpointing: bool = default;
-        /// Where the reference's errors and inverted latents come from: live, or precomputed before the first step and kept on disk
-        reference: ReferenceKind = default, value "KIND";
-        /// Folder for precomputed reference errors [default: one of its own in the user's cache]
+        /// The reference model's losses (MSE) and inverted latents: live, or precomputed before the first step and kept on
+        /// disk
+        reference: ReferenceKind = default, value "KIND", old_value ("bank", "precomputed");
+        /// Folder for the precomputed reference [default: in the user's cache folder]
         reference_dir: PathBuf, value "DIR", free true, old_key "bank_to", old_flag "bank_to";
-        /// Decay of an exponential moving average of the trainable weights, which is then the result [default: none]
+        /// Decay of an EMA of the trainable weights, which is then the result [default: no EMA]
         ema_decay: f64, value "DECAY", check BELOW_ONE;
-        /// Standard deviation of an offset of each channel that is added to the noise
+        /// Noise offset: standard deviation of a per-channel offset added to the noise
         noise_offset: f64 = 0.0, value "SCALE", check NOT_NEGATIVE;
-        /// Timesteps to train at, with commas between [default: all]
+        /// Timesteps to train at, separated by commas [default: all]
         timesteps: Vec<u32>, value "TIMESTEPS", check SOME_TIMESTEPS;
         /// Seed of all randomness
         seed: u64 = 0, value "SEED";
@@ -181,19 +186,19 @@ settings! {
 
     /// `[validation]`: of held-out pairs, and by images, during training.
     validation "Validation": ValidationSection => ValidationPlan {
-        /// Optimizer steps between validations on held-out pairs; 0 is never
+        /// Optimizer steps between validations on held-out pairs; 0 disables them
         validation_steps: u64 = 0, value "STEPS", free true, old_key "every", old_flag "validation_every",
             alias "sample_every_n_steps";
         /// Held-out pairs to validate on
         validation_pairs: u32 = 64, value "PAIRS", check SOME_PAIRS, old_key "n_pairs";
-        /// Prompt to generate images of at each validation; repeat for several
+        /// Prompt to generate images for at each validation; repeat for several [default: none]
         validation_prompts: Vec<String> = default, value "PROMPT", repeated true, free true,
             alias "validation_prompt", old_key "prompts";
-        /// Images of each validation prompt
+        /// Images per validation prompt
         num_validation_images: u32 = 1, value "COUNT", check UP_TO_65536, free true;
-        /// Denoising steps of validation images [default: 25, for SDXL-Turbo and its like 4]
+        /// Denoising steps of validation images [default: 25; SDXL-Turbo and similar models: 4]
         num_inference_steps: u32, value "STEPS", check UP_TO_65536, free true;
-        /// Guidance scale of validation images [default: 7.5, for SDXL 5, for SDXL-Turbo and its like 0]
+        /// Guidance scale of validation images [default: 7.5; SDXL: 5; SDXL-Turbo and similar models: 0]
         guidance_scale: f64, value "SCALE", check FINITE, free true;
     }
 
@@ -201,20 +206,21 @@ settings! {
     checkpoint "Checkpoints": CheckpointSection => CheckpointPlan {
         /// Optimizer steps between checkpoints; 0 writes one only when the run ends or is stopped
         checkpointing_steps: u64 = 500, value "STEPS", free true, alias "save_every_n_steps";
-        /// Checkpoints to keep, the newest; 0 keeps all
+        /// Newest checkpoints to keep; 0 keeps all
         checkpoints_total_limit: u32 = 2, value "COUNT", free true;
     }
 
     /// `[logging]`: where metrics go, and what alarms do.
     logging "Logging": LoggingSection => LoggingPlan {
-        /// Tracker beside events.jsonl: tensorboard or none
+        /// Tracker in addition to events.jsonl: tensorboard or none
         report_to: Tracker = default, value "TRACKER", free true, alias "log_with", read tracker;
-        /// Folder for event files, in the output folder unless it is absolute
+        /// Folder for event files, relative to the output folder
         logging_dir: PathBuf = { PathBuf::from("logs") }, value "DIR", free true;
-        /// Folder of this run in it
+        /// Folder of this run inside --logging_dir
         tracker_name: String = { "tastemaker".to_owned() }, value "NAME", check FOLDER_NAME, free true,
             alias "tracker_project_name log_tracker_name";
-        /// What a critical alarm does: warn, stop, or keep-best, which ends with the best checkpoint by validation
+        /// What a critical alarm does: warn, stop, or keep-best, which ends with the best checkpoint by validation; alarms:
+        /// docs/guide/reading-a-run.md
         on_alarm: Rule = default, value "RULE", free true, old_key "rule";
     }
 
@@ -222,12 +228,12 @@ settings! {
     output "Output": OutputSection => OutputPlan {
         /// Name of the LoRA file for tools other than diffusers, NAME.safetensors [default: pytorch_lora_weights_kohya]
         output_name: String, value "NAME", check FILE_NAME, free true;
-        /// What a full fine-tune writes: diffusers, a whole folder; unet, the UNet alone; original, one file; with commas
-        /// between
+        /// Layouts that a full fine-tune writes: diffusers, a complete folder; unet, the UNet alone; original, a single
+        /// file; separated by commas
         #[serde(deserialize_with = "one_or_more")]
         output_layout: Vec<OutputLayout> = { vec![OutputLayout::Diffusers] }, value "LAYOUTS", check SOME_LAYOUTS,
             free true, old_key "layout";
-        /// Element type of the weights that a full fine-tune writes: fp32, fp16, bf16
+        /// Precision of the weights that a full fine-tune writes: fp32, fp16 or bf16
         save_precision: DType = default, value "TYPE", free true, old_key "dtype";
     }
 }

@@ -95,7 +95,9 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     if EncodeSettings::trains_text(plan) && plan.text_rate() != 1.0 {
         let _ = write!(optimizer, ", {:e} for text encoders", rate * plan.text_rate());
     }
-    let mut steps = format!("{} of {} pairs", run.steps, plan.effective_batch());
+    let n_steps = if run.steps == 1 { "1 optimizer step".to_owned() } else { format!("{} optimizer steps", run.steps) };
+    let n_pairs = plan.effective_batch();
+    let mut steps = format!("{n_steps}, {n_pairs} {} each", if n_pairs == 1 { "pair" } else { "pairs" });
     if plan.n_processes > 1 {
         let _ = write!(steps, " on {} processes", plan.n_processes);
     }
@@ -103,9 +105,9 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         let _ = write!(steps, "; {} were planned", train.max_train_steps);
     }
     if let Some(decay) = train.ema_decay {
-        let _ = write!(steps, "; weights averaged, decay {decay}");
+        let _ = write!(steps, "; EMA decay {decay}");
     }
-    let masters = if train.mixed_precision == DType::F32 { "" } else { ", masters fp32" };
+    let masters = if train.mixed_precision == DType::F32 { "" } else { ", fp32 master weights" };
     let precision = format!("{}{masters}", train.mixed_precision);
     let hash = hex(&facts.fingerprint);
     let (n_used, n_pairs) = (run.n_used(plan), run.n_pairs);

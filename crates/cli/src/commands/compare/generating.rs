@@ -42,7 +42,7 @@ pub fn recorded(settings: &GenerateSettings, flags: &GenerateFlags) -> BTreeMap<
         ("sampler", settings.sampler.entry().label.to_owned()),
         ("num_inference_steps", settings.n_steps.to_string()),
         ("guidance_scale", settings.guidance_scale.to_string()),
-        ("precision", format!("{:?}", flags.mixed_precision).to_lowercase()),
+        ("precision", flags.mixed_precision.to_string()),
     ];
     let negative = flags.negative_prompt.iter().map(|text| ("negative_prompt", text.clone()));
     recorded.into_iter().chain(negative).map(|(name, value)| (name.to_owned(), value)).collect()
@@ -70,11 +70,11 @@ pub fn generate(
     let files = OutputFiles::keeping((0..set.samples.len()).map(file).collect());
     let n_missing = files.n_missing();
     if n_missing == 0 {
-        println!("{name}: all images are there ({})", files.len());
+        println!("{name}: all {} already generated", counted(files.len() as u64, "image"));
         return Ok(());
     }
     let there = files.len() - n_missing;
-    println!("{name}: generating {}, {there} more are there", counted(n_missing as u64, "image"));
+    println!("{name}: generating {}, {there} already generated", counted(n_missing as u64, "image"));
     atomic::create_folder(args.out.join("images").join(name))?;
     allocator::suit(model)?;
     let lora = lora.map(|lora| LoraFile::read_for(lora, model)).transpose()?;

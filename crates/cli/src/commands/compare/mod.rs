@@ -27,24 +27,24 @@ use candidates::Source;
 pub const DEFAULTS: &str = "Other defaults: --guidance_scale is 5 for SDXL; for prompts of the demo --num_inference_steps is 20, \
                             --guidance_scale 2 and --batch_size 32.";
 
-/// Generates images of prompts with several models from equal noise, scores them, and writes a page with win rates.
+/// Generates images for prompts with several models from equal noise, scores them, and writes a page with win rates.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct CompareArgs {
-    /// Two or more of: a model (folder, single file, fetched), MODEL+PART or a PART alone on --base (a LoRA, or a UNet's folder),
-    /// a training's output folder, a folder of images. The first is the baseline
+    /// Two or more of: a model (folder, single file, fetched), MODEL+PART or a PART alone on --base (a LoRA, or a UNet's
+    /// folder), the output folder of a training run, a folder of images. The first is the baseline
     #[arg(value_name = "[NAME=]MODEL|DIR", required = true, num_args = 2..)]
     models: Vec<String>,
-    /// The model that LoRAs and UNets named alone belong to
+    /// Base model of LoRAs and UNets that are given alone [default: none]
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     base: Option<String>,
     /// Prompts: small (built in), demo, demo:TASK, or a file or folder of prompts
     #[arg(long, value_name = "NAME|FILE|DIR|ORG/NAME", default_value = "small")]
     prompts: String,
-    /// Use only so many prompts, spread evenly over the set
+    /// Use only this many prompts, sampled evenly over the set [default: all]
     #[arg(long, value_name = "COUNT")]
     n_prompts: Option<usize>,
-    /// Use only prompts of this category; repeat for several
+    /// Use only prompts of this category; repeat for several [default: all]
     #[arg(long, value_name = "NAME")]
     category: Vec<String>,
     /// Seed of the first image of each prompt
@@ -53,18 +53,19 @@ pub struct CompareArgs {
     /// Images per prompt, with seeds counting up [default: 1]
     #[arg(long, value_name = "COUNT")]
     num_images_per_prompt: Option<u64>,
-    /// Scorer; repeat for several
+    /// Scorer: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several.
+    /// NAME=PATH takes other weights
     #[arg(long, value_name = "NAME[:VARIANT][=WEIGHTS]", required = true)]
     scorer: Vec<String>,
-    /// Output folder; images and scores that are there are used
+    /// Output folder; existing images and scores are reused
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: PathBuf,
     #[command(flatten)]
     overwrite: OverwriteFlag,
-    /// Samples whose images the page shows
+    /// Samples shown on the page
     #[arg(long, value_name = "COUNT", default_value_t = 60)]
     n_images: usize,
-    /// Skip prompts without an image in a folder of images, instead of refusing
+    /// Skip prompts without an image in a folder of images, instead of an error
     #[arg(long)]
     skip_missing: bool,
     #[command(flatten)]
@@ -79,10 +80,11 @@ pub struct CompareArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Models", rename_all = "snake_case")]
 struct SharedParts {
-    /// Another VAE for all models: its folder, a folder with vae/, a file, or the name of a fetched one
+    /// Another VAE for all models: its folder, a folder with vae/, a file, or the name of a fetched one [default: each
+    /// model's own]
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "vae")]
     pretrained_vae_model_name_or_path: Option<String>,
-    /// Which weights to take where a folder has several, such as fp16
+    /// Weights variant to load, such as fp16 [default: none]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<String>,
 }

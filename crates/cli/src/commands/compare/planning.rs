@@ -1,18 +1,18 @@
 //! What a folder's images and scores were made from, and whether they still are what is wanted.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use anyhow::Result;
 use tastemaker_eval::EvalError;
 use tastemaker_eval::compare::{PLAN_FORMAT, Plan, PlannedModel, PlannedPrompts};
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use tastemaker_store::tree::{LocalTree, Tree};
-use tastemaker_store::{StoreError, json};
+use tastemaker_store::json;
 
 use super::CompareArgs;
 use super::candidates::{Candidate, Source};
 use super::samples::SampleSet;
+use crate::place::rename_images;
 
 /// Hashes what a model's images are made from: weights, configurations and tokenizers, or the images themselves.
 pub fn identify(candidate: &mut Candidate) -> Result<()> {
@@ -62,20 +62,11 @@ pub fn agree(
                 );
                 return Err(EvalError::Compared { path, what }.into());
             }
-            rename_images(args)?;
+            rename_images(&args.out)?;
             old.followed_by(new)
         }
     };
     Ok(json::write(path, &joined)?)
-}
-
-/// Earlier versions called the folder of images otherwise.
-fn rename_images(args: &CompareArgs) -> Result<(), StoreError> {
-    let (old, new) = (args.out.join("pictures"), args.out.join("images"));
-    match old.is_dir() && !new.exists() {
-        true => fs::rename(&old, &new).map_err(|error| StoreError::io("rename", &old, error)),
-        false => Ok(()),
-    }
 }
 
 fn plan(
@@ -88,7 +79,7 @@ fn plan(
         name: candidate.name.clone(),
         what: candidate.what.clone(),
         fingerprint: candidate.fingerprint.clone(),
-        generating: match &candidate.source {
+        generation: match &candidate.source {
             Source::Model { recorded, .. } => recorded.clone(),
             Source::Images { .. } => Default::default(),
         },

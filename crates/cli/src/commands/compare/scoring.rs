@@ -56,7 +56,7 @@ pub fn scores(
             candidates.iter().map(|one| (one, unscored(&ledger, one, scorer, set))).collect();
         let n_missing: usize = missing.iter().map(|(_, samples)| samples.len()).sum();
         if n_missing == 0 {
-            println!("{scorer}: all scores are there");
+            println!("{scorer}: all scores are cached");
             continue;
         }
         println!("{scorer}: scoring {}", counted(n_missing as u64, "image"));

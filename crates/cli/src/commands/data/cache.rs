@@ -24,10 +24,10 @@ pub struct CacheArgs {
     /// The run, in TOML; flags override it
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Verify the checksum of everything in the cache
+    /// Verify all checksums of the cache
     #[arg(long)]
     verify: bool,
-    /// Encode the I-th of N shards of the work, counted from 0; other processes encode the others
+    /// Encode shard I of N (from 0); other processes encode the others [default: all]
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<(usize, usize)>,
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     }
     if args.verify {
         folder.verify(|_, _| {})?;
-        println!("{path} holds {pairs} in {size}, every byte as it was written");
+        println!("{path} holds {pairs} in {size}, all checksums match");
     } else {
         println!("{path} holds {pairs} in {size}");
     }

@@ -13,43 +13,43 @@ use crate::commands::{side, tokens};
 use crate::exit::{FindingsError, UsageError};
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
-use crate::progress::{Work, duration};
+use crate::progress::{Work, counted, duration};
 
 /// Checks every row of a set: images that do not decode, pairs that teach nothing or come twice, sizes, captions and images on
 /// both sides of the held-out split. Nothing is changed; findings go to check.jsonl and, with images, to index.html.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct CheckArgs {
-    /// The pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset.
+    /// Pairs: a folder or file in any layout of docs/guide/data.md, its URL, or the name of a fetched dataset.
     set: String,
     #[command(flatten)]
     reading: ReadingFlags,
     /// Folder for the results [default: check-NAME in the current folder].
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
-    /// Resolution of the training, in pixels.
+    /// Resolution of the training run, in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = side)]
     resolution: u32,
-    /// Fraction of captions that the training holds out.
+    /// Fraction of held-out captions of the training run.
     #[arg(long, value_name = "FRACTION", default_value_t = 0.05)]
     held_out_fraction: f64,
-    /// Seed of the training, which decides which captions those are.
+    /// Seed of the training run, which selects the held-out captions.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Longest captions of the training in tokens; longer ones are cut.
+    /// Maximum caption length of the training run in tokens; longer captions are cut.
     #[arg(long, value_name = "TOKENS", default_value_t = 75, value_parser = tokens)]
     max_token_length: u32,
-    /// Threads [default: one per core].
+    /// Threads [default: one per CPU core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     dataloader_num_workers: Option<u32>,
-    /// Rows to skip, as listed by an earlier --fix.
+    /// List of rows to skip, from an earlier --fix [default: none].
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
-    /// Write excluded.jsonl, a list for --exclude of train: `default` lists rows that are of no use, `all` doubtful ones too; or
-    /// names of checks, separated by commas [default: default].
+    /// Write excluded.jsonl, a list for --exclude of train: `default` lists unusable rows, `all` suspicious ones too; or
+    /// names of checks, separated by commas [default: not written; --fix alone: default].
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "default", value_delimiter = ',')]
     fix: Vec<String>,
-    /// Exit with code 3 if there are errors, or warnings [default: errors].
+    /// Exit with code 3 if there are errors, or with =warnings also if there are warnings.
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "errors", value_parser = ["errors", "warnings"])]
     strict: Option<String>,
 }
@@ -141,9 +141,9 @@ fn default_folder(set: &Path) -> PathBuf {
 
 fn time(timing: &Timing) -> String {
     format!(
-        "{} on {} threads, which worked {:.0}% of it, {:.0}% of that in decoders",
+        "{}, {}, {:.0}% utilization, {:.0}% decoding",
         duration(timing.wall.as_secs_f64()),
-        timing.workers,
+        counted(timing.workers as u64, "thread"),
         100.0 * timing.utilization(),
         100.0 * timing.decoder_fraction()
     )

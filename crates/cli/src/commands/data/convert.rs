@@ -15,14 +15,14 @@ use crate::pairs::{self, Part, ReadingFlags};
 use crate::place::{OverwriteFlag, Place};
 use crate::progress::{Work, counted};
 
-/// Writes the pairs of a set in another layout, images byte for byte as they are. Rows that are no pairs are skipped and
+/// Writes the pairs of a set in another layout, with images copied byte for byte. Rows that are not pairs are skipped and
 /// counted.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// The pairs: a folder or file in any layout of docs/guide/data.md, DIR/train-* for some files of one, an address, or the
-    /// name of a fetched dataset.
+    /// Pairs: a folder or file in any layout of docs/guide/data.md, DIR/train-* for some of its files, its URL, or the name
+    /// of a fetched dataset.
     from: String,
-    /// The folder to write.
+    /// Output folder.
     to: PathBuf,
     /// Layout to write: pick-a-pic, parquet shards with its columns; jsonl, a folder of images with a list.
     #[arg(long = "to", value_name = "NAME", default_value = "pick-a-pic")]

@@ -11,22 +11,22 @@ use crate::commands::fetching;
 /// Fetches a dataset from the Hugging Face Hub into its cache, and prints its folder.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// The dataset on the Hub
+    /// Hub id, ORG/NAME
     #[arg(value_name = "ORG/NAME")]
     repo: String,
-    /// A branch, a tag or a commit
+    /// Branch, tag or commit
     #[arg(long, value_name = "REVISION", default_value = "main")]
     revision: String,
-    /// Only the files of this configuration, a folder of the dataset
+    /// Only the files of this config, a folder of the dataset [default: all]
     #[arg(long, value_name = "NAME", conflicts_with = "include")]
     config: Option<String>,
-    /// Only the files of this split, such as train or validation
+    /// Only the files of this split, such as train or validation [default: all]
     #[arg(long, value_name = "NAME", conflicts_with = "include")]
     split: Option<String>,
-    /// Fetch files whose names match, instead of those that hold data; * stands for any characters, ? for one; repeatable
+    /// Fetch only files that match, * any characters, ? one; repeat for several [default: data files and the card]
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// The cache [default: that of the Hub's own tools]
+    /// Cache folder [default: HF_HUB_CACHE or ~/.cache/huggingface/hub]
     #[arg(long = "cache-dir", alias = "cache_dir", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }

@@ -20,11 +20,11 @@ pub enum DataCommand {
     Check(check::CheckArgs),
     /// Write the same pairs in another layout.
     Convert(convert::ConvertArgs),
-    /// Generate images of prompts and make pairs of them.
+    /// Generate images for prompts and make pairs from them.
     Pairs(Box<pairs::PairsArgs>),
-    /// Compare the labels of a set with what scorers say, and write theirs in their place.
+    /// Compare the labels of a set with those of scorers, and write theirs in their place.
     Relabel(relabel::RelabelArgs),
-    /// Encode the pairs of a run before training, or verify what was encoded.
+    /// Encode the pairs of a run before training, or verify the cache.
     Cache(Box<cache::CacheArgs>),
 }
 

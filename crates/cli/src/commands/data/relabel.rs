@@ -26,7 +26,7 @@ use crate::scoring::Loaded;
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct RelabelArgs {
-    /// Preference pairs: a folder or file in any layout of docs/guide/data.md, an address, or the name of a fetched dataset
+    /// Pairs: a folder or file in any layout of docs/guide/data.md, its URL, or the name of a fetched dataset
     set: String,
     #[command(flatten)]
     reading: ReadingFlags,

@@ -17,14 +17,15 @@ use crate::scoring::{Loaded, score_each};
 #[derive(Debug, Clone, Default, Args)]
 #[command(rename_all = "snake_case")]
 pub struct ScoringFlags {
-    /// Scorer: NAME, NAME:VARIANT or NAME=WEIGHTS; repeat for several, each then standardized over the set (mean 0, standard
-    /// deviation 1) and summed by their weights
+    /// Scorer: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art, with other weights
+    /// NAME=PATH; repeat for several, each then standardized over the set (mean 0, standard deviation 1) and combined by
+    /// weight
     #[arg(long, value_name = "SCORER")]
     pub scorer: Vec<String>,
-    /// Weight of a scorer in the sum, below 0 for one that is inverted; repeat for several [default: 1 each]
+    /// Weight of a scorer, negative to invert it; repeat for several [default: 1 each]
     #[arg(long, value_name = "NAME=WEIGHT", value_parser = weight)]
     weight: Vec<(String, f64)>,
-    /// Least difference of scores for one of them to win: in the unit of a scorer alone, in standard deviations of several
+    /// Minimum score difference; smaller ones are ties. In the unit of a single scorer, in standard deviations of several
     /// [default: any]
     #[arg(long, value_name = "SCORE")]
     pub min_gap: Option<f64>,

@@ -18,19 +18,19 @@ use crate::hub::locate;
 use crate::next;
 use crate::place::OverwriteFlag;
 
-/// Writes the same weights in another layout, no bit of them changed: a diffusers folder as a single-file checkpoint and
-/// back, a LoRA of diffusers as one of kohya's scripts and back.
+/// Writes the same weights in another layout, bit for bit: a diffusers folder as a single-file checkpoint and back, a
+/// diffusers LoRA as a kohya LoRA and back.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
     /// A diffusers folder, a single-file checkpoint, a LoRA file, or the name of a fetched model.
     from: String,
-    /// Where the result goes: a folder for a checkpoint, a .safetensors file for everything else.
+    /// Output: a folder for a single-file checkpoint, else a .safetensors file.
     to: PathBuf,
-    /// What the model predicts, `epsilon` or `v_prediction`. A single-file checkpoint does not say; SD2.x comes in both kinds
-    /// [default: epsilon for SD1.x and SDXL].
+    /// Prediction type of a single-file checkpoint, `epsilon` or `v_prediction`; SD2.x has both [default: epsilon for SD1.x
+    /// and SDXL].
     #[arg(long = "prediction_type", visible_alias = "prediction-type", value_name = "TYPE", value_parser = word::<Prediction>)]
     prediction_type: Option<Prediction>,
-    /// A folder whose configurations, tokenizers and schedule go with a single-file checkpoint [default: as published].
+    /// Folder with configs, tokenizers and scheduler for a single-file checkpoint [default: the published ones].
     #[arg(long = "model_config", visible_alias = "model-config", value_name = "DIR|ORG/NAME")]
     model_config: Option<String>,
     #[command(flatten)]

@@ -11,19 +11,19 @@ use crate::commands::fetching;
 /// Fetches a model from the Hugging Face Hub into its cache, and prints its folder.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// The model, as its page on the Hub is called
+    /// Hub id, ORG/NAME
     #[arg(value_name = "ORG/NAME")]
     repo: String,
-    /// A branch, a tag or a commit
+    /// Branch, tag or commit
     #[arg(long, value_name = "REVISION", default_value = "main")]
     revision: String,
-    /// Which weights to take where there are several, such as fp16; without it, those of no variant
+    /// Weights variant to fetch, such as fp16 [default: none]
     #[arg(long, value_name = "VARIANT", conflicts_with = "include")]
     variant: Option<String>,
-    /// Fetch the files that fit, instead of those of a pipeline; * stands for any characters, ? for one; repeat for several
+    /// Fetch only files that match, * any characters, ? one; repeat for several [default: the files of the pipeline]
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// The cache; without it, that of the Hub's own tools
+    /// Cache folder [default: HF_HUB_CACHE or ~/.cache/huggingface/hub]
     #[arg(long = "cache-dir", alias = "cache_dir", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }

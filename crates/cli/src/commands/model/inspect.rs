@@ -9,11 +9,12 @@ use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::{Layout, spelled};
 use tastemaker_models::pipeline::{Model, SingleFile, Stored};
+use tastemaker_store::dtype::DType;
 use tastemaker_weights::safetensors::{Dtype, Header, TensorView};
 
 use super::opened::Opened;
 
-/// Prints what a model or an adapter is: family, precision, size, metadata, and which tools take it.
+/// Prints family, precision, size and metadata of a model or adapter, and which tools can load it.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// A diffusers folder, a single-file checkpoint, a LoRA file, or the name of a fetched model.
@@ -82,7 +83,7 @@ fn stored_sizes(stored: &Stored) -> String {
 }
 
 fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout>) -> Result<()> {
-    print_line("family", layout.map_or("a UNet that is none of the published ones", Layout::title));
+    print_line("family", layout.map_or("unknown (custom UNet)", Layout::title));
     let is_dora = file.parts().any(|(_, part)| part.is_dora());
     if is_dora {
         print_line("kind", "DoRA (weight-decomposed LoRA)");
@@ -135,11 +136,18 @@ fn sizes<'a>(tensors: impl Iterator<Item = (Dtype, &'a [usize], usize)>) -> Stri
     for (dtype, shape, n_bytes) in tensors {
         n_tensors += 1;
         n_values += shape.iter().product::<usize>();
-        *bytes.entry(dtype.to_string()).or_default() += n_bytes;
+        *bytes.entry(spelled_type(dtype)).or_default() += n_bytes;
     }
     let types: Vec<String> =
         bytes.iter().map(|(dtype, bytes)| format!("{dtype} {:.1} MB", *bytes as f64 / 1e6)).collect();
-    format!("{n_tensors} with {:.2} million values, {}", n_values as f64 / 1e6, types.join(", "))
+    let tensors = crate::progress::counted(n_tensors, "tensor");
+    format!("{tensors}, {:.2} M parameters, {}", n_values as f64 / 1e6, types.join(", "))
+}
+
+/// A type of tensors as flags spell it, others as safetensors does.
+fn spelled_type(dtype: Dtype) -> String {
+    let name = dtype.to_string();
+    name.parse::<DType>().map_or(name, |dtype| dtype.to_string())
 }
 
 /// The header's text, long entries cut short and control characters replaced.

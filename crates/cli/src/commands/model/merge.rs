@@ -15,19 +15,19 @@ use crate::models::find_lora;
 use crate::next;
 use crate::place::OverwriteFlag;
 
-/// Adds a LoRA to the weights it adapts and writes the model that comes of it.
+/// Merges a LoRA into its model and writes the result.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
     /// A diffusers folder, a single-file checkpoint, or the name of a fetched model.
     model: String,
-    /// A LoRA file, as diffusers or as kohya's scripts name it, a folder with one, or the name of a fetched one.
+    /// LoRA in diffusers or kohya format: its file, a folder with one, or the name of a fetched one.
     lora: String,
-    /// The folder to write, or with the ending .safetensors the single file.
+    /// Output: a folder, or a single file if the name ends in .safetensors.
     to: PathBuf,
-    /// How much of the LoRA: 1 is as trained.
+    /// Weight of the LoRA; 1 is as trained.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     weight: f64,
-    /// Element type of the networks that the LoRA adapts: fp32, fp16, bf16.
+    /// Precision of the merged networks: fp32, fp16 or bf16.
     #[arg(long, value_name = "TYPE", default_value_t)]
     dtype: DType,
     #[command(flatten)]

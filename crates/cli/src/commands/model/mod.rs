@@ -18,13 +18,13 @@ use crate::place::{OverwriteFlag, Place, PlaceError};
 /// What to do with a model.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Print what a model or an adapter is.
+    /// Print the family, precision and size of a model or adapter.
     Inspect(inspect::InspectArgs),
     /// Write the same weights in another layout.
     Convert(convert::ConvertArgs),
-    /// Add a LoRA to its model.
+    /// Merge a LoRA into its model.
     Merge(merge::MergeArgs),
-    /// Compare with what another program computed.
+    /// Compare with results of another program.
     Verify(verify::VerifyArgs),
     /// Fetch a model from the Hugging Face Hub into its cache.
     Fetch(fetch::FetchArgs),

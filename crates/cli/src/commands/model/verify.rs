@@ -15,8 +15,8 @@ use tastemaker_weights::safetensors::Header;
 use crate::commands::parts::PartFlags;
 use crate::models::find_lora;
 
-/// Computes what another program recorded, from the same inputs, and prints the largest relative error of each result.
-/// docs/guide/models.md lists the names a reference may hold.
+/// Recomputes results that another program recorded, from the same inputs, and prints the largest relative error of each.
+/// docs/guide/models.md lists the names in a reference file.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// A diffusers folder, a single-file checkpoint, or the name of a fetched model.
@@ -24,10 +24,10 @@ pub struct VerifyArgs {
     /// A safetensors file with inputs and recorded results.
     #[arg(long, value_name = "FILE")]
     reference: PathBuf,
-    /// A LoRA to add to the UNet: its file, a folder with one, or the name of a fetched one.
+    /// LoRA for the UNet: its file, a folder with one, or the name of a fetched one [default: none].
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     lora: Option<String>,
-    /// The largest relative error that counts as agreement.
+    /// Largest accepted relative error.
     #[arg(long, default_value_t = 1e-3)]
     tolerance: f64,
     #[command(flatten)]

@@ -32,46 +32,50 @@ use crate::next;
 use crate::place::{OverwriteFlag, Place, PlaceError};
 use crate::progress::Work;
 
-/// Generates images of prompts with a model, or with a model and a LoRA.
+/// Generates images for prompts with a model, or with a model and a LoRA.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct SampleArgs {
-    /// Model: a folder in diffusers layout, a single-file checkpoint, the name of a fetched one, or a training's output folder
+    /// Model: a folder in diffusers layout, a single-file checkpoint, the name of a fetched one, or the output folder of a
+    /// training run
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
-    /// LoRA: its file, a folder with one, or the name of a fetched one; `:0.8` at its end is its weight
+    /// LoRA: its file, a folder with one, or the name of a fetched one; `:0.8` at the end sets its weight [default: none]
     #[arg(long, value_name = "FILE|DIR|ORG/NAME[:WEIGHT]")]
     lora: Option<String>,
     /// Weight of the LoRA [default: 1]
     #[arg(long, value_name = "WEIGHT", aliases = ["lora_scale", "network_mul"])]
     lora_weight: Option<f64>,
     /// Model whose UNet predicts the unconditional branch of guidance: its folder, a UNet's, a single file, or a name
+    /// [default: none]
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     negative_model: Option<String>,
-    /// LoRA on the UNet of the unconditional branch: on --negative_model's, else on the model's own
+    /// LoRA on the UNet of the unconditional branch: on --negative_model's, else on the model's own [default: none]
     #[arg(long, value_name = "FILE|DIR|ORG/NAME[:WEIGHT]")]
     negative_lora: Option<String>,
     #[command(flatten)]
     prompts: PromptFlags,
-    /// Seed of the first image of each prompt; the same seed is the same noise in every model
+    /// Seed of the first image of each prompt; a seed gives the same noise in every model
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Images per prompt, with seeds counting up
     #[arg(long, value_name = "COUNT", default_value_t = 1, alias = "images_per_prompt")]
     num_images_per_prompt: u64,
-    /// Skip images that are there, generated with the same parameters
+    /// Skip existing images that were generated with the same parameters
     #[arg(long)]
     skip_existing: bool,
     #[command(flatten)]
     overwrite: OverwriteFlag,
-    /// Output folder: images are <number of the prompt>-<seed>.png; several also go into image-grid.png, prompts down, seeds across
+    /// Output folder: images are <prompt number>-<seed>.png; several also make image-grid.png, one row per prompt, one
+    /// column per seed
     #[arg(long, value_name = "DIR", aliases = ["output_dir", "outdir"])]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
     flags: GenerateFlags,
-    /// Fraction of the guided prediction that is rescaled to the standard deviation of the conditional one, against burned colors
+    /// Guidance rescale: fraction of the guided prediction rescaled to the standard deviation of the conditional one,
+    /// against oversaturation
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0, help_heading = "Generation")]
     guidance_rescale: f64,
     /// DDIM's eta, 0 to 1: fraction of fresh noise in each step
@@ -83,10 +87,10 @@ pub struct SampleArgs {
     /// Width in pixels, a multiple of 8 [default: the model's]
     #[arg(long, value_name = "PIXELS", value_parser = side, help_heading = "Generation")]
     width: Option<u32>,
-    /// Image to start from (img2img), or a few colored pixels as a layout
+    /// Image to start from (img2img), or a few colored pixels as a layout [default: noise]
     #[arg(long, value_name = "FILE", alias = "image_path", help_heading = "Generation")]
     image: Option<PathBuf>,
-    /// Denoising strength, the fraction of the steps that --image goes through: 1 keeps next to nothing of it [default: 0.8]
+    /// Denoising strength, the fraction of the steps applied to --image: 1 keeps almost nothing of it [default: 0.8]
     #[arg(
         long,
         value_name = "FRACTION",
@@ -184,7 +188,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let mut grid = Grid::new(prompts.len(), n_columns);
     for (index, file) in files.kept() {
         grid.put(index / n_columns, index % n_columns, &read_image(&file.path)?);
-        println!("{}  is there already", file.path.display());
+        println!("{}  skipped, exists", file.path.display());
     }
     let negative = negative.as_ref().map(|network| network as &dyn Denoiser);
     let networks = Networks { negative, ..loaded.networks() };

@@ -98,10 +98,19 @@ impl FromArgMatches for Flags {
             renamed.extend(
                 old.map(|old| Warning::Renamed { old: format!("--{old}"), new: format!("--{}", key.name()) }),
             );
-            let value = settings::typed(matches, key.name(), key);
-            if let Some(value) = value.or_else(|| settings::typed(matches, old?, key)) {
-                settings::put(&mut typed, key.path, value);
+            // The last of two wins, under either name.
+            let last = |name: &str| matches.indices_of(name).and_then(Iterator::last);
+            let name = old.filter(|old| last(old) > last(key.name())).unwrap_or(key.name());
+            let Some(mut value) = settings::typed(matches, name, key) else { continue };
+            if let Some(new) = value.as_str().and_then(|value| key.renamed_value(value)) {
+                let flag = key.name();
+                renamed.push(Warning::Renamed {
+                    old: format!("--{flag} {}", value.as_str().unwrap_or_default()),
+                    new: format!("--{flag} {new}"),
+                });
+                value = new.into();
             }
+            settings::put(&mut typed, key.path, value);
         }
         let read = |typed: Value| {
             serde_json::from_value::<Recipe>(typed)
@@ -132,9 +141,9 @@ impl Args for Flags {
         let set = Arg::new("set").long("set").value_name("KEY=VALUE").help_heading("Method");
         command
             .args(before.into_iter().map(settings::arg))
-            .arg(method.help(format!("Preference method: {}", methods.join(", "))))
+            .arg(method.help(format!("Preference method: {} [required]", methods.join(", "))))
             .arg(
-                set.help("Setting of the method; repeat for several")
+                set.help("Setting of the method; repeat for several; settings per method: docs/reference/objectives.md")
                     .action(ArgAction::Append)
                     .value_parser(setting),
             )
@@ -191,6 +200,47 @@ mod tests {
         .into_iter()
         .find(|text| (key.read)(text).is_ok())
         .unwrap()
+    }
+
+    #[test]
+    fn help_says_which_settings_are_required_and_what_switches_take() {
+        let mut command = Flags::augment_args(Command::new("train"));
+        let help = command.render_help().to_string();
+        let of = |name: &str| {
+            let from = help.find(&format!("--{name}")).unwrap();
+            let text = &help[from..];
+            text[2..].find("  --").map_or(text, |end| &text[..end + 2]).to_owned()
+        };
+        for key in keys() {
+            assert_eq!(of(key.name()).contains("[required]"), key.is_required, "{}", key.path);
+            let is_switch = of(key.name()).starts_with(&format!("--{}[=<true|false>]", key.name()));
+            assert_eq!(is_switch, key.shape == Shape::Switch, "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn old_names_of_flags_and_values_are_said_and_the_last_of_two_wins() {
+        let said = |line: &str| {
+            let recipe = flags(line).recipe;
+            let renamed: Vec<String> = recipe.renamed.iter().map(ToString::to_string).collect();
+            (Recipe { renamed: Vec::new(), ..recipe }, renamed.join(", "))
+        };
+        for (old, now, name) in [
+            ("--optimizer adafactor", "--optimizer_type adafactor", "--optimizer -> --optimizer_type"),
+            ("--reference bank", "--reference precomputed", "--reference bank -> --reference precomputed"),
+            (
+                "--adapter_type lora --adapter full",
+                "--adapter_type full",
+                "--adapter -> --adapter_type",
+            ),
+            (
+                "--adapter full --adapter_type lora",
+                "--adapter_type lora",
+                "--adapter -> --adapter_type",
+            ),
+        ] {
+            assert_eq!(said(old), (said(now).0, name.to_owned()), "{old}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tastemaker_data::split::split;
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::Severity;
-use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, RunDir, Surroundings, resolve_over};
+use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, RunDir, Surroundings, Warning, resolve_over};
 use tastemaker_store::StoreError;
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::{self, Resume};
@@ -28,7 +28,7 @@ use crate::hub::{check_cache, home_folder, locate, pair_caches};
 use crate::models::{self, Found};
 use crate::next;
 use crate::pairs;
-use crate::place::{OverwriteFlag, Place, PlaceError};
+use crate::place::{OverwriteFlag, Place, PlaceError, rename_images};
 use crate::progress::{Progress, counted, duration, mebibytes};
 use crate::ranks;
 use crate::signals::Signals;
@@ -40,13 +40,13 @@ pub struct TrainArgs {
     /// The run, in TOML; flags override it
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Checkpoint to resume from: latest, a checkpoint-N of the output folder, or the path of one; latest starts afresh where
+    /// Checkpoint to resume from: latest, a checkpoint-N of the output folder, or its path; latest starts a new run if
     /// there is none
     #[arg(long = "resume_from_checkpoint", value_name = "latest|DIR", value_parser = resume)]
     resume: Option<Resume>,
     #[command(flatten)]
     overwrite: OverwriteFlag,
-    /// Print what would be done, and stop
+    /// Print the resolved settings, memory and batch, and exit
     #[arg(long = "dry-run")]
     dry_run: bool,
     #[command(flatten)]
@@ -130,10 +130,24 @@ pub fn planned(first: Option<&Path>, flags: Flags, fallback: Recipe, only_shown:
     let mut plan = resolve_over(recipe.unwrap_or_default(), said.overrides, defaults)?;
     plan.cache_root = pair_caches();
     find_parts(&mut plan, only_shown)?;
-    for warning in &plan.warnings {
+    let (old, others): (Vec<&Warning>, Vec<&Warning>) =
+        plan.warnings.iter().partition(|warning| matches!(warning, Warning::Renamed { .. }));
+    let (flags, keys): (Vec<String>, Vec<String>) =
+        old.iter().map(ToString::to_string).partition(|names| names.starts_with("--"));
+    let place = first.map_or_else(String::new, |path| path.display().to_string());
+    note_old_names(&place, &keys);
+    note_old_names("flags", &flags);
+    for warning in others {
         eprintln!("warning: {warning}");
     }
     Ok(Planned { plan, resumes: said.script.is_some_and(|script| script.resumes) })
+}
+
+/// Says which names of earlier versions stand somewhere, each with that of now.
+pub fn note_old_names(place: &str, names: &[String]) {
+    if !names.is_empty() {
+        eprintln!("note: old names in {place}: {}", names.join(", "));
+    }
 }
 
 /// Reads a recipe.
@@ -349,6 +363,9 @@ fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: De
         let _lock = RunDir::lock(&output_dir)?;
         place.clear()?;
     }
+    if is_first && resume.is_some() {
+        rename_images(&output_dir)?;
+    }
     // All ranks look for checkpoints after that.
     ProcessGroup::new(group.as_ref()).barrier()?;
     let mut progress = Progress::new(plan.train.max_train_steps);
@@ -374,7 +391,7 @@ fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: De
     if !is_first {
         return Ok(());
     }
-    let memory = trained.peak_memory_bytes.map(|bytes| format!(", at most {} of memory", mebibytes(bytes)));
+    let memory = trained.peak_memory_bytes.map(|bytes| format!(", peak memory {}", mebibytes(bytes)));
     let results: Vec<String> = trained.results.iter().map(|path| path.display().to_string()).collect();
     println!(
         "wrote {}: {} in {}{}",

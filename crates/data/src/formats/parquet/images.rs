@@ -253,7 +253,7 @@ impl Container for Images {
     fn place(&self, item: u32) -> PathBuf {
         let (shard, row, column) = self.find(item);
         let shard = &self.shards[shard];
-        self.tree.place(&format!("{}, row {}, {}", shard.path, row + 1, shard.images[column].0))
+        self.tree.place(&format!("{}, row {row}, {}", shard.path, shard.images[column].0))
     }
 
     fn identity(&self, item: u32) -> (String, u64) {

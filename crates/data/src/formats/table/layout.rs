@@ -34,7 +34,7 @@ impl Layout {
         for (key, name) in typed.named() {
             if !has(name) {
                 let meant = did_you_mean(nearest(name, columns.iter().map(String::as_str)));
-                return Err(fail(format!("no {name:?}, which {key} shall be{meant}")));
+                return Err(fail(format!("no column {name:?} for {key}{meant}")));
             }
         }
         let detected = CONVENTIONS.iter().find(|known| known.columns.columns().into_iter().all(has));

@@ -29,33 +29,33 @@ use generating::{Image, SetFolder};
 use sides::{SideFlags, Sides};
 use writing::{Encoding, Pair, Verdict, write};
 
-/// Generates images of prompts and makes pairs of them: ranked by scorers, by the prefixes of their prompts, or left for people
-/// to rank. Writes the columns of Pick-a-Pic, with the origin of everything.
+/// Generates images for prompts and makes pairs from them: ranked by scorers, by prompt prefixes, or left for people to
+/// rank. Writes the columns of Pick-a-Pic, with the provenance of everything.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct PairsArgs {
     /// Model that generates: a folder in diffusers layout, a single-file checkpoint, or the name of a fetched one
     #[arg(long, value_name = "DIR|FILE|ORG/NAME", alias = "pretrained_model_name_or_path")]
     model: String,
-    /// LoRA of it: its file, a folder with one, or the name of a fetched one
+    /// LoRA for the model: its file, a folder with one, or the name of a fetched one [default: none]
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     lora: Option<String>,
     #[command(flatten)]
     prompts: PromptFlags,
-    /// Use only the first so many prompts [default: all]
+    /// Use only this many prompts, from the start [default: all]
     #[arg(long, value_name = "COUNT")]
     max_prompts: Option<usize>,
-    /// Images per prompt; with two sides, pairs per prompt [default: 4, or 1 with two sides]
+    /// Images per prompt; with separate winner and loser prompts or models, pairs per prompt [default: 4, or 1 with those]
     #[arg(long, value_name = "COUNT", alias = "images_per_prompt", value_parser = clap::value_parser!(u64).range(1..=1024))]
     num_images_per_prompt: Option<u64>,
-    /// Seed of everything: noise, order of the two images, draws
+    /// Seed of all randomness: noise, order of the two images, random picks
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Which images of a prompt are paired: the best with the worst, the best with another, every two, or each with the next
-    /// worse one [default: best-worst with scorers, all without]
+    /// Which images of a prompt are paired: the best with the worst, the best with a random one, all, or each with the next
+    /// in the ranking [default: best-worst with scorers, all without]
     #[arg(long, value_name = "best-worst|best-random|all|adjacent", value_parser = word::<Pick>)]
     pick: Option<Pick>,
-    /// Write images as JPEG of this quality, 1 to 100 [default: PNG, without loss]
+    /// Write images as JPEG with this quality, 1 to 100 [default: PNG, lossless]
     #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg: Option<u8>,
     /// Output folder: the set in data/, pairs.json about it, and work/ with the images generated so far

@@ -17,22 +17,23 @@ use crate::models::{Chosen, chosen_lora};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Two sides", rename_all = "snake_case")]
 pub struct SideFlags {
-    /// Prefix of the winners' prompts; captions stay without it
+    /// Prefix of the winners' prompts, not part of the captions [default: none]
     #[arg(long, value_name = "TEXT")]
     winner_prefix: Option<String>,
-    /// Prefix of the losers' prompts
+    /// Prefix of the losers' prompts, not part of the captions [default: none]
     #[arg(long, value_name = "TEXT")]
     loser_prefix: Option<String>,
-    /// Both prefixes as published with MaPO: pick-style-cartoon, pick-style-pixel-art, pick-culture, pick-safety
+    /// Both prefixes as published with MaPO: pick-style-cartoon, pick-style-pixel-art, pick-culture, pick-safety [default:
+    /// none]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["winner_prefix", "loser_prefix"])]
     preset: Option<String>,
-    /// Model that generates winners, in place of --model
+    /// Model that generates winners [default: --model]
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     winner_model: Option<String>,
-    /// LoRA of the model that generates winners, in place of --lora
+    /// LoRA of the model that generates winners [default: --lora]
     #[arg(long, value_name = "FILE|DIR|ORG/NAME")]
     winner_lora: Option<String>,
-    /// Start the two images of a pair from different seeds [default: the same]
+    /// Start the two images of a pair from different seeds, not from the same
     #[arg(long)]
     separate_seeds: bool,
 }
