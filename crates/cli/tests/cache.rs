@@ -103,9 +103,8 @@ fn rows_that_cannot_be_read_are_skipped_by_name_and_the_rest_is_trained_on() {
         fs::write(bench.path("pairs/cold4.png"), &whole[..whole.len() / 2]).unwrap();
         let said = train(&bench, "out", &format!("--method diffusion-dpo --max_train_steps 6 {more}"));
         assert!(
-            said.stderr.contains(
-                "skipped 1 row: 1 with an image that is not there\nnote: row 1: pairs/warm1.png"
-            ),
+            said.stderr
+                .contains("skipped 1 row: 1 with an image that is not there\nnote: row 1: pairs/warm1.png"),
             "{}",
             said.stderr
         );

@@ -95,9 +95,9 @@ fn every_way_of_picking_makes_its_number_of_pairs() {
         let said = made(&bench, &[SCORED.as_slice(), &more].concat());
         assert_eq!(open(&bench, "set", &[]).len(), n, "{pick}");
         let generated = if pick == "all" {
-            "generated 9 images, 0 were there"
+            "generated 9 images, 0 already generated"
         } else {
-            "generated 0 images, 9 were there"
+            "generated 0 images, 9 already generated"
         };
         assert!(said.stdout.contains(generated), "{}", said.stdout);
     }

@@ -60,7 +60,7 @@ fn a_run_stands_for_what_it_made_on_the_model_of_its_plan_in_every_command() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     bench.succeed(&["model", "merge", "model", "lora", "merged.safetensors"]);
     let inspected = bench.succeed(&["model", "inspect", "lora"]).stdout;
-    assert!(inspected.contains("a LoRA as diffusers names it"), "{inspected}");
+    assert!(inspected.contains("a LoRA in diffusers format"), "{inspected}");
     refused(
         &bench,
         &["sample", "--model", "lora", "--lora", "lora", "--prompt", "x", "--out", "o"],

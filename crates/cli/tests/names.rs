@@ -33,7 +33,7 @@ fn every_command_takes_the_name_of_a_fetched_model() {
         said.stdout
     };
     assert_eq!(succeed("model inspect org/tiny"), bench.succeed(&["model", "inspect", "model"]).stdout);
-    assert!(succeed("model inspect org/lora").contains("a LoRA as diffusers names it"));
+    assert!(succeed("model inspect org/lora").contains("a LoRA in diffusers format"));
     succeed("model convert org/tiny single.safetensors");
     succeed("model merge org/tiny org/lora merged");
     let quick = "sample --num_inference_steps 2 --prompt fox --model org/tiny --out";

@@ -175,7 +175,7 @@ impl fmt::Display for Warning {
             Self::SettingsSkipped { recipe, asked } => {
                 write!(
                     f,
-                    "the recipe's settings are for {recipe} and were skipped, for the method asked for is {asked}"
+                    "the recipe's settings are for {recipe} and were skipped, because the method is {asked}"
                 )
             }
             Self::Renamed { old, new } => write!(f, "{old} -> {new}"),

@@ -168,7 +168,8 @@ fn rename(recipe: &mut DeTable<'_>) -> Result<Vec<Warning>, (usize, String)> {
         if let Some((mut name, value)) = key.old_key.and_then(|old| table.remove_entry(old)) {
             let old = std::mem::replace(name.get_mut(), Cow::Borrowed(new));
             if table.contains_key(new) {
-                let message = format!("\"{old}\" is the old name of \"{new}\", which is there too: remove one");
+                let message =
+                    format!("\"{old}\" is the old name of \"{new}\", which is there too: remove one");
                 return Err((name.span().start, message));
             }
             table.insert(name, value);

@@ -174,7 +174,7 @@ impl Check {
     }
 
     fn data(&mut self, data: &mut DataPlan) {
-        let wanted = "no_cache = true beside it, for crops of cached images are fixed";
+        let wanted = "no_cache = true with it, because crops of cached images are fixed";
         self.that("data.random_crop", true, data.no_cache || !data.random_crop, wanted);
         let buckets = data.buckets();
         match buckets {
@@ -191,7 +191,7 @@ impl Check {
                 );
                 let shares_crop = !data.random_crop || data.augment == Augment::Joint;
                 let wanted =
-                    "joint where buckets are cropped at random, for both images of a pair share one crop";
+                    "joint where buckets are cropped at random, because both images of a pair share one crop";
                 self.that("data.augment", "independent", shares_crop, wanted);
             }
         }

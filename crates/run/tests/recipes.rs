@@ -352,7 +352,7 @@ mod resolving {
         assert_ne!(plan.method.settings["beta"], 2000.0);
         assert_eq!(
             plan.warnings[0].to_string(),
-            "the recipe's settings are for diffusion-dpo and were skipped, for the method asked for is mapo"
+            "the recipe's settings are for diffusion-dpo and were skipped, because the method is mapo"
         );
     }
 

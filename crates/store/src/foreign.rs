@@ -18,7 +18,7 @@ impl Foreign {
         let foreign = |what, advice| Some(Self { what, advice });
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
         match start {
-            [] => foreign("nothing, for the file is empty", "fetch it again"),
+            [] => foreign("nothing, because the file is empty", "fetch it again"),
             _ if text.starts_with(b"<") => foreign(
                 "a web page, such as one that asks to log in or to accept a license",
                 "fetch the file itself again",

@@ -165,6 +165,6 @@ fn problem(key: &'static str, typed: &str, there: &str) -> Problem {
     Problem::Value {
         key,
         found: format!("{typed}, but {there} in network_weights"),
-        wanted: "the same or nothing, for the file decides",
+        wanted: "the same or nothing, because the file decides",
     }
 }

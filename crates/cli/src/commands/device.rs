@@ -25,7 +25,7 @@ impl DeviceFlag {
         let driver_is_there = std::path::Path::new("/proc/driver/nvidia/version").exists();
         if self.device == Wanted::Auto && device == Device::Cpu && driver_is_there {
             let why = devices::n_cuda().err().unwrap_or_default();
-            eprintln!("warning: computing on the CPU, for the graphics processor cannot be used: {why}");
+            eprintln!("warning: computing on the CPU, because the GPU cannot be used: {why}");
         }
         Ok(device)
     }

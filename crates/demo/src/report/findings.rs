@@ -134,7 +134,7 @@ fn about_control(rate: &WinRate) -> Option<(Severity, String)> {
         Verdict::Unclear => Some((
             Severity::Note,
             format!(
-                "Not shown to differ from the control that only imitates winners: it wins {}.",
+                "No clear difference from the control that only imitates winners: it wins {}.",
                 interval(rate)
             ),
         )),

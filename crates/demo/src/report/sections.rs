@@ -224,7 +224,7 @@ fn judge(details: &Details) -> Markup {
                  out, so that its scores of seen prompts say little. Before it was used, it ranked real art of held-out \
                  captions, with a 95% Wilson interval:"
             }
-            @let heads = ["Held-out pairs", "pairs", "ranked rightly", "by the judge", "both decide alike"];
+            @let heads = ["Held-out pairs", "pairs", "ranked correctly", "by the judge", "agreement"];
             (table("narrow", &heads, check.rows.iter().map(|row| {
                 let interval = format!("{} to {}", percent(row.wilson_low), percent(row.wilson_high));
                 html! {

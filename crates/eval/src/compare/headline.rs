@@ -31,7 +31,7 @@ pub fn headline(comparison: &Comparison, results: &Results) -> String {
     let by = if comparison.scorers.len() > 1 { " by every scorer" } else { "" };
     let (better, worse) = (count(Verdict::Better), count(Verdict::Worse));
     let mut text = match better {
-        0 => format!("None of {all} is shown to beat {baseline}{by}{on}"),
+        0 => format!("None of {all} clearly beats {baseline}{by}{on}"),
         better if better == all => format!("All {all} beat {baseline}{by}{on}"),
         1 => format!("One of {all} beats {baseline}{by}{on}"),
         better => format!("{better} of {all} beat {baseline}{by}{on}"),

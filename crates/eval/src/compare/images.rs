@@ -47,7 +47,7 @@ fn how_chosen(comparison: &Comparison) -> Markup {
         @if shown == all {
             "All " (all) " images of each model."
         } @else {
-            (shown) " of " (all) " images of each model: every so many, whatever they look like"
+            (shown) " of " (all) " images of each model, sampled evenly over the prompts"
             @if has_extremes(comparison) {
                 ", and those where " b { (last) } " gains and loses most on " b { (comparison.baseline()) } " by "
                 (comparison.scorers[0].name) ", marked so"
@@ -88,7 +88,7 @@ fn controls(comparison: &Comparison, results: &Results) -> Markup {
                 label {
                     "Show "
                     select #choice {
-                        option value="" { "all" } option value="spread" { "every so many" }
+                        option value="" { "all" } option value="spread" { "evenly sampled" }
                         option value="gain" { "gains" } option value="loss" { "losses" }
                     }
                 }

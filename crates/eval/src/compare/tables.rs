@@ -170,8 +170,8 @@ pub(super) fn agreement(comparison: &Comparison, results: &Results) -> Markup {
     };
     html! {
         p {
-            "Win rates against " b { (comparison.baseline()) } " by every scorer, and the fraction of samples that all of them \
-             decide alike. A gain that a single scorer sees may be that scorer's weakness."
+            "Win rates against " b { (comparison.baseline()) } " by every scorer, and the fraction of samples on which all of \
+             them agree. A gain that a single scorer sees may be that scorer's weakness."
         }
         (table("narrow", &heads, (1..comparison.models.len()).map(row)))
     }

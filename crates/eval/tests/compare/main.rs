@@ -154,11 +154,7 @@ fn shown_images_say_how_they_were_chosen() {
     let some = comparison(2, 1, 20, 8);
     assert_eq!([Choice::Spread, Choice::Gain, Choice::Loss].map(|choice| count(&some, choice)), [4, 2, 2]);
     let html = page_of(&some);
-    assert!(
-        html.contains(
-            "8 of 40 images of each model: every so many, whatever they look like, and those where"
-        )
-    );
+    assert!(html.contains("8 of 40 images of each model, sampled evenly over the prompts, and those where"));
     assert_eq!(html.matches("great gain").count(), 2);
 }
 

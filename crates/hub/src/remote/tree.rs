@@ -87,7 +87,7 @@ impl Tree for RemoteTree {
         if !self.can_list {
             let error = HubError::Answer {
                 url: place.display().to_string(),
-                found: "no list of its files, for it is a web server".into(),
+                found: "no list of its files, because it is a web server".into(),
                 wanted: "addresses of files, such as .../pairs-{000..010}.tar".into(),
             };
             return Err(error.into());

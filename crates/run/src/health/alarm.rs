@@ -83,7 +83,7 @@ pub enum Alarm {
         /// Whether it is beyond the critical limit.
         critical: bool,
     },
-    /// Fewer held-out pairs are ranked rightly than at the best probe, beyond noise and at two probes in a row.
+    /// Fewer held-out pairs are ranked correctly than at the best probe, beyond noise and at two probes in a row.
     AccuracyFalls {
         /// Optimizer steps made.
         step: u64,
@@ -94,7 +94,7 @@ pub enum Alarm {
         /// Where that was.
         best_step: u64,
     },
-    /// Pairs that are trained on are ranked rightly, held-out ones far less often.
+    /// Pairs that are trained on are ranked correctly, held-out ones far less often.
     Overfitting {
         /// Optimizer steps made.
         step: u64,
@@ -126,7 +126,7 @@ pub enum Alarm {
         /// The loss it stays at.
         loss: f64,
     },
-    /// Every pair is ranked rightly with certainty.
+    /// Every pair is ranked correctly with certainty.
     Saturated {
         /// The last step looked at.
         step: u64,
@@ -177,12 +177,12 @@ pub static ALARMS: &[AlarmEntry] = &[
         "The model denoises held-out winners worse than it did before the first step.",
     ),
     entry("loss-rises", "The loss of a method with a reference is above ln 2, where it started."),
-    entry("accuracy-falls", "Fewer held-out pairs are ranked rightly than before, beyond noise."),
-    entry("gradient-explodes", "The gradient is ten times as long as it was."),
+    entry("accuracy-falls", "Fewer held-out pairs are ranked correctly than before, beyond noise."),
+    entry("gradient-explodes", "The gradient norm is ten times larger than before."),
     entry("steps-skipped", "Most steps are skipped, since gradients in fp16 are not finite."),
-    entry("overfitting", "Pairs trained on are ranked rightly, held-out ones far less often."),
+    entry("overfitting", "Training pairs are ranked correctly, held-out ones far less often."),
     entry("flat-loss", "Neither loss nor logits have moved from the start."),
-    entry("saturated", "Every pair trained on is ranked rightly with certainty."),
+    entry("saturated", "Every training pair is ranked correctly with certainty."),
     entry("learning-rate", "The learning rate is far from all published ones."),
     entry("beta", "The method's beta is far from all published ones."),
 ];
@@ -270,14 +270,14 @@ impl fmt::Display for Alarm {
             ),
             Self::AccuracyFalls { step, accuracy, best, best_step } => write!(
                 f,
-                "step {step}: {} of held-out pairs are ranked rightly, {} were at step {best_step}: what is learned now does not carry \
+                "step {step}: {} of held-out pairs are ranked correctly, {} were at step {best_step}: what is learned now does not carry \
                  over to other captions; take the earlier state, or train for fewer steps",
                 percent(*accuracy),
                 percent(*best)
             ),
             Self::Overfitting { step, trained, held_out } => write!(
                 f,
-                "step {step}: {} of the pairs trained on are ranked rightly, but {} of held-out ones: the model overfits; \
+                "step {step}: {} of the pairs trained on are ranked correctly, but {} of held-out ones: the model overfits; \
                  train for fewer steps or on more pairs",
                 percent(*trained),
                 percent(*held_out)
@@ -300,7 +300,7 @@ impl fmt::Display for Alarm {
             ),
             Self::Saturated { step, loss, accuracy } => write!(
                 f,
-                "step {step}: the loss is {loss:.5} with {} of pairs ranked rightly: the loss is saturated; \
+                "step {step}: the loss is {loss:.5} with {} of pairs ranked correctly: the loss is saturated; \
                  stop here, or raise beta to stay nearer to the reference",
                 percent(*accuracy)
             ),

@@ -58,7 +58,7 @@ pub static SCALARS: &[Scalar] = &[
         s.implicit_accuracy
     }),
     step("lr", Diffusers, "the learning rate", |s| Some(s.lr)),
-    step("OR loss", Mapo, "the margin's part of the loss: `loss` less the winner's error", |s| {
+    step("OR loss", Mapo, "the margin's part of the loss: `loss` minus the winner's error", |s| {
         Some(s.loss - s.winner_error)
     }),
     step("train/winner_error", Tastemaker, "the policy's error on winners", |s| Some(s.winner_error)),
@@ -66,14 +66,14 @@ pub static SCALARS: &[Scalar] = &[
     step(
         "train/winner_drift",
         Tastemaker,
-        "the error on winners less the reference's; below 0 is better than the reference",
+        "the error on winners minus the reference's; below 0 is better than the reference",
         |s| Some(s.winner_error - s.ref_winner?),
     ),
-    step("train/loser_drift", Tastemaker, "the error on losers less the reference's", |s| {
+    step("train/loser_drift", Tastemaker, "the error on losers minus the reference's", |s| {
         Some(s.loser_error? - s.ref_loser?)
     }),
     step("train/logit", Tastemaker, "the number inside the sigmoid", |s| s.logit_mean),
-    step("train/margin", Tastemaker, "drift of losers less drift of winners", |s| s.margin),
+    step("train/margin", Tastemaker, "drift of losers minus drift of winners", |s| s.margin),
     step(
         "train/margin_t0",
         Tastemaker,
@@ -85,7 +85,7 @@ pub static SCALARS: &[Scalar] = &[
     step("train/margin_t3", Tastemaker, "the same in the last quarter, with the most noise", |s| {
         s.margin_by_quarter?[3]
     }),
-    step("train/grad_norm", Tastemaker, "length of the gradient before clipping", |s| Some(s.grad_norm)),
+    step("train/grad_norm", Tastemaker, "gradient norm before clipping", |s| Some(s.grad_norm)),
     step("train/pairs_per_second", Tastemaker, "throughput", |s| Some(s.pairs_per_second)),
     step("train/loss_scale", Tastemaker, "the factor on the loss, in fp16", |s| s.loss_scale),
     step(
@@ -104,10 +104,10 @@ pub static SCALARS: &[Scalar] = &[
     probe("held_out/margin", "the margin of held-out pairs", |p| p.margin),
     probe("held_out/winner_error", "the policy's error on held-out winners", |p| Some(p.winner_error)),
     probe("held_out/loser_error", "the policy's error on held-out losers", |p| p.loser_error),
-    probe("held_out/winner_drift", "the error on held-out winners less that before the first step", |p| {
+    probe("held_out/winner_drift", "the error on held-out winners minus that before the first step", |p| {
         Some(p.winner_error - p.ref_winner?)
     }),
-    probe("held_out/loser_drift", "the error on held-out losers less that before the first step", |p| {
+    probe("held_out/loser_drift", "the error on held-out losers minus that before the first step", |p| {
         Some(p.loser_error? - p.ref_loser?)
     }),
 ];

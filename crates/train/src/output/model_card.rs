@@ -95,7 +95,8 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
     if EncodeSettings::trains_text(plan) && plan.text_rate() != 1.0 {
         let _ = write!(optimizer, ", {:e} for text encoders", rate * plan.text_rate());
     }
-    let n_steps = if run.steps == 1 { "1 optimizer step".to_owned() } else { format!("{} optimizer steps", run.steps) };
+    let n_steps =
+        if run.steps == 1 { "1 optimizer step".to_owned() } else { format!("{} optimizer steps", run.steps) };
     let n_pairs = plan.effective_batch();
     let mut steps = format!("{n_steps}, {n_pairs} {} each", if n_pairs == 1 { "pair" } else { "pairs" });
     if plan.n_processes > 1 {

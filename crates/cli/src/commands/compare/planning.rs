@@ -6,8 +6,8 @@ use anyhow::Result;
 use tastemaker_eval::EvalError;
 use tastemaker_eval::compare::{PLAN_FORMAT, Plan, PlannedModel, PlannedPrompts};
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
-use tastemaker_store::tree::{LocalTree, Tree};
 use tastemaker_store::json;
+use tastemaker_store::tree::{LocalTree, Tree};
 
 use super::CompareArgs;
 use super::candidates::{Candidate, Source};

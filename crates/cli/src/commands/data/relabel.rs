@@ -88,7 +88,11 @@ fn readable(set: &PairSet) -> Vec<usize> {
         });
         if let Some(side) = wrong {
             let file = set.file(*position, side);
-            eprintln!("note: {}: {} is no image we read", set.place(set.id(*position)), file.display());
+            eprintln!(
+                "note: {}: {} cannot be read as an image",
+                set.place(set.id(*position)),
+                file.display()
+            );
         }
         wrong.is_none()
     };

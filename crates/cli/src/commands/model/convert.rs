@@ -64,7 +64,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         }
         Opened::Lora { file, names: LoraNames::Kohya, .. } => {
             file.write(to)?;
-            println!("wrote {}, a LoRA as diffusers names it", to.display());
+            println!("wrote {}, a LoRA in diffusers format", to.display());
         }
         Opened::Lora { file, names: LoraNames::Diffusers, layout, path } => {
             let Some(layout) = layout else {
@@ -81,7 +81,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
                 training: Default::default(),
             };
             file.write_kohya(to, &layout.published_unet(), &facts)?;
-            println!("wrote {}, a LoRA as kohya's scripts name it", to.display());
+            println!("wrote {}, a LoRA in kohya format", to.display());
         }
     }
     next::say(&["tastemaker", "model", "inspect", &next::word(to)]);

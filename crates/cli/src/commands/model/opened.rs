@@ -53,8 +53,8 @@ impl Opened {
         match self {
             Self::Folder(_) => "a diffusers folder",
             Self::SingleFile(_) => "a single-file checkpoint",
-            Self::Lora { names: LoraNames::Diffusers, .. } => "a LoRA as diffusers names it",
-            Self::Lora { names: LoraNames::Kohya, .. } => "a LoRA as kohya's scripts name it",
+            Self::Lora { names: LoraNames::Diffusers, .. } => "a LoRA in diffusers format",
+            Self::Lora { names: LoraNames::Kohya, .. } => "a LoRA in kohya format",
         }
     }
 }

@@ -74,7 +74,7 @@ impl Flags {
             said.notices.push(script.about(&overrides, &said.defaults));
         } else if overrides.method.name.is_none() && of_recipe.is_none() {
             if let Some((flag, method)) = published.method() {
-                said.notices.push(format!("the method is {method}, for --{flag} is a setting of it"));
+                said.notices.push(format!("the method is {method}, because --{flag} is a setting of it"));
                 overrides.method.name = Some(method.to_owned());
             }
         }
@@ -228,16 +228,8 @@ mod tests {
         for (old, now, name) in [
             ("--optimizer adafactor", "--optimizer_type adafactor", "--optimizer -> --optimizer_type"),
             ("--reference bank", "--reference precomputed", "--reference bank -> --reference precomputed"),
-            (
-                "--adapter_type lora --adapter full",
-                "--adapter_type full",
-                "--adapter -> --adapter_type",
-            ),
-            (
-                "--adapter full --adapter_type lora",
-                "--adapter_type lora",
-                "--adapter -> --adapter_type",
-            ),
+            ("--adapter_type lora --adapter full", "--adapter_type full", "--adapter -> --adapter_type"),
+            ("--adapter full --adapter_type lora", "--adapter_type lora", "--adapter -> --adapter_type"),
         ] {
             assert_eq!(said(old), (said(now).0, name.to_owned()), "{old}");
         }

@@ -132,7 +132,11 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     if let Some(scored) = &scored {
         print_means(scored, &images, &sides);
     }
-    println!("generated {}, {} were there", counted(n_generated as u64, "image"), n_images - n_generated);
+    println!(
+        "generated {}, {} already generated",
+        counted(n_generated as u64, "image"),
+        n_images - n_generated
+    );
     let skipped = n_chosen - n_pairs;
     let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
     let made = counted(n_pairs as u64, "pair");
