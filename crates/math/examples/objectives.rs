@@ -11,7 +11,7 @@ fn main() -> Result<(), SettingsError> {
         println!("## `{}`\n\nPurpose: {}.\n", entry.name, entry.summary);
         println!("It {reference} a reference model. Source: {}.", entry.source.trim_end_matches('.'));
         if needs.soft_label {
-            println!("\nIts pairs need scores, which say how sure each label is.");
+            println!("\nIts pairs need scores, which give label confidence.");
         }
         if objective.is_unpaired() {
             println!("\nIt learns from single images, each liked or disliked; a pair counts as one of both.");
@@ -23,7 +23,7 @@ fn main() -> Result<(), SettingsError> {
         println!("More: [{0}](../methods/{0}.md).\n", entry.name);
     }
     println!(
-        "Beside its own settings any method takes [`sft_weight` and `safeguard_mu`](../methods/terms.md)."
+        "In addition to its own settings any method takes [`sft_weight` and `safeguard_mu`](../methods/terms.md)."
     );
     Ok(())
 }

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
     name: "cdpo",
-    summary: "prefer the winner relative to a frozen reference, knowing that some labels are wrong",
+    summary: "prefer the winner relative to a frozen reference, with noisy labels",
     source: "Mitchell 2023 (A note on DPO with noisy preferences) eq. 3; eric-mitchell/direct-preference-optimization \
              trainers.py; form robust: Chowdhury et al. 2024 (arXiv 2403.00409), huggingface/trl dpo_trainer.py",
     build: paired::<Cdpo>,
     not_monotone: Some(
-        "form conservative holds a pair no surer than the labels are, and counts more as too much",
+        "form conservative limits a pair's confidence to that of the labels, and counts more as too much",
     ),
     published: &[],
     shorthands: &[BETA_DPO],

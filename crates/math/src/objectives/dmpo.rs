@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
     name: "dmpo",
-    summary: "match the odds of the winner, relative to a frozen reference, to odds that are set",
+    summary: "match the winner's probability, relative to a frozen reference, to a target",
     source: "Li et al. 2025 (arXiv 2507.07510); AIDC-AI/Diffusion-SDPO train.py --train_method dmpo",
     build: paired::<Dmpo>,
-    not_monotone: Some("odds beyond the ones set count as too much"),
+    not_monotone: Some("a probability beyond the target counts as too much"),
     published: &[],
     shorthands: &[BETA_DPO],
 };

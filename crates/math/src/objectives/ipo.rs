@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
     name: "ipo",
-    summary: "prefer the winner relative to a frozen reference by a set margin and no more",
+    summary: "prefer the winner relative to a frozen reference, up to a target margin",
     source: "Azar et al. 2023 (arXiv 2310.12036) eq. 17; huggingface/diffusers train_diffusion_dpo.py --loss_type ipo",
     build: paired::<Ipo>,
     not_monotone: Some(
-        "the loss is a squared distance to a set margin, and a margin beyond it counts as too much",
+        "the loss is the squared distance from a target margin, and a margin beyond it counts as too much",
     ),
     published: &[],
     shorthands: &[BETA_DPO],

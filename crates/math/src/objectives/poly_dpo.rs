@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
     name: "poly-dpo",
-    summary: "prefer the winner relative to a frozen reference, pressing on the pairs that are not decided",
+    summary: "prefer the winner relative to a frozen reference, with an extra coefficient for undecided pairs",
     source: "ViPO 2026 (arXiv 2604.24953), the formula of its project page; no code was published",
     build: paired::<PolyDpo>,
     not_monotone: None,

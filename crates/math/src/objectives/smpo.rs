@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// How the list shows it.
 pub static ENTRY: Entry = Entry {
     name: "smpo",
-    summary: "prefer the winner relative to a frozen reference, by how sure scores are, on DDIM-inverted latents",
+    summary: "prefer the winner relative to a frozen reference, weighted by label confidence, on DDIM-inverted latents",
     source: "Lu et al. 2025 (arXiv 2506.02698); JaydenLyh/SmPO train.py",
     build: paired::<Smpo>,
     not_monotone: None,
