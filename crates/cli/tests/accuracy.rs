@@ -15,7 +15,7 @@ fn accuracy(bench: &Bench, more: &[&str]) -> Said {
 
 #[track_caller]
 fn found(bench: &Bench, more: &[&str]) -> Value {
-    let said = accuracy(bench, &[more, &["--out", "found.json"]].concat());
+    let said = accuracy(bench, &[more, &["--out", "found.json", "--overwrite"]].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     serde_json::from_slice(&fs::read(bench.path("found.json")).unwrap()).unwrap()
 }

@@ -258,18 +258,19 @@ fn captions_that_are_cut_are_said_once_and_a_cache_is_of_one_length() {
     let bench = Bench::new();
     let list = fs::read_to_string(bench.path("pairs/metadata.jsonl")).unwrap();
     bench.write("pairs/metadata.jsonl", list.replacen("a fox", &["fox"; 200].join(" "), 1));
-    let said = train(&bench, "short", "--cache_to short-cache").stderr;
+    let said = train(&bench, "short", "--method sft --cache_to short-cache").stderr;
     assert!(said.contains("note: 1 caption is longer than the "), "{said}");
     assert!(said.contains("tokens are cut; --max_token_length 150 or 225 encodes more"), "{said}");
     assert_eq!(said.matches("are cut").count(), 1);
-    train(&bench, "long", "--max_token_length 225 --cache_to long-cache");
-    train(&bench, "live", "--max_token_length 225 --no_cache");
+    train(&bench, "long", "--method sft --max_token_length 225 --cache_to long-cache");
+    train(&bench, "live", "--method sft --max_token_length 225 --no_cache");
     let [short, long, live] = ["short", "long", "live"].map(|name| outcome(&bench, name).0);
     assert_ne!(short, long);
     assert!(long.iter().zip(&live).all(|(a, b)| (a - b).abs() < 1e-4), "{long:?} {live:?}");
-    let refused = bench.train("again", &["--max_token_length", "225", "--cache_to", "short-cache"]);
+    let refused =
+        bench.train("again", &["--method", "sft", "--max_token_length", "225", "--cache_to", "short-cache"]);
     assert_ne!(refused.code, 0);
     assert!(refused.stderr.contains("text.encoders is "), "{}", refused.stderr);
-    let refused = bench.train("again", &["--max_token_length", "100"]);
+    let refused = bench.train("again", &["--method", "sft", "--max_token_length", "100"]);
     assert!(refused.stderr.contains("wanted 75, 150 or 225"), "{}", refused.stderr);
 }

@@ -249,7 +249,7 @@ fn mistakes_are_named() {
     bench.write("full/file.txt", "something else");
     let wanted = [
         (["--out", "x"].as_slice(), 2, "nothing to generate"),
-        (&["--prompt", "fox", "--out", "full"], 2, "full holds something else"),
+        (&["--prompt", "fox", "--out", "full"], 5, "full holds other things, such as file.txt"),
         (
             &["--prompt", "fox", "--out", "x", "--pick", "best-worst"],
             2,
@@ -286,7 +286,18 @@ fn mistakes_are_named() {
 fn the_embedded_model_has_a_name() {
     let bench = Bench::empty();
     let cache = bench.path("cache");
-    let line = ["sample", "--model", "demo", "--prompt", "fox", "--num_inference_steps", "1", "--out", "out"];
+    let line = [
+        "sample",
+        "--model",
+        "demo",
+        "--prompt",
+        "fox",
+        "--num_inference_steps",
+        "1",
+        "--out",
+        "out",
+        "--overwrite",
+    ];
     for _ in 0..2 {
         let said =
             bench.run_in(&line, &[("XDG_CACHE_HOME", cache.to_str().unwrap()), ("OMP_NUM_THREADS", "1")]);

@@ -1,8 +1,6 @@
 //! One rule for the places that commands write to: nothing a person made is replaced, nothing an earlier command made without
 //! `--overwrite`, and the place is checked before any work.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
-
 mod support;
 
 use std::fs;

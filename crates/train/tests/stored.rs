@@ -1,5 +1,7 @@
 //! What a run reads back beside its cache: checkpoints and precomputed references, as they were written, damaged and crafted.
 
+#![expect(clippy::unwrap_used, reason = "what the tests share ends them, too")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -301,7 +303,8 @@ fn a_crafted_state_is_refused_whatever_is_changed_in_it() {
             .entry(name.split('.').next().unwrap().to_owned() + &name[name.rfind('.').unwrap_or(0)..])
             .or_insert(name.clone());
     }
-    let changes: [(&str, fn(&Tensor) -> Option<Tensor>); 4] = [
+    type Change = fn(&Tensor) -> Option<Tensor>;
+    let changes: [(&str, Change); 4] = [
         ("gone", |_| None),
         ("reshaped", |tensor| Some(tensor.reshape([1, 1, -1]))),
         ("of another type", |tensor| Some(tensor.to_kind(Kind::Int16))),

@@ -183,7 +183,7 @@ fn held_out(probe: &Probe) -> String {
     let winner = error("winner", Some(probe.winner_error), probe.ref_winner);
     let loser = error("loser", probe.loser_error, probe.ref_loser);
     let metrics: Vec<String> = accuracy.chain(winner).chain(loser).collect();
-    let pairs = counted(u64::from(probe.n_pairs), "pair");
+    let pairs = counted(probe.n_pairs, "pair");
     format!("validation at step {} ({pairs}): {}", probe.step, metrics.join(" "))
 }
 

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     fn paths(folder: &Path) -> Vec<String> {
-        LocalTree::new(folder).entries().unwrap().into_iter().map(|entry| entry.path).collect()
+        LocalTree::new(folder).entries().expect("a folder").into_iter().map(|entry| entry.path).collect()
     }
 
     #[test]

@@ -72,11 +72,12 @@ impl Flags {
             said.defaults = script.recipe(&names);
             said.notices.extend(published.convert_beta(script));
             said.notices.push(script.about(&overrides, &said.defaults));
-        } else if overrides.method.name.is_none() && of_recipe.is_none() {
-            if let Some((flag, method)) = published.method() {
-                said.notices.push(format!("the method is {method}, because --{flag} is a setting of it"));
-                overrides.method.name = Some(method.to_owned());
-            }
+        } else if overrides.method.name.is_none()
+            && of_recipe.is_none()
+            && let Some((flag, method)) = published.method()
+        {
+            said.notices.push(format!("the method is {method}, because --{flag} is a setting of it"));
+            overrides.method.name = Some(method.to_owned());
         }
         let method =
             [&overrides.method.name, &of_recipe, &said.defaults.method.name].into_iter().flatten().next();
@@ -207,7 +208,7 @@ mod tests {
         let mut command = Flags::augment_args(Command::new("train"));
         let help = command.render_help().to_string();
         let of = |name: &str| {
-            let from = help.find(&format!("--{name}")).unwrap();
+            let from = help.find(&format!("\n      --{name}")).unwrap() + "\n      ".len();
             let text = &help[from..];
             text[2..].find("  --").map_or(text, |end| &text[..end + 2]).to_owned()
         };

@@ -192,7 +192,7 @@ fn find_parts(plan: &mut Plan, only_shown: bool) -> Result<()> {
 }
 
 fn find(name: &mut String, revision: Option<&str>, only_shown: bool) -> Result<()> {
-    let found = locate(name, revision).and_then(|folder| utf8(folder));
+    let found = locate(name, revision).and_then(utf8);
     put(name, found, only_shown)
 }
 

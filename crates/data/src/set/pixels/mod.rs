@@ -77,7 +77,7 @@ pub(crate) fn decode_with_orientation(bytes: &[u8]) -> Result<(RgbImage, Orienta
 
 /// An image whose header was read.
 enum Encoded<'a> {
-    Jpeg(Jpeg<'a>),
+    Jpeg(Box<Jpeg<'a>>),
     Other {
         decoder: Box<dyn ImageDecoder + 'a>,
         /// Whether it is PNG of one gray channel of 16 bits, whatever the decoder makes of a color that is transparent.
@@ -87,7 +87,8 @@ enum Encoded<'a> {
 
 impl<'a> Encoded<'a> {
     fn open(bytes: &'a [u8]) -> Result<Self, ImageError> {
-        let encoded = if is_jpeg(bytes) { Self::Jpeg(Jpeg::open(bytes)?) } else { Self::other(bytes)? };
+        let encoded =
+            if is_jpeg(bytes) { Self::Jpeg(Box::new(Jpeg::open(bytes)?)) } else { Self::other(bytes)? };
         let (width, height) = encoded.size();
         if width.max(height) > MAX_SIDE {
             let problem = format!("{width} x {height} pixels; wanted at most {MAX_SIDE} a side");
