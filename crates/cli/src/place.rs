@@ -136,7 +136,7 @@ impl<'a> Place<'a> {
                 let path = entry.path();
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => open.push(path),
-                    _ if entry.file_name().to_string_lossy().starts_with(".tmp") => {}
+                    _ if atomic::is_unfinished(&entry.file_name()) => {}
                     _ => found.extend(path.strip_prefix(self.path).map(Path::to_owned)),
                 }
             }

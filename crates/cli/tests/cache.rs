@@ -226,7 +226,8 @@ fn killed(bench: &Bench, n_kills: u32) {
         std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * (0.02 + fraction)));
         child.kill().unwrap();
         child.wait().unwrap();
-        for (name, bytes) in files(&bench.path("killed")).iter().filter(|(name, _)| !name.starts_with(".tmp"))
+        for (name, bytes) in
+            files(&bench.path("killed")).iter().filter(|(name, _)| !name.starts_with(".tastemaker-"))
         {
             assert!(wanted.get(name) == Some(bytes), "after kill {kill}: {name}");
         }

@@ -79,7 +79,7 @@ const HERE: &[(&str, &str, Here)] = &[
     ("comparing.md", "tastemaker compare base tuned", With("--num_inference_steps 2")),
     ("comparing.md", "cd demo-out", Not(DEMO)),
     ("comparing.md", "tastemaker compare base diffusion-dpo", Not(DEMO)),
-    ("comparing.md", "tastemaker compare sd15=", With("--num_inference_steps 2 --n_prompts 2")),
+    ("comparing.md", "tastemaker compare sd15=", Not("a reward model of published size")),
     (
         "data.md",
         "tastemaker train --train_data_dir pairs.parquet",
@@ -153,6 +153,9 @@ fn folder() -> Bench {
     bench.write("first.toml", &first);
     bench.write("run.toml", first.replace("runs/first", "runs/run"));
     bench.write("prompts.txt", "fox\nred apple\n");
+    for name in ["anime", "concept-art", "paintings", "photo"] {
+        bench.write(&format!("hpsv2/{name}.json"), r#"["a fox", "a red apple"]"#);
+    }
     bench.write("PartiPrompts.tsv", "Prompt\tCategory\tChallenge\tNote\na fox\tAnimals\tBasic\t\n");
     for name in ["base", "tuned", "my-model"] {
         copy(&bench.path("model"), &bench.path(name));
@@ -167,6 +170,7 @@ fn folder() -> Bench {
         fs::create_dir_all(bench.path("images")).unwrap();
         fs::copy(bench.path(&format!("pairs/{image}.png")), bench.path(&format!("images/{name}.png")))
             .unwrap();
+        bench.write(&format!("images/{name}.txt"), "fox");
     }
     for case in ["clip", "hps", "image-reward"] {
         copy(&golden_dir("scorers", case), &bench.path(case));
@@ -195,6 +199,10 @@ fn folder() -> Bench {
 fn follow(name: &str) {
     let page = pages().into_iter().find(|page| page.file_name().unwrap() == name).unwrap();
     let bench = folder();
+    if name == "sampling.md" {
+        // It makes images of its own.
+        fs::remove_dir_all(bench.path("images")).unwrap();
+    }
     let variables = [
         ("HF_HUB_CACHE", "cache"),
         ("HF_HUB_OFFLINE", "1"),

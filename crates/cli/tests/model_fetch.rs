@@ -51,7 +51,8 @@ fn a_fetched_model_is_known_by_its_name() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert_eq!(said.stdout.trim(), format!("cache/models--org--name/snapshots/{COMMIT}"));
     assert!(said.stderr.starts_with(&format!("fetching {n_files} of {n_files} files")), "{}", said.stderr);
-    assert_eq!(said.stderr.lines().count(), n_files + 1);
+    // What is fetched, a line for each file, and what to type next.
+    assert_eq!(said.stderr.lines().count(), n_files + 2, "{}", said.stderr);
 
     let n_asked = server.asked().len();
     let generated = run(&bench, &server, &generate, &[]);

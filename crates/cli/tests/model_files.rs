@@ -269,7 +269,7 @@ fn a_vae_that_fp16_would_ruin_stays_in_f32_in_every_command_and_fp16_is_offered(
     for command in [&["sample"][..], &["compare"], &["data", "pairs"], &["score"], &["accuracy"]] {
         let help = bench.succeed(&[command, &["--help"]].concat()).stdout;
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(help.contains("no, bf16 or fp16"), "{command:?}: {help}");
+        assert!(help.contains("no (fp32), bf16 or fp16"), "{command:?}: {help}");
     }
     generating(&bench, "half", &["--model", "model", "--mixed_precision", "fp16"]);
 }

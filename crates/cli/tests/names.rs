@@ -38,8 +38,8 @@ fn every_command_takes_the_name_of_a_fetched_model() {
     succeed("model merge org/tiny org/lora merged");
     let quick = "sample --num_inference_steps 2 --prompt fox --model org/tiny --out";
     let image = |out: &str, more: &str| {
-        succeed(&format!("{quick} {out}{more}"));
-        image::open(bench.path(out).join("0000-0.png")).unwrap().into_rgb8()
+        succeed(&format!("{quick} with-{out}{more}"));
+        image::open(bench.path(&format!("with-{out}")).join("0000-0.png")).unwrap().into_rgb8()
     };
     let plain = image("plain", "");
     let tuned = image("tuned", " --revision tuned");

@@ -44,7 +44,11 @@ fn policy_and_reference_start_from_another_unet() {
     let bench = tuned(&[]);
     let wanted = generating(&bench, "wanted", &["--model", "full/model"]);
     for unet in ["full", "full/unet", "full/model"] {
-        let with = generating(&bench, &unet.replace('/', "-"), &["--model", "model", "--unet_init", unet]);
+        let with = generating(
+            &bench,
+            &format!("with-{}", unet.replace('/', "-")),
+            &["--model", "model", "--unet_init", unet],
+        );
         assert!(with == wanted, "{unet}");
     }
     // So small a step changes no f32.
@@ -181,6 +185,8 @@ fn one_layout_alone_is_one_result() {
     let names: Vec<_> = files(&bench.path("out")).into_iter().map(|(path, _)| path).collect();
     let wanted = [
         "README.md",
+        "checkpoint-2/checkpoint.json",
+        "checkpoint-2/state.safetensors",
         "events.jsonl",
         "plan.json",
         "unet/config.json",

@@ -36,7 +36,9 @@ fn launch_each(bench: &Bench, output: &str, more: &[&str]) -> Vec<Child> {
     let n = more.len();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let rank = |rank: usize| {
-        Command::new(env!("CARGO_BIN_EXE_tastemaker"))
+        // Whoever started the tests may ignore an interruption.
+        Command::new("/usr/bin/env")
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_tastemaker")])
             .args(line(output, 1, more[rank]))
             .current_dir(bench.path(""))
             .env_clear()

@@ -194,7 +194,11 @@ fn what_cannot_be_gone_on_with_is_refused_with_the_reason() {
         assert_eq!(said.code, code, "{}", said.stderr);
         assert!(said.stderr.contains(words), "{more}: {}", said.stderr);
     };
-    refused("", 5, "holds checkpoint-24: add --resume_from_checkpoint latest to resume from there");
+    refused(
+        "",
+        5,
+        "out already exists and holds a run; choose another --output_dir, --resume_from_checkpoint latest or --overwrite",
+    );
     let latest = "--resume_from_checkpoint latest";
     refused(&format!("{latest} --beta_dpo 4000"), 5, "method.settings.beta: 5000.0 there, 4000.0 here");
     refused(&format!("{latest} --max_grad_norm 2"), 5, "optimizer.max_grad_norm: 1.0 there, 2.0 here");

@@ -263,7 +263,11 @@ fn images_that_are_there_can_be_left_alone() {
     assert!(said.contains("0000-0.png  skipped, exists") && said.contains("0000-1.png  a fox"), "{said}");
     assert!(bench.path("out/image-grid.png").exists(), "with the one that was there");
     assert!(fs::read(bench.path("out/0000-0.png")).unwrap() == first);
-    assert!(!run(&["--guidance_scale", "3"]).contains("skipped, exists"), "other parameters");
+    let other = ["--prompt", "a fox", "--out", "out", "--skip_existing", "--guidance_scale", "3"];
+    let refused = sample(&bench, &other);
+    assert_eq!(refused.code, 5, "{}", refused.stderr);
+    assert!(refused.stderr.contains("out/0000-0.png was generated otherwise"), "{}", refused.stderr);
+    assert!(!run(&["--guidance_scale", "3", "--overwrite"]).contains("skipped, exists"), "other parameters");
 }
 
 #[test]
@@ -276,7 +280,7 @@ fn flags_that_cannot_be_are_mistakes() {
         (&["--guidance_scale", "1", "--negative_prompt", "rain"], 2, "--negative_prompt does nothing at"),
         (&["--guidance_scale", "0", "--negative_model", "model"], 2, "--negative_model does nothing at"),
         (&["--guidance_rescale", "2"], 2, "--guidance_rescale is 2; wanted a number from 0 to 1"),
-        (&["--width", "33"], 2, "images of 33 x 32 pixels: both sides must be multiples of"),
+        (&["--width", "33"], 2, "wanted a multiple of 8"),
         (&["--image", "text.png"], 3, "text.png"),
         (&["--image", "none.png"], 3, "none.png"),
         (&["--strength", "0.5"], 2, "--image"),

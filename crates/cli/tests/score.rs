@@ -125,7 +125,11 @@ fn what_is_missing_is_said_with_the_command_that_fetches_it() {
         ),
         ("aesthetic=clip/head.pth", 4, "tastemaker model fetch openai/clip-vit-large-patch14"),
         ("aesthetic", 2, "give aesthetic=FILE"),
-        ("hps", 2, "no scorer is called `hps`; there are pick-score, hps-v2, hps-v2.1"),
+        (
+            "hps",
+            2,
+            "no scorer is called `hps`, did you mean \"hps-v2\"?; there are pick-score, hps-v2, hps-v2.1",
+        ),
         ("pick-score:x", 2, "has no variants"),
         ("pick-score=", 2, "names no weights"),
         ("pick-score=nowhere.pt", 4, "nowhere.pt"),

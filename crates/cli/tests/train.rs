@@ -422,7 +422,7 @@ fn a_run_that_does_not_move_raises_one_alarm_and_goes_on() {
     let still = ["--learning_rate", "1e-12", "--max_train_steps", "80", "--train_batch_size", "1"];
     let said = bench.train("out", &[&["--method", "diffusion-dpo"], still.as_slice()].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
-    assert_eq!(said.stderr.matches("alarm: step 59: the loss stays at 0.6931").count(), 1, "{}", said.stderr);
+    assert_eq!(said.stderr.matches("alarm: step 59: the loss stays at 0.693").count(), 1, "{}", said.stderr);
     let events = read_events(bench.path("out/events.jsonl")).unwrap().events;
     let alarms: Vec<_> = events.iter().filter(|event| matches!(event, Event::Alarm(_))).collect();
     assert_eq!(alarms.len(), 1, "{alarms:?}");

@@ -128,7 +128,7 @@ fn what_holds_no_prompts_is_refused_with_what_it_holds() {
     p.json is no set of prompts: item 1 (counted from 0) is neither a text nor an object
     p.json is no set of prompts: item 0 (counted from 0) has no text called prompt, caption, text, description
     p.json is no set of prompts: it holds neither a list nor an object of lists
-    p.jsonl is no set of prompts: line 2: expected value at line 1 column 1
+    p.jsonl is no set of prompts: line 2 is not valid JSON: expected value at column 1
     p.docx is no set of prompts: its name does not end in .txt, .tsv, .csv, .json, .jsonl or .parquet
     "
     );

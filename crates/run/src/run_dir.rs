@@ -107,7 +107,7 @@ impl RunDir {
 fn is_empty(path: &Path) -> Result<bool, StoreError> {
     let fail = |e| StoreError::io("read", path, e);
     for entry in fs::read_dir(path).map_err(fail)? {
-        if !entry.map_err(fail)?.file_name().to_string_lossy().starts_with(".tmp") {
+        if !atomic::is_unfinished(&entry.map_err(fail)?.file_name()) {
             return Ok(false);
         }
     }

@@ -165,6 +165,7 @@ data        train_data_dir                 pairs
             random_crop                    no
             augment                        independent
             proportion_empty_prompts       0
+            label_noise_prob               0
             time_ids                       constant
             cache_dtype                    fp32
             no_cache                       no
@@ -184,6 +185,7 @@ optimizer   optimizer_type                 adamw
             lr_scheduler                   constant
             lr_warmup_steps                0
             lr_num_cycles                  1
+            lr_power                       1
             adam_beta1                     0.9
             adam_beta2                     0.999
             adam_weight_decay              0.01
@@ -195,6 +197,7 @@ train       max_train_steps                100
             mixed_precision                fp32
             gradient_checkpointing         no
             reference                      live
+            noise_offset                   0
             seed                           0
 validation  validation_steps               0
             validation_pairs               64

@@ -75,6 +75,7 @@ fn first_of(read: fn(&str) -> Result<Value, String>) -> Value {
 
 /// Keys that always change something: weights, results, what is kept or what is shown.
 const ALWAYS: &[&str] = &[
+    "max_token_length",
     "output_dir",
     "pretrained_model_name_or_path",
     "pretrained_vae_model_name_or_path",

@@ -4,6 +4,7 @@
 //! into the folder removes them. It knows whose they are by the number in their name and by a lock that ends with its holder.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -117,6 +118,12 @@ fn sweep_once(folder: &Path) {
     if is_new {
         drop(sweep(folder));
     }
+}
+
+/// Whether a file or folder of this name is one that some process is writing, or was when it ended; those of earlier versions, too.
+pub fn is_unfinished(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with(".tmp") || name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
 /// Whether this is the temporary file or folder of a process that has ended.

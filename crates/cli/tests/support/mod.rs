@@ -121,7 +121,9 @@ impl Bench {
 
     /// Starts it, silent, to be killed or waited for.
     pub fn start(&self, args: &[impl AsRef<OsStr>]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_tastemaker"))
+        // Whoever started the tests may ignore an interruption.
+        Command::new("/usr/bin/env")
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_tastemaker")])
             .args(args)
             .current_dir(self.folder.path())
             .env_clear()

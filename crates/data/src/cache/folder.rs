@@ -65,11 +65,11 @@ impl CacheFolder {
             }
         } else {
             let entries = fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))?;
-            let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let mut names = entries.flatten().map(|entry| entry.file_name());
             // Another process that makes other shards may be writing the key at this moment.
-            if let Some(foreign) = names.find(|name| name != KEY && !name.starts_with(".tmp")) {
+            if let Some(foreign) = names.find(|name| name != KEY && !atomic::is_unfinished(name)) {
                 let wanted = "an empty folder, or a cache with its key.json";
-                return Err(StoreError::malformed(path, format!("`{foreign}`"), wanted).into());
+                return Err(StoreError::malformed(path, format!("`{}`", foreign.display()), wanted).into());
             }
             atomic::write_bytes(&key_file, key.json().as_bytes())?;
         }
@@ -215,10 +215,12 @@ impl CacheFolder {
         self.shards.values().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
     }
 
-    /// Removes temporary files. What cannot be removed does no harm.
+    /// Removes what writers that have ended left. What cannot be removed does no harm.
     fn sweep(&self) {
+        let _ = atomic::sweep(&self.path);
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten() {
+            // Those of earlier versions.
             if entry.file_name().to_string_lossy().starts_with(".tmp") {
                 let _ = fs::remove_file(entry.path());
             }

@@ -247,7 +247,8 @@ fn a_score_that_is_no_number_names_its_image() {
     let weights = folder.join("model.safetensors");
     let mut tensors = tastemaker_torch::tensors::read(&weights).unwrap();
     let projection = tensors.get_mut("visual_projection.weight").unwrap();
-    *projection = projection.full_like(f64::NAN);
+    // Finite, and beyond f32 once multiplied.
+    *projection = projection.full_like(3e38);
     tastemaker_torch::tensors::write(&weights, &tensors, &[("format".into(), "pt".into())].into()).unwrap();
     let tower = Tower::load(ClipFiles::open(&folder).unwrap(), DType::F32, Device::Cpu).unwrap();
     let panel = Panel::new(vec![Box::new(ClipScorer::new(PICK_SCORE, tower))]).with_batch_size(2);

@@ -156,7 +156,7 @@ mod tests {
         let typed = Columns { caption: Some("promt".into()), ..Columns::default() };
         assert_eq!(
             of(&["chosen", "rejected", "prompt"], typed).unwrap_err(),
-            "table has the columns chosen, rejected, prompt: no \"promt\", which caption shall be, did you mean \"prompt\"?"
+            "table has the columns chosen, rejected, prompt: no column \"promt\" for caption, did you mean \"prompt\"?"
         );
     }
 

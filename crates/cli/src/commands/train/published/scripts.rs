@@ -195,6 +195,7 @@ pub static SCRIPTS: &[Script] = &[
     Script {
         file: "train_with_lora.py",
         marks: "lora_rank",
+        needs: Some("lora_rank"),
         defaults: &[&MAPO_DEFAULTS, &[("adapter.adapter_type", "\"lora\"")]],
         ..MAPO_SCRIPT
     },
@@ -303,7 +304,7 @@ impl Script {
             && is_marked
             && command.file.is_none_or(|_| is_named)
             && command.typed.iter().all(|name| knows(name) || is_ours(name))
-            && self.needs.is_none_or(is_typed)
+            && self.needs.is_none_or(|flag| is_typed(flag) || is_named && self.file != ANY.file)
             && self.model_has.is_none_or(|part| command.model.contains(part))
             && self.is_xl.is_none_or(|is_xl| self.only_one(command) || (command.is_xl)() == is_xl)
     }
