@@ -158,7 +158,7 @@ fn the_card_and_the_kohya_file_say_what_was_really_done() {
 fn the_average_is_what_is_validated_kept_and_written() {
     let bench = Bench::new();
     bench.pairs("pairs", 12);
-    let more = "--method sft --learning_rate 3e-4 --max_train_steps 40 --held_out_fraction 0.4 --seed 1 --validation_steps 20 \
+    let more = "--method diffusion-dpo --learning_rate 1e-3 --max_train_steps 40 --held_out_fraction 0.4 --seed 1 --validation_steps 20 \
                 --report_to none --checkpointing_steps 20 --checkpoints_total_limit 0";
     let probes = |output: &str| -> Vec<f64> {
         let events = read_events(bench.path(output).join("events.jsonl")).unwrap().events;

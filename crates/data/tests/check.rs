@@ -394,7 +394,7 @@ fn captions_that_the_text_encoder_cuts_are_found_with_the_tokens_lost() {
         row("1.png", "2.png", &words(7), 1),
     ]);
     let words = |text: &str| text.split(' ').count();
-    let settings = Settings { caption_tokens: Some(CaptionTokens { count: words, seen: 5 }), ..settings() };
+    let settings = Settings { caption_tokens: Some(CaptionTokens { count: words, limit: 5 }), ..settings() };
     let out = tempfile::tempdir().unwrap();
     let (summary, lines) = check_into(&out, &open(set.path()).unwrap(), &settings);
     assert_eq!(found(&lines[1..]), [(0, "cut-caption", None), (2, "cut-caption", None)]);

@@ -9,13 +9,13 @@ pub struct Foreign {
     /// What it is.
     pub what: &'static str,
     /// What to do about it.
-    pub advice: &'static str,
+    pub remedy: &'static str,
 }
 
 impl Foreign {
     /// Knows a file by its first bytes, of which 16 are enough.
     pub fn of(start: &[u8]) -> Option<Self> {
-        let foreign = |what, advice| Some(Self { what, advice });
+        let foreign = |what, remedy| Some(Self { what, remedy });
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
         match start {
             [] => foreign("nothing, because the file is empty", "fetch it again"),
@@ -50,7 +50,7 @@ impl Foreign {
 
     /// The error of whoever wanted something else, such as `a safetensors file`.
     pub fn instead_of(self, path: &Path, wanted: &str) -> StoreError {
-        StoreError::malformed(path, self.what, format!("{wanted}; {}", self.advice))
+        StoreError::malformed(path, self.what, format!("{wanted}; {}", self.remedy))
     }
 }
 

@@ -51,7 +51,11 @@ fn nearly_flat_maps_are_normalized_to_the_last_digits_in_both_layouts() {
                     let error = away(found, wanted);
                     // A mean of 1 in f32 leaves so much of a value that is `spread` away from it. Gradients of weight and bias are
                     // sums in which much cancels.
-                    let limit = if what < 2 { 3e-6 + 3e-7 / spread } else { 1e-3 };
+                    let limit = match what {
+                        0 | 1 => 3e-6 + 3e-7 / spread,
+                        2 => 3e-4 + 5e-5 / spread,
+                        _ => 3e-4,
+                    };
                     assert!(error < limit, "{shape:?}, spread {spread}, result {what}: {error:e}");
                 }
             }

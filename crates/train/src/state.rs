@@ -89,7 +89,7 @@ impl State {
             self.grad_scaler = Some(GradScaler::restored(read("loss_scale"))?);
         }
         self.before = match (read("before.ids"), read("before.errors")) {
-            (Some(ids), Some(errors)) => {
+            (Some(ids), Some(errors)) if (ids.kind(), errors.kind()) == (Kind::Int64, Kind::Double) => {
                 let (ids, errors) = (Vec::<i64>::try_from(&ids).ok()?, Vec::<f64>::try_from(&errors).ok()?);
                 let pairs = errors.chunks_exact(2).map(|pair| (pair[0], pair[1]));
                 if errors.len() != 2 * ids.len() || errors.iter().any(|error| !error.is_finite()) {

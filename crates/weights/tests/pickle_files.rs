@@ -106,7 +106,7 @@ fn older_formats_are_refused_with_advice() {
 fn other_files_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     for (contents, found) in [
-        (&b""[..], "neither"),
+        (&b""[..], "the file is empty"),
         (b"\x80\x02}.", "a bare pickle"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer"),
         (b"PK\x03\x04", "no archive directory"),

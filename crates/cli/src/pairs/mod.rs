@@ -95,11 +95,11 @@ pub fn report_skipped(source: &dyn PairSource) {
 /// # Errors
 /// [`tastemaker_models::ModelError`] for a tokenizer that cannot be read.
 pub fn report_cut(set: &PairSet, model: &Model) -> Result<()> {
-    let CutCaptions { n_captions, n_tokens, seen } = model.cut_captions(set.texts().iter())?;
+    let CutCaptions { n_captions, n_tokens, limit } = model.cut_captions(set.texts().iter())?;
     let (captions, are) = if n_captions == 1 { ("caption", "is") } else { ("captions", "are") };
     if n_captions > 0 {
         eprintln!(
-            "note: {n_captions} {captions} {are} longer than the {seen} tokens that the text encoder sees, and {n_tokens} tokens are \
+            "note: {n_captions} {captions} {are} longer than the {limit} tokens that the text encoder sees, and {n_tokens} tokens are \
              cut; --max_token_length 150 or 225 encodes more"
         );
     }

@@ -68,8 +68,8 @@ pub fn check_row(set: &PairSet, position: usize, settings: &Settings) -> Result<
     if let Some(tokens) = settings.caption_tokens
         && let Some(n) = tokens.more(set.caption(position))
     {
-        let cut = n - tokens.seen;
-        let detail = format!("{n} tokens; {} are seen and {cut} are cut", tokens.seen);
+        let cut = n - tokens.limit;
+        let detail = format!("{n} tokens; {} are seen and {cut} are cut", tokens.limit);
         found(Kind::CutCaption, None, detail, cut as f64);
     }
     if findings.iter().any(|finding| finding.kind == Kind::BadImage) {

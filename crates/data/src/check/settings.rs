@@ -24,21 +24,21 @@ pub struct Settings {
 pub struct CaptionTokens {
     /// Tokens of a caption.
     pub count: fn(&str) -> usize,
-    /// Tokens that are seen.
-    pub seen: usize,
+    /// Tokens that the text encoder reads.
+    pub limit: usize,
 }
 
 impl PartialEq for CaptionTokens {
     fn eq(&self, other: &Self) -> bool {
-        self.seen == other.seen
+        self.limit == other.limit
     }
 }
 
 impl CaptionTokens {
-    /// Tokens of a caption, if more than are seen.
+    /// Tokens of a caption, if more than that.
     pub fn more(&self, caption: &str) -> Option<usize> {
         // A token is a byte at least.
-        let n = if caption.len() > self.seen { (self.count)(caption) } else { 0 };
-        (n > self.seen).then_some(n)
+        let n = if caption.len() > self.limit { (self.count)(caption) } else { 0 };
+        (n > self.limit).then_some(n)
     }
 }

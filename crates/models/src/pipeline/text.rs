@@ -65,8 +65,8 @@ pub struct CutCaptions {
     pub n_captions: usize,
     /// Tokens of theirs that are cut.
     pub n_tokens: usize,
-    /// Tokens that are seen.
-    pub seen: usize,
+    /// Tokens that are limit.
+    pub limit: usize,
 }
 
 impl Model {
@@ -132,11 +132,11 @@ impl Model {
     ) -> Result<CutCaptions, ModelError> {
         let (_, name) = self.family().text_components()[0];
         let tokenizer = ClipTokenizer::from_files(&self.tokenizer(name))?;
-        let seen = self.n_chunks * (tokenizer.max_length() - 2);
-        let mut cut = CutCaptions { n_captions: 0, n_tokens: 0, seen };
+        let limit = self.n_chunks * (tokenizer.max_length() - 2);
+        let mut cut = CutCaptions { n_captions: 0, n_tokens: 0, limit };
         // A token is a byte at least.
-        for caption in captions.into_iter().filter(|caption| caption.len() > seen) {
-            let more = tokenizer.n_tokens(caption).saturating_sub(seen);
+        for caption in captions.into_iter().filter(|caption| caption.len() > limit) {
+            let more = tokenizer.n_tokens(caption).saturating_sub(limit);
             cut.n_captions += usize::from(more > 0);
             cut.n_tokens += more;
         }

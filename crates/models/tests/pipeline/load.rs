@@ -116,8 +116,8 @@ fn long_prompts_are_encoded_in_chunks_as_kohyas_scripts_do() {
     }
     let captions = [pieces.join(" "), "a".repeat(7), "b".to_owned()];
     let cut = |model: &Model| model.cut_captions(captions.iter().map(String::as_str)).unwrap();
-    assert_eq!(cut(&one), CutCaptions { n_captions: 2, n_tokens: 9, seen: 6 });
-    assert_eq!(cut(&three), CutCaptions { n_captions: 0, n_tokens: 0, seen: 18 });
+    assert_eq!(cut(&one), CutCaptions { n_captions: 2, n_tokens: 9, limit: 6 });
+    assert_eq!(cut(&three), CutCaptions { n_captions: 0, n_tokens: 0, limit: 18 });
     assert_eq!(one.text_fingerprint().unwrap(), Model::open(sd1.path()).unwrap().text_fingerprint().unwrap());
     assert_ne!(one.text_fingerprint().unwrap(), three.text_fingerprint().unwrap());
 

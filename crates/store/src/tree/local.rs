@@ -146,7 +146,8 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut start: u64) -> std::io::
     Ok(())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 

@@ -121,7 +121,7 @@ fn check_format(head: &[u8]) -> Result<(), Refusal> {
         _ if let Some(foreign) = Foreign::of(head) => {
             return Err(Refusal::new(
                 foreign.what,
-                format!("weights as torch.save writes them; {}", foreign.advice),
+                format!("weights as torch.save writes them; {}", foreign.remedy),
             ));
         }
         _ => "neither a zip archive nor any known kind of weights",

@@ -120,12 +120,12 @@ fn to_exclude(words: &[String]) -> Result<Vec<Kind>, UsageError> {
 }
 
 /// How long captions are to CLIP.
-fn caption_tokens(seen: usize) -> Result<CaptionTokens> {
+fn caption_tokens(limit: usize) -> Result<CaptionTokens> {
     static CLIP: OnceLock<ClipTokenizer> = OnceLock::new();
     let tokenizer = ClipTokenizer::published()?;
     CLIP.get_or_init(|| tokenizer);
     let count = |caption: &str| CLIP.get().map_or(0, |tokenizer| tokenizer.n_tokens(caption));
-    Ok(CaptionTokens { count, seen })
+    Ok(CaptionTokens { count, limit })
 }
 
 fn cores() -> usize {

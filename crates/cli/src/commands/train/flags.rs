@@ -23,7 +23,7 @@ pub struct Flags {
 
 /// What flags say beside a recipe.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct Meant {
     /// A recipe that overrides the recipe.
     pub overrides: Overrides,
     /// The script that the command was pasted from.
@@ -46,14 +46,14 @@ impl Flags {
     ///
     /// # Errors
     /// [`UsageError`] for published flags that are refused, and for a setting typed under the name of another method.
-    pub fn said(
+    pub fn meant(
         self,
         recipe: Option<&Recipe>,
         file: Option<&str>,
         is_xl: impl Fn(&str, Option<&str>) -> bool,
-    ) -> Result<Said, UsageError> {
+    ) -> Result<Meant, UsageError> {
         let Self { recipe: mut overrides, mut published, names } = self;
-        let mut said = Said::default();
+        let mut said = Meant::default();
         let of_recipe = recipe.and_then(|recipe| recipe.method.name.clone());
         if recipe.is_none() {
             let model = overrides.model.pretrained_model_name_or_path.clone().unwrap_or_default();
@@ -85,7 +85,7 @@ impl Flags {
         settings.extend(overrides.method.settings);
         overrides.method.settings = settings;
         said.notices.extend(published.ignored);
-        Ok(Said { overrides, ..said })
+        Ok(Meant { overrides, ..said })
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn recipe(line: &str) -> Recipe {
-        flags(line).said(None, None, |_, _| false).unwrap().overrides
+        flags(line).meant(None, None, |_, _| false).unwrap().overrides
     }
 
     /// A value that a key takes, as typed.

@@ -122,7 +122,7 @@ pub fn planned(first: Option<&Path>, flags: Flags, fallback: Recipe, only_shown:
     let script = first.filter(|path| path.extension().is_some_and(|ending| ending == "py"));
     let script = script.map(published::script_named).transpose()?;
     let recipe = first.filter(|_| script.is_none()).map(read_recipe).transpose()?;
-    let said = flags.said(recipe.as_ref(), script, is_xl)?;
+    let said = flags.meant(recipe.as_ref(), script, is_xl)?;
     for notice in &said.notices {
         eprintln!("note: {notice}");
     }
