@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use image::{ImageFormat, Rgb, RgbImage};
 use tastemaker_data::formats::{Columns, OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Target, Value, WRITERS, jsonl, pick_a_pic};
+use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Value, WRITERS, jsonl, pick_a_pic};
 use tastemaker_data::{PairSource, Side};
+use tastemaker_store::atomic::NewFolder;
 use tastemaker_store::tree::Location;
 
 fn golden(name: &str) -> PathBuf {
@@ -96,7 +97,7 @@ fn rows_keep_their_labels_and_whatever_else_is_known() {
     };
     for _ in 0..2 {
         // The second time it takes the place of the first.
-        let mut shards = Shards::begin(Target::replacing(&path).unwrap(), "", columns.clone());
+        let mut shards = Shards::begin(NewFolder::begin(&path).unwrap(), "", columns.clone());
         shards.push(row([0.0, 1.0], true, [1.0, 3.0])).unwrap();
         shards.push(row([0.5, 0.5], false, [2.0, 2.0])).unwrap();
         shards.push(row([0.5, 0.5], true, [5.0, 2.0])).unwrap();

@@ -25,7 +25,7 @@ pub enum ModelError {
         /// The weights file, or the folder of a checkpoint in shards.
         path: PathBuf,
         /// Every tensor that is missing, unexpected or misshapen.
-        report: WeightsReport,
+        report: Box<WeightsReport>,
     },
     /// A tokenizer's file contradicts itself or another file of its folder.
     #[error("{}: {message}", .path.display())]

@@ -48,42 +48,94 @@ pub fn write(
     sync_folder(folder)
 }
 
-/// Makes a folder through `fill`, which gets the place to fill: a temporary sibling, renamed when it is whole. A folder that is
-/// there already is replaced; for the moment between two renames it is gone.
+/// A folder being filled: a temporary sibling, renamed when it is whole. One that is never finished is removed.
+#[derive(Debug)]
+pub struct NewFolder {
+    made: TempDir,
+    path: PathBuf,
+    /// Keeps [`sweep`] away.
+    _lock: Option<File>,
+}
+
+impl NewFolder {
+    /// Begins a folder that takes the place of one that may be there. Makes the folders above it.
+    ///
+    /// # Errors
+    /// [`StoreError::Name`] for a path that has no name; [`StoreError::Io`] if the folder around cannot be written.
+    pub fn begin(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        if path.file_name().is_none() {
+            let found = path.display().to_string();
+            return Err(StoreError::Name {
+                what: "output folder",
+                found,
+                wanted: "a path that ends in a name",
+            });
+        }
+        create_folder(folder_of(path))?;
+        sweep_once(folder_of(path));
+        let made = temporary_beside(path)?;
+        let lock = lock(made.path());
+        Ok(Self { made, path: path.to_path_buf(), _lock: lock })
+    }
+
+    /// Where it is while it is being filled.
+    pub fn place(&self) -> &Path {
+        self.made.path()
+    }
+
+    /// Where a file is while the folder is being filled. Makes the folders above it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn file(&self, path: &str) -> Result<PathBuf, StoreError> {
+        let path = self.place().join(path);
+        create_folder(folder_of(&path))?;
+        Ok(path)
+    }
+
+    /// Puts the folder into its place. One that is there is replaced; for the moment between two renames it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; what was there is then untouched.
+    pub fn finish(self) -> Result<(), StoreError> {
+        let path = &self.path;
+        sync_folder(self.place())?;
+        let rename =
+            |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| StoreError::io("rename", path, e));
+        if path.exists() {
+            let aside = temporary_beside(path)?;
+            let old = aside.path().join("old");
+            rename(path, &old)?;
+            if let Err(error) = rename(self.place(), path) {
+                rename(&old, path)?;
+                return Err(error);
+            }
+        } else {
+            rename(self.place(), path)?;
+        }
+        // It has another name now.
+        let _ = self.made.keep();
+        sync_folder(folder_of(path))
+    }
+}
+
+fn temporary_beside(path: &Path) -> Result<TempDir, StoreError> {
+    let made = builder(&prefix(), 0o777).tempdir_in(folder_of(path));
+    made.map_err(|e| StoreError::io("create", path, e))
+}
+
+/// Makes a [`NewFolder`] through `fill`, which gets the place to fill.
 ///
 /// # Errors
-/// [`StoreError::Io`] if the folder around is missing or not writable, and those of `fill`; what was there is then untouched.
+/// Those of [`NewFolder`], and those of `fill`; what was there is then untouched.
 pub fn write_folder<E: From<StoreError>>(
     path: impl AsRef<Path>,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let path = path.as_ref();
-    let around = folder_of(path);
-    create_folder(around)?;
-    sweep_once(around);
-    let prefix = prefix();
-    let make = || -> Result<TempDir, StoreError> {
-        builder(&prefix, 0o777).tempdir_in(around).map_err(|e| StoreError::io("create", path, e))
-    };
-    let made = make()?;
-    let lock = lock(made.path());
-    fill(made.path())?;
-    sync_folder(made.path())?;
-    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| StoreError::io("rename", path, e));
-    if path.exists() {
-        let old = make()?;
-        rename(path, &old.path().join("old"))?;
-        if let Err(error) = rename(made.path(), path) {
-            rename(&old.path().join("old"), path)?;
-            return Err(error.into());
-        }
-    } else {
-        rename(made.path(), path)?;
-    }
-    // It has another name now.
-    let _ = made.keep();
-    drop(lock);
-    Ok(sync_folder(around)?)
+    let folder = NewFolder::begin(path)?;
+    fill(folder.place())?;
+    Ok(folder.finish()?)
 }
 
 /// Removes what killed processes left in a folder.
@@ -234,6 +286,23 @@ mod tests {
         assert!(matches!(outcome, Err(StoreError::Io { action: "write", .. })));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn folders_being_filled_for_one_place_leave_each_other_alone() {
+        let around = tempfile::tempdir().unwrap();
+        let path = around.path().join("out");
+        let [one, other] = [(); 2].map(|()| NewFolder::begin(&path).unwrap());
+        fs::write(one.file("a/1").unwrap(), "one").unwrap();
+        fs::write(other.file("a/2").unwrap(), "other").unwrap();
+        one.finish().unwrap();
+        assert_eq!(fs::read(path.join("a/1")).unwrap(), b"one");
+        other.finish().unwrap();
+        assert_eq!(fs::read(path.join("a/2")).unwrap(), b"other");
+        assert!(!path.join("a/1").exists(), "replaced as a whole");
+        drop(NewFolder::begin(&path).unwrap());
+        assert_eq!(fs::read_dir(around.path()).unwrap().count(), 1, "one that is not finished is removed");
+        assert!(matches!(NewFolder::begin("/"), Err(StoreError::Name { .. })));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tastemaker_math::objectives::Label;
 use tastemaker_run::{Event, Probe, Step};
 use tastemaker_store::dtype::DType;
 use tastemaker_train::TrainError;
-use tastemaker_train::reference::{PrecomputedKey, PrecomputedReference};
+use tastemaker_train::reference::PrecomputedReference;
 use tastemaker_train::session::{self, Options};
 
 const ALL: [usize; 6] = [0, 1, 2, 3, 4, 5];
@@ -95,17 +95,8 @@ fn micro_batches_do_not_matter() {
 #[test]
 fn a_precomputed_reference_of_single_images_makes_the_same_run() {
     let (labels, folder) = (labels(alternating), tempfile::tempdir().unwrap());
-    let text = String::new;
-    let key = PrecomputedKey {
-        format: PrecomputedKey::FORMAT,
-        reference: text(),
-        text: text(),
-        latents: text(),
-        schedule: text(),
-        positions: text(),
-        draws: Value::Null,
-    };
-    let precomputed = PrecomputedReference::open(folder.path(), &key, 6).unwrap();
+    let precomputed =
+        PrecomputedReference::open(folder.path(), &common::reference_key(Value::Null), 6).unwrap();
     let plan = plan("kto", 3, BATCHES);
     let run = |precomputed: Option<&PrecomputedReference>| {
         let pairing = Pairing::adapted(DType::F32);

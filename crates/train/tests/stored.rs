@@ -10,9 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use common::{
-    Pairing, assert_identical, batch, engine, options, pairs, plan, schedule, train_labeled, uses, weights,
+    Pairing, assert_identical, batch, engine, options, pairs, plan, reference_key, schedule, train_labeled,
+    uses, weights,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tastemaker_math::objectives::Objective;
 use tastemaker_run::Plan;
 use tastemaker_store::checksum::sha256_bytes;
@@ -23,7 +24,7 @@ use tastemaker_train::TrainError;
 use tastemaker_train::checkpoint::{self, Identity};
 use tastemaker_train::data::{Order, feed};
 use tastemaker_train::distributed::ProcessGroup;
-use tastemaker_train::reference::{PrecomputedKey, PrecomputedReference};
+use tastemaker_train::reference::PrecomputedReference;
 use tastemaker_train::state::State;
 use tch::{Kind, Tensor};
 
@@ -35,19 +36,6 @@ fn inverting(name: &str) -> Plan {
     let mut plan = plan(name, 3, BATCHES.split_inclusive('\n').take(2).collect::<String>().as_str());
     plan.method.settings["model"] = json!("reference");
     plan
-}
-
-fn key(draws: Value) -> PrecomputedKey {
-    let text = String::new;
-    PrecomputedKey {
-        format: PrecomputedKey::FORMAT,
-        reference: text(),
-        text: text(),
-        latents: text(),
-        schedule: text(),
-        positions: text(),
-        draws,
-    }
 }
 
 #[test]
@@ -66,7 +54,7 @@ fn latents_inverted_beforehand_make_the_same_run_bit_for_bit() {
                 weights(&pairing.policy.trainable)
             };
             let folder = tempfile::tempdir().unwrap();
-            let key = key(json!({"corruption": "inverted"}));
+            let key = reference_key(json!({"corruption": "inverted"}));
             let precomputed = PrecomputedReference::open(folder.path(), &key, 4).unwrap();
             assert_identical(&run(Some(&precomputed)), &run(None));
             assert!(precomputed.missing(0..3).unwrap().is_empty());
@@ -102,7 +90,7 @@ impl Shard {
 
     fn open(&self) -> Result<PrecomputedReference, TrainError> {
         let draws = if self.inverts { json!({"corruption": "inverted"}) } else { json!({}) };
-        PrecomputedReference::open(self.folder.path(), &key(draws), 2)
+        PrecomputedReference::open(self.folder.path(), &reference_key(draws), 2)
     }
 
     fn path(&self) -> PathBuf {

@@ -9,8 +9,9 @@ use std::path::Path;
 use image::ImageFormat;
 use serde_json::json;
 use tastemaker_store::StoreError;
+use tastemaker_store::atomic::NewFolder;
 
-use super::folder::{Target, create};
+use super::shards::create;
 use crate::set::PairSet;
 use crate::{DataError, PairSource, Side};
 
@@ -24,7 +25,7 @@ const IMAGES: usize = 10_000;
 /// [`DataError::Store`] if an image cannot be read, is of no format we read, or the folder cannot be written; nothing is
 /// then left of it.
 pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<(), DataError> {
-    let target = Target::replacing(folder)?;
+    let target = NewFolder::begin(folder)?;
     let list = target.file("metadata.jsonl")?;
     let fail = |e| StoreError::io("write", &list, e);
     let mut out = BufWriter::new(create(&list)?);

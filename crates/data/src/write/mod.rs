@@ -1,11 +1,9 @@
 //! Writing a set of pairs in a layout of others.
 
-mod folder;
 mod jsonl;
 mod pick_a_pic;
 mod shards;
 
-pub use folder::Target;
 pub use jsonl::jsonl;
 pub use pick_a_pic::pick_a_pic;
 pub use shards::{ExtraColumn, Kind, Row, Shards, Value};

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::folder::Target;
+use tastemaker_store::atomic::NewFolder;
+
 use super::shards::{ExtraColumn, Kind, Row, Shards, Value};
 use crate::set::PairSet;
 use crate::{DataError, PairSource, Side};
@@ -22,7 +23,7 @@ pub fn pick_a_pic(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Re
     if typed {
         columns.extend([0, 1].map(|side| ExtraColumn::new(format!("original_prompt_{side}"), Kind::Text)));
     }
-    let mut shards = Shards::begin(Target::replacing(folder)?, "data/", columns);
+    let mut shards = Shards::begin(NewFolder::begin(folder)?, "data/", columns);
     for position in 0..set.len() {
         let images = [set.encoded(position, Side::Winner)?, set.encoded(position, Side::Loser)?];
         on_pair();

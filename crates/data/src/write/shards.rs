@@ -14,9 +14,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{Type, TypePtr};
-use tastemaker_store::{StoreError, atomic};
+use tastemaker_store::StoreError;
+use tastemaker_store::atomic::{self, NewFolder};
 
-use super::folder::{Target, create};
 use crate::DataError;
 
 /// Rows of a group, as the datasets package writes images: few enough that reading one row is cheap.
@@ -99,7 +99,7 @@ pub struct Row {
 
 /// A set being written.
 pub struct Shards {
-    target: Target,
+    target: NewFolder,
     below: &'static str,
     columns: Vec<ExtraColumn>,
     written: Vec<PathBuf>,
@@ -116,7 +116,7 @@ struct Shard {
 
 impl Shards {
     /// Begins shards `train-00000-of-00010.parquet` and so on in a folder of `target`: `data/`, or its top for an empty name.
-    pub fn begin(target: Target, below: &'static str, columns: Vec<ExtraColumn>) -> Self {
+    pub fn begin(target: NewFolder, below: &'static str, columns: Vec<ExtraColumn>) -> Self {
         Self { target, below, columns, written: Vec::new(), open: None, group: Vec::new(), bytes: 0 }
     }
 
@@ -294,4 +294,12 @@ fn column<T: DataType>(
 
 fn failed(path: &Path, error: ParquetError) -> DataError {
     StoreError::io("write", path, std::io::Error::other(error)).into()
+}
+
+/// Creates a file that nothing reads before the folder is whole.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(super) fn create(path: &Path) -> Result<File, StoreError> {
+    File::create(path).map_err(|e| StoreError::io("write", path, e))
 }

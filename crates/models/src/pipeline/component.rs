@@ -217,7 +217,7 @@ pub(crate) fn build<N>(
     let path = stored.path().to_owned();
     let report = stored.fit(&shapes(|scope| drop(construct(scope))));
     if !report.is_clean() {
-        return Err(ModelError::Weights { path, report });
+        return Err(ModelError::Weights { path, report: Box::new(report) });
     }
     let Build { role, precision, device, lora } = how;
     let weights = Weights::from_source(stored, role, precision, device);
@@ -233,14 +233,15 @@ pub(crate) fn build<N>(
     };
     let switch = weights.adapter_switch();
     let network = construct(weights.root());
-    let (trainable, parameters) =
-        weights.finish().map_err(|report| ModelError::Weights { path: path.clone(), report })?;
+    let (trainable, parameters) = weights
+        .finish()
+        .map_err(|report| ModelError::Weights { path: path.clone(), report: Box::new(report) })?;
 
     let unused: Vec<_> = factors.into_iter().filter(|name| !parameters.contains_key(name)).collect();
     if !unused.is_empty() {
         return Err(ModelError::Weights {
             path,
-            report: WeightsReport { unexpected: unused, ..Default::default() },
+            report: Box::new(WeightsReport { unexpected: unused, ..Default::default() }),
         });
     }
     let layers = || parameters.keys().filter_map(|name| name.strip_suffix(".lora_A.weight"));

@@ -143,7 +143,7 @@ impl Model {
         if report.is_clean() {
             Ok(())
         } else {
-            Err(ModelError::Weights { path: stored.path().to_owned(), report })
+            Err(ModelError::Weights { path: stored.path().to_owned(), report: Box::new(report) })
         }
     }
 

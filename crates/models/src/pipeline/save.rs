@@ -69,7 +69,9 @@ impl Trained<'_> {
         drop(UNet::new(weights.root(), config, DType::F32));
         match weights.finish() {
             Ok(_) => Ok(()),
-            Err(report) => Err(ModelError::Weights { path: destination.to_owned(), report }),
+            Err(report) => {
+                Err(ModelError::Weights { path: destination.to_owned(), report: Box::new(report) })
+            }
         }
     }
 }

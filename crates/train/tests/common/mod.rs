@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tastemaker_diffusion::{Conditioning, Denoiser, Posterior};
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{Label, Objective, objective};
@@ -22,7 +22,7 @@ use tastemaker_train::data::{
     Augmentation, Batch, BatchOptions, EncodedPair, EncodedPairs, Order, Pairs, Use, feed,
 };
 use tastemaker_train::distributed::ProcessGroup;
-use tastemaker_train::reference::{PrecomputedReference, Reference};
+use tastemaker_train::reference::{PrecomputedKey, PrecomputedReference, Reference};
 use tastemaker_train::state::State;
 use tastemaker_train::step::{Disturbance, Engine, Timesteps};
 use tastemaker_train::train_loop::{Ended, TrainLoop};
@@ -344,4 +344,18 @@ fn run(
         Ok(())
     });
     (result.map(|ended| assert_eq!(ended, Ended::Completed)), events)
+}
+
+/// The key of a precomputed reference that says nothing but its draws.
+pub fn reference_key(draws: Value) -> PrecomputedKey {
+    let text = String::new;
+    PrecomputedKey {
+        format: PrecomputedKey::FORMAT,
+        reference: text(),
+        text: text(),
+        latents: text(),
+        schedule: text(),
+        positions: text(),
+        draws,
+    }
 }

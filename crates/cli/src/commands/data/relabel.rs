@@ -7,10 +7,11 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 use tastemaker_data::formats::OpenSettings;
 use tastemaker_data::set::PairSet;
-use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Target, Value};
+use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Value};
 use tastemaker_data::{DataError, PairSource, Side};
 use tastemaker_eval::pairing::{Choice, Standard};
 use tastemaker_math::intervals::WinCount;
+use tastemaker_store::atomic::NewFolder;
 use tastemaker_store::checksum::hex;
 use tastemaker_store::json;
 
@@ -140,7 +141,7 @@ fn write(
     agreements: &[(String, WinCount)],
     typed: &str,
 ) -> Result<(usize, usize)> {
-    let target = Target::replacing(out)?;
+    let target = NewFolder::begin(out)?;
     let about_path = target.file("relabel.json")?;
     let mut shards = Shards::begin(target, "data/", columns(scored));
     let (mut n_pairs, mut n_ties) = (0, 0);

@@ -4,8 +4,9 @@ use std::io::Cursor;
 
 use anyhow::{Context, Result};
 use image::codecs::jpeg::JpegEncoder;
-use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Target, Value};
+use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Value};
 use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_store::atomic::NewFolder;
 
 use super::Scored;
 use super::generating::{Image, SetFolder};
@@ -56,7 +57,7 @@ pub fn write(
     encoding: Encoding,
     seed: u64,
 ) -> Result<()> {
-    let target = Target::replacing(&folder.out().join("data"))?;
+    let target = NewFolder::begin(folder.out().join("data"))?;
     let mut shards = Shards::begin(target, "", columns(scored));
     for (number, &Pair { first, second, verdict }) in pairs.iter().enumerate() {
         // Keyed by the images and not by their numbers, so that others do not matter.
