@@ -1,12 +1,13 @@
 //! Whether a folder holds a libtorch this project can link and load.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::elf;
+use super::{elf, needs};
 
 /// The release of libtorch that the pinned `tch` is written for.
 pub const TORCH: &str = "2.11.0";
@@ -56,6 +57,31 @@ pub fn check(folder: &Path) -> Result<Libtorch> {
         loads(&folder.join("lib").join(core_libraries()[0]))?;
     }
     Ok(Libtorch { folder, version })
+}
+
+/// Checks that the CUDA part of the libtorch in `folder` is there and that the loader finds everything it needs, but for the
+/// libraries of NVIDIA's driver. No code of it runs.
+///
+/// # Errors
+/// What is missing, as one sentence.
+pub fn check_cuda(folder: &Path) -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        bail!("CUDA is supported on Linux alone");
+    }
+    let library = folder.join("lib").join("libtorch_cuda.so");
+    if !library.is_file() {
+        bail!("it is a libtorch without CUDA");
+    }
+    elf::whole(&library)?;
+    let missing = needs::missing(&library)?;
+    let Some(first) = missing.first() else { return Ok(()) };
+    let names: BTreeSet<&str> = missing.iter().map(|missing| missing.name.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    bail!(
+        "its CUDA part needs {}, which the loader does not find (the first for {})",
+        names.join(", "),
+        first.by.display()
+    )
 }
 
 /// The part of a version that must agree: the C++ interface changes between minor releases and not within one.
@@ -116,7 +142,7 @@ fn missing_libraries(ldd: &str) -> Vec<&str> {
 mod tests {
     use std::fs;
 
-    use super::{check, core_libraries, missing_libraries, version_macros};
+    use super::{check, check_cuda, core_libraries, missing_libraries, version_macros};
 
     fn headers(minor: u32) -> String {
         format!(
@@ -158,5 +184,16 @@ mod tests {
                 .expect("a written file");
             assert!(why().contains("cut short"), "{}", why());
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_libtorch_without_cuda_and_a_cut_cuda_part_are_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let why = || check_cuda(folder.path()).expect_err("no CUDA").to_string();
+        assert_eq!(why(), "it is a libtorch without CUDA");
+        fs::create_dir_all(folder.path().join("lib")).expect("a made folder");
+        fs::write(folder.path().join("lib/libtorch_cuda.so"), b"\x7fELF").expect("a written file");
+        assert!(why().contains("cut short"), "{}", why());
     }
 }
