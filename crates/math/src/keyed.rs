@@ -42,6 +42,8 @@ pub enum Stream {
     Data = 14,
     /// Offsets of channels that are added to forward noise.
     NoiseOffset = 15,
+    /// What voters are shown: sides of images, and which pairs come twice.
+    Vote = 16,
 }
 
 /// The random numbers of one key, read from the front.

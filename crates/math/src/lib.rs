@@ -6,6 +6,7 @@
 //! * [`dual`]: numbers that carry their derivative with respect to the winner's and the loser's error;
 //! * [`objectives`]: the preference methods, one file each, and the list of them;
 //! * [`keyed`] and [`permutation`]: random numbers and orders that are pure functions of their key;
+//! * [`agreement`]: what several voters decide, and how far they agree;
 //! * [`intervals`]: how sure a win rate, a mean or a median is;
 //! * [`nearest`]: what a misspelled name probably meant.
 //!
@@ -13,6 +14,7 @@
 //! returns the loss and its derivative with respect to those errors, and the engine back-propagates the
 //! weighted sum of errors: exactly the gradient of the loss.
 
+pub mod agreement;
 pub mod ddim;
 pub mod dual;
 pub mod intervals;

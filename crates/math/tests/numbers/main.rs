@@ -1,5 +1,6 @@
-//! Numbers that differentiate themselves, random ones, orders and intervals.
+//! Numbers that differentiate themselves, random ones, orders, intervals and agreement.
 
+mod agreement;
 mod dual;
 mod intervals;
 mod keyed;
