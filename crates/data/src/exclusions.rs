@@ -2,7 +2,7 @@
 //!
 //! One JSON object a line. The first says which set the list is for, every other names a row.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
@@ -15,8 +15,11 @@ use tastemaker_store::{StoreError, atomic};
 use crate::set::PairSet;
 use crate::{DataError, PairId, PairSource};
 
-/// Version of the lists we write and read.
+/// Version of lists that only exclude.
 pub const EXCLUSIONS_FORMAT: u32 = 1;
+
+/// Version of lists that also correct, which is read too. Of several lines about a row the last one counts.
+pub const CORRECTIONS_FORMAT: u32 = 2;
 
 /// The longest list, some ten million rows.
 const MAX_BYTES: u64 = 1 << 30;
@@ -34,9 +37,40 @@ struct Header {
     set: String,
 }
 
+/// What becomes of a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It is not used.
+    #[default]
+    Exclude,
+    /// It is used, whatever an earlier line says.
+    Keep,
+    /// Its loser is the winner.
+    Swap,
+    /// Neither image is better.
+    Tie,
+}
+
+/// What somebody says about a row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Correction {
+    /// What becomes of it.
+    #[serde(default, rename = "do")]
+    pub action: Action,
+    /// Its caption, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Row {
     row: PairId,
+    #[serde(flatten)]
+    correction: Correction,
 }
 
 /// Writes a list of rows, and by which check each is listed, for a set that the user called `name`.
@@ -63,12 +97,33 @@ pub fn write(
     })?)
 }
 
-/// Excludes from a set that was just opened what a list names.
+/// The first line of a list of corrections for a set that the user calls `name`.
+pub fn corrections_header(set: &PairSet, name: &Path) -> String {
+    let header = Header {
+        exclusions_format: CORRECTIONS_FORMAT,
+        fingerprint: hex(&set.opened_fingerprint()),
+        set: name.display().to_string(),
+    };
+    json!(header).to_string()
+}
+
+/// A line of a list of corrections.
+pub fn correction_line(set: &PairSet, id: PairId, correction: &Correction) -> String {
+    let mut line = json!({ "row": id, "place": set.place(id), "do": correction.action });
+    for (name, text) in [("caption", &correction.caption), ("note", &correction.note)] {
+        if let Some(text) = text {
+            line[name] = text.as_str().into();
+        }
+    }
+    line.to_string()
+}
+
+/// What a list says about the rows of a set that was just opened.
 ///
 /// # Errors
 /// [`DataError::OtherSet`] if the list was made for a set with another fingerprint, [`DataError::Exclusions`] for a line that
-/// does not say what it must, [`DataError::Empty`] if no pair is left, [`StoreError`] if the list cannot be read.
-pub fn apply(path: &Path, set: &mut PairSet) -> Result<(), DataError> {
+/// does not say what it must, [`StoreError`] if the list cannot be read.
+pub fn read(path: &Path, set: &PairSet) -> Result<BTreeMap<PairId, Correction>, DataError> {
     let blob = LocalFile::open(path)?;
     if blob.size() > MAX_BYTES {
         let found = format!("{} bytes", blob.size());
@@ -78,20 +133,29 @@ pub fn apply(path: &Path, set: &mut PairSet) -> Result<(), DataError> {
     let Some(header) = lines.next::<Header>(HEADER)? else {
         return Err(lines.wrong("nothing".into(), HEADER));
     };
-    if header.exclusions_format != EXCLUSIONS_FORMAT {
+    if !(EXCLUSIONS_FORMAT..=CORRECTIONS_FORMAT).contains(&header.exclusions_format) {
         let problem = format!("of format {}", header.exclusions_format);
-        return Err(lines.wrong(problem, "format 1; a newer version of this program may read it"));
+        return Err(lines.wrong(problem, "format 1 or 2; a newer version of this program may read it"));
     }
     let found = hex(&set.fingerprint());
     if header.fingerprint != found {
         let (path, set) = (path.to_path_buf(), set.path().to_path_buf());
         return Err(DataError::OtherSet { path, set, listed: header.fingerprint, found });
     }
-    let mut ids = HashSet::new();
-    while let Some(Row { row }) = lines.next(ROW)? {
-        ids.insert(row);
+    let mut corrections = BTreeMap::new();
+    while let Some(Row { row, correction }) = lines.next(ROW)? {
+        corrections.insert(row, correction);
     }
-    set.exclude(&ids, &format!("listed in {}", path.display()))
+    Ok(corrections)
+}
+
+/// Does to a set that was just opened what a list says: excludes rows, and corrects others.
+///
+/// # Errors
+/// As [`read`], and [`DataError::Empty`] if no pair is left.
+pub fn apply(path: &Path, set: &mut PairSet) -> Result<(), DataError> {
+    let corrections = read(path, set)?;
+    set.correct(&corrections, &format!("listed in {}", path.display()))
 }
 
 struct Lines<'a> {

@@ -295,7 +295,7 @@ fn a_list_for_another_set_or_with_a_bad_line_is_refused() {
     for (bad, line) in [
         (String::new(), 1),
         ("not json\n".into(), 1),
-        (whole.replace("\"exclusions_format\":1", "\"exclusions_format\":2"), 1),
+        (whole.replace("\"exclusions_format\":1", "\"exclusions_format\":3"), 1),
         (format!("{whole}\n\n{{\"row\": -1}}\n"), whole.lines().count() + 3),
         (format!("{whole}{}", "x".repeat(1 << 20)), whole.lines().count() + 1),
     ] {

@@ -14,7 +14,8 @@ pub use thumbnail::{Thumbnail, png};
 
 use maud::DOCTYPE;
 
-const STYLE: &str = include_str!("style.css");
+/// The stylesheet of every page: colors, type, tables, charts.
+pub const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 const POLICY: &str =
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'";

@@ -42,8 +42,18 @@ impl Thumbnail {
         Ok(Self { kind: "image/jpeg", bytes })
     }
 
+    /// Its media type.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The address that carries the image itself.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("data:{};base64,{}", self.kind, STANDARD.encode(&self.bytes))
     }
 }

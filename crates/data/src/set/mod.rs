@@ -3,6 +3,7 @@
 mod builder;
 mod captions;
 mod container;
+mod correct;
 mod names;
 mod pair_set;
 mod pixels;

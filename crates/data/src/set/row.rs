@@ -70,6 +70,20 @@ impl Row {
         ImageRef { container: self.containers[side as usize], item: self.items[side as usize] }
     }
 
+    /// With winner and loser exchanged: somebody says so. A tie is none any more, and what scores were sure of they are now as sure of
+    /// the other way.
+    pub fn swapped(self) -> Self {
+        let ([one, other], [a, b]) = (self.items, self.containers);
+        Self {
+            items: [other, one],
+            containers: [b, a],
+            winner_first: self.winner_first.map(|first| !first),
+            soft_label: self.soft_label.max(1.0 - self.soft_label),
+            verdict: if self.verdict == Verdict::Tie { Verdict::Ranked } else { self.verdict },
+            ..self
+        }
+    }
+
     pub fn labels(&self) -> Labels {
         let soft_label = Some(self.soft_label).filter(|soft_label| !soft_label.is_nan()).map(f64::from);
         Labels { winner_first: self.winner_first, soft_label, verdict: self.verdict }
