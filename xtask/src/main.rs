@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one entry for those who work on the project.
 
 mod bench;
+mod browser;
 mod child;
 mod docs;
 mod golden;
@@ -32,6 +33,8 @@ enum Task {
     Test(Rest),
     /// Everything a change must pass: format, clippy, tests, tidy, generated docs.
     Check,
+    /// Fetch what tests of pages need beside chromium and chromium-driver: axe-core.
+    Browser,
     /// Check the invariants of docs/architecture.md.
     Tidy {
         /// Only list the words that docs/vocabulary.md replaces.
@@ -77,6 +80,7 @@ fn run(task: Task) -> Result<()> {
         Task::Demo(Rest { rest }) => demo(&root, &rest),
         Task::Test(Rest { rest }) => test(&root, &rest),
         Task::Check => check(&root),
+        Task::Browser => browser::run(&root),
         Task::Tidy { words: true } => tidy::run_words(&root),
         Task::Tidy { words: false } => tidy::run(&root),
         Task::Golden { area } => golden::run(&root, area.as_deref()),

@@ -34,10 +34,13 @@ const NOT_IN_LIBRARIES: [(&str, &str); 11] = [
 ];
 
 /// The places that touch the network, by what they touch it with.
-const MAY: [(&str, &str); 3] = [
+const MAY: [(&str, &str); 6] = [
     ("ureq", "crates/hub/src/"),
     ("object_store", "crates/hub/src/remote/"),
     ("tokio", "crates/hub/src/remote/"),
+    ("tokio", "crates/web/src/"),
+    ("TcpStream", "crates/web/src/server/"),
+    ("UdpSocket", "crates/web/src/server/"),
 ];
 
 /// All findings of this module.

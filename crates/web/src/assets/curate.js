@@ -1,0 +1,244 @@
+import { get, post } from "./app.js";
+import { zoomable } from "./zoom.js";
+
+const find = (id) => document.getElementById(id);
+const HEIGHT = 88;
+const PART = 200;
+const list = find("list");
+const sizer = find("sizer");
+const zoom = zoomable(find("stage"));
+const parts = new Map();
+const entries = new Map();
+const undone = [];
+let total = 0;
+let chosen = 0;
+let generation = 0;
+
+const filter = () => ({
+  words: find("words").value,
+  check: find("check")?.value ?? "",
+  state: find("state").value,
+  order: find("order")?.value ?? "",
+});
+
+function say(text, bad = false) {
+  find("status").textContent = text;
+  find("status").classList.toggle("bad", bad);
+}
+
+// The part of the list that a row is in, fetched once.
+function part(number, again = false) {
+  if (!parts.has(number)) {
+    if (parts.size > 30) parts.delete(parts.keys().next().value);
+    const asked = new URLSearchParams({ ...filter(), from: number * PART, again });
+    parts.set(number, get(`/api/rows?${asked}`).catch((error) => { parts.delete(number); throw error; }));
+  }
+  return parts.get(number);
+}
+const row = async (index) => (await part(Math.floor(index / PART))).rows[index % PART];
+
+const tag = (kind, text) => {
+  const made = document.createElement("span");
+  made.className = `tag ${kind}`;
+  made.textContent = text;
+  return made;
+};
+const WORDS = { keep: "kept", exclude: "excluded", swap: "swapped", tie: "tie" };
+
+function fill(entry, data) {
+  const { correction } = data;
+  const swapped = correction?.do === "swap";
+  const sides = swapped ? ["loser", "winner"] : ["winner", "loser"];
+  const images = sides.map((side) => {
+    const image = entry.querySelector(`img[data-side=${side}]`) ?? document.createElement("img");
+    image.dataset.side = side;
+    image.alt = "";
+    const source = `/thumbnail/${data.position}/${side}`;
+    if (image.getAttribute("src") !== source) image.src = source;
+    return image;
+  });
+  const text = document.createElement("div");
+  const caption = document.createElement("p");
+  caption.textContent = correction?.caption ?? data.caption;
+  const tags = document.createElement("div");
+  tags.className = "tags";
+  if (correction) tags.append(tag(correction.do, WORDS[correction.do]));
+  if (correction?.caption) tags.append(tag("edited", "caption"));
+  for (const { check } of data.findings) tags.append(tag("warning", check));
+  text.append(caption, tags);
+  entry.className = `entry ${correction?.do ?? ""}`;
+  entry.replaceChildren(...images, text);
+}
+
+// Only the rows that are seen are there.
+function draw() {
+  const first = Math.max(0, Math.floor(list.scrollTop / HEIGHT) - 6);
+  const last = Math.min(total, Math.ceil((list.scrollTop + list.clientHeight) / HEIGHT) + 6);
+  for (const [index, entry] of entries) {
+    if (index < first || index >= last) { entry.remove(); entries.delete(index); }
+  }
+  const now = generation;
+  for (let index = first; index < last; index += 1) {
+    if (entries.has(index)) continue;
+    const entry = document.createElement("div");
+    entry.className = "entry";
+    entry.id = `entry-${index}`;
+    entry.style.top = `${index * HEIGHT}px`;
+    entry.setAttribute("role", "option");
+    entry.setAttribute("aria-posinset", index + 1);
+    entry.setAttribute("aria-setsize", total);
+    entry.setAttribute("aria-selected", String(index === chosen));
+    entry.addEventListener("click", () => choose(index));
+    entries.set(index, entry);
+    sizer.append(entry);
+    row(index).then((data) => { if (now === generation && data) fill(entry, data); }, () => {});
+  }
+}
+let waiting = false;
+list.addEventListener("scroll", () => {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => { waiting = false; draw(); });
+});
+addEventListener("resize", draw);
+
+async function search(again = true) {
+  generation += 1;
+  parts.clear();
+  entries.forEach((entry) => entry.remove());
+  entries.clear();
+  const data = await part(0, again);
+  total = data.total;
+  sizer.style.height = `${total * HEIGHT}px`;
+  list.scrollTop = 0;
+  counts(data);
+  draw();
+  await choose(0);
+}
+
+function counts({ said, changed }) {
+  find("counts").textContent = `${said} decided, ${changed} changed`;
+  find("found").textContent = total === 1 ? "1 pair" : `${total} pairs`;
+}
+
+function show(data) {
+  const swapped = data.correction?.do === "swap";
+  for (const side of ["winner", "loser"]) {
+    const other = side === "winner" ? "loser" : "winner";
+    const source = `/image/${data.position}/${swapped ? other : side}`;
+    const image = find(side).querySelector("img");
+    if (image.getAttribute("src") !== source) image.src = source;
+  }
+  find("caption").value = data.correction?.caption ?? data.caption;
+  find("note").value = data.correction?.note ?? "";
+  find("findings").replaceChildren(...data.findings.map(({ check, detail }) => {
+    const item = document.createElement("li");
+    item.textContent = `${check}: ${detail}`;
+    return item;
+  }));
+  document.querySelectorAll("[data-action]").forEach((button) => {
+    button.setAttribute("aria-pressed", String(button.dataset.action === data.correction?.do));
+  });
+  const sure = data.soft_label === null ? "" : `, ${Math.round(100 * data.soft_label)}% sure`;
+  say(`${data.place}${sure}`);
+}
+
+async function choose(index) {
+  if (total === 0) { say("No pair fits."); return; }
+  chosen = Math.min(Math.max(0, index), total - 1);
+  entries.forEach((entry, at) => entry.setAttribute("aria-selected", String(at === chosen)));
+  list.setAttribute("aria-activedescendant", `entry-${chosen}`);
+  const [top, bottom] = [chosen * HEIGHT, (chosen + 1) * HEIGHT];
+  if (top < list.scrollTop) list.scrollTop = top;
+  else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
+  draw();
+  const data = await row(chosen);
+  if (data) { zoom.reset(); show(data); document.body.dataset.position = data.position; }
+  if (chosen + 1 < total) row(chosen + 1).then((next) => {
+    for (const side of ["winner", "loser"]) new Image().src = `/image/${next.position}/${side}`;
+  }, () => {});
+}
+
+async function send(index, correction, keep = true) {
+  const data = await row(index);
+  const before = data.correction;
+  const { status, data: answer } = await post("/api/correct", { position: data.position, ...correction }, (why) => say(why, true));
+  if (status !== 200) { say(`The server refuses (${status}).`, true); return false; }
+  if (keep) undone.push([index, generation, before ?? { do: "keep" }]);
+  data.correction = answer.row.correction;
+  counts(answer);
+  const entry = entries.get(index);
+  if (entry) fill(entry, data);
+  if (index === chosen) show(data);
+  return true;
+}
+
+// What is typed belongs to the decision.
+function texts(data) {
+  const caption = find("caption").value;
+  return { ...(caption !== data.caption && { caption }), ...(find("note").value && { note: find("note").value }) };
+}
+
+async function decide(action) {
+  const index = chosen;
+  const data = await row(index);
+  if (!data) return;
+  if (await send(index, { do: action, ...texts(data) })) await choose(index + 1);
+}
+
+async function edited() {
+  const data = await row(chosen);
+  const { caption, note } = data.correction ?? {};
+  const typed = texts(data);
+  if (typed.caption === caption && typed.note === note) return;
+  await send(chosen, { do: data.correction?.do ?? "keep", ...typed });
+}
+
+async function undo() {
+  const last = undone.pop();
+  if (!last || last[1] !== generation) { say("There is nothing to undo."); return; }
+  await send(last[0], last[2], false);
+  await choose(last[0]);
+}
+
+document.querySelectorAll("[data-action]").forEach((button) => button.addEventListener("click", () => decide(button.dataset.action)));
+find("caption").addEventListener("change", edited);
+find("note").addEventListener("change", edited);
+let typing;
+find("filter").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 150); });
+find("filter").addEventListener("submit", (event) => event.preventDefault());
+find("help").addEventListener("click", () => find("keys").showModal());
+
+const focus = (id) => () => find(id).focus();
+const KEYS = {
+  ArrowUp: () => choose(chosen - 1),
+  ArrowDown: () => choose(chosen + 1),
+  PageUp: () => choose(chosen - 8),
+  PageDown: () => choose(chosen + 8),
+  Home: () => choose(0),
+  End: () => choose(total - 1),
+  k: () => decide("keep"),
+  x: () => decide("exclude"),
+  s: () => decide("swap"),
+  t: () => decide("tie"),
+  c: focus("caption"),
+  n: focus("note"),
+  u: undo,
+  z: zoom.toggle,
+  "/": focus("words"),
+  "?": () => find("keys").showModal(),
+};
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || find("keys").open) return;
+  const typing = event.target.closest("textarea, input, select");
+  if (typing) {
+    if (event.key === "Escape" || (event.key === "Enter" && event.target.id !== "words")) { event.preventDefault(); list.focus(); }
+    return;
+  }
+  const action = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+search(false).then(() => list.focus());

@@ -1,0 +1,226 @@
+//! The set on the desk: its rows, what was said about them, and the list that this goes to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tastemaker_data::exclusions::{self, Action, Correction, correction_line, corrections_header};
+use tastemaker_data::set::PairSet;
+use tastemaker_data::{PairId, PairSource, Side};
+use tastemaker_store::StoreError;
+
+use super::findings::{Finding, Findings};
+use crate::WebError;
+
+/// The longest caption or note that is taken, in bytes.
+const LONGEST: usize = 16 << 10;
+
+/// Rows that are asked for: which, in which order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Wanted {
+    /// Words of the caption.
+    pub words: String,
+    /// Name of a check that found something, `any`, or nothing for all rows.
+    pub check: String,
+    /// What was said: `open`, `done`, or an action; nothing for all rows.
+    pub state: String,
+    /// `unsure` for the least sure label first; nothing for the order of the set.
+    pub order: String,
+}
+
+/// A row as a page shows it.
+#[derive(Debug, Serialize)]
+pub struct ShownRow<'a> {
+    row: PairId,
+    position: usize,
+    place: String,
+    caption: &'a str,
+    /// What was said about it; `None` if nothing was yet.
+    correction: Option<Correction>,
+    findings: &'a [Finding],
+    soft_label: Option<f64>,
+}
+
+struct Said {
+    corrections: BTreeMap<PairId, Correction>,
+    file: File,
+    /// The last answer to what is wanted, for pages that go through it part by part.
+    cached: Option<(Wanted, Arc<Vec<u32>>)>,
+}
+
+/// A set and what is said about it.
+pub struct Desk {
+    set: PairSet,
+    name: PathBuf,
+    list: PathBuf,
+    findings: Findings,
+    said: Mutex<Said>,
+}
+
+impl Desk {
+    /// Opens a list, or begins one. `name` is what the user calls the set.
+    ///
+    /// # Errors
+    /// Those of [`exclusions::read`], and [`WebError::Store`] if the list cannot be written; [`WebError::OtherStudy`] if another process
+    /// has it; [`WebError::Study`] for a set of single images.
+    pub fn open(set: PairSet, name: &Path, list: &Path, findings: Findings) -> Result<Self, WebError> {
+        if set.label(0).is_some() {
+            return Err(WebError::Study(format!("{} has single images; wanted pairs", name.display())));
+        }
+        let fail = |action| move |error| StoreError::io(action, list, error);
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(list).map_err(fail("write"))?;
+        if matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
+            let what = "another process is writing it; use its page, or another --list".to_owned();
+            return Err(WebError::OtherStudy { path: list.to_owned(), what });
+        }
+        if whole(&mut file).map_err(fail("write"))? == 0 {
+            writeln!(file, "{}", corrections_header(&set, name)).map_err(fail("write"))?;
+            file.sync_all().map_err(fail("sync"))?;
+        }
+        let corrections = exclusions::read(list, &set)?;
+        let said = Mutex::new(Said { corrections, file, cached: None });
+        Ok(Self { set, name: name.to_owned(), list: list.to_owned(), findings, said })
+    }
+
+    /// The set.
+    pub fn set(&self) -> &PairSet {
+        &self.set
+    }
+
+    /// What the user calls it.
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// The checks that found something.
+    pub fn checks(&self) -> BTreeSet<&str> {
+        self.findings.values().flatten().map(|finding| finding.check.as_str()).collect()
+    }
+
+    /// How many rows something was said about, and how many of them are not just kept.
+    pub fn counts(&self) -> (usize, usize) {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = |one: &&Correction| one.action != Action::Keep || one.caption.is_some();
+        (said.corrections.len(), said.corrections.values().filter(changes).count())
+    }
+
+    /// Positions of the rows that are wanted. What was asked before is answered as before, so that a row does not vanish under the
+    /// hand that decides about it; `again` asks anew.
+    pub fn wanted(&self, wanted: &Wanted, again: bool) -> Arc<Vec<u32>> {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, positions)) = &said.cached
+            && before == wanted
+            && !again
+        {
+            return Arc::clone(positions);
+        }
+        let words: Vec<String> = wanted.words.to_lowercase().split_whitespace().map(str::to_owned).collect();
+        let fits = |&position: &u32| {
+            let id = self.set.id(position as usize);
+            let correction = said.corrections.get(&id);
+            let state = match wanted.state.as_str() {
+                "" => true,
+                "open" => correction.is_none(),
+                "done" => correction.is_some(),
+                "edited" => correction.is_some_and(|one| one.caption.is_some()),
+                action => correction.is_some_and(|one| serde_json::json!(one.action) == action),
+            };
+            let found = || self.findings.get(&id).map_or(&[][..], Vec::as_slice);
+            let check = match wanted.check.as_str() {
+                "" => true,
+                "any" => !found().is_empty(),
+                name => found().iter().any(|finding| finding.check == name),
+            };
+            let has_words = || {
+                let caption = self.caption(position as usize, correction).to_lowercase();
+                words.iter().all(|word| caption.contains(word.as_str()))
+            };
+            state && check && (words.is_empty() || has_words())
+        };
+        let mut positions: Vec<u32> = (0..self.set.len() as u32).filter(fits).collect();
+        if wanted.order == "unsure" {
+            let unsure =
+                |position: &u32| (self.set.soft_label(*position as usize).unwrap_or(1.0) - 0.5).abs();
+            positions.sort_by(|a, b| unsure(a).total_cmp(&unsure(b)));
+        }
+        let positions = Arc::new(positions);
+        said.cached = Some((wanted.clone(), Arc::clone(&positions)));
+        positions
+    }
+
+    fn caption<'a>(&'a self, position: usize, correction: Option<&'a Correction>) -> &'a str {
+        correction.and_then(|one| one.caption.as_deref()).unwrap_or_else(|| self.set.caption(position))
+    }
+
+    /// The row at a position.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn row(&self, position: usize) -> ShownRow<'_> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = self.set.id(position);
+        ShownRow {
+            row,
+            position,
+            place: self.set.place(row),
+            caption: self.set.caption(position),
+            correction: said.corrections.get(&row).cloned(),
+            findings: self.findings.get(&row).map_or(&[], Vec::as_slice),
+            soft_label: self.set.soft_label(position),
+        }
+    }
+
+    /// Keeps what is said about the row at a position; when this returns, it is on disk.
+    ///
+    /// # Errors
+    /// [`WebError::Study`] for a text that is too long; [`WebError::Store`] if the list cannot be written.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn correct(&self, position: usize, mut correction: Correction) -> Result<(), WebError> {
+        for text in [&correction.caption, &correction.note].into_iter().flatten() {
+            if text.len() > LONGEST {
+                let what = format!("{} bytes of text; wanted at most {LONGEST}", text.len());
+                return Err(WebError::Study(what));
+            }
+        }
+        correction.caption = correction.caption.filter(|text| text != self.set.caption(position));
+        correction.note = correction.note.filter(|text| !text.trim().is_empty());
+        let id = self.set.id(position);
+        let line = correction_line(&self.set, id, &correction) + "\n";
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = said.file.write_all(line.as_bytes()).and_then(|()| said.file.sync_data());
+        if let Err(error) = written {
+            // Whatever part of the line is there must not stand before the next one.
+            let _ = whole(&mut said.file);
+            return Err(StoreError::io("write", &self.list, error).into());
+        }
+        said.corrections.insert(id, correction);
+        Ok(())
+    }
+
+    /// An image as it is stored.
+    ///
+    /// # Errors
+    /// [`WebError::Data`] if it cannot be read.
+    pub fn image(&self, position: usize, side: Side) -> Result<Vec<u8>, WebError> {
+        Ok(self.set.encoded(position, side)?)
+    }
+}
+
+/// Cuts off a last line that a killed process did not finish; how long the file then is.
+fn whole(file: &mut File) -> std::io::Result<u64> {
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut text)?;
+    let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
+    if end < text.len() as u64 {
+        file.set_len(end)?;
+    }
+    Ok(end)
+}

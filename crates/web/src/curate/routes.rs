@@ -1,0 +1,135 @@
+//! What the browser of whoever curates asks for.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Json, Path, Query, State};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::json;
+use tastemaker_data::Side;
+use tastemaker_data::exclusions::Correction;
+
+use super::desk::{Desk, Wanted};
+use super::pages;
+use crate::WebError;
+use crate::assets;
+use crate::server::{ImageBudget, plain};
+
+/// Rows that are sent at once.
+const AT_ONCE: usize = 200;
+
+struct Shared {
+    desk: Desk,
+    budget: ImageBudget,
+}
+
+type Ours = State<Arc<Shared>>;
+
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default)]
+    words: String,
+    #[serde(default)]
+    check: String,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    order: String,
+    #[serde(default)]
+    from: usize,
+    #[serde(default)]
+    again: bool,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    position: usize,
+    #[serde(flatten)]
+    correction: Correction,
+}
+
+/// The pages of a desk.
+pub fn router(desk: Desk) -> Router {
+    let shared = Arc::new(Shared { desk, budget: ImageBudget::default() });
+    Router::new()
+        .route("/", get(home))
+        .route("/api/rows", get(rows))
+        .route("/api/correct", post(correct))
+        .route("/image/{position}/{side}", get(image))
+        .route("/thumbnail/{position}/{side}", get(thumbnail))
+        .route("/assets/{version}/{name}", get(asset))
+        .with_state(shared)
+}
+
+async fn home(State(shared): Ours) -> Response<Body> {
+    let mut response = Response::new(Body::from(pages::desk(&shared.desk).into_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response
+}
+
+async fn rows(State(shared): Ours, Query(asked): Query<Asked>) -> Response<Body> {
+    let Asked { words, check, state, order, from, again } = asked;
+    let wanted = Wanted { words, check, state, order };
+    // Looking through a million captions takes its time.
+    let found = tokio::task::spawn_blocking(move || {
+        let desk = &shared.desk;
+        let positions = desk.wanted(&wanted, again);
+        let part = positions.iter().skip(from).take(AT_ONCE);
+        let rows: Vec<_> = part.map(|position| desk.row(*position as usize)).collect();
+        let (said, changed) = desk.counts();
+        json!({ "total": positions.len(), "from": from, "rows": rows, "said": said, "changed": changed })
+    });
+    match found.await {
+        Ok(found) => Json(found).into_response(),
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the rows cannot be read\n"),
+    }
+}
+
+async fn correct(State(shared): Ours, Json(Said { position, correction }): Json<Said>) -> Response<Body> {
+    use tastemaker_data::PairSource;
+    if position >= shared.desk.set().len() {
+        return plain(StatusCode::BAD_REQUEST, "no such row\n");
+    }
+    let written = tokio::task::spawn_blocking(move || {
+        shared.desk.correct(position, correction).map(|()| {
+            let (said, changed) = shared.desk.counts();
+            json!({ "row": shared.desk.row(position), "said": said, "changed": changed })
+        })
+    });
+    match written.await {
+        Ok(Ok(row)) => Json(row).into_response(),
+        Ok(Err(WebError::Study(what))) => plain(StatusCode::BAD_REQUEST, what + "\n"),
+        _ => plain(StatusCode::INSUFFICIENT_STORAGE, "the list cannot be written\n"),
+    }
+}
+
+/// The side of an address, if the position is one.
+fn side(shared: &Shared, position: usize, name: &str) -> Option<Side> {
+    use tastemaker_data::PairSource;
+    let side = Side::BOTH.into_iter().find(|side| side.name() == name)?;
+    (position < shared.desk.set().len()).then_some(side)
+}
+
+async fn image(State(shared): Ours, Path((position, name)): Path<(usize, String)>) -> Response<Body> {
+    let Some(side) = side(&shared, position, &name) else {
+        return plain(StatusCode::NOT_FOUND, "no such image\n");
+    };
+    let budget = shared.budget.clone();
+    budget.send(move || shared.desk.image(position, side)).await
+}
+
+async fn thumbnail(State(shared): Ours, Path((position, name)): Path<(usize, String)>) -> Response<Body> {
+    let Some(side) = side(&shared, position, &name) else {
+        return plain(StatusCode::NOT_FOUND, "no such image\n");
+    };
+    let budget = shared.budget.clone();
+    budget.send_small(move || shared.desk.image(position, side)).await
+}
+
+async fn asset(Path((version, name)): Path<(String, String)>) -> Response<Body> {
+    assets::answer(&version, &name)
+}

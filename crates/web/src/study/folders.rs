@@ -1,0 +1,200 @@
+//! Folders of images from anywhere, matched by prompt.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tastemaker_data::set::{prompt_of, read_encoded};
+use tastemaker_store::json;
+use tastemaker_store::tree::{FileKind, LocalTree, Tree, is_hidden};
+
+use super::{ImageSource, Item, Study, StudyPrompt};
+use crate::WebError;
+
+/// A folder of images, and what its model is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderOfImages {
+    /// The name.
+    pub name: String,
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+struct Files(Vec<PathBuf>);
+
+impl ImageSource for Files {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn read(&self, image: u32) -> Result<Vec<u8>, WebError> {
+        Ok(read_encoded(&self.0[image as usize])?)
+    }
+
+    fn name(&self, image: u32) -> String {
+        self.0[image as usize].display().to_string()
+    }
+}
+
+/// The images of pairs that are files, A before B of each; `None` if one of them is none.
+pub fn of_places(places: &[[String; 2]]) -> Option<Arc<dyn ImageSource>> {
+    let paths: Vec<PathBuf> = places.iter().flatten().map(PathBuf::from).collect();
+    paths.iter().all(|path| path.is_file()).then(|| Arc::new(Files(paths)) as Arc<dyn ImageSource>)
+}
+
+/// An image of a folder.
+struct Found {
+    prompt: StudyPrompt,
+    seed: u64,
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    #[serde(alias = "image", alias = "path", alias = "gen_image_path", alias = "file")]
+    file_name: String,
+    #[serde(alias = "text", alias = "caption")]
+    prompt: String,
+    category: Option<String>,
+    seed: Option<u64>,
+}
+
+/// Every two folders against each other, on the prompts that both have images of.
+///
+/// The prompt of an image is, in this order: what `metadata.jsonl` of its folder says; of `prompts`, the one whose number its name
+/// begins with (`0007-3.png`); what a text of its name says (`cat.txt`); what a PNG says of itself. Images of one prompt are matched
+/// by seed where both folders have the same seeds, else in order.
+///
+/// # Errors
+/// [`WebError::Study`] for fewer than two folders, an image without a prompt, and folders without a prompt in common;
+/// [`WebError::Store`] for what cannot be read.
+pub fn of_folders(
+    name: &str,
+    folders: &[FolderOfImages],
+    prompts: Option<&[StudyPrompt]>,
+) -> Result<Study, WebError> {
+    if folders.len() < 2 {
+        let what = format!("{name} has the images of {} models; wanted two or more", folders.len());
+        return Err(WebError::Study(what));
+    }
+    let mut texts: Vec<StudyPrompt> = Vec::new();
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    let (mut paths, mut by_folder) = (Vec::new(), Vec::new());
+    for folder in folders {
+        let mut of_folder: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
+        for Found { prompt, seed, path } in images(folder, prompts)? {
+            let number = *numbers.entry(prompt.text.clone()).or_insert_with(|| {
+                texts.push(prompt);
+                (texts.len() - 1) as u32
+            });
+            of_folder.entry(number).or_default().push((seed, paths.len() as u32));
+            paths.push(std::path::absolute(&path).unwrap_or(path));
+        }
+        of_folder.values_mut().for_each(|images| images.sort_unstable());
+        by_folder.push(of_folder);
+    }
+    let mut items = Vec::new();
+    for b in 0..folders.len() {
+        for a in b + 1..folders.len() {
+            for (prompt, of_a) in &by_folder[a] {
+                let Some(of_b) = by_folder[b].get(prompt) else { continue };
+                items.extend(matched(of_a, of_b).map(|(seed, images)| Item {
+                    prompt: *prompt,
+                    models: [a as u32, b as u32],
+                    images,
+                    seed,
+                    known: None,
+                }));
+            }
+        }
+    }
+    if items.is_empty() {
+        let names: Vec<&str> = folders.iter().map(|folder| folder.name.as_str()).collect();
+        let what = format!(
+            "{} have images of no prompt in common; wanted images of the same prompts",
+            names.join(", ")
+        );
+        return Err(WebError::Study(what));
+    }
+    items.sort_by_key(|item| (item.prompt, item.seed, item.models));
+    let models = folders.iter().map(|folder| folder.name.clone()).collect();
+    Ok(Study { name: name.to_owned(), prompts: texts, models, items, images: Arc::new(Files(paths)) })
+}
+
+/// Images of one prompt that belong together: by seed, or in order where no seed is in both.
+fn matched(a: &[(u64, u32)], b: &[(u64, u32)]) -> impl Iterator<Item = (u64, [u32; 2])> {
+    let by_seed: HashMap<u64, u32> = b.iter().copied().collect();
+    let mut found: Vec<(u64, [u32; 2])> =
+        a.iter().filter_map(|&(seed, image)| Some((seed, [image, *by_seed.get(&seed)?]))).collect();
+    if found.is_empty() {
+        found = a.iter().zip(b).zip(0..).map(|((a, b), seed)| (seed, [a.1, b.1])).collect();
+    }
+    found.into_iter()
+}
+
+fn images(folder: &FolderOfImages, prompts: Option<&[StudyPrompt]>) -> Result<Vec<Found>, WebError> {
+    let FolderOfImages { name, folder } = folder;
+    let metadata = folder.join("metadata.jsonl");
+    if metadata.is_file() {
+        return of_metadata(folder, &json::read_text(&metadata)?);
+    }
+    let is_image = |name: &str| FileKind::of_path(name) == FileKind::Image && !is_hidden(name);
+    let entries = LocalTree::new(folder).entries()?;
+    let mut found = Vec::new();
+    for (order, entry) in entries.iter().filter(|entry| is_image(&entry.path)).enumerate() {
+        let path = folder.join(&entry.path);
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let (number, seed) =
+            stem.split_once('-').map_or((stem, None), |(number, seed)| (number, seed.parse().ok()));
+        let listed = || prompts?.get(number.parse::<usize>().ok()?).cloned();
+        let prompt = match (prompts.is_some(), listed()) {
+            (_, Some(prompt)) => Some(prompt),
+            // A list that does not have this number is of other images.
+            (true, None) => None,
+            (false, None) => beside(&path)?.map(|text| StudyPrompt { text, category: None }),
+        };
+        let prompt = prompt.ok_or_else(|| {
+            let what = format!("the image {} of {name} has no prompt", path.display());
+            WebError::Study(format!(
+                "{what}; wanted --prompts with the list its number counts in, a metadata.jsonl, or a {stem}.txt"
+            ))
+        })?;
+        found.push(Found { prompt, seed: seed.unwrap_or(order as u64), path });
+    }
+    if found.is_empty() {
+        return Err(WebError::Study(format!("there is no image in {}", folder.display())));
+    }
+    Ok(found)
+}
+
+fn of_metadata(folder: &Path, metadata: &str) -> Result<Vec<Found>, WebError> {
+    let lines = metadata.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    let found = lines.map(|(line, number)| {
+        let refuse = |what: String| {
+            WebError::Study(format!("line {number} of {}: {what}", folder.join("metadata.jsonl").display()))
+        };
+        let Row { file_name, prompt: text, category, seed } =
+            serde_json::from_str(line).map_err(|error| refuse(error.to_string()))?;
+        let path = folder.join(&file_name);
+        if !path.is_file() {
+            return Err(refuse(format!("{file_name} does not exist")));
+        }
+        Ok(Found { prompt: StudyPrompt { text, category }, seed: seed.unwrap_or(number), path })
+    });
+    found.collect()
+}
+
+/// The prompt in a text beside an image, or in the image.
+fn beside(path: &Path) -> Result<Option<String>, WebError> {
+    for ending in ["txt", "caption"] {
+        let text = path.with_extension(ending);
+        if text.is_file() {
+            return Ok(Some(json::read_text(&text)?.trim().to_owned()).filter(|text| !text.is_empty()));
+        }
+    }
+    let file = File::open(path).map_err(|error| tastemaker_store::StoreError::io("read", path, error))?;
+    Ok(prompt_of(BufReader::new(file)).map(|prompt| prompt.text))
+}

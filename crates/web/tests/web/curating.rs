@@ -1,0 +1,178 @@
+//! Curating a set in a real browser, and what becomes of the list.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use tastemaker_data::formats::open;
+use tastemaker_data::{PairId, PairSource, Side, exclusions};
+use tastemaker_web::curate::{Desk, Findings, router};
+use tastemaker_web::server::Server;
+
+use crate::browser::{Browser, DOWN};
+use crate::support::Client;
+
+/// A set of so many pairs of few images.
+fn set(folder: &Path, n: usize) {
+    for number in 0..20_u8 {
+        let color = Rgb([number * 12, 200 - number * 8, 90]);
+        RgbImage::from_pixel(64, 48, color).save(folder.join(format!("{number}.png"))).unwrap();
+    }
+    let row = |i: usize| {
+        json!({ "image_0": format!("{}.png", i % 20), "image_1": format!("{}.png", (i + 7) % 20), "prefer_0": true,
+                "prefer_1": false, "prompt": format!("a fox number {i}"), "soft_label": 0.5 + (i % 50) as f64 / 100.0 })
+    };
+    let lines: Vec<String> = (0..n).map(|i| row(i).to_string()).collect();
+    std::fs::write(folder.join("metadata.jsonl"), lines.join("\n")).unwrap();
+}
+
+struct Running {
+    url: String,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(folder: &Path, list: &Path, findings: Findings) -> Self {
+        let desk = Desk::open(open(folder).unwrap(), folder, list, findings).unwrap();
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), None, Vec::new()).unwrap();
+        let url = server.url();
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread =
+            std::thread::spawn(move || server.run(router(desk), || asked.load(Ordering::Relaxed)).unwrap());
+        Self { url, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn findings(rows: &[(u64, &str)]) -> Findings {
+    let mut found: BTreeMap<PairId, Vec<_>> = BTreeMap::new();
+    for (row, check) in rows {
+        let line = json!({ "check": check, "detail": "both images are the same" });
+        found.entry(PairId(*row)).or_default().push(serde_json::from_value(line).unwrap());
+    }
+    found
+}
+
+#[test]
+fn two_thousand_rows_are_curated_by_keyboard() {
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path(), 2000);
+    let lists = tempfile::tempdir().unwrap();
+    let list = lists.path().join("curated.jsonl");
+    let server = Running::start(
+        folder.path(),
+        &list,
+        findings(&[(4, "identical-images"), (1990, "identical-images")]),
+    );
+    let Some(browser) = Browser::start(&server.url) else { return };
+    let at = |position: usize| {
+        browser.wait(&format!("return document.body.dataset.position === '{position}'"));
+    };
+    browser.open("/");
+    at(0);
+    for (key, next) in [("k", 1), ("x", 2), ("s", 3), ("t", 4), (DOWN, 5)] {
+        browser.press(key);
+        at(next);
+    }
+    browser.wait("return [...document.querySelectorAll('.entry img')].every((image) => image.complete)");
+    browser.photograph("curate");
+    browser.check("curate");
+    browser.press("x");
+    at(6);
+    browser.press("u");
+    at(5);
+    browser.run("const box = document.getElementById('caption'); box.value = 'a vixen'; box.dispatchEvent(new Event('change')); return 1");
+    browser.wait("return document.getElementById('counts').textContent === '5 decided, 4 changed'");
+    browser.press("\u{e010}");
+    at(1999);
+    let shown = browser.run("return document.querySelectorAll('.entry').length");
+    assert!(shown.as_u64().unwrap() < 60, "only what is seen is there: {shown}");
+    let start = Instant::now();
+    browser.run("const list = document.getElementById('list'); for (let i = 0; i < 50; i += 1) list.scrollTop = i * 3000; return 1");
+    browser.wait("return document.querySelectorAll('.entry p').length > 3");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    browser.run(
+        "const check = document.getElementById('check'); check.value = 'identical-images'; \
+                 check.dispatchEvent(new Event('input', { bubbles: true })); return 1",
+    );
+    browser.wait("return document.getElementById('found').textContent === '2 pairs'");
+    at(4);
+    drop(browser);
+    drop(server);
+
+    let mut pairs = open(folder.path()).unwrap();
+    let before = pairs.fingerprint();
+    exclusions::apply(&list, &mut pairs).unwrap();
+    assert_ne!(pairs.fingerprint(), before);
+    let ids: Vec<u64> = (0..5).map(|position| pairs.id(position).0).collect();
+    assert_eq!((pairs.len(), ids), (1998, vec![0, 2, 4, 5, 6]), "one is excluded, one a tie");
+    let original = open(folder.path()).unwrap();
+    assert_eq!(pairs.encoded(1, Side::Winner).unwrap(), original.encoded(2, Side::Loser).unwrap(), "swapped");
+    assert_eq!((pairs.caption(3), pairs.caption(4)), ("a vixen", "a fox number 6"));
+    assert_eq!((pairs.soft_label(1), pairs.n_ties()), (original.soft_label(2), 1));
+}
+
+#[test]
+fn a_list_is_continued_and_a_torn_line_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path(), 5);
+    let lists = tempfile::tempdir().unwrap();
+    let list = lists.path().join("curated.jsonl");
+    let post =
+        |server: &Running, body: Value| Client::new(&server.url, "", "").post("/api/correct", &body).unwrap();
+    {
+        let server = Running::start(folder.path(), &list, Findings::new());
+        assert_eq!(post(&server, json!({ "position": 1, "do": "exclude", "note": "a watermark" })).0, 200);
+        assert_eq!(post(&server, json!({ "position": 2, "do": "exclude" })).0, 200);
+        assert_eq!(post(&server, json!({ "position": 2, "do": "keep" })).0, 200);
+        assert_eq!(post(&server, json!({ "position": 5, "do": "keep" })).0, 400);
+        assert_eq!(post(&server, json!({ "position": 0, "do": "burn" })).0, 422);
+        let other = Desk::open(open(folder.path()).unwrap(), folder.path(), &list, Findings::new());
+        assert!(other.err().unwrap().to_string().contains("another process is writing it"));
+    }
+    let whole = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, format!("{whole}{{\"row\": 3, \"do\"")).unwrap();
+    {
+        let server = Running::start(folder.path(), &list, Findings::new());
+        assert_eq!(post(&server, json!({ "position": 4, "do": "swap" })).0, 200);
+        let (status, rows) = Client::new(&server.url, "", "").get("/api/rows?state=exclude").unwrap();
+        let rows: Value = serde_json::from_slice(&rows).unwrap();
+        assert_eq!(
+            (status, &rows["total"], &rows["rows"][0]["correction"]["note"]),
+            (200, &json!(1), &json!("a watermark"))
+        );
+        for path in [
+            "/image/5/winner",
+            "/image/0/both",
+            "/image/../../etc/passwd",
+            "/thumbnail/99999999999999999999/winner",
+        ] {
+            assert_eq!(Client::new(&server.url, "", "").get(path).unwrap().0 / 100, 4, "{path}");
+        }
+    }
+    let mut pairs = open(folder.path()).unwrap();
+    exclusions::apply(&list, &mut pairs).unwrap();
+    let ids: Vec<u64> = (0..pairs.len()).map(|position| pairs.id(position).0).collect();
+    assert_eq!(ids, [0, 2, 3, 4]);
+    let other = tempfile::tempdir().unwrap();
+    set(other.path(), 6);
+    let error = Desk::open(open(other.path()).unwrap(), other.path(), &list, Findings::new()).err().unwrap();
+    assert!(
+        error.to_string().contains("another set") || error.to_string().contains("fingerprint"),
+        "{error}"
+    );
+}

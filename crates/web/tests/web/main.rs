@@ -1,0 +1,12 @@
+//! Studies over the network, as voters and strangers meet them.
+
+mod browser;
+mod curating;
+mod folders;
+mod kills;
+mod results;
+mod strangers;
+mod support;
+mod voters;
+mod voting;
+mod watching;

@@ -1,0 +1,175 @@
+//! A study of small images, its server, and voters who talk to it.
+
+use std::io::Cursor;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use tastemaker_web::WebError;
+use tastemaker_web::server::Server;
+use tastemaker_web::study::{ImageSource, Item, Study, StudyPrompt, StudySettings};
+use tastemaker_web::vote::{Access, Booth, Database, router};
+
+struct Plain(usize);
+
+impl ImageSource for Plain {
+    fn len(&self) -> usize {
+        self.0
+    }
+
+    fn read(&self, image: u32) -> Result<Vec<u8>, WebError> {
+        let mut bytes = Cursor::new(Vec::new());
+        let (hue, bands) = (image * 37 % 256, 3 + image % 5);
+        let shade =
+            |x: u32, y: u32| Rgb([hue as u8, (x * 255 / 96) as u8, (y * bands / 96 * 255 / bands) as u8]);
+        RgbImage::from_fn(96, 96, shade).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        Ok(bytes.into_inner())
+    }
+
+    fn name(&self, image: u32) -> String {
+        format!("image-{image}.png")
+    }
+}
+
+/// Two models on so many prompts.
+pub fn study(n: usize) -> Study {
+    let prompt = |number: usize| StudyPrompt {
+        text: format!("prompt {number}"),
+        category: Some(if number % 2 == 0 { "people" } else { "animals" }.to_owned()),
+    };
+    let item = |number: u32| Item {
+        prompt: number,
+        models: [0, 1],
+        images: [2 * number, 2 * number + 1],
+        seed: 7,
+        known: None,
+    };
+    Study {
+        name: "made".into(),
+        prompts: (0..n).map(prompt).collect(),
+        models: vec!["trained".into(), "base".into()],
+        items: (0..n as u32).map(item).collect(),
+        images: Arc::new(Plain(2 * n)),
+    }
+}
+
+/// Settings with so many questions and votes.
+pub fn settings(n_questions: usize, votes_per_item: u32) -> StudySettings {
+    let mut settings = StudySettings { votes_per_item, ..StudySettings::default() };
+    let names = ["general", "appeal", "alignment"][..n_questions].iter().map(|name| (*name).to_owned());
+    settings.ask(&names.collect::<Vec<_>>(), None).unwrap();
+    settings
+}
+
+pub fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// A server in this process.
+pub struct Running {
+    pub url: String,
+    pub address: SocketAddr,
+    pub secrets: Vec<String>,
+    pub tag: String,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub fn start(db: &Path, study: Study, settings: StudySettings, voters: &[&str], access: Access) -> Self {
+        Self::start_at(db, study, settings, voters, access, 0)
+    }
+
+    /// At a port of this machine.
+    pub fn start_at(
+        db: &Path,
+        study: Study,
+        settings: StudySettings,
+        voters: &[&str],
+        access: Access,
+        port: u16,
+    ) -> Self {
+        let database = Database::open(db, &study, &settings).unwrap();
+        let booth = Booth::open(database, study, settings, &names(voters)).unwrap();
+        let server = Server::bind(([127, 0, 0, 1], port).into(), None, Vec::new()).unwrap();
+        let secrets = booth.voters().iter().map(|voter| voter.secret.clone()).collect();
+        let (url, address, tag) = (server.url(), server.address(), booth.tag().to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let router = router(booth, access, false);
+        let thread =
+            std::thread::spawn(move || server.run(router, || asked.load(Ordering::Relaxed)).unwrap());
+        Self { url, address, secrets, tag, stop, thread: Some(thread) }
+    }
+
+    pub fn voter(&self, number: usize) -> Client {
+        Client::new(&self.url, &self.tag, &self.secrets[number])
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A voter's browser.
+pub struct Client {
+    agent: ureq::Agent,
+    url: String,
+    cookie: String,
+}
+
+impl Client {
+    pub fn new(url: &str, tag: &str, secret: &str) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_global(Some(std::time::Duration::from_secs(20)))
+            .build();
+        Self { agent: config.into(), url: url.into(), cookie: format!("tastemaker-{tag}={secret}") }
+    }
+
+    /// Status and body; `None` where the server is not there.
+    pub fn get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
+        let mut response =
+            self.agent.get(format!("{}{path}", self.url)).header("cookie", &self.cookie).call().ok()?;
+        Some((response.status().as_u16(), response.body_mut().read_to_vec().ok()?))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let mut response = self
+            .agent
+            .post(format!("{}{path}", self.url))
+            .header("cookie", &self.cookie)
+            .header("content-type", "application/json")
+            .send(body.to_string())
+            .ok()?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().read_to_string().ok()?;
+        Some((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+    }
+
+    pub fn state(&self) -> Option<Value> {
+        let (status, body) = self.get("/api/state")?;
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).ok()
+    }
+
+    pub fn vote(&self, task: &str, answer: &str) -> Option<(u16, Value)> {
+        self.post("/api/vote", &json!({ "task": task, "answer": answer, "seconds": 1.5 }))
+    }
+}
+
+/// The first task of what a page shows; `None` at the end.
+pub fn task(shown: &Value) -> Option<String> {
+    shown["tasks"][0]["task"].as_str().map(str::to_owned)
+}
