@@ -7,12 +7,15 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::accuracy::AccuracyArgs;
 use crate::commands::compare::{self, CompareArgs};
+use crate::commands::curate::CurateArgs;
 use crate::commands::data::DataCommand;
 use crate::commands::demo::{DemoArgs, PretrainArgs};
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
 use crate::commands::score::ScoreArgs;
 use crate::commands::train::{TrainArgs, note_old_names, published};
+use crate::commands::vote::VoteArgs;
+use crate::commands::watch::WatchArgs;
 use crate::{home, hub};
 
 /// Aligns text-to-image diffusion models with human taste.
@@ -36,6 +39,12 @@ pub enum Command {
     Score(ScoreArgs),
     /// Generate images for prompts with several models, score them, and report win rates.
     Compare(Box<CompareArgs>),
+    /// Let people vote on pairs of images, and say what the votes come to.
+    Vote(Box<VoteArgs>),
+    /// Watch runs as they go.
+    Watch(WatchArgs),
+    /// Walk through a set of pairs and say what is wrong with it.
+    Curate(CurateArgs),
     /// Measure preference accuracy: how often a model's implicit reward ranks the winner higher.
     Accuracy(Box<AccuracyArgs>),
     /// Inspect, convert and merge models and adapters; fetch models.
@@ -95,6 +104,9 @@ fn command() -> clap::Command {
         .mut_subcommand("compare", |command| lenient(command.after_help(compare::DEFAULTS)))
         .mut_subcommand("score", |score| score.mut_args(forgiving))
         .mut_subcommand("accuracy", lenient)
+        .mut_subcommand("watch", lenient)
+        .mut_subcommand("curate", lenient)
+        .mut_subcommand("vote", |vote| lenient(vote).mut_subcommands(lenient))
         .mut_subcommand("data", |data| data.mut_subcommands(lenient))
         .mut_subcommand("model", |model| {
             ["convert", "merge", "verify"]

@@ -12,6 +12,7 @@ use tastemaker_run::RunError;
 use tastemaker_store::StoreError;
 use tastemaker_torch::TorchError;
 use tastemaker_train::TrainError;
+use tastemaker_web::WebError;
 
 use crate::place::PlaceError;
 use crate::signals::CODE;
@@ -111,6 +112,7 @@ fn known(cause: &(dyn std::error::Error + 'static), reader: Exit) -> Option<Exit
         .or_else(|| cause.downcast_ref::<DataFault>().map(|_| Exit::Data))
         .or_else(|| cause.downcast_ref::<PlaceError>().map(|_| Exit::Output))
         .or_else(|| cause.downcast_ref().map(of_demo))
+        .or_else(|| cause.downcast_ref().map(of_web))
         .or_else(|| cause.downcast_ref().map(of_train))
         .or_else(|| cause.downcast_ref().map(of_eval))
         .or_else(|| cause.downcast_ref().map(of_generate))
@@ -134,6 +136,17 @@ fn of_demo(error: &DemoError) -> Exit {
         DemoError::Store(error) => of_store(error, Exit::Data),
         DemoError::Train(error) => of_train(error),
         DemoError::Torch(error) => of_torch(error, Exit::Internal),
+        _ => Exit::Internal,
+    }
+}
+
+fn of_web(error: &WebError) -> Exit {
+    match error {
+        WebError::Settings(_) | WebError::Bind { .. } | WebError::Tls { .. } => Exit::Usage,
+        WebError::Study(_) => Exit::Data,
+        WebError::Database { .. } | WebError::OtherStudy { .. } => Exit::Output,
+        WebError::Data(error) => of_data(error),
+        WebError::Store(error) => of_store(error, Exit::Data),
         _ => Exit::Internal,
     }
 }

@@ -54,6 +54,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Score(args) => commands::score::score(&args),
         Command::Data(command) => commands::data::data(command),
         Command::Model(command) => commands::model::model(&command).of_model(),
+        Command::Watch(args) => commands::watch::watch(&args),
+        Command::Curate(args) => commands::curate::curate(&args),
+        Command::Vote(args) => commands::vote::vote(*args),
         Command::Pretrain(args) => commands::demo::pretrain(args),
     }
 }

@@ -23,6 +23,7 @@ use Here::{Not, With};
 const HUB: &str = "the hub: model_fetch.rs and remote_pairs.rs have one of their own";
 const RANKS: &str = "several processes: ranks.rs starts them";
 const DEMO: &str = "minutes of the demo";
+const PEOPLE: &str = "it waits for people: voting.rs and the tests of pages have scripted ones";
 const SHORT_RUN: &str = "--resolution 32 --max_train_steps 2 --train_batch_size 2 --gradient_accumulation_steps 1 --mixed_precision no";
 
 /// By page, and by the beginning of the command.
@@ -87,6 +88,7 @@ const HERE: &[(&str, &str, Here)] = &[
     ),
     ("data.md", "tastemaker train", With(SHORT_RUN)),
     ("data.md", "tastemaker data pairs", With("--num_inference_steps 2")),
+    ("curating.md", "", Not(PEOPLE)),
     ("devices.md", "tastemaker train run.toml --device cuda", Not("a second GPU")),
     ("devices.md", "torchrun", Not(RANKS)),
     ("many-processes.md", "", Not(RANKS)),
@@ -94,6 +96,8 @@ const HERE: &[(&str, &str, Here)] = &[
     ("remote-pairs.md", "", Not(HUB)),
     ("sampling.md", "tastemaker sample --model stabilityai", With("--height 64 --width 64")),
     ("sampling.md", "tastemaker sample", With("--num_inference_steps 2")),
+    ("voting.md", "", Not(PEOPLE)),
+    ("watching.md", "", Not(PEOPLE)),
 ];
 
 /// Words that stand for something of the reader's, and what that is here.
@@ -252,6 +256,7 @@ pages! {
     the_commands_of_caching_work "caching.md"
     the_commands_of_checking_pairs_work "checking-pairs.md"
     the_commands_of_comparing_work "comparing.md"
+    the_commands_of_curating_work "curating.md"
     the_commands_of_data_work "data.md"
     the_commands_of_devices_work "devices.md"
     the_commands_of_many_processes_work "many-processes.md"
@@ -262,6 +267,8 @@ pages! {
     the_commands_of_sampling_work "sampling.md"
     the_commands_of_scoring_work "scoring.md"
     the_commands_of_training_work "training.md"
+    the_commands_of_voting_work "voting.md"
+    the_commands_of_watching_work "watching.md"
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod compare;
+pub mod curate;
 pub mod data;
 pub mod demo;
 mod device;
@@ -13,6 +14,8 @@ pub mod sample;
 pub mod score;
 pub mod settings;
 pub mod train;
+pub mod vote;
+pub mod watch;
 
 pub use device::DeviceFlag;
 pub use generate_flags::{GenerateFlags, PromptFlags, tokens};

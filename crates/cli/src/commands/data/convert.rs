@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_data::PairSource;
 use tastemaker_data::skipped::in_words;
 use tastemaker_data::write::WRITERS;
+use tastemaker_data::{PairSource, exclusions};
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
 use crate::exit::UsageError;
@@ -27,6 +27,9 @@ pub struct ConvertArgs {
     /// Layout to write: pick-a-pic, parquet shards with its columns; jsonl, a folder of images with a list.
     #[arg(long = "to", value_name = "NAME", default_value = "pick-a-pic")]
     layout: String,
+    /// List of rows to skip or to correct, as written by `tastemaker data check --fix` and `tastemaker curate` [default: none]
+    #[arg(long, value_name = "FILE")]
+    exclude: Option<PathBuf>,
     #[command(flatten)]
     reading: ReadingFlags,
     #[command(flatten)]
@@ -38,14 +41,17 @@ const OURS: &[&str] = &["data/*.parquet", "metadata.jsonl", "images/#/*"];
 
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
-    let ConvertArgs { from, to, layout, reading, overwrite } = args;
+    let ConvertArgs { from, to, layout, exclude, reading, overwrite } = args;
     Place::folder(to, "folder", OURS).check(*overwrite)?;
     let names = || WRITERS.iter().map(|writer| writer.name);
     let writer = WRITERS.iter().find(|writer| writer.name == layout).ok_or_else(|| {
         let wanted = names().collect::<Vec<_>>().join(" or ");
         UsageError(format!("--to {layout}{}; wanted {wanted}", did_you_mean(nearest(layout, names()))))
     })?;
-    let set = pairs::open(from, Part::default(), &reading.settings()?)?;
+    let mut set = pairs::open(from, Part::default(), &reading.settings()?)?;
+    if let Some(list) = exclude {
+        exclusions::apply(list, &mut set)?;
+    }
     let (mut work, mut done) = (Work::new("writing", "pairs"), 0);
     let written = (writer.write)(&set, to, &mut || {
         done += 1;
