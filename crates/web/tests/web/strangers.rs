@@ -218,21 +218,21 @@ fn two_hundred_people_vote_at_once() {
     let server = Running::start(&db, study(2000), settings(1, 1000), &people, Access::Invited);
     let before = resident();
     let start = Instant::now();
+    let one = |number: usize| {
+        let client = server.voter(number);
+        let mut times = Vec::new();
+        let mut shown = client.state().unwrap();
+        while start.elapsed() < TIME {
+            let asked = Instant::now();
+            let (status, next) = client.vote(&task(&shown).unwrap(), "left").unwrap();
+            assert_eq!(status, 200);
+            times.push(asked.elapsed());
+            shown = next;
+        }
+        times
+    };
+    let one = &one;
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
-        let one = |number: usize| {
-            let client = server.voter(number);
-            let mut times = Vec::new();
-            let mut shown = client.state().unwrap();
-            while start.elapsed() < TIME {
-                let asked = Instant::now();
-                let (status, next) = client.vote(&task(&shown).unwrap(), "left").unwrap();
-                assert_eq!(status, 200);
-                times.push(asked.elapsed());
-                shown = next;
-            }
-            times
-        };
-        let one = &one;
         let threads: Vec<_> = (0..PEOPLE).map(|number| scope.spawn(move || one(number))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
