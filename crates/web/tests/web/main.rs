@@ -5,6 +5,7 @@ mod curating;
 mod folders;
 mod kills;
 mod results;
+mod secure;
 mod strangers;
 mod support;
 mod voters;
