@@ -1,11 +1,16 @@
 //! Where a command writes: what is there is not replaced unless that is asked for, and the place is checked before any work.
 
+use std::borrow::Cow;
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tastemaker_store::lock::Claim;
 use tastemaker_store::{StoreError, atomic};
+
+use crate::progress::counted;
 
 /// Whether what is there may be replaced.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -28,53 +33,103 @@ pub struct Place<'a> {
     flag: &'a str,
     /// What such a command writes into a folder, as patterns of paths below it: `*` stands for any name, `#` for a number,
     /// `**` at the end for anything below; none for a single file.
-    ours: &'static [&'static str],
+    ours: Vec<Cow<'static, str>>,
+    /// The file that says that a folder is of such a command, if what others put beside its files stays where it is.
+    marker: Option<&'static str>,
 }
 
 impl<'a> Place<'a> {
     /// A file.
     pub fn file(path: &'a Path, flag: &'a str) -> Self {
-        Self { path, flag, ours: &[] }
+        Self { path, flag, ours: Vec::new(), marker: None }
     }
 
-    /// A folder in which a command writes what these patterns say.
-    pub fn folder(path: &'a Path, flag: &'a str, ours: &'static [&'static str]) -> Self {
-        Self { path, flag, ours }
+    /// A folder in which a command writes what these patterns say. It is replaced as a whole.
+    pub fn folder(path: &'a Path, flag: &'a str, ours: &[&'static str]) -> Self {
+        let ours = ours.iter().copied().map(Cow::Borrowed).collect();
+        Self { path, flag, ours, marker: None }
     }
 
-    /// Finds out whether the command may write here; changes nothing.
+    /// The same where files are replaced one by one: where the marker is, other things beside them are no obstacle, and stay.
+    pub fn marked(self, marker: &'static str) -> Self {
+        Self { marker: Some(marker), ..self }
+    }
+
+    /// The same with another name of a file that such a command wrote.
+    pub fn with(mut self, name: String) -> Self {
+        self.ours.push(name.into());
+        self
+    }
+
+    /// Takes the place until the claim is dropped, if the command may write here; changes nothing that is there.
     ///
     /// # Errors
-    /// [`PlaceError`] for what is there without `overwrite`, for what another command or a person put there, and for a place
-    /// that cannot be written.
-    pub fn check(&self, OverwriteFlag { overwrite }: OverwriteFlag) -> Result<(), PlaceError> {
-        let Self { path, flag, ours } = self;
-        let (shown, wants_file) = (path.display(), ours.is_empty());
+    /// [`PlaceError`] for a place where another process works, for what is there without `overwrite`, for what another command or
+    /// a person put there, and for a place that cannot be written.
+    pub fn claim(&self, OverwriteFlag { overwrite }: OverwriteFlag) -> Result<Claim, PlaceError> {
+        let claim = self.claim_to_go_on()?;
+        let Self { path, flag, .. } = self;
+        let (shown, wants_file) = (path.display(), self.wants_file());
+        let files = if wants_file { Vec::new() } else { self.files() };
+        let strangers: Vec<&PathBuf> = files.iter().filter(|file| !self.is_ours(file)).collect();
+        let stays = self.marker.is_some_and(|marker| path.join(marker).is_file());
+        match strangers.first() {
+            Some(stranger) if !stays => Err(PlaceError(format!(
+                "{shown} holds other things, such as {}; choose another {flag}",
+                stranger.display()
+            ))),
+            _ if !overwrite && (!files.is_empty() || wants_file && path.exists()) => {
+                Err(PlaceError(format!("{shown} already exists; choose another {flag} or --overwrite")))
+            }
+            Some(stranger) => {
+                let others = match strangers.len() - 1 {
+                    0 => String::new(),
+                    n => format!(" and {}", counted(n as u64, "other file")),
+                };
+                eprintln!("note: {}{others} in {shown} stay as they are", stranger.display());
+                Ok(claim)
+            }
+            None => Ok(claim),
+        }
+    }
+
+    /// [`Place::claim`], unless the command goes on with what is there.
+    ///
+    /// # Errors
+    /// As [`Place::claim`].
+    pub fn claim_unless(&self, goes_on: bool, overwrite: OverwriteFlag) -> Result<Claim, PlaceError> {
+        if goes_on && !overwrite.overwrite { self.claim_to_go_on() } else { self.claim(overwrite) }
+    }
+
+    /// Takes the place with what is there.
+    ///
+    /// # Errors
+    /// [`PlaceError`] for a place where another process works, and for one that cannot be written.
+    pub fn claim_to_go_on(&self) -> Result<Claim, PlaceError> {
+        let Self { path, flag, .. } = self;
+        let (shown, wants_file) = (path.display(), self.wants_file());
         if path.is_dir() == wants_file && path.exists() {
             let (found, wanted) = if wants_file { ("a folder", "a file") } else { ("a file", "a folder") };
             return Err(PlaceError(format!(
                 "{shown} is {found}, and {wanted} goes there; choose another {flag}"
             )));
         }
-        let files = if wants_file { Vec::new() } else { self.files() };
-        if let Some(stranger) = files.iter().find(|file| !self.is_ours(file)) {
-            return Err(PlaceError(format!(
-                "{shown} holds other things, such as {}; choose another {flag}",
-                stranger.display()
-            )));
+        self.check_writable()?;
+        let claimed = if wants_file { Claim::file(path) } else { Claim::folder(path) };
+        match claimed {
+            Ok(Some(claim)) => Ok(claim),
+            Ok(None) => Err(PlaceError(format!(
+                "{shown} is in use by another process; wait until that has ended, or choose another {flag}"
+            ))),
+            Err(error) => {
+                let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+                Err(PlaceError(format!("{error}{cause}; choose another {flag}")))
+            }
         }
-        if !overwrite && (!files.is_empty() || wants_file && path.exists()) {
-            return Err(PlaceError(format!("{shown} already exists; choose another {flag} or --overwrite")));
-        }
-        self.check_writable()
     }
 
-    /// [`Place::check`], unless the command goes on with what is there.
-    ///
-    /// # Errors
-    /// As [`Place::check`].
-    pub fn check_unless(&self, goes_on: bool, overwrite: OverwriteFlag) -> Result<(), PlaceError> {
-        if goes_on && !overwrite.overwrite { self.check_writable() } else { self.check(overwrite) }
+    fn wants_file(&self) -> bool {
+        self.ours.is_empty()
     }
 
     /// Whether a file or folder can be made here.
@@ -82,7 +137,7 @@ impl<'a> Place<'a> {
     /// # Errors
     /// [`PlaceError`].
     pub fn check_writable(&self) -> Result<(), PlaceError> {
-        let above = self.path.ancestors().skip(usize::from(self.ours.is_empty()));
+        let above = self.path.ancestors().skip(usize::from(self.wants_file()));
         let above = above.map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
         let Some(folder) = above.into_iter().find(|folder| folder.exists()) else { return Ok(()) };
         let probe = folder.join(format!(".tmp-{}", std::process::id()));
@@ -115,17 +170,6 @@ impl<'a> Place<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Makes the folders above a file.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn make_room(&self) -> Result<(), StoreError> {
-        match self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) => atomic::create_folder(folder),
-            None => Ok(()),
-        }
     }
 
     /// Every file below the folder, as paths relative to it, but for those of writes that were cut off.
@@ -212,16 +256,17 @@ mod tests {
             fs::write(file, "x").unwrap();
         };
         let (no, yes) = (OverwriteFlag { overwrite: false }, OverwriteFlag { overwrite: true });
-        assert!(place(path).check(no).is_ok());
+        let check = |overwrite| place(path).claim(overwrite).map(drop);
+        check(no).unwrap();
         for name in ["0000-12.png", "grid.png", "images/a b/0001-0.png", "encoded/deep/er.bin"] {
             put(name);
         }
-        let message = place(path).check(no).unwrap_err().to_string();
+        let message = check(no).unwrap_err().to_string();
         assert!(message.ends_with("already exists; choose another --out or --overwrite"), "{message}");
-        place(path).check(yes).unwrap();
+        check(yes).unwrap();
         for name in ["notes.txt", "0000-x.png", "-1.png", "images/0001-0.png", "images/a/b/0001-0.png"] {
             put(name);
-            let message = place(path).check(yes).unwrap_err().to_string();
+            let message = check(yes).unwrap_err().to_string();
             assert!(message.contains(&format!("such as {name}; choose another --out")), "{message}");
             place(path).clear().unwrap();
             assert_eq!(place(path).files(), [Path::new(name)]);
@@ -230,10 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_marker_what_others_put_there_stays_and_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let claim = |overwrite| place(path).marked("grid.png").claim(OverwriteFlag { overwrite }).map(drop);
+        fs::write(path.join("notes.txt"), "mine").unwrap();
+        let message = claim(true).unwrap_err().to_string();
+        assert!(message.contains("such as notes.txt; choose another --out"), "{message}");
+        fs::write(path.join("grid.png"), "x").unwrap();
+        let message = claim(false).unwrap_err().to_string();
+        assert!(message.ends_with("already exists; choose another --out or --overwrite"), "{message}");
+        claim(true).unwrap();
+        place(path).clear().unwrap();
+        assert_eq!(place(path).files(), [Path::new("notes.txt")]);
+    }
+
+    #[test]
     fn a_file_takes_the_place_of_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scores.csv");
-        let check = |overwrite| Place::file(&file, "--out").check(OverwriteFlag { overwrite });
+        let check = |overwrite| Place::file(&file, "--out").claim(OverwriteFlag { overwrite }).map(drop);
         assert!(check(false).is_ok());
         fs::write(&file, "x").unwrap();
         assert!(
@@ -244,6 +305,6 @@ mod tests {
         );
         assert!(check(true).is_ok());
         let below = file.join("out.csv");
-        assert!(Place::file(&below, "--out").check(OverwriteFlag { overwrite: true }).is_err());
+        assert!(Place::file(&below, "--out").claim(OverwriteFlag { overwrite: true }).is_err());
     }
 }

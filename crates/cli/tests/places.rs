@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 
 use support::{Bench, files, mistake};
+use tastemaker_store::lock::Claim;
 
 /// Every command that writes, its place last; what it reads is not there, so that it must look at the place first.
 const COMMANDS: &[&str] = &[
@@ -49,6 +50,64 @@ fn no_command_writes_where_a_person_keeps_things() {
         assert!(said.starts_with("exit code 5\n"), "{command}: {said}");
         assert!(files(&bench.path("kept")) == before, "{command} changed what is there");
         assert_eq!(fs::read(bench.path("scores.csv")).unwrap(), b"mine", "{command}");
+    }
+}
+
+#[test]
+fn a_place_where_another_process_works_is_refused_by_every_command() {
+    let bench = Bench::empty();
+    bench.pairs("pairs", 1);
+    bench.write("image.png", "");
+    let more = [
+        "data check pairs --fix --output_dir",
+        "model convert nowhere out.safetensors",
+        "model merge nowhere nowhere out.safetensors",
+    ];
+    let (folder, file) = (bench.path("out"), bench.path("out.safetensors"));
+    let claims = (Claim::folder(&folder).unwrap().unwrap(), Claim::file(&file).unwrap().unwrap());
+    let of_file = Claim::file(bench.path("scores.csv")).unwrap().unwrap();
+    for command in COMMANDS.iter().chain(&more) {
+        let is_named = command.ends_with(".safetensors");
+        let takes_file = ["score", "accuracy"].iter().any(|name| command.starts_with(name));
+        let place = if takes_file { "scores.csv" } else { "out" };
+        let mut line = words(command);
+        line.extend((!is_named).then_some(place));
+        let text = mistake(&bench.run(&line));
+        assert!(text.starts_with("exit code 5\n"), "{command}: {text}");
+        assert!(
+            text.contains("is in use by another process; wait until that has ended"),
+            "{command}: {text}"
+        );
+    }
+    drop((claims, of_file));
+    let left = fs::read_dir(bench.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name != "pairs" && name != "image.png").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn files_of_a_user_in_the_folder_of_a_run_stay_whatever_replaces_the_run() {
+    let bench = Bench::new();
+    let train = |more: &[&str]| {
+        let line = "train --pretrained_model_name_or_path model --train_data_dir pairs --method mapo --resolution 32 \
+                    --held_out_fraction 0 --max_train_steps 1 --output_name fox --output_dir out";
+        bench.run(&[words(line).as_slice(), more].concat())
+    };
+    assert_eq!(train(&[]).code, 0);
+    let mine = ["notes.txt", "merged.safetensors", "images/best.png", "unet/old/config.json"];
+    for name in mine {
+        bench.write(&format!("out/{name}"), name);
+    }
+    let said = mistake(&train(&["--learning_rate", "1e-3"]));
+    assert!(said.starts_with("exit code 5\n") && said.contains("or --overwrite"), "{said}");
+    let before = fs::read(bench.path("out/fox.safetensors")).unwrap();
+    let said = train(&["--learning_rate", "1e-3", "--overwrite"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let note = "note: images/best.png and 3 other files in out stay as they are";
+    assert!(said.stderr.contains(note), "{}", said.stderr);
+    assert!(fs::read(bench.path("out/fox.safetensors")).unwrap() != before);
+    for name in mine {
+        assert_eq!(fs::read_to_string(bench.path(&format!("out/{name}"))).unwrap(), name);
     }
 }
 

@@ -27,6 +27,20 @@ impl RunDir {
     /// [`RunError::Store`] if it cannot be made or written, [`RunError::NotARun`] if it holds other things,
     /// [`RunError::OtherPlan`] if it holds a run that differs.
     pub fn create(path: impl AsRef<Path>, plan: &Plan) -> Result<Self, RunError> {
+        let path = path.as_ref();
+        atomic::create_folder(path)?;
+        let dir = Self { path: path.to_path_buf() };
+        if !dir.plan_path().is_file() && !is_empty(path)? {
+            return Err(RunError::NotARun { path: dir.path });
+        }
+        Self::create_among_others(path, plan)
+    }
+
+    /// The same in a folder that may hold other things, which stay there.
+    ///
+    /// # Errors
+    /// As [`RunDir::create`], but for [`RunError::NotARun`].
+    pub fn create_among_others(path: impl AsRef<Path>, plan: &Plan) -> Result<Self, RunError> {
         let dir = Self { path: path.as_ref().to_path_buf() };
         atomic::create_folder(&dir.path)?;
         if dir.plan_path().is_file() {
@@ -35,11 +49,6 @@ impl RunDir {
             if !differences.is_empty() {
                 return Err(RunError::OtherPlan { path: dir.path, differences });
             }
-            json::write(dir.plan_path(), plan)?;
-            return Ok(dir);
-        }
-        if !is_empty(&dir.path)? {
-            return Err(RunError::NotARun { path: dir.path });
         }
         json::write(dir.plan_path(), plan)?;
         Ok(dir)

@@ -18,7 +18,10 @@ use crate::StoreError;
 const PREFIX: &str = ".tastemaker-";
 
 /// What they end with.
-const SUFFIX: &str = ".tmp";
+pub(crate) const SUFFIX: &str = ".tmp";
+
+/// What names of files begin with that are only locked; the name of what they are for follows.
+pub(crate) const LOCK_PREFIX: &str = ".tastemaker-lock-";
 
 /// Writes `path` through `fill`: a temporary sibling, synced, renamed over the target, then the folder
 /// synced.
@@ -103,7 +106,9 @@ impl NewFolder {
         sync_folder(self.place())?;
         let rename =
             |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| StoreError::io("rename", path, e));
-        if path.exists() {
+        // An empty folder is replaced at once.
+        let is_put = fs::rename(self.place(), path).is_ok();
+        if !is_put && path.exists() {
             let aside = temporary_beside(path)?;
             let old = aside.path().join("old");
             rename(path, &old)?;
@@ -111,7 +116,7 @@ impl NewFolder {
                 rename(&old, path)?;
                 return Err(error);
             }
-        } else {
+        } else if !is_put {
             rename(self.place(), path)?;
         }
         // It has another name now.
@@ -146,9 +151,8 @@ pub fn sweep(folder: impl AsRef<Path>) -> Result<(), StoreError> {
     let folder = folder.as_ref();
     for entry in fs::read_dir(folder).map_err(|e| StoreError::io("read", folder, e))? {
         let path = entry.map_err(|e| StoreError::io("read", folder, e))?.path();
-        if !is_abandoned(&path) {
-            continue;
-        }
+        // Held until it is gone.
+        let Some(_lock) = lock_abandoned(&path) else { continue };
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -178,18 +182,20 @@ pub fn is_unfinished(name: &OsStr) -> bool {
     name.starts_with(".tmp") || name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
-/// Whether this is the temporary file or folder of a process that has ended.
-fn is_abandoned(path: &Path) -> bool {
-    let process = || {
-        let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
-        name.split_once('-')?.0.parse::<u32>().ok()
-    };
-    let Some(process) = process() else { return false };
-    let processes = Path::new("/proc");
-    let lives = process == std::process::id()
-        || !processes.join("self").exists()
-        || processes.join(process.to_string()).exists();
-    !lives && lock(path).is_some()
+/// The lock of the temporary file or folder of a process that has ended; `None` for anything else.
+fn lock_abandoned(path: &Path) -> Option<File> {
+    let name = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
+    if !name.starts_with(LOCK_PREFIX) {
+        let process: u32 = name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()?;
+        let processes = Path::new("/proc");
+        let lives = process == std::process::id()
+            || !processes.join("self").exists()
+            || processes.join(process.to_string()).exists();
+        if lives {
+            return None;
+        }
+    }
+    lock(path)
 }
 
 /// A lock on a file or a folder; `None` where another process has it, or there are no locks.
@@ -230,7 +236,8 @@ pub fn create_folder(path: impl AsRef<Path>) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(|e| StoreError::io("create", path, e))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that something is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -334,6 +341,8 @@ mod tests {
         let of = |process: u32, name: &str| folder.path().join(format!("{PREFIX}{process}-{name}{SUFFIX}"));
         let (dead_file, dead_folder) = (of(u32::MAX, "a"), of(u32::MAX - 1, "b"));
         let (held, alive) = (of(u32::MAX, "c"), of(1, "d"));
+        let locked_only = folder.path().join(format!("{LOCK_PREFIX}scores.csv{SUFFIX}"));
+        fs::write(&locked_only, "").unwrap();
         let strange = folder.path().join(".tastemaker-notes.tmp");
         for path in [&dead_file, &held, &alive, &strange] {
             fs::write(path, "half of it").unwrap();
@@ -343,6 +352,7 @@ mod tests {
         write_bytes(folder.path().join("plan.json"), b"x").unwrap();
         let found = [&dead_file, &dead_folder, &held, &alive, &strange].map(|path| path.exists());
         assert_eq!(found, [false, false, true, true, true]);
+        assert!(!locked_only.exists());
         drop(lock);
         sweep(folder.path()).unwrap();
         assert!(!held.exists() && alive.exists());

@@ -55,11 +55,19 @@ pub struct Options<'a> {
     pub ranks: ProcessGroup<'a>,
     /// Where networks live.
     pub device: Device,
+    /// Whether files of others that are in the output folder may stay there; else it must be new, empty or a run's.
+    pub is_place_checked: bool,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { resume: None, stop: &|| None, ranks: ProcessGroup::default(), device: Device::Cpu }
+        Self {
+            resume: None,
+            stop: &|| None,
+            ranks: ProcessGroup::default(),
+            device: Device::Cpu,
+            is_place_checked: false,
+        }
     }
 }
 
@@ -94,7 +102,10 @@ pub fn train(
     let (dir, log) = match ranks.is_first() {
         true => {
             _lock = Some(RunDir::lock(&plan.output_dir)?);
-            let dir = RunDir::create(&plan.output_dir, plan)?;
+            let dir = match options.is_place_checked {
+                true => RunDir::create_among_others(&plan.output_dir, plan)?,
+                false => RunDir::create(&plan.output_dir, plan)?,
+            };
             let log = open_log(&dir, checkpoint.is_some())?;
             (dir, Some(log))
         }

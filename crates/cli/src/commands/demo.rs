@@ -108,7 +108,7 @@ pub fn demo(args: DemoArgs) -> Result<()> {
         let what = "--learning_rate, --max_train_steps and flags for training need exactly one --method";
         return Err(UsageError(what.into()).into());
     }
-    Place::folder(&args.out, "--out", OURS).check(args.overwrite)?;
+    let _claim = Place::folder(&args.out, "--out", OURS).claim(args.overwrite)?;
     let settings = Settings {
         out: args.out,
         seed: args.seed,
@@ -130,6 +130,7 @@ pub fn demo(args: DemoArgs) -> Result<()> {
 /// # Errors
 /// Those of [`pretrain::run`].
 pub fn pretrain(args: PretrainArgs) -> Result<()> {
+    let _claim = Place::folder(&args.state, "--state", &["**"]).claim_to_go_on()?;
     if let Some(threads) = args.threads {
         tch::set_num_threads(threads);
     }

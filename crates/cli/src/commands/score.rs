@@ -57,9 +57,8 @@ pub struct ScoreArgs {
 
 /// Runs the command.
 pub fn score(args: &ScoreArgs) -> Result<()> {
-    if let Some(out) = &args.out {
-        Place::file(out, "--out").check(args.overwrite)?;
-    }
+    let place = args.out.as_deref().map(|out| Place::file(out, "--out"));
+    let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     let images = images(&args.images)?;
     let mut prompts = Prompts::new(args, &images)?;
     let panel = scorers::open(&args.scorer, args.mixed_precision, args.device.open()?)?
@@ -87,7 +86,6 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     if let Some(out) = &args.out {
         let is_table = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
         let text = if is_table { rows.csv()? } else { rows.json_lines() };
-        Place::file(out, "--out").make_room()?;
         atomic::write_bytes(out, text.as_bytes())?;
     }
     print!("{}", rows.summary());

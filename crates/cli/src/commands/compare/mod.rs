@@ -16,7 +16,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_run::RunDir;
 
 use crate::commands::{DeviceFlag, GenerateFlags};
 use crate::exit::{Blame, UsageError};
@@ -101,10 +100,10 @@ const OURS: &[&str] = &[
 
 /// Runs the command.
 pub fn compare(args: &CompareArgs) -> Result<()> {
-    let place = Place::folder(&args.out, "--out", OURS);
+    let place = Place::folder(&args.out, "--out", OURS).marked("compare.json");
     // What is there is used if it is of the same comparison, which only its plan can say.
     let is_there = args.out.join("compare.json").is_file();
-    place.check_unless(is_there, args.overwrite)?;
+    let _claim = place.claim_unless(is_there, args.overwrite)?;
     args.flags.check()?;
     if args.num_images_per_prompt == Some(0) {
         return Err(UsageError("--num_images_per_prompt is 0; wanted at least 1".into()).into());
@@ -118,7 +117,6 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     for candidate in &mut candidates {
         planning::identify(candidate)?;
     }
-    let _lock = RunDir::lock(&args.out)?;
     if args.overwrite.overwrite {
         place.clear()?;
     }

@@ -42,7 +42,7 @@ const OURS: &[&str] = &["data/*.parquet", "metadata.jsonl", "images/#/*"];
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let ConvertArgs { from, to, layout, exclude, reading, overwrite } = args;
-    Place::folder(to, "folder", OURS).check(*overwrite)?;
+    let _claim = Place::folder(to, "folder", OURS).claim(*overwrite)?;
     let names = || WRITERS.iter().map(|writer| writer.name);
     let writer = WRITERS.iter().find(|writer| writer.name == layout).ok_or_else(|| {
         let wanted = names().collect::<Vec<_>>().join(" or ");

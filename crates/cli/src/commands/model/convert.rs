@@ -10,8 +10,8 @@ use tastemaker_models::adapters::{KohyaFacts, LoraNames};
 use tastemaker_models::pipeline::{Model, ModelSources, pack, save};
 use tastemaker_store::StoreError;
 
+use super::claim;
 use super::opened::Opened;
-use super::{check_place, make_place};
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate;
@@ -40,7 +40,7 @@ pub struct ConvertArgs {
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let ConvertArgs { from, to, prediction_type, model_config, overwrite } = args;
-    check_place(to, *overwrite)?;
+    let _claim = claim(to, *overwrite)?;
     let is_file = to.extension().is_some_and(|extension| extension == "safetensors");
     let opened = Opened::open(from)?;
     let wants_file = !matches!(opened, Opened::SingleFile(_));
@@ -48,7 +48,6 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         let wanted = if wants_file { "a file named .safetensors" } else { "a folder" };
         bail!(UsageError(format!("{} becomes {wanted}, found {}", opened.kind(), to.display())));
     }
-    make_place(to)?;
     match opened {
         Opened::Folder(folder) => {
             let layout = pack(&folder, &[], to, &[("format".to_owned(), "pt".to_owned())].into())?;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
-use tastemaker_store::StoreError;
+use tastemaker_store::lock::Claim;
 
 use crate::place::{OverwriteFlag, Place, PlaceError};
 
@@ -41,17 +41,11 @@ pub fn model(command: &ModelCommand) -> Result<()> {
     }
 }
 
-/// Finds out whether a model or an adapter may be written here: a file, or a folder in diffusers layout.
-fn check_place(path: &Path, overwrite: OverwriteFlag) -> Result<(), PlaceError> {
+/// Takes the place of a model or an adapter, if it may be written here: a file, or a folder in diffusers layout.
+fn claim(path: &Path, overwrite: OverwriteFlag) -> Result<Claim, PlaceError> {
     let is_file = path.extension().is_some_and(|ending| ending == "safetensors");
     let place = if is_file { Place::file(path, "place") } else { Place::folder(path, "place", OURS) };
-    place.check(overwrite)
-}
-
-/// Makes room for it.
-fn make_place(path: &Path) -> Result<(), StoreError> {
-    let is_file = path.extension().is_some_and(|ending| ending == "safetensors");
-    if is_file { Place::file(path, "place").make_room() } else { Place::folder(path, "place", OURS).clear() }
+    place.claim(overwrite)
 }
 
 /// The files of a folder in diffusers layout.

@@ -18,7 +18,6 @@ use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
 use tastemaker_models::unet::UNet;
-use tastemaker_run::RunDir;
 use tastemaker_store::dtype::DType;
 use tch::Device;
 
@@ -124,7 +123,7 @@ pub fn samplers() -> String {
 /// Runs the command.
 pub fn sample(args: &SampleArgs) -> Result<()> {
     let place = Place::folder(&args.out, "--out", OURS);
-    place.check_unless(args.skip_existing, args.overwrite)?;
+    let _claim = place.claim_unless(args.skip_existing, args.overwrite)?;
     let prompts = args.prompts.read()?;
     check(args)?;
     let image = args.image.as_deref().map(read_image).transpose()?.map(Arc::new);
@@ -148,7 +147,6 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         (None, typed) => typed.as_deref().map(weighted).transpose()?,
     };
     let lora_file = lora.as_ref().map(|lora| lora.read(&folder).of_model()).transpose()?;
-    let _lock = RunDir::lock(&args.out)?;
     let loaded = LoadedModel::open(&folder, lora_file, precision, device)?;
     let negative = negative(args, &folder, precision, device)?;
 

@@ -14,7 +14,6 @@ use tastemaker_eval::scorers::Panel;
 use tastemaker_generate::read_image;
 use tastemaker_math::intervals::mean;
 use tastemaker_math::keyed::{Keyed, Stream};
-use tastemaker_run::RunDir;
 use tastemaker_store::json;
 
 use super::scoring::{Scored, ScoringFlags, score};
@@ -81,10 +80,10 @@ const OURS: &[&str] = &["pairs.json", "data/*.parquet", "work/*.png"];
 
 /// Runs the command.
 pub fn pairs(args: &PairsArgs) -> Result<()> {
-    let place = Place::folder(&args.out, "--out", OURS);
+    let place = Place::folder(&args.out, "--out", OURS).marked("pairs.json");
     // Images of a set that was not finished are used.
     let is_begun = args.out.join("work").is_dir() && !args.out.join("data").exists();
-    place.check_unless(is_begun, args.overwrite)?;
+    let _claim = place.claim_unless(is_begun, args.overwrite)?;
     let mut prompts = args.prompts.read()?;
     prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
     let scorers = args.scoring.open()?;
@@ -96,7 +95,6 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     if !sides.is_two() && n_each < 2 {
         return Err(UsageError("a pair needs --num_images_per_prompt of at least 2".into()).into());
     }
-    let _lock = RunDir::lock(&args.out)?;
     let folder = SetFolder::open(&args.out, &args.flags, args.scoring.device.open()?, &sides)?;
     let images = folder.plan(&prompts, n_each, args.seed);
     let n_generated = folder.generate(&images)?;
