@@ -65,6 +65,44 @@ fn training_skips_what_the_list_names() {
 }
 
 #[test]
+fn a_list_that_a_user_edited_is_not_replaced() {
+    let bench = bench();
+    assert_eq!(check(&bench, &["--fix"]).code, 0);
+    assert_eq!(check(&bench, &["--fix"]).code, 0, "nobody edited it");
+    let list = bench.path("check-pairs/excluded.jsonl");
+    let whole = fs::read_to_string(&list).unwrap();
+    assert_eq!(whole.lines().count(), 2);
+    let header = whole.lines().next().unwrap();
+    let old_header = format!("{},{}", header.split_once(",\"rows_sha256").unwrap().0, "");
+    let old_header = format!("{}}}", old_header.trim_end_matches(','));
+    let as_before = whole.replace(header, &old_header);
+    for mine in [
+        format!("{whole}{{\"row\": 4}}\n"),
+        format!("{header}\n"),
+        whole.replace(":2,", ":3,"),
+        format!("{as_before}{{\"row\": 4}}\n"),
+        "mine\n".to_owned(),
+        String::new(),
+    ] {
+        assert_ne!(mine, whole);
+        fs::write(&list, &mine).unwrap();
+        let said = mistake(&check(&bench, &["--fix"]));
+        assert!(said.starts_with("exit code 5\n"), "{mine}: {said}");
+        let words =
+            "excluded.jsonl was edited since it was written; choose another --output_dir, or --overwrite";
+        assert!(said.contains(words), "{mine}: {said}");
+        assert_eq!(fs::read_to_string(&list).unwrap(), mine);
+        assert_eq!(check(&bench, &[]).code, 0, "nothing is written there without --fix");
+    }
+    fs::write(&list, format!("{whole}{{\"row\": 4}}\n")).unwrap();
+    let keeping = ["--fix", "--overwrite", "--exclude", "check-pairs/excluded.jsonl"];
+    assert_eq!(check(&bench, &keeping).code, 0);
+    assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 3, "its rows stay");
+    fs::write(&list, as_before).unwrap();
+    assert_eq!(check(&bench, &["--fix"]).code, 0, "nobody edited that of an earlier version");
+}
+
+#[test]
 fn strict_ends_with_the_code_of_bad_pairs() {
     let bench = bench();
     assert_snapshot!(

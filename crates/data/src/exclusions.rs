@@ -3,13 +3,14 @@
 //! One JSON object a line. The first says which set the list is for, every other names a row.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tastemaker_store::checksum::hex;
-use tastemaker_store::tree::{Blob, BlobReader, LocalFile};
 use tastemaker_store::{StoreError, atomic};
 
 use crate::set::PairSet;
@@ -35,6 +36,9 @@ struct Header {
     exclusions_format: u32,
     fingerprint: String,
     set: String,
+    /// SHA-256 of all lines after this one; lists of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows_sha256: Option<String>,
 }
 
 /// What becomes of a row.
@@ -73,6 +77,18 @@ struct Row {
     correction: Correction,
 }
 
+/// A row as [`write()`] writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRow {
+    #[serde(rename = "row")]
+    _row: PairId,
+    #[serde(rename = "place")]
+    _place: String,
+    #[serde(rename = "check")]
+    _check: String,
+}
+
 /// Writes a list of rows, and by which check each is listed, for a set that the user called `name`.
 ///
 /// # Errors
@@ -83,18 +99,49 @@ pub fn write(
     name: &Path,
     rows: &BTreeMap<PairId, impl Serialize>,
 ) -> Result<(), DataError> {
+    let lines = || {
+        rows.iter()
+            .map(|(id, check)| format!("{}\n", json!({ "row": id, "place": set.place(*id), "check": check })))
+    };
+    let mut hash = Sha256::new();
+    lines().for_each(|line| hash.update(line));
     let header = Header {
         exclusions_format: EXCLUSIONS_FORMAT,
         fingerprint: hex(&set.opened_fingerprint()),
         set: name.display().to_string(),
+        rows_sha256: Some(hex(&hash.finalize())),
     };
     Ok(atomic::write(path, |out| {
         writeln!(out, "{}", json!(header))?;
-        for (id, check) in rows {
-            writeln!(out, "{}", json!({ "row": id, "place": set.place(*id), "check": check }))?;
-        }
-        Ok(())
+        lines().try_for_each(|line| out.write_all(line.as_bytes()))
     })?)
+}
+
+/// Whether somebody changed a list since [`write()`] made it, or it is something else. In a list of an earlier version, which
+/// cannot show that a line is gone, only other lines are found.
+///
+/// # Errors
+/// [`StoreError`] if it cannot be read.
+pub fn is_edited(path: &Path) -> Result<bool, DataError> {
+    let mut lines = Lines::open(path)?;
+    let Ok(Some(header)) = lines.next::<Header>(HEADER) else { return Ok(true) };
+    let Some(wanted) = header.rows_sha256 else {
+        loop {
+            match lines.next::<WrittenRow>(ROW) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(false),
+                Err(DataError::Store(error)) => return Err(error.into()),
+                Err(_) => return Ok(true),
+            }
+        }
+    };
+    let (mut hash, mut bytes) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match lines.reader.read(&mut bytes).map_err(|e| StoreError::io("read", path, e))? {
+            0 => return Ok(hex(&hash.finalize()) != wanted),
+            n => hash.update(&bytes[..n]),
+        }
+    }
 }
 
 /// The first line of a list of corrections for a set that the user calls `name`.
@@ -103,6 +150,7 @@ pub fn corrections_header(set: &PairSet, name: &Path) -> String {
         exclusions_format: CORRECTIONS_FORMAT,
         fingerprint: hex(&set.opened_fingerprint()),
         set: name.display().to_string(),
+        rows_sha256: None,
     };
     json!(header).to_string()
 }
@@ -124,12 +172,7 @@ pub fn correction_line(set: &PairSet, id: PairId, correction: &Correction) -> St
 /// [`DataError::OtherSet`] if the list was made for a set with another fingerprint, [`DataError::Exclusions`] for a line that
 /// does not say what it must, [`StoreError`] if the list cannot be read.
 pub fn read(path: &Path, set: &PairSet) -> Result<BTreeMap<PairId, Correction>, DataError> {
-    let blob = LocalFile::open(path)?;
-    if blob.size() > MAX_BYTES {
-        let found = format!("{} bytes", blob.size());
-        return Err(StoreError::malformed(path, found, format!("at most {MAX_BYTES}")).into());
-    }
-    let mut lines = Lines { reader: BufReader::new(BlobReader::new(&blob)), path, line: 0 };
+    let mut lines = Lines::open(path)?;
     let Some(header) = lines.next::<Header>(HEADER)? else {
         return Err(lines.wrong("nothing".into(), HEADER));
     };
@@ -159,15 +202,25 @@ pub fn apply(path: &Path, set: &mut PairSet) -> Result<(), DataError> {
 }
 
 struct Lines<'a> {
-    reader: BufReader<BlobReader<'a>>,
+    reader: BufReader<File>,
     path: &'a Path,
     line: usize,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    fn open(path: &'a Path) -> Result<Self, DataError> {
+        let fail = |e| StoreError::io("read", path, e);
+        let file = File::open(path).map_err(fail)?;
+        let size = file.metadata().map_err(fail)?.len();
+        if size > MAX_BYTES {
+            let found = format!("{size} bytes");
+            return Err(StoreError::malformed(path, found, format!("at most {MAX_BYTES}")).into());
+        }
+        Ok(Self { reader: BufReader::new(file), path, line: 0 })
+    }
+
     /// The next line that is not blank.
     fn next<T: serde::de::DeserializeOwned>(&mut self, wanted: &'static str) -> Result<Option<T>, DataError> {
-        use std::io::Read;
         loop {
             let mut line = Vec::new();
             let n = (&mut self.reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut line);

@@ -17,7 +17,7 @@ mod worst;
 
 pub use checks::{CHECKS, Check, Fix, Kind, Severity, fixed_by};
 pub use finding::{Finding, Subject};
-pub use output::{CHECK_FORMAT, Written, write};
+pub use output::{CHECK_FORMAT, Written, check_folder, write};
 pub use pass::{Event, check};
 pub use settings::{CaptionTokens, Settings};
 pub use summary::{SIZE_BINS, Summary, Timing};

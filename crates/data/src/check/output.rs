@@ -46,7 +46,8 @@ pub fn write(
     folder: &Path,
     on_pair: &mut dyn FnMut(usize, usize),
 ) -> Result<(Summary, Written), DataError> {
-    claim(folder, name)?;
+    check_folder(folder, name)?;
+    atomic::create_folder(folder)?;
     let path = folder.join(FINDINGS);
     let mut outcome = None;
     let written = atomic::write(&path, |out| {
@@ -100,8 +101,12 @@ fn header(set: &PairSet, name: &Path, settings: &Settings) -> Value {
     })
 }
 
-/// Makes the folder, unless it holds something else or the set.
-fn claim(folder: &Path, set: &Path) -> Result<(), DataError> {
+/// Finds out whether [`write()`] may use a folder for a set: it may not hold something else than an earlier check, and not be of
+/// the set.
+///
+/// # Errors
+/// [`DataError::Output`]; [`DataError::Store`] if it cannot be read.
+pub fn check_folder(folder: &Path, set: &Path) -> Result<(), DataError> {
     let refuse =
         |problem: &str| Err(DataError::Output { path: folder.to_path_buf(), problem: problem.to_owned() });
     let (real_folder, real_set) = (real(folder), real(set));
@@ -115,7 +120,7 @@ fn claim(folder: &Path, set: &Path) -> Result<(), DataError> {
             return refuse("holds something else than an earlier check");
         }
     }
-    Ok(atomic::create_folder(folder)?)
+    Ok(())
 }
 
 fn is_ours(findings: &Path) -> bool {

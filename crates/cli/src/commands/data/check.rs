@@ -13,6 +13,7 @@ use crate::commands::{side, tokens};
 use crate::exit::{FindingsError, UsageError};
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
+use crate::place::{OverwriteFlag, Place, PlaceError};
 use crate::progress::{Work, counted, duration};
 
 /// Checks every row of a set: images that do not decode, pairs that teach nothing or come twice, sizes, captions and images on
@@ -49,6 +50,8 @@ pub struct CheckArgs {
     /// names of checks, separated by commas [default: not written; --fix alone: default].
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "default", value_delimiter = ',')]
     fix: Vec<String>,
+    #[command(flatten)]
+    overwrite: OverwriteFlag,
     /// Exit with code 3 if there are errors, or with =warnings also if there are warnings.
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "errors", value_parser = ["errors", "warnings"])]
     strict: Option<String>,
@@ -76,6 +79,11 @@ pub fn check(args: &CheckArgs) -> Result<()> {
         exclusions::apply(list, &mut set)?;
     }
     let folder = args.output_dir.clone().unwrap_or_else(|| default_folder(path));
+    check::check_folder(&folder, path)?;
+    let _claim = Place::folder(&folder, "--output_dir", &["**"]).claim_to_go_on()?;
+    if !args.fix.is_empty() && !args.overwrite.overwrite {
+        keep_edited(&folder.join("excluded.jsonl"))?;
+    }
     let mut progress = Work::new("checking", "pairs");
     let checked = check::write(&set, path, &settings, &folder, &mut |done, of| {
         progress.at(done as u64, of as u64);
@@ -99,6 +107,19 @@ pub fn check(args: &CheckArgs) -> Result<()> {
             let list = next::word(&folder.join("excluded.jsonl"));
             next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", set, "--exclude", &list]);
         }
+    }
+    Ok(())
+}
+
+/// A list that somebody worked on is not replaced.
+fn keep_edited(list: &Path) -> Result<()> {
+    if list.is_file() && exclusions::is_edited(list)? {
+        let list = list.display();
+        return Err(PlaceError(format!(
+            "{list} was edited since it was written; choose another --output_dir, or --overwrite (with --exclude {list} its rows stay \
+             excluded)"
+        ))
+        .into());
     }
     Ok(())
 }
