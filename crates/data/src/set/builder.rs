@@ -66,6 +66,11 @@ impl Builder {
         self.rows.push(Row::new(id, images, caption, labels));
     }
 
+    /// Adds the prompts of a row, the winner's and the loser's, as they were typed.
+    pub fn original(&mut self, id: PairId, prompts: [Box<str>; 2]) {
+        self.originals.insert(id, prompts);
+    }
+
     /// Names a row that is no pair. `detail` says what was found.
     pub fn skip(&mut self, id: PairId, reason: Reason, detail: &str) {
         let detail = if self.skipped.len() < DETAILS { shortened(detail) } else { Box::default() };
@@ -134,7 +139,7 @@ impl Builder {
             self.keep(id, images, Some(&one.text), row.labels());
             if one.original.is_some() || other.original.is_some() {
                 let typed = |prompt: ImagePrompt| prompt.original.unwrap_or(prompt.text).into();
-                self.originals.insert(id, [typed(one), typed(other)]);
+                self.original(id, [typed(one), typed(other)]);
             }
         }
         Ok(())

@@ -60,6 +60,11 @@ impl ClipScorer {
         self.entry == HPS_V2 || self.entry == HPS_V2_1
     }
 
+    /// What published code multiplies its cosines by.
+    fn factor(&self) -> f64 {
+        if self.entry == PICK_SCORE { self.tower.scale() } else { 100.0 }
+    }
+
     /// How published code makes squares of images for this scorer.
     fn fit(&self) -> Fit {
         if self.is_hps() { Fit::Pad } else { Fit::Cut }
@@ -86,9 +91,13 @@ impl Scorer for ClipScorer {
         let prompts = self.tower.embed_prompts(&items.iter().map(text).collect::<Vec<_>>());
         let images = self.tower.embed_images(items, self.fit(), cache)?;
         let cosines = (images * prompts).sum_dim_intlist([1i64].as_slice(), false, Kind::Float); // [n]
-        let factor = if self.entry == PICK_SCORE { self.tower.scale() } else { 100.0 };
+        let factor = self.factor();
         let scores = Vec::<f32>::try_from(cosines)?.into_iter().map(|cosine| factor * f64::from(cosine));
         checked(self.name(), items, scores.collect())
+    }
+
+    fn cosine_scale(&self) -> Option<f64> {
+        Some(self.factor())
     }
 
     fn fingerprint(&self) -> Result<String, EvalError> {

@@ -62,6 +62,11 @@ pub trait Scorer {
         self.score(items)
     }
 
+    /// What a cosine is multiplied by, where scores are cosines.
+    fn cosine_scale(&self) -> Option<f64> {
+        None
+    }
+
     /// Whether the score depends on the prompt.
     fn needs_prompt(&self) -> bool {
         true

@@ -33,6 +33,11 @@ impl Panel {
         self.scorers.iter().map(|scorer| scorer.name().to_owned()).collect()
     }
 
+    /// What each scorer multiplies its cosines by, where its scores are cosines.
+    pub fn cosine_scales(&self) -> Vec<Option<f64>> {
+        self.scorers.iter().map(|scorer| scorer.cosine_scale()).collect()
+    }
+
     /// The fingerprint of each scorer, such as a hash of its weights, which are read again.
     ///
     /// # Errors

@@ -46,9 +46,8 @@ const OURS: &[&str] = &["relabel.json", "data/*.parquet"];
 
 /// Runs the command.
 pub fn relabel(args: &RelabelArgs) -> Result<()> {
-    if let Some(out) = &args.out {
-        Place::folder(out, "--out", OURS).check(args.overwrite)?;
-    }
+    let place = args.out.as_deref().map(|out| Place::folder(out, "--out", OURS));
+    let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     let scorers = args.scoring.open()?;
     let scorers = scorers.ok_or_else(|| UsageError("no scorer: give --scorer".into()))?;
     let settings = OpenSettings { ties: true, ..args.reading.settings()? };
@@ -143,7 +142,12 @@ fn write(
 ) -> Result<(usize, usize)> {
     let target = NewFolder::begin(out)?;
     let about_path = target.file("relabel.json")?;
-    let mut shards = Shards::begin(target, "data/", columns(scored));
+    let typed_prompts = readable.iter().any(|&position| set.original_prompts(position).is_some());
+    let mut columns = columns(scored);
+    if typed_prompts {
+        columns.extend([0, 1].map(|side| ExtraColumn::new(format!("original_prompt_{side}"), Kind::Text)));
+    }
+    let mut shards = Shards::begin(target, "data/", columns);
     let (mut n_pairs, mut n_ties) = (0, 0);
     for (i, &position) in readable.iter().enumerate() {
         let of = |side: usize| scored.mixed.scores[2 * i + side];
@@ -204,9 +208,10 @@ fn row(
     let mut extra = vec![Value::Integer(set.id(position).0 as i64)];
     extra.extend(sides.map(|side| Value::Number(old(side))));
     extra.push(set.soft_label(position).map_or(Value::Missing, Value::Number));
-    for scores in [&scored.mixed.scores].into_iter().chain(&scored.scores) {
-        extra.extend(sides.map(|side| Value::Number(scores[2 * number + side])));
-    }
+    extra.extend(scored.cells(sides.map(|side| 2 * number + side)));
+    // Missing where the set has no such columns, which are the last.
+    let prompts = set.original_prompts(position);
+    extra.extend(sides.map(|side| prompts.map_or(Value::Missing, |both| Value::Text(both[side].to_owned()))));
     let [first, second] = sides.map(|side| set.encoded(position, Side::BOTH[side]));
     Ok(Row {
         images: [first?, second?],
@@ -223,10 +228,7 @@ fn columns(scored: &Scored) -> Vec<ExtraColumn> {
         ExtraColumn::new("old_label_0", Kind::Number),
         ExtraColumn::new("old_label_1", Kind::Number),
         ExtraColumn::new("old_soft_label", Kind::Number),
-        ExtraColumn::new("score_0", Kind::Number),
-        ExtraColumn::new("score_1", Kind::Number),
     ];
-    let of = |name: &String| [0, 1].map(|side| ExtraColumn::new(format!("{name}_{side}"), Kind::Number));
-    columns.extend(scored.names.iter().flat_map(of));
+    columns.extend(scored.columns());
     columns
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
+use tastemaker_data::write::{ExtraColumn, Kind, Value as Cell};
 use tastemaker_eval::pairing::{Mixed, mix, weights};
 use tastemaker_eval::scorers::Panel;
 use tastemaker_store::dtype::DType;
@@ -44,6 +45,8 @@ pub struct Scored {
     pub scores: Vec<Vec<f64>>,
     /// Their weighted sum.
     pub mixed: Mixed,
+    /// What each multiplies its cosines by, where its scores are cosines.
+    scales: Vec<Option<f64>>,
 }
 
 impl ScoringFlags {
@@ -86,10 +89,34 @@ pub fn score(
     })?;
     progress.end();
     let mixed = mix(&names, weights, &scores)?;
-    Ok(Scored { names, scores, mixed })
+    Ok(Scored { names, scores, mixed, scales: panel.cosine_scales() })
 }
 
 impl Scored {
+    /// The columns of scores: what decides and by whom, then each scorer's, with the scale of its cosines.
+    pub fn columns(&self) -> Vec<ExtraColumn> {
+        let both = |stem: &str| [0, 1].map(|side| ExtraColumn::new(format!("{stem}_{side}"), Kind::Number));
+        let mut columns = Vec::from(both("score"));
+        columns.push(ExtraColumn::new("scorer", Kind::Text));
+        for (name, scale) in self.names.iter().zip(&self.scales) {
+            columns.extend(both(name));
+            columns.extend(scale.map(|_| ExtraColumn::new(format!("{name}_scale"), Kind::Number)));
+        }
+        columns
+    }
+
+    /// What two images have in them.
+    pub fn cells(&self, images: [usize; 2]) -> Vec<Cell> {
+        let both = |scores: &[f64]| images.map(|image| Cell::Number(scores[image]));
+        let mut cells = Vec::from(both(&self.mixed.scores));
+        cells.push(Cell::Text(self.names.join(" + ")));
+        for (scores, scale) in self.scores.iter().zip(&self.scales) {
+            cells.extend(both(scores));
+            cells.extend(scale.map(Cell::Number));
+        }
+        cells
+    }
+
     /// What a reader of the set should know about its scorers.
     pub fn provenance(&self) -> Value {
         let unit = match self.names.len() {

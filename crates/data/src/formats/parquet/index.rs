@@ -10,7 +10,7 @@ use super::shard::{Held, Shard};
 use super::splits::shards;
 use crate::DataError;
 use crate::formats::OpenSettings;
-use crate::formats::table::{Cell, INSIDE, Layout, Row, Scores, TableReader};
+use crate::formats::table::{Cell, INSIDE, Layout, Row, TableReader};
 use crate::set::{ImageRef, PairSet};
 
 /// Rows read at once.
@@ -77,8 +77,7 @@ fn add_group(
     for (name, leaf) in paths {
         columns.push((name, shard.column(group, leaf, MAX_PAGE)?));
     }
-    for name in layout.scores.iter().flat_map(Scores::columns) {
-        // Whatever else a column of that name holds are no scores.
+    for name in layout.extras() {
         if let Some(leaf) = shard.plain(name).or_else(|| shard.list(name)) {
             columns.push((name, shard.column(group, leaf, MAX_PAGE)?));
         }

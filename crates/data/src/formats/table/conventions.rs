@@ -20,6 +20,9 @@ const CAPTION: &[&str] = &["caption", "prompt", "original_prompt", "text"];
 /// The column of Pick-a-Pic that says whether anybody judged a row.
 pub const HAS_LABEL: &str = "has_label";
 
+/// The columns that we write prompts into as they were typed, where captions are without the networks that they name.
+pub const ORIGINAL_PROMPTS: [&str; 2] = ["original_prompt_0", "original_prompt_1"];
+
 const fn single(image: &'static str, label: &'static str) -> Convention {
     Convention {
         name: "kto",

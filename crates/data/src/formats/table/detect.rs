@@ -63,10 +63,11 @@ impl<'a> Detect<'a> {
                 }
             }
         }
-        if let Some(layout) = &mut self.layout
-            && layout.scores.is_none()
-        {
-            layout.scores = Scores::detected(&layout.shape, |column| row.has(column));
+        if let Some(layout) = &mut self.layout {
+            if layout.scores.is_none() {
+                layout.scores = Scores::detected(&layout.shape, |column| row.has(column));
+            }
+            layout.has_originals |= Layout::detects_originals(&layout.shape, |column| row.has(column));
         }
         self.layout.as_ref().ok_or_else(String::new)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
-use super::conventions::HAS_LABEL;
+use super::conventions::{HAS_LABEL, ORIGINAL_PROMPTS};
 use super::{CONVENTIONS, Scores, Shape};
 use crate::DataError;
 use crate::formats::Columns;
@@ -18,6 +18,8 @@ pub struct Layout {
     pub caption: Option<String>,
     /// Whether there is [`HAS_LABEL`], which says whether anybody judged the row.
     pub has_label: bool,
+    /// Whether there are [`ORIGINAL_PROMPTS`], the prompts of both images as they were typed.
+    pub has_originals: bool,
     /// Columns that say how sure the label is.
     pub scores: Option<Scores>,
 }
@@ -42,6 +44,7 @@ impl Layout {
         let captions = detected.map_or(CONVENTIONS[0].captions, |known| known.captions);
         let found = captions.iter().find(|name| has(name)).map(|name| (*name).to_owned());
         let has_label = has(HAS_LABEL) && matches!(shape, Shape::Labeled { .. });
+        let has_originals = Self::detects_originals(&shape, has);
         let scores = match Scores::typed(typed).map_err(fail)? {
             Some(_) if matches!(shape, Shape::Single { .. } | Shape::Ranking { .. }) => {
                 return Err(fail("scores are of rows that are pairs".into()));
@@ -49,10 +52,21 @@ impl Layout {
             Some(scores) => Some(scores),
             None => Scores::detected(&shape, has),
         };
-        Ok(Self { shape, scores, caption: typed.caption.clone().or(found), has_label })
+        Ok(Self { shape, scores, caption: typed.caption.clone().or(found), has_label, has_originals })
     }
 
-    /// The columns that hold neither images nor scores.
+    /// Whether a table of this shape has [`ORIGINAL_PROMPTS`].
+    pub fn detects_originals(shape: &Shape, has: impl Fn(&str) -> bool) -> bool {
+        matches!(shape, Shape::Labeled { .. }) && ORIGINAL_PROMPTS.into_iter().all(has)
+    }
+
+    /// The columns that may hold something of use; one that holds something else is as if it were not there.
+    pub fn extras(&self) -> Vec<&str> {
+        let originals = ORIGINAL_PROMPTS.into_iter().filter(|_| self.has_originals);
+        self.scores.iter().flat_map(Scores::columns).chain(originals).collect()
+    }
+
+    /// The other columns that hold no images.
     pub fn others(&self) -> Vec<&str> {
         let labels = self.shape.labels();
         labels.into_iter().chain(self.caption.as_deref()).chain(self.has_label.then_some(HAS_LABEL)).collect()

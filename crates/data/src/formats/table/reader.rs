@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tastemaker_store::tree::Location;
 
-use super::conventions::HAS_LABEL;
+use super::conventions::{HAS_LABEL, ORIGINAL_PROMPTS};
 use super::unpaired::Unpaired;
 use super::{Cell, Images, Layout, Row, Shape, ranking};
 use crate::formats::OpenSettings;
@@ -141,6 +141,12 @@ impl TableReader {
         let first_wins = labels.winner_first != Some(false);
         labels.soft_label = layout.scores.as_ref().and_then(|scores| scores.soft_label(row, first_wins));
         self.builder.keep(id, images, caption.as_deref(), labels);
+        if layout.has_originals
+            && let [Cell::Text(first), Cell::Text(second)] = ORIGINAL_PROMPTS.map(|column| row.cell(column))
+        {
+            let prompts = if first_wins { [&*first, &*second] } else { [&*second, &*first] };
+            self.builder.original(id, prompts.map(Into::into));
+        }
         Ok(())
     }
 

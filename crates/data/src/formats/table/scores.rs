@@ -8,8 +8,12 @@ use crate::formats::Columns;
 /// Source: `JaydenLyh/SmPO` train.py.
 const PICK_SCORES: [f64; 2] = [0.11543526500463486, 0.28201571106910706];
 
-/// What a cosine is multiplied by in the scores of the scorer `pick-score`: PickScore's learned scale.
+/// What a cosine is multiplied by in the scores of the scorer `pick-score` where a set does not say it: the scale that PickScore
+/// learned.
 const PICK_SCALE: f64 = 100.0;
+
+/// The name of that scorer.
+const PICK_SCORE: &str = "pick-score";
 
 /// Columns that give the soft label of a pair: the probability that its winner is really the better one.
 ///
@@ -26,6 +30,11 @@ pub enum Scores {
         decided: [String; 2],
         /// Those of PickScore.
         pick_score: [String; 2],
+        /// The column that says who decided. Sets of earlier versions have none: it was PickScore alone where both scores are
+        /// the same.
+        scorer: Option<String>,
+        /// The column of what PickScore's cosines are multiplied by.
+        scale: Option<String>,
     },
     /// Rewards of which the difference counts, as models of rewards are trained: `sigmoid(winner's - loser's)`.
     Rewards([String; 2]),
@@ -47,7 +56,9 @@ impl Scores {
                 .or_else(|| {
                     let (decided, pick_score) =
                         (both("score_0", "score_1")?, both("pick-score_0", "pick-score_1")?);
-                    Some(Self::Scored { decided, pick_score })
+                    let column = |name: &str| has(name).then(|| name.to_owned());
+                    let (scorer, scale) = (column("scorer"), column("pick-score_scale"));
+                    Some(Self::Scored { decided, pick_score, scorer, scale })
                 })
                 .or_else(|| both("score_0", "score_1").map(Self::Rewards)),
             Shape::Ranked { .. } => {
@@ -86,7 +97,9 @@ impl Scores {
     pub fn columns(&self) -> Vec<&str> {
         match self {
             Self::Cosines([a, b]) | Self::Rewards([a, b]) => vec![a, b],
-            Self::Scored { decided: [a, b], pick_score: [c, d] } => vec![a, b, c, d],
+            Self::Scored { decided: [a, b], pick_score: [c, d], scorer, scale } => {
+                [a, b, c, d].into_iter().chain(scorer).chain(scale).map(String::as_str).collect()
+            }
             Self::OfWinner(a) | Self::OfFirst(a) => vec![a],
         }
     }
@@ -100,10 +113,21 @@ impl Scores {
         let cosines = |a: f64, b: f64| Some((within(a, -1.0)? - within(b, -1.0)?) / (high - low));
         let ahead = match self {
             Self::Cosines([a, b]) => cosines(number(a)?, number(b)?)?,
-            Self::Scored { decided: [a, b], pick_score: [c, d] } => {
+            Self::Scored { decided: [a, b], pick_score: [c, d], scorer, scale } => {
                 let (decided, scores) = ((number(a)?, number(b)?), number(c).zip(number(d)));
-                match scores.filter(|scores| *scores == decided) {
-                    Some((a, b)) => cosines(a / PICK_SCALE, b / PICK_SCALE)?,
+                let scorer = scorer.as_ref().map(|column| row.cell(column));
+                let is_alone = |scores: &(f64, f64)| match &scorer {
+                    Some(Cell::Text(name)) => name.trim() == PICK_SCORE,
+                    _ => *scores == decided,
+                };
+                match scores.filter(is_alone) {
+                    Some((a, b)) => {
+                        let scale = scale.as_ref().and_then(number).unwrap_or(PICK_SCALE);
+                        // A negative weight turns the scores around; its size changes no label.
+                        let is_inverted = (decided.0 - decided.1) * (a - b) < 0.0;
+                        let ahead = cosines(a / scale, b / scale)?;
+                        if is_inverted { -ahead } else { ahead }
+                    }
                     None => decided.0 - decided.1,
                 }
             }
@@ -188,6 +212,39 @@ mod tests {
         assert!((label([22.0, 21.0, 22.0, 21.0]) - published).abs() < 1e-12);
         // 1 / (1 + exp(-1)): standardized over the set, and summed with another scorer's
         assert!((label([0.7, -0.3, 22.0, 21.0]) - 0.731_058_578_630_004_9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn scores_carry_their_scorer_and_their_scale() {
+        struct Row6(&'static str, [f64; 5]);
+        const NAMES: [&str; 6] =
+            ["score_0", "score_1", "pick-score_0", "pick-score_1", "pick-score_scale", "scorer"];
+        impl Row for Row6 {
+            fn cell(&self, column: &str) -> Cell<'_> {
+                match NAMES.iter().position(|name| *name == column) {
+                    Some(5) => Cell::Text(self.0.into()),
+                    Some(i) => Cell::Number(self.1[i]),
+                    None => Cell::Null,
+                }
+            }
+        }
+        let has = |name: &str| NAMES.contains(&name);
+        let found = Scores::detected(&Shape::Labeled { images: both(), labels: both() }, has).unwrap();
+        assert_eq!(found.columns().len(), 6);
+        // Cosines 0.22 and 0.21, whatever they are multiplied by and whatever weight the scorer had.
+        let published = 1.0 / (1.0 + (-0.01 / (PICK_SCORES[1] - PICK_SCORES[0])).exp());
+        for (scores, first) in [
+            ([22.0, 21.0, 22.0, 21.0, 100.0], published),
+            ([11.0, 10.5, 22.0, 21.0, 100.0], published),
+            ([5.5, 5.25, 5.5, 5.25, 25.0], published),
+            ([-22.0, -21.0, 22.0, 21.0, 100.0], 1.0 - published),
+        ] {
+            let found = found.soft_label(&Row6("pick-score", scores), true).unwrap();
+            assert!((found - first).abs() < 1e-12, "{scores:?}: {found}");
+        }
+        // 1 / (1 + exp(-1)): of two scorers the difference counts, be the numbers what they may.
+        let of_two = Row6("pick-score + aesthetic", [22.0, 21.0, 22.0, 21.0, 100.0]);
+        assert!((found.soft_label(&of_two, true).unwrap() - 0.731_058_578_630_004_9).abs() < 1e-12);
     }
 
     #[test]

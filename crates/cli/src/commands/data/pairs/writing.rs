@@ -77,11 +77,7 @@ pub fn write(
         extra.extend(both.map(|image| text(folder.unet_hash(images[image].side))));
         extra.extend(both.map(|image| text(&images[image].text)));
         extra.extend(both.map(|image| Value::Integer(images[image].seed as i64)));
-        if let Some(Scored { scores, mixed, .. }) = scored {
-            for scores in [&mixed.scores].into_iter().chain(scores) {
-                extra.extend(both.map(|image| Value::Number(scores[image])));
-            }
-        }
+        extra.extend(scored.iter().flat_map(|scored| scored.cells(both)));
         shards.push(Row {
             images: [
                 encoded(folder, &images[both[0]], encoding)?,
@@ -116,10 +112,7 @@ fn columns(scored: Option<&Scored>) -> Vec<ExtraColumn> {
     both("unet_sha256_#", Kind::Text);
     both("prompt_#", Kind::Text);
     both("seed_#", Kind::Integer);
-    if let Some(Scored { names, .. }) = scored {
-        both("score_#", Kind::Number);
-        names.iter().for_each(|name| both(&format!("{name}_#"), Kind::Number));
-    }
+    columns.extend(scored.iter().flat_map(|scored| scored.columns()));
     columns
 }
 
