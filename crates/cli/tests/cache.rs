@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::{Bench, Said};
+use tastemaker_data::cache::Key;
 use tastemaker_run::{Event, read_events};
 use tastemaker_testkit::TINY_RESOLUTION;
 use tastemaker_torch::tensors;
@@ -71,6 +72,69 @@ fn a_run_uses_what_was_cached_before_and_gives_the_same_result() {
     assert!(one.1.iter().all(|(name, tensor)| tensor.equal(&two.1[name])));
     let said = cache(&bench, "cached", "--verify");
     assert!(said.stdout.contains("all checksums match"), "{}{}", said.stdout, said.stderr);
+}
+
+/// Makes a cache one of an earlier version, whose key did not say how images are decoded; returns the name it then has by default.
+fn age(folder: &Path) -> String {
+    let key = fs::read_to_string(folder.join("key.json")).unwrap();
+    let key = Key::parse(serde_json::from_str(&key).unwrap()).unwrap();
+    assert_eq!(key.latents.decoder, Some(tastemaker_data::set::DECODER));
+    fs::write(folder.join("key.json"), key.without_decoder().json()).unwrap();
+    key.without_decoder().digest()[..16].to_owned()
+}
+
+#[test]
+fn a_cache_whose_jpeg_was_decoded_otherwise_is_not_used_and_one_without_jpeg_is() {
+    for is_jpeg in [false, true] {
+        let bench = Bench::new();
+        if is_jpeg {
+            // Under a name that says something else, as it happens.
+            let path = bench.path("pairs/cold5.png");
+            image::open(&path).unwrap().save_with_format(&path, image::ImageFormat::Jpeg).unwrap();
+        }
+        let run = |output: &str, more: &[&str]| {
+            let line = line("", "").replace("data cache", "train").replace("--cache_to ", "--method mapo");
+            let line = format!("{line} --held_out_fraction 0 --max_train_steps 1 --output_dir {output}");
+            let args: Vec<&str> = line.split_whitespace().chain(more.iter().copied()).collect();
+            let home = bench.path("home").to_str().unwrap().to_owned();
+            bench.run_in(&args, &[("OMP_NUM_THREADS", "1"), ("XDG_CACHE_HOME", &home)])
+        };
+        // Where the run names the folder.
+        assert_eq!(cache(&bench, "cached", "").code, 0);
+        age(&bench.path("cached"));
+        for output in ["one", "again"] {
+            let said = run(output, &["--cache_to", "cached"]);
+            assert!(!said.stderr.contains("encoded 6 pairs"), "{}", said.stderr);
+            assert_eq!(said.code == 0, !is_jpeg, "{}", said.stderr);
+            let why = "its images were decoded by another version, to other pixels where they are JPEG; name another folder";
+            assert_eq!(said.stderr.contains(why), is_jpeg, "{}", said.stderr);
+        }
+        // Where it is found by its key.
+        let said = run("first", &[]);
+        assert!(said.code == 0 && said.stderr.contains("encoded 6 pairs"), "{}", said.stderr);
+        let mut keys = Vec::new();
+        let mut open = vec![bench.path("home")];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    open.push(entry);
+                } else if entry.ends_with("key.json") {
+                    keys.push(entry);
+                }
+            }
+        }
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        let folder = keys[0].parent().unwrap();
+        let before = folder.with_file_name(age(folder));
+        fs::rename(folder, &before).unwrap();
+        let said = run("second", &[]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        assert_eq!(said.stderr.contains("encoded 6 pairs"), is_jpeg, "{}", said.stderr);
+        let note = "an earlier version, which decoded JPEG to other pixels";
+        assert_eq!(said.stderr.contains(note), is_jpeg, "{}", said.stderr);
+        let said = run("third", &[]);
+        assert!(said.code == 0 && !said.stderr.contains("encoded 6 pairs"), "{}", said.stderr);
+    }
 }
 
 #[test]
@@ -157,7 +221,7 @@ fn with_and_without_a_cache_the_same_rows_are_skipped_and_the_others_come_in_the
     assert!(said.stdout.contains("6 at most"), "{}", said.stdout);
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn an_image_without_read_permission_is_skipped_by_name() {
     use std::os::unix::fs::PermissionsExt;
@@ -165,10 +229,10 @@ fn an_image_without_read_permission_is_skipped_by_name() {
         let bench = Bench::new();
         let image = bench.path("pairs/cold4.png");
         fs::set_permissions(&image, fs::Permissions::from_mode(0o000)).unwrap();
-        if fs::File::open(&image).is_ok() {
-            return; // whoever runs the tests may read everything
-        }
-        let said = train(&bench, "out", &format!("--method sft {more}"));
+        let line = line("", "").replace("data cache", "train").replace("--cache_to ", "--method sft");
+        let line = format!("{line} --held_out_fraction 0 --max_train_steps 1 --output_dir out {more}");
+        let said = bench.run_without_privileges(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(said.code, 0, "{}", said.stderr);
         assert!(said.stderr.contains("skipped: pair 4 (row 4): "), "{}", said.stderr);
         assert!(said.stderr.contains("cold4.png cannot be read: Permission denied"), "{}", said.stderr);
     }

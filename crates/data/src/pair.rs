@@ -152,6 +152,16 @@ pub trait PairSource: Send + Sync {
     /// labels are not in it, since nothing that is encoded depends on them.
     fn fingerprint(&self) -> [u8; 32];
 
+    /// Revision of the code that makes pixels of images, beside their contents; `None` where there are pixels from the start.
+    fn decoder(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether earlier revisions of it are known to have made the same pixels, all images looked at.
+    fn decodes_as_ever(&self) -> bool {
+        self.decoder().is_none()
+    }
+
     /// Rows that are not pairs, in order of their ids.
     fn skipped(&self) -> &[Skipped] {
         &[]

@@ -119,6 +119,26 @@ impl Bench {
         Said { code: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
     }
 
+    /// Runs it as one to whom permissions of files apply, though root run the tests: what root may do beyond them is taken away.
+    #[cfg(target_os = "linux")]
+    pub fn run_without_privileges(&self, args: &[&str]) -> Said {
+        let unreadable = self.write("unreadable", "");
+        fs::set_permissions(&unreadable, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        let program = env!("CARGO_BIN_EXE_tastemaker");
+        let mut command = match fs::File::open(&unreadable) {
+            Err(_) => Command::new(program),
+            Ok(_) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--bounding-set=-dac_override,-dac_read_search", program]);
+                command
+            }
+        };
+        let command = command.args(args).current_dir(self.folder.path()).env("OMP_NUM_THREADS", "1");
+        let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said { code: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
     /// Starts it, silent, to be killed or waited for.
     pub fn start(&self, args: &[impl AsRef<OsStr>]) -> Child {
         // Whoever started the tests may ignore an interruption.

@@ -13,6 +13,10 @@ use super::{Key, PairLayout, PairShard, TextLayout, TextShard};
 use crate::DataError;
 
 const KEY: &str = "key.json";
+/// A file that says that all images of the cache were looked at and are none that a later decoder makes other pixels of; its
+/// revision follows.
+const SAME_PIXELS: &str = "same-pixels-";
+
 /// Digits of a shard's SHA-256 that its name ends with.
 const DIGITS: usize = 16;
 
@@ -84,6 +88,34 @@ impl CacheFolder {
             Self { path: path.to_owned(), shards: BTreeMap::new(), listed: None, was_read_in_full };
         folder.adopt(index)?;
         Ok(folder)
+    }
+
+    /// Which key the cache of a set has at a place: the one of earlier versions, if such a cache is there and the images of the set,
+    /// which `decodes_as_ever` looks at once, are none that were decoded otherwise then; else the key itself.
+    ///
+    /// # Errors
+    /// [`StoreError`] for a key that cannot be read.
+    pub fn key_at(
+        path: &Path,
+        key: &Key,
+        decodes_as_ever: impl FnOnce() -> bool,
+    ) -> Result<Option<Key>, DataError> {
+        let (file, former) = (path.join(KEY), key.without_decoder());
+        let Some(decoder) = key.latents.decoder.filter(|_| file.is_file()) else { return Ok(None) };
+        let there = Key::parse(json::read(&file)?)
+            .map_err(|source| StoreError::Json { path: file.clone(), source })?;
+        if there != former {
+            return Ok(None);
+        }
+        let mark = path.join(format!("{SAME_PIXELS}{decoder}"));
+        if !mark.exists() {
+            if !decodes_as_ever() {
+                return Ok(None);
+            }
+            // Where it cannot be written, the images are looked at again the next time.
+            let _ = atomic::write_bytes(&mark, b"");
+        }
+        Ok(Some(former))
     }
 
     /// From here on the index says which shards there are.

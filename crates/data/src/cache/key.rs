@@ -39,6 +39,10 @@ pub struct LatentKey {
     pub batch_size: usize,
     /// What they are stored as; they are computed in fp32.
     pub dtype: DType,
+    /// Revision of what made pixels of images, [`PairSource::decoder`](crate::PairSource::decoder); caches of earlier versions
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<u32>,
 }
 
 /// How captions were encoded.
@@ -65,6 +69,12 @@ impl Key {
             key.format = Self::FORMAT;
         }
         Ok(key)
+    }
+
+    /// The key that earlier versions had, which did not say how images are decoded.
+    pub fn without_decoder(&self) -> Self {
+        let latents = LatentKey { decoder: None, ..self.latents.clone() };
+        Self { latents, ..self.clone() }
     }
 
     /// Names the key: SHA-256 of its JSON, hexadecimal. It is spelled as in version 1, so that caches named after it are found.
@@ -114,6 +124,11 @@ fn compare(name: &str, there: &Value, here: &Value, found: &mut Vec<String>) {
             }
         }
         _ if there == here => {}
+        _ if name == "latents.decoder" => {
+            found.push(
+                "its images were decoded by another version, to other pixels where they are JPEG".into(),
+            );
+        }
         _ => found.push(format!("{name} is {there} there and {here} here")),
     }
 }
@@ -129,7 +144,7 @@ pub(super) mod tests {
             n_pairs: 600,
             images: BucketResolutions { resolution: 64, buckets: None },
             hflip: true,
-            latents: LatentKey { vae: "cd".repeat(32), batch_size: 8, dtype: DType::F32 },
+            latents: LatentKey { vae: "cd".repeat(32), batch_size: 8, dtype: DType::F32, decoder: None },
             text: Some(TextKey { encoders: "ef".repeat(32), dtype: DType::Bf16 }),
         }
     }
@@ -167,6 +182,20 @@ pub(super) mod tests {
         );
         assert_eq!(Key::parse(serde_json::from_str(&old).unwrap()).unwrap(), key());
         assert_eq!(key().digest(), sha256_bytes(old.as_bytes()));
+    }
+
+    #[test]
+    fn a_key_that_names_a_decoder_is_another_key() {
+        let mut here = key();
+        here.latents.decoder = Some(2);
+        assert_ne!(here.digest(), key().digest());
+        assert_eq!(here.without_decoder(), key());
+        assert_eq!(Key::parse(serde_json::from_str(&here.json()).unwrap()).unwrap(), here);
+        let found = Key::differences(&key(), &here);
+        assert_eq!(
+            found,
+            ["its images were decoded by another version, to other pixels where they are JPEG"]
+        );
     }
 
     #[test]

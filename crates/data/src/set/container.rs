@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tastemaker_store::StoreError;
-use tastemaker_store::tree::{BlobReader, Tree, read_whole};
+use tastemaker_store::tree::{Blob, BlobReader, LocalFile, Tree, read_whole};
 
-use super::{ImagePrompt, MAX_IMAGE_BYTES, Strings, prompt_of};
+use super::{HEAD, ImagePrompt, MAX_IMAGE_BYTES, Strings, prompt_of};
 use crate::DataError;
 
 /// Holds images as files do: encoded.
@@ -18,6 +18,11 @@ pub trait Container: Send + Sync + Debug {
     /// # Errors
     /// [`DataError`] if it cannot be read, or is longer than [`MAX_IMAGE_BYTES`].
     fn read(&self, item: u32) -> Result<Vec<u8>, DataError>;
+
+    /// The first bytes of an image, where they are quickly read; else `None`.
+    fn head(&self, _item: u32) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Where an image is, for people.
     fn place(&self, item: u32) -> PathBuf;
@@ -68,6 +73,11 @@ impl Container for Files {
     fn read(&self, item: u32) -> Result<Vec<u8>, DataError> {
         let blob = self.tree.open(self.paths.get(item as usize))?;
         Ok(read_whole(blob.as_ref(), MAX_IMAGE_BYTES)?)
+    }
+
+    fn head(&self, item: u32) -> Option<Vec<u8>> {
+        // Of a file on this machine alone: its place is that of no other.
+        LocalFile::open(self.place(item)).ok()?.read_at(0, HEAD).ok()
     }
 
     fn place(&self, item: u32) -> PathBuf {

@@ -15,8 +15,10 @@ pub use captions::Strings;
 pub(crate) use container::{Container, Files};
 pub(crate) use names::Names;
 pub use pair_set::PairSet;
-pub(crate) use pixels::{MAX_IMAGE_BYTES, decode_leased, decode_with_orientation, needed};
-pub use pixels::{decode, read_encoded};
+pub use pixels::{DECODER, decode, read_encoded};
+pub(crate) use pixels::{
+    HEAD, MAX_IMAGE_BYTES, decode_leased, decode_with_orientation, decodes_as_ever, needed,
+};
 pub use prompt::{ImagePrompt, png_texts, prompt_of};
 pub use row::ImageRef;
 pub(crate) use row::{Labels, Verdict};

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::pixels::size_of;
 use super::row::Row;
-use super::{Container, ImageRef, Names, Strings, Verdict, decode, decode_leased, needed};
+use super::{
+    Container, DECODER, ImageRef, Names, Strings, Verdict, decode, decode_leased, decodes_as_ever, needed,
+};
 use crate::budget::DECODED;
 use crate::skipped::in_words;
 use crate::transform::Size;
@@ -198,6 +200,19 @@ impl PairSource for PairSet {
 
     fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
+    }
+
+    fn decoder(&self) -> Option<u32> {
+        Some(DECODER)
+    }
+
+    fn decodes_as_ever(&self) -> bool {
+        (0..self.len()).all(|position| {
+            Side::BOTH.iter().all(|&side| {
+                let (container, item) = self.container(position, side);
+                container.head(item).is_some_and(|head| decodes_as_ever(&head))
+            })
+        })
     }
 
     fn skipped(&self) -> &[Skipped] {

@@ -1,5 +1,7 @@
 //! From the pairs of a run to batches: the cache is made or found, or pairs are encoded whenever they are used.
 
+use std::path::PathBuf;
+
 use tastemaker_data::PairSource;
 use tastemaker_data::cache::{CAPTIONS_PER_SHARD, CacheFolder, Key, LatentKey, PAIRS_PER_SHARD, TextKey};
 use tastemaker_models::nn::Role;
@@ -60,6 +62,7 @@ impl<'a> Encoder<'a> {
                 vae: self.model.vae_fingerprint()?,
                 batch_size: settings.vae_batch_size(),
                 dtype: settings.cache_dtype,
+                decoder: self.source.decoder(),
             },
             text,
         })
@@ -72,9 +75,7 @@ impl<'a> Encoder<'a> {
     /// [`TrainError::NonFiniteLatents`].
     pub(crate) fn cache(&self, rank: Rank, on_event: &mut OnEvent<'_>) -> Result<Cache, TrainError> {
         let Self { model, source, settings, captions } = self;
-        let key = self.key()?;
-        let path =
-            settings.cache_dir.clone().unwrap_or_else(|| settings.cache_root.join(&key.digest()[..16]));
+        let (path, key) = self.place(on_event)?;
         let folder = CacheFolder::open(&path, &key)?;
         if folder.was_read_in_full() {
             let path = folder.path().display();
@@ -120,6 +121,30 @@ impl<'a> Encoder<'a> {
         let n_shards = n_text.div_ceil(CAPTIONS_PER_SHARD);
         folder.finish(n_pairs.div_ceil(PAIRS_PER_SHARD), n_shards, rank.world_size == 1)?;
         Ok(Cache { folder, key })
+    }
+
+    /// Where the cache goes, and its key. One of an earlier version is taken as it is, unless that decoded an image otherwise.
+    fn place(&self, on_event: &mut OnEvent<'_>) -> Result<(PathBuf, Key), TrainError> {
+        let Self { settings, source, .. } = self;
+        let key = self.key()?;
+        let of = |key: &Key| {
+            settings.cache_dir.clone().unwrap_or_else(|| settings.cache_root.join(&key.digest()[..16]))
+        };
+        let (path, before) = (of(&key), of(&key.without_decoder()));
+        if path != before && (path.exists() || !before.exists()) {
+            return Ok((path, key));
+        }
+        if let Some(former) = CacheFolder::key_at(&before, &key, || source.decodes_as_ever())? {
+            return Ok((before, former));
+        }
+        if path != before {
+            let before = before.display();
+            let text = format!(
+                "pairs are encoded again: the cache {before} was made by an earlier version, which decoded JPEG to other pixels"
+            );
+            on_event(&Event::Note { text })?;
+        }
+        Ok((path, key))
     }
 
     /// The pairs of a cache that is whole; with token ids for text encoders that are trained.

@@ -93,7 +93,7 @@ fn key(source: &dyn PairSource, hflip: bool, batch_size: usize) -> Key {
         n_pairs: source.len() as u64,
         images: BucketResolutions { resolution: 16, buckets: None },
         hflip,
-        latents: LatentKey { vae: "11".repeat(32), batch_size, dtype: DType::F32 },
+        latents: LatentKey { vae: "11".repeat(32), batch_size, dtype: DType::F32, decoder: None },
         text: Some(TextKey { encoders: "22".repeat(32), dtype: DType::F32 }),
     }
 }

@@ -16,6 +16,20 @@ use self::jpeg::{Jpeg, is_jpeg};
 use crate::budget::DECODED;
 use crate::transform::Size;
 
+/// Revision of [`decode`]: what was encoded from its pixels before is not what would be now. The second decodes JPEG as
+/// libjpeg-turbo does and narrows 16 bits as Pillow does; what was computed before it names none.
+pub const DECODER: u32 = 2;
+
+/// Bytes of an image that [`decodes_as_ever`] asks for.
+pub(crate) const HEAD: usize = 26;
+
+/// Whether all revisions of [`decode`] give an image that begins so the same pixels.
+pub(crate) fn decodes_as_ever(head: &[u8]) -> bool {
+    let is_png = head.starts_with(b"\x89PNG");
+    // Depth in the first chunk.
+    head.starts_with(b"RIFF") || is_png && head.get(24).is_some_and(|depth| *depth <= 8)
+}
+
 /// The longest encoded image that is read.
 pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
 
