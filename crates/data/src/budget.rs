@@ -13,6 +13,10 @@ pub struct Budget {
 /// What decoded images of this process may take at the same time while they are prepared.
 pub static DECODED: Budget = Budget::new(1 << 30);
 
+/// What pages of parquet files of this process may unpack to at the same time. Writers put up to a thousand rows into one page, images
+/// and all.
+pub static PAGES: Budget = Budget::new(2 << 30);
+
 impl Budget {
     /// So many bytes.
     pub const fn new(bytes: u64) -> Self {
@@ -34,6 +38,16 @@ impl Budget {
         }
         *used += bytes;
         Lease { budget: self, bytes }
+    }
+
+    /// Takes bytes if so many are left.
+    pub fn try_take(&self, bytes: u64) -> Option<Lease<'_>> {
+        let mut used = self.used();
+        if bytes > self.bytes - *used {
+            return None;
+        }
+        *used += bytes;
+        Some(Lease { budget: self, bytes })
     }
 
     fn used(&self) -> MutexGuard<'_, u64> {
@@ -81,6 +95,16 @@ mod tests {
             }
         });
         assert!(most.load(Ordering::SeqCst) <= 10);
+        assert_eq!(*budget.used(), 0);
+    }
+
+    #[test]
+    fn who_does_not_wait_gets_nothing_where_too_few_are_left() {
+        let budget = Budget::new(10);
+        let lease = budget.try_take(7).unwrap();
+        assert!(budget.try_take(4).is_none() && budget.try_take(u64::MAX).is_none());
+        let rest = budget.try_take(3).unwrap();
+        drop((lease, rest));
         assert_eq!(*budget.used(), 0);
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its files should stop")]
 
 use std::fs;
+use std::sync::Mutex;
 
 use peak_alloc::PeakAlloc;
 use serde_json::json;
@@ -12,6 +13,9 @@ use tastemaker_data::{PairSource, Side};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
+
+/// What is measured is of the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A gray image of few bytes and many pixels.
 fn large(side: u32) -> Vec<u8> {
@@ -31,8 +35,50 @@ fn claiming(side: u32) -> Vec<u8> {
     bytes
 }
 
+/// Pairs of images that are all one, of many bytes, in a table of few.
+fn repeating(path: &std::path::Path, bytes: usize, n_rows: usize) {
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    let schema =
+        "message s { required binary chosen; required binary rejected; required binary prompt (UTF8); }";
+    let schema = parquet::schema::parser::parse_message_type(schema).unwrap();
+    let level = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_compression(level)
+        .set_dictionary_page_size_limit(1 << 30)
+        .set_data_page_size_limit(1 << 30)
+        .build();
+    let file = fs::File::create(path).unwrap();
+    let mut writer =
+        parquet::file::writer::SerializedFileWriter::new(file, schema.into(), properties.into()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let image = ByteArray::from(vec![0; bytes]);
+    for value in [image.clone(), image, ByteArray::from("a fox")] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&vec![value; n_rows], None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn images_that_rows_of_a_table_share_take_no_more_than_one() {
+    let _alone = ALONE.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    repeating(&path, 32 << 20, 256);
+    assert!(fs::metadata(&path).unwrap().len() < 1 << 20);
+    let set = open(&path).unwrap();
+    MEMORY.reset_peak_usage();
+    assert_eq!(set.encoded(200, Side::Loser).unwrap().len(), 32 << 20);
+    let peak = MEMORY.peak_usage();
+    assert!(peak <= 400 << 20, "{} MiB", peak >> 20);
+}
+
 #[test]
 fn small_files_with_many_pixels_take_no_more_than_the_budget_whatever_the_number_of_threads() {
+    let _alone = ALONE.lock();
     let folder = tempfile::tempdir().unwrap();
     let image = large(8_000);
     assert!(image.len() < 1 << 20, "{} bytes", image.len());

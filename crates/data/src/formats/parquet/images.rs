@@ -1,6 +1,6 @@
 //! Images inside parquet files.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,11 +21,12 @@ const BLOCK_ROWS: u64 = 128;
 /// Decoded rows kept have about this many bytes, so that threads may ask in any order within them.
 const KEPT_BYTES: usize = 64 << 20;
 
-/// Groups that are being read from front to back at the same time. Each holds the pages that it is in.
+/// Groups that are being read from front to back at the same time. Each holds the pages that it is in, which count against
+/// [`PAGES`](crate::budget::PAGES).
 const CURSORS: usize = 2;
 
-/// What a page of images may unpack to: writers put up to a thousand rows into one.
-const MAX_PAGE: u64 = i32::MAX as u64;
+/// A page of images may take the whole budget of pages, [`PAGES`](crate::budget::PAGES).
+const MAX_PAGE: u64 = u64::MAX;
 
 /// An image among those of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +90,11 @@ struct Block {
     first: u64,
     bytes: usize,
     /// Of each row, the values of the cursor's columns.
-    rows: Vec<Vec<Option<Box<[u8]>>>>,
+    rows: Vec<Vec<Value>>,
 }
+
+/// An image or a path. Rows that share one in the file's dictionary share it here.
+type Value = Option<Arc<[u8]>>;
 
 impl std::fmt::Debug for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -151,7 +155,7 @@ impl Images {
     }
 
     /// The values of one row: those of its columns of bytes and of paths.
-    fn row(&self, shard: usize, row: u64) -> Result<Vec<Option<Box<[u8]>>>, DataError> {
+    fn row(&self, shard: usize, row: u64) -> Result<Vec<Value>, DataError> {
         let (mut group, mut row) = (0, row);
         while row >= self.shards[shard].groups[group] {
             row -= self.shards[shard].groups[group];
@@ -167,11 +171,17 @@ impl Images {
                     .iter()
                     .position(|c| (c.shard, c.group) == (shard, group) && c.next <= row);
                 // A cursor that fails is not put back: nobody knows where it stands.
-                let mut cursor = match cursor.and_then(|at| reading.cursors.remove(at)) {
-                    Some(cursor) => cursor,
-                    None => self.open(shard, group)?,
+                let open = || self.open(shard, group);
+                let cursor = cursor.and_then(|at| reading.cursors.remove(at)).map_or_else(open, Ok);
+                let read = |mut cursor: Cursor| Ok((cursor.block_with(row)?, cursor));
+                let (block, cursor) = match cursor.and_then(read) {
+                    // The pages of others may be what is too much.
+                    Err(_) if !reading.cursors.is_empty() => {
+                        reading.cursors.clear();
+                        open().and_then(read)?
+                    }
+                    read => read?,
                 };
-                let block = cursor.block_with(row)?;
                 reading.cursors.push_back(cursor);
                 reading.blocks.push_back(block);
                 while reading.cursors.len() > CURSORS {
@@ -195,7 +205,8 @@ impl Cursor {
     fn block_with(&mut self, row: u64) -> Result<Block, DataError> {
         let first = row - (row - self.next) % self.block_rows;
         let (skip, n) = ((first - self.next) as usize, self.block_rows as usize);
-        let mut rows: Vec<Vec<Option<Box<[u8]>>>> = Vec::new();
+        let mut rows: Vec<Vec<Value>> = Vec::new();
+        let (mut known, mut bytes) = (HashMap::new(), 0);
         for column in &mut self.columns {
             let values = self.opened.guarded(|| {
                 column.skip(skip)?;
@@ -206,14 +217,21 @@ impl Cursor {
             };
             rows.resize_with(rows.len().max(values.len()), Vec::new);
             for (row, value) in rows.iter_mut().zip(values) {
-                row.push(value.map(|bytes| bytes.data().into()));
+                row.push(value.map(|value| {
+                    let data = value.data();
+                    let copied = known.entry((data.as_ptr(), data.len())).or_insert_with(|| {
+                        bytes += data.len();
+                        // Kept beside, so that no other value has its place meanwhile.
+                        (Arc::<[u8]>::from(data), value.clone())
+                    });
+                    copied.0.clone()
+                }));
             }
         }
         self.next = first + n as u64;
         if rows.len() as u64 <= row - first || rows.iter().any(|row| row.len() != self.columns.len()) {
             return Err(self.opened.malformed(format!("no row {row} in the columns of a group's images")));
         }
-        let bytes = rows.iter().flatten().flatten().map(|value| value.len()).sum();
         Ok(Block { shard: self.shard, group: self.group, first, bytes, rows })
     }
 }
@@ -235,11 +253,11 @@ impl Container for Images {
         let fail = |found: String, wanted: String| {
             Err(StoreError::malformed(&self.place(item), found, wanted).into())
         };
-        match (values[before].take(), path.map(|path| String::from_utf8(path.into()))) {
+        match (values[before].take(), path.map(|path| String::from_utf8(path.to_vec()))) {
             (Some(bytes), _) if bytes.len() as u64 > MAX_IMAGE_BYTES => {
                 fail(format!("an image of {} bytes", bytes.len()), format!("at most {MAX_IMAGE_BYTES}"))
             }
-            (Some(bytes), _) => Ok(bytes.into()),
+            (Some(bytes), _) => Ok(bytes.to_vec()),
             (None, Some(Ok(path))) => {
                 let shard = &self.shards[shard].path;
                 let folder = shard.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));

@@ -3,6 +3,7 @@
 //! Only captions and labels are read when a set is opened. Images are read when they are asked for.
 
 mod column;
+mod honest;
 mod images;
 mod index;
 mod shard;

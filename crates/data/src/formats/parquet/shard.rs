@@ -56,10 +56,23 @@ impl Shard {
     /// How many rows each group has.
     ///
     /// # Errors
-    /// [`DataError::Store`] for a negative count.
+    /// [`DataError::Store`] for a negative count, and for more rows than eight for each byte of the file.
     pub fn groups(&self) -> Result<Vec<u64>, DataError> {
         let rows = self.metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()));
-        rows.collect::<Result<_, _>>().map_err(|_| self.malformed("a group of less than no rows".into()))
+        let rows: Vec<u64> = rows
+            .collect::<Result<_, _>>()
+            .map_err(|_| self.malformed("a group of less than no rows".into()))?;
+        // A few bytes can say that a value is that of a thousand million rows, and each row takes memory.
+        let (n, most) = (rows.iter().fold(0, |n: u64, more| n.saturating_add(*more)), self.most_rows());
+        if n > most {
+            return Err(self.malformed(format!("{n} rows in {} bytes", self.blob.size())));
+        }
+        Ok(rows)
+    }
+
+    fn most_rows(&self) -> u64 {
+        const ROWS_PER_BYTE: u64 = 8;
+        self.blob.size().saturating_mul(ROWS_PER_BYTE)
     }
 
     /// The number of a column that holds one value a row, `None` if it holds something else.
@@ -117,7 +130,7 @@ impl Shard {
     pub fn column(&self, group: usize, leaf: usize, max_page: u64) -> Result<Column, DataError> {
         let group = self.metadata.row_group(group);
         let column = group.column(leaf);
-        let source = Arc::new(Source::new(self.blob.clone(), Some(max_page)));
+        let source = Arc::new(Source::new(self.blob.clone(), Some((max_page, column.compression()))));
         let rows = usize::try_from(group.num_rows()).unwrap_or(0);
         self.guarded(|| {
             let pages = SerializedPageReader::new(source, column, rows, None)?;
