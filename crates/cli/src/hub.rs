@@ -200,6 +200,7 @@ pub fn locate_in_snapshot(name: &str) -> Result<Option<PathBuf>> {
     let Ok(cache) = cache(None) else { return Ok(None) };
     // Far more often a path on this machine that is wrong than the name of a repository.
     let Some(snapshot) = cache.snapshot(&repo, &Revision::default())? else { return Ok(None) };
+    compare(&snapshot, &repo)?;
     match snapshot.file(file)? {
         Some(path) => Ok(Some(path)),
         None => {

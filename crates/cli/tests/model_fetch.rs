@@ -163,6 +163,30 @@ fn a_damaged_file_is_a_mistake() {
 }
 
 #[test]
+fn all_fetched_files_are_verified_without_the_network_when_asked() {
+    let bench = Bench::empty();
+    let server = hub(vec![large("pytorch_lora_weights.safetensors", "weights")], |_, _| None);
+    let verify = ["model", "fetch", "org/name", "--verify"];
+    let said = run(&bench, &server, &verify, &[]);
+    assert_eq!(said.code, 4, "{}", said.stderr);
+    assert!(said.stderr.contains("run `tastemaker model fetch org/name`"), "{}", said.stderr);
+    assert!(server.asked().is_empty());
+    let lora = ["model", "fetch", "org/name", "--include", "*.safetensors"];
+    assert_eq!(run(&bench, &server, &lora, &[]).code, 0);
+    let n_asked = server.asked().len();
+    let said = run(&bench, &server, &verify, &[]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stdout.contains(": 1 file in "), "{}", said.stdout);
+    assert!(said.stdout.contains(", all checksums match"), "{}", said.stdout);
+    let file = format!("cache/models--org--name/snapshots/{COMMIT}/pytorch_lora_weights.safetensors");
+    fs::write(fs::canonicalize(bench.path(&file)).unwrap(), "Weights").unwrap();
+    let said = run(&bench, &server, &verify, &[]);
+    assert_eq!(said.code, 4, "{}", said.stderr);
+    assert!(said.stderr.contains("pytorch_lora_weights.safetensors is damaged"), "{}", said.stderr);
+    assert_eq!(server.asked().len(), n_asked);
+}
+
+#[test]
 fn names_that_are_no_models_are_mistakes() {
     let server = hub(Vec::new(), |_, _| None);
     let said =

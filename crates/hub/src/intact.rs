@@ -1,7 +1,8 @@
 //! Whether fetched files are still what was fetched: blobs are named after their checksums.
 //!
-//! Every blob is compared once, and again whenever its size or time of change is another one; which were is kept in the
-//! repository's folder.
+//! Every blob is compared once, and again whenever anything shows that it may have changed: its size, its times, or that it is
+//! another file. Which were is kept in the repository's folder. Bytes that go bad on the disk show in none of that;
+//! [`Snapshot::verify`] reads everything.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,12 +24,32 @@ const RECORD: &str = "compared.json";
 const DEPTH: usize = 16;
 
 /// Blobs that were compared. Serialized field by field, so names are a format.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Compared {
     format: u32,
-    /// Size and time of change of each, by name.
+    /// Size of each by name, and what changes when it is written: as [`state`] has it.
     blobs: BTreeMap<String, (u64, String)>,
+}
+
+/// Version of the record. The first had only the time that whoever writes a file can set as they like, and counts as none.
+const FORMAT: u32 = 2;
+
+impl Default for Compared {
+    fn default() -> Self {
+        Self { format: FORMAT, blobs: BTreeMap::new() }
+    }
+}
+
+/// What [`Snapshot::verify`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Files that were compared, and are what was fetched.
+    pub n_files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of which the server gave no checksum.
+    pub n_without: usize,
 }
 
 impl Snapshot {
@@ -38,71 +59,132 @@ impl Snapshot {
     /// # Errors
     /// [`HubError::DamagedBlob`] naming the first that differs; [`StoreError`] if one cannot be read.
     pub fn compare(&self, before: impl FnOnce(u64)) -> Result<(), HubError> {
-        let mut blobs = Vec::new();
-        blobs_of(self.folder(), DEPTH, &mut blobs)?;
-        // `snapshots/<commit>` lies in the repository's folder.
-        let Some(repo) = self.folder().parent().and_then(Path::parent) else { return Ok(()) };
-        let folder = repo.join(FOLDER);
-        let path = folder.join(RECORD);
-        let known = known(&path);
-        let mut found = known.clone();
+        let record = Record::of(self.folder());
+        let known = record.as_ref().map(Record::read).unwrap_or_default();
         let mut new = Vec::new();
-        for (pointer, blob) in blobs {
-            let name = blob.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let state = state(&blob)?;
-            if is_checksum(&name) && known.blobs.get(&name) != Some(&state) {
-                new.push((pointer, blob, state.0));
-                found.blobs.insert(name, state);
+        for blob in blobs_of(self.folder())? {
+            if is_checksum(&blob.name) && known.blobs.get(&blob.name) != Some(&blob.state) {
+                new.push(blob);
             }
         }
-        if new.is_empty() {
-            return Ok(());
+        if !new.is_empty() {
+            before(new.iter().map(|blob| blob.state.0).sum());
+            new.iter().try_for_each(Blob::verify)?;
+            record.iter().for_each(|record| record.add(known.clone(), &new));
         }
-        before(new.iter().map(|(_, _, bytes)| bytes).sum());
-        for (pointer, blob, _) in new {
-            let name = blob.file_name().unwrap_or_default().to_string_lossy();
-            if let Some(mismatch) = verify(&blob, &name, None)? {
-                return Err(HubError::DamagedBlob { path: pointer, blob, found: mismatch.found });
-            }
-        }
-        // Where it cannot be kept, all is compared again the next time.
-        let _ = atomic::create_folder(&folder).and_then(|()| sealed::write(path, &found));
         Ok(())
+    }
+
+    /// Compares every file with the checksum it is named after, whether that was done before or not. `on_file` is called before each
+    /// with the bytes so far, and those of all.
+    ///
+    /// # Errors
+    /// As [`Snapshot::compare`].
+    pub fn verify(&self, mut on_file: impl FnMut(u64, u64)) -> Result<Verified, HubError> {
+        let (named, others): (Vec<Blob>, Vec<Blob>) =
+            blobs_of(self.folder())?.into_iter().partition(|blob| is_checksum(&blob.name));
+        let bytes = named.iter().map(|blob| blob.state.0).sum();
+        let mut done = 0;
+        for blob in &named {
+            on_file(done, bytes);
+            blob.verify()?;
+            done += blob.state.0;
+        }
+        if let Some(record) = Record::of(self.folder()) {
+            record.add(record.read(), &named);
+        }
+        Ok(Verified { n_files: named.len(), bytes, n_without: others.len() })
     }
 }
 
-/// What was compared before; nothing, if that cannot be known.
-fn known(path: &Path) -> Compared {
-    let read = sealed::read(path).ok().filter(|Sealed { is_sealed, .. }| *is_sealed);
-    let known = read.and_then(|read| serde_json::from_value(read.value).ok());
-    known
-        .filter(|known: &Compared| known.format == 1)
-        .unwrap_or(Compared { format: 1, ..Compared::default() })
+/// Where it is kept which blobs were compared.
+struct Record(PathBuf);
+
+impl Record {
+    /// That of a snapshot's repository: `snapshots/<commit>` lies in the repository's folder.
+    fn of(snapshot: &Path) -> Option<Self> {
+        Some(Self(snapshot.parent()?.parent()?.join(FOLDER)))
+    }
+
+    /// What was compared before; nothing, if that cannot be known.
+    fn read(&self) -> Compared {
+        let read = sealed::read(self.0.join(RECORD)).ok().filter(|Sealed { is_sealed, .. }| *is_sealed);
+        let known: Option<Compared> = read.and_then(|read| serde_json::from_value(read.value).ok());
+        known.filter(|known| known.format == FORMAT).unwrap_or_default()
+    }
+
+    /// Adds blobs. Where the record cannot be kept, all is compared again the next time.
+    fn add(&self, mut known: Compared, blobs: &[Blob]) {
+        known.blobs.extend(blobs.iter().map(|blob| (blob.name.clone(), blob.state.clone())));
+        let _ = atomic::create_folder(&self.0).and_then(|()| sealed::write(self.0.join(RECORD), &known));
+    }
 }
 
-/// Size and time of change of a blob.
+/// A fetched file.
+struct Blob {
+    /// Its name in the snapshot.
+    pointer: PathBuf,
+    path: PathBuf,
+    /// What it is named after.
+    name: String,
+    /// As it was before it was compared.
+    state: (u64, String),
+}
+
+impl Blob {
+    fn verify(&self) -> Result<(), HubError> {
+        match verify(&self.path, &self.name, None)? {
+            None => Ok(()),
+            Some(mismatch) => Err(HubError::DamagedBlob {
+                path: self.pointer.clone(),
+                blob: self.path.clone(),
+                found: mismatch.found,
+            }),
+        }
+    }
+}
+
+/// Size of a blob, and what is another one whenever it was written: the time of its contents, which anybody can set, the time of its
+/// last change of any kind, which nobody can, and the number of its file.
 fn state(blob: &Path) -> Result<(u64, String), StoreError> {
     let found = fs::metadata(blob).map_err(|e| StoreError::io("read", blob, e))?;
-    let changed = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Ok((found.len(), changed.unwrap_or_default().as_nanos().to_string()))
+    let written = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let written = written.unwrap_or_default().as_nanos();
+    #[cfg(unix)]
+    let written = {
+        use std::os::unix::fs::MetadataExt;
+        format!("{written} {}.{:09} {}", found.ctime(), found.ctime_nsec(), found.ino())
+    };
+    Ok((found.len(), written.to_string()))
 }
 
-/// The files of a folder that are links to blobs, with these.
-fn blobs_of(folder: &Path, depth: usize, blobs: &mut Vec<(PathBuf, PathBuf)>) -> Result<(), StoreError> {
+/// The files of a snapshot that are links to blobs.
+fn blobs_of(snapshot: &Path) -> Result<Vec<Blob>, StoreError> {
+    let mut found = Vec::new();
+    links_of(snapshot, DEPTH, &mut found)?;
+    found.sort_unstable();
+    let blob = |(pointer, path): (PathBuf, PathBuf)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Blob { state: state(&path)?, pointer, path, name })
+    };
+    found.into_iter().map(blob).collect()
+}
+
+/// Links to files, each with what it leads to.
+fn links_of(folder: &Path, depth: usize, links: &mut Vec<(PathBuf, PathBuf)>) -> Result<(), StoreError> {
     let fail = |e| StoreError::io("read", folder, e);
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
         let found = fs::symlink_metadata(&path).map_err(|e| StoreError::io("read", &path, e))?;
         if found.is_dir() && depth > 0 {
-            blobs_of(&path, depth - 1, blobs)?;
+            links_of(&path, depth - 1, links)?;
         } else if found.is_symlink()
             && let Ok(blob) = fs::canonicalize(&path)
             && blob.is_file()
         {
-            blobs.push((path, blob));
+            links.push((path, blob));
         }
     }
-    blobs.sort_unstable();
     Ok(())
 }
 
@@ -161,6 +243,56 @@ mod tests {
         }
         compared(Some(9)).unwrap();
         compared(None).unwrap();
+    }
+
+    #[test]
+    fn bytes_that_changed_behind_an_unchanged_size_and_time_are_found() {
+        let (_folder, snapshot, blobs) = fetched();
+        snapshot.compare(|_| {}).unwrap();
+        for (name, contents, file) in &BLOBS[..2] {
+            let path = blobs.join(name);
+            let time = fs::metadata(&path).unwrap().modified().unwrap();
+            let rot = |contents: &[u8]| {
+                // Longer than a file system's clock ticks.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                fs::write(&path, contents).unwrap();
+                fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+                assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), time);
+            };
+            let mut damaged = contents.to_vec();
+            damaged[1] ^= 1;
+            rot(&damaged);
+            let error = snapshot.compare(|_| {}).unwrap_err().to_string();
+            assert!(error.contains(file) && error.contains(name), "{error}");
+            rot(contents);
+            snapshot.compare(|_| {}).unwrap();
+        }
+    }
+
+    #[test]
+    fn all_files_are_verified_whatever_the_record_says() {
+        let (folder, snapshot, blobs) = fetched();
+        let mut calls = Vec::new();
+        let found = snapshot.verify(|done, all| calls.push((done, all))).unwrap();
+        assert_eq!(found, Verified { n_files: 2, bytes: 9, n_without: 1 });
+        assert_eq!(calls, [(0, 9), (6, 9)]);
+        snapshot.compare(|_| panic!("it is on record")).unwrap();
+        // As a disk forgets: nothing about the file says so.
+        let (name, contents, file) = BLOBS[0];
+        let path = blobs.join(name);
+        fs::write(&path, [contents, b"x"].concat()).unwrap();
+        let record = Record::of(snapshot.folder()).unwrap();
+        let known = record.read();
+        let rotten = Blob {
+            pointer: file.into(),
+            path: path.clone(),
+            name: name.into(),
+            state: state(&path).unwrap(),
+        };
+        record.add(known, &[rotten]);
+        snapshot.compare(|_| panic!("the record says that it was compared")).unwrap();
+        assert!(snapshot.verify(|_, _| {}).unwrap_err().to_string().contains(file));
+        drop(folder);
     }
 
     #[test]

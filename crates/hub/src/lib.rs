@@ -34,6 +34,7 @@ pub use error::HubError;
 pub use event::Event;
 pub use fetch::{Fetched, Hub, fetch};
 pub use http::check_proxy;
+pub use intact::Verified;
 pub use names::{RepoId, RepoKind, Revision};
 pub use part::part_of;
 pub use select::Selection;

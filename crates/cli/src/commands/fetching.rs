@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Result;
-use tastemaker_hub::{Event, Hub, RepoId, RepoKind, Revision, Selection};
+use tastemaker_hub::{Event, Hub, RepoId, RepoKind, Revision, Selection, Verified};
 
 use crate::hub::{cache, settings};
 use crate::next;
@@ -29,6 +29,29 @@ pub fn fetch(repo: &RepoId, revision: &str, cache_dir: Option<&Path>, selection:
         }
         (RepoKind::Model, _) => {}
     }
+    Ok(())
+}
+
+/// Compares all fetched files of a repository with their checksums, without the network.
+pub fn verify(repo: &RepoId, revision: &str, cache_dir: Option<&Path>) -> Result<()> {
+    let revision = Revision::new(revision)?;
+    let command = if repo.kind() == RepoKind::Dataset { "data" } else { "model" };
+    let hint = format!("run `tastemaker {command} fetch {}`", repo.name());
+    let snapshot = cache(cache_dir)?.require(repo, &revision, &hint)?;
+    let mut work = Work::of_bytes("comparing");
+    let verified = snapshot.verify(|done, all| work.at(done, all));
+    work.end();
+    let Verified { n_files, bytes, n_without } = verified?;
+    let without = match n_without {
+        0 => String::new(),
+        n => format!("; {} without a checksum", counted(n as u64, "file")),
+    };
+    let files = counted(n_files as u64, "file");
+    println!(
+        "{}: {files} in {}, all checksums match{without}",
+        snapshot.folder().display(),
+        mebibytes(bytes)
+    );
     Ok(())
 }
 

@@ -29,10 +29,16 @@ pub struct FetchArgs {
     /// Cache folder [default: HF_HUB_CACHE or ~/.cache/huggingface/hub]
     #[arg(long = "cache-dir", alias = "cache_dir", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Compare all fetched files with their checksums, and fetch nothing
+    #[arg(long, conflicts_with = "include")]
+    verify: bool,
 }
 
 /// Runs the command.
 pub fn fetch(args: &FetchArgs) -> Result<()> {
+    if args.verify {
+        return fetching::verify(&RepoId::dataset(&args.repo)?, &args.revision, args.cache_dir.as_deref());
+    }
     let selection = match args.include.as_slice() {
         [] => Selection::Data { config: args.config.clone(), split: args.split.clone() },
         patterns => Selection::Matching(patterns.to_vec()),
