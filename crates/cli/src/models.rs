@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tastemaker_models::ModelError;
-use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, LoraNames};
+use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, LoraFile, LoraNames};
+use tastemaker_models::original::spelled;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_run::RunDir;
 use tastemaker_store::StoreError;
@@ -105,6 +106,35 @@ pub fn find_lora(name: &str) -> Result<PathBuf> {
             Err(ModelError::from(StoreError::malformed(&path, "no LoRA", wanted)).into())
         }
     }
+}
+
+/// Reads a LoRA for a model, and says where the two do not belong together.
+///
+/// # Errors
+/// Those of [`LoraFile::read_for`].
+pub fn read_lora(path: impl AsRef<Path>, model: &Model) -> Result<LoraFile, ModelError> {
+    let path = path.as_ref();
+    let file = LoraFile::read_for(path, model)?;
+    warn_of_prediction(path, model)?;
+    Ok(file)
+}
+
+/// Says where a LoRA was trained on a model that predicts something else.
+///
+/// # Errors
+/// [`ModelError`] for noise levels that cannot be read.
+pub fn warn_of_prediction(path: &Path, model: &Model) -> Result<(), ModelError> {
+    let predicted = model.schedule()?.schedule.prediction();
+    if let Some(stated) = LoraFile::stated_prediction(path).filter(|stated| *stated != predicted) {
+        eprintln!(
+            "warning: {} was trained on a model that predicts {}, as its header says, and this one predicts {}: its images are likely \
+             ruined; name the model it was trained on, or one of that --prediction_type",
+            path.display(),
+            spelled(stated),
+            spelled(predicted)
+        );
+    }
+    Ok(())
 }
 
 /// The LoRA to use with the model called `model`: the one typed beside it, or its `own` where it is a run of one.

@@ -39,6 +39,45 @@ fn image(bench: &Bench, out: &str, more: &[&str]) -> Vec<u8> {
 }
 
 #[test]
+fn a_lora_of_a_model_that_predicts_something_else_is_said_by_every_command() {
+    let bench = adapted();
+    let weights = tensors::read(&bench.path("lora/pytorch_lora_weights.safetensors")).unwrap();
+    let quick = "--num_inference_steps 1 --prompt fox --out";
+    let commands = [
+        format!("sample --model model --lora LORA {quick} images"),
+        "model merge model LORA merged".to_owned(),
+        "compare model model+LORA --scorer nearest-art --prompts prompts.txt --num_inference_steps 1 --out compared"
+            .to_owned(),
+        "accuracy --model model --lora LORA --pairs pairs --without_reference --draws 1 --resolution 32".to_owned(),
+        format!("data pairs --model model --lora LORA {quick} set --num_images_per_prompt 2"),
+        "train --pretrained_model_name_or_path model --train_data_dir pairs --method mapo --resolution 32 \
+         --held_out_fraction 0 --max_train_steps 1 --network_weights LORA --output_dir out"
+            .to_owned(),
+    ];
+    bench.write("prompts.txt", "fox\n");
+    for (key, value, is_other) in [
+        ("modelspec.prediction_type", "v", true),
+        ("ss_v_parameterization", "True", true),
+        ("ss_base_model_version", "sd_v2_v", true),
+        ("modelspec.prediction_type", "epsilon", false),
+        ("ss_base_model_version", "sd_v1", false),
+    ] {
+        let header = [(key.to_owned(), value.to_owned())].into();
+        tensors::write(&bench.path("LORA.safetensors"), &weights, &header).unwrap();
+        let commands = if key == "modelspec.prediction_type" { &commands[..] } else { &commands[..1] };
+        for command in commands {
+            let line = command.replace("LORA", "LORA.safetensors");
+            let said = said(&bench, &line.split_whitespace().collect::<Vec<_>>());
+            let words = "warning: LORA.safetensors was trained on a model that predicts v_prediction, as its header says";
+            assert_eq!(said.stderr.contains(words), is_other, "{command}: {}", said.stderr);
+            for out in ["images", "merged", "compared", "set", "out"] {
+                let _ = fs::remove_dir_all(bench.path(out));
+            }
+        }
+    }
+}
+
+#[test]
 fn both_files_of_an_adapter_and_the_merged_model_generate_the_same() {
     let bench = adapted();
     let [diffusers, kohya] =

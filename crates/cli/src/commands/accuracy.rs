@@ -24,7 +24,7 @@ use crate::commands::parts::PartFlags;
 use crate::commands::{side, word};
 use crate::exit::UsageError;
 use crate::hub::pair_caches;
-use crate::models::{Chosen, chosen_lora};
+use crate::models::{Chosen, chosen_lora, read_lora};
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
 use crate::place::{OverwriteFlag, Place};
@@ -90,9 +90,8 @@ pub struct AccuracyArgs {
 
 /// Runs the command.
 pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
-    if let Some(out) = &args.out {
-        Place::file(out, "--out").check(args.overwrite)?;
-    }
+    let place = args.out.as_deref().map(|out| Place::file(out, "--out"));
+    let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     if let Some(beta) = args.beta.filter(|beta| !(beta.is_finite() && *beta > 0.0)) {
         return Err(UsageError(format!("--beta is {beta}; wanted a number above 0")).into());
     }
@@ -104,7 +103,7 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
         check_comparable(&model, reference)?;
     }
     let lora = chosen_lora(&args.model, lora, args.lora.as_deref())?;
-    let lora = lora.map(|path| LoraFile::read_for(path, &model)).transpose()?;
+    let lora = lora.map(|path| read_lora(path, &model)).transpose()?;
     let encode = encode_settings(args, &model)?;
     allocator::suit(&model)?;
 
@@ -117,7 +116,6 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
         .ok_or_else(|| UsageError("not one pair could be measured".into()))?;
     print(args, &found, n_timesteps);
     if let Some(out) = &args.out {
-        Place::file(out, "--out").make_room()?;
         json::write(out, &about(args, &set, &found))?;
     }
     let model: &[&str] = match &args.lora {

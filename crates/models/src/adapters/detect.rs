@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use tastemaker_math::Prediction;
 use tastemaker_weights::safetensors::Header;
 use tch::Tensor;
 
 use super::file::{LoraFile, stored};
 use super::keys::{self, DOWN, MAGNITUDE, UP};
 use crate::ModelError;
-use crate::original::{Layout, unet_shapes};
+use crate::original::{Layout, parsed, unet_shapes};
 use crate::pipeline::Model;
 use crate::unet::UNetConfig;
 
@@ -70,6 +71,24 @@ impl LoraFile {
         let wanted = "an adapter of SD1.x, SD2.x or SDXL";
         let unfit = || tastemaker_store::StoreError::malformed(path, "factors of other sizes", wanted).into();
         Err(refusal.unwrap_or_else(unfit))
+    }
+
+    /// What the model that an adapter was trained on predicts, as the file's header says it; `None` where it says nothing.
+    ///
+    /// Source: kohya's scripts, `library/sai_model_spec.py` and the `ss_` entries of `train_network.py`.
+    pub fn stated_prediction(path: impl AsRef<Path>) -> Option<Prediction> {
+        let metadata = Header::read(path.as_ref()).ok()?.metadata;
+        let entry = |key: &str| metadata.get(key).map(|text| text.trim().to_ascii_lowercase());
+        let of_truth = |text: String| match text.as_str() {
+            "true" => Some(Prediction::VPrediction),
+            "false" => Some(Prediction::Epsilon),
+            _ => None,
+        };
+        let stated = entry("modelspec.prediction_type").and_then(|text| parsed(&text));
+        stated.or_else(|| entry("ss_v_parameterization").and_then(of_truth)).or_else(|| {
+            let version = entry("ss_base_model_version")?;
+            (version == "sd_v2_v").then_some(Prediction::VPrediction)
+        })
     }
 
     /// Reads an adapter of a model, in either naming and any kind of file.

@@ -205,7 +205,7 @@ pub fn spelled(prediction: Prediction) -> &'static str {
     }
 }
 
-fn parsed(text: &str) -> Option<Prediction> {
+pub(crate) fn parsed(text: &str) -> Option<Prediction> {
     match text {
         "v" | "v_prediction" | "vpred" | "v_pred" | "v-prediction" => Some(Prediction::VPrediction),
         "epsilon" | "eps" => Some(Prediction::Epsilon),

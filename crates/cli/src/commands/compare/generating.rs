@@ -7,7 +7,6 @@ use anyhow::Result;
 use tastemaker_demo as demo;
 use tastemaker_eval::compare::Sample;
 use tastemaker_generate::{GenerateSettings, LoadedModel, OutputFile, OutputFiles, SampleRequest};
-use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::Model;
 use tastemaker_store::atomic;
 use tch::Device;
@@ -16,6 +15,7 @@ use super::CompareArgs;
 use super::samples::SampleSet;
 use crate::allocator;
 use crate::commands::GenerateFlags;
+use crate::models::read_lora;
 use crate::progress::{Work, counted};
 
 /// How this model generates: what was typed; else what the demo uses for its prompts; else what the model's family does.
@@ -77,7 +77,7 @@ pub fn generate(
     println!("{name}: generating {}, {there} already generated", counted(n_missing as u64, "image"));
     atomic::create_folder(args.out.join("images").join(name))?;
     allocator::suit(model)?;
-    let lora = lora.map(|lora| LoraFile::read_for(lora, model)).transpose()?;
+    let lora = lora.map(|lora| read_lora(lora, model)).transpose()?;
     let loaded = LoadedModel::open(model, lora, args.flags.mixed_precision, device)?;
     let (mut work, mut done) = (Work::new("generating", "images"), 0);
     files.write(&loaded.generator, loaded.networks(), settings, |_, _| {

@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use tastemaker_models::ModelError;
-use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::{Trained, pack, save};
 use tastemaker_store::dtype::DType;
 
-use super::{check_place, make_place};
+use super::claim;
 use crate::commands::parts::PartFlags;
-use crate::models::find_lora;
+use crate::models::{find_lora, read_lora};
 use crate::next;
 use crate::place::OverwriteFlag;
 
@@ -39,10 +38,10 @@ pub struct MergeArgs {
 /// Runs the command.
 pub fn merge(args: &MergeArgs) -> Result<()> {
     let MergeArgs { model, to, weight, dtype, parts, .. } = args;
-    check_place(to, args.overwrite)?;
+    let _claim = claim(to, args.overwrite)?;
     let folder = parts.open(model)?;
     let lora = &find_lora(&args.lora)?;
-    let file = LoraFile::read_for(lora, &folder)?;
+    let file = read_lora(lora, &folder)?;
     let mut merged = Vec::new();
     for (component, part) in file.parts() {
         let weights = part.merged(&folder.stored(component)?, *weight).map_err(|strangers| {
@@ -56,7 +55,6 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
         })?;
         merged.push((component, weights));
     }
-    make_place(to)?;
     let merged: Vec<Trained<'_>> = merged
         .iter()
         .map(|(component, parameters)| Trained { component, parameters, dtype: *dtype })

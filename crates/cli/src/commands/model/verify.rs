@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use tastemaker_models::ModelError;
-use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::verify::{PROMPTS, verify};
 use tastemaker_store::StoreError;
 use tastemaker_store::dtype::DType;
@@ -13,7 +12,7 @@ use tastemaker_torch::tensors;
 use tastemaker_weights::safetensors::Header;
 
 use crate::commands::parts::PartFlags;
-use crate::models::find_lora;
+use crate::models::{find_lora, read_lora};
 
 /// Recomputes results that another program recorded, from the same inputs, and prints the largest relative error of each.
 /// docs/guide/models.md lists the names in a reference file.
@@ -47,7 +46,7 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
     };
     let reference = tensors::read(path).context("reading the reference")?;
     let lora = args.lora.as_deref().map(find_lora).transpose()?;
-    let lora = lora.map(|lora| LoraFile::read_for(lora, &folder)).transpose()?;
+    let lora = lora.map(|lora| read_lora(lora, &folder)).transpose()?;
     let found = verify(&folder, path, &reference, &prompts, lora, DType::F32)?;
     if found.is_empty() {
         let wanted = "inputs and results under the names in docs/guide/models.md";

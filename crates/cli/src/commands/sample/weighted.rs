@@ -9,7 +9,7 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 
 use crate::exit::UsageError;
-use crate::models::find_lora;
+use crate::models::{find_lora, read_lora};
 
 /// Weights of models up to this size are hashed to name them; hashing larger ones would take as long as generating.
 const QUICKLY_HASHED: u64 = 1 << 28;
@@ -59,9 +59,9 @@ impl Weighted {
     /// Reads it for a model, at its weight.
     ///
     /// # Errors
-    /// Those of [`LoraFile::read_for`].
+    /// Those of [`read_lora`].
     pub fn read(&self, model: &Model) -> Result<LoraFile> {
-        let file = LoraFile::read_for(&self.path, model)?;
+        let file = read_lora(&self.path, model)?;
         Ok(if self.weight == 1.0 { file } else { file.scaled(self.weight) })
     }
 

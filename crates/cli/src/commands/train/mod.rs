@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::Value;
 use tastemaker_data::PairSource;
 use tastemaker_data::split::split;
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::Severity;
-use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, RunDir, Surroundings, Warning, resolve_over};
-use tastemaker_store::StoreError;
+use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, Surroundings, Warning, resolve_over};
+use tastemaker_store::lock::Claim;
+use tastemaker_store::{StoreError, json};
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::{self, Resume};
 use tastemaker_train::distributed::ProcessGroup;
@@ -67,27 +69,40 @@ pub fn train(args: TrainArgs) -> Result<()> {
     }
 }
 
-/// What a run writes into its folder.
+/// What a run writes into its folder, besides a LoRA with the name of its plan.
 const OURS: &[&str] = &[
     "plan.json",
     "events.jsonl",
     "README.md",
-    "*.safetensors",
+    "best.safetensors",
+    "model.safetensors",
+    "pytorch_lora_weights.safetensors",
+    "pytorch_lora_weights_kohya.safetensors",
     "checkpoint-#/**",
-    "images/**",
-    "pictures/**",
+    "images/step-#/*",
+    "pictures/step-#/*",
     "logs/**",
     "model/**",
-    "unet/**",
+    "unet/*",
 ];
 
-/// Finds out whether a run may write into its folder. One that has made nothing yet is started again.
-fn check_place(
+/// The place of a run.
+fn place_of(out: &Path) -> Place<'_> {
+    let place = Place::folder(out, "--output_dir", OURS).marked("plan.json");
+    let named = |plan: Value| Some(plan.pointer("/output/output_name")?.as_str()?.to_owned());
+    match json::read::<Value>(out.join("plan.json")).ok().and_then(named) {
+        Some(name) => place.with(format!("{name}.safetensors")),
+        None => place,
+    }
+}
+
+/// Takes the place of a run, if it may write there. One that has made nothing yet is started again.
+fn claim(
     place: &Place<'_>,
     out: &Path,
     resumes: bool,
     overwrite: OverwriteFlag,
-) -> Result<(), PlaceError> {
+) -> Result<Claim, PlaceError> {
     let is_run = out.join("plan.json").is_file();
     let has_made = || {
         let entries = out.read_dir().into_iter().flatten().flatten();
@@ -105,7 +120,7 @@ fn check_place(
             out.display()
         )));
     }
-    place.check_unless(is_run, overwrite)
+    place.claim_unless(is_run, overwrite)
 }
 
 /// A plan, and what a pasted command does besides.
@@ -235,6 +250,17 @@ fn find_weights(adapter: &mut Adapter, only_shown: bool) -> Result<()> {
     Ok(())
 }
 
+/// Says where the LoRA that training starts from belongs to another kind of model.
+fn warn_of_weights(adapter: &Adapter, model: &Model) -> Result<()> {
+    match adapter {
+        Adapter::Continued { network_weights, .. }
+        | Adapter::Lora(LoraPlan { network_weights: Some(network_weights), .. }) => {
+            Ok(models::warn_of_prediction(network_weights, model)?)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn utf8(folder: PathBuf) -> Result<String> {
     folder.into_os_string().into_string().map_err(|folder| {
         UsageError(format!("the folder {} is not UTF-8; choose another cache", folder.display())).into()
@@ -265,6 +291,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     }
     let model = if absent.is_empty() { Some(Model::from_sources(&sources)?) } else { None };
     if let Some(model) = &model {
+        warn_of_weights(&plan.adapter, model)?;
         plan = with_network_weights(plan, model)?.0;
     }
     let (mut n_held_out, mut are_single) = (None, false);
@@ -336,13 +363,14 @@ fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: De
     let device = device.open()?;
     let group = ranks::join()?;
     let output_dir = plan.output_dir.clone();
-    let place = Place::folder(&output_dir, "--output_dir", OURS);
+    let place = place_of(&output_dir);
+    let mut claimed = None;
     let is_first = ProcessGroup::new(group.as_ref()).is_first();
     if is_first {
         if let (Some(root), None, false) = (&plan.cache_root, &plan.data.cache_to, plan.data.no_cache) {
             check_cache(root, "--cache_to")?;
         }
-        check_place(&place, &output_dir, resume.is_some(), overwrite)?;
+        claimed = Some(claim(&place, &output_dir, resume.is_some(), overwrite)?);
     }
     let mut plan = plan;
     plan.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
@@ -353,25 +381,28 @@ fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: De
     let (plan, split) = with_data(plan, &source);
     if is_first {
         say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
+        warn_of_weights(&plan.adapter, &model)?;
         pairs::report_cut(&source, &model)?;
     }
     drop(model);
     if is_first && resume == Some(&Resume::Latest) && checkpoint::names(&plan.output_dir).is_empty() {
         eprintln!("note: {} holds no checkpoint; starting from the first step", plan.output_dir.display());
     }
-    if is_first && resume.is_none() && output_dir.exists() {
-        let _lock = RunDir::lock(&output_dir)?;
+    if is_first && resume.is_none() {
         place.clear()?;
     }
     if is_first && resume.is_some() {
         rename_images(&output_dir)?;
     }
+    // The run takes its folder itself.
+    drop(claimed);
     // All ranks look for checkpoints after that.
     ProcessGroup::new(group.as_ref()).barrier()?;
     let mut progress = Progress::new(plan.train.max_train_steps);
     let signals = Signals::listen()?;
     let ranks = ProcessGroup::new(group.as_ref());
-    let options = Options { resume, stop: &|| signals.came(), ranks, device };
+    // What is there was judged above.
+    let options = Options { resume, stop: &|| signals.came(), ranks, device, is_place_checked: true };
     let trained = session::train(&plan, &source, &split, options, &mut |event| {
         if is_first {
             progress.on_event(event);

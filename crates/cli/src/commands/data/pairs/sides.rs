@@ -11,7 +11,7 @@ use tastemaker_models::pipeline::Model;
 
 use crate::commands::parts::PartFlags;
 use crate::exit::UsageError;
-use crate::models::{Chosen, chosen_lora};
+use crate::models::{Chosen, chosen_lora, read_lora};
 
 /// What sets winners apart from losers when they are generated.
 #[derive(Debug, Clone, Default, Args)]
@@ -73,7 +73,7 @@ impl Side {
     /// # Errors
     /// Whatever keeps it from being read or from fitting.
     pub fn adapter(&self) -> Result<Option<LoraFile>> {
-        Ok(self.adapter.as_ref().map(|path| LoraFile::read_for(path, &self.folder)).transpose()?)
+        Ok(self.adapter.as_ref().map(|path| read_lora(path, &self.folder)).transpose()?)
     }
 }
 
