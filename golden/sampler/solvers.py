@@ -10,9 +10,11 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LCMScheduler,
+    TCDScheduler,
 )
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
-from diffusers.schedulers import scheduling_euler_ancestral_discrete
+from diffusers.schedulers import scheduling_euler_ancestral_discrete, scheduling_lcm, scheduling_tcd
 
 GUIDANCE, RESCALE, STRENGTH, STEPS = 5.0, 0.7, 0.6, 20
 SOLVERS = {
@@ -21,7 +23,13 @@ SOLVERS = {
     "euler-ancestral": (EulerAncestralDiscreteScheduler, {}),
     "dpmpp-2m": (DPMSolverMultistepScheduler, {}),
     "dpmpp-2m-karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "lcm": (LCMScheduler, {}),
+    "tcd": (TCDScheduler, {}),
 }
+# Solvers whose levels are their own, whatever a configuration says of spacing.
+OWN_SPACING = ("dpmpp-2m-karras", "lcm", "tcd")
+# Modules whose solvers draw noise.
+STOCHASTIC = (scheduling_euler_ancestral_discrete, scheduling_lcm, scheduling_tcd)
 # Solvers as a configuration sets them up: our name, and what it says.
 SET_UP = [
     ("euler", {"use_karras_sigmas": True}),
@@ -50,17 +58,19 @@ def solver(name, config, **extra):
 
 
 class Noises:
-    """Hands out recorded noise where the ancestral solver draws its own."""
+    """Hands out recorded noise where solvers draw their own."""
 
     def __init__(self, noises):
         self.noises = iter(noises)
 
     def __enter__(self):
-        self.published = scheduling_euler_ancestral_discrete.randn_tensor
-        scheduling_euler_ancestral_discrete.randn_tensor = lambda *_, **__: next(self.noises)
+        self.published = [module.randn_tensor for module in STOCHASTIC]
+        for module in STOCHASTIC:
+            module.randn_tensor = lambda *_, **__: next(self.noises)
 
     def __exit__(self, *_):
-        scheduling_euler_ancestral_discrete.randn_tensor = self.published
+        for module, published in zip(STOCHASTIC, self.published):
+            module.randn_tensor = published
 
 
 @torch.no_grad()
@@ -145,7 +155,7 @@ def responses():
     for name, extra in [(name, {}) for name in SOLVERS] + SET_UP:
         for prediction in ("epsilon", "v_prediction"):
             for spacing in ("leading", "linspace", "trailing"):
-                if "karras" in name and spacing != "linspace":
+                if name in OWN_SPACING and spacing != "linspace":
                     continue
                 for n in (1, 2, 7, 20):
                     config = dict(SD1, prediction_type=prediction, timestep_spacing=spacing)

@@ -70,6 +70,18 @@ pub enum ScheduleError {
         /// The last timestep that does.
         last: usize,
     },
+    /// More steps than a sampler of distilled models has.
+    #[error(
+        "{sampler} has {most} steps, those that models for it are distilled on, found {n_steps}; 4 to 8 are usual"
+    )]
+    Distilled {
+        /// The sampler.
+        sampler: &'static str,
+        /// Steps asked for.
+        n_steps: usize,
+        /// Steps there are.
+        most: usize,
+    },
     /// A sampler that is not defined on a flow's straight path.
     #[error("{sampler} is not defined for flow_prediction: use euler or ddim")]
     NoFlow {

@@ -28,7 +28,7 @@ fn alpha_bar_of(sigma: f64) -> f64 {
 }
 
 /// Signal power at a training timestep. A flow steps off pure noise without trouble and keeps it.
-fn level(schedule: &NoiseSchedule, t: usize) -> f64 {
+pub(super) fn level(schedule: &NoiseSchedule, t: usize) -> f64 {
     let alpha_bar = schedule.alpha_bar(t);
     if alpha_bar == 0.0 && schedule.prediction() != Prediction::Flow { FAINTEST } else { alpha_bar }
 }

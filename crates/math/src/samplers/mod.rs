@@ -4,6 +4,7 @@
 //! are. Solvers that are published in k-diffusion's scale, `z + sigma e` with `sigma = sqrt(1 / alpha_bar - 1)`, are the same
 //! steps divided by `sqrt(1 + sigma^2)`.
 
+mod consistency;
 mod dpmpp;
 mod euler;
 mod grids;
@@ -69,7 +70,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`ScheduleError::StepCount`] and [`ScheduleError::OffsetBeyondEnd`] for what the schedule cannot serve, nothing left
-    /// after `skipped` among it; [`ScheduleError::NoSignal`] for DDIM from pure noise; [`ScheduleError::NoFlow`] for a solver that a flow is not known to; [`ScheduleError::Eta`]
+    /// after `skipped` among it; [`ScheduleError::Distilled`] for more steps than LCM and TCD have; [`ScheduleError::NoSignal`] for DDIM from pure noise; [`ScheduleError::NoFlow`] for a solver that a flow is not known to; [`ScheduleError::Eta`]
     /// for an `eta` that is not 0 where the sampler has none.
     pub fn plan(
         self,
@@ -88,6 +89,7 @@ impl Sampler {
             Self::Ddim => ddim_plan(schedule, sampling, skipped),
             Self::Euler => euler::plan(schedule, sampling, skipped, 0.0),
             Self::EulerAncestral => euler::plan(schedule, sampling, skipped, 1.0),
+            Self::Lcm | Self::Tcd => consistency::plan(self, schedule, sampling, skipped),
             Self::Dpmpp2m if !sampling.use_karras_sigmas => {
                 dpmpp::plan(schedule, &grids::dpm(schedule, sampling)?, sampling.solver_order, skipped)
             }

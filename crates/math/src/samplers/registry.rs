@@ -19,6 +19,10 @@ pub enum Sampler {
     Dpmpp2m,
     /// `dpmpp-2m-karras`.
     Dpmpp2mKarras,
+    /// `lcm`.
+    Lcm,
+    /// `tcd`.
+    Tcd,
 }
 
 /// One sampler, as the list shows it.
@@ -93,6 +97,26 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "arXiv 2211.01095 and 2206.00364, eq. 5; diffusers DPMSolverMultistepScheduler with use_karras_sigmas",
         spacing: Spacing::Linspace,
         is_stochastic: false,
+    },
+    SamplerEntry {
+        sampler: Sampler::Lcm,
+        name: "lcm",
+        aliases: &["lcmscheduler"],
+        label: "LCM",
+        summary: "the clean latent and all noise of the next level: for latent consistency models and LCM LoRAs, 4 to 8 steps",
+        source: "arXiv 2310.04378; diffusers LCMScheduler",
+        spacing: Spacing::Leading,
+        is_stochastic: true,
+    },
+    SamplerEntry {
+        sampler: Sampler::Tcd,
+        name: "tcd",
+        aliases: &["tcdscheduler"],
+        label: "TCD",
+        summary: "below the next level and back up to it with noise, gamma 0.3: for models and LoRAs of trajectory consistency distillation",
+        source: "arXiv 2402.19159; diffusers TCDScheduler",
+        spacing: Spacing::Leading,
+        is_stochastic: true,
     },
 ];
 
