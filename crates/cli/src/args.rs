@@ -1,9 +1,11 @@
 //! The command line, and what was typed on it.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tastemaker_run::{Shape, keys};
 
 use crate::commands::accuracy::AccuracyArgs;
 use crate::commands::compare::{self, CompareArgs};
@@ -59,7 +61,8 @@ pub enum Command {
 
 /// Parses a command line; help, version and mistakes end the process here, as `clap` words them.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
-    let line = home::expanded(line.into_iter().collect(), hub::home_folder().as_deref());
+    let line = spread(line.into_iter().collect());
+    let line = home::expanded(line, hub::home_folder().as_deref());
     let matches = command().try_get_matches_from(&line).unwrap_or_else(|error| sound(error).exit());
     let cli = Cli::from_arg_matches(&matches);
     let mut command = cli.unwrap_or_else(|error| error.exit()).command;
@@ -74,6 +77,52 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
     let renamed: Vec<String> = renamed.map(|(old, new)| format!("--{old} -> --{new}")).collect();
     note_old_names("flags", &renamed);
     command
+}
+
+/// A line of training with a flag before each of several values, and switches with their value, as the parsers of published scripts
+/// take both: `--validation_prompts a b` is `--validation_prompts a --validation_prompts b`, and `--no_hflip false` is
+/// `--no_hflip=false`.
+fn spread(line: Vec<OsString>) -> Vec<OsString> {
+    let is = |at: usize, word: &str| line.get(at).is_some_and(|typed| typed == word);
+    if !(is(1, "train") || is(1, "data") && is(2, "cache")) {
+        return line;
+    }
+    let mut spread = Vec::with_capacity(line.len());
+    let mut words = line.into_iter().peekable();
+    while let Some(word) = words.next() {
+        let typed = word.to_str().and_then(|word| word.strip_prefix("--")).unwrap_or_default();
+        let (name, value) = typed.split_once('=').map_or((typed, None), |(name, value)| (name, Some(value)));
+        let (flag, name) = (format!("--{name}"), name.replace('-', "_"));
+        let of = |shape: Shape| keys().any(|key| key.shape == shape && key.is_called(&name));
+        let is_value = |word: &OsString| {
+            let text = word.to_string_lossy().to_lowercase();
+            let is_recipe = [".toml", ".py"].iter().any(|ending| text.ends_with(ending));
+            !text.starts_with('-') && !is_recipe && !Path::new(word).is_file()
+        };
+        let truth = |word: &OsString| word.to_str()?.to_lowercase().parse::<bool>().ok();
+        let is_repeated = of(Shape::Repeated);
+        match words.peek().and_then(truth).filter(|_| value.is_none()) {
+            Some(truth) if of(Shape::Switch) => {
+                words.next();
+                spread.push(format!("{flag}={truth}").into());
+            }
+            Some(truth) if published::is_switch(&name) => {
+                words.next();
+                spread.extend(truth.then_some(word));
+            }
+            _ => {
+                let is_open = value.is_none();
+                spread.push(word);
+                if is_repeated {
+                    spread.extend(is_open.then(|| words.next()).flatten());
+                    while let Some(value) = words.next_if(is_value) {
+                        spread.extend([flag.clone().into(), value]);
+                    }
+                }
+            }
+        }
+    }
+    spread
 }
 
 /// A mistake as `clap` words it, but for suggestions of flags that are refused.
@@ -148,6 +197,31 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn several_values_and_values_of_switches_are_taken_as_published_scripts_take_them() {
+        for (typed, wanted) in [
+            ("--validation_prompts a b --seed 1", "--validation_prompts a --validation_prompts b --seed 1"),
+            (
+                "--validation-prompt=a b c",
+                "--validation-prompt=a --validation-prompt b --validation-prompt c",
+            ),
+            ("--validation_prompts a run.toml", "--validation_prompts a run.toml"),
+            ("--validation_prompts a b train.py", "--validation_prompts a --validation_prompts b train.py"),
+            ("--no_hflip false --scale_lr True", "--no_hflip=false --scale_lr=true"),
+            ("--no-hflip run.toml", "--no-hflip run.toml"),
+            ("--use_8bit_adam False --use_ema true --sdpa", "--use_ema --sdpa"),
+            ("--seed 1 --output_dir true", "--seed 1 --output_dir true"),
+        ] {
+            let line = |typed: &str| {
+                ["tastemaker", "train"].into_iter().chain(typed.split(' ')).map(OsString::from).collect()
+            };
+            let (typed, wanted): (Vec<OsString>, Vec<OsString>) = (line(typed), line(wanted));
+            assert_eq!(spread(typed), wanted);
+        }
+        let other: Vec<OsString> = ["tastemaker", "sample", "--prompt", "a", "true"].map(Into::into).into();
+        assert_eq!(spread(other.clone()), other);
     }
 
     #[test]

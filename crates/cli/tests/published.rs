@@ -213,6 +213,7 @@ fn the_published_commands_run_as_pasted() {
                     "a command of train_diffusion_dpo.py (diffusers): the method is diffusion-dpo",
                     WANDB,
                     "--push_to_hub is ignored",
+                    "4 images in images/step-000000/",
                 ],
             ),
         ),
@@ -370,6 +371,11 @@ fn a_command_of_kohyas_runs_or_says_the_one_thing_to_change() {
         ("--label_noise_prob 0.1 --sft", "data.label_noise_prob is 0.1, wanted 0"),
         ("--loss_type cpo", "give --method, for example diffusion-dpo"),
         ("--choice_model hps", "tastemaker data relabel PAIRS --scorer hps-v2"),
+        ("--optimizer_type Lion", "there is no Lion here: give --optimizer_type adamw8bit"),
+        ("--optimizer_type PagedLion8bit", "there is no PagedLion8bit here: give --optimizer_type adamw8bit"),
+        ("--optimizer PRODIGY", "there is no PRODIGY here: give --optimizer_type adamw8bit"),
+        ("--optimizer_type SGD", "expected one of adamw, adamw8bit, adafactor"),
+        ("--beta 3000 --method sft", "beta"),
         ("--metod x", "a similar argument exists: '--method'"),
         ("other_script.py", "commands of other_script.py are not known"),
     ] {
@@ -395,6 +401,23 @@ fn flags_of_other_tools_that_are_ours_under_another_name_are_taken() {
         ("--epochs 2 --output_name x", "/output/output_name", "\"x\""),
         ("--v_parameterization", "/model/prediction_type", "\"v_prediction\""),
         ("--loss_type ipo", "/method/name", "\"ipo\""),
+        ("--loss_type ipo --beta_dpo 2000", "/method/settings/beta", "4000.0"),
+        ("--loss_type hinge --beta_dpo 2000", "/method/settings/beta", "4000.0"),
+        ("--beta 3000", "/method/settings/beta", "3000.0"),
+        ("--optimizer_type AdamW", "/optimizer/optimizer_type", "\"adamw\""),
+        ("--optimizer_type PagedAdamW8bit", "/optimizer/optimizer_type", "\"adamw8bit\""),
+        ("--optimizer_type ADAMW_8BIT", "/optimizer/optimizer_type", "\"adamw8bit\""),
+        ("--optimizer AdaFactor", "/optimizer/optimizer_type", "\"adafactor\""),
+        ("--no_hflip false", "/data/no_hflip", "false"),
+        ("--scale_lr True", "/optimizer/scale_lr", "true"),
+        ("--use_8bit_adam false", "/optimizer/optimizer_type", "\"adamw\""),
+        ("--validation_prompts fox owl --seed 1", "/validation/validation_prompts", "[\"fox\",\"owl\"]"),
+        ("--run_validation --num_inference_steps 1", "/validation/validation_steps", "200"),
+        (
+            "--run_validation --validation_steps 50 --validation_prompts fox --num_inference_steps 1",
+            "/validation/validation_prompts",
+            "[\"fox\"]",
+        ),
     ] {
         let method = if flags.contains("loss_type") { "" } else { "--method diffusion-dpo" };
         let line = [words(flags), words(method)].concat();

@@ -251,6 +251,24 @@ fn side(text: &str) -> Result<Value, String> {
     }
 }
 
+/// An optimizer as kohya's and OneTrainer's tools spell it. Paging only keeps its state elsewhere.
+fn optimizer(text: &str) -> Result<Value, String> {
+    let name: String = text.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    let others = |name: &str, but: &str| {
+        Err(format!("there is no {name} here: give --optimizer_type adamw8bit, and --learning_rate {but}"))
+    };
+    match name.strip_prefix("paged").unwrap_or(&name) {
+        "adamw" => read::<OptimizerKind>("adamw"),
+        "adamw8bit" => read::<OptimizerKind>("adamw8bit"),
+        "adafactor" => read::<OptimizerKind>("adafactor"),
+        name if name.contains("lion") => others(text, "3 to 10 times as high"),
+        name if name.contains("prodigy") || name.starts_with("dadapt") => {
+            others(text, "1e-5 or so, for it finds none itself")
+        }
+        _ => read::<OptimizerKind>(text),
+    }
+}
+
 /// Trackers that there are none of log to TensorBoard's files, which theirs read.
 fn tracker(text: &str) -> Result<Value, String> {
     let others = ["wandb", "comet_ml", "all", "clearml", "dvclive", "mlflow", "aim", "swanlab", "trackio"];

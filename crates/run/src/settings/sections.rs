@@ -13,7 +13,7 @@ use tastemaker_store::dtype::DType;
 
 use super::checks::*;
 use super::choices::*;
-use super::{Key, filled, is_required, planned, settings, side, tracker};
+use super::{Key, filled, is_required, optimizer, planned, settings, side, tracker};
 use crate::health::Rule;
 use crate::schedule::LrScheduler;
 
@@ -124,7 +124,7 @@ settings! {
     /// `[optimizer]`: which, and its learning rate.
     optimizer "Optimizer": OptimizerSection => OptimizerPlan {
         /// Optimizer: adamw, adamw8bit (8-bit state) or adafactor
-        optimizer_type: OptimizerKind = default, value "NAME", old_key "kind", old_flag "optimizer";
+        optimizer_type: OptimizerKind = default, value "NAME", old_key "kind", old_flag "optimizer", read optimizer;
         /// Shard the optimizer state over all processes (ZeRO stage 1)
         shard_optimizer: bool = default, free true;
         /// Keep the optimizer state in CPU memory when training on a GPU

@@ -72,7 +72,14 @@ const fn values(name: &'static str, fate: Fate) -> Flag {
 
 const TWO_IMAGES: &str = "a pair has two images; name theirs with --columns";
 const NO_HUB: &str = "nothing is uploaded";
-const NO_IMAGES: &str = "give --validation_steps, and --validation_prompts for images";
+/// The prompts of diffusers' and MaPO's scripts, of which they generate images every 200 steps with `--run_validation`.
+const VALIDATION_PROMPTS: [&str; 4] = [
+    "portrait photo of a girl, photograph, highly detailed face, depth of field, moody light, golden hour, style by Dan Winters, \
+     Russell James, Steve McCurry, centered, extremely detailed, Nikon D850, award winning photography",
+    "Self-portrait oil painting, a beautiful cyborg with golden hair, 8k",
+    "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k",
+    "A photo of beautiful mountain with realistic sunset and blue lake, highly detailed, masterpiece",
+];
 const PAIRS: &str = "give the pairs with --train_data_dir";
 const NOT_THIS_LOSS: &str = "no method here has it: leave it away";
 const CACHED_TEXT: &str = "text is encoded once, unless its encoders are trained";
@@ -121,7 +128,8 @@ pub const PREFERENCE: &[Flag] = &[
     value("prior_generation_precision", Ignored("nothing is generated before training")),
     switch("push_to_hub", Ignored(NO_HUB)),
     values("remove_ties", Reads(remove_ties)),
-    switch("run_validation", Ignored(NO_IMAGES)),
+    switch("run_validation", Reads(|_| run_validation())),
+    value("beta", Reads(|values| number("method.beta", values))),
     switch("sdxl", Ignored(MODEL_SAYS)),
     switch("set_grads_to_none", Ignored(NEVER_TYPED)),
     value("vae_encode_batch_size", Ignored(ENCODED_ONCE)),
@@ -248,6 +256,14 @@ fn loss_type(values: &[&str]) -> Meaning {
         }
     };
     sets("method.name", method.into())
+}
+
+/// Of diffusers' and MaPO's scripts.
+fn run_validation() -> Meaning {
+    Meaning::Sets(vec![
+        ("validation.validation_prompts", json!(VALIDATION_PROMPTS)),
+        ("validation.validation_steps", json!(200)),
+    ])
 }
 
 fn train_method(values: &[&str]) -> Meaning {

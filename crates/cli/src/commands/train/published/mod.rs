@@ -85,6 +85,11 @@ pub fn is_refused(name: &str) -> bool {
     flags::all().any(|flag| flag.name == name.replace('-', "_") && matches!(flag.fate, Fate::Refused(_)))
 }
 
+/// Whether a flag takes no value.
+pub fn is_switch(name: &str) -> bool {
+    flags::all().any(|flag| flag.name == name && flag.takes == Takes::Nothing)
+}
+
 /// The flags, for the parser; help shows only what stands for something of ours.
 pub fn args() -> impl Iterator<Item = Arg> {
     let of_methods = short_flags().into_iter().map(|(flag, setting)| {
@@ -148,7 +153,12 @@ pub fn typed(matches: &ArgMatches) -> (Value, Value, Published) {
     published.settings = of_methods.filter_map(|flag| Some((flag, *matches.get_one::<f64>(flag)?))).collect();
     for flag in flags::all().filter(|flag| is_typed(flag.name)) {
         let values = || -> Vec<&str> {
-            matches.get_many::<String>(flag.name).into_iter().flatten().map(String::as_str).collect()
+            match flag.takes {
+                Takes::Nothing => Vec::new(),
+                Takes::One | Takes::Any => {
+                    matches.get_many::<String>(flag.name).into_iter().flatten().map(String::as_str).collect()
+                }
+            }
         };
         let meaning = match flag.fate {
             Fate::Ignored(reason) => Meaning::Ignored(reason),
