@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use tastemaker_run::{Event, Probe, Step};
 
-use pace::{COLUMNS, Pace, brief, fitting};
+use pace::{COLUMNS, Pace, brief, fitting, rate};
 use work::Bar;
 pub use work::Work;
 
@@ -165,7 +165,7 @@ fn metrics(steps: &VecDeque<Step>) -> Vec<(u8, String)> {
     let loser = (mean(|s| s.loser_error), mean(|s| s.ref_loser));
     add(3, error("winner", winner.0, winner.1));
     add(4, error("loser", loser.0, loser.1));
-    add(5, mean(|s| Some(s.pairs_per_second)).map(|rate| format!("{rate:.2} pairs/s")));
+    add(5, mean(|s| Some(s.pairs_per_second)).map(|per_second| rate(per_second, "pairs")));
     parts
 }
 
@@ -232,13 +232,13 @@ mod tests {
     #[test]
     fn drift_is_a_fraction_of_the_references_error() {
         let text = fitting(&metrics(&[step(Some(1.0))].into()), 100);
-        assert_eq!(text, "loss 0.5000 accuracy 75% winner -1.00% loser +2.00% 2.50 pairs/s");
+        assert_eq!(text, "loss 0.5000 accuracy 75% winner -1.00% loser +2.00% 2.5 pairs/s");
     }
 
     #[test]
     fn without_a_reference_errors_stand_alone() {
         let text = fitting(&metrics(&[step(None)].into()), 100);
-        assert_eq!(text, "loss 0.5000 accuracy 75% winner 0.9900 loser 1.0200 2.50 pairs/s");
+        assert_eq!(text, "loss 0.5000 accuracy 75% winner 0.9900 loser 1.0200 2.5 pairs/s");
     }
 
     #[test]

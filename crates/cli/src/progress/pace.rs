@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use console::{measure_text_width, truncate_str};
+
 /// Columns of a line where there is no terminal to say.
 pub const COLUMNS: usize = 80;
 
@@ -57,11 +59,11 @@ pub fn fitting(parts: &[(u8, String)], columns: usize) -> String {
         let shown: Vec<&str> =
             parts.iter().filter(|(rank, _)| *rank <= least).map(|(_, part)| part.as_str()).collect();
         let line = shown.join(" ");
-        if line.chars().count() <= columns {
+        if measure_text_width(&line) <= columns {
             return line;
         }
         if least == 0 {
-            return line.chars().take(columns).collect();
+            return truncate_str(&line, columns, "").into_owned();
         }
         least -= 1;
     }
@@ -71,7 +73,7 @@ pub fn fitting(parts: &[(u8, String)], columns: usize) -> String {
 pub fn with_bar(line: &str, fraction: f64, columns: usize) -> String {
     const LEAST_CELLS: usize = 8;
     const MOST_CELLS: usize = 40;
-    let room = columns.saturating_sub(line.chars().count() + 1).min(MOST_CELLS);
+    let room = columns.saturating_sub(measure_text_width(line) + 1).min(MOST_CELLS);
     if room < LEAST_CELLS {
         return line.to_owned();
     }
@@ -113,9 +115,11 @@ mod tests {
         assert_eq!(fitting(&parts, 80), "generating 12/96 images, 1.5 images/s, 2m05s left");
         assert_eq!(fitting(&parts, 40), "generating 12/96 images, 2m05s left");
         assert_eq!(fitting(&parts, 10), "generating");
-        for columns in 0..120 {
-            let line = fitting(&parts, columns);
-            assert!(with_bar(&line, 0.5, columns).chars().count() <= columns, "{columns}");
+        for parts in [&parts[..], &[(0, "fetching 1 MiB of 2 MiB, 模型/権重.safetensors".to_owned())]] {
+            for columns in 0..120 {
+                let line = fitting(parts, columns);
+                assert!(measure_text_width(&with_bar(&line, 0.5, columns)) <= columns, "{columns}");
+            }
         }
     }
 }
