@@ -34,7 +34,7 @@ pub struct WatchArgs {
 pub fn watch(args: &WatchArgs) -> Result<()> {
     let runs = Runs::new(&args.runs)?;
     if let Some(file) = &args.export {
-        Place::file(file, "--export").check(args.overwrite)?;
+        let _claim = Place::file(file, "--export").claim(args.overwrite)?;
         atomic::write_bytes(file, runs.export()?.as_bytes())?;
         println!("wrote {}", file.display());
         return Ok(());

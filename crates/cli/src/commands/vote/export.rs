@@ -51,7 +51,7 @@ pub fn export(args: &ExportArgs) -> Result<()> {
         UsageError(format!("--to {to}{}; wanted one of {known}", did_you_mean(nearest(to, names()))))
     })?;
     let place = if to == "votes" { Place::file(out, "--out") } else { Place::folder(out, "--out", OURS) };
-    place.check(args.overwrite)?;
+    let _claim = place.claim(args.overwrite)?;
     let record = Record::read(db)?;
     let keys: Vec<&str> = record.settings.questions.iter().map(|question| question.key.as_str()).collect();
     let question = match &args.question {

@@ -43,9 +43,8 @@ const OURS: &[&str] = &["report.html", "results.json"];
 
 /// Runs the command.
 pub fn results(args: &ResultsArgs) -> Result<()> {
-    if let Some(out) = &args.out {
-        Place::folder(out, "--out", OURS).check(args.overwrite)?;
-    }
+    let place = args.out.as_deref().map(|out| Place::folder(out, "--out", OURS));
+    let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     let record = Record::read(&args.db)?;
     let scorers = scorers(&record, args.prompts.as_deref())?;
     let results = Results::of(&record, args.category.as_deref(), &scorers)?;
