@@ -41,7 +41,7 @@ pub enum WebError {
     #[error("{0}")]
     Settings(String),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}; choose another with --bind")]
+    #[error("cannot listen on {address}; choose another address or port")]
     Bind {
         /// The address.
         address: String,

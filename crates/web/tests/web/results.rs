@@ -8,9 +8,10 @@ use tastemaker_data::formats::{OpenSettings, open, open_with};
 use tastemaker_data::{PairSource, Side};
 use tastemaker_store::tree::Location;
 use tastemaker_web::results::{EXPORTS, Export, Results, ScorerScores, export, import, page, text};
-use tastemaker_web::study::{Item, Study, StudySettings, of_pairs, of_places};
+use tastemaker_web::study::{FolderOfImages, Item, Study, StudySettings, of_folders, of_pairs, of_places};
 use tastemaker_web::vote::{Answer, Ballot, Database, Record, Task};
 
+use crate::browser::Browser;
 use crate::support::{settings, study};
 
 /// A database in which these voters answered these items, in this order.
@@ -216,4 +217,39 @@ fn a_set_of_pairs_is_labeled_anew() {
     export(layout("jsonl"), &record, 0, images.as_ref(), &again).unwrap();
     let set = open(&again).unwrap();
     assert_eq!(set.encoded(0, Side::Winner).unwrap(), made.images.read(3).unwrap(), "the loser won");
+}
+
+#[test]
+fn the_page_of_results_is_one_file_without_barriers() {
+    use Answer::{A, B, Tie};
+    let folder = tempfile::tempdir().unwrap();
+    for (model, name) in ["base", "ddim-inpo", "diffusion-dpo"].into_iter().enumerate() {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        for prompt in 0..6_u8 {
+            let shade =
+                |x: u32, y: u32| image::Rgb([x as u8 * 2, y as u8 * 2, 40 * prompt + 20 * model as u8]);
+            let path = folder.path().join(name).join(format!("{prompt:04}-1.png"));
+            image::RgbImage::from_fn(120, 120, shade).save(path).unwrap();
+        }
+    }
+    let folders = ["base", "ddim-inpo", "diffusion-dpo"]
+        .map(|name| FolderOfImages { name: name.into(), folder: folder.path().join(name) });
+    let made = of_folders("compared", &folders, Some(&study(6).prompts)).unwrap();
+    let answers = [A, A, B, A, Tie, A, A, B, A];
+    let votes: Vec<(&str, u32, Answer)> = (0..made.items.len() as u32)
+        .flat_map(|item| {
+            let answer = move |voter: usize| answers[(item as usize * 2 + voter * 3) % answers.len()];
+            ANN_BO_CY.into_iter().enumerate().map(move |(voter, name)| (name, item, answer(voter)))
+        })
+        .collect();
+    let record = voted(&folder.path().join("v.sqlite"), &made, &settings(1, 3), &votes);
+    let results = Results::of(&record, None, &[]).unwrap();
+    assert_eq!(results.questions[0].comparisons.iter().filter(|one| one.category.is_none()).count(), 3);
+    let report = page(&record, &results, 8);
+    assert!(report.matches("<article").count() == 8 && report.contains("data:image/png;base64"));
+    std::fs::write(folder.path().join("report.html"), report).unwrap();
+    let Some(browser) = Browser::start(&format!("file://{}", folder.path().display())) else { return };
+    browser.open("/report.html");
+    browser.photograph("results");
+    browser.check("results");
 }

@@ -25,6 +25,7 @@ use tch::Device;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
+use crate::commands::watch::Watched;
 use crate::exit::{Interrupted, UsageError};
 use crate::hub::{check_cache, home_folder, locate, pair_caches};
 use crate::models::{self, Found};
@@ -51,6 +52,9 @@ pub struct TrainArgs {
     /// Print the resolved settings, memory and batch, and exit
     #[arg(long = "dry-run")]
     dry_run: bool,
+    /// Serve a page beside the run that shows how it goes, as `tastemaker watch` does
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     device: DeviceFlag,
     /// What the run is.
@@ -65,7 +69,7 @@ pub fn train(args: TrainArgs) -> Result<()> {
     let resume = args.resume.or_else(|| resumes.then_some(Resume::Latest));
     match args.dry_run {
         true => show(plan, args.device),
-        false => run(plan, resume.as_ref(), args.overwrite, args.device),
+        false => run(plan, resume.as_ref(), args.overwrite, args.watch, args.device),
     }
 }
 
@@ -359,7 +363,13 @@ fn resume(text: &str) -> Result<Resume, std::convert::Infallible> {
     Ok(if text == "latest" { Resume::Latest } else { Resume::From(text.into()) })
 }
 
-fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: DeviceFlag) -> Result<()> {
+fn run(
+    plan: Plan,
+    resume: Option<&Resume>,
+    overwrite: OverwriteFlag,
+    watch: bool,
+    device: DeviceFlag,
+) -> Result<()> {
     let device = device.open()?;
     let group = ranks::join()?;
     let output_dir = plan.output_dir.clone();
@@ -398,6 +408,7 @@ fn run(plan: Plan, resume: Option<&Resume>, overwrite: OverwriteFlag, device: De
     drop(claimed);
     // All ranks look for checkpoints after that.
     ProcessGroup::new(group.as_ref()).barrier()?;
+    let _page = (is_first && watch).then(|| Watched::beside(&output_dir)).transpose()?;
     let mut progress = Progress::new(plan.train.max_train_steps);
     let signals = Signals::listen()?;
     let ranks = ProcessGroup::new(group.as_ref());
