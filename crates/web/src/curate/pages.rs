@@ -14,7 +14,7 @@ pub fn desk(desk: &Desk) -> Markup {
     let scored = desk.set().soft_label(0).is_some();
     let body = html! {
         header.top {
-            b { (desk.name().display()) }
+            h1 { (desk.name().display()) }
             span #counts { (n) " pairs" }
             nav aria-label="Page" { button #help type="button" aria-haspopup="dialog" { "Keys" } (theme_button()) }
         }

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::plain;
 
 /// Images read at once.
-const READERS: usize = 4;
+const READERS: usize = 2;
 
 /// KiB of images that are being sent.
 const HELD_KIB: u32 = 256 << 10;

@@ -44,7 +44,7 @@ pub fn exported(about: &Value, events: &Value) -> Markup {
 fn body() -> Markup {
     html! {
         header.top {
-            b { "Runs" }
+            h1 { "Runs" }
             span #state role="status" {}
             nav aria-label="Page" {
                 label { "Smooth " input #smooth type="range" min="0" max="40" value="8"; }

@@ -115,7 +115,7 @@ fn every_answer_carries_the_policy() {
         assert!(answer.contains("content-security-policy: default-src 'none'"), "{path}: {answer}");
         assert!(
             answer.contains("x-content-type-options: nosniff")
-                && answer.contains("referrer-policy: no-referrer")
+                && answer.contains("referrer-policy: same-origin")
         );
         assert!(!answer.contains("unsafe-inline") && !answer.contains("server:"));
     }
