@@ -55,6 +55,9 @@ fn a_lora_of_a_model_that_predicts_something_else_is_said_by_every_command() {
             .to_owned(),
     ];
     bench.write("prompts.txt", "fox\n");
+    let trained = bench.path("lora/pytorch_lora_weights.safetensors");
+    let predicted = Model::open(bench.path("model")).unwrap().schedule().unwrap().schedule.prediction();
+    assert_eq!(LoraFile::stated_prediction(trained), Some(predicted));
     for (key, value, is_other) in [
         ("modelspec.prediction_type", "v", true),
         ("ss_v_parameterization", "True", true),
@@ -135,6 +138,10 @@ fn an_adapter_goes_from_diffusers_to_kohya_and_back() {
     let back = LoraFile::read(bench.path("c.safetensors")).unwrap();
     assert_eq!((back.unet.ranks.rank, back.unet.ranks.alpha), (4, 2.0));
     assert!(file.unet.tensors.iter().all(|(name, tensor)| back.unet.tensors[name].equal(tensor)));
+    // What the model predicts goes along, so that it need not be said again.
+    let stated = LoraFile::stated_prediction(bench.path("c.safetensors"));
+    assert_eq!(stated, Some(tastemaker_math::Prediction::VPrediction));
+    said(&bench, &["model", "convert", "c.safetensors", "d.safetensors"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tastemaker_math::Prediction;
 use tastemaker_weights::safetensors::Header;
 use tch::Tensor;
 
-use super::file::{LoraFile, stored};
+use super::file::{LoraFile, PREDICTION_KEY, stored};
 use super::keys::{self, DOWN, MAGNITUDE, UP};
 use crate::ModelError;
 use crate::original::{Layout, parsed, unet_shapes};
@@ -84,7 +84,7 @@ impl LoraFile {
             "false" => Some(Prediction::Epsilon),
             _ => None,
         };
-        let stated = entry("modelspec.prediction_type").and_then(|text| parsed(&text));
+        let stated = entry(PREDICTION_KEY).and_then(|text| parsed(&text));
         stated.or_else(|| entry("ss_v_parameterization").and_then(of_truth)).or_else(|| {
             let version = entry("ss_base_model_version")?;
             (version == "sd_v2_v").then_some(Prediction::VPrediction)

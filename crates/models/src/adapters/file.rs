@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use tastemaker_math::Prediction;
 use tastemaker_store::StoreError;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_weights::safetensors::{Header, Metadata};
@@ -15,6 +16,7 @@ use super::keys;
 use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
 use crate::nn::{LoraSpec, Ranks};
+use crate::original::spelled;
 use crate::pipeline::TextAdapters;
 
 /// The file's name in a folder of diffusers adapters.
@@ -22,6 +24,9 @@ pub const FILE_NAME: &str = "pytorch_lora_weights.safetensors";
 
 /// Where diffusers keeps the configuration in the header.
 pub(super) const METADATA_KEY: &str = "lora_adapter_metadata";
+
+/// Where a header says what the model predicts, as in files of kohya's scripts.
+pub(super) const PREDICTION_KEY: &str = "modelspec.prediction_type";
 
 /// The low-rank adapters of a pipeline's networks.
 #[derive(Debug)]
@@ -138,6 +143,14 @@ impl LoraFile {
     /// # Errors
     /// [`ModelError::Torch`] if the file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
+        self.write_of(path, None)
+    }
+
+    /// The same, the header saying what the model predicts that the adapters are of.
+    ///
+    /// # Errors
+    /// As [`LoraFile::write`].
+    pub fn write_of(&self, path: impl AsRef<Path>, prediction: Option<Prediction>) -> Result<(), ModelError> {
         let mut stored = Named::new();
         let mut config = Map::new();
         for (component, part) in self.parts() {
@@ -149,7 +162,9 @@ impl LoraFile {
             config.extend(settings.into_iter().map(|(key, value)| (keys::stored(component, &key), value)));
         }
         let text = format!("{:#}", Value::Object(config));
-        let metadata = [("format".to_owned(), "pt".to_owned()), (METADATA_KEY.to_owned(), text)].into();
+        let mut metadata: Metadata =
+            [("format".to_owned(), "pt".to_owned()), (METADATA_KEY.to_owned(), text)].into();
+        metadata.extend(prediction.map(|prediction| (PREDICTION_KEY.to_owned(), spelled(prediction).into())));
         Ok(tensors::write(path.as_ref(), &stored, &metadata)?)
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn save(
                 parts.remove("unet").ok_or(TrainError::NothingTrainable { target_modules: Vec::new() })?;
             let file = LoraFile { unet, text: parts };
             let path = &output_dir.join(FILE_NAME);
-            file.write(path)?;
+            file.write_of(path, Some(schedule.prediction()))?;
             same(&file, &LoraFile::read(path)?, path)?;
 
             let facts = kohya_facts(source, plan, run, schedule)?;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use tastemaker_math::schedule::Prediction;
 use tastemaker_models::ModelError;
-use tastemaker_models::adapters::{KohyaFacts, LoraNames};
+use tastemaker_models::adapters::{KohyaFacts, LoraFile, LoraNames};
 use tastemaker_models::pipeline::{Model, ModelSources, pack, save};
 use tastemaker_store::StoreError;
 
@@ -61,8 +61,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
             Model::open(to)?;
             println!("wrote {}, a diffusers folder of {}", to.display(), file.layout.title());
         }
-        Opened::Lora { file, names: LoraNames::Kohya, .. } => {
-            file.write(to)?;
+        Opened::Lora { file, names: LoraNames::Kohya, path, .. } => {
+            file.write_of(to, LoraFile::stated_prediction(&path))?;
             println!("wrote {}, a LoRA in diffusers format", to.display());
         }
         Opened::Lora { file, names: LoraNames::Diffusers, layout, path } => {
@@ -74,7 +74,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
             let title = to.file_stem().map_or("LoRA".into(), |stem| stem.to_string_lossy().into_owned());
             let facts = KohyaFacts {
                 layout,
-                prediction: layout.prediction(*prediction_type)?,
+                prediction: layout.prediction(prediction_type.or(LoraFile::stated_prediction(&path)))?,
                 resolution: layout.resolution(),
                 title,
                 training: Default::default(),
