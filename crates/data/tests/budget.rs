@@ -67,13 +67,13 @@ fn images_that_rows_of_a_table_share_take_no_more_than_one() {
     let _alone = ALONE.lock();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.parquet");
-    repeating(&path, 32 << 20, 256);
-    assert!(fs::metadata(&path).unwrap().len() < 1 << 20);
+    repeating(&path, 2 << 20, 128);
+    assert!(fs::metadata(&path).unwrap().len() < 1 << 16);
     let set = open(&path).unwrap();
     MEMORY.reset_peak_usage();
-    assert_eq!(set.encoded(200, Side::Loser).unwrap().len(), 32 << 20);
+    assert_eq!(set.encoded(100, Side::Loser).unwrap().len(), 2 << 20);
     let peak = MEMORY.peak_usage();
-    assert!(peak <= 400 << 20, "{} MiB", peak >> 20);
+    assert!(peak <= 48 << 20, "{} MiB", peak >> 20);
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::{DataError, PairId, PairSource, Reason, Side, Skipped};
 /// The longest caption; models read the first few hundred bytes.
 pub const MAX_CAPTION_BYTES: usize = 64 << 10;
 
+/// What all captions of a set take together: a few kilobytes of a table can hold many long ones.
+const MAX_TEXT_BYTES: usize = 1 << 30;
+
 /// Skipped rows that keep what was found: enough to see what is wrong with a set.
 const DETAILS: usize = 10_000;
 
@@ -32,6 +35,7 @@ pub struct Builder {
     texts: Interned,
     skipped: Vec<Skipped>,
     originals: BTreeMap<PairId, [Box<str>; 2]>,
+    max_text: usize,
 }
 
 impl Builder {
@@ -44,6 +48,7 @@ impl Builder {
             texts: Interned::default(),
             skipped: Vec::new(),
             originals: BTreeMap::new(),
+            max_text: MAX_TEXT_BYTES,
         }
     }
 
@@ -58,6 +63,10 @@ impl Builder {
         let caption = match caption {
             Some(caption) if caption.len() > MAX_CAPTION_BYTES => {
                 let detail = format!("{} bytes; wanted at most {MAX_CAPTION_BYTES}", caption.len());
+                return self.skip(id, Reason::LongCaption, &detail);
+            }
+            Some(caption) if self.texts.bytes() + caption.len() > self.max_text => {
+                let detail = format!("the set's captions take more than {} bytes", self.max_text);
                 return self.skip(id, Reason::LongCaption, &detail);
             }
             Some(caption) => self.texts.number(caption),
@@ -83,7 +92,7 @@ impl Builder {
     /// [`DataError::Empty`] if no row is left, [`DataError`] if an image that may hold its prompt cannot be read.
     pub fn finish(mut self, names: Names) -> Result<PairSet, DataError> {
         self.ask_images()?;
-        let Self { path, containers, mut rows, texts, mut skipped, originals } = self;
+        let Self { path, containers, mut rows, texts, mut skipped, originals, .. } = self;
         skipped.sort_by_key(|row| row.id);
         rows.shrink_to_fit();
         let texts = texts.into_strings();
@@ -174,5 +183,25 @@ fn shortened(detail: &str) -> Box<str> {
     match detail.char_indices().nth(DETAIL_LENGTH) {
         Some((end, _)) => format!("{}...", &detail[..end]).into(),
         None => detail.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captions_beyond_what_a_set_may_hold_are_skipped_by_name() {
+        let mut builder = Builder { max_text: 10, ..Builder::new(Path::new("set")) };
+        let image = ImageRef { container: 0, item: 0 };
+        for (row, caption) in ["a fox", "a fox", "an owl, large", "b"].into_iter().enumerate() {
+            builder.keep(PairId(row as u64), [image, image], Some(caption), Labels::default());
+        }
+        assert_eq!(builder.rows.len(), 3);
+        let [Skipped { id, reason, detail }] = builder.skipped.as_slice() else { panic!("one row") };
+        assert_eq!(
+            (*id, *reason, &**detail),
+            (PairId(2), Reason::LongCaption, "the set's captions take more than 10 bytes")
+        );
     }
 }

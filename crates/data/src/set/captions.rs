@@ -65,6 +65,11 @@ impl Interned {
         number
     }
 
+    /// Bytes of all texts.
+    pub fn bytes(&self) -> usize {
+        self.strings.text.len()
+    }
+
     pub fn into_strings(mut self) -> Strings {
         self.strings.text.shrink_to_fit();
         self.strings.ends.shrink_to_fit();
