@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use args::Command;
 use exit::{Blame, Exit, code_of};
 use tastemaker_store::in_full;
+use tastemaker_torch::faults;
 
 fn main() -> ExitCode {
     // A defect must not look like any of the errors a user can cause.
@@ -34,6 +35,11 @@ fn main() -> ExitCode {
 fn run() -> ExitCode {
     if let Err(error) = signals::outlive_file_limits() {
         eprintln!("warning: a limit on the size of files will end the program: {error}");
+    }
+    if let Err(error) = faults::end_with(Exit::Model as u8) {
+        eprintln!(
+            "warning: a weight file that is cut short while it is read will end the program without words: {error}"
+        );
     }
     match dispatch(args::parse(std::env::args_os())) {
         Ok(()) => ExitCode::SUCCESS,

@@ -156,6 +156,19 @@ pub fn two_loras(model: &str, typed: &str) -> UsageError {
     ))
 }
 
+/// The longest captions, in tokens, that a model or LoRA was trained on, as the header of a LoRA in kohya's naming says it, or the plan of
+/// the run that it is a result or checkpoint of; `None` where neither is there.
+pub fn token_length(place: &Path) -> Option<u32> {
+    let header = Header::read(place).ok();
+    let stated = header.and_then(|header| header.metadata.get("ss_max_token_length")?.parse().ok());
+    let of_run = || {
+        let folders = place.ancestors().take(if place.is_file() { 3 } else { 2 });
+        let run = folders.into_iter().find(|folder| folder.join("plan.json").is_file())?;
+        RunDir::open(run).ok().map(|(_, plan)| plan.model.max_token_length)
+    };
+    stated.or_else(of_run)
+}
+
 /// The files of the model that the run in this folder began with, by its plan; `None` where there is no run.
 fn base_of(folder: Option<&Path>) -> Result<Option<Box<ModelSources>>> {
     let folder = match folder {

@@ -57,6 +57,10 @@ fn a_dry_run_prints_the_plan_and_does_nothing() {
         "--lr-warmup-steps=3",
         "--dry-run",
     ]);
-    assert_snapshot!(format!("{}\n{}", said.stdout, said.stderr));
+    // What the program itself takes, and what is free, differ from machine to machine.
+    let of_machine = |line: &&str| line.contains(" needs about ") || line.contains(" most of it ");
+    assert_eq!(said.stdout.lines().filter(of_machine).count(), 2, "{}", said.stdout);
+    let plan: Vec<&str> = said.stdout.lines().filter(|line| !of_machine(line)).collect();
+    assert_snapshot!(format!("{}\n\n{}", plan.join("\n"), said.stderr));
     assert!(!bench.path("out").exists());
 }

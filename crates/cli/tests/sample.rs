@@ -325,3 +325,42 @@ fn images_that_cannot_be_written_are_noticed_before_generating() {
     bench.write("file", "a file where a folder should be");
     assert_snapshot!(mistake(&sample(&bench, &["--prompt", "a fox", "--out", "file/out"])));
 }
+
+#[test]
+fn what_was_trained_on_long_captions_is_sampled_with_their_length() {
+    let bench = Bench::new();
+    for (output, more) in [("lora", "--method sft"), ("full", "--method sft --adapter_type full")] {
+        let more: Vec<&str> = more.split_whitespace().chain(["--max_token_length", "150"]).collect();
+        let said = bench.train(output, &more);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    let kohya = "lora/pytorch_lora_weights_kohya.safetensors";
+    let header = tastemaker_torch::tensors::read_with_metadata(&bench.path(kohya)).unwrap().1;
+    assert_eq!(header["ss_max_token_length"], "150");
+    for card in ["lora/README.md", "full/model/README.md"] {
+        let card = fs::read_to_string(bench.path(card)).unwrap();
+        assert!(card.contains("| captions | up to 150 tokens, encoded in chunks of 75 |"), "{card}");
+    }
+    // Far from its run the header alone says it.
+    bench.write("alone.safetensors", fs::read(bench.path(kohya)).unwrap());
+    let mut number = 0;
+    let mut image = |what: &str, more: &str| {
+        number += 1;
+        let out = format!("image{number}");
+        let line = format!("sample {what} {more} --num_inference_steps 2 --out {out} --prompt");
+        let args: Vec<&str> =
+            line.split_whitespace().chain(["a very long prompt of many words indeed"]).collect();
+        bench.succeed(&args);
+        pixels(&bench, &format!("{out}/0000-0.png"))
+    };
+    for what in [
+        "--model lora",
+        "--model full",
+        "--model model --lora lora",
+        "--model model --lora alone.safetensors",
+    ] {
+        let (own, long) = (image(what, ""), image(what, "--max_token_length 150"));
+        assert!(own == long, "{what}: not with the length of its run");
+        assert!(own != image(what, "--max_token_length 75"), "{what}: what is typed does not count");
+    }
+}

@@ -135,25 +135,60 @@ impl CheckpointPlan {
     }
 }
 
-/// What training will hold in memory at once, and on disk, in bytes, counted from shapes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a run will hold in memory, and on disk, in bytes, counted from shapes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Weights of the network and of its frozen copy, in the types they are used in.
-    pub weights: u64,
-    /// Trainable weights: f32 masters, gradients and the optimizer's two moments.
-    pub learning: u64,
-    /// What one micro-batch keeps for the backward pass.
-    pub activations: u64,
+    /// What is done one after the other.
+    pub phases: Vec<Phase>,
     /// Latents and text of all pairs, which are on disk.
     pub cache: u64,
     /// What a precomputed reference of the whole run takes on disk.
     pub reference: u64,
+    /// What is free where networks live, if that is known.
+    pub free: Option<u64>,
+    /// Where that is not enough: changes with which it would be.
+    pub relief: Vec<Relief>,
+}
+
+/// What is held at once in one part of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// What is done.
+    pub doing: &'static str,
+    /// What is held, and in how many bytes.
+    pub parts: Vec<(&'static str, u64)>,
+}
+
+impl Phase {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.parts.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Settings that take less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relief {
+    /// As flags.
+    pub settings: String,
+    /// Bytes of a run with them.
+    pub bytes: u64,
 }
 
 impl MemoryEstimate {
-    /// All parts of memory together.
+    /// The phase that holds most.
+    pub fn fullest(&self) -> Option<&Phase> {
+        self.phases.iter().max_by_key(|phase| phase.total())
+    }
+
+    /// What the whole run takes.
     pub fn total(&self) -> u64 {
-        self.weights + self.learning + self.activations
+        self.fullest().map_or(0, Phase::total)
+    }
+
+    /// Whether less is free than is needed.
+    pub fn is_too_much(&self) -> bool {
+        self.free.is_some_and(|free| self.total() > free)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::plan::{Adapter, Plan};
+use crate::plan::{Adapter, MemoryEstimate, Phase, Plan, Relief};
 use crate::settings::{AdapterKind, number, words};
 
 impl fmt::Display for Plan {
@@ -60,10 +60,9 @@ fn rows(plan: &Plan) -> Vec<Row> {
     effect("pairs per step", format!("{} ({batch} x {accumulated} accumulated{on})", plan.effective_batch()));
     effect("learning rate", number(plan.effective_learning_rate()));
     if let Some(memory) = &plan.memory {
-        let (weights, trained, activations) = (memory.weights, memory.learning, memory.activations);
-        let parts = [("weights", weights), ("trainable parameters", trained), ("activations", activations)];
-        let parts = parts.map(|(part, bytes)| format!("{part} {}", mebibytes(bytes))).join(", ");
-        effect("memory", format!("about {} ({parts})", mebibytes(memory.total())));
+        for (key, value) in in_memory(memory) {
+            effect(key, value);
+        }
         if memory.cache > 0 {
             effect("cache on disk", format!("about {}", mebibytes(memory.cache)));
         }
@@ -78,6 +77,26 @@ fn rows(plan: &Plan) -> Vec<Row> {
             format!("{n_pairs} at most (those whose images cannot be read are skipped)"),
         );
         effect("steps per epoch", format!("{steps:.1} ({epochs:.1} epochs in all)"));
+    }
+    rows
+}
+
+/// What a run needs of memory, what is free, and what to change where that is not enough.
+fn in_memory(memory: &MemoryEstimate) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if let Some(Phase { doing, parts }) = memory.fullest() {
+        let free = memory.free.map_or_else(String::new, |free| format!(", free {}", mebibytes(free)));
+        let parts = parts.iter().map(|(part, bytes)| format!("{part} {}", mebibytes(*bytes)));
+        let parts = parts.collect::<Vec<_>>().join(", ");
+        rows.push(("memory", format!("needs about {}{free}", mebibytes(memory.total()))));
+        rows.push(("most of it", format!("while {doing}: {parts}")));
+    }
+    if memory.is_too_much() {
+        let one =
+            |Relief { settings, bytes }: &Relief| format!("{settings} needs about {}", mebibytes(*bytes));
+        let to_fit = memory.relief.iter().map(one).collect::<Vec<_>>().join("; or ");
+        let smaller = "a smaller --resolution or a LoRA in place of a full fine-tune".to_owned();
+        rows.push(("does not fit", if to_fit.is_empty() { smaller } else { to_fit }));
     }
     rows
 }

@@ -34,6 +34,9 @@ pub struct Recipe {
     /// Folder for results. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_dir: Option<PathBuf>,
+    /// In what this run is another than its source, for people who read it before the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differs: Option<String>,
     /// What is aligned.
     pub model: ModelSection,
     /// What it is aligned to.
@@ -123,6 +126,7 @@ impl Recipe {
     pub fn over(self, below: Self) -> Self {
         Self {
             output_dir: self.output_dir.or(below.output_dir),
+            differs: self.differs.or(below.differs),
             model: self.model.over(below.model),
             data: self.data.over(below.data),
             method: self.method.over(below.method),

@@ -2,6 +2,7 @@
 // `distributed.cpp` comes first, because it says which back-end those headers are for.
 #include "distributed.cpp"
 
+#include "allocator.cpp"
 #include "devices.cpp"
 #include "norm.cpp"
 #include "optimizers.cpp"

@@ -26,6 +26,13 @@ bool tastemaker_device_memory(const at::Tensor* tensor, int64_t* now, int64_t* p
   });
 }
 
+bool tastemaker_device_free(const at::Tensor* tensor, int64_t* free, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    *free = static_cast<int64_t>(allocator(*tensor)->getMemoryInfo(tensor->device().index()).first);
+    return true;
+  });
+}
+
 bool tastemaker_device_reset_peak(const at::Tensor* tensor, char** error) {
   return tastemaker::guarded(error, false, [&] {
     allocator(*tensor)->resetPeakStats(tensor->device().index());

@@ -1,6 +1,6 @@
-// Products of bfloat16 tensors, computed in f32 and kept in bfloat16.
+// Products of bfloat16 tensors, computed in f32 and kept in bfloat16, and convolutions that keep no more than they need.
 //
-// For processors without bfloat16 instructions, where libtorch's own bfloat16 products are several times slower than f32.
+// The former are for processors without bfloat16 instructions, where libtorch's own bfloat16 products are several times slower than f32.
 // Under autograd only the bfloat16 operands are kept; the f32 copies live as long as one product.
 //
 // Every function takes and gives `at::Tensor*`.
@@ -58,17 +58,24 @@ struct Linear : public Function<Linear> {
   }
 };
 
-// x [b, i, h, w], weight [o, i, k, k], bias [o] -> [b, o, h', w']; equal stride and padding on both axes
+// x [b, i, h, w], weight [o, i, k, k], bias [o] -> [b, o, h', w']; equal stride and padding on both axes. Where `widens`, computed in
+// f32.
+//
+// libtorch's own keeps x for the gradient of the weight, also where the weight is frozen.
 struct Convolution : public Function<Convolution> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
-                        int64_t stride, int64_t padding) {
+                        int64_t stride, int64_t padding, bool widens) {
     context->save_for_backward(operands(x, weight));
     context->saved_data["bias"] = needs_gradient(bias);
     context->saved_data["bias_size"] = weight.size(0);
     context->saved_data["x_size"] = x.sizes().vec();
+    context->saved_data["x_layout"] = static_cast<int64_t>(x.suggest_memory_format());
     context->saved_data["weight_size"] = weight.sizes().vec();
+    context->saved_data["weight_layout"] = static_cast<int64_t>(weight.suggest_memory_format());
     context->saved_data["stride"] = stride;
     context->saved_data["padding"] = padding;
+    context->saved_data["widens"] = widens;
+    if (!widens) return at::conv2d(x, weight, bias, {stride, stride}, {padding, padding});
     return at::conv2d(wide(x), wide(weight), wide(bias), {stride, stride}, {padding, padding}).to(x.scalar_type());
   }
 
@@ -76,19 +83,22 @@ struct Convolution : public Function<Convolution> {
     auto& data = context->saved_data;
     auto saved = context->get_saved_variables();
     auto kind = gradients[0].scalar_type();
-    Tensor g = wide(gradients[0]);
-    // Where an operand was not kept, only its size matters.
-    auto operand = [&](const Tensor& kept, const char* size) {
-      return kept.defined() ? wide(kept) : at::empty(data[size].toIntVector(), g.options());
+    bool widens = data["widens"].toBool();
+    auto widened = [&](const Tensor& t) { return widens ? wide(t) : t; };
+    Tensor g = widened(gradients[0]);
+    // Where an operand was not kept, only its size and layout matter.
+    auto operand = [&](const Tensor& kept, const char* size, const char* layout) {
+      auto format = static_cast<at::MemoryFormat>(data[layout].toInt());
+      return kept.defined() ? widened(kept) : at::empty(data[size].toIntVector(), g.options(), format);
     };
     int64_t stride = data["stride"].toInt(), padding = data["padding"].toInt();
     std::array<bool, 3> mask{saved[1].defined(), saved[0].defined(), data["bias"].toBool()};
     auto found = at::convolution_backward(
-        g, operand(saved[0], "x_size"), operand(saved[1], "weight_size"), at::IntArrayRef({data["bias_size"].toInt()}),
-        at::IntArrayRef({stride, stride}), at::IntArrayRef({padding, padding}), at::IntArrayRef({1, 1}), false,
-        at::IntArrayRef({0, 0}), 1, mask);
+        g, operand(saved[0], "x_size", "x_layout"), operand(saved[1], "weight_size", "weight_layout"),
+        at::IntArrayRef({data["bias_size"].toInt()}), at::IntArrayRef({stride, stride}), at::IntArrayRef({padding, padding}),
+        at::IntArrayRef({1, 1}), false, at::IntArrayRef({0, 0}), 1, mask);
     auto narrow = [&](const Tensor& t) { return t.defined() ? t.to(kind) : t; };
-    return {narrow(std::get<0>(found)), narrow(std::get<1>(found)), narrow(std::get<2>(found)), Tensor(), Tensor()};
+    return {narrow(std::get<0>(found)), narrow(std::get<1>(found)), narrow(std::get<2>(found)), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -128,8 +138,8 @@ Tensor* tastemaker_linear(const Tensor* x, const Tensor* weight, const Tensor* b
 }
 
 Tensor* tastemaker_conv2d(const Tensor* x, const Tensor* weight, const Tensor* bias, int64_t stride, int64_t padding,
-                          char** error) {
-  return guarded(error, [&] { return Convolution::apply(*x, *weight, maybe(bias), stride, padding); });
+                          bool widens, char** error) {
+  return guarded(error, [&] { return Convolution::apply(*x, *weight, maybe(bias), stride, padding, widens); });
 }
 
 Tensor* tastemaker_attention(const Tensor* q, const Tensor* k, const Tensor* v, bool causal, char** error) {

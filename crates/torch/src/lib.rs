@@ -6,6 +6,7 @@
 pub mod devices;
 pub mod distributed;
 pub mod error;
+pub mod faults;
 pub mod mapped;
 pub mod memory;
 pub mod norm;

@@ -8,15 +8,26 @@ use memmap2::Mmap;
 use tastemaker_store::StoreError;
 use tastemaker_weights::WeightFile;
 
+use crate::faults::{self, Known};
+
 /// A file in the address space.
 ///
-/// Whoever cuts the file short while it is open ends the process at the next read; every reader of mapped weights shares that.
+/// Where the file is cut short while it is open, a read beyond its end faults. [`faults::end_with`] says which file it was; without it the
+/// process ends by the signal. [`Mapped::is_whole`] finds what is cut within a page, which reads as zeros.
 #[derive(Debug, Clone)]
-pub struct Mapped(Arc<Mmap>);
+pub struct Mapped(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    /// Holds the place where a fault finds the file's name; given up before the map is.
+    _known: Option<Known>,
+    map: Mmap,
+    file: File,
+}
 
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.0.map
     }
 }
 
@@ -32,7 +43,13 @@ impl Mapped {
         #[expect(unsafe_code, reason = "mapping a file is unsafe because others may change it meanwhile")]
         // SAFETY: the map is only read, as bytes of which every value is valid.
         let map = unsafe { Mmap::map(&file) }.map_err(fail)?;
-        Ok(Self(Arc::new(map)))
+        let known = faults::known(&map, path);
+        Ok(Self(Arc::new(Open { _known: known, map, file })))
+    }
+
+    /// Whether the file is still as long as when it was opened.
+    pub fn is_whole(&self) -> bool {
+        self.0.file.metadata().is_ok_and(|now| now.len() >= self.0.map.len() as u64)
     }
 
     /// Gives the pages behind `part` back to the kernel, which reads them again if they are asked for again.
@@ -40,18 +57,18 @@ impl Mapped {
     /// Without it a model that is loaded counts twice: once as tensors, once as pages of its file. Bytes that lie elsewhere
     /// are left alone.
     pub fn release(&self, part: &[u8]) {
-        let start = self.0.as_ptr() as usize;
+        let map = &self.0.map;
+        let start = map.as_ptr() as usize;
         let Some(offset) = (part.as_ptr() as usize).checked_sub(start) else { return };
-        if part.is_empty() || offset + part.len() > self.0.len() {
+        if part.is_empty() || offset + part.len() > map.len() {
             return;
         }
         #[cfg(unix)]
         {
             #[expect(unsafe_code, reason = "advice of this kind is unsafe for maps that are written to")]
             // SAFETY: a read-only map of a file gives the same bytes when its pages are read again.
-            let advised = unsafe {
-                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, part.len())
-            };
+            let advised =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, part.len()) };
             drop(advised);
         }
     }

@@ -32,6 +32,30 @@ pub fn read_on(device: Device) -> Option<Memory> {
     Some(Memory { resident: u64::try_from(resident).ok()?, peak: u64::try_from(peak).ok()? })
 }
 
+/// What is free on a device, in bytes; `None` where that is not known. Of the host what the kernel would give without swapping, and
+/// no more than a container may have.
+///
+/// Source: `MemAvailable` of proc(5); `memory.max` and `memory.current` of the kernel's `cgroup-v2`.
+pub fn free_on(device: Device) -> Option<u64> {
+    if device == Device::Cpu {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = meminfo.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        let available: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        let of_group = |name: &str| -> Option<u64> {
+            std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
+        };
+        let limit = of_group("memory.max").zip(of_group("memory.current"));
+        let left = limit.map_or(u64::MAX, |(limit, used)| limit.saturating_sub(used));
+        return Some(left.min(available * 1024));
+    }
+    let there = Tensor::zeros([0], (Kind::Float, device));
+    let mut free = 0;
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: `there` is a live tensor; the shim writes an integer.
+    attempt(|error| unsafe { tastemaker_device_free(raw(&there), &raw mut free, error) }).ok()?;
+    u64::try_from(free).ok()
+}
+
 /// Lowers the peak on a device to what is held there now; returns whether that worked.
 pub fn reset_peak_on(device: Device) -> bool {
     if device == Device::Cpu {
@@ -46,6 +70,7 @@ pub fn reset_peak_on(device: Device) -> bool {
 #[expect(unsafe_code, reason = "the shim is C++; its functions are called through C")]
 unsafe extern "C" {
     fn tastemaker_device_memory(tensor: Raw, now: *mut i64, peak: *mut i64, error: *mut *mut c_char) -> bool;
+    fn tastemaker_device_free(tensor: Raw, free: *mut i64, error: *mut *mut c_char) -> bool;
     fn tastemaker_device_reset_peak(tensor: Raw, error: *mut *mut c_char) -> bool;
 }
 

@@ -24,8 +24,11 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
 /// # Shapes
 /// x `[b, i, h, w]`, weight `[o, i, k, k]`, bias `[o]`; result `[b, o, h', w']`.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Tensor {
-    if in_f32(x) {
-        return conv2d_in_f32(x, weight, bias, stride, padding);
+    let widens = in_f32(x);
+    // Where nothing is kept for a backward pass, and where the weight's gradient needs all of it, libtorch's own does as well.
+    let keeps_less = x.requires_grad() && !weight.requires_grad();
+    if widens || keeps_less {
+        return conv2d_by_shim(x, weight, bias, stride, padding, widens);
     }
     x.conv2d(weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
 }
@@ -75,6 +78,7 @@ unsafe extern "C" {
         bias: Raw,
         stride: i64,
         padding: i64,
+        widens: bool,
         error: *mut *mut c_char,
     ) -> Raw;
     fn tastemaker_attention(q: Raw, k: Raw, v: Raw, causal: bool, error: *mut *mut c_char) -> Raw;
@@ -86,10 +90,20 @@ fn linear_in_f32(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     call(|error| unsafe { tastemaker_linear(raw(x), raw(weight), maybe(bias), error) })
 }
 
-fn conv2d_in_f32(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Tensor {
+/// Keeps the input for the backward pass only where the weight has a gradient.
+fn conv2d_by_shim(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: i64,
+    padding: i64,
+    widens: bool,
+) -> Tensor {
     #[expect(unsafe_code, reason = "a call of the shim")]
     // SAFETY: as in `linear_in_f32`.
-    call(|error| unsafe { tastemaker_conv2d(raw(x), raw(weight), maybe(bias), stride, padding, error) })
+    call(|error| unsafe {
+        tastemaker_conv2d(raw(x), raw(weight), maybe(bias), stride, padding, widens, error)
+    })
 }
 
 fn attention_in_f32(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
@@ -149,7 +163,7 @@ mod tests {
             let (x, x32) = twice(&[2, 6, 9, 8], 0.0);
             let (w, w32) = twice(&[10, 6, kernel, kernel], 1.0);
             let (b, b32) = twice(&[10], 2.0);
-            let y = conv2d_in_f32(&x, &w, Some(&b), stride, padding);
+            let y = conv2d_by_shim(&x, &w, Some(&b), stride, padding, true);
             let y32 = x32.conv2d(&w32, Some(&b32), [stride, stride], [padding, padding], [1, 1], 1);
             agree(&y, &y32, &[(x, x32), (w, w32), (b, b32)]);
         }
@@ -172,7 +186,7 @@ mod tests {
         let (x, x32) = twice(&[2, 6, 8, 8], 0.0);
         let frozen = |shape: &[i64]| values(shape, 1.0).to_kind(Kind::BFloat16);
         let (w, p) = (frozen(&[4, 6, 3, 3]), frozen(&[5, 8]));
-        let y = linear_in_f32(&conv2d_in_f32(&x, &w, None, 1, 1), &p, None);
+        let y = linear_in_f32(&conv2d_by_shim(&x, &w, None, 1, 1, true), &p, None);
         let y32 = x32
             .conv2d(&w.to_kind(Kind::Float), None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)
             .linear(&p.to_kind(Kind::Float), None::<Tensor>);

@@ -22,6 +22,7 @@ use crate::checkpoint::{self, Resume};
 use crate::data::cache::{Encoder, OnEvent};
 use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::ProcessGroup;
+use crate::estimate;
 use crate::logger::{Logger, open_log};
 use crate::output::model_card::{CardFacts, card};
 use crate::output::{RunFacts, result_paths};
@@ -113,8 +114,9 @@ pub fn train(
     };
     let mut logger = Logger::new(log, Limits::of(&inputs.objective), on_event);
     let doing = "opening the model and encoding the pairs";
-    let opened =
-        guard(doing, RELIEF, || prepare(&inputs, identity, lora, checkpoint.as_deref(), &mut logger));
+    let opened = guard(doing, "a smaller --resolution needs less", || {
+        prepare(&inputs, identity, lora, checkpoint.as_deref(), &mut logger)
+    });
     let mut prepared = match opened.map_err(TrainError::from).and_then(|prepared| prepared) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -269,7 +271,7 @@ fn run_loop(
         callbacks.missing_images(state)?;
         train_loop.run(state, feed, &mut callbacks)
     };
-    let ended = guard(&doing(plan), RELIEF, || match cached.take() {
+    let ended = guard(&doing(plan), &relief(inputs), || match cached.take() {
         Some(cached) => prefetch(move || Ok(cached), rest, options, &mut body),
         None => prefetch(|| encoder.open_live(), rest, options, &mut body),
     });
@@ -356,9 +358,14 @@ fn device_in_words(device: Device, plan: &Plan) -> String {
     format!("CPU, {n_threads} {}, {precision}", if n_threads == 1 { "thread" } else { "threads" })
 }
 
-/// What would make a run fit.
-const RELIEF: &str = "a smaller train_batch_size with more gradient_accumulation_steps, gradient_checkpointing, a smaller \
-                      resolution or adapter_type = \"lora\" need less";
+/// What would make a run fit, for when memory has ended.
+fn relief(inputs: &RunInputs<'_>) -> String {
+    let are_single = inputs.source.label(0).is_some();
+    let less = estimate::what_takes_less(&inputs.plan, &inputs.model, are_single, Some(inputs.device));
+    let less = less.unwrap_or_default();
+    let join = if less.is_empty() { "" } else { ", or " };
+    format!("{less}{join}a smaller --resolution needs less")
+}
 
 /// What libtorch is busy with if it stops.
 fn doing(plan: &Plan) -> String {

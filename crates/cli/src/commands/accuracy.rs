@@ -24,7 +24,7 @@ use crate::commands::parts::PartFlags;
 use crate::commands::{side, word};
 use crate::exit::UsageError;
 use crate::hub::pair_caches;
-use crate::models::{Chosen, chosen_lora, read_lora};
+use crate::models::{Chosen, chosen_lora, read_lora, token_length};
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
 use crate::place::{OverwriteFlag, Place};
@@ -103,6 +103,7 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
         check_comparable(&model, reference)?;
     }
     let lora = chosen_lora(&args.model, lora, args.lora.as_deref())?;
+    let model = model.with_max_token_length(lora.as_deref().and_then(token_length));
     let lora = lora.map(|path| read_lora(path, &model)).transpose()?;
     let encode = encode_settings(args, &model)?;
     allocator::suit(&model)?;

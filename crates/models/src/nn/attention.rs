@@ -1,5 +1,6 @@
 //! Scaled dot-product attention.
 
+use tastemaker_store::dtype::DType;
 use tastemaker_torch::products;
 use tch::{Kind, Tensor};
 
@@ -19,8 +20,16 @@ pub(crate) fn attend_causally(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     attention(q, k, v, false, true)
 }
 
-/// The fused kernel is used, except in bf16 for heads narrower than 32: there the plain product is faster on CPU. The two
-/// widths measured are 8, where fused is slower, and 40, where it is faster; the limit lies between by choice.
+/// Heads narrower than this are faster by the plain product in bf16 on CPU. The two widths measured are 8, where fused is slower, and
+/// 40, where it is faster; the limit lies between by choice.
+const NARROW: i64 = 32;
+
+/// Whether the scores of attention by heads of this width are kept for the backward pass; the fused kernel keeps none.
+pub(crate) fn keeps_scores(dtype: DType, head_width: i64, upcast: bool) -> bool {
+    (dtype == DType::Bf16 && head_width < NARROW) || (upcast && dtype != DType::F32)
+}
+
+/// The fused kernel is used, except where [`keeps_scores`] says otherwise.
 fn attention(q: &Tensor, k: &Tensor, v: &Tensor, upcast: bool, causal: bool) -> Tensor {
     let kind = q.kind();
     let e = q.size()[3];
@@ -36,7 +45,7 @@ fn attention(q: &Tensor, k: &Tensor, v: &Tensor, upcast: bool, causal: bool) -> 
         let scores = q.to_kind(Kind::Float).matmul(&k.to_kind(Kind::Float).transpose(-2, -1));
         return mask(scores / (e as f64).sqrt()).softmax(-1, Kind::Float).to_kind(kind).matmul(v);
     }
-    if kind == Kind::BFloat16 && e < 32 {
+    if kind == Kind::BFloat16 && e < NARROW {
         let scores = q.matmul(&k.transpose(-2, -1)) / (e as f64).sqrt();
         return mask(scores).softmax(-1, Kind::Float).to_kind(kind).matmul(v);
     }

@@ -10,7 +10,7 @@ mod param;
 mod ranks;
 mod weights;
 
-pub(crate) use attention::{attend, attend_causally};
+pub(crate) use attention::{attend, attend_causally, keeps_scores};
 pub use conv::{Conv2d, ConvShape};
 pub use embedding::Embedding;
 pub use linear::Linear;

@@ -152,6 +152,11 @@ pub fn text_shapes(config: &ClipTextConfig) -> Shapes {
     shapes(|scope| drop(ClipText::new(scope, config.clone())))
 }
 
+/// Names and shapes of a VAE's parameters.
+pub fn vae_shapes(config: &VaeConfig) -> Shapes {
+    shapes(|scope| drop(AutoencoderKl::new(scope, config.clone(), DType::F32)))
+}
+
 /// How many numbers all parameters together hold.
 pub fn n_numbers(shapes: &Shapes) -> u64 {
     shapes.values().map(|shape| shape.iter().map(|&n| n as u64).product::<u64>()).sum()

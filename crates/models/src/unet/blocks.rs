@@ -49,11 +49,19 @@ impl Resnet {
     /// # Shapes
     /// `x` `[b, n_in, h, w]`; `time` `[b, time_width]`, already through SiLU; result `[b, n_out, h, w]`.
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Tensor {
-        let mut y = self.conv1.forward(&self.norm1.forward(x).silu());
+        let activated = |norm: &GroupNorm, x: &Tensor| {
+            let mut y = norm.forward(x);
+            if y.requires_grad() { y.silu() } else { y.silu_() }
+        };
+        let mut y = self.conv1.forward(&activated(&self.norm1, x));
         if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
             y += proj.forward(time).unsqueeze(-1).unsqueeze(-1);
         }
-        let y = self.conv2.forward(&self.norm2.forward(&y).silu());
+        // Maps of a VAE are as large as images: none lives longer than it is needed.
+        let inner = activated(&self.norm2, &y);
+        drop(y);
+        let y = self.conv2.forward(&inner);
+        drop(inner);
         match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(x) + y,
             None => x + y,

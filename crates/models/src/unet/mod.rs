@@ -10,7 +10,7 @@ mod time;
 
 pub(crate) use blocks::{Resnet, ResnetShape};
 pub use config::{BlockKind, TextTime, UNetConfig};
-pub use footprint::{Activations, TrainedPart};
+pub use footprint::{Activations, Footprint, Pass, TrainedPart};
 pub use keys::original as original_name;
 pub use model::UNet;
 pub(crate) use model::preferred_layout;

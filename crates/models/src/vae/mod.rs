@@ -1,6 +1,7 @@
 //! `AutoencoderKL` of diffusers: the image VAE of SD1.x, SD2.x and SDXL.
 
 mod config;
+mod footprint;
 mod keys;
 mod model;
 

@@ -189,6 +189,11 @@ fn kohya_facts(
     };
     let scheduler = serde_json::to_value(optimizer.lr_scheduler).unwrap_or_default();
     let epochs = run.epochs(plan).ceil() as u64;
+    // What is not set is `None` there.
+    let max_token_length = match plan.model.max_token_length {
+        75 => "None".to_owned(),
+        length => length.to_string(),
+    };
     let mut training = vec![
         ("batch_size_per_device", train.train_batch_size.to_string()),
         ("epoch", epochs.to_string()),
@@ -198,6 +203,7 @@ fn kohya_facts(
         ("lr_scheduler", scheduler.as_str().unwrap_or_default().to_owned()),
         ("lr_warmup_steps", optimizer.lr_warmup_steps.to_string()),
         ("max_grad_norm", optimizer.max_grad_norm.to_string()),
+        ("max_token_length", max_token_length),
         ("max_train_steps", train.max_train_steps.to_string()),
         ("mixed_precision", train.mixed_precision.mixed_precision_name().to_owned()),
         ("num_epochs", epochs.to_string()),

@@ -132,6 +132,12 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         ("pairs", format!("{pairs}{} held out, sha256 `{hash}`", facts.n_held_out)),
     ];
     rows.extend(parts);
+    if plan.model.max_token_length > 75 {
+        rows.push((
+            "captions",
+            format!("up to {} tokens, encoded in chunks of 75", plan.model.max_token_length),
+        ));
+    }
     if let Some(origin) = facts.origin {
         rows.insert(1, ("started from", origin.to_owned()));
     }

@@ -16,7 +16,7 @@ use super::samples::SampleSet;
 use super::{CompareArgs, SharedParts};
 use crate::exit::UsageError;
 use crate::hub::locate;
-use crate::models::{Found, find};
+use crate::models::{Found, find, token_length};
 use crate::progress::counted;
 
 /// One of the models, or folders of images, that are compared.
@@ -86,7 +86,12 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
         (None, None) => Err(UsageError(format!("{part} needs a model: give --base, or type MODEL+{part}"))),
     };
     let (name, revision) = revised(part);
-    let (sources, lora) = match find(name, revision)? {
+    let found = find(name, revision)?;
+    let trained_with = match &found {
+        Found::Model(path) | Found::Lora(path, _) | Found::UNet(path, _) => token_length(path),
+        Found::Folder(_) => None,
+    };
+    let (sources, lora) = match found {
         Found::Folder(folder) => return Ok(Source::Images { folder, files: Vec::new() }),
         Found::Model(_) if what.contains('+') && part != what => {
             return Err(
@@ -106,7 +111,7 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
     let SharedParts { pretrained_vae_model_name_or_path: vae, variant } = &args.parts;
     let vae = vae.as_deref().map(|vae| locate(vae, None)).transpose()?.or(sources.vae);
     let variant = variant.clone().or(sources.variant);
-    let max_token_length = args.flags.max_token_length.or(sources.max_token_length);
+    let max_token_length = args.flags.max_token_length.or(trained_with).or(sources.max_token_length);
     let model = Model::from_sources(&ModelSources { vae, variant, max_token_length, ..sources })?;
     let settings = settings_of(&model, args)?;
     let recorded = recorded(&settings, &args.flags);

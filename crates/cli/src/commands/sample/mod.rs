@@ -26,7 +26,7 @@ use crate::allocator;
 use crate::commands::parts::PartFlags;
 use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags, side};
 use crate::exit::{Blame, UsageError};
-use crate::models::{Chosen, Found, find, two_loras};
+use crate::models::{Chosen, Found, find, token_length, two_loras};
 use crate::next;
 use crate::place::{OverwriteFlag, Place, PlaceError};
 use crate::progress::Work;
@@ -130,7 +130,6 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let precision = args.flags.mixed_precision;
     let device = args.device.open()?;
     let Chosen { model: folder, lora: own, .. } = args.parts.choose(&args.model)?;
-    let folder = folder.with_max_token_length(args.flags.max_token_length);
     allocator::suit(&folder)?;
     let settings = settings(args, GenerateSettings::of(&folder)?);
     check_guidance(args, settings.guidance_scale)?;
@@ -146,6 +145,8 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         }
         (None, typed) => typed.as_deref().map(weighted).transpose()?,
     };
+    let trained_with = lora.as_ref().and_then(|lora| token_length(&lora.path));
+    let folder = folder.with_max_token_length(args.flags.max_token_length.or(trained_with));
     let lora_file = lora.as_ref().map(|lora| lora.read(&folder).of_model()).transpose()?;
     let loaded = LoadedModel::open(&folder, lora_file, precision, device)?;
     let negative = negative(args, &folder, precision, device)?;

@@ -141,6 +141,10 @@ pub fn planned(first: Option<&Path>, flags: Flags, fallback: Recipe, only_shown:
     let script = first.filter(|path| path.extension().is_some_and(|ending| ending == "py"));
     let script = script.map(published::script_named).transpose()?;
     let recipe = first.filter(|_| script.is_none()).map(read_recipe).transpose()?;
+    if let (Some(path), Some(differs)) = (first, recipe.as_ref().and_then(|recipe| recipe.differs.as_deref()))
+    {
+        eprintln!("note: {} differs from its source: {differs}", path.display());
+    }
     let said = flags.meant(recipe.as_ref(), script, is_xl)?;
     for notice in &said.notices {
         eprintln!("note: {notice}");
@@ -315,9 +319,10 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     };
     let plan = match &model {
         Some(model) => {
-            let on_host = device.open().is_ok_and(|device| device == Device::Cpu);
-            say_idle(&plan, model, n_held_out.unwrap_or(1), on_host);
-            let memory = estimate::memory(&plan, model, are_single)?;
+            // A plan can be made where the device that it is for is not.
+            let device = device.open().ok();
+            say_idle(&plan, model, n_held_out.unwrap_or(1), device == Some(Device::Cpu));
+            let memory = estimate::memory(&plan, model, are_single, device)?;
             plan.with_memory(memory)
         }
         None => plan,

@@ -11,7 +11,7 @@ use tastemaker_models::pipeline::Model;
 
 use crate::commands::parts::PartFlags;
 use crate::exit::UsageError;
-use crate::models::{Chosen, chosen_lora, read_lora};
+use crate::models::{Chosen, chosen_lora, read_lora, token_length};
 
 /// What sets winners apart from losers when they are generated.
 #[derive(Debug, Clone, Default, Args)]
@@ -96,8 +96,9 @@ impl SideFlags {
         ));
         let side = |model: &str, lora: Option<&str>, prefix: &str| -> Result<Side> {
             let Chosen { model: folder, lora: own, .. } = parts.choose(model)?;
-            let folder = folder.with_max_token_length(max_token_length);
             let adapter = chosen_lora(model, own, lora)?;
+            let trained_with = adapter.as_deref().and_then(token_length);
+            let folder = folder.with_max_token_length(max_token_length.or(trained_with));
             Ok(Side {
                 adapter,
                 model: model.to_owned(),
