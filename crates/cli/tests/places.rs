@@ -90,10 +90,12 @@ fn files_of_a_user_in_the_folder_of_a_run_stay_whatever_replaces_the_run() {
     let bench = Bench::new();
     let train = |more: &[&str]| {
         let line = "train --pretrained_model_name_or_path model --train_data_dir pairs --method mapo --resolution 32 \
-                    --held_out_fraction 0 --max_train_steps 1 --output_name fox --output_dir out";
+                    --held_out_fraction 0 --max_train_steps 1 --output_name fox --logging_dir ./board --output_dir out";
         bench.run(&[words(line).as_slice(), more].concat())
     };
     assert_eq!(train(&[]).code, 0);
+    let n_boards = || files(&bench.path("out/board")).len();
+    assert_eq!(n_boards(), 1);
     let mine = ["notes.txt", "merged.safetensors", "images/best.png", "unet/old/config.json"];
     for name in mine {
         bench.write(&format!("out/{name}"), name);
@@ -106,6 +108,7 @@ fn files_of_a_user_in_the_folder_of_a_run_stay_whatever_replaces_the_run() {
     let note = "note: images/best.png and 3 other files in out stay as they are";
     assert!(said.stderr.contains(note), "{}", said.stderr);
     assert!(fs::read(bench.path("out/fox.safetensors")).unwrap() != before);
+    assert_eq!(n_boards(), 1, "curves of the run before are gone");
     for name in mine {
         assert_eq!(fs::read_to_string(bench.path(&format!("out/{name}"))).unwrap(), name);
     }

@@ -113,3 +113,26 @@ impl Default for GenerateSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_distilled_model_is_drawn_by_its_own_sampler() {
+        for (class, sampler, few) in [
+            ("LCMScheduler", Sampler::Lcm, Sampler::Lcm),
+            ("TCDScheduler", Sampler::Tcd, Sampler::Tcd),
+            ("EulerAncestralDiscreteScheduler", Sampler::EulerAncestral, Sampler::EulerAncestral),
+            ("DDIMScheduler", Sampler::Ddim, Sampler::EulerAncestral),
+            ("UniPCMultistepScheduler", Sampler::Ddim, Sampler::EulerAncestral),
+        ] {
+            let config = json!({"_class_name": class, "clip_sample": false});
+            let scheduler = SchedulerConfig::from_json(&config).unwrap();
+            let own = own_sampler(&scheduler);
+            assert_eq!((own, GenerateSettings::in_few_steps(4, own).sampler), (sampler, few), "{class}");
+        }
+    }
+}

@@ -73,7 +73,7 @@ pub fn train(args: TrainArgs) -> Result<()> {
     }
 }
 
-/// What a run writes into its folder, besides a LoRA with the name of its plan.
+/// What a run writes into its folder, besides what has a name of its plan.
 const OURS: &[&str] = &[
     "plan.json",
     "events.jsonl",
@@ -85,7 +85,7 @@ const OURS: &[&str] = &[
     "checkpoint-#/**",
     "images/step-#/*",
     "pictures/step-#/*",
-    "logs/**",
+    "logs/*/events.out.tfevents.*",
     "model/**",
     "unet/*",
 ];
@@ -93,11 +93,17 @@ const OURS: &[&str] = &[
 /// The place of a run.
 fn place_of(out: &Path) -> Place<'_> {
     let place = Place::folder(out, "--output_dir", OURS).marked("plan.json");
-    let named = |plan: Value| Some(plan.pointer("/output/output_name")?.as_str()?.to_owned());
-    match json::read::<Value>(out.join("plan.json")).ok().and_then(named) {
-        Some(name) => place.with(format!("{name}.safetensors")),
-        None => place,
-    }
+    let Ok(plan) = json::read::<Value>(out.join("plan.json")) else { return place };
+    let named = |pointer: &str| plan.pointer(pointer).and_then(Value::as_str);
+    let lora = named("/output/output_name").map(|name| format!("{name}.safetensors"));
+    let board = named("/logging/logging_dir").zip(named("/logging/tracker_name"));
+    let board = board.map(|(folder, run)| {
+        // As paths below the folder are walked; another place is none below it.
+        let parts = Path::new(folder).join(run);
+        let parts: Vec<_> = parts.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        format!("{}/events.out.tfevents.*", parts.join("/").trim_start_matches("./"))
+    });
+    lora.into_iter().chain(board).fold(place, Place::with)
 }
 
 /// Takes the place of a run, if it may write there. One that has made nothing yet is started again.
