@@ -36,23 +36,26 @@ pub struct Place<'a> {
     ours: Vec<Cow<'static, str>>,
     /// The file that says that a folder is of such a command, if what others put beside its files stays where it is.
     marker: Option<&'static str>,
+    /// Folders in it, as patterns of their names, that are replaced as a whole all the same.
+    wholes: &'static [&'static str],
 }
 
 impl<'a> Place<'a> {
     /// A file.
     pub fn file(path: &'a Path, flag: &'a str) -> Self {
-        Self { path, flag, ours: Vec::new(), marker: None }
+        Self { path, flag, ours: Vec::new(), marker: None, wholes: &[] }
     }
 
     /// A folder in which a command writes what these patterns say. It is replaced as a whole.
     pub fn folder(path: &'a Path, flag: &'a str, ours: &[&'static str]) -> Self {
         let ours = ours.iter().copied().map(Cow::Borrowed).collect();
-        Self { path, flag, ours, marker: None }
+        Self { path, flag, ours, marker: None, wholes: &[] }
     }
 
-    /// The same where files are replaced one by one: where the marker is, other things beside them are no obstacle, and stay.
-    pub fn marked(self, marker: &'static str) -> Self {
-        Self { marker: Some(marker), ..self }
+    /// The same where files are replaced one by one, but for those of folders in it that are replaced as a whole: where the marker
+    /// is, other things beside them are no obstacle, and stay.
+    pub fn marked(self, marker: &'static str, wholes: &'static [&'static str]) -> Self {
+        Self { marker: Some(marker), wholes, ..self }
     }
 
     /// The same with another name of a file that such a command wrote.
@@ -72,9 +75,10 @@ impl<'a> Place<'a> {
         let (shown, wants_file) = (path.display(), self.wants_file());
         let files = if wants_file { Vec::new() } else { self.files() };
         let strangers: Vec<&PathBuf> = files.iter().filter(|file| !self.is_ours(file)).collect();
-        let stays = self.marker.is_some_and(|marker| path.join(marker).is_file());
-        match strangers.first() {
-            Some(stranger) if !stays => Err(PlaceError(format!(
+        let is_ours = self.marker.is_some_and(|marker| path.join(marker).is_file());
+        let lost = strangers.iter().find(|stranger| !is_ours || self.is_in_whole(stranger));
+        match lost.or(strangers.first()) {
+            Some(stranger) if lost.is_some() => Err(PlaceError(format!(
                 "{shown} holds other things, such as {}; choose another {flag}",
                 stranger.display()
             ))),
@@ -189,6 +193,14 @@ impl<'a> Place<'a> {
         found
     }
 
+    /// Whether a file lies in a folder that is replaced as a whole.
+    fn is_in_whole(&self, file: &Path) -> bool {
+        let Some(folder) = file.parent().and_then(|folder| folder.iter().next()?.to_str()) else {
+            return false;
+        };
+        self.wholes.iter().any(|pattern| is_like(folder, pattern))
+    }
+
     fn is_ours(&self, file: &Path) -> bool {
         let names: Option<Vec<&str>> = file.iter().map(|name| name.to_str()).collect();
         names.is_some_and(|names| self.ours.iter().any(|pattern| fits(&names, pattern)))
@@ -278,7 +290,9 @@ mod tests {
     fn beside_a_marker_what_others_put_there_stays_and_is_no_obstacle() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        let claim = |overwrite| place(path).marked("grid.png").claim(OverwriteFlag { overwrite }).map(drop);
+        let claim = |overwrite| {
+            place(path).marked("grid.png", &["set-#"]).claim(OverwriteFlag { overwrite }).map(drop)
+        };
         fs::write(path.join("notes.txt"), "mine").unwrap();
         let message = claim(true).unwrap_err().to_string();
         assert!(message.contains("such as notes.txt; choose another --out"), "{message}");
@@ -286,6 +300,12 @@ mod tests {
         let message = claim(false).unwrap_err().to_string();
         assert!(message.ends_with("already exists; choose another --out or --overwrite"), "{message}");
         claim(true).unwrap();
+        // What would be lost with the folder that it is in.
+        fs::create_dir(path.join("set-1")).unwrap();
+        fs::write(path.join("set-1/notes.txt"), "mine").unwrap();
+        let message = claim(true).unwrap_err().to_string();
+        assert!(message.contains("such as set-1/notes.txt; choose another --out"), "{message}");
+        fs::remove_dir_all(path.join("set-1")).unwrap();
         place(path).clear().unwrap();
         assert_eq!(place(path).files(), [Path::new("notes.txt")]);
     }

@@ -96,7 +96,7 @@ fn files_of_a_user_in_the_folder_of_a_run_stay_whatever_replaces_the_run() {
     assert_eq!(train(&[]).code, 0);
     let n_boards = || files(&bench.path("out/board")).len();
     assert_eq!(n_boards(), 1);
-    let mine = ["notes.txt", "merged.safetensors", "images/best.png", "unet/old/config.json"];
+    let mine = ["notes.txt", "merged.safetensors", "images/best.png"];
     for name in mine {
         bench.write(&format!("out/{name}"), name);
     }
@@ -105,12 +105,19 @@ fn files_of_a_user_in_the_folder_of_a_run_stay_whatever_replaces_the_run() {
     let before = fs::read(bench.path("out/fox.safetensors")).unwrap();
     let said = train(&["--learning_rate", "1e-3", "--overwrite"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let note = "note: images/best.png and 3 other files in out stay as they are";
+    let note = "note: images/best.png and 2 other files in out stay as they are";
     assert!(said.stderr.contains(note), "{}", said.stderr);
     assert!(fs::read(bench.path("out/fox.safetensors")).unwrap() != before);
     assert_eq!(n_boards(), 1, "curves of the run before are gone");
     for name in mine {
         assert_eq!(fs::read_to_string(bench.path(&format!("out/{name}"))).unwrap(), name);
+    }
+    // What lies where a whole folder is replaced is no thing of the run's, either, and would be lost.
+    for name in ["model/notes.txt", "unet/old/config.json"] {
+        let path = bench.write(&format!("out/{name}"), "mine");
+        let said = mistake(&train(&["--overwrite"]));
+        assert!(said.starts_with("exit code 5\n") && said.contains(&format!("such as {name}")), "{said}");
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }
 

@@ -100,7 +100,7 @@ const OURS: &[&str] = &[
 
 /// Runs the command.
 pub fn compare(args: &CompareArgs) -> Result<()> {
-    let place = Place::folder(&args.out, "--out", OURS).marked("compare.json");
+    let place = Place::folder(&args.out, "--out", OURS).marked("compare.json", &[]);
     // What is there is used if it is of the same comparison, which only its plan can say.
     let is_there = args.out.join("compare.json").is_file();
     let _claim = place.claim_unless(is_there, args.overwrite)?;

@@ -44,12 +44,12 @@ pub fn model(command: &ModelCommand) -> Result<()> {
 /// Takes the place of a model or an adapter, if it may be written here: a file, or a folder in diffusers layout.
 fn claim(path: &Path, overwrite: OverwriteFlag) -> Result<Claim, PlaceError> {
     let is_file = path.extension().is_some_and(|ending| ending == "safetensors");
-    let place = if is_file { Place::file(path, "place") } else { Place::folder(path, "place", OURS) };
+    let place = if is_file { Place::file(path, "place") } else { Place::folder(path, "place", MODEL_FILES) };
     place.claim(overwrite)
 }
 
 /// The files of a folder in diffusers layout.
-const OURS: &[&str] = &[
+pub const MODEL_FILES: &[&str] = &[
     "model_index.json",
     "README.md",
     "unet/*",

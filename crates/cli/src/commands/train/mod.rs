@@ -25,6 +25,7 @@ use tch::Device;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
+use crate::commands::model::MODEL_FILES;
 use crate::commands::watch::Watched;
 use crate::exit::{Interrupted, UsageError};
 use crate::hub::{check_cache, home_folder, locate, pair_caches};
@@ -86,13 +87,15 @@ const OURS: &[&str] = &[
     "images/step-#/*",
     "pictures/step-#/*",
     "logs/*/events.out.tfevents.*",
-    "model/**",
     "unet/*",
 ];
 
+/// Folders of a run that are replaced as a whole.
+const WHOLES: &[&str] = &["model", "unet", "checkpoint-#"];
+
 /// The place of a run.
 fn place_of(out: &Path) -> Place<'_> {
-    let place = Place::folder(out, "--output_dir", OURS).marked("plan.json");
+    let place = Place::folder(out, "--output_dir", OURS).marked("plan.json", WHOLES);
     let Ok(plan) = json::read::<Value>(out.join("plan.json")) else { return place };
     let named = |pointer: &str| plan.pointer(pointer).and_then(Value::as_str);
     let lora = named("/output/output_name").map(|name| format!("{name}.safetensors"));
@@ -103,7 +106,8 @@ fn place_of(out: &Path) -> Place<'_> {
         let parts: Vec<_> = parts.components().map(|part| part.as_os_str().to_string_lossy()).collect();
         format!("{}/events.out.tfevents.*", parts.join("/").trim_start_matches("./"))
     });
-    lora.into_iter().chain(board).fold(place, Place::with)
+    let model = MODEL_FILES.iter().map(|name| format!("model/{name}"));
+    lora.into_iter().chain(board).chain(model).fold(place, Place::with)
 }
 
 /// Takes the place of a run, if it may write there. One that has made nothing yet is started again.

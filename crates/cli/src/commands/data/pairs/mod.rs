@@ -80,7 +80,7 @@ const OURS: &[&str] = &["pairs.json", "data/*.parquet", "work/*.png"];
 
 /// Runs the command.
 pub fn pairs(args: &PairsArgs) -> Result<()> {
-    let place = Place::folder(&args.out, "--out", OURS).marked("pairs.json");
+    let place = Place::folder(&args.out, "--out", OURS).marked("pairs.json", &["data"]);
     // Images of a set that was not finished are used.
     let is_begun = args.out.join("work").is_dir() && !args.out.join("data").exists();
     let _claim = place.claim_unless(is_begun, args.overwrite)?;
