@@ -1,7 +1,7 @@
 //! Programs that the commands start.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -34,13 +34,21 @@ pub fn cargo(root: &Path) -> Command {
 /// It does not build.
 pub fn program(root: &Path) -> Result<Command> {
     // `--workspace`: with the features that the tests are built with, so that neither builds again what the other did.
-    let build =
-        ["build", "--workspace", "--bin", "tastemaker", "--message-format", "json-render-diagnostics"];
-    let messages = output(cargo(root).args(build).stderr(Stdio::inherit()))?;
+    Ok(Command::new(build(root, "tastemaker", &["--workspace", "--bin", "tastemaker"])?))
+}
+
+/// Builds an executable of this name as `arguments` say, and returns where it is.
+///
+/// # Errors
+/// It does not build.
+pub fn build(root: &Path, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let build = ["build", "--message-format", "json-render-diagnostics"];
+    let messages = output(cargo(root).args(build).args(arguments).stderr(Stdio::inherit()))?;
     let mut built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = built.rfind(|message| message["target"]["name"] == "tastemaker");
+    let program =
+        built.rfind(|message| message["target"]["name"] == name && message["executable"].is_string());
     let program = program.as_ref().and_then(|message| message["executable"].as_str());
-    Ok(Command::new(program.context("cargo did not say where the program is")?))
+    program.map(PathBuf::from).context("cargo did not say where the program is")
 }
 
 /// Runs `command` and waits for it.

@@ -12,6 +12,7 @@ use crate::commands::compare::{self, CompareArgs};
 use crate::commands::curate::CurateArgs;
 use crate::commands::data::DataCommand;
 use crate::commands::demo::{DemoArgs, PretrainArgs};
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::model::ModelCommand;
 use crate::commands::sample::{self, SampleArgs};
 use crate::commands::score::ScoreArgs;
@@ -55,6 +56,8 @@ pub enum Command {
     /// Prepare pairs of images.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Say what this machine offers and what is wrong with it; a bug report needs its output.
+    Doctor(DoctorArgs),
     /// Train one part of the embedded model on the embedded art.
     Pretrain(PretrainArgs),
 }

@@ -63,6 +63,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Watch(args) => commands::watch::watch(&args),
         Command::Curate(args) => commands::curate::curate(&args),
         Command::Vote(args) => commands::vote::vote(*args),
+        Command::Doctor(args) => commands::doctor::doctor(&args),
         Command::Pretrain(args) => commands::demo::pretrain(args),
     }
 }

@@ -42,6 +42,7 @@ fn launch_each(bench: &Bench, output: &str, more: &[&str]) -> Vec<Child> {
             .args(line(output, 1, more[rank]))
             .current_dir(bench.path(""))
             .env_clear()
+            .envs(support::NO_DEVICE)
             .env("OMP_NUM_THREADS", "1")
             .env("WORLD_SIZE", n.to_string())
             .env("RANK", rank.to_string())

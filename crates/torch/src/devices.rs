@@ -3,7 +3,6 @@
 //! Programs link only the part of libtorch that every machine can load. The part for NVIDIA's devices lies beside it and is opened
 //! when such a device is asked for; its kernels then announce themselves.
 
-use std::ffi::{CStr, CString};
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -11,6 +10,9 @@ use std::sync::OnceLock;
 use tch::{Cuda, Device};
 
 use crate::TorchError;
+use crate::driver::{Driver, Refusal};
+use crate::library::Library;
+use crate::versions;
 
 /// A device as it is typed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,62 +54,137 @@ impl FromStr for Wanted {
     }
 }
 
+/// Why no CUDA device can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoCuda {
+    /// There is no driver.
+    #[error("NVIDIA's driver is not found ({why})")]
+    NoDriver {
+        /// The loader's words.
+        why: String,
+    },
+    /// The driver is for an older CUDA than libtorch.
+    #[error(
+        "NVIDIA's driver{} is too old: it offers CUDA {}, and this libtorch needs CUDA {}",
+        release.as_deref().map(|release| format!(" {release}")).unwrap_or_default(),
+        versions::cuda(*offers),
+        versions::cuda(*needs)
+    )]
+    OldDriver {
+        /// Its release.
+        release: Option<String>,
+        /// The newest CUDA that it runs, as `1000 major + 10 minor`.
+        offers: i32,
+        /// The CUDA that libtorch is built with.
+        needs: i32,
+    },
+    /// The driver offers none.
+    #[error("NVIDIA's driver is there and offers no device")]
+    NoDevice,
+    /// The driver's library and its part in the kernel differ.
+    #[error("NVIDIA's driver was updated, and the kernel still runs the one before")]
+    Mismatch,
+    /// The driver does not start.
+    #[error("NVIDIA's driver does not start: {why}")]
+    Refused {
+        /// Its own word for it.
+        why: String,
+    },
+    /// A library of libtorch's CUDA part is missing or does not fit.
+    #[error("libtorch's CUDA part cannot be opened ({why})")]
+    Library {
+        /// The loader's words.
+        why: String,
+    },
+    /// The driver has devices and libtorch sees none.
+    #[error("NVIDIA's driver offers {n} devices and libtorch finds none of them")]
+    Unseen {
+        /// How many the driver offers.
+        n: usize,
+    },
+}
+
+impl NoCuda {
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::NoDriver { .. } => {
+                "install NVIDIA's driver, or start the container with --gpus all".to_owned()
+            }
+            Self::OldDriver { needs, .. } => {
+                format!("update the driver to {} or later", oldest_driver(*needs))
+            }
+            Self::NoDevice => {
+                "see whether CUDA_VISIBLE_DEVICES hides it and whether nvidia-smi lists it".to_owned()
+            }
+            Self::Mismatch => "restart the machine".to_owned(),
+            Self::Refused { .. } => "see what nvidia-smi says".to_owned(),
+            Self::Library { .. } => "type `cargo xtask setup --cuda`".to_owned(),
+            Self::Unseen { .. } => {
+                "see what nvidia-smi says, and report this with the output of `tastemaker doctor`".to_owned()
+            }
+        }
+    }
+}
+
+/// The oldest driver for a major release of CUDA.
+/// Source: CUDA release notes, "Minimum Required Driver Version for CUDA Minor Version Compatibility".
+fn oldest_driver(cuda: i32) -> &'static str {
+    match cuda / 1000 {
+        ..=11 => "450",
+        12 => "525",
+        _ => "580",
+    }
+}
+
 /// The device that is wanted; of several CUDA devices, where none is named, that of the process's place on its machine.
+/// For the CPU nothing of CUDA is opened.
 ///
 /// # Errors
 /// [`TorchError::Device`] if a CUDA device is asked for and cannot be used, with the reason.
 pub fn open(wanted: Wanted, local_rank: usize) -> Result<Device, TorchError> {
     let refused = |why: String| TorchError::Device { wanted: wanted.to_string(), why };
+    if wanted == Wanted::Cpu {
+        return Ok(Device::Cpu);
+    }
     match (wanted, n_cuda()) {
         (Wanted::Cpu, _) | (Wanted::Auto, Err(_)) => Ok(Device::Cpu),
         (Wanted::Auto | Wanted::Cuda(None), Ok(n)) => Ok(Device::Cuda(local_rank % n)),
         (Wanted::Cuda(Some(index)), Ok(n)) if index < n => Ok(Device::Cuda(index)),
         (Wanted::Cuda(Some(_)), Ok(n)) => Err(refused(format!("this machine has {n}, counted from 0"))),
-        (Wanted::Cuda(_), Err(why)) => Err(refused(why)),
+        (Wanted::Cuda(_), Err(why)) => Err(refused(format!("{why}: {}", why.advice()))),
     }
 }
 
 /// How many CUDA devices there are, at least one, or why none can be used.
 ///
 /// # Errors
-/// The reason in words.
-pub fn n_cuda() -> Result<usize, String> {
-    static FOUND: OnceLock<Result<usize, String>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| {
-        // The driver first: opening libtorch's own part takes a second and says less when there is none.
-        open_library("libcuda.so.1").map_err(|why| format!("NVIDIA's driver cannot be opened ({why})"))?;
-        open_library("libtorch_cuda.so")
-            .map_err(|why| format!("libtorch's part for CUDA cannot be opened ({why})"))?;
-        match usize::try_from(Cuda::device_count()) {
-            Ok(n) if n > 0 => Ok(n),
-            _ => Err("NVIDIA's driver is there and offers no device".to_owned()),
-        }
-    });
-    found.clone()
+/// The reason.
+pub fn n_cuda() -> Result<usize, NoCuda> {
+    static FOUND: OnceLock<Result<usize, NoCuda>> = OnceLock::new();
+    FOUND.get_or_init(find).clone()
 }
 
-/// Opens a library for as long as the process lives, and shows its symbols to whatever is opened later.
-#[cfg(target_os = "linux")]
-fn open_library(name: &str) -> Result<(), String> {
-    let name = CString::new(name).map_err(|error| error.to_string())?;
-    #[expect(unsafe_code, reason = "opening a library runs its constructors")]
-    // SAFETY: the name ends with a zero; both libraries are made to be opened so, at any time. `dlerror` gives a C string of
-    // this thread or nothing.
-    unsafe {
-        if !libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
-            return Ok(());
-        }
-        let message = libc::dlerror();
-        if message.is_null() {
-            return Err("no reason given".to_owned());
-        }
-        Err(CStr::from_ptr(message).to_string_lossy().into_owned())
+fn find() -> Result<usize, NoCuda> {
+    // The driver first: opening libtorch's own part takes a second and says less when there is none.
+    let driver = Driver::open().map_err(|why| NoCuda::NoDriver { why })?;
+    let (needs, offers) = (versions::cuda_runtime(), driver.cuda());
+    if let (Some(needs), Some(offers)) = (needs, offers)
+        // A newer release of the same major runs on the same driver.
+        && offers / 1000 < needs / 1000
+    {
+        return Err(NoCuda::OldDriver { release: driver.release(), offers, needs });
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_library(_name: &str) -> Result<(), String> {
-    Err("CUDA is supported on Linux alone".to_owned())
+    let gpus = driver.gpus().map_err(|refusal| match refusal {
+        Refusal::NoDevice => NoCuda::NoDevice,
+        Refusal::Mismatch => NoCuda::Mismatch,
+        Refusal::Other(why) => NoCuda::Refused { why },
+    })?;
+    Library::open("libtorch_cuda.so").map_err(|why| NoCuda::Library { why })?;
+    match usize::try_from(Cuda::device_count()) {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err(NoCuda::Unseen { n: gpus.len() }),
+    }
 }
 
 #[cfg(test)]

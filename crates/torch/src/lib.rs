@@ -5,8 +5,10 @@
 
 pub mod devices;
 pub mod distributed;
+pub mod driver;
 pub mod error;
 pub mod faults;
+mod library;
 pub mod mapped;
 pub mod memory;
 pub mod norm;
@@ -16,6 +18,7 @@ pub mod products;
 pub mod recompute;
 mod shim;
 pub mod tensors;
+pub mod versions;
 
 pub use error::TorchError;
 pub use precision::kind_of;

@@ -58,7 +58,7 @@ fn in_f32(x: &Tensor) -> bool {
 /// Whether libtorch has fast bfloat16 products for this processor: on x86 they begin with AVX-512.
 ///
 /// Source: `mkldnn_bf16_device_check` in `pytorch/pytorch:aten/src/ATen/native/mkldnn/Utils.h`.
-fn multiplies_bf16() -> bool {
+pub fn multiplies_bf16() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]

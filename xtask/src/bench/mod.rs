@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: time and memory of training steps and of generating at real size, as JSON lines.
 
+mod gpu;
 mod inputs;
 mod lines;
 mod options;
@@ -36,6 +37,8 @@ enum Measure {
     },
     /// Steps of each method, ours alone.
     Steps(steps::Options),
+    /// Checks and measurements of an NVIDIA device, beside PyTorch.
+    Gpu(gpu::Options),
 }
 
 /// Measures, or shows what was measured.
@@ -51,5 +54,6 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
             Ok(())
         }
         Measure::Steps(options) => steps::run(root, options),
+        Measure::Gpu(options) => gpu::run(root, options),
     }
 }

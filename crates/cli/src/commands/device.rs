@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use clap::Args;
-use tastemaker_torch::devices::{self, Wanted};
+use tastemaker_torch::devices::{self, NoCuda, Wanted};
+use tastemaker_torch::driver;
 use tch::Device;
 
 use crate::ranks;
@@ -22,11 +23,29 @@ impl DeviceFlag {
     /// [`TorchError::Device`](tastemaker_torch::TorchError::Device) for one that is not there.
     pub fn open(self) -> Result<Device> {
         let device = devices::open(self.device, ranks::local_rank()?)?;
-        let driver_is_there = std::path::Path::new("/proc/driver/nvidia/version").exists();
-        if self.device == Wanted::Auto && device == Device::Cpu && driver_is_there {
-            let why = devices::n_cuda().err().unwrap_or_default();
-            eprintln!("warning: computing on the CPU, because the GPU cannot be used: {why}");
+        if self.device == Wanted::Auto
+            && let Err(why) = devices::n_cuda()
+            && is_odd(&why)
+        {
+            eprintln!(
+                "warning: computing on the CPU, because the GPU cannot be used: {why}: {}; `tastemaker doctor` says more",
+                why.advice()
+            );
         }
         Ok(device)
+    }
+}
+
+/// Whether there ought to be a device. A machine without one is in order, and so is one whose user hides it; images for
+/// containers bring the driver's library to machines without a device.
+fn is_odd(why: &NoCuda) -> bool {
+    match why {
+        NoCuda::NoDriver { .. } => driver::release_of_kernel().is_some(),
+        NoCuda::NoDevice => {
+            let hidden =
+                std::env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|shown| ["", "-1"].contains(&shown.trim()));
+            !hidden && driver::release_of_kernel().is_some()
+        }
+        _ => true,
     }
 }

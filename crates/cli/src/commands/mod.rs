@@ -6,6 +6,7 @@ pub mod curate;
 pub mod data;
 pub mod demo;
 mod device;
+pub mod doctor;
 mod fetching;
 mod generate_flags;
 pub mod model;

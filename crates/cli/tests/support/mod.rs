@@ -14,6 +14,9 @@ use tastemaker_testkit::{TINY_RESOLUTION, tiny_model, tiny_sdxl_model};
 use tastemaker_torch::tensors::{self, Named};
 use tempfile::TempDir;
 
+/// Hides devices: what tests hold is what the CPU computes, on a machine with a GPU too.
+pub const NO_DEVICE: [(&str, &str); 1] = [("CUDA_VISIBLE_DEVICES", "")];
+
 /// A folder with `model/`, `pairs/` and whatever a test puts there; commands run in it.
 pub struct Bench {
     folder: TempDir,
@@ -95,6 +98,7 @@ impl Bench {
             .args(args)
             .current_dir(self.folder.path())
             .env_clear()
+            .envs(NO_DEVICE)
             .envs(variables.iter().copied())
             .env("COLUMNS", "100")
             .stdin(Stdio::null())
@@ -111,6 +115,7 @@ impl Bench {
             .args(["-c", &limited, env!("CARGO_BIN_EXE_tastemaker")])
             .args(args)
             .current_dir(self.folder.path())
+            .envs(NO_DEVICE)
             .env("OMP_NUM_THREADS", "1")
             .stdin(Stdio::null())
             .output()
@@ -147,6 +152,7 @@ impl Bench {
             .args(args)
             .current_dir(self.folder.path())
             .env_clear()
+            .envs(NO_DEVICE)
             .env("OMP_NUM_THREADS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
