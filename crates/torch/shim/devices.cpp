@@ -1,6 +1,7 @@
-// Statistics of a device's allocator.
+// Statistics of a device's allocator, and which kernels libtorch may take there.
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstdint>
@@ -29,6 +30,22 @@ bool tastemaker_device_memory(const at::Tensor* tensor, int64_t* now, int64_t* p
 bool tastemaker_device_free(const at::Tensor* tensor, int64_t* free, char** error) {
   return tastemaker::guarded(error, false, [&] {
     *free = static_cast<int64_t>(allocator(*tensor)->getMemoryInfo(tensor->device().index()).first);
+    return true;
+  });
+}
+
+bool tastemaker_allow_kernels(bool tf32, bool cudnn_attention, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    at::globalContext().setAllowTF32CuBLAS(tf32);
+    at::globalContext().setSDPUseCuDNN(cudnn_attention);
+    return true;
+  });
+}
+
+bool tastemaker_allowed_kernels(bool* tf32, bool* cudnn_attention, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    *tf32 = at::globalContext().allowTF32CuBLAS();
+    *cudnn_attention = at::globalContext().userEnabledCuDNNSDP();
     return true;
   });
 }

@@ -8,6 +8,7 @@ pub mod distributed;
 pub mod driver;
 pub mod error;
 pub mod faults;
+pub mod kernels;
 mod library;
 pub mod mapped;
 pub mod memory;

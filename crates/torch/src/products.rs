@@ -55,15 +55,15 @@ fn in_f32(x: &Tensor) -> bool {
         }
 }
 
-/// Whether libtorch has fast bfloat16 products for this processor: on x86 they begin with AVX-512.
+/// Whether this processor has bfloat16 products: on x86 they begin with AVX512-BF16, which AMX implies.
 ///
-/// Source: `mkldnn_bf16_device_check` in `pytorch/pytorch:aten/src/ATen/native/mkldnn/Utils.h`.
+/// libtorch takes its bfloat16 kernels from plain AVX-512 on (`mkldnn_bf16_device_check` in
+/// `pytorch/pytorch:aten/src/ATen/native/mkldnn/Utils.h`), where oneDNN converts each operand to f32 and back.
 pub fn multiplies_bf16() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
-        return std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512vl");
+        return std::arch::is_x86_feature_detected!("avx512bf16");
         #[cfg(not(target_arch = "x86_64"))]
         return true;
     })
@@ -192,6 +192,13 @@ mod tests {
             .linear(&p.to_kind(Kind::Float), None::<Tensor>);
         agree(&y, &y32, &[(x, x32)]);
         assert!(!w.grad().defined() && !p.grad().defined());
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[test]
+    fn bfloat16_is_left_to_processors_with_instructions_for_it() {
+        let cpu = std::fs::read_to_string("/proc/cpuinfo").expect("Linux has proc");
+        assert_eq!(multiplies_bf16(), cpu.split_whitespace().any(|flag| flag == "avx512_bf16"));
     }
 
     #[test]

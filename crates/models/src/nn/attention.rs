@@ -4,7 +4,7 @@ use tastemaker_store::dtype::DType;
 use tastemaker_torch::products;
 use tch::{Kind, Tensor};
 
-/// softmax(q k^T / sqrt(e)) v; with `upcast`, scores and softmax are computed in f32.
+/// softmax(q k^T / sqrt(e)) v; with `upcast` it is computed in f32, and rounded at the end.
 ///
 /// # Shapes
 /// q `[b, H, n, e]`, k and v `[b, H, m, e]`, result `[b, H, n, e]`.
@@ -42,8 +42,8 @@ fn attention(q: &Tensor, k: &Tensor, v: &Tensor, upcast: bool, causal: bool) -> 
         scores.masked_fill(&future, f64::NEG_INFINITY)
     };
     if upcast && kind != Kind::Float {
-        let scores = q.to_kind(Kind::Float).matmul(&k.to_kind(Kind::Float).transpose(-2, -1));
-        return mask(scores / (e as f64).sqrt()).softmax(-1, Kind::Float).to_kind(kind).matmul(v);
+        let [q, k, v] = [q, k, v].map(|operand| operand.to_kind(Kind::Float));
+        return products::attention(&q, &k, &v, causal).to_kind(kind);
     }
     if kind == Kind::BFloat16 && e < NARROW {
         let scores = q.matmul(&k.transpose(-2, -1)) / (e as f64).sqrt();
@@ -69,6 +69,35 @@ mod tests {
             assert!(y.narrow(2, 0, 3).equal(&z.narrow(2, 0, 3)), "{kind:?}");
             assert!(!y.narrow(2, 3, 2).equal(&z.narrow(2, 3, 2)), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn computed_in_f32_it_is_exact_up_to_the_last_rounding() {
+        let x = Tensor::arange(2 * 64 * 16, (Kind::Float, tch::Device::Cpu)).sin().view([1, 2, 64, 16]) * 8.0;
+        for kind in [Kind::BFloat16, Kind::Half] {
+            let rounded = x.to_kind(kind);
+            let exact = rounded.to_kind(Kind::Double);
+            let scores = exact.matmul(&exact.transpose(-2, -1)) / 4.0;
+            let wanted = scores.softmax(-1, Kind::Double).matmul(&exact);
+            let found = attend(&rounded, &rounded, &rounded, true);
+            assert_eq!(found.kind(), kind);
+            let step = if kind == Kind::Half { 1e-3 } else { 8e-3 };
+            let apart = ((found.to_kind(Kind::Double) - &wanted).abs() / wanted.abs().clamp_min(1e-3)).max();
+            assert!(apart.double_value(&[]) < step, "{kind:?}: {apart}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn computed_in_f32_it_takes_no_matrix_of_all_positions() {
+        use tastemaker_torch::memory;
+        let n = 8192;
+        let x = Tensor::ones([1, 1, n, 32], (Kind::BFloat16, tch::Device::Cpu));
+        let before = memory::read().expect("Linux has proc").resident;
+        assert!(memory::reset_peak());
+        attend(&x, &x, &x, true);
+        let grown = memory::read().expect("Linux has proc").peak.saturating_sub(before);
+        assert!(grown < (4 * n * n) as u64 / 2, "{} MiB", grown >> 20);
     }
 
     #[test]

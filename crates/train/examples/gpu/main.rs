@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use tastemaker_torch::devices::{self, Wanted};
 use tastemaker_torch::driver::Driver;
+use tastemaker_torch::kernels::Kernels;
 use tastemaker_torch::versions;
 use tch::Device;
 
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    Kernels::default().allow();
     let setting = Setting { device, smoke };
     match section.as_str() {
         "device" => open(&setting),

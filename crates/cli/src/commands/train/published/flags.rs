@@ -116,7 +116,6 @@ pub const PREFERENCE: &[Flag] = &[
     switch("use_winner_preserving", Sets(&[("method.safeguard_mu", "0.0")])),
     value("winner_preserving_mu", Reads(|values| number("method.safeguard_mu", values))),
     value("dmpo_alpha", Reads(|values| number("method.alpha", values))),
-    switch("allow_tf32", Ignored("precision is set by --mixed_precision alone")),
     value("cache_dir", Ignored("nothing is downloaded; set HF_HUB_CACHE for another cache")),
     switch("center_crop", Ignored("images are cropped at their center unless --random_crop is given")),
     switch("enable_xformers_memory_efficient_attention", Ignored(ATTENTION)),

@@ -273,9 +273,10 @@ pub fn script_named(path: &Path) -> Result<&'static str, UsageError> {
 }
 
 /// Flags of ours that say where and how a pasted command runs here, and nothing about what it trains.
-const HERE: [&str; 9] = [
+const HERE: [&str; 10] = [
     "train_data_dir",
     "device",
+    "cudnn_attention",
     "dry_run",
     "overwrite",
     "held_out_fraction",
