@@ -69,6 +69,12 @@ def poly(w, l, rw, rl, beta, alpha):
     return -F.logsigmoid(logit) + alpha * torch.sigmoid(-logit)
 
 
+def linear(w, l, rw, rl, beta, eta):
+    """Whynot0101/Linear-DPO train_sd3_dpo.py --linear_dpo: a detached weight on the difference of the policy's errors."""
+    margin = (w - l) - (rw - rl)
+    return (0.2 * beta * margin + 0.5).clamp(eta, 1 - eta).detach() * (w - l)
+
+
 def smpo(w, l, rw, rl, soft_label, beta, gamma):
     """JaydenLyh/SmPO train.py: gamma is the 10 in its scale."""
     scale = -0.5 * beta * (2 * soft_label - 1) * gamma
@@ -273,6 +279,8 @@ def record(root):
     write(root, "terms", cases, relative + ["residual_product"] + outputs)
 
     relatives("poly-dpo", poly, [{"beta": 5000.0, "alpha": 8.0}, {"beta": 2000.0, "alpha": -0.5}, {"beta": 1000.0, "alpha": 0.0}])
+
+    relatives("linear-dpo", linear, [{"beta": 5000.0, "eta": 0.01}, {"beta": 500.0, "eta": 0.0}, {"beta": 10.0, "eta": 0.05}])
 
     save_meta(
         root,

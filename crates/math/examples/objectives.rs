@@ -19,6 +19,9 @@ fn main() -> Result<(), SettingsError> {
         if let Some(why) = entry.not_monotone {
             println!("\nA better winner or a worse loser may raise its loss: {}.", why.trim_end_matches('.'));
         }
+        if let Some(why) = entry.detached {
+            println!("\nIts gradient is not that of the value it reports: {}.", why.trim_end_matches('.'));
+        }
         println!("\nSettings with their defaults:\n\n```json\n{:#}\n```\n", objective.settings());
         println!("More: [{0}](../methods/{0}.md).\n", entry.name);
     }

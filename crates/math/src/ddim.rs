@@ -2,6 +2,8 @@
 //!
 //! Going to a cleaner level generates; going to a noisier one inverts. Both are [`step`].
 
+use crate::flow;
+use crate::level::Level;
 use crate::objectives::Grid;
 use crate::schedule::{Forward, NoiseSchedule, Prediction, ScheduleError};
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,7 @@ pub struct Step {
 /// was released (its train.py), so the latent gains a little more noise than its level says.
 ///
 /// For [`Prediction::Flow`] the powers are those of [`NoiseSchedule::alpha_bar`] and the latent lives on the straight
-/// path: without `eta` the step is Euler's, `x' = x + (s' - s) model_output`.
+/// path: the step is [`flow::step`]. Between two [`Level`]s, [`Level::step_to`] takes whichever step their path has.
 ///
 /// Every step is finite except an epsilon step that starts at `alpha_bar_from = 0` and goes elsewhere: pure noise
 /// says nothing about the image there, and the weights come out infinite. v and flow predictions have no such gap.
@@ -52,15 +54,9 @@ pub fn step(alpha_bar_from: f64, alpha_bar_to: f64, prediction: Prediction, eta:
             prediction: to.noise * from.clean - to.clean * from.noise,
             noise: sigma,
         },
-        // z = x - s m, e = x + (1 - s) m, then from the circle back onto the straight path
         Prediction::Flow => {
-            let s = from.noise / (from.clean + from.noise);
-            let radius = alpha_bar_to.sqrt() + (1.0 - alpha_bar_to).sqrt();
-            Step {
-                sample: (to.clean + to.noise) / radius,
-                prediction: (to.noise * (1.0 - s) - to.clean * s) / radius,
-                noise: sigma / radius,
-            }
+            let level = |mixture: Forward| mixture.noise / (mixture.clean + mixture.noise);
+            flow::step(level(from), level(Forward::variance_preserving(alpha_bar_to)), eta)
         }
     }
 }
@@ -154,6 +150,9 @@ pub struct Sampling {
     pub use_karras_sigmas: bool,
     /// Order of DPM++: 1, 2 or 3.
     pub solver_order: usize,
+    /// Tokens of the image, which a flow's dynamic shift depends on.
+    #[serde(default)]
+    pub image_tokens: Option<usize>,
 }
 
 impl Default for Sampling {
@@ -167,15 +166,28 @@ impl Default for Sampling {
             eta: 0.0,
             use_karras_sigmas: false,
             solver_order: 2,
+            image_tokens: None,
         }
+    }
+}
+
+impl Sampling {
+    /// The noise levels a sampler visits on a flow, from pure noise to the clean latent it ends at; `None` where the schedule is none.
+    ///
+    /// # Errors
+    /// Those of [`flow::FlowSchedule::sampled`].
+    pub(crate) fn flow_levels(&self, schedule: &NoiseSchedule) -> Result<Option<Vec<Level>>, ScheduleError> {
+        let Some(flow) = schedule.as_flow() else { return Ok(None) };
+        let sigmas = flow.sampled(self.n_steps, self.image_tokens)?;
+        Ok(Some(sigmas.into_iter().map(|sigma| Level::flow(sigma, flow.n_timesteps)).collect()))
     }
 }
 
 /// One entry of a sampler's plan: call the network at `timestep`, then take `step`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingStep {
-    /// The training timestep the network is conditioned on.
-    pub timestep: usize,
+    /// What the network is conditioned on.
+    pub timestep: f64,
     /// The linear combination to take.
     pub step: Step,
 }
@@ -185,10 +197,25 @@ pub struct SamplingStep {
 /// # Errors
 /// [`ScheduleError::StepCount`] and [`ScheduleError::OffsetBeyondEnd`].
 pub fn plan(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<SamplingStep>, ScheduleError> {
-    let Sampling { spacing, n_steps, steps_offset, set_alpha_to_one, eta, .. } = *sampling;
+    let entry = |[from, to]: [Level; 2]| SamplingStep {
+        timestep: from.timestep(),
+        step: from.step_to(to, schedule.prediction(), sampling.eta),
+    };
+    Ok(levels(schedule, sampling)?.into_iter().map(entry).collect())
+}
+
+/// The levels that each step of [`plan`] comes from and goes to. A flow has its own; [`Spacing`] spreads those of a table.
+pub(crate) fn levels(
+    schedule: &NoiseSchedule,
+    sampling: &Sampling,
+) -> Result<Vec<[Level; 2]>, ScheduleError> {
+    let Sampling { spacing, n_steps, steps_offset, set_alpha_to_one, .. } = *sampling;
     let n_train = schedule.len();
     if !(1..=n_train).contains(&n_steps) {
         return Err(ScheduleError::StepCount { n_steps, n_train });
+    }
+    if let Some(levels) = sampling.flow_levels(schedule)? {
+        return Ok(levels.windows(2).map(|two| [two[0], two[1]]).collect());
     }
     let timesteps = timesteps(spacing, n_train, n_steps, steps_offset);
     if let Some(&timestep) = timesteps.iter().find(|&&timestep| timestep >= n_train) {
@@ -196,7 +223,8 @@ pub fn plan(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Samplin
     }
     let at = |timestep: usize| {
         let to = previous_alpha_bar(schedule, timestep, n_steps, set_alpha_to_one);
-        SamplingStep { timestep, step: step(schedule.alpha_bar(timestep), to, schedule.prediction(), eta) }
+        let from = schedule.level(timestep);
+        [from, Level::variance_preserving(from.timestep(), to)]
     };
     Ok(timesteps.into_iter().map(at).collect())
 }
@@ -204,12 +232,12 @@ pub fn plan(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Samplin
 /// One step of [`inverse_plan`]: call the network at `timestep`, then take one of the two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InverseStep {
-    /// The training timestep the network is conditioned on.
-    pub timestep: usize,
+    /// What the network is conditioned on.
+    pub timestep: f64,
     /// For the network's output at the latent the step starts from.
     pub guess: Step,
     /// For its output at the latent the step ends at: exactly undoes the step of [`plan`] at this timestep. The same as `guess`
-    /// where the network predicts noise.
+    /// where the network predicts noise or flow.
     pub undo: Step,
 }
 
@@ -226,17 +254,15 @@ pub fn inverse_plan(
     schedule: &NoiseSchedule,
     sampling: &Sampling,
 ) -> Result<Vec<InverseStep>, ScheduleError> {
-    let sampling = Sampling { eta: 0.0, ..*sampling };
-    let back = |forth: &SamplingStep| {
-        let SamplingStep { timestep, step: Step { sample, prediction, .. } } = *forth;
-        let from = previous_alpha_bar(schedule, timestep, sampling.n_steps, sampling.set_alpha_to_one);
+    let back = |[from, to]: [Level; 2]| {
+        let Step { sample, prediction, .. } = from.step_to(to, schedule.prediction(), 0.0);
         InverseStep {
-            timestep,
-            guess: step(from, schedule.alpha_bar(timestep), schedule.prediction(), 0.0),
+            timestep: from.timestep(),
+            guess: to.step_to(from, schedule.prediction(), 0.0),
             undo: Step { sample: 1.0 / sample, prediction: -prediction / sample, noise: 0.0 },
         }
     };
-    Ok(plan(schedule, &sampling)?.iter().rev().map(back).collect())
+    Ok(levels(schedule, sampling)?.into_iter().rev().map(back).collect())
 }
 
 /// One step of an inversion: call the network with `model_timestep`, then move between the two levels.
@@ -292,7 +318,7 @@ pub fn inversion_release(t: usize) -> Vec<InversionStep> {
         .collect()
 }
 
-/// The inversion of either grid.
+/// The inversion of either grid over a table of betas.
 ///
 /// # Panics
 /// If the release grid, defined on 1000 timesteps alone, is asked for on another schedule.
@@ -304,4 +330,36 @@ pub fn inversion(grid: Grid, t: usize, n_steps: usize, n_train: usize) -> Vec<In
             inversion_release(t)
         }
     }
+}
+
+/// The way from a clean latent to `level`, ready to be followed: where the network is called, and what is done with its output.
+///
+/// On a flow, noise levels rise evenly from 0 in `ceil(s n_steps)` steps. The network is called at the level a step starts from; at the
+/// first, where there is nothing to call it with, at the level it goes to.
+///
+/// # Panics
+/// As [`inversion`].
+pub fn inversion_to(
+    schedule: &NoiseSchedule,
+    grid: Grid,
+    level: Level,
+    n_steps: usize,
+    eta: f64,
+) -> Vec<SamplingStep> {
+    let Some(flow) = schedule.as_flow() else {
+        let steps = inversion(grid, level.timestep() as usize, n_steps, schedule.len());
+        let entry = |step: InversionStep| SamplingStep {
+            timestep: step.model_timestep as f64,
+            step: step.coefficients(schedule, eta),
+        };
+        return steps.into_iter().map(entry).collect();
+    };
+    let n = (level.sigma() * n_steps as f64).ceil().max(1.0) as usize;
+    let at = |k: usize| Level::flow(k as f64 / n as f64 * level.sigma(), flow.n_timesteps);
+    (0..n)
+        .map(|k| SamplingStep {
+            timestep: at(k.max(1)).timestep(),
+            step: at(k).step_to(at(k + 1), Prediction::Flow, eta),
+        })
+        .collect()
 }

@@ -1,6 +1,8 @@
 //! The mathematics of preference alignment, without tensors and without input or output.
 //!
 //! * [`schedule`]: noise levels, and how images, noise and regression targets mix at each of them;
+//! * [`level`]: a place on a schedule, which training and samplers pass on;
+//! * [`flow`]: the levels of flow models, visited and trained at;
 //! * [`ddim`]: one sampler step, towards the image or towards noise, as three scalars;
 //! * [`samplers`]: whole ways from noise to image, and the list of them;
 //! * [`dual`]: numbers that carry their derivative with respect to the winner's and the loser's error;
@@ -17,8 +19,10 @@
 pub mod agreement;
 pub mod ddim;
 pub mod dual;
+pub mod flow;
 pub mod intervals;
 pub mod keyed;
+pub mod level;
 pub mod nearest;
 pub mod objectives;
 pub mod permutation;
@@ -27,6 +31,7 @@ pub mod schedule;
 
 pub use dual::Dual;
 pub use keyed::{Keyed, Stream};
+pub use level::Level;
 pub use permutation::Permutation;
 pub use samplers::{SAMPLERS, Sampler};
 pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleError};

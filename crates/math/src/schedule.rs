@@ -5,6 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::{Density, FlowSchedule};
+use crate::keyed::Keyed;
+use crate::level::Level;
+
 /// The formula behind a variance-preserving schedule, spelled as in diffusers' scheduler configs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,10 +87,27 @@ pub enum ScheduleError {
         most: usize,
     },
     /// A sampler that is not defined on a flow's straight path.
-    #[error("{sampler} is not defined for flow_prediction: use euler or ddim")]
+    #[error("{sampler} is not defined for flow_prediction: use euler, ddim or dpmpp-2m")]
     NoFlow {
         /// The sampler.
         sampler: &'static str,
+    },
+    /// A terminal level that is none.
+    #[error("shift_terminal must be at least 0 and below 1, found {0}")]
+    Terminal(f64),
+    /// A path that runs the other way.
+    #[error(
+        "invert_sigmas counts noise levels backwards, which no model of this program does; remove it or set it to false"
+    )]
+    Inverted,
+    /// A dynamic shift for an image of unknown size.
+    #[error("the shift of this schedule depends on the size of the image: give the number of its tokens")]
+    Tokens,
+    /// A density of training levels that is none.
+    #[error("a density of training levels needs {wanted}")]
+    Density {
+        /// What would do.
+        wanted: &'static str,
     },
     /// A fraction of posterior noise for a sampler that has none to choose.
     #[error("eta is a setting of ddim, and {sampler} has none: remove it, or use ddim")]
@@ -166,7 +187,8 @@ pub struct ImpliedTarget {
     pub clean: f64,
 }
 
-/// A table of noise levels, one per training timestep, and what the network predicts on it.
+/// The noise levels of a model, and what it predicts at them: a table with one for each training timestep, or a flow's path, whose levels
+/// are any.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
     levels: Levels,
@@ -176,7 +198,7 @@ pub struct NoiseSchedule {
 #[derive(Clone, Debug, PartialEq)]
 enum Levels {
     AlphaBars(Vec<f64>),
-    FlowNoise(Vec<f64>),
+    Flow(FlowSchedule),
 }
 
 impl NoiseSchedule {
@@ -223,9 +245,9 @@ impl NoiseSchedule {
         Ok(Self { levels: Levels::AlphaBars(alpha_bars), prediction })
     }
 
-    /// The straight path of flow models, cut into `n_timesteps` levels.
+    /// The straight path of flow models, its training table of `n_timesteps` levels moved by a static shift.
     ///
-    /// Timestep `t` has noise level `s = shift u / (1 + (shift - 1) u)` with `u = (t + 1) / n_timesteps`, so the
+    /// Entry `t` has noise level `s = shift u / (1 + (shift - 1) u)` with `u = (t + 1) / n_timesteps`, so the
     /// last level is pure noise and no level is quite clean. `shift` 1 is the unshifted path, 3 that of SD3.
     ///
     /// # Errors
@@ -233,20 +255,27 @@ impl NoiseSchedule {
     ///
     /// Source: SD3 (arXiv 2403.03206) eq. 23.
     pub fn flow(n_timesteps: usize, shift: f64) -> Result<Self, ScheduleError> {
-        if n_timesteps < 2 {
-            return Err(ScheduleError::TooShort(n_timesteps));
+        Self::of_flow(FlowSchedule::with_shift(n_timesteps, shift))
+    }
+
+    /// The straight path of flow models, with the levels of a diffusers scheduler.
+    ///
+    /// # Errors
+    /// Those of [`FlowSchedule::check`], and [`ScheduleError::Inverted`].
+    pub fn of_flow(flow: FlowSchedule) -> Result<Self, ScheduleError> {
+        flow.check()?;
+        if flow.invert_sigmas {
+            return Err(ScheduleError::Inverted);
         }
-        if !(shift > 0.0 && shift.is_finite()) {
-            return Err(ScheduleError::Shift(shift));
+        Ok(Self { levels: Levels::Flow(flow), prediction: Prediction::Flow })
+    }
+
+    /// Where its levels come from, if it is a flow.
+    pub fn as_flow(&self) -> Option<&FlowSchedule> {
+        match &self.levels {
+            Levels::AlphaBars(_) => None,
+            Levels::Flow(flow) => Some(flow),
         }
-        let level = |t: usize| {
-            let u = (t + 1) as f64 / n_timesteps as f64;
-            shift * u / (1.0 + (shift - 1.0) * u)
-        };
-        Ok(Self {
-            levels: Levels::FlowNoise((0..n_timesteps).map(level).collect()),
-            prediction: Prediction::Flow,
-        })
     }
 
     /// The same noise levels for a network that predicts something else.
@@ -274,21 +303,45 @@ impl NoiseSchedule {
         Self { levels: Levels::AlphaBars(alpha_bars.iter().map(rescale).collect()), ..self }
     }
 
-    /// Signal power at timestep `t`.
-    ///
-    /// On a flow this is the `alpha_bar` of the variance-preserving mixture with the same signal-to-noise ratio,
-    /// `(1 - s)^2 / ((1 - s)^2 + s^2)`.
+    /// Entry `t` of the training table, the cleanest first.
     ///
     /// # Panics
     /// If `t` is not below [`NoiseSchedule::len`], as for every lookup by timestep.
-    pub fn alpha_bar(&self, t: usize) -> f64 {
+    pub fn level(&self, t: usize) -> Level {
         match &self.levels {
-            Levels::AlphaBars(alpha_bars) => alpha_bars[t],
-            Levels::FlowNoise(levels) => {
-                let Forward { clean, noise } = Forward::flow(levels[t]);
-                clean * clean / (clean * clean + noise * noise)
+            Levels::AlphaBars(alpha_bars) => Level::variance_preserving(t as f64, alpha_bars[t]),
+            Levels::Flow(flow) => {
+                assert!(t < flow.n_timesteps, "timestep {t} of {}", flow.n_timesteps);
+                Level::flow(flow.trained(t), flow.n_timesteps)
             }
         }
+    }
+
+    /// The level that a fraction `p` of draws lies at or below, where a flow's are drawn from a density; on a table of betas every
+    /// level counts the same.
+    pub fn quantile(&self, density: Density, p: f64) -> Level {
+        match &self.levels {
+            Levels::AlphaBars(alpha_bars) => {
+                self.level(((p * alpha_bars.len() as f64) as usize).min(alpha_bars.len() - 1))
+            }
+            Levels::Flow(flow) => Level::flow(density.sigma(p, flow), flow.n_timesteps),
+        }
+    }
+
+    /// A level by a density: a pure function of the key that the numbers come from.
+    pub fn draw(&self, density: Density, keyed: &mut Keyed) -> Level {
+        // Half a step up: neither 0 nor 1, whose quantiles are infinite.
+        self.quantile(density, keyed.uniform() + 2.0_f64.powi(-54))
+    }
+
+    /// Which quarter of the schedule a level lies in, the least noise first: by timestep on a table, by noise level on a flow.
+    pub fn quarter(&self, level: Level) -> usize {
+        quarter(level.timestep(), self.len())
+    }
+
+    /// Signal power at timestep `t`: that of [`NoiseSchedule::level`].
+    pub fn alpha_bar(&self, t: usize) -> f64 {
+        self.level(t).alpha_bar()
     }
 
     /// Whether the last level is pure noise.
@@ -298,17 +351,15 @@ impl NoiseSchedule {
 
     /// Signal-to-noise ratio at timestep `t`: `alpha_bar / (1 - alpha_bar)`.
     pub fn snr(&self, t: usize) -> f64 {
-        match &self.levels {
-            Levels::AlphaBars(alpha_bars) => alpha_bars[t] / (1.0 - alpha_bars[t]),
-            Levels::FlowNoise(levels) => ((1.0 - levels[t]) / levels[t]).powi(2),
-        }
+        self.level(t).snr()
     }
 
     /// Number of training timesteps.
     #[expect(clippy::len_without_is_empty, reason = "a schedule has at least two levels, it is never empty")]
     pub fn len(&self) -> usize {
         match &self.levels {
-            Levels::AlphaBars(levels) | Levels::FlowNoise(levels) => levels.len(),
+            Levels::AlphaBars(levels) => levels.len(),
+            Levels::Flow(flow) => flow.n_timesteps,
         }
     }
 
@@ -319,27 +370,23 @@ impl NoiseSchedule {
 
     /// How the noisy latent at timestep `t` is mixed.
     pub fn forward_coefficients(&self, t: usize) -> Forward {
-        match &self.levels {
-            Levels::AlphaBars(alpha_bars) => Forward::variance_preserving(alpha_bars[t]),
-            Levels::FlowNoise(levels) => Forward::flow(levels[t]),
-        }
+        self.level(t).mixture()
     }
 
     /// What the network is asked for at timestep `t`, from the clean latent and the noise.
     pub fn target_coefficients(&self, t: usize) -> Target {
-        self.forward_coefficients(t).target(self.prediction)
+        self.level(t).target(self.prediction)
     }
 
-    /// What the network is asked for at timestep `t`, from the clean latent and a noisy latent that came without
-    /// its noise (methods that invert).
-    ///
-    /// Source: the implied noise of DDIM-InPO, `tau = (x_t - sqrt(alpha_bar) z) / sqrt(1 - alpha_bar)`.
+    /// What the network is asked for at timestep `t`, from the clean latent and a noisy latent: see [`Level::implied_target`].
     pub fn implied_target_coefficients(&self, t: usize) -> ImpliedTarget {
-        let forward = self.forward_coefficients(t);
-        let target = forward.target(self.prediction);
-        let noisy = target.noise / forward.noise;
-        ImpliedTarget { noisy, clean: target.clean - noisy * forward.clean }
+        self.level(t).implied_target(self.prediction)
     }
+}
+
+/// Which quarter of `n_timesteps` a timestep lies in, the least noise first.
+pub fn quarter(timestep: f64, n_timesteps: usize) -> usize {
+    ((4.0 * timestep / n_timesteps.max(1) as f64) as usize).min(3)
 }
 
 fn cosine_beta(t: usize, n_timesteps: usize) -> f64 {

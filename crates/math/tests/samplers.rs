@@ -242,29 +242,6 @@ fn zero_terminal_snr_is_served_where_the_network_predicts_velocity() {
 }
 
 #[test]
-fn a_flow_is_followed_by_first_order_samplers_and_refused_by_others() {
-    let flow = NoiseSchedule::flow(1000, 3.0).expect("a flow");
-    let straight = sampling(Spacing::Trailing, 8);
-    for entry in SAMPLERS {
-        let plan = entry.sampler.plan(&flow, &straight, 0);
-        match entry.sampler {
-            Sampler::Dpmpp2m | Sampler::Dpmpp2mKarras => {
-                assert_eq!(plan, Err(ScheduleError::NoFlow { sampler: "dpmpp-2m" }));
-            }
-            Sampler::Lcm | Sampler::Tcd => {
-                assert_eq!(plan, Err(ScheduleError::NoFlow { sampler: entry.name }));
-            }
-            Sampler::Euler => {
-                // A velocity of -1 all the way from 2 ends at 3: no noise is left, and levels add up to 1.
-                let end = follow(&plan.expect("a plan"), 2.0, |_, _, _| -1.0, |_| 0.0);
-                assert!((end - 3.0).abs() < 1e-9, "{end}");
-            }
-            _ => assert!(follow(&plan.expect("a plan"), 1.0, |_, _, x| x, |_| 1.0).is_finite()),
-        }
-    }
-}
-
-#[test]
 fn starting_from_an_image_takes_the_last_steps() {
     assert_eq!(skipped_steps(50, 0.8), Ok(10));
     assert_eq!(

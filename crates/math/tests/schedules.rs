@@ -90,7 +90,7 @@ struct RecordedPlan {
     eta: f64,
     set_alpha_to_one: bool,
     zero_snr: bool,
-    timestep: usize,
+    timestep: f64,
     n_steps: usize,
     coefficients: [f64; 3],
 }

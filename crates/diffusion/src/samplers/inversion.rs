@@ -34,7 +34,7 @@ pub fn invert(
     let steps = inverse_plan(schedule, sampling)?;
     Ok(tch::no_grad(|| {
         steps.iter().fold(clean.shallow_clone(), |x, entry| {
-            let timestep = clock(x.size()[0], entry.timestep as f64, x.device());
+            let timestep = clock(x.size()[0], entry.timestep, x.device());
             let answer = |x: &Tensor| denoiser.predict(x, &timestep, conditioning);
             let guess = &x * entry.guess.sample + answer(&x) * entry.guess.prediction;
             (0..refinements)

@@ -17,6 +17,7 @@ pub static ENTRY: Entry = Entry {
     not_monotone: Some(
         "form conservative limits a pair's confidence to that of the labels, and counts more as too much",
     ),
+    detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
 };

@@ -19,6 +19,7 @@ pub static ENTRY: Entry = Entry {
     source: "Lu et al. 2025 (arXiv 2503.18454); JaydenLyh/InPO train.py",
     build: paired::<DdimInpo>,
     not_monotone: None,
+    detached: None,
     published: &[
         Published {
             form: None,

@@ -16,6 +16,7 @@ pub static ENTRY: Entry = Entry {
     source: "Wallace et al. 2024 (arXiv 2311.12908) eq. 14; SalesforceAIResearch/DiffusionDPO train.py",
     build: paired::<DiffusionDpo>,
     not_monotone: None,
+    detached: None,
     // The paper's 2e-8, which its code multiplies by 1000, and the scripts' default of 5e-4 do not train
     published: &[
         Published {

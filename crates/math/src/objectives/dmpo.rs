@@ -17,6 +17,7 @@ pub static ENTRY: Entry = Entry {
     source: "Li et al. 2025 (arXiv 2507.07510); AIDC-AI/Diffusion-SDPO train.py --train_method dmpo",
     build: paired::<Dmpo>,
     not_monotone: Some("a probability beyond the target counts as too much"),
+    detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
 };

@@ -17,6 +17,8 @@ pub struct Entry {
     pub(super) build: fn(&Value) -> Result<Built, SettingsError>,
     /// Why a better winner or a worse loser may raise the loss; `None` where it may not, which is tested.
     pub not_monotone: Option<&'static str>,
+    /// Why its derivative is not that of its value; `None` where it is, which is tested.
+    pub detached: Option<&'static str>,
     /// What its settings were in published runs.
     pub published: &'static [Published],
     /// The flags of published scripts that are short for a setting of this method.

@@ -14,6 +14,7 @@ pub static ENTRY: Entry = Entry {
     source: "Liu et al. 2023 (arXiv 2309.06657); huggingface/diffusers train_diffusion_dpo.py --loss_type hinge",
     build: paired::<Hinge>,
     not_monotone: None,
+    detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
 };

@@ -4,6 +4,7 @@
 //! it shows if something is missing; whatever a method did not declare reaches it as NaN, and so does not go unnoticed.
 
 use crate::dual::Dual;
+use crate::level::Level;
 use crate::schedule::NoiseSchedule;
 use serde::{Deserialize, Serialize};
 
@@ -66,11 +67,28 @@ pub struct NoiseLevel {
 impl NoiseLevel {
     /// That of timestep `t`.
     pub fn at(schedule: &NoiseSchedule, t: usize) -> Self {
+        Self::of(schedule, schedule.level(t))
+    }
+
+    /// That of a level of the schedule's.
+    pub fn of(schedule: &NoiseSchedule, level: Level) -> Self {
         Self {
             n_train_timesteps: schedule.len(),
-            alpha_bar: schedule.alpha_bar(t),
-            clean_gain: schedule.implied_target_coefficients(t).clean.powi(2),
+            alpha_bar: level.alpha_bar(),
+            clean_gain: level.implied_target(schedule.prediction()).clean.powi(2),
         }
+    }
+
+    /// Squared error of the noise that the network's output implies, per squared error of the output: 1 when the noise is predicted,
+    /// `alpha_bar` for the velocity, `(1 - s)^2` on a flow.
+    pub fn noise_gain(&self) -> f64 {
+        // Pure noise predicted from pure noise implies nothing about the clean latent; the limit is 1.
+        if self.clean_gain > 0.0 { self.snr() / self.clean_gain } else { 1.0 }
+    }
+
+    /// Noise level on a flow's straight path, or that of the same signal-to-noise ratio there.
+    pub fn sigma(&self) -> f64 {
+        Level::variance_preserving(0.0, self.alpha_bar).sigma()
     }
 
     /// Signal-to-noise ratio at the timestep.

@@ -20,6 +20,7 @@ pub static ENTRY: Entry = Entry {
     not_monotone: Some(
         "the loss is the squared distance from a target margin, and a margin beyond it counts as too much",
     ),
+    detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
 };

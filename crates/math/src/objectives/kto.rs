@@ -16,6 +16,7 @@ pub static ENTRY: Entry = Entry {
     source: "Li et al. 2024 (arXiv 2404.04465) eq. 8; jacklishufan/diffusion-kto train_kto_sd_v1.5.py --halo sigmoid",
     build: unpaired::<Kto>,
     not_monotone: None,
+    detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
 };

@@ -16,6 +16,7 @@ pub static ENTRY: Entry = Entry {
     source: "Hong et al. 2024 (arXiv 2406.06424; AAAI 2026) for form paper; mapo-t2i/mapo utils.py for form release",
     build,
     not_monotone: None,
+    detached: None,
     published: &[
         published("release", true, (1e-7, 1e-5), (0.1, 0.1), "arXiv 2406.06424, mapo-t2i/mapo README"),
         published("release", false, (1e-5, 5e-5), (0.1, 0.1), "arXiv 2406.06424, mapo-t2i/mapo README"),
@@ -50,6 +51,18 @@ enum Form {
     Paper,
 }
 
+/// Which error stands for an image's likelihood in the score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ScoredError {
+    /// Of the network's output. Published where that is the noise; of a velocity or a flow it is ours.
+    #[default]
+    Output,
+    /// Of the noise that the output implies, `(1 - s)^2` of a flow's: the published quantity on any path. Ours where the network predicts
+    /// something else; near pure noise it says nothing, so that such levels hardly train the margin.
+    Noise,
+}
+
 /// What can be set. Defaults of the numbers depend on the form, so they are filled in by [`build`].
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -60,6 +73,8 @@ struct Typed {
     beta: Option<f64>,
     /// `release` only: scale of the error inside the score, 0.5.
     snr_value: Option<f64>,
+    /// Which error the score takes.
+    scored_error: ScoredError,
 }
 
 impl Settings for Typed {
@@ -74,13 +89,13 @@ impl Settings for Typed {
 }
 
 fn build(typed: &Value) -> Result<Built, SettingsError> {
-    let Typed { form, beta, snr_value } = settings::parse(typed)?;
+    let Typed { form, beta, snr_value, scored_error } = settings::parse(typed)?;
     let (beta, snr_value) = match form {
         Form::Release => (beta.unwrap_or(0.1), Some(snr_value.unwrap_or(0.5))),
         Form::Paper => (beta.unwrap_or(8.0), None),
     };
-    let printed = settings::print(&Typed { form, beta: Some(beta), snr_value });
-    Ok((Method::Paired(Box::new(Mapo { beta, snr_value })), printed))
+    let printed = settings::print(&Typed { form, beta: Some(beta), snr_value, scored_error });
+    Ok((Method::Paired(Box::new(Mapo { beta, snr_value, scored_error })), printed))
 }
 
 /// `loss = L_w - weight log sigmoid(scale (score(L_w) - score(L_l)))`, with
@@ -90,6 +105,7 @@ struct Mapo {
     beta: f64,
     /// Of form release; `None` is form paper.
     snr_value: Option<f64>,
+    scored_error: ScoredError,
 }
 
 impl Paired for Mapo {
@@ -98,9 +114,13 @@ impl Paired for Mapo {
     }
 
     fn loss(&self, pair: &Pair) -> Loss {
+        let scored = |error: Dual| match self.scored_error {
+            ScoredError::Output => error,
+            ScoredError::Noise => error * pair.level.noise_gain(),
+        };
         let score = |error: Dual| match self.snr_value {
-            Some(snr_value) => bernoulli(error * snr_value) * pair.level.n_train_timesteps as f64,
-            None => bernoulli(error).powf(self.beta),
+            Some(snr_value) => bernoulli(scored(error) * snr_value) * pair.level.n_train_timesteps as f64,
+            None => bernoulli(scored(error)).powf(self.beta),
         };
         let margin = score(pair.winner.error) - score(pair.loser.error);
         let weight = if self.snr_value.is_some() { self.beta } else { 1.0 / self.beta };

@@ -5,6 +5,8 @@
 //! here, one line there, a golden and a page under `docs/methods`. What any method can be given besides is in `terms`.
 
 mod accuracy;
+mod auto_beta;
+mod beta;
 mod cdpo;
 mod corruption;
 mod ddim_inpo;
@@ -15,6 +17,7 @@ mod hinge;
 mod inputs;
 mod ipo;
 mod kto;
+mod linear_dpo;
 mod mapo;
 mod method;
 mod objective;
@@ -27,6 +30,8 @@ mod smpo;
 mod terms;
 
 pub use accuracy::{TieRule, implicit_accuracy};
+pub use auto_beta::AutoBeta;
+pub use beta::BetaConvention;
 pub use corruption::{Corruption, Grid, InversionModel};
 pub use entry::{Entry, Published, Shorthand};
 pub use inputs::{ImageInputs, Label, MeanGain, Needs, NoiseLevel, PairInputs};

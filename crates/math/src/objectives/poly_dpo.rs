@@ -14,6 +14,7 @@ pub static ENTRY: Entry = Entry {
     source: "ViPO 2026 (arXiv 2604.24953), the formula of its project page; no code was published",
     build: paired::<PolyDpo>,
     not_monotone: None,
+    detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
 };

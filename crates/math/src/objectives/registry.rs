@@ -19,6 +19,7 @@ pub static OBJECTIVES: &[&Entry] = &[
     &super::smpo::ENTRY,
     &super::kto::ENTRY,
     &super::poly_dpo::ENTRY,
+    &super::linear_dpo::ENTRY,
 ];
 
 /// Builds the named objective, see [`Objective::new`].

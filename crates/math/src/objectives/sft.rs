@@ -4,6 +4,7 @@ use super::entry::{DPO_LORA, Entry, Published, Shorthand};
 use super::inputs::{Needs, NoiseLevel, Pair};
 use super::method::{Loss, Paired, paired};
 use super::settings::{self, Settings, SettingsError};
+use crate::flow::Weighting;
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
@@ -13,6 +14,7 @@ pub static ENTRY: Entry = Entry {
     source: "SalesforceAIResearch/DiffusionDPO train.py --sft",
     build: paired::<Sft>,
     not_monotone: None,
+    detached: None,
     published: &[
         Published {
             form: None,
@@ -29,18 +31,27 @@ pub static ENTRY: Entry = Entry {
     ],
 };
 
-/// `loss = w L_w` with `w = 1`, or `min(SNR, gamma)` per squared error of the clean latent.
+/// `loss = w L_w` with `w = 1`, `min(SNR, gamma)` per squared error of the clean latent, or a weight by noise level.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Sft {
     /// Largest signal-to-noise ratio at which an error of the clean latent still counts more (min-SNR weighting); without
     /// it every timestep's error of the output counts the same.
     snr_gamma: Option<f64>,
+    /// Weight of the output's error by noise level, as in the scripts for flow models.
+    weighting_scheme: Weighting,
 }
 
 impl Settings for Sft {
     fn check(&self) -> Result<(), SettingsError> {
-        self.snr_gamma.map_or(Ok(()), |gamma| settings::positive("snr_gamma", gamma))
+        let Some(gamma) = self.snr_gamma else { return Ok(()) };
+        settings::positive("snr_gamma", gamma)?;
+        if self.weighting_scheme == Weighting::None {
+            return Ok(());
+        }
+        let wanted = "none with snr_gamma, which is a weighting too";
+        let found = format!("{:?}", self.weighting_scheme);
+        Err(SettingsError::OutOfRange { key: "weighting_scheme", wanted, found })
     }
 }
 
@@ -53,7 +64,8 @@ impl Sft {
         match self.snr_gamma {
             // Pure noise predicted from pure noise implies nothing about the clean latent; the limit is 1.
             Some(gamma) if level.clean_gain > 0.0 => level.snr().min(gamma) / level.clean_gain,
-            _ => 1.0,
+            Some(_) => 1.0,
+            None => self.weighting_scheme.at(level.sigma()),
         }
     }
 }

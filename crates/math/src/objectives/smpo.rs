@@ -18,6 +18,7 @@ pub static ENTRY: Entry = Entry {
     source: "Lu et al. 2025 (arXiv 2506.02698); JaydenLyh/SmPO train.py",
     build: paired::<Smpo>,
     not_monotone: None,
+    detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
 };

@@ -1,9 +1,9 @@
 //! Consistency models: every step estimates the clean latent, and goes back to a level with fresh noise.
 
-use super::grids::level;
+use super::grids::power;
 use super::{Plan, PlanStep, Sampler};
 use crate::ddim::{Sampling, Step, step};
-use crate::schedule::{Forward, NoiseSchedule, Prediction, ScheduleError};
+use crate::schedule::{Forward, NoiseSchedule, ScheduleError};
 
 /// The steps that such models are distilled on; sampling takes some of them.
 const DISTILLED: usize = 50;
@@ -27,7 +27,7 @@ pub(super) fn plan(
     sampling: &Sampling,
     skipped: usize,
 ) -> Result<Plan, ScheduleError> {
-    if schedule.prediction() == Prediction::Flow {
+    if schedule.as_flow().is_some() {
         return Err(ScheduleError::NoFlow { sampler: sampler.name() });
     }
     let timesteps = timesteps(schedule, sampling.n_steps, sampler)?;
@@ -44,7 +44,7 @@ pub(super) fn plan(
     };
     Ok(Plan {
         initial: 1.0,
-        mixture: Forward::variance_preserving(level(schedule, timesteps[0])),
+        mixture: Forward::variance_preserving(power(schedule, timesteps[0])),
         steps: timesteps.iter().zip(next).map(entry).collect(),
     })
 }
@@ -61,7 +61,7 @@ fn timesteps(schedule: &NoiseSchedule, n: usize, sampler: Sampler) -> Result<Vec
 
 /// To the clean latent, and from there to the next level.
 fn wholly(schedule: &NoiseSchedule, timestep: usize, next: Option<usize>) -> Step {
-    let clean = step(level(schedule, timestep), 1.0, schedule.prediction(), 0.0);
+    let clean = step(power(schedule, timestep), 1.0, schedule.prediction(), 0.0);
     let scaled = TIMESTEP_SCALING * timestep as f64;
     let power = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
     let (through, out) = (SIGMA_DATA * SIGMA_DATA / power, scaled / power.sqrt());
@@ -76,7 +76,7 @@ fn wholly(schedule: &NoiseSchedule, timestep: usize, next: Option<usize>) -> Ste
 /// To a level below the next one, and from there up to it.
 fn partly(schedule: &NoiseSchedule, timestep: usize, next: usize) -> Step {
     let below = schedule.alpha_bar(((1.0 - GAMMA) * next as f64) as usize);
-    let direct = step(level(schedule, timestep), below, schedule.prediction(), 0.0);
+    let direct = step(power(schedule, timestep), below, schedule.prediction(), 0.0);
     // The level at the end is that of timestep 0, to which no noise brings anything back.
     let kept = schedule.alpha_bar(next) / below;
     Step {

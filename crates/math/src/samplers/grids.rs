@@ -4,22 +4,15 @@
 //! `huggingface/diffusers:src/diffusers/schedulers/`.
 
 use crate::ddim::{Sampling, Spacing, timesteps};
-use crate::schedule::{NoiseSchedule, Prediction, ScheduleError};
+use crate::flow::{self, FlowSchedule, Respacing};
+use crate::level::Level;
+use crate::schedule::{NoiseSchedule, ScheduleError};
 
 /// What stands for a signal power of exactly 0, so that no sigma is infinite; diffusers takes the same.
 const FAINTEST: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// A place of a grid.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Point {
-    /// What the network is conditioned on.
-    pub timestep: f64,
-    /// Signal power there.
-    pub alpha_bar: f64,
-}
-
 /// Noise over signal, k-diffusion's sigma.
-pub(super) fn sigma(alpha_bar: f64) -> f64 {
+fn sigma(alpha_bar: f64) -> f64 {
     ((1.0 - alpha_bar) / alpha_bar).sqrt()
 }
 
@@ -27,18 +20,18 @@ fn alpha_bar_of(sigma: f64) -> f64 {
     1.0 / (1.0 + sigma * sigma)
 }
 
-/// Signal power at a training timestep. A flow steps off pure noise without trouble and keeps it.
-pub(super) fn level(schedule: &NoiseSchedule, t: usize) -> f64 {
+/// Signal power at a training timestep.
+pub(super) fn power(schedule: &NoiseSchedule, t: usize) -> f64 {
     let alpha_bar = schedule.alpha_bar(t);
-    if alpha_bar == 0.0 && schedule.prediction() != Prediction::Flow { FAINTEST } else { alpha_bar }
+    if alpha_bar == 0.0 { FAINTEST } else { alpha_bar }
 }
 
-/// Sigmas of two neighboring timesteps, mixed in proportion; a flow has the level of the nearest timestep.
+/// Sigmas of two neighboring timesteps, mixed in proportion.
 fn between(schedule: &NoiseSchedule, t: f64) -> f64 {
-    if t.fract() == 0.0 || schedule.prediction() == Prediction::Flow {
-        return level(schedule, t.round_ties_even() as usize);
+    if t.fract() == 0.0 {
+        return power(schedule, t as usize);
     }
-    let at = |t: f64| sigma(level(schedule, t as usize));
+    let at = |t: f64| sigma(power(schedule, t as usize));
     alpha_bar_of(at(t.floor()) + t.fract() * (at(t.ceil()) - at(t.floor())))
 }
 
@@ -55,7 +48,7 @@ fn within(schedule: &NoiseSchedule, sampling: &Sampling, found: &[f64]) -> Resul
 }
 
 /// Euler's: linspace is not rounded, the others are DDIM's.
-pub(super) fn euler(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Point>, ScheduleError> {
+pub(super) fn euler(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Level>, ScheduleError> {
     let Sampling { spacing, n_steps, steps_offset, .. } = *sampling;
     let found: Vec<f64> = if spacing == Spacing::Linspace && n_steps > 1 {
         let stride = (schedule.len() - 1) as f64 / (n_steps - 1) as f64;
@@ -69,11 +62,11 @@ pub(super) fn euler(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec
         whole(timesteps(spacing, schedule.len(), n_steps, steps_offset))
     };
     within(schedule, sampling, &found)?;
-    Ok(found.into_iter().map(|t| Point { timestep: t, alpha_bar: between(schedule, t) }).collect())
+    Ok(found.into_iter().map(|t| Level::variance_preserving(t, between(schedule, t))).collect())
 }
 
 /// DPM-Solver's: linspace and leading cut the schedule into one piece more and skip the last.
-pub(super) fn dpm(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Point>, ScheduleError> {
+pub(super) fn dpm(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<Level>, ScheduleError> {
     let Sampling { spacing, n_steps, steps_offset, .. } = *sampling;
     let n_points = n_steps + usize::from(spacing != Spacing::Trailing);
     if n_points > schedule.len() {
@@ -82,40 +75,61 @@ pub(super) fn dpm(schedule: &NoiseSchedule, sampling: &Sampling) -> Result<Vec<P
     let found = whole(timesteps(spacing, schedule.len(), n_points, steps_offset));
     let found = &found[..n_steps];
     within(schedule, sampling, found)?;
-    Ok(found.iter().map(|&t| Point { timestep: t, alpha_bar: level(schedule, t as usize) }).collect())
+    Ok(found.iter().map(|&t| Level::variance_preserving(t, power(schedule, t as usize))).collect())
+}
+
+/// DPM-Solver's on a flow: one piece more from 0 up to just below pure noise, shifted, and the first skipped. Karras' lie between the same
+/// ends.
+pub(super) fn dpm_flow(
+    flow: &FlowSchedule,
+    sampling: &Sampling,
+    karras: bool,
+) -> Result<Vec<Level>, ScheduleError> {
+    let Sampling { n_steps, image_tokens, .. } = *sampling;
+    let factor = flow.factor(n_steps, image_tokens)?;
+    let most = 1.0 - 1.0 / flow.n_timesteps as f64;
+    let even = flow::linspace(0.0, most, n_steps + 1).skip(1).map(|sigma| flow::shift(sigma, factor));
+    let mut sigmas: Vec<f64> = even.collect();
+    sigmas.reverse();
+    let respacing = if karras { Respacing::Karras } else { Respacing::Shifted };
+    Ok(respacing.between(sigmas).into_iter().map(|sigma| Level::flow(sigma, flow.n_timesteps)).collect())
 }
 
 /// DPM-Solver's with Karras' levels between the schedule's ends; the network is conditioned on whole timesteps.
-pub(super) fn dpm_karras(schedule: &NoiseSchedule, n_steps: usize) -> Vec<Point> {
+pub(super) fn dpm_karras(schedule: &NoiseSchedule, n_steps: usize) -> Vec<Level> {
     let logs = log_sigmas(schedule);
     let ends = [logs[logs.len() - 1], logs[0]].map(f64::exp);
-    let whole = |point: Point| Point { timestep: point.timestep.round_ties_even(), ..point };
-    karras(&logs, ends, n_steps).map(whole).collect()
+    karras(&logs, ends, n_steps, f64::round_ties_even).collect()
 }
 
 /// Euler's with Karras' levels between its own ends; the network's clock, f32, may lie between two timesteps.
-pub(super) fn euler_karras(schedule: &NoiseSchedule, points: &[Point]) -> Vec<Point> {
+pub(super) fn euler_karras(schedule: &NoiseSchedule, levels: &[Level]) -> Vec<Level> {
     let logs = log_sigmas(schedule);
-    let ends = [points[0], points[points.len() - 1]].map(|point| sigma(point.alpha_bar));
-    let clock = |point: Point| Point { timestep: f64::from(point.timestep as f32), ..point };
-    karras(&logs, ends, points.len()).map(clock).collect()
+    let ends = [levels[0], levels[levels.len() - 1]].map(Level::ratio);
+    karras(&logs, ends, levels.len(), |timestep| f64::from(timestep as f32)).collect()
 }
 
-/// Karras' levels, `(smax^(1/7) + u (smin^(1/7) - smax^(1/7)))^7`, u from 0 to 1; timesteps are counted along the logarithm of sigma.
+/// Karras' levels, `(smax^(1/7) + u (smin^(1/7) - smax^(1/7)))^7`, u from 0 to 1; timesteps are counted along the logarithm of sigma and
+/// rounded by `clock`.
 ///
 /// Source: arXiv 2206.00364, eq. 5.
-fn karras(logs: &[f64], [most, least]: [f64; 2], n_steps: usize) -> impl Iterator<Item = Point> {
+fn karras(
+    logs: &[f64],
+    [most, least]: [f64; 2],
+    n_steps: usize,
+    clock: impl Fn(f64) -> f64,
+) -> impl Iterator<Item = Level> {
     const RHO: f64 = 7.0;
     let (most, least) = (most.powf(1.0 / RHO), least.powf(1.0 / RHO));
     (0..n_steps).map(move |i| {
         let fraction = if n_steps > 1 { i as f64 / (n_steps - 1) as f64 } else { 0.0 };
         let sigma = (most + fraction * (least - most)).powf(RHO);
-        Point { timestep: timestep_of(logs, sigma.ln()), alpha_bar: alpha_bar_of(sigma) }
+        Level::variance_preserving(clock(timestep_of(logs, sigma.ln())), alpha_bar_of(sigma))
     })
 }
 
 fn log_sigmas(schedule: &NoiseSchedule) -> Vec<f64> {
-    (0..schedule.len()).map(|t| sigma(level(schedule, t)).ln()).collect()
+    (0..schedule.len()).map(|t| sigma(power(schedule, t)).ln()).collect()
 }
 
 /// The timestep of a logarithm of sigma, of a table that rises.

@@ -61,7 +61,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
     SamplerEntry {
         sampler: Sampler::Euler,
         name: "euler",
-        aliases: &["k-euler", "eulerdiscretescheduler"],
+        aliases: &["k-euler", "eulerdiscretescheduler", "flowmatcheulerdiscretescheduler"],
         label: "Euler",
         summary: "first order along sigma, from the last timestep to no noise at all",
         source: "arXiv 2206.00364, algorithm 1; diffusers EulerDiscreteScheduler",

@@ -6,6 +6,7 @@ use tastemaker_math::objectives::{
 };
 
 mod conformance;
+mod flow;
 mod losses;
 mod relatives;
 mod terms;
