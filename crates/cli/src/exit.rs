@@ -160,7 +160,9 @@ fn of_train(error: &TrainError) -> Exit {
         TrainError::NoPairs { .. } | TrainError::NoSoftLabels { .. } => Exit::Data,
         TrainError::NothingTrainable { .. }
         | TrainError::NoCheckpoint { .. }
-        | TrainError::RanksDiffer { .. } => Exit::Usage,
+        | TrainError::RanksDiffer { .. }
+        | TrainError::SharedDevice { .. }
+        | TrainError::Nccl { .. } => Exit::Usage,
         TrainError::NonFiniteLatents { .. }
         | TrainError::NonFiniteMeasurement { .. }
         | TrainError::NotComparable { .. } => Exit::Model,

@@ -9,8 +9,11 @@ use tastemaker_torch::distributed::{Group, Settings};
 
 use crate::exit::UsageError;
 
-/// How long one rank may be at something alone, such as writing a checkpoint, before the others give up.
+/// How long one rank may be at something alone during training, such as writing a checkpoint, before the others give up.
 const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// How long a rank may give no sign of life before it counts as lost.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// More than any run has.
 const MOST_PROCESSES: u32 = 65_536;
@@ -18,7 +21,9 @@ const MOST_PROCESSES: u32 = 65_536;
 /// The group that the environment announces; `None` where it announces none, or one process.
 ///
 /// `WORLD_SIZE` and `RANK` say how many processes there are and which this is, `MASTER_ADDR` and `MASTER_PORT` where they meet.
-/// `torchrun` runs the store they meet at itself and says so. Source: `pytorch/pytorch:torch/distributed/rendezvous.py`.
+/// `torchrun` runs the store they meet at itself and says so, and keeps it when it starts all again after a loss, which
+/// `TORCHELASTIC_RESTART_COUNT` counts: what ranks left there before is not for those of now. Until training begins they wait
+/// for each other without limit, as long as all live. Source: `pytorch/pytorch:torch/distributed/rendezvous.py`.
 pub fn join() -> Result<Option<Group>> {
     let world_size = world_size()?;
     let rank = number("RANK", 0..=world_size - 1)?;
@@ -29,8 +34,9 @@ pub fn join() -> Result<Option<Group>> {
     let rank = rank.ok_or_else(|| missing("RANK"))?;
     let port = number("MASTER_PORT", 1..=u16::MAX.into())?.ok_or_else(|| missing("MASTER_PORT"))?;
     let address = env::var("MASTER_ADDR").ok().filter(|address| !address.trim().is_empty());
+    let attempt = number("TORCHELASTIC_RESTART_COUNT", 0..=u32::MAX)?.unwrap_or(0);
     let settings = Settings {
-        name: "tastemaker".to_owned(),
+        name: format!("tastemaker/{attempt}"),
         rank: rank as usize,
         world_size: world_size as usize,
         master_addr: address.ok_or_else(|| missing("MASTER_ADDR"))?,
@@ -38,8 +44,11 @@ pub fn join() -> Result<Option<Group>> {
         store_is_hosted: env::var("TORCHELASTIC_USE_AGENT_STORE").is_ok_and(|value| value == "True"),
         interface: env::var("GLOO_SOCKET_IFNAME").ok(),
         timeout: PATIENCE,
+        silence: SILENCE,
     };
-    Ok(Some(Group::join(&settings)?))
+    let group = Group::join(&settings)?;
+    group.limit(false);
+    Ok(Some(group))
 }
 
 /// How many processes the environment announces.

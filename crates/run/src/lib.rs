@@ -27,7 +27,7 @@ pub use idle::Surroundings;
 pub use plan::{Adapter, BucketPlan, MemoryEstimate, MethodPlan, Phase, Plan, Relief};
 pub use recipe::{MethodSection, Overrides, Recipe};
 pub use resolve::{resolve, resolve_over};
-pub use run_dir::{Difference, RunDir, changes, differences};
+pub use run_dir::{Difference, RunDir, changes, differences, split_changes};
 pub use schedule::{LrScheduler, Schedule, lr_at};
 pub use settings::{
     AdapterKind, AdapterSection, Augment, Check, CheckpointPlan, CheckpointSection, DataPlan, DataSection,

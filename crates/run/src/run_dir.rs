@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tastemaker_math::objectives::MeanGain;
 use tastemaker_store::lock::{FolderLock, Sharing};
 use tastemaker_store::{StoreError, atomic, json};
 
-use crate::{EventLog, Plan, RunError, keys};
+use crate::{EventLog, MethodPlan, Plan, RunError, keys};
 
 /// The folder of a run: `plan.json`, `events.jsonl`, and the results beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +21,8 @@ impl RunDir {
     /// Makes the folder of a run, or enters one that has the same plan already.
     ///
     /// Two plans are the same if they differ at most in what does not change a single weight, such as where results go, how
-    /// often a checkpoint is written, and, at a constant learning rate, how long training lasts. The folder then has the new
-    /// plan.
+    /// often a checkpoint is written, over how many processes the pairs of a step are split, and, at a constant learning rate,
+    /// how long training lasts. The folder then has the new plan.
     ///
     /// # Errors
     /// [`RunError::Store`] if it cannot be made or written, [`RunError::NotARun`] if it holds other things,
@@ -127,9 +128,23 @@ fn plan_value(dir: &RunDir, plan: &Plan) -> Result<Value, StoreError> {
     serde_json::to_value(plan).map_err(|source| StoreError::Json { path: dir.plan_path(), source })
 }
 
+/// How the pairs of a step are split over processes, micro-batches and accumulation. Where their product is the same, so are
+/// the pairs of each step and what is drawn for them.
+const SPLIT: [&str; 3] = ["n_processes", "train.train_batch_size", "train.gradient_accumulation_steps"];
+
 /// What differs between two plans on disk and changes weights, each as `key: there, here`.
+///
+/// How the pairs of a step are split changes nothing but the order in which their gradients are added, unless the method takes
+/// a mean over a micro-batch; see [`split_changes`].
 pub fn changes(there: &Value, here: &Value) -> Vec<String> {
-    let (mut there, mut here) = (flat(&current(there)), flat(&current(here)));
+    let (there, here) = (current(there), current(here));
+    let keeps_split = is_same_step(&there, &here);
+    let (mut there, mut here) = (flat(&there), flat(&here));
+    if keeps_split {
+        for plan in [&mut there, &mut here] {
+            plan.retain(|path, _| !SPLIT.contains(&path.as_str()));
+        }
+    }
     let shapes = [&there, &here].map(|plan| plan.get("optimizer.lr_scheduler").and_then(Value::as_str));
     let constant = shapes.iter().all(|shape| shape.is_some_and(|shape| shape.starts_with("constant")));
     if constant {
@@ -139,6 +154,32 @@ pub fn changes(there: &Value, here: &Value) -> Vec<String> {
     }
     let shown = |Difference { key, there, here }| format!("{key}: {there} there, {here} here");
     differing(&there, &here).map(shown).collect()
+}
+
+/// What differs in how two plans split the pairs of a step, each as `key: there, here`.
+pub fn split_changes(there: &Value, here: &Value) -> Vec<String> {
+    let (there, here) = (current(there), current(here));
+    let split = |key: &&str| split_of(&there, key) != split_of(&here, key);
+    let shown = |key: &str| format!("{key}: {} there, {} here", split_of(&there, key), split_of(&here, key));
+    SPLIT.iter().filter(|key| split(key)).map(|key| shown(key)).collect()
+}
+
+/// Whether a step of two plans is about the same pairs, and each pair's gradient the same.
+fn is_same_step(there: &Value, here: &Value) -> bool {
+    let pairs = |plan: &Value| SPLIT.iter().map(|key| split_of(plan, key)).product::<u64>();
+    let method = |plan: &Value| serde_json::from_value::<MethodPlan>(plan.get("method")?.clone()).ok();
+    let averages = [there, here].iter().any(|plan| {
+        let objective = method(plan).and_then(|method| method.objective().ok());
+        objective.is_none_or(|objective| objective.needs().mean_gain == MeanGain::Batch)
+    });
+    let micro_batch = |plan: &Value| split_of(plan, "train.train_batch_size");
+    pairs(there) == pairs(here) && (!averages || micro_batch(there) == micro_batch(here))
+}
+
+/// A number of a plan's split; 1 where the plan does not say it.
+fn split_of(plan: &Value, key: &str) -> u64 {
+    let found = key.split('.').try_fold(plan, |value, part| value.get(part));
+    found.and_then(Value::as_u64).unwrap_or(1)
 }
 
 /// A leaf in which two values differ.

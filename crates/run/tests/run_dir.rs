@@ -8,7 +8,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use tastemaker_run::{
     AlarmRaised, Encode, Event, EventLog, Finish, LrScheduler, Outcome, Overrides, Plan, Probe, Recipe,
-    RunDir, RunError, Start, Step, read_events, resolve,
+    RunDir, RunError, Start, Step, changes, read_events, resolve, split_changes,
 };
 use tastemaker_store::StoreError;
 
@@ -96,6 +96,41 @@ mod folder {
         moved.train.max_train_steps = 20;
         RunDir::create(&path, &moved).unwrap();
         assert_eq!(RunDir::open(&path).unwrap().1, moved);
+    }
+
+    #[test]
+    fn the_pairs_of_a_step_may_be_split_otherwise_unless_the_method_takes_a_mean_over_each_part() {
+        let split = |method: &str, n_processes, micro_batch, accumulation| {
+            let mut plan = Plan { n_processes, ..plan(0) };
+            plan.method.name = "kto".into();
+            plan.method.settings = serde_json::json!({"reference_point": method});
+            plan.train.train_batch_size = micro_batch;
+            plan.train.gradient_accumulation_steps = accumulation;
+            serde_json::to_value(plan).unwrap()
+        };
+        let none: [&str; 0] = [];
+        for (method, (n_processes, micro_batch, accumulation), differences) in [
+            ("previous-step", (1, 2, 4), &none[..]),
+            ("previous-step", (8, 1, 1), &none),
+            ("previous-step", (1, 8, 1), &none),
+            ("batch", (1, 2, 4), &none),
+            ("batch", (1, 8, 1), &["train.train_batch_size: 2 there, 8 here"]),
+            ("previous-step", (1, 2, 2), &["train.gradient_accumulation_steps: 1 there, 2 here"]),
+        ] {
+            let (there, here) =
+                (split(method, 4, 2, 1), split(method, n_processes, micro_batch, accumulation));
+            let found = changes(&there, &here);
+            assert!(found.is_empty() == differences.is_empty(), "{method}: {found:?}");
+            assert!(
+                differences.iter().all(|one| found.iter().any(|other| other == one)),
+                "{method}: {found:?}"
+            );
+        }
+        let found = split_changes(&split("zero", 4, 2, 1), &split("zero", 1, 2, 4));
+        assert_eq!(
+            found,
+            ["n_processes: 4 there, 1 here", "train.gradient_accumulation_steps: 1 there, 4 here"]
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What tests of several crates share and what needs no tensors: recorded cases, a model small enough to train, files damaged
-//! on purpose, a web server on this machine. `tastemaker-testkit-torch` adds tensors.
+//! on purpose, a web server on this machine, libraries that stand in for those of devices. `tastemaker-testkit-torch` adds tensors.
 //!
 //! Everything here panics with a full sentence instead of returning an error: its only callers are tests.
 
@@ -9,6 +9,7 @@ pub mod malformed;
 mod mutations;
 mod redraw;
 pub mod server;
+pub mod standin;
 mod tiny;
 mod tokenizer;
 

@@ -4,7 +4,9 @@
 
 #include "allocator.cpp"
 #include "devices.cpp"
+#include "gradients.cpp"
 #include "norm.cpp"
 #include "optimizers.cpp"
 #include "products.cpp"
 #include "recompute.cpp"
+#include "streams.cpp"

@@ -1,7 +1,7 @@
 // Groups of processes that sum, spread and gather tensors over TCP, by libtorch's c10d and Gloo.
 //
 // The first operation that fails ends the group: its connections close, so that the other ranks fail as well instead of
-// waiting for this one.
+// waiting for this one. While a rank waits it asks whether another is known to be lost.
 
 #define USE_C10D_GLOO
 #include <ATen/ATen.h>
@@ -26,9 +26,41 @@ constexpr int64_t BUCKET_BYTES = 16 << 20;
 // Sums under way at once: one is on the wire while the next is packed.
 constexpr size_t IN_FLIGHT = 2;
 
+// How often a rank that waits asks whether another is lost.
+constexpr std::chrono::milliseconds GLANCE(500);
+
 struct Group {
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+  // How long an operation may take.
+  std::chrono::milliseconds limit{};
+  // Whether a rank is known to be lost; null before the ranks have met.
+  bool (*is_lost)(const void*) = nullptr;
+  const void* watch = nullptr;
+};
+
+void wait(Group& group, c10d::Work& work) {
+  for (;;) {
+    try {
+      work.wait(GLANCE);
+      return;
+    } catch (...) {
+      // What failed says so again, and what ended meanwhile did not fail.
+      if (work.isCompleted()) {
+        work.wait();
+        return;
+      }
+    }
+    if (group.is_lost && group.is_lost(group.watch)) {
+      // Taking the group apart would wait for the lost one.
+      group.gloo.release();
+      throw std::runtime_error("a rank is lost");
+    }
+  }
+}
+
+struct Store {
+  c10::intrusive_ptr<c10d::Store> store;
 };
 
 // Tensors summed as one flat one.
@@ -48,11 +80,13 @@ void start(Group& group, Bucket& bucket) {
     bucket.flat = at::cat(rows);
   }
   std::vector<Tensor> buffers{bucket.flat};
-  bucket.work = group.gloo->allreduce(buffers);
+  c10d::AllreduceOptions options;
+  options.timeout = group.limit;
+  bucket.work = group.gloo->allreduce(buffers, options);
 }
 
-void finish(Bucket& bucket) {
-  bucket.work->wait();
+void finish(Group& group, Bucket& bucket) {
+  wait(group, *bucket.work);
   if (bucket.tensors.size() == 1) {
     if (!bucket.flat.is_same(bucket.tensors[0])) bucket.tensors[0].copy_(bucket.flat);
     return;
@@ -117,6 +151,7 @@ Group* tastemaker_group_join(int rank, int world_size, const char* address, uint
     store.timeout = timeout;
     store.multiTenant = true;
     auto group = std::make_unique<Group>();
+    group->limit = timeout;
     group->store = c10::make_intrusive<c10d::PrefixStore>(name, c10::make_intrusive<c10d::TCPStore>(address, store));
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     options->devices.push_back(interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
@@ -130,18 +165,49 @@ Group* tastemaker_group_join(int rank, int world_size, const char* address, uint
 
 void tastemaker_group_leave(Group* group) { delete group; }
 
+// Has `is_lost(watch)` asked whenever this rank waits.
+void tastemaker_group_watch(Group* group, bool (*is_lost)(const void*), const void* watch) {
+  group->is_lost = is_lost;
+  group->watch = watch;
+}
+
+// How long an operation may take from now on.
+void tastemaker_group_limit(Group* group, int64_t limit_ms) { group->limit = std::chrono::milliseconds(limit_ms); }
+
+// A connection of its own to the group's store, for one thread.
+Store* tastemaker_store_open(Group* group, char** error) {
+  return tastemaker::guarded<Store*>(error, nullptr, [&] { return new Store{group->store->clone()}; });
+}
+
+void tastemaker_store_close(Store* store) { delete store; }
+
+bool tastemaker_store_set(Store* store, const char* key, const char* value, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    store->store->set(key, std::string(value));
+    return true;
+  });
+}
+
+// What stands under a key, to be freed with `tastemaker_free`; null where nothing does.
+char* tastemaker_store_get(Store* store, const char* key, char** error) {
+  return tastemaker::guarded<char*>(error, nullptr, [&]() -> char* {
+    if (!store->store->check({key})) return nullptr;
+    return strdup(store->store->get_to_str(key).c_str());
+  });
+}
+
 bool tastemaker_group_sum(Group* group, Tensor* const* tensors, size_t n, char** error) {
   return together(group, error, [&] {
     std::deque<Bucket> under_way;
     for (Bucket& bucket : buckets(tensors, n)) {
       if (under_way.size() == IN_FLIGHT) {
-        finish(under_way.front());
+        finish(*group, under_way.front());
         under_way.pop_front();
       }
       start(*group, bucket);
       under_way.push_back(std::move(bucket));
     }
-    for (Bucket& bucket : under_way) finish(bucket);
+    for (Bucket& bucket : under_way) finish(*group, bucket);
   });
 }
 
@@ -151,7 +217,8 @@ bool tastemaker_group_broadcast(Group* group, Tensor* tensor, int64_t root, char
     std::vector<Tensor> buffers{shared.contiguous()};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    group->gloo->broadcast(buffers, options)->wait();
+    options.timeout = group->limit;
+    wait(*group, *group->gloo->broadcast(buffers, options));
     if (!buffers[0].is_same(shared)) shared.copy_(buffers[0]);
   });
 }
@@ -162,11 +229,17 @@ bool tastemaker_group_gather(Group* group, Tensor* const* outputs, size_t n, con
     std::vector<std::vector<Tensor>> found(1);
     for (size_t i = 0; i < n; i++) found[0].push_back(*outputs[i]);
     std::vector<Tensor> given{input->detach().contiguous()};
-    group->gloo->allgather(found, given)->wait();
+    c10d::AllgatherOptions options;
+    options.timeout = group->limit;
+    wait(*group, *group->gloo->allgather(found, given, options));
   });
 }
 
 bool tastemaker_group_barrier(Group* group, char** error) {
-  return together(group, error, [&] { group->gloo->barrier()->wait(); });
+  return together(group, error, [&] {
+    c10d::BarrierOptions options;
+    options.timeout = group->limit;
+    wait(*group, *group->gloo->barrier(options));
+  });
 }
 }

@@ -141,15 +141,25 @@ fn oldest_driver(cuda: i32) -> &'static str {
 /// For the CPU nothing of CUDA is opened.
 ///
 /// # Errors
-/// [`TorchError::Device`] if a CUDA device is asked for and cannot be used, with the reason.
+/// [`TorchError::Device`] if a CUDA device is asked for and cannot be used, with the reason, or there are fewer than processes.
 pub fn open(wanted: Wanted, local_rank: usize) -> Result<Device, TorchError> {
-    let refused = |why: String| TorchError::Device { wanted: wanted.to_string(), why };
-    if wanted == Wanted::Cpu {
-        return Ok(Device::Cpu);
+    match wanted {
+        Wanted::Cpu => Ok(Device::Cpu),
+        wanted => choose(wanted, local_rank, n_cuda()),
     }
-    match (wanted, n_cuda()) {
+}
+
+fn choose(wanted: Wanted, local_rank: usize, n_cuda: Result<usize, NoCuda>) -> Result<Device, TorchError> {
+    let refused = |why: String| TorchError::Device { wanted: wanted.to_string(), why };
+    match (wanted, n_cuda) {
         (Wanted::Cpu, _) | (Wanted::Auto, Err(_)) => Ok(Device::Cpu),
-        (Wanted::Auto | Wanted::Cuda(None), Ok(n)) => Ok(Device::Cuda(local_rank % n)),
+        // A launcher that shows each process its own device alone: to each it is the first.
+        (Wanted::Auto | Wanted::Cuda(None), Ok(1)) => Ok(Device::Cuda(0)),
+        (Wanted::Auto | Wanted::Cuda(None), Ok(n)) if local_rank < n => Ok(Device::Cuda(local_rank)),
+        (Wanted::Auto | Wanted::Cuda(None), Ok(n)) => Err(refused(format!(
+            "this process is number {local_rank} of its machine, counted from 0, and that has {n} devices; start at most {n} \
+             processes on it"
+        ))),
         (Wanted::Cuda(Some(index)), Ok(n)) if index < n => Ok(Device::Cuda(index)),
         (Wanted::Cuda(Some(_)), Ok(n)) => Err(refused(format!("this machine has {n}, counted from 0"))),
         (Wanted::Cuda(_), Err(why)) => Err(refused(format!("{why}: {}", why.advice()))),
@@ -187,6 +197,26 @@ fn find() -> Result<usize, NoCuda> {
     }
 }
 
+/// What no other device in the world is called, for a CUDA device; `None` for the host.
+///
+/// # Errors
+/// [`TorchError::Device`] if the driver does not say.
+pub fn identity(device: Device) -> Result<Option<String>, TorchError> {
+    let Device::Cuda(index) = device else { return Ok(None) };
+    let uuid = Driver::open().and_then(|driver| driver.uuid(index));
+    uuid.map(Some).map_err(|why| TorchError::Device { wanted: format!("cuda:{index}"), why })
+}
+
+/// The first two in a list of identities that are the same; empty ones are of the host.
+pub fn first_shared<T: AsRef<[u8]>>(identities: &[T]) -> Option<(usize, usize)> {
+    let is_shared = |&(first, second): &(usize, usize)| {
+        let (first, second) = (identities[first].as_ref(), identities[second].as_ref());
+        !first.is_empty() && first == second
+    };
+    let n = identities.len();
+    (1..n).flat_map(|second| (0..second).map(move |first| (first, second))).find(is_shared)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +228,30 @@ mod tests {
         }
         assert!("cuda:x".parse::<Wanted>().unwrap_err().contains("\"x\""));
         assert!("gpu".parse::<Wanted>().unwrap_err().contains("wanted auto"));
+    }
+
+    #[test]
+    fn more_processes_than_devices_are_refused_unless_each_sees_one_of_its_own() {
+        let chosen =
+            |wanted, local_rank, n| choose(wanted, local_rank, Ok(n)).map_err(|error| error.to_string());
+        for wanted in [Wanted::Auto, Wanted::Cuda(None)] {
+            assert_eq!(chosen(wanted, 1, 2), Ok(Device::Cuda(1)));
+            assert_eq!(
+                chosen(wanted, 3, 1),
+                Ok(Device::Cuda(0)),
+                "two on that one are found by its identity"
+            );
+            let why = chosen(wanted, 2, 2).unwrap_err();
+            assert!(
+                why.contains("this process is number 2 of its machine") && why.contains("at most 2"),
+                "{why}"
+            );
+        }
+        assert_eq!(chosen(Wanted::Cuda(Some(1)), 5, 2), Ok(Device::Cuda(1)));
+        assert_eq!(choose(Wanted::Auto, 5, Err(NoCuda::NoDevice)).unwrap(), Device::Cpu);
+        assert_eq!(first_shared(&["a", "", "b", "", "a", "b"]), Some((0, 4)));
+        assert_eq!(first_shared(&["", "a", "", "b"]), None);
+        assert_eq!(identity(Device::Cpu).unwrap(), None);
     }
 
     #[test]

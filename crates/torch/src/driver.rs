@@ -115,6 +115,34 @@ impl Driver {
         }
     }
 
+    /// What no other device in the world is called, nor another part of one that is split (MIG); devices are counted as
+    /// `CUDA_VISIBLE_DEVICES` leaves them.
+    ///
+    /// # Errors
+    /// The driver's words.
+    pub fn uuid(&self, index: usize) -> Result<String, String> {
+        #[expect(unsafe_code, reason = "the driver is opened by name")]
+        // SAFETY: `CUresult cuInit(unsigned int Flags)`, `CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)`, whose first
+        // argument is 16 bytes.
+        let (init, uuid) = unsafe {
+            (
+                self.cuda.function::<extern "C" fn(c_uint) -> Status>(c"cuInit"),
+                self.cuda.function::<extern "C" fn(*mut [u8; 16], c_int) -> Status>(c"cuDeviceGetUuid_v2"),
+            )
+        };
+        let (Some(init), Some(uuid)) = (init, uuid) else {
+            return Err("the driver does not say which device it is".to_owned());
+        };
+        let index = c_int::try_from(index).map_err(|error| error.to_string())?;
+        let mut bytes = [0; 16];
+        for status in [init(0), uuid(&raw mut bytes, index)] {
+            if status != SUCCESS {
+                return Err(self.name_of(status));
+            }
+        }
+        Ok(format!("GPU-{}", bytes.map(|byte| format!("{byte:02x}")).concat()))
+    }
+
     fn accept(&self, status: Status) -> Result<(), Refusal> {
         const NO_DEVICE: Status = 100;
         const SYSTEM_DRIVER_MISMATCH: Status = 803;

@@ -12,6 +12,7 @@ pub mod kernels;
 mod library;
 pub mod mapped;
 pub mod memory;
+pub mod nccl;
 pub mod norm;
 pub mod optimizers;
 mod precision;

@@ -42,12 +42,21 @@ pub(crate) fn attempt<T>(function: impl FnOnce(*mut *mut c_char) -> T) -> Result
     }
     #[expect(unsafe_code, reason = "the shim hands over a C string")]
     // SAFETY: the message ends with a zero and is ours to free.
-    let message = unsafe {
-        let message = CStr::from_ptr(error).to_string_lossy().into_owned();
-        tastemaker_free(error);
-        message
-    };
-    Err(message)
+    Err(unsafe { freed(error) })
+}
+
+/// A string that the shim hands over.
+///
+/// # Safety
+/// `text` ends with a zero, is of the C allocator, and nobody else has it.
+#[expect(unsafe_code, reason = "the shim hands over a C string")]
+pub(crate) unsafe fn freed(text: *mut c_char) -> String {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let words = CStr::from_ptr(text).to_string_lossy().into_owned();
+        tastemaker_free(text);
+        words
+    }
 }
 
 /// Runs a function of the shim that makes a tensor.

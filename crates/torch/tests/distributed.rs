@@ -22,6 +22,7 @@ fn settings(name: &str, rank: usize, world_size: usize, port: u16) -> Settings {
         store_is_hosted: false,
         interface: None,
         timeout: Duration::from_secs(60),
+        silence: Duration::from_secs(60),
     }
 }
 
@@ -77,6 +78,15 @@ fn rank() {
         "hosted" => spread(&Group::join(&Settings { store_is_hosted: true, ..settings }).unwrap()),
         "endless" => endless(&Group::join(&settings).unwrap()),
         "hang" => hang(&Group::join(&Settings { timeout: Duration::from_secs(8), ..settings }).unwrap()),
+        "patient" => {
+            let second = Duration::from_secs(1);
+            patient(
+                &Group::join(&Settings { timeout: 2 * second, silence: 2 * second, ..settings }).unwrap(),
+            );
+        }
+        "stopped" => {
+            stopped(&Group::join(&Settings { silence: Duration::from_secs(3), ..settings }).unwrap())
+        }
         _ => panic!("no task {task}"),
     }
 }
@@ -163,6 +173,35 @@ fn endless(group: &Group) {
     }
 }
 
+/// Rank 1 is busy for longer than any limit, and lives.
+fn patient(group: &Group) {
+    group.limit(false);
+    if group.rank() == 1 {
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    let gathered = group.all_gather_bytes(&[7]).unwrap();
+    assert_eq!(gathered, [[7], [7]]);
+    group.barrier().unwrap();
+    group.limit(true);
+    if group.rank() == 1 {
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    say(group.barrier().unwrap_err());
+}
+
+/// Waits without limit for one that is stopped.
+fn stopped(group: &Group) {
+    group.limit(false);
+    group.barrier().unwrap();
+    say("running");
+    std::thread::sleep(Duration::from_secs(1));
+    if group.rank() == 2 {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    say(group.barrier().unwrap_err());
+    say(group.barrier().unwrap_err());
+}
+
 /// Rank 1 does not come to the barrier.
 fn hang(group: &Group) {
     if group.rank() == 1 {
@@ -245,6 +284,37 @@ fn a_rank_that_hangs_is_noticed_after_the_timeout() {
     ranks[1].wait().unwrap();
     assert!(output.contains("rank 0 of 2 failed while waiting for all ranks"), "{output}");
     assert!(since.elapsed() < Duration::from_secs(40));
+}
+
+#[test]
+fn a_rank_that_lives_is_waited_for_without_limit_where_there_is_none() {
+    let found = all("patient", 2);
+    assert!(found[0][0].contains("rank 0 of 2 failed while waiting for all ranks"), "{found:?}");
+}
+
+#[test]
+fn a_stopped_rank_is_missed_by_all_others_also_where_there_is_no_limit_and_also_the_one_with_the_store() {
+    for (lost, words) in
+        [(1, "rank 1 has not been heard of for 3s"), (0, "the store of rank 0 or of the launcher")]
+    {
+        let port = free_port();
+        let mut ranks: Vec<Child> = (0..3).map(|rank| start("stopped", rank, 3, port)).collect();
+        let mut outputs: Vec<_> = ranks.iter_mut().map(wait_until_running).collect();
+        let since = Instant::now();
+        let id = ranks[lost].id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &id]).status().unwrap().success());
+        // Rank 2 does not wait for anyone when that happens.
+        let waits = 1 - lost;
+        let said = said(&mut outputs[waits]);
+        let beginning = format!("rank {waits} of 3 failed while waiting for all ranks: {words}");
+        assert!(said[0].starts_with(&beginning), "{said:?}");
+        assert!(said[1].contains("failed while waiting for all ranks"), "{said:?}");
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+        for rank in &mut ranks {
+            let _ = rank.kill();
+            rank.wait().unwrap();
+        }
+    }
 }
 
 #[test]

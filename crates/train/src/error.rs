@@ -184,6 +184,27 @@ pub enum TrainError {
         differences: Vec<String>,
     },
 
+    /// Two ranks would compute on one device.
+    #[error(
+        "ranks {first} and {second} of this run are on one device ({device}): start at most one process for each device, and \
+         set LOCAL_RANK, or show each process its own"
+    )]
+    SharedDevice {
+        /// One of them.
+        first: usize,
+        /// Another.
+        second: usize,
+        /// The device's identity.
+        device: String,
+    },
+
+    /// Ranks on devices have nothing to exchange gradients by.
+    #[error("{why}; several processes on CUDA devices need it, and --device cpu does not")]
+    Nccl {
+        /// What is wrong with it.
+        why: String,
+    },
+
     /// There is nothing to train on.
     #[error(
         "no pairs to train on: {n_pairs} in the data, {n_held_out} of them held out, {n_skipped} skipped; {}",

@@ -13,6 +13,7 @@ use tastemaker_run::{Event, Finish, Outcome, Plan, RunDir, RunError, Start};
 use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::memory;
+use tastemaker_torch::nccl::Library;
 use tch::Device;
 
 use crate::TrainError;
@@ -21,7 +22,7 @@ use crate::checkpoint::checkpointing::{Checkpointing, restore_best};
 use crate::checkpoint::{self, Resume};
 use crate::data::cache::{Encoder, OnEvent};
 use crate::data::{EncodeSettings, Feed, Rank, prefetch};
-use crate::distributed::ProcessGroup;
+use crate::distributed::{GradientExchange, ProcessGroup};
 use crate::estimate;
 use crate::logger::{Logger, open_log};
 use crate::output::model_card::{CardFacts, card};
@@ -54,6 +55,8 @@ pub struct Options<'a> {
     pub stop: &'a dyn Fn() -> Option<i32>,
     /// The processes that train together; they share a disk.
     pub ranks: ProcessGroup<'a>,
+    /// What stands in for NCCL, on any device; without it, processes on devices use the one of libtorch's part for CUDA.
+    pub nccl: Option<&'a Library>,
     /// Where networks live.
     pub device: Device,
     /// Whether files of others that are in the output folder may stay there; else it must be new, empty or a run's.
@@ -66,6 +69,7 @@ impl Default for Options<'_> {
             resume: None,
             stop: &|| None,
             ranks: ProcessGroup::default(),
+            nccl: None,
             device: Device::Cpu,
             is_place_checked: false,
         }
@@ -128,7 +132,11 @@ pub fn train(
         }
     };
     start(&inputs, &prepared, &dir, &mut logger)?;
-    let run = run_loop(&inputs, &mut prepared, &dir, &mut logger, options.stop);
+    let (shards, device) = (plan.optimizer.shard_optimizer, inputs.device);
+    let exchange = GradientExchange::new(ranks, &prepared.trainable, shards, device, options.nccl)?;
+    // Nothing takes hours any more.
+    ranks.limit_waits(true);
+    let run = run_loop(&inputs, &mut prepared, &dir, &mut logger, exchange, options.stop);
     let mut alarms = Vec::new();
     let ended = run.ended.and_then(|ended| {
         if ended == Ended::Completed {
@@ -228,6 +236,7 @@ fn run_loop(
     prepared: &mut Prepared<'_>,
     dir: &RunDir,
     logger: &mut Logger<'_>,
+    exchange: GradientExchange<'_>,
     stop: &dyn Fn() -> Option<i32>,
 ) -> LoopOutcome {
     let RunInputs { plan, source, ranks, device, .. } = inputs;
@@ -246,7 +255,7 @@ fn run_loop(
         order,
         held_out: &held_out,
         precomputed: precomputed.as_ref(),
-        ranks,
+        exchange,
     };
     let mut callbacks = Checkpointing {
         logger,
@@ -275,8 +284,10 @@ fn run_loop(
         Some(cached) => prefetch(move || Ok(cached), rest, options, &mut body),
         None => prefetch(|| encoder.open_live(), rest, options, &mut body),
     });
+    let ended = ended.map_err(TrainError::from).and_then(|ended| ended);
+    let ended = ended.and_then(|ended| train_loop.exchange.leave().map(|()| ended));
     LoopOutcome {
-        ended: ended.map_err(TrainError::from).and_then(|ended| ended),
+        ended,
         ended_by: callbacks.ended_by,
         signal: callbacks.signal,
         seconds: began.elapsed().as_secs_f64(),

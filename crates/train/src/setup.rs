@@ -250,6 +250,14 @@ pub(crate) fn prepare<'a>(
     let RunInputs { model, plan, source, objective, ranks, device, .. } = inputs;
     let (ranks, device) = (*ranks, *device);
     let saved = checkpoint.map(|path| checkpoint::read(path, plan, &identity)).transpose()?;
+    if let Some(split) = saved.as_ref().map(|saved| &saved.split_changes).filter(|split| !split.is_empty()) {
+        let text = format!(
+            "resuming with the pairs of a step split otherwise ({}): each step has the same pairs as before, and results \
+             differ by rounding from those of an uninterrupted run",
+            split.join("; ")
+        );
+        logger.notify(&Event::Note { text })?;
+    }
     let settings = EncodeSettings::of(plan, device);
     let images = ValidationImages::new(model, plan, &inputs.schedule, &settings)?;
     let encoder = Encoder::new(model, *source, settings);

@@ -11,7 +11,7 @@ use tastemaker_run::{Event, Plan, Skipped, lr_at};
 
 use crate::TrainError;
 use crate::data::{Batch, Feed, FeedItem, Order, SkippedPair};
-use crate::distributed::ProcessGroup;
+use crate::distributed::GradientExchange;
 use crate::metrics::{StepInfo, mean_gain, step_metrics, validation_metrics};
 use crate::optimizer::{Averaged, clip_factor};
 use crate::reference::PrecomputedReference;
@@ -33,8 +33,8 @@ pub struct TrainLoop<'a> {
     pub held_out: &'a [u64],
     /// The reference's errors, where they are precomputed.
     pub precomputed: Option<&'a PrecomputedReference>,
-    /// The processes that train together.
-    pub ranks: ProcessGroup<'a>,
+    /// The processes that train together, and how.
+    pub exchange: GradientExchange<'a>,
 }
 
 /// What a loop calls as it goes. A closure over events is one.
@@ -126,7 +126,7 @@ impl TrainLoop<'_> {
     fn check(&self, state: &State, last: Option<&Batch>) -> Result<(), TrainError> {
         state.check_finite(self.trainable)?;
         let is_wrong = last.is_some_and(|batch| !self.engine.predicts_numbers(batch));
-        match self.ranks.any(is_wrong)? {
+        match self.exchange.ranks().any(is_wrong)? {
             true => Err(TrainError::NonFinitePrediction { step: state.step }),
             false => Ok(()),
         }
@@ -140,16 +140,16 @@ impl TrainLoop<'_> {
         callbacks: &mut dyn Callbacks,
         known: &mut HashSet<PairId>,
     ) -> Result<(Vec<PairRecord>, StepInfo, Option<Batch>), TrainError> {
-        let (step, plan, ranks) = (state.step, self.plan, self.ranks);
+        let (step, plan, exchange) = (state.step, self.plan, &self.exchange);
         let (records, last) = self.accumulate(state, feed, callbacks, known)?;
-        let records = ranks.gather_records(records)?;
+        let records = exchange.ranks().gather_records(records)?;
         if records.is_empty() {
             return Err(TrainError::EmptyStep { step });
         }
-        ranks.all_reduce_gradients(self.trainable)?;
+        exchange.sum(self.trainable)?;
         let loss_scale = state.grad_scaler.map(|scaler| scaler.factor);
         let factor = loss_scale.unwrap_or(1.0);
-        let grad_norm = state.optimizer.gradient_norm() / factor;
+        let grad_norm = exchange.norm(state.optimizer.gradient_norm())? / factor;
         let lr = lr_at(step, &plan.schedule());
         if let Some(scaler) = &mut state.grad_scaler {
             // A gradient that overflows is skipped where a smaller factor may help.
@@ -166,9 +166,7 @@ impl TrainLoop<'_> {
             }
             state.optimizer.step(lr, clip_factor(grad_norm, plan.optimizer.max_grad_norm) / factor);
             state.mean_gain = mean_gain(&records);
-            if plan.optimizer.shard_optimizer {
-                ranks.broadcast_parameters(self.trainable, &ranks.owners(self.trainable))?;
-            }
+            exchange.gather_parameters(self.trainable)?;
         }
         if let Some(ema) = &mut state.ema {
             ema.update(self.trainable, step);
@@ -200,6 +198,9 @@ impl TrainLoop<'_> {
         loop {
             match next(feed)? {
                 FeedItem::Batch(batch) => {
+                    if batch.is_last {
+                        self.exchange.next_is_last();
+                    }
                     context.precomputed = precomputed.as_ref().map(|step| step.of(&batch)).transpose()?;
                     records.extend(self.engine.accumulate_with(&batch, &self.engine.draw(&batch), &context));
                     last = Some(batch);
@@ -239,7 +240,7 @@ impl TrainLoop<'_> {
         let measured = measure(policy, schedule, &draws, &mut batches)?;
         let errors: HeldOutErrors =
             measured.into_iter().map(|((id, _), errors)| (id, (errors.winner, errors.loser))).collect();
-        let now = self.ranks.gather_errors(errors)?;
+        let now = self.exchange.ranks().gather_errors(errors)?;
         let first = state.before.get_or_insert_with(|| now.clone());
         let probe = validation_metrics(state.step, &now, first, labels);
         let probe = probe.ok_or(TrainError::EmptyStep { step: state.step })?;

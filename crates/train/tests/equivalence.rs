@@ -8,12 +8,12 @@ use std::f64::consts::LN_2;
 
 use common::{
     Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learned, learned_dora, method,
-    options, pairs, schedule, take_gradients, uses,
+    options, pairs, plan, schedule, take_gradients, uses,
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
+use tastemaker_run::Plan;
 use tastemaker_store::dtype::DType;
-use tastemaker_train::data::EncodedPair;
-use tastemaker_train::data::Use;
+use tastemaker_train::data::{EncodedPair, FeedItem, Order, Rank, Use, feed};
 use tastemaker_train::reference::Reference;
 use tastemaker_train::step::{Noise, PairRecord};
 use tch::{Kind, Tensor};
@@ -278,4 +278,46 @@ fn measuring_leaves_the_adapter_on_and_the_reference_as_it_was() {
     };
     assert!(largest("lora_B.weight") > 0.0, "the up projections learn from the first step on");
     assert_eq!(largest("lora_A.weight"), 0.0, "the down projections wait for them");
+}
+
+#[test]
+fn however_an_effective_batch_is_split_each_step_has_the_same_pairs_and_each_rank_knows_its_last_micro_batch()
+{
+    let pairs = pairs();
+    // Pairs of each step over all ranks, sorted.
+    let steps = |world_size: u32, micro_batch: u32, accumulation: u32| -> Vec<Vec<(u64, u64)>> {
+        let mut steps = vec![Vec::new(); 5];
+        for rank in 0..world_size as usize {
+            let more =
+                format!("train_batch_size = {micro_batch}\ngradient_accumulation_steps = {accumulation}\n");
+            let plan = Plan { n_processes: world_size, ..plan("mapo", 5, &more) };
+            let rank = Rank { rank, world_size: world_size as usize };
+            let order = Order::new(&plan, (0..6).collect(), Vec::new(), true).of_rank(rank);
+            let (mut step, mut was_last) = (0, true);
+            for item in feed(&pairs, order, options(true)) {
+                match item.unwrap() {
+                    FeedItem::Batch(batch) => {
+                        steps[step].extend(&batch.keys);
+                        was_last = batch.is_last;
+                    }
+                    FeedItem::Skipped(skipped) => panic!("{skipped:?}"),
+                    FeedItem::End => {
+                        assert!(was_last, "the last of step {step} is not marked");
+                        step += 1;
+                    }
+                }
+            }
+        }
+        steps.iter_mut().for_each(|step| step.sort_unstable());
+        steps
+    };
+    let one = steps(1, 1, 8);
+    assert!(one.iter().all(|step| step.len() == 8));
+    for (world_size, micro_batch, accumulation) in [(2, 1, 4), (4, 2, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)] {
+        assert_eq!(
+            steps(world_size, micro_batch, accumulation),
+            one,
+            "{world_size} x {micro_batch} x {accumulation}"
+        );
+    }
 }

@@ -13,7 +13,7 @@ use tastemaker_run::{Event, Probe, Step};
 use tastemaker_store::dtype::DType;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{EncodedPairs, Order, feed};
-use tastemaker_train::distributed::ProcessGroup;
+use tastemaker_train::distributed::GradientExchange;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::state::State;
 use tastemaker_train::train_loop::TrainLoop;
@@ -170,7 +170,7 @@ fn a_gradient_that_is_not_finite_stops_the_run_and_names_all_pairs_of_the_step()
         order: &order,
         held_out: &[],
         precomputed: None,
-        ranks: ProcessGroup::default(),
+        exchange: GradientExchange::default(),
     };
     let mut state = State::new(trainable, 0, vec![true; trainable.len()], &plan);
     let mut batches = feed(&pairs, order.clone(), options(false));

@@ -42,6 +42,7 @@ impl Given {
             conditioning: Conditioning::text(self.tensors["encoder_hidden_states"].shallow_clone()).twice(),
             keys: (0..N_PAIRS as u64).map(|id| (id, 0)).collect(),
             with_losers: true,
+            is_last: true,
         }
     }
 

@@ -125,7 +125,7 @@ settings! {
     optimizer "Optimizer": OptimizerSection => OptimizerPlan {
         /// Optimizer: adamw, adamw8bit (8-bit state) or adafactor
         optimizer_type: OptimizerKind = default, value "NAME", old_key "kind", old_flag "optimizer", read optimizer;
-        /// Shard the optimizer state over all processes (ZeRO stage 1)
+        /// Shard the optimizer state over all processes (ZeRO stage 1, on GPUs 2)
         shard_optimizer: bool = default, free true;
         /// Keep the optimizer state in CPU memory when training on a GPU
         offload_optimizer: bool = default, free true;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tastemaker_run::{Plan, RunError, changes};
+use tastemaker_run::{Plan, RunError, changes, split_changes};
 use tastemaker_store::checksum::sha256_file;
 use tastemaker_store::sealed::{self, Sealed};
 use tastemaker_store::{StoreError, atomic, in_full};
@@ -251,7 +251,7 @@ pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, Trai
         OneByOne::open(&state).map_err(|error| damaged(error.to_string()))
     };
     let parts = manifest.sha256.iter().map(open).collect::<Result<_, _>>()?;
-    Ok(Saved { step: manifest.step, parts })
+    Ok(Saved { step: manifest.step, split_changes: split_changes(&manifest.plan, &here), parts })
 }
 
 /// The state in a checkpoint, whoever wrote which part.
@@ -259,6 +259,8 @@ pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, Trai
 pub struct Saved {
     /// Optimizer steps made.
     pub step: u64,
+    /// How the run that wrote it split the pairs of a step otherwise; none where bits are the same.
+    pub split_changes: Vec<String>,
     parts: Vec<OneByOne>,
 }
 

@@ -50,6 +50,8 @@ pub struct Batch {
     pub keys: Vec<(u64, u64)>,
     /// Whether losers are there.
     pub with_losers: bool,
+    /// Whether it is the last of its rank in its step or validation.
+    pub is_last: bool,
 }
 
 /// What a micro-batch is made of, before latents are drawn from the posteriors.
@@ -78,6 +80,7 @@ impl Batch {
             tokens,
             keys,
             with_losers,
+            is_last: false,
         }
     }
 

@@ -150,14 +150,18 @@ pub fn feed(
         let options = BatchOptions { with_losers: request.with_losers, ..options };
         let chunks = chunks(uses, micro_batch, |u| pairs.resolution(u.index));
         // Cut before it is distributed, so that a micro-batch is the same on however many ranks.
-        let own = chunks.into_iter().skip(rank.rank).step_by(rank.world_size);
-        let items = own.flat_map(move |chunk| match pairs.batch(&chunk, &options) {
-            Ok(loaded) => {
-                let skipped = loaded.skipped.into_iter().map(|pair| Ok(FeedItem::Skipped(pair)));
-                skipped.chain(loaded.batch.map(|batch| Ok(FeedItem::Batch(batch)))).collect()
-            }
-            Err(error) => vec![Err(error)],
-        });
+        let own: Vec<_> = chunks.into_iter().skip(rank.rank).step_by(rank.world_size).collect();
+        let n_own = own.len();
+        let items =
+            own.into_iter().enumerate().flat_map(move |(i, chunk)| match pairs.batch(&chunk, &options) {
+                Ok(loaded) => {
+                    let is_last = i + 1 == n_own;
+                    let skipped = loaded.skipped.into_iter().map(|pair| Ok(FeedItem::Skipped(pair)));
+                    let batch = loaded.batch.map(|batch| Ok(FeedItem::Batch(Batch { is_last, ..batch })));
+                    skipped.chain(batch).collect()
+                }
+                Err(error) => vec![Err(error)],
+            });
         items.chain([Ok(FeedItem::End)])
     })
 }

@@ -1,13 +1,16 @@
 //! What several processes of one run exchange.
 
+mod exchange;
 mod records;
 
 use serde_json::Value;
 use tastemaker_models::nn::Trainable;
 use tastemaker_run::{Difference, differences as differences_of};
 use tastemaker_torch::distributed::Group;
+use tastemaker_torch::{devices, nccl};
 use tch::{Device, Tensor};
 
+pub use self::exchange::GradientExchange;
 use self::records::{RECORD_WIDTH, bytes, from_numbers, numbers, to_numbers};
 use crate::TrainError;
 use crate::data::Rank;
@@ -108,17 +111,35 @@ impl<'a> ProcessGroup<'a> {
         Ok(())
     }
 
-    /// Which rank moves each parameter where the optimizer's state is sharded: runs of about as many numbers for each.
+    /// Whether to wait for other ranks only so long from now on: not while one of them may encode or compute the reference for
+    /// hours.
+    pub(crate) fn limit_waits(self, is_limited: bool) {
+        if let Some(group) = self.0 {
+            group.limit(is_limited);
+        }
+    }
+
+    /// Refuses two ranks on one device, which NCCL would wait with for ever.
+    ///
+    /// # Errors
+    /// [`TrainError::SharedDevice`] on each of them; [`TrainError::Torch`] if a rank is lost.
+    pub fn check_devices(self, device: Device) -> Result<(), TrainError> {
+        let Some(group) = self.0 else { return Ok(()) };
+        let own = devices::identity(device)?.unwrap_or_default();
+        let all = group.all_gather_bytes(own.as_bytes())?;
+        match devices::first_shared(&all) {
+            None => Ok(()),
+            Some((first, second)) => {
+                let device = String::from_utf8_lossy(&all[first]).into_owned();
+                Err(TrainError::SharedDevice { first, second, device })
+            }
+        }
+    }
+
+    /// Which rank updates each parameter where the optimizer's state is sharded: about as many numbers for each.
     pub fn owners(self, trainable: &[Trainable]) -> Vec<usize> {
-        let n_ranks = self.rank().world_size;
-        let total: usize = trainable.iter().map(|t| t.tensor.numel()).sum();
-        let mut before = 0;
-        let owner = |t: &Trainable| {
-            let middle = before + t.tensor.numel() / 2;
-            before += t.tensor.numel();
-            (middle * n_ranks / total.max(1)).min(n_ranks - 1)
-        };
-        trainable.iter().map(owner).collect()
+        let sizes: Vec<usize> = trainable.iter().map(|t| t.tensor.numel()).collect();
+        nccl::owners(&sizes, self.rank().world_size)
     }
 
     /// Gives every rank the parameters that others have moved.
@@ -127,16 +148,16 @@ impl<'a> ProcessGroup<'a> {
     /// [`TrainError::Torch`] if a rank is lost.
     pub fn broadcast_parameters(self, trainable: &[Trainable], owners: &[usize]) -> Result<(), TrainError> {
         let Some(group) = self.0 else { return Ok(()) };
-        let owned = owners.iter().zip(trainable).collect::<Vec<_>>();
-        for run in owned.chunk_by(|one, next| one.0 == next.0) {
-            let owner = *run[0].0;
-            for some in buckets(run) {
-                let flat: Vec<Tensor> = some.iter().map(|(_, t)| t.tensor.detach().reshape([-1])).collect();
+        for owner in 0..group.world_size() {
+            let owned = trainable.iter().zip(owners).filter(|(_, of)| **of == owner);
+            let owned: Vec<&Tensor> = owned.map(|(t, _)| &t.tensor).collect();
+            for some in buckets(&owned) {
+                let flat: Vec<Tensor> = some.iter().map(|tensor| tensor.detach().reshape([-1])).collect();
                 let mut flat = Tensor::cat(&flat, 0).to_device(Device::Cpu);
                 group.broadcast(&mut flat, owner)?;
                 if owner != group.rank() {
-                    let parts = some.iter().map(|(_, t)| &t.tensor);
-                    tch::no_grad(|| copy_flat(&flat, parts.map(Tensor::shallow_clone)));
+                    let parts = some.iter().map(|tensor| tensor.shallow_clone());
+                    tch::no_grad(|| copy_flat(&flat, parts));
                 }
             }
         }
@@ -157,6 +178,12 @@ impl<'a> ProcessGroup<'a> {
         Ok(all.iter().flat_map(records).collect())
     }
 
+    /// The numbers of all ranks, in the order of ranks.
+    fn gather_numbers(self, own: &[f64]) -> Result<Vec<f64>, TrainError> {
+        let Some(group) = self.0 else { return Ok(own.to_vec()) };
+        Ok(group.all_gather_bytes(&bytes(own))?.iter().flat_map(|sent| numbers(sent)).collect())
+    }
+
     /// The errors of all ranks on held-out pairs.
     ///
     /// # Errors
@@ -173,12 +200,12 @@ impl<'a> ProcessGroup<'a> {
 }
 
 /// Cuts into parts of about a bucket each.
-fn buckets<'a, 'b>(run: &'a [(&'b usize, &'b Trainable)]) -> Vec<&'a [(&'b usize, &'b Trainable)]> {
+fn buckets<'a, 'b>(tensors: &'a [&'b Tensor]) -> Vec<&'a [&'b Tensor]> {
     let (mut parts, mut start, mut n_numbers) = (Vec::new(), 0, 0);
-    for (i, (_, t)) in run.iter().enumerate() {
-        n_numbers += t.tensor.numel();
-        if n_numbers >= BUCKET || i + 1 == run.len() {
-            parts.push(&run[start..=i]);
+    for (i, tensor) in tensors.iter().enumerate() {
+        n_numbers += tensor.numel();
+        if n_numbers >= BUCKET || i + 1 == tensors.len() {
+            parts.push(&tensors[start..=i]);
             (start, n_numbers) = (i + 1, 0);
         }
     }

@@ -21,7 +21,7 @@ use tastemaker_train::TrainError;
 use tastemaker_train::data::{
     Augmentation, Batch, BatchOptions, EncodedPair, EncodedPairs, Order, Pairs, Use, feed,
 };
-use tastemaker_train::distributed::ProcessGroup;
+use tastemaker_train::distributed::GradientExchange;
 use tastemaker_train::reference::{PrecomputedKey, PrecomputedReference, Reference};
 use tastemaker_train::state::State;
 use tastemaker_train::step::{Disturbance, Engine, Timesteps};
@@ -326,7 +326,7 @@ fn run(
         order: &order,
         held_out: &held_out,
         precomputed,
-        ranks: ProcessGroup::default(),
+        exchange: GradientExchange::default(),
     };
     if let Some(precomputed) = precomputed {
         for steps in precomputed.missing(order.steps()).unwrap() {

@@ -385,8 +385,11 @@ fn run(
     watch: bool,
     device: DeviceFlag,
 ) -> Result<()> {
-    let device = device.open()?;
+    // A mistake is found before others are waited for; a device that is not there, when they are here to hear of it.
+    ranks::local_rank()?;
     let group = ranks::join()?;
+    let device = device.open()?;
+    ProcessGroup::new(group.as_ref()).check_devices(device)?;
     let output_dir = plan.output_dir.clone();
     let place = place_of(&output_dir);
     let mut claimed = None;
@@ -428,7 +431,14 @@ fn run(
     let signals = Signals::listen()?;
     let ranks = ProcessGroup::new(group.as_ref());
     // What is there was judged above.
-    let options = Options { resume, stop: &|| signals.came(), ranks, device, is_place_checked: true };
+    let options = Options {
+        resume,
+        stop: &|| signals.came(),
+        ranks,
+        device,
+        is_place_checked: true,
+        ..Options::default()
+    };
     let trained = session::train(&plan, &source, &split, options, &mut |event| {
         if is_first {
             progress.on_event(event);

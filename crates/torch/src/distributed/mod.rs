@@ -4,13 +4,21 @@
 //! are the same bits on every rank, and the same in every run with as many ranks.
 //!
 //! An error ends the group: connections close, so that the other ranks fail as well instead of waiting. A rank that is killed
-//! is noticed at once by those that exchange data with it, one that hangs after [`Settings::timeout`].
+//! is noticed at once by those that exchange data with it, one that is stopped or whose machine is gone after
+//! [`Settings::silence`], and one that lives and does not come after [`Settings::timeout`], unless the group
+//! [waits for as long as it takes](Group::limit).
+
+mod pulse;
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
+
+pub(crate) use self::pulse::Pulse;
+use self::pulse::{Store, is_lost};
 
 use crate::error::TorchError;
 use crate::shim::{Raw, attempt, raw};
@@ -37,7 +45,12 @@ pub struct Settings {
     ///
     /// It must cover what one rank does alone, such as writing a checkpoint.
     pub timeout: Duration,
+    /// After how long a rank that gives no sign of life counts as lost.
+    pub silence: Duration,
 }
+
+/// As good as no limit, and far from what the clocks below can hold.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 /// A group of processes on their CPUs; dropping it leaves.
 #[derive(Debug)]
@@ -45,6 +58,8 @@ pub struct Group {
     handle: NonNull<c_void>,
     rank: usize,
     world_size: usize,
+    timeout: Duration,
+    pulse: Arc<Pulse>,
 }
 
 impl Group {
@@ -87,7 +102,36 @@ impl Group {
         });
         let handle = handle.map_err(|message| fail(lost(&message)))?;
         let handle = NonNull::new(handle).ok_or_else(|| fail("no group came of it".to_owned()))?;
-        Ok(Self { handle, rank, world_size })
+        let store = Store::open(handle.as_ptr()).map_err(|message| fail(lost(&message)))?;
+        let pulse = Pulse::begin(store, rank, world_size, settings.silence);
+        #[expect(unsafe_code, reason = "a call of the shim")]
+        // SAFETY: `handle` is a live group, which `Drop` takes away before the pulse.
+        unsafe {
+            tastemaker_group_watch(handle.as_ptr(), is_lost, Arc::as_ptr(&pulse).cast());
+        }
+        Ok(Self { handle, rank, world_size, timeout: settings.timeout, pulse })
+    }
+
+    /// Whether an operation has a limit from now on: [`Settings::timeout`], as at first, or none but the life of the other
+    /// ranks, for times in which one of them may be busy for hours.
+    pub fn limit(&self, is_limited: bool) {
+        let limit = if is_limited { self.timeout } else { FOREVER };
+        let limit = i64::try_from(limit.min(FOREVER).as_millis()).unwrap_or(i64::MAX);
+        #[expect(unsafe_code, reason = "a call of the shim")]
+        // SAFETY: `handle` is a live group.
+        unsafe {
+            tastemaker_group_limit(self.handle.as_ptr(), limit);
+        }
+    }
+
+    /// How long an operation may take where there is a limit.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// What is known of the other ranks' lives.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// Which process this is, from 0.
@@ -214,10 +258,13 @@ impl Group {
         doing: impl Fn() -> String,
         work: impl FnOnce(*mut *mut c_char),
     ) -> Result<(), TorchError> {
-        attempt(work).map_err(|message| self.error(doing(), &lost(&message)))
+        attempt(work).map_err(|message| {
+            let words = self.pulse.lost().map_or_else(|| lost(&message), |words| hinted(&words));
+            self.error(doing(), &words)
+        })
     }
 
-    fn error(&self, doing: String, message: &str) -> TorchError {
+    pub(crate) fn error(&self, doing: String, message: &str) -> TorchError {
         let (rank, world_size) = (self.rank, self.world_size);
         TorchError::Group { rank, world_size, doing, message: message.to_owned() }
     }
@@ -225,6 +272,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        self.pulse.leave();
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: `handle` is a live group, and nobody uses it after this.
         unsafe {
@@ -247,6 +295,11 @@ fn lost(message: &str) -> String {
     format!("{}; another rank may have ended or hang: look at its output", words.trim_end_matches('.'))
 }
 
+/// What is known of a lost rank, and what to do.
+pub(crate) fn hinted(words: &str) -> String {
+    format!("{words}: look at its output")
+}
+
 type Handle = *mut c_void;
 type Message = *mut *mut c_char;
 
@@ -264,6 +317,12 @@ unsafe extern "C" {
         error: Message,
     ) -> Handle;
     fn tastemaker_group_leave(group: Handle);
+    fn tastemaker_group_watch(
+        group: Handle,
+        is_lost: unsafe extern "C" fn(*const c_void) -> bool,
+        watch: *const c_void,
+    );
+    fn tastemaker_group_limit(group: Handle, limit_ms: i64);
     fn tastemaker_group_sum(group: Handle, tensors: *const Raw, n: usize, error: Message) -> bool;
     fn tastemaker_group_broadcast(group: Handle, tensor: Raw, root: i64, error: Message) -> bool;
     fn tastemaker_group_gather(
