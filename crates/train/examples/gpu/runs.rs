@@ -9,7 +9,7 @@ use tastemaker_run::{Event, Plan, Recipe, resolve};
 use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::data::{Augmentation, BatchOptions, EncodedPairs, Order, Use, feed};
-use tastemaker_train::distributed::ProcessGroup;
+use tastemaker_train::distributed::GradientExchange;
 use tastemaker_train::reference::Reference;
 use tastemaker_train::state::State;
 use tastemaker_train::step::{Disturbance, Engine, Timesteps};
@@ -136,7 +136,7 @@ pub fn train(
         order: &order,
         held_out: &[],
         precomputed: None,
-        ranks: ProcessGroup::default(),
+        exchange: GradientExchange::default(),
     };
     let mut losses = Vec::new();
     let mut batches = feed(pairs, order.clone().over(from), options(device));
