@@ -271,7 +271,7 @@ fn write_all(
             *dealer.lock().unwrap_or_else(PoisonError::into_inner) = old;
         }
         for reply in replies {
-            let _ = reply.send(written.as_ref().map(|()| ()).map_err(|_| Refusal::NotWritten));
+            let _ = reply.send(if written.is_ok() { Ok(()) } else { Err(Refusal::NotWritten) });
         }
     }
 }

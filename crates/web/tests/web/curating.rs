@@ -127,6 +127,44 @@ fn two_thousand_rows_are_curated_by_keyboard() {
 }
 
 #[test]
+fn a_list_by_hand_swaps_ties_and_edits() {
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path(), 6);
+    let original = open(folder.path()).unwrap();
+    let applied = |lines: &[&str]| {
+        let list = folder.path().join("list.txt");
+        let header = exclusions::corrections_header(&original, folder.path());
+        std::fs::write(&list, [&[header.as_str()], lines].concat().join("\n")).unwrap();
+        let mut pairs = open(folder.path()).unwrap();
+        exclusions::apply(&list, &mut pairs).map(|()| pairs)
+    };
+    let nothing = applied(&[]).unwrap();
+    assert_eq!(nothing.fingerprint(), original.fingerprint(), "a list that says nothing makes no other set");
+    let kept = applied(&["{\"row\": 1, \"do\": \"exclude\"}", "{\"row\": 1, \"do\": \"keep\"}"]).unwrap();
+    assert_eq!(kept.fingerprint(), original.fingerprint(), "the last line about a row counts");
+    let lines = [
+        "{\"row\": 0}",
+        "{\"row\": 2, \"do\": \"tie\"}",
+        "{\"row\": 3, \"do\": \"swap\", \"caption\": \"a vixen\", \"note\": \"the fox is a vixen\"}",
+        "{\"row\": 4, \"do\": \"keep\", \"caption\": \"a cub\"}",
+        "{\"row\": 99, \"do\": \"swap\"}",
+    ];
+    let pairs = applied(&lines).unwrap();
+    let captions: Vec<&str> = (0..pairs.len()).map(|position| pairs.caption(position)).collect();
+    assert_eq!(captions, ["a fox number 1", "a vixen", "a cub", "a fox number 5"]);
+    assert_eq!(pairs.texts().get(pairs.text_number(1) as usize), "a vixen");
+    for side in Side::BOTH {
+        let other = if side == Side::Winner { Side::Loser } else { Side::Winner };
+        assert_eq!(pairs.encoded(1, side).unwrap(), original.encoded(3, other).unwrap());
+        assert_eq!(pairs.encoded(2, side).unwrap(), original.encoded(4, side).unwrap());
+    }
+    assert_eq!((pairs.n_ties(), pairs.skipped().len()), (1, 2));
+    assert_eq!(pairs.winner_is_listed_first(1), original.winner_is_listed_first(3).map(|first| !first));
+    let wrong = applied(&["{\"row\": 1, \"do\": \"burn\"}"]).unwrap_err().to_string();
+    assert!(wrong.contains("line 2"), "{wrong}");
+}
+
+#[test]
 fn a_list_is_continued_and_a_torn_line_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     set(folder.path(), 5);
@@ -168,6 +206,9 @@ fn a_list_is_continued_and_a_torn_line_is_dropped() {
     exclusions::apply(&list, &mut pairs).unwrap();
     let ids: Vec<u64> = (0..pairs.len()).map(|position| pairs.id(position).0).collect();
     assert_eq!(ids, [0, 2, 3, 4]);
+    let original = open(folder.path()).unwrap();
+    assert_eq!(pairs.encoded(3, Side::Winner).unwrap(), original.encoded(4, Side::Loser).unwrap());
+    assert_ne!(pairs.fingerprint(), original.fingerprint());
     let other = tempfile::tempdir().unwrap();
     set(other.path(), 6);
     let error = Desk::open(open(other.path()).unwrap(), other.path(), &list, Findings::new()).err().unwrap();
