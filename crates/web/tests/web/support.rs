@@ -23,16 +23,56 @@ impl ImageSource for Plain {
 
     fn read(&self, image: u32) -> Result<Vec<u8>, WebError> {
         let mut bytes = Cursor::new(Vec::new());
-        let (hue, bands) = (image * 37 % 256, 3 + image % 5);
-        let shade =
-            |x: u32, y: u32| Rgb([hue as u8, (x * 255 / 96) as u8, (y * bands / 96 * 255 / bands) as u8]);
-        RgbImage::from_fn(96, 96, shade).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        scene(image).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
         Ok(bytes.into_inner())
     }
 
     fn name(&self, image: u32) -> String {
         format!("image-{image}.png")
     }
+}
+
+/// A sun over hills: even numbers are in flat colors, odd ones have a grain.
+fn scene(number: u32) -> RgbImage {
+    let (place, grainy) = (number / 2, number % 2 == 1);
+    let sky = [[250, 200, 140], [150, 200, 240], [240, 150, 160], [60, 70, 130], [180, 220, 210]]
+        [place as usize % 5];
+    let hill = [[60, 90, 80], [70, 130, 70], [90, 60, 90], [20, 30, 60], [120, 110, 60]][place as usize % 5];
+    let sun = (70.0 + f64::from(place * 53 % 120), 60.0 + f64::from(place * 31 % 50));
+    RgbImage::from_fn(256, 256, |x, y| {
+        let (fx, fy) = (f64::from(x), f64::from(y));
+        let ridge = 150.0 + 28.0 * (fx / 41.0 + f64::from(place)).sin() + 12.0 * (fx / 17.0).cos();
+        let near = 200.0 + 18.0 * (fx / 60.0 - f64::from(place)).cos();
+        let base = match () {
+            () if fy > near => hill.map(|c| c * 3 / 5),
+            () if fy > ridge => hill,
+            () if (fx - sun.0).hypot(fy - sun.1) < 26.0 => [255, 240, 200],
+            () => sky.map(|c| c + y as i32 / 8),
+        };
+        let grain = if grainy {
+            (((x * 7919) ^ (y * 104_729)).wrapping_mul(2_654_435_761) >> 26) as i32 - 32
+        } else {
+            0
+        };
+        Rgb(base.map(|c| (c + grain).clamp(0, 255) as u8))
+    })
+}
+
+/// Two models on so many prompts, as somebody would write them.
+pub fn scenes(n: usize) -> Study {
+    let mut made = study(n);
+    let words = [
+        "the sun over green hills, early summer, in flat colors",
+        "a warm evening in the mountains, screen print",
+        "hills at night, a pale moon, quiet",
+        "rolling hills under a clear sky",
+        "dusk over the dunes, minimal poster",
+    ];
+    made.prompts
+        .iter_mut()
+        .zip(words.iter().cycle())
+        .for_each(|(prompt, words)| prompt.text = (*words).into());
+    made
 }
 
 /// Two models on so many prompts.

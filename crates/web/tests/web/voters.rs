@@ -4,7 +4,7 @@ use tastemaker_web::study::StudySettings;
 use tastemaker_web::vote::{Access, Answer, Record};
 
 use crate::browser::{Browser, DOWN, LEFT, RIGHT, UP};
-use crate::support::{Running, settings, study};
+use crate::support::{Running, scenes, settings, study};
 
 /// Waits for a task other than the one before; its name, or the end.
 fn next(browser: &Browser, before: &str) -> String {
@@ -20,7 +20,7 @@ fn next(browser: &Browser, before: &str) -> String {
 fn people_vote_by_keyboard_take_back_reload_and_finish() {
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("votes.sqlite");
-    let server = Running::start(&db, study(5), settings(3, 1), &["me"], Access::Open);
+    let server = Running::start(&db, scenes(5), settings(3, 1), &["me"], Access::Open);
     let Some(browser) = Browser::start(&server.url) else { return };
     browser.open("/");
     let first = next(&browser, "");
