@@ -1,5 +1,7 @@
 //! Studies over the network, as voters and strangers meet them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
 mod browser;
 mod curating;
 mod folders;
