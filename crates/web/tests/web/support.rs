@@ -79,7 +79,7 @@ pub fn scenes(n: usize) -> Study {
 pub fn study(n: usize) -> Study {
     let prompt = |number: usize| StudyPrompt {
         text: format!("prompt {number}"),
-        category: Some(if number % 2 == 0 { "people" } else { "animals" }.to_owned()),
+        category: Some(if number.is_multiple_of(2) { "people" } else { "animals" }.to_owned()),
     };
     let item = |number: u32| Item {
         prompt: number,

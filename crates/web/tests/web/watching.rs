@@ -72,12 +72,12 @@ impl Run {
                               "loser_error": 0.06 + x * 2e-5, "ref_winner": 0.06, "ref_loser": 0.06, "implicit_accuracy": 0.5 + x / 500.0,
                               "margin": x * 3e-5, "margin_by_quarter": [x * 1e-5, x * 2e-5, x * 4e-5, null],
                               "grad_norm": 0.2 + noise.abs(), "lr": (1e-6 * x).min(1e-4), "pairs_per_second": 40.0 + noise * 50.0 }));
-            if step % 20 == 0 {
+            if step.is_multiple_of(20) {
                 self.say(&json!({ "event": "validation", "step": step, "n_pairs": 50, "winner_error": 0.06 - x * 1e-5,
                                   "loser_error": 0.06 + x * 2e-5, "ref_winner": 0.06, "ref_loser": 0.06, "implicit_accuracy": 0.5 + x / 500.0,
                                   "accuracy_low": 0.4 + x / 500.0, "accuracy_high": 0.6 + x / 500.0, "margin": x * 3e-5 }));
             }
-            if step % 50 == 0 {
+            if step.is_multiple_of(50) {
                 let name = format!("validation/{step:06}-0.png");
                 let color = Rgb([step as u8, 120, 200 - step as u8]);
                 RgbImage::from_pixel(64, 64, color).save(self.0.join(&name)).unwrap();
@@ -142,7 +142,7 @@ fn only_images_of_a_run_are_read() {
     let run = Run::new(root.path(), "run", 1.0);
     run.steps(0, 1);
     RgbImage::new(1, 1).save(root.path().join("outside.png")).unwrap();
-    let server = Running::start(&[run.0.clone()]);
+    let server = Running::start(std::slice::from_ref(&run.0));
     let client = Client::new(&server.url, "", "");
     assert_eq!(client.get("/image/0/validation/000000-0.png").unwrap().0, 200);
     for path in [
