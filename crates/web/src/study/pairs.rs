@@ -29,7 +29,10 @@ impl ImageSource for PairImages {
 
     fn name(&self, image: u32) -> String {
         let (position, side) = Self::place(image);
-        self.0.file(position, side).display().to_string()
+        let file = self.0.file(position, side);
+        // Images of a bucket or within a table are nowhere on this machine.
+        let file = if file.is_file() { std::path::absolute(&file).unwrap_or(file) } else { file };
+        file.display().to_string()
     }
 }
 
