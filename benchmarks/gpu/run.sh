@@ -65,7 +65,7 @@ for wheel in "$dir"/wheels/*.whl; do
   [ -e "$wheel" ] && "$python" -m zipfile -e "$wheel" "$packages"
 done
 # Parity is that of f32: cuDNN's convolutions would round to TF32.
-for name in device:40 operators:60 goldens:60 logits:60 steps:60 resume:40; do
+for name in device:40 operators:60 goldens:60 logits:60 steps:60 resume:40 nccl:40; do
   NVIDIA_TF32_OVERRIDE=0 section "${name#*:}" "${name%:*}" "${ours[@]}" "${name%:*}" "$@"
 done
 

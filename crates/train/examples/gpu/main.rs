@@ -4,6 +4,7 @@
 
 mod checks;
 mod goldens;
+mod nccl;
 mod network;
 mod runs;
 mod speed;
@@ -79,11 +80,12 @@ fn main() -> ExitCode {
         "logits" => runs::logits(&setting),
         "steps" => runs::steps(&setting),
         "resume" => runs::resume(&setting),
+        "nccl" => nccl::run(&setting),
         _ => match section.strip_prefix("speed:").and_then(speed::case) {
             Some(case) => speed::run(&setting, case),
             None => {
                 eprintln!(
-                    "wanted device, operators, goldens, logits, steps, resume or speed:CASE, of {:?}",
+                    "wanted device, operators, goldens, logits, steps, resume, nccl or speed:CASE, of {:?}",
                     speed::names()
                 );
                 return ExitCode::from(2);
