@@ -373,15 +373,15 @@ proptest! {
         let mut straight = Watch::new(Limits::default());
         whole.iter().for_each(|event| drop(straight.event(event)));
 
-        // Killed at `cut`, saved `lost` steps before, gone on from there.
+        // Killed at `cut`, saved `lost` steps before, gone on from there, where a validation of that step is made again.
         let saved = cut.saturating_sub(lost);
         let is_before = |event: &&Event, end: u64| match event {
             Event::Step(step) => step.step < end,
-            Event::Probe(probe) => probe.step <= end,
+            Event::Probe(probe) => probe.step < end,
             _ => true,
         };
         let mut log = vec![start(0)];
-        log.extend(whole.iter().filter(|event| is_before(event, cut)).cloned());
+        log.extend(whole.iter().filter(|event| is_before(event, cut + 1)).cloned());
         log.push(start(saved));
         log.extend(whole.iter().filter(|event| !is_before(event, saved)).cloned());
         let replayed = Watch::replay(Limits::default(), &log);

@@ -67,7 +67,7 @@ impl Watch {
     }
 
     /// One that has seen a log, as it was when the run was last resumed: what an earlier process did beyond the step that a later
-    /// one [started](crate::Start) from is skipped.
+    /// one [started](crate::Start) from is skipped, and its validation at that step, which the later one makes again.
     pub fn replay(limits: Limits, events: &[Event]) -> Self {
         let mut kept = Vec::new();
         let mut from = u64::MAX;
@@ -75,7 +75,7 @@ impl Watch {
             match event {
                 Event::Start(start) => from = from.min(start.step),
                 Event::Step(step) if step.step < from => kept.push(event),
-                Event::Probe(probe) if probe.step <= from => kept.push(event),
+                Event::Probe(probe) if probe.step < from => kept.push(event),
                 _ => {}
             }
         }
