@@ -76,7 +76,7 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<Found> {
         return Ok(Found::Lora(lora, base));
     }
     if is_file("config.json") || is_file("unet/config.json") {
-        let base = if base.is_some() { base } else { base_of(path.parent())? };
+        let base = plan_beside(&path)?;
         return Ok(Found::UNet(path, base));
     }
     if base.is_some() {
@@ -117,6 +117,26 @@ pub fn read_lora(path: impl AsRef<Path>, model: &Model) -> Result<LoraFile, Mode
     let file = LoraFile::read_for(path, model)?;
     warn_of_prediction(path, model)?;
     Ok(file)
+}
+
+/// A model on the noise that the training of its LoRA was set to, and a word about it where the model's own files say otherwise.
+///
+/// # Errors
+/// Those of [`Model::on_noise_of`].
+pub fn on_noise_of(model: Model, lora: Option<&Path>) -> Result<Model, ModelError> {
+    let Some(lora) = lora else { return Ok(model) };
+    let before = model.schedule()?.schedule;
+    let model = model.on_noise_of(lora)?;
+    let after = model.schedule()?.schedule;
+    if before != after {
+        let levels = if after.ends_in_noise() { ", zero terminal SNR" } else { "" };
+        let predicted = spelled(after.prediction());
+        eprintln!(
+            "note: {} was trained on {predicted}{levels}, as its header says; so it is used",
+            lora.display()
+        );
+    }
+    Ok(model)
 }
 
 /// Says where a LoRA was trained on a model that predicts something else.
@@ -167,6 +187,17 @@ pub fn token_length(place: &Path) -> Option<u32> {
         RunDir::open(run).ok().map(|(_, plan)| plan.model.max_token_length)
     };
     stated.or_else(of_run)
+}
+
+/// What the plan of the run that a UNet is the result of says of its model; `None` where there is no run.
+///
+/// # Errors
+/// A plan that cannot be read.
+pub fn plan_beside(unet: &Path) -> Result<Option<Box<ModelSources>>> {
+    Ok(match base_of(Some(unet))? {
+        Some(sources) => Some(sources),
+        None => base_of(unet.parent())?,
+    })
 }
 
 /// The files of the model that the run in this folder began with, by its plan; `None` where there is no run.

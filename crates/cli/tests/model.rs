@@ -81,6 +81,38 @@ fn a_lora_of_a_model_that_predicts_something_else_is_said_by_every_command() {
 }
 
 #[test]
+fn an_adapter_trained_on_other_noise_than_its_model_says_is_used_on_that_noise() {
+    let bench = adapted();
+    let train = "train --pretrained_model_name_or_path model --train_data_dir pairs --method mapo --resolution 32 --held_out_fraction 0 \
+                 --max_train_steps 1 --prediction_type v_prediction --rescale_betas_zero_snr";
+    let line = |more: &str| format!("{train} {more}");
+    for more in ["--output_dir v", "--output_dir full --adapter_type full --output_layout unet"] {
+        said(&bench, &line(more).split_whitespace().collect::<Vec<_>>());
+    }
+    let of_run = image(&bench, "run", &["--model", "v"]);
+    let epsilon = ["--lora", "v/pytorch_lora_weights.safetensors", "--prediction_type", "epsilon"];
+    assert_ne!(of_run, image(&bench, "epsilon", &[&["--model", "model"], &epsilon[..]].concat()));
+    for name in ["pytorch_lora_weights.safetensors", "pytorch_lora_weights_kohya.safetensors"] {
+        let (moved, merged) = (format!("moved-{name}"), format!("merged-{name}"));
+        fs::copy(bench.path("v").join(name), bench.path(&moved)).unwrap();
+        assert_eq!(
+            of_run,
+            image(&bench, &format!("of-{name}"), &["--model", "model", "--lora", &moved]),
+            "{name}"
+        );
+        said(&bench, &["model", "merge", "model", &moved, &merged]);
+        let text = fs::read_to_string(bench.path(&merged).join("scheduler/scheduler_config.json")).unwrap();
+        let scheduler: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(scheduler["prediction_type"], "v_prediction", "{name}");
+        assert_eq!(scheduler["rescale_betas_zero_snr"], true, "{name}");
+    }
+    said(&bench, &["model", "convert", "moved-pytorch_lora_weights.safetensors", "again.safetensors"]);
+    assert_eq!(of_run, image(&bench, "again", &["--model", "model", "--lora", "again.safetensors"]));
+    let full = image(&bench, "full-run", &["--model", "full"]);
+    assert_eq!(full, image(&bench, "full-unet", &["--model", "model", "--unet_init", "full"]));
+}
+
+#[test]
 fn both_files_of_an_adapter_and_the_merged_model_generate_the_same() {
     let bench = adapted();
     let [diffusers, kohya] =
@@ -160,7 +192,7 @@ fn a_text_encoders_adapter_is_inspected_merged_and_generated_with() {
     .into();
     let part = LoraPart { ranks: Ranks::uniform(1, 0.5), target_modules: vec!["mlp.fc1".into()], tensors };
     let nothing = LoraPart { ranks: Ranks::uniform(1, 1.0), target_modules: vec![], tensors: Named::new() };
-    LoraFile { unet: nothing, text: [("text_encoder", part)].into() }
+    LoraFile { unet: nothing, text: [("text_encoder", part)].into(), noise: Default::default() }
         .write(bench.path("a.safetensors"))
         .unwrap();
 

@@ -24,7 +24,7 @@ use crate::commands::parts::PartFlags;
 use crate::commands::{side, word};
 use crate::exit::UsageError;
 use crate::hub::pair_caches;
-use crate::models::{Chosen, chosen_lora, read_lora, token_length};
+use crate::models::{Chosen, chosen_lora, on_noise_of, read_lora, token_length};
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
 use crate::place::{OverwriteFlag, Place};
@@ -96,13 +96,14 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
         return Err(UsageError(format!("--beta is {beta}; wanted a number above 0")).into());
     }
     let Chosen { model, lora, base } = args.parts.choose(&args.model)?;
+    let lora = chosen_lora(&args.model, lora, args.lora.as_deref())?;
+    let model = on_noise_of(model, lora.as_deref())?;
     let reference = reference(args, base.as_deref())?;
     let set = open(args)?;
     pairs::report_skipped(&set);
     if let Some(reference) = &reference {
         check_comparable(&model, reference)?;
     }
-    let lora = chosen_lora(&args.model, lora, args.lora.as_deref())?;
     let model = model.with_max_token_length(lora.as_deref().and_then(token_length));
     let lora = lora.map(|path| read_lora(path, &model)).transpose()?;
     let encode = encode_settings(args, &model)?;

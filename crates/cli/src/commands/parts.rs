@@ -9,7 +9,7 @@ use tastemaker_run::{Key, ModelSection, keys};
 use crate::commands::settings::section_args;
 use crate::exit::{Blame, UsageError};
 use crate::hub::locate;
-use crate::models::{Chosen, Found, find, token_length};
+use crate::models::{Chosen, Found, find, plan_beside, token_length};
 
 /// Which parts go in place of a model's own, and which of several files to take.
 #[derive(Debug, Clone, Default)]
@@ -106,14 +106,25 @@ impl PartFlags {
         let find = |name: &Option<String>, own: Option<PathBuf>| -> Result<Option<PathBuf>> {
             name.as_deref().map_or(Ok(own), |name| locate(name, None).map(Some))
         };
+        // The UNet of a run is of the noise that the run was set to.
+        let unet = find(&self.0.unet_init, sources.unet)?;
+        let of_unet = match (&self.0.unet_init, &unet) {
+            (Some(_), Some(unet)) => plan_beside(unet)?,
+            _ => None,
+        };
+        let of_unet = of_unet.as_deref();
         Ok(ModelSources {
             model: sources.model,
             config: find(&self.0.model_config, sources.config)?,
             vae: find(&self.0.pretrained_vae_model_name_or_path, sources.vae)?,
-            unet: find(&self.0.unet_init, sources.unet)?,
+            unet,
             variant: self.0.variant.clone().or(sources.variant),
-            prediction: self.0.prediction_type.or(sources.prediction),
-            zero_terminal_snr: sources.zero_terminal_snr,
+            prediction: self
+                .0
+                .prediction_type
+                .or(of_unet.and_then(|of| of.prediction))
+                .or(sources.prediction),
+            zero_terminal_snr: sources.zero_terminal_snr || of_unet.is_some_and(|of| of.zero_terminal_snr),
             max_token_length: sources.max_token_length,
         })
     }

@@ -100,7 +100,7 @@ impl LoraFile {
         let (stored, metadata) = stored(path)?;
         let config = model.unet_config()?;
         if LoraNames::of_names(stored.keys().map(String::as_str)) == Some(LoraNames::Kohya) {
-            return Self::of_kohya(path, stored, Layout::of_folder(model)?, &config);
+            return Self::of_kohya(path, stored, &metadata, Layout::of_folder(model)?, &config);
         }
         Ok(Self::of_stored(path, stored, &metadata)?.shaped_for(&config))
     }

@@ -13,6 +13,7 @@ use tastemaker_torch::tensors::{self, Named};
 use tastemaker_weights::safetensors::{Header, Metadata};
 
 use super::keys;
+use super::noise::ChosenNoise;
 use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
 use crate::nn::{LoraSpec, Ranks};
@@ -35,11 +36,13 @@ pub struct LoraFile {
     pub unet: LoraPart,
     /// Those of text encoders, by component: `text_encoder`, `text_encoder_2`.
     pub text: BTreeMap<&'static str, LoraPart>,
+    /// What their training changed of the model's noise.
+    pub noise: ChosenNoise,
 }
 
 impl From<LoraPart> for LoraFile {
     fn from(unet: LoraPart) -> Self {
-        Self { unet, text: BTreeMap::new() }
+        Self { unet, text: BTreeMap::new(), noise: ChosenNoise::default() }
     }
 }
 
@@ -81,13 +84,14 @@ impl LoraFile {
             return Err(fault(found, wanted));
         }
         let refuse = |problems: String| ModelError::Config { path: path.to_owned(), problems };
+        let noise = ChosenNoise::of_metadata(metadata);
         let metadata: Option<Value> = match metadata.get(METADATA_KEY) {
             None => None,
             Some(text) => {
                 Some(serde_json::from_str(text).map_err(|e| refuse(format!("`{METADATA_KEY}`: {e}")))?)
             }
         };
-        Self::of_parts(path, factors, |component, factors| {
+        let file = Self::of_parts(path, factors, |component, factors| {
             let layers = layers(&factors);
             let found = found_ranks(&factors, &layers).map_err(|found| {
                 fault(found, "for each layer a down factor `[r, ..]` and an up factor `[.., r]`")
@@ -102,7 +106,8 @@ impl LoraFile {
                 None => Ok(bare),
                 Some(metadata) => bare.with_settings(component, metadata, &found).map_err(refuse),
             }
-        })
+        })?;
+        Ok(Self { noise, ..file })
     }
 
     /// Puts together what is made of each component's factors.
@@ -117,7 +122,7 @@ impl LoraFile {
         let made = factors.into_iter().map(|(component, factors)| Ok((component, make(component, factors)?)));
         let mut text = made.collect::<Result<BTreeMap<_, _>, ModelError>>()?;
         let unet = text.remove(keys::UNET).unwrap_or_else(LoraPart::empty);
-        Ok(Self { unet, text })
+        Ok(Self { unet, text, noise: ChosenNoise::default() })
     }
 
     /// Every component that is adapted, with its adapter.
@@ -129,7 +134,7 @@ impl LoraFile {
     /// Every part [`LoraPart::scaled`].
     pub fn scaled(self, weight: f64) -> Self {
         let text = self.text.into_iter().map(|(component, part)| (component, part.scaled(weight)));
-        Self { unet: self.unet.scaled(weight), text: text.collect() }
+        Self { unet: self.unet.scaled(weight), text: text.collect(), ..self }
     }
 
     /// What networks need to be built with these adapters: the UNet, where it has one, and the text encoders.
@@ -162,8 +167,8 @@ impl LoraFile {
             config.extend(settings.into_iter().map(|(key, value)| (keys::stored(component, &key), value)));
         }
         let text = format!("{:#}", Value::Object(config));
-        let mut metadata: Metadata =
-            [("format".to_owned(), "pt".to_owned()), (METADATA_KEY.to_owned(), text)].into();
+        let mut metadata = self.noise.metadata();
+        metadata.extend([("format".to_owned(), "pt".to_owned()), (METADATA_KEY.to_owned(), text)]);
         metadata.extend(prediction.map(|prediction| (PREDICTION_KEY.to_owned(), spelled(prediction).into())));
         Ok(tensors::write(path.as_ref(), &stored, &metadata)?)
     }

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor};
 
 use super::file::{LoraFile, stored};
 use super::keys::{self, DOWN, MAGNITUDE};
+use super::noise::ChosenNoise;
 use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
 use crate::nn::Ranks;
@@ -127,6 +128,10 @@ impl LoraFile {
         }
         let first = self.parts().next().map_or(&self.unet, |(_, part)| part);
         let mut metadata = facts.metadata(&first.ranks, first.is_dora());
+        metadata.extend(self.noise.metadata());
+        if self.noise.zero_terminal_snr {
+            metadata.insert("ss_zero_terminal_snr".to_owned(), "True".to_owned());
+        }
         let bytes = tensors::to_bytes(path, &stored, &training_part(&metadata))?;
         metadata.insert("sshs_model_hash".to_owned(), model_hash(&bytes));
         metadata.insert("sshs_legacy_hash".to_owned(), legacy_hash(&bytes));
@@ -144,12 +149,14 @@ impl LoraFile {
         config: &UNetConfig,
     ) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        Self::of_kohya(path, stored(path)?.0, layout, config)
+        let (stored, metadata) = stored(path)?;
+        Self::of_kohya(path, stored, &metadata, layout, config)
     }
 
     pub(super) fn of_kohya(
         path: &Path,
         stored: Named,
+        metadata: &Metadata,
         layout: Layout,
         config: &UNetConfig,
     ) -> Result<Self, ModelError> {
@@ -205,7 +212,7 @@ impl LoraFile {
             let ranks = Ranks::of_layers(each);
             Ok(LoraPart { ranks, target_modules: layers.into_iter().collect(), tensors })
         })
-        .map(|file| file.shaped_for(config))
+        .map(|file| Self { noise: ChosenNoise::of_metadata(metadata), ..file.shaped_for(config) })
     }
 }
 

@@ -5,10 +5,12 @@ mod file;
 mod keys;
 mod kohya;
 mod merge;
+mod noise;
 mod part;
 mod settings;
 
 pub use detect::LoraNames;
 pub use file::{FILE_NAME, LoraFile};
 pub use kohya::{KOHYA_FILE_NAME, KohyaFacts};
+pub use noise::ChosenNoise;
 pub use part::LoraPart;

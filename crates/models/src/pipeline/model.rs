@@ -31,9 +31,9 @@ pub struct Model {
     /// By component, every one the index lists.
     pub(super) parts: BTreeMap<String, Part>,
     pub(super) variant: Option<String>,
-    pub(super) prediction: Option<Prediction>,
+    pub(crate) prediction: Option<Prediction>,
     /// Whether noise levels are brought to end in pure noise, where the configuration does not do so.
-    pub(super) zero_terminal_snr: bool,
+    pub(crate) zero_terminal_snr: bool,
     /// Chunks that prompts are encoded in.
     pub(super) n_chunks: usize,
 }

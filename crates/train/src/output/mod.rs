@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;
-use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
+use tastemaker_models::adapters::{ChosenNoise, FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::{TensorSource, Trainable};
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{Model, SingleFile, Trained, pack, save as save_model, write_unet};
@@ -93,7 +93,11 @@ pub(crate) fn save(
             let mut parts: BTreeMap<&'static str, LoraPart> = trained.iter().map(part).collect();
             let unet =
                 parts.remove("unet").ok_or(TrainError::NothingTrainable { target_modules: Vec::new() })?;
-            let file = LoraFile { unet, text: parts };
+            let noise = ChosenNoise {
+                prediction: plan.model.prediction_type,
+                zero_terminal_snr: plan.model.rescale_betas_zero_snr,
+            };
+            let file = LoraFile { unet, text: parts, noise };
             let path = &output_dir.join(FILE_NAME);
             file.write_of(path, Some(schedule.prediction()))?;
             same(&file, &LoraFile::read(path)?, path)?;

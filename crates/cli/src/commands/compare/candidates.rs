@@ -16,7 +16,7 @@ use super::samples::SampleSet;
 use super::{CompareArgs, SharedParts};
 use crate::exit::UsageError;
 use crate::hub::locate;
-use crate::models::{Found, find, token_length};
+use crate::models::{Found, find, on_noise_of, token_length};
 use crate::progress::counted;
 
 /// One of the models, or folders of images, that are compared.
@@ -113,6 +113,7 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
     let variant = variant.clone().or(sources.variant);
     let max_token_length = args.flags.max_token_length.or(trained_with).or(sources.max_token_length);
     let model = Model::from_sources(&ModelSources { vae, variant, max_token_length, ..sources })?;
+    let model = on_noise_of(model, lora.as_deref())?;
     let settings = settings_of(&model, args)?;
     let recorded = recorded(&settings, &args.flags);
     Ok(Source::Model { model: Box::new(model), lora, settings, recorded })

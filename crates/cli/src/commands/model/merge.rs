@@ -10,7 +10,7 @@ use tastemaker_store::dtype::DType;
 
 use super::claim;
 use crate::commands::parts::PartFlags;
-use crate::models::{find_lora, read_lora};
+use crate::models::{find_lora, on_noise_of, read_lora};
 use crate::next;
 use crate::place::OverwriteFlag;
 
@@ -39,8 +39,8 @@ pub struct MergeArgs {
 pub fn merge(args: &MergeArgs) -> Result<()> {
     let MergeArgs { model, to, weight, dtype, parts, .. } = args;
     let _claim = claim(to, args.overwrite)?;
-    let folder = parts.open(model)?;
     let lora = &find_lora(&args.lora)?;
+    let folder = on_noise_of(parts.open(model)?, Some(lora))?;
     let file = read_lora(lora, &folder)?;
     let mut merged = Vec::new();
     for (component, part) in file.parts() {

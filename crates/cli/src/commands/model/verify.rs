@@ -12,7 +12,7 @@ use tastemaker_torch::tensors;
 use tastemaker_weights::safetensors::Header;
 
 use crate::commands::parts::PartFlags;
-use crate::models::{find_lora, read_lora};
+use crate::models::{find_lora, on_noise_of, read_lora};
 
 /// Recomputes results that another program recorded, from the same inputs, and prints the largest relative error of each.
 /// docs/guide/models.md lists the names in a reference file.
@@ -35,7 +35,8 @@ pub struct VerifyArgs {
 
 /// Runs the command.
 pub fn run(args: &VerifyArgs) -> Result<()> {
-    let folder = args.parts.open(&args.model)?;
+    let lora = args.lora.as_deref().map(find_lora).transpose()?;
+    let folder = on_noise_of(args.parts.open(&args.model)?, lora.as_deref())?;
     let path = &args.reference;
     let header = Header::read(path)?;
     let prompts: Vec<String> = match header.metadata.get(PROMPTS) {
@@ -45,7 +46,6 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
         None => Vec::new(),
     };
     let reference = tensors::read(path).context("reading the reference")?;
-    let lora = args.lora.as_deref().map(find_lora).transpose()?;
     let lora = lora.map(|lora| read_lora(lora, &folder)).transpose()?;
     let found = verify(&folder, path, &reference, &prompts, lora, DType::F32)?;
     if found.is_empty() {

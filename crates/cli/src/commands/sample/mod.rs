@@ -26,7 +26,7 @@ use crate::allocator;
 use crate::commands::parts::PartFlags;
 use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags, side};
 use crate::exit::{Blame, UsageError};
-use crate::models::{Chosen, Found, find, token_length, two_loras};
+use crate::models::{Chosen, Found, find, on_noise_of, token_length, two_loras};
 use crate::next;
 use crate::place::{OverwriteFlag, Place, PlaceError};
 use crate::progress::Work;
@@ -130,9 +130,6 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let precision = args.flags.mixed_precision;
     let device = args.device.open()?;
     let Chosen { model: folder, lora: own, .. } = args.parts.choose(&args.model)?;
-    allocator::suit(&folder)?;
-    let settings = settings(args, GenerateSettings::of(&folder)?);
-    check_guidance(args, settings.guidance_scale)?;
     let weighted = |typed: &str| Weighted::parse(typed, args.lora_weight).of_model();
     let lora = match (own, &args.lora) {
         (Some(_), Some(typed)) => return Err(two_loras(&args.model, typed).into()),
@@ -147,6 +144,10 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     };
     let trained_with = lora.as_ref().and_then(|lora| token_length(&lora.path));
     let folder = folder.with_max_token_length(args.flags.max_token_length.or(trained_with));
+    let folder = on_noise_of(folder, lora.as_ref().map(|lora| lora.path.as_path())).of_model()?;
+    allocator::suit(&folder)?;
+    let settings = settings(args, GenerateSettings::of(&folder)?);
+    check_guidance(args, settings.guidance_scale)?;
     let lora_file = lora.as_ref().map(|lora| lora.read(&folder).of_model()).transpose()?;
     let loaded = LoadedModel::open(&folder, lora_file, precision, device)?;
     let negative = negative(args, &folder, precision, device)?;

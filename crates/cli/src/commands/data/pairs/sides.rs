@@ -11,7 +11,7 @@ use tastemaker_models::pipeline::Model;
 
 use crate::commands::parts::PartFlags;
 use crate::exit::UsageError;
-use crate::models::{Chosen, chosen_lora, read_lora, token_length};
+use crate::models::{Chosen, chosen_lora, on_noise_of, read_lora, token_length};
 
 /// What sets winners apart from losers when they are generated.
 #[derive(Debug, Clone, Default, Args)]
@@ -98,6 +98,7 @@ impl SideFlags {
             let Chosen { model: folder, lora: own, .. } = parts.choose(model)?;
             let adapter = chosen_lora(model, own, lora)?;
             let trained_with = adapter.as_deref().and_then(token_length);
+            let folder = on_noise_of(folder, adapter.as_deref())?;
             let folder = folder.with_max_token_length(max_token_length.or(trained_with));
             Ok(Side {
                 adapter,

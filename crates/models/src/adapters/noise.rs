@@ -1,0 +1,64 @@
+//! What a training changed of its model's noise, in the header of the adapter that it ended in.
+//!
+//! An adapter trained to predict velocity in a model whose files say epsilon is of no use without this. `ss_zero_terminal_snr` is
+//! kohya's; the keys with our name say that it is the training that decided so, which `modelspec.prediction_type` and kohya's leave open:
+//! these are written whatever the model's own files say.
+
+use std::path::Path;
+
+use tastemaker_math::Prediction;
+use tastemaker_weights::safetensors::{Header, Metadata};
+
+use crate::ModelError;
+use crate::original::{parsed, spelled};
+use crate::pipeline::Model;
+
+const PREDICTION: &str = "tastemaker.prediction_type";
+const ZERO_TERMINAL_SNR: &str = "tastemaker.rescale_betas_zero_snr";
+
+/// What settings of a training put in the place of what its model's files say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChosenNoise {
+    /// What the network was trained to predict.
+    pub prediction: Option<Prediction>,
+    /// Whether noise levels were brought to end in pure noise.
+    pub zero_terminal_snr: bool,
+}
+
+impl ChosenNoise {
+    /// Reads an adapter's header; nothing where the file has none.
+    pub fn of(path: &Path) -> Self {
+        Header::read(path).map(|header| Self::of_metadata(&header.metadata)).unwrap_or_default()
+    }
+
+    pub(super) fn of_metadata(metadata: &Metadata) -> Self {
+        Self {
+            prediction: metadata.get(PREDICTION).and_then(|text| parsed(text)),
+            zero_terminal_snr: metadata.get(ZERO_TERMINAL_SNR).is_some_and(|text| text == "true"),
+        }
+    }
+
+    pub(super) fn metadata(self) -> Metadata {
+        let prediction =
+            self.prediction.map(|prediction| (PREDICTION.to_owned(), spelled(prediction).to_owned()));
+        let levels = self.zero_terminal_snr.then(|| (ZERO_TERMINAL_SNR.to_owned(), "true".to_owned()));
+        prediction.into_iter().chain(levels).collect()
+    }
+}
+
+impl Model {
+    /// This model on the noise that an adapter of it was trained on. A prediction that was typed for the model remains.
+    ///
+    /// # Errors
+    /// [`ModelError`] for noise levels that cannot be read, or that the adapter's prediction does not go with.
+    pub fn on_noise_of(self, adapter: &Path) -> Result<Self, ModelError> {
+        let chosen = ChosenNoise::of(adapter);
+        let model = Self {
+            prediction: self.prediction.or(chosen.prediction),
+            zero_terminal_snr: self.zero_terminal_snr || chosen.zero_terminal_snr,
+            ..self
+        };
+        model.schedule()?;
+        Ok(model)
+    }
+}
