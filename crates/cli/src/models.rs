@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tastemaker_models::ModelError;
-use tastemaker_models::adapters::{FILE_NAME, KOHYA_FILE_NAME, LoraFile, LoraNames};
+use tastemaker_models::adapters::{ChosenNoise, FILE_NAME, KOHYA_FILE_NAME, LoraFile, LoraNames};
 use tastemaker_models::original::spelled;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_run::RunDir;
@@ -122,11 +122,11 @@ pub fn read_lora(path: impl AsRef<Path>, model: &Model) -> Result<LoraFile, Mode
 /// A model on the noise that the training of its LoRA was set to, and a word about it where the model's own files say otherwise.
 ///
 /// # Errors
-/// Those of [`Model::on_noise_of`].
+/// Those of [`Model::on_noise`].
 pub fn on_noise_of(model: Model, lora: Option<&Path>) -> Result<Model, ModelError> {
     let Some(lora) = lora else { return Ok(model) };
     let before = model.schedule()?.schedule;
-    let model = model.on_noise_of(lora)?;
+    let model = model.on_noise(ChosenNoise::of(lora))?;
     let after = model.schedule()?.schedule;
     if before != after {
         let levels = if after.ends_in_noise() { ", zero terminal SNR" } else { "" };

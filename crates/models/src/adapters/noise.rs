@@ -9,9 +9,7 @@ use std::path::Path;
 use tastemaker_math::Prediction;
 use tastemaker_weights::safetensors::{Header, Metadata};
 
-use crate::ModelError;
 use crate::original::{parsed, spelled};
-use crate::pipeline::Model;
 
 const PREDICTION: &str = "tastemaker.prediction_type";
 const ZERO_TERMINAL_SNR: &str = "tastemaker.rescale_betas_zero_snr";
@@ -43,22 +41,5 @@ impl ChosenNoise {
             self.prediction.map(|prediction| (PREDICTION.to_owned(), spelled(prediction).to_owned()));
         let levels = self.zero_terminal_snr.then(|| (ZERO_TERMINAL_SNR.to_owned(), "true".to_owned()));
         prediction.into_iter().chain(levels).collect()
-    }
-}
-
-impl Model {
-    /// This model on the noise that an adapter of it was trained on. A prediction that was typed for the model remains.
-    ///
-    /// # Errors
-    /// [`ModelError`] for noise levels that cannot be read, or that the adapter's prediction does not go with.
-    pub fn on_noise_of(self, adapter: &Path) -> Result<Self, ModelError> {
-        let chosen = ChosenNoise::of(adapter);
-        let model = Self {
-            prediction: self.prediction.or(chosen.prediction),
-            zero_terminal_snr: self.zero_terminal_snr || chosen.zero_terminal_snr,
-            ..self
-        };
-        model.schedule()?;
-        Ok(model)
     }
 }

@@ -13,6 +13,7 @@ use super::part::{Config, Part};
 use super::scheduler::SchedulerConfig;
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
+use crate::adapters::ChosenNoise;
 use crate::clip_text::{self, ClipTextConfig};
 use crate::nn::{LoraSpec, Role};
 use crate::original::unet_shapes;
@@ -31,9 +32,9 @@ pub struct Model {
     /// By component, every one the index lists.
     pub(super) parts: BTreeMap<String, Part>,
     pub(super) variant: Option<String>,
-    pub(crate) prediction: Option<Prediction>,
+    pub(super) prediction: Option<Prediction>,
     /// Whether noise levels are brought to end in pure noise, where the configuration does not do so.
-    pub(crate) zero_terminal_snr: bool,
+    pub(super) zero_terminal_snr: bool,
     /// Chunks that prompts are encoded in.
     pub(super) n_chunks: usize,
 }
@@ -97,6 +98,17 @@ impl Model {
             problems: error.to_string(),
         })?;
         Ok(SchedulerConfig { schedule, ..found })
+    }
+
+    /// This model on the noise that the training of an adapter was set to. A prediction that was chosen for the model remains.
+    ///
+    /// # Errors
+    /// [`ModelError`] for noise levels that cannot be read, or that the prediction does not go with.
+    pub fn on_noise(self, chosen: ChosenNoise) -> Result<Self, ModelError> {
+        let prediction = self.prediction.or(chosen.prediction);
+        let zero_terminal_snr = self.zero_terminal_snr || chosen.zero_terminal_snr;
+        let model = Self { prediction, zero_terminal_snr, ..self };
+        model.schedule().map(|_| model)
     }
 
     /// The UNet; with `lora`, an adapter that trains whatever the role.

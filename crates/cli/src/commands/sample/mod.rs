@@ -144,7 +144,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     };
     let trained_with = lora.as_ref().and_then(|lora| token_length(&lora.path));
     let folder = folder.with_max_token_length(args.flags.max_token_length.or(trained_with));
-    let folder = on_noise_of(folder, lora.as_ref().map(|lora| lora.path.as_path())).of_model()?;
+    let folder = on_noise_of(folder, lora.as_ref().map(|lora| lora.path.as_path()))?;
     allocator::suit(&folder)?;
     let settings = settings(args, GenerateSettings::of(&folder)?);
     check_guidance(args, settings.guidance_scale)?;
