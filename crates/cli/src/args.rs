@@ -19,7 +19,9 @@ use crate::commands::score::ScoreArgs;
 use crate::commands::train::{TrainArgs, note_old_names, published};
 use crate::commands::vote::VoteArgs;
 use crate::commands::watch::WatchArgs;
-use crate::{home, hub};
+use crate::exit::Exit;
+use crate::place::inputs;
+use crate::{home, hub, output};
 
 /// Aligns text-to-image diffusion models with human taste.
 #[derive(Debug, Parser)]
@@ -66,9 +68,10 @@ pub enum Command {
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
     let line = spread(line.into_iter().collect());
     let line = home::expanded(line, hub::home_folder().as_deref());
-    let matches = command().try_get_matches_from(&line).unwrap_or_else(|error| sound(error).exit());
+    let matches = command().try_get_matches_from(&line).unwrap_or_else(|error| end(&sound(error)));
+    inputs::keep(&command(), &matches);
     let cli = Cli::from_arg_matches(&matches);
-    let mut command = cli.unwrap_or_else(|error| error.exit()).command;
+    let mut command = cli.unwrap_or_else(|error| end(&error)).command;
     match &mut command {
         Command::Train(args) => args.flags.see(&line),
         Command::Data(DataCommand::Cache(args)) => args.flags.see(&line),
@@ -126,6 +129,19 @@ fn spread(line: Vec<OsString>) -> Vec<OsString> {
         }
     }
     spread
+}
+
+/// Prints help, the version or a mistake, and ends the process.
+fn end(error: &clap::Error) -> ! {
+    output::note(error.print());
+    let code = match (error.exit_code(), output::end()) {
+        (0, Err(error)) => {
+            eprintln!("error: {error}");
+            Exit::Output as i32
+        }
+        (code, _) => code,
+    };
+    std::process::exit(code)
 }
 
 /// A mistake as `clap` words it, but for suggestions of flags that are refused.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tastemaker_demo::base;
 use tastemaker_hub::{Cache, HubError, RepoId, RepoKind, Revision, Settings, Snapshot, Token, check_proxy};
-use tastemaker_store::{StoreError, json};
+use tastemaker_models::ModelError;
+use tastemaker_store::{StoreError, json, regular};
 
 use crate::exit::UsageError;
 use crate::place::{Place, PlaceError};
@@ -66,6 +67,11 @@ pub fn check_proxies(variables: Variables<'_>) -> Result<(), HubError> {
 /// no repository.
 pub fn locate(name: &str, revision: Option<&str>) -> Result<PathBuf> {
     let path = PathBuf::from(name);
+    if let Some(found) = regular::odd(&path) {
+        return Err(
+            ModelError::from(StoreError::malformed(&path, found, "a regular file or a folder")).into()
+        );
+    }
     if name == EMBEDDED && revision.is_none() && !path.exists() {
         return embedded();
     }

@@ -41,7 +41,8 @@ fn run() -> ExitCode {
             "warning: a weight file that is cut short while it is read will end the program without words: {error}"
         );
     }
-    match dispatch(args::parse(std::env::args_os())) {
+    let done = dispatch(args::parse(std::env::args_os()));
+    match done.and_then(|()| Ok(output::end()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", in_full(error.as_ref()));

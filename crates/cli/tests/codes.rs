@@ -107,3 +107,136 @@ fn messages_say_what_to_type() {
     let wanted = "no clear difference with 8 samples; about 100 are needed to see 10 points";
     assert!(compared.stdout.contains(wanted), "{}", compared.stdout);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_and_pipes_are_refused_in_words_wherever_a_file_is_wanted() {
+    let bench = Bench::new();
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(bench.path("pipe"))
+            .status()
+            .is_ok_and(|made| made.success())
+    );
+    bench.write("text.safetensors", "processor : 0 and more of this");
+    let train = "train --model model --train_data_dir pairs --method mapo --resolution 32 --max_train_steps 1 --out out";
+    for odd in ["/dev/zero", "pipe"] {
+        for (code, line) in [
+            (2, format!("train {odd}")),
+            (4, format!("model inspect {odd}")),
+            (4, format!("model convert {odd} new")),
+            (4, format!("model verify model --reference {odd}")),
+            (4, format!("sample --model {odd} --prompt x --out out")),
+            (4, format!("sample --model model --lora {odd} --prompt x --out out")),
+            (3, format!("sample --model model --image {odd} --prompt x --out out")),
+            (3, format!("sample --model model --prompts {odd} --out out")),
+            (3, format!("data check {odd}")),
+            (4, format!("{train} --network_weights {odd}")),
+            (4, format!("{train} --vae {odd}")),
+            (4, format!("{train} --unet_init {odd}")),
+            (3, format!("{train} --train_data_dir {odd}")),
+            (3, format!("{train} --exclude {odd}")),
+        ] {
+            let said = bench.run(&line.split_whitespace().collect::<Vec<_>>());
+            assert_eq!(said.code, code, "{line}: {}", said.stderr);
+            let found = if odd == "pipe" { "a pipe" } else { "a device" };
+            assert!(
+                said.stderr.contains(&format!("{odd} is malformed: found {found}; wanted a regular file")),
+                "{line}: {}",
+                said.stderr
+            );
+        }
+    }
+    let said = bench.run(&["model", "inspect", "text.safetensors"]);
+    assert!(
+        said.code == 4 && said.stderr.contains("found a text; wanted a safetensors file"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn a_seed_or_number_of_images_that_makes_none_or_too_many_is_a_mistake() {
+    let bench = Bench::new();
+    let sample = "sample --model model --num_inference_steps 1 --prompt x --out out";
+    let compare = "compare model other=model --prompts pairs.txt --scorer nearest-art --out out";
+    bench.write("pairs.txt", "x\n");
+    for (line, wanted) in [
+        (format!("{sample} --num_images_per_prompt 0"), "0 is not in 1..=1024"),
+        (format!("{sample} --num_images_per_prompt 4294967295"), "4294967295 is not in 1..=1024"),
+        (
+            format!("{sample} --seed 18446744073709551615 --num_images_per_prompt 2"),
+            "wanted at most 18446744073709551614, for 2 images",
+        ),
+        (format!("{compare} --num_images_per_prompt 0"), "0 is not in 1..=1024"),
+        (format!("{compare} --num_images_per_prompt 4294967295"), "4294967295 is not in 1..=1024"),
+        (
+            format!("{compare} --seed 18446744073709551615 --num_images_per_prompt 2"),
+            "wanted at most 18446744073709551614, for 2 images",
+        ),
+        (format!("{compare} --n_prompts 0"), "wanted at least 1"),
+        ("data pairs --model model --prompt x --out out --max_prompts 0".to_owned(), "wanted at least 1"),
+        (
+            "score pairs/warm0.png --prompt x --scorer nearest-art --batch_size 0".to_owned(),
+            "wanted at least 1",
+        ),
+    ] {
+        let said = bench.run(&line.split_whitespace().collect::<Vec<_>>());
+        assert!(said.code == 2 && said.stderr.contains(wanted), "{line}: {}", said.stderr);
+    }
+    let last = format!("{sample} --seed 18446744073709551615");
+    bench.succeed(&last.split_whitespace().collect::<Vec<_>>());
+    assert!(bench.path("out/0000-18446744073709551615.png").is_file());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_code_5_and_a_closed_pipe_none() {
+    let bench = Bench::new();
+    for line in [
+        "model inspect model",
+        "data check pairs",
+        "--help",
+        "train --help",
+        "--version",
+        "accuracy --model model --pairs pairs --without_reference --draws 1 --resolution 32",
+    ] {
+        for (to, code) in [(">/dev/full", 5), ("| true", 0)] {
+            let line =
+                format!("exec 2>err; set -o pipefail; '{}' {line} {to}", env!("CARGO_BIN_EXE_tastemaker"));
+            let mut shell = std::process::Command::new("bash");
+            let done =
+                shell.args(["-c", &line]).current_dir(bench.path("")).env("OMP_NUM_THREADS", "1").status();
+            let said = std::fs::read_to_string(bench.path("err")).unwrap_or_default();
+            assert_eq!(done.ok().and_then(|status| status.code()), Some(code), "{line}: {said}");
+            assert!(
+                code == 0 || said.contains("cannot write to standard output: No space left"),
+                "{line}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lora_takes_the_name_of_nothing_else_that_a_run_writes() {
+    let bench = Bench::new();
+    let line = "train --model model --train_data_dir pairs --method mapo --resolution 32 --max_train_steps 4 --checkpointing_steps 2 \
+                --validation_steps 2 --held_out_fraction 0.4 --on_alarm keep-best --out out";
+    let line: Vec<&str> = line.split_whitespace().collect();
+    bench.succeed(&line);
+    let files = support::files(&bench.path("out")).into_iter().map(|(path, _)| path);
+    let weights = files.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+    let mut names: Vec<String> =
+        weights.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.retain(|name| name != "pytorch_lora_weights_kohya");
+    for needed in ["state", "best", "pytorch_lora_weights"] {
+        assert!(names.iter().any(|name| name == needed), "{needed} is not among {names:?}");
+    }
+    names.extend(["model", "State", "state-1", "", ".", "a/b", "a\nb"].map(str::to_owned));
+    names.push("x".repeat(250));
+    for name in names {
+        let said = bench.run(&[line.as_slice(), &["--dry-run", &format!("--output_name={name}")]].concat());
+        let wanted = "none that a run uses itself: pytorch_lora_weights, best, model, state";
+        assert!(said.code == 2 && said.stderr.contains(wanted), "{name:?}: {}", said.stderr);
+    }
+}

@@ -38,9 +38,6 @@ fn no_command_writes_where_a_person_keeps_things() {
         let takes_file = ["score", "accuracy"].iter().any(|name| command.starts_with(name));
         for overwrite in [&[][..], &["--overwrite"]] {
             let place = if takes_file { "scores.csv" } else { "kept" };
-            if takes_file && !overwrite.is_empty() {
-                continue;
-            }
             let said = bench.run(&[words(command).as_slice(), &[place], overwrite].concat());
             let text = mistake(&said);
             assert!(text.starts_with("exit code 5\n"), "{command}: {text}");
@@ -112,12 +109,83 @@ fn files_of_a_user_in_the_folder_of_a_run_stay_whatever_replaces_the_run() {
     for name in mine {
         assert_eq!(fs::read_to_string(bench.path(&format!("out/{name}"))).unwrap(), name);
     }
-    // What lies where a whole folder is replaced is no thing of the run's, either, and would be lost.
-    for name in ["model/notes.txt", "unet/old/config.json"] {
-        let path = bench.write(&format!("out/{name}"), "mine");
+    // Within what a run replaces as a whole.
+    for name in ["checkpoint-1/mine.txt", "unet/old/config.json", "model/unet/notes.txt"] {
+        bench.write(&format!("out/{name}"), name);
         let said = mistake(&train(&["--overwrite"]));
         assert!(said.starts_with("exit code 5\n") && said.contains(&format!("such as {name}")), "{said}");
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        assert_eq!(fs::read_to_string(bench.path(&format!("out/{name}"))).unwrap(), name);
+        fs::remove_file(bench.path(&format!("out/{name}"))).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn overwrite_replaces_nothing_that_the_command_reads_and_nothing_that_a_person_made() {
+    let bench = Bench::new();
+    let run = "train --model model --train_data_dir pairs --method mapo --resolution 32 --held_out_fraction 0 --max_train_steps 1";
+    bench.succeed(&words(&format!("{run} --out lora")));
+    bench.succeed(&words(&format!("{run} --adapter_type full --out full")));
+    bench.succeed(&words("model merge model lora merged"));
+    bench.succeed(&words("model convert merged single.safetensors"));
+    bench.succeed(&words("model convert single.safetensors folder --model_config model"));
+    bench.succeed(&words("data convert pairs set --to jsonl"));
+    std::os::unix::fs::symlink("merged", bench.path("link")).unwrap();
+    bench.write("mine.toml", "mine");
+    let of = |name: &str| files(&bench.path(name));
+    let before: Vec<_> = ["model", "lora", "full", "merged", "folder", "set"].map(of).into();
+    for (line, named) in [
+        ("model merge merged lora merged".to_owned(), "merged"),
+        ("model merge link lora merged".to_owned(), "link"),
+        ("model merge merged lora link".to_owned(), "merged"),
+        ("model merge full lora full/model".to_owned(), "full"),
+        ("model merge model lora merged --vae merged/vae".to_owned(), "merged/vae"),
+        ("model merge model lora lora/pytorch_lora_weights.safetensors".to_owned(), "lora"),
+        ("model convert single.safetensors single.safetensors".to_owned(), "single.safetensors"),
+        ("model convert single.safetensors folder --model_config folder".to_owned(), "folder"),
+        (format!("{run} --adapter_type full --out full --model full/model"), "full/model"),
+        (format!("{run} --out lora --network_weights lora/pytorch_lora_weights.safetensors"), "lora/pytorch"),
+        (format!("{run} --out full --unet_init full"), "full"),
+        (format!("{run} --out set --train_data_dir set"), "set"),
+        ("data convert set set --to jsonl".to_owned(), "set"),
+        (
+            "accuracy --model model --pairs pairs --without_reference --draws 1 --out mine.toml".to_owned(),
+            "mine.toml is something else",
+        ),
+        (
+            "score pairs/warm0.png --prompt x --scorer nearest-art --out mine.toml".to_owned(),
+            "mine.toml is something else",
+        ),
+        ("model convert single.safetensors model --model_config merged".to_owned(), "model holds "),
+        ("data convert pairs lora".to_owned(), "lora holds other things"),
+    ] {
+        let said = mistake(&bench.run(&[words(&line).as_slice(), &["--overwrite"]].concat()));
+        assert!(said.starts_with("exit code 5\n") && said.contains(named), "{line}: {said}");
+    }
+    for (line, code) in [
+        (format!("{run} --out dangling"), 5),
+        (format!("{run} --out="), 2),
+        ("sample --model model --prompt x --out=".to_owned(), 2),
+    ] {
+        let _ = std::os::unix::fs::symlink("nowhere", bench.path("dangling"));
+        let said = bench.run(&words(&line));
+        assert!(said.code == code && said.stderr.starts_with("error: "), "{line}: {}", said.stderr);
+    }
+    let folders = ["model", "lora", "full", "merged", "folder", "set"].map(of);
+    assert!(folders.into_iter().zip(before).all(|(now, before)| now == before), "something was changed");
+    assert_eq!(fs::read(bench.path("mine.toml")).unwrap(), b"mine");
+    // A file of a person among those of a folder that is replaced as a whole.
+    for (name, line) in [
+        ("merged/unet/notes.txt", "model merge model lora merged"),
+        ("merged/README.md", "model merge model lora merged"),
+        ("set/images/mine.png", "data convert pairs set --to jsonl"),
+    ] {
+        bench.write(name, "mine");
+        let said = mistake(&bench.run(&[words(line).as_slice(), &["--overwrite"]].concat()));
+        assert!(said.starts_with("exit code 5\n") && said.contains("holds other things, such as"), "{said}");
+        assert_eq!(fs::read(bench.path(name)).unwrap(), b"mine");
+        fs::remove_file(bench.path(name)).unwrap();
+        bench.succeed(&[words(line).as_slice(), &["--overwrite"]].concat());
     }
 }
 

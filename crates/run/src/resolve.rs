@@ -152,6 +152,9 @@ impl Check {
                     check.problems.push(Problem::missing(key.name()));
                 }
                 (None, _) => {}
+                (Some(Value::String(path)), _) if key.is_place() && path.is_empty() => {
+                    check.that(key.path, "nothing", false, "a path or a name");
+                }
                 (Some(value), Some(crate::settings::Check { wanted, holds })) => {
                     check.that(key.path, shown(&value), holds(&value), wanted);
                 }

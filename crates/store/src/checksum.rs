@@ -1,13 +1,12 @@
 //! SHA-256, as lower-case hexadecimal.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::StoreError;
+use crate::{StoreError, regular};
 
 /// The SHA-256 of bytes in memory, 64 hexadecimal digits.
 pub fn sha256_bytes(bytes: &[u8]) -> String {
@@ -21,7 +20,7 @@ pub fn sha256_bytes(bytes: &[u8]) -> String {
 pub fn sha256_file(path: impl AsRef<Path>) -> Result<String, StoreError> {
     let path = path.as_ref();
     let fail = |e| StoreError::io("read", path, e);
-    let mut file = File::open(path).map_err(fail)?;
+    let mut file = regular::open(path)?;
     let mut hash = Sha256::new();
     let mut piece = vec![0; 1 << 20];
     loop {

@@ -44,6 +44,11 @@ impl Foreign {
             _ if text.starts_with(b"{") || text.starts_with(b"[") => {
                 foreign("JSON, such as a server's message", "fetch the file itself again")
             }
+            _ if start.len() >= 16
+                && start.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) =>
+            {
+                foreign("a text", "name or fetch the file itself")
+            }
             _ => None,
         }
     }

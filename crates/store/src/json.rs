@@ -1,13 +1,12 @@
 //! JSON and plain text files, with the path in every error.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{StoreError, atomic};
+use crate::{StoreError, atomic, regular};
 
 /// The longest text file that is read, in bytes: configurations and tokenizers are far shorter, and one that never ends, such as a
 /// device or a pipe, is given up there.
@@ -28,7 +27,7 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String, StoreError> {
 pub fn read_text_within(path: impl AsRef<Path>, limit: u64) -> Result<String, StoreError> {
     let path = path.as_ref();
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    let read = regular::open_text(path)?.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(|e| StoreError::io("read", path, e))?;
     if bytes.len() as u64 > limit {
         return Err(StoreError::malformed(path, "a longer text", format!("at most {limit} bytes")));
@@ -109,10 +108,11 @@ mod tests {
     #[cfg(unix)]
     fn a_file_without_an_end_is_given_up() {
         let error = read_text_within("/dev/zero", 1 << 20).unwrap_err().to_string();
-        assert_eq!(error, "/dev/zero is malformed: found a longer text; wanted at most 1048576 bytes");
+        assert_eq!(error, "/dev/zero is malformed: found a device; wanted a regular file");
         let (_folder, path) = file(b"four");
         assert_eq!(read_text_within(&path, 4).unwrap(), "four");
-        assert!(read_text_within(&path, 3).is_err());
+        let error = read_text_within(&path, 3).unwrap_err().to_string();
+        assert!(error.ends_with("found a longer text; wanted at most 3 bytes"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! * [`foreign`] says what a file is that is not what its name promises.
 //! * [`json`] reads and writes JSON with the path in every error; [`sealed`] adds a checksum.
 //! * [`lock`] keeps other processes out of a folder.
+//! * [`regular`] opens files, and nothing that only looks like one.
 //! * [`tree`] reads files below a place in parts, wherever that place is; here is the folder on this machine.
 
 pub mod atomic;
@@ -14,6 +15,7 @@ mod error;
 pub mod foreign;
 pub mod json;
 pub mod lock;
+pub mod regular;
 pub mod sealed;
 pub mod tree;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use tastemaker_store::StoreError;
+use tastemaker_store::{StoreError, regular};
 use tastemaker_weights::WeightFile;
 
 use crate::faults::{self, Known};
@@ -39,7 +39,7 @@ impl Mapped {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let fail = |error| StoreError::io("read", path, error);
-        let file = File::open(path).map_err(fail)?;
+        let file = regular::open(path)?;
         #[expect(unsafe_code, reason = "mapping a file is unsafe because others may change it meanwhile")]
         // SAFETY: the map is only read, as bytes of which every value is valid.
         let map = unsafe { Mmap::map(&file) }.map_err(fail)?;

@@ -27,7 +27,7 @@ use crate::hub::pair_caches;
 use crate::models::{Chosen, chosen_lora, on_noise_of, read_lora, token_length};
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
-use crate::place::{OverwriteFlag, Place};
+use crate::place::{OverwriteFlag, Place, Written};
 use crate::progress::{Progress, Work, counted};
 
 /// Measures preference accuracy: how often a model's implicit reward ranks the winner higher. The reward of an image is how
@@ -88,9 +88,15 @@ pub struct AccuracyArgs {
     parts: PartFlags,
 }
 
+/// The file of results.
+const FOUND: Written = Written {
+    what: "results of this command",
+    is: |path| json::read::<Value>(path).is_ok_and(|found| found.get("accuracy").is_some()),
+};
+
 /// Runs the command.
 pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
-    let place = args.out.as_deref().map(|out| Place::file(out, "--out"));
+    let place = args.out.as_deref().map(|out| Place::file(out, "--out", FOUND));
     let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     if let Some(beta) = args.beta.filter(|beta| !(beta.is_finite() && *beta > 0.0)) {
         return Err(UsageError(format!("--beta is {beta}; wanted a number above 0")).into());

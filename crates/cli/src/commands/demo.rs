@@ -43,6 +43,9 @@ pub struct DemoArgs {
     train_flags: Vec<String>,
 }
 
+/// What of it is there as soon as anything is, in a demo that ended and in one that did not.
+const MARKS: &[&str] = &["summary.json", "base/model_index.json"];
+
 /// What the demo writes into its folder, beside a folder for each method.
 const OURS: &[&str] = &[
     "base/**",
@@ -108,7 +111,7 @@ pub fn demo(args: DemoArgs) -> Result<()> {
         let what = "--learning_rate, --max_train_steps and flags for training need exactly one --method";
         return Err(UsageError(what.into()).into());
     }
-    let _claim = Place::folder(&args.out, "--out", OURS).claim(args.overwrite)?;
+    let _claim = Place::folder(&args.out, "--out", OURS).marked(MARKS).claim(args.overwrite)?;
     let settings = Settings {
         out: args.out,
         seed: args.seed,

@@ -1,9 +1,11 @@
 //! Flags that say what to generate and how, the same in every command.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use tastemaker_demo::prompts::captions;
 use tastemaker_generate::GenerateSettings;
 use tastemaker_generate::prompts;
@@ -73,6 +75,25 @@ pub struct GenerateFlags {
     /// Precision of weights and activations: no (fp32), bf16 or fp16; a VAE that overflows in fp16 stays in fp32
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
     pub mixed_precision: DType,
+}
+
+/// How many images of a prompt there may be.
+pub fn images_per_prompt() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(1..=1024)
+}
+
+/// The seeds of so many images of a prompt, which count up.
+///
+/// # Errors
+/// [`UsageError`] for more than there are above the first.
+pub fn seeds(first: u64, n_images: u64) -> Result<RangeInclusive<u64>, UsageError> {
+    let last = first.checked_add(n_images.saturating_sub(1));
+    last.map(|last| first..=last).ok_or_else(|| {
+        UsageError(format!(
+            "--seed is {first}; wanted at most {}, for {n_images} images",
+            u64::MAX - (n_images - 1)
+        ))
+    })
 }
 
 /// How many tokens prompts may have.

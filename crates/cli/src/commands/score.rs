@@ -15,9 +15,9 @@ use tastemaker_store::tree::{CAPTION_EXTENSIONS, FileKind, IMAGE_EXTENSIONS, Loc
 use tastemaker_store::{atomic, json as json_files};
 
 use crate::commands::sample::{GRID, OLD_GRID};
-use crate::commands::{DeviceFlag, word};
+use crate::commands::{DeviceFlag, some, word};
 use crate::exit::DataFault;
-use crate::place::{OverwriteFlag, Place};
+use crate::place::{OverwriteFlag, Place, Written, first_line};
 use crate::progress::Work;
 use crate::scorers;
 use crate::scoring::{Loaded, score_each};
@@ -46,7 +46,7 @@ pub struct ScoreArgs {
     #[command(flatten)]
     overwrite: OverwriteFlag,
     /// Images per forward pass
-    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = some)]
     batch_size: usize,
     /// Precision of weights and activations: no (fp32), bf16 or fp16
     #[arg(long, value_name = "TYPE", value_parser = word::<DType>, default_value = "no")]
@@ -55,9 +55,13 @@ pub struct ScoreArgs {
     device: DeviceFlag,
 }
 
+/// The file of scores.
+const SCORES: Written =
+    Written { what: "scores of images", is: |path| first_line(path, &["image", "prompt"]) };
+
 /// Runs the command.
 pub fn score(args: &ScoreArgs) -> Result<()> {
-    let place = args.out.as_deref().map(|out| Place::file(out, "--out"));
+    let place = args.out.as_deref().map(|out| Place::file(out, "--out", SCORES));
     let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     let images = images(&args.images)?;
     let mut prompts = Prompts::new(args, &images)?;

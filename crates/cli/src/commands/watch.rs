@@ -12,8 +12,14 @@ use tastemaker_store::atomic;
 use tastemaker_web::server::Server;
 use tastemaker_web::watch::{Runs, router};
 
-use crate::place::{OverwriteFlag, Place};
+use crate::place::{OverwriteFlag, Place, Written, starts_with};
 use crate::signals::Signals;
+
+/// The page as one file.
+const PAGE: Written = Written {
+    what: "a page of runs",
+    is: |path| starts_with(path, "name=\"generator\" content=\"tastemaker\""),
+};
 
 /// Where the page is, unless another port is typed.
 const PORT: u16 = 7009;
@@ -40,7 +46,7 @@ pub struct WatchArgs {
 pub fn watch(args: &WatchArgs) -> Result<()> {
     let runs = Runs::new(&args.runs)?;
     if let Some(file) = &args.export {
-        let _claim = Place::file(file, "--export").claim(args.overwrite)?;
+        let _claim = Place::file(file, "--export", PAGE).claim(args.overwrite)?;
         atomic::write_bytes(file, runs.export()?.as_bytes())?;
         println!("wrote {}", file.display());
         return Ok(());

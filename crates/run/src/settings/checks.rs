@@ -48,10 +48,19 @@ pub(super) const NAMES: Check = check("name endings of layers", are_names);
 pub(super) const FOLDER_NAME: Check = check("the name of a folder", |value| {
     value.as_str().is_some_and(|name| !name.is_empty() && !name.starts_with(['/', '.']))
 });
-pub(super) const FILE_NAME: Check = check("the name of a file without folders and ending", |value| {
-    let fits = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-    value.as_str().is_some_and(|name| fits(name) && name != "pytorch_lora_weights")
-});
+pub(super) const LORA_NAME: Check = check(
+    "a file name of at most 200 bytes, without folders and ending, and none that a run uses itself: pytorch_lora_weights, best, \
+     model, state",
+    |value| {
+        let fits = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 200
+                && !name.starts_with('.')
+                && !name.contains(|c: char| "/\\".contains(c) || c.is_control())
+        };
+        value.as_str().is_some_and(|name| fits(name) && !is_own(name))
+    },
+);
 pub(super) const RANKS: Check =
     check("name endings of layers, not expressions, and numbers from 1 to 65536", |value| {
         are_patterns(value, |rank| is_count(rank, 1, 1 << 16))
@@ -60,6 +69,13 @@ pub(super) const ALPHAS: Check =
     check("name endings of layers, not expressions, and positive numbers", |value| {
         are_patterns(value, |alpha| is_number(alpha, |n| n > 0.0))
     });
+
+/// Whether a run gives this name to weights of its own, in its folder or in that of a checkpoint. Some file systems do not tell
+/// small letters from capitals.
+fn is_own(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["pytorch_lora_weights", "best", "model", "state"].contains(&name.as_str()) || name.starts_with("state-")
+}
 
 fn is_count(value: &Value, least: u64, most: u64) -> bool {
     value.as_u64().is_some_and(|n| (least..=most).contains(&n))

@@ -227,7 +227,7 @@ settings! {
     /// `[output]`: what is written.
     output "Output": OutputSection => OutputPlan {
         /// Name of the LoRA file for tools other than diffusers, NAME.safetensors [default: pytorch_lora_weights_kohya]
-        output_name: String, value "NAME", check FILE_NAME, free true;
+        output_name: String, value "NAME", check LORA_NAME, free true;
         /// Layouts that a full fine-tune writes: diffusers, a complete folder; unet, the UNet alone; original, a single
         /// file; separated by commas
         #[serde(deserialize_with = "one_or_more")]

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::{Blob, Entry, Tree, is_hidden};
-use crate::StoreError;
+use crate::{StoreError, regular};
 
 /// Folders within folders that are gone into.
 const DEPTH: usize = 32;
@@ -104,8 +104,8 @@ impl LocalFile {
     /// [`StoreError::Missing`], [`StoreError::Io`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (size, file) = opened.map_err(|e| StoreError::io("read", &path, e))?;
+        let file = regular::open(&path)?;
+        let size = file.metadata().map_err(|e| StoreError::io("read", &path, e))?.len();
         Ok(Self { path, file, size })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::braces::{common_folder, expand, is_pattern};
 use super::{Entry, LocalTree, Tree};
-use crate::StoreError;
+use crate::{StoreError, regular};
 
 /// A place and, where single files of it are meant, which.
 #[derive(Debug, Clone)]
@@ -36,6 +36,9 @@ impl Location {
                 return Ok(files);
             }
             return Err(StoreError::Missing { path: path.to_path_buf(), wanted: "a set of pairs".into() });
+        }
+        if let Some(found) = regular::odd(path) {
+            return Err(StoreError::malformed(path, found, "a regular file or a folder"));
         }
         if path.is_dir() {
             return Ok(Self::new(Arc::new(LocalTree::new(path)), Vec::new(), path));

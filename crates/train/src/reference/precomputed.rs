@@ -5,6 +5,8 @@
 //! are on disk no reference has to be in memory, and runs that differ only in method, optimizer or adapter share them. They lie
 //! in a folder of shards, each of some steps; a longer run adds to it.
 
+use std::ffi::OsString;
+use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,9 @@ use super::shard::{Draft, PrecomputedStep};
 use crate::TrainError;
 use crate::data::{Feed, FeedItem};
 use crate::step::Engine;
+
+/// The file that says what the folder is of.
+const KEY: &str = "reference.json";
 
 /// Pairs in one shard, if a step has no more.
 const PAIRS_PER_SHARD: u64 = 256;
@@ -73,7 +78,7 @@ impl PrecomputedReference {
     pub fn open(folder: &Path, key: &PrecomputedKey, pairs_per_step: u64) -> Result<Self, TrainError> {
         atomic::create_folder(folder).map_err(unusable)?;
         let former = folder.join("bank.json");
-        let path = if former.exists() { former } else { folder.join("reference.json") };
+        let path = if former.exists() { former } else { folder.join(KEY) };
         if path.exists() {
             let there: Value = json::read(&path).map_err(unusable)?;
             let here = serde_json::to_value(key).unwrap_or_default();
@@ -85,6 +90,20 @@ impl PrecomputedReference {
                 return Err(TrainError::OtherPrecomputed { path, differs });
             }
         } else {
+            let entries = fs::read_dir(folder).map_err(|e| unusable(StoreError::io("read", folder, e)))?;
+            let mut names = entries.flatten().map(|entry| entry.file_name());
+            // Another process of the run may be writing the key at this moment.
+            let is_ours = |name: &OsString| {
+                name == KEY || atomic::is_unfinished(name) || name.to_string_lossy().starts_with("steps-")
+            };
+            if let Some(foreign) = names.find(|name| !is_ours(name)) {
+                let wanted = "an empty folder, or a precomputed reference with its reference.json; choose another reference_dir";
+                return Err(unusable(StoreError::malformed(
+                    folder,
+                    format!("`{}`", foreign.display()),
+                    wanted,
+                )));
+            }
             json::write(&path, key).map_err(unusable)?;
         }
         let steps_per_shard = (PAIRS_PER_SHARD / pairs_per_step.max(1)).max(1);

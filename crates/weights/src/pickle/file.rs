@@ -1,6 +1,6 @@
 //! One legacy file as a set of named byte views.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::machine;
 use super::refusal::{CONVERT, Refusal, quoted};
 use super::tensors::{self, Entry};
 use crate::safetensors::{Bytes, TensorView};
-use tastemaker_store::StoreError;
 use tastemaker_store::foreign::Foreign;
+use tastemaker_store::{StoreError, regular};
 
 /// How much of a file tells its format: a tar archive says so at byte 257.
 const HEAD_LEN: usize = 262;
@@ -38,7 +38,7 @@ impl LegacyFile {
         let fail = |e| StoreError::io("read", path, e);
         // The head first: a wrong file of many gigabytes is refused before it is read.
         let mut head = Vec::with_capacity(HEAD_LEN);
-        File::open(path).and_then(|file| file.take(HEAD_LEN as u64).read_to_end(&mut head)).map_err(fail)?;
+        regular::open(path)?.take(HEAD_LEN as u64).read_to_end(&mut head).map_err(fail)?;
         check_format(&head).map_err(|refusal| refusal.in_file(path))?;
         let bytes = fs::read(path).map_err(fail)?;
         Self::over(path, Arc::new(bytes))

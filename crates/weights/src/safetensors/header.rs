@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
@@ -11,8 +10,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo as Entry;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use tastemaker_store::StoreError;
 use tastemaker_store::foreign::Foreign;
+use tastemaker_store::{StoreError, regular};
 
 /// The longest header accepted; the reference implementation has the same bound.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -55,7 +54,7 @@ impl Header {
     pub fn read(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let fail = |e| StoreError::io("read", path, e);
-        let mut file = File::open(path).map_err(fail)?;
+        let mut file = regular::open(path)?;
         let file_len = file.metadata().map_err(fail)?.len();
         let mut start = Vec::with_capacity(START);
         file.by_ref().take(START as u64).read_to_end(&mut start).map_err(fail)?;
@@ -110,7 +109,7 @@ fn checked_length(path: &Path, start: &[u8], file_len: u64) -> Result<usize, Sto
             format!("a safetensors file, whose header has at most {MAX_HEADER_BYTES} bytes"),
         ));
     }
-    if n > file_len - 8 {
+    if n > file_len.saturating_sub(8) {
         return Err(StoreError::malformed(
             path,
             format!("a header of {n} bytes in a file of {file_len}"),

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::commands::{DeviceFlag, GenerateFlags};
+use crate::commands::{DeviceFlag, GenerateFlags, images_per_prompt, some};
 use crate::exit::{Blame, UsageError};
 use crate::place::{OverwriteFlag, Place};
 use candidates::Source;
@@ -41,7 +41,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NAME|FILE|DIR|ORG/NAME", default_value = "small")]
     prompts: String,
     /// Use only this many prompts, sampled evenly over the set [default: all]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = some)]
     n_prompts: Option<usize>,
     /// Use only prompts of this category; repeat for several [default: all]
     #[arg(long, value_name = "NAME")]
@@ -50,7 +50,7 @@ pub struct CompareArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Images per prompt, with seeds counting up [default: 1]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = images_per_prompt())]
     num_images_per_prompt: Option<u64>,
     /// Scorer: pick-score, hps-v2, hps-v2.1, clip-score, aesthetic, image-reward, nearest-art; repeat for several.
     /// NAME=PATH takes other weights
@@ -100,14 +100,11 @@ const OURS: &[&str] = &[
 
 /// Runs the command.
 pub fn compare(args: &CompareArgs) -> Result<()> {
-    let place = Place::folder(&args.out, "--out", OURS).marked("compare.json", &[]);
+    let place = Place::folder(&args.out, "--out", OURS).marked(&["compare.json"]).beside_others(&[]);
     // What is there is used if it is of the same comparison, which only its plan can say.
     let is_there = args.out.join("compare.json").is_file();
     let _claim = place.claim_unless(is_there, args.overwrite)?;
     args.flags.check()?;
-    if args.num_images_per_prompt == Some(0) {
-        return Err(UsageError("--num_images_per_prompt is 0; wanted at least 1".into()).into());
-    }
     let device = args.device.open()?;
     let mut set = samples::open(args)?;
     println!("{}: {}", set.prompts.name, set.prompts.summary());

@@ -7,6 +7,7 @@ use tastemaker_generate::SampleRequest;
 use tastemaker_generate::prompts::{self, PromptSet};
 
 use super::CompareArgs;
+use crate::commands::seeds;
 use crate::exit::UsageError;
 use crate::hub::locate_dataset;
 
@@ -70,7 +71,7 @@ pub fn open(args: &CompareArgs) -> Result<SampleSet> {
         "demo" => demo::held_out()?,
         place => prompts::read(locate_dataset(place)?.unwrap_or_else(|| place.into()))?,
     };
-    let seeds = args.seed..args.seed.saturating_add(args.num_images_per_prompt.unwrap_or(1));
+    let seeds = seeds(args.seed, args.num_images_per_prompt.unwrap_or(1))?;
     let samples: Vec<Sample> = wanted(&prompts)?
         .into_iter()
         .flat_map(|prompt| seeds.clone().map(move |seed| Sample { prompt, seed }))

@@ -42,7 +42,8 @@ const OURS: &[&str] = &["data/*.parquet", "metadata.jsonl", "images/#/*"];
 /// Runs the command.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let ConvertArgs { from, to, layout, exclude, reading, overwrite } = args;
-    let _claim = Place::folder(to, "folder", OURS).claim(*overwrite)?;
+    let place = Place::folder(to, "folder", OURS);
+    let _claim = place.claim(*overwrite)?;
     let names = || WRITERS.iter().map(|writer| writer.name);
     let writer = WRITERS.iter().find(|writer| writer.name == layout).ok_or_else(|| {
         let wanted = names().collect::<Vec<_>>().join(" or ");
@@ -59,6 +60,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     });
     work.end();
     written?;
+    place.done()?;
     println!("wrote {}: {}, {}", to.display(), counted(set.len() as u64, "pair"), writer.makes);
     if !set.skipped().is_empty() {
         println!("skipped: {}", in_words(set.skipped()));

@@ -46,7 +46,7 @@ const OURS: &[&str] = &["relabel.json", "data/*.parquet"];
 
 /// Runs the command.
 pub fn relabel(args: &RelabelArgs) -> Result<()> {
-    let place = args.out.as_deref().map(|out| Place::folder(out, "--out", OURS));
+    let place = args.out.as_deref().map(|out| Place::folder(out, "--out", OURS).marked(&["relabel.json"]));
     let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     let scorers = args.scoring.open()?;
     let scorers = scorers.ok_or_else(|| UsageError("no scorer: give --scorer".into()))?;

@@ -10,8 +10,8 @@ use tastemaker_models::adapters::{KohyaFacts, LoraFile, LoraNames};
 use tastemaker_models::pipeline::{Model, ModelSources, pack, save};
 use tastemaker_store::StoreError;
 
-use super::claim;
 use super::opened::Opened;
+use super::{claim, done};
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate;
@@ -58,6 +58,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
             let of = ModelSources::of(file.path());
             let model = Model::from_sources(&ModelSources { config, prediction: *prediction_type, ..of })?;
             save(&model, &[], to)?;
+            done(to)?;
             Model::open(to)?;
             println!("wrote {}, a diffusers folder of {}", to.display(), file.layout.title());
         }

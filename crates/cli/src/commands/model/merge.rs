@@ -8,7 +8,7 @@ use tastemaker_models::ModelError;
 use tastemaker_models::pipeline::{Trained, pack, save};
 use tastemaker_store::dtype::DType;
 
-use super::claim;
+use super::{claim, done};
 use crate::commands::parts::PartFlags;
 use crate::models::{find_lora, on_noise_of, read_lora};
 use crate::next;
@@ -64,6 +64,7 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
     } else {
         save(&folder, &merged, to)?;
     }
+    done(to)?;
     println!("wrote {}", to.display());
     next::say(&["tastemaker", "sample", "--model", &next::word(to), "--prompt", "a fox", "--out", "images"]);
     Ok(())

@@ -11,9 +11,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
+use tastemaker_store::StoreError;
 use tastemaker_store::lock::Claim;
+use tastemaker_weights::safetensors::Header;
 
-use crate::place::{OverwriteFlag, Place, PlaceError};
+use crate::place::{OverwriteFlag, Place, PlaceError, Written};
 
 /// What to do with a model.
 #[derive(Debug, Subcommand)]
@@ -44,12 +46,25 @@ pub fn model(command: &ModelCommand) -> Result<()> {
 /// Takes the place of a model or an adapter, if it may be written here: a file, or a folder in diffusers layout.
 fn claim(path: &Path, overwrite: OverwriteFlag) -> Result<Claim, PlaceError> {
     let is_file = path.extension().is_some_and(|ending| ending == "safetensors");
-    let place = if is_file { Place::file(path, "place") } else { Place::folder(path, "place", MODEL_FILES) };
+    let place = if is_file { Place::file(path, "place", WEIGHTS) } else { folder(path) };
     place.claim(overwrite)
 }
 
+/// Says that a folder is of these commands now.
+fn done(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() { folder(path).done() } else { Ok(()) }
+}
+
+fn folder(path: &Path) -> Place<'_> {
+    Place::folder(path, "place", MODEL_FILES)
+}
+
+/// A single file of weights.
+const WEIGHTS: Written =
+    Written { what: "a file of weights in safetensors", is: |path| Header::read(path).is_ok() };
+
 /// The files of a folder in diffusers layout.
-pub const MODEL_FILES: &[&str] = &[
+const MODEL_FILES: &[&str] = &[
     "model_index.json",
     "README.md",
     "unet/*",

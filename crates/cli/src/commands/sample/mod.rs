@@ -24,7 +24,7 @@ use tch::Device;
 use self::weighted::{Weighted, hash_of, name_of};
 use crate::allocator;
 use crate::commands::parts::PartFlags;
-use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags, side};
+use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags, images_per_prompt, seeds, side};
 use crate::exit::{Blame, UsageError};
 use crate::models::{Chosen, Found, find, on_noise_of, token_length, two_loras};
 use crate::next;
@@ -58,7 +58,7 @@ pub struct SampleArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Images per prompt, with seeds counting up
-    #[arg(long, value_name = "COUNT", default_value_t = 1, alias = "images_per_prompt")]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, alias = "images_per_prompt", value_parser = images_per_prompt())]
     num_images_per_prompt: u64,
     /// Skip existing images that were generated with the same parameters
     #[arg(long)]
@@ -120,12 +120,19 @@ pub fn samplers() -> String {
     })
 }
 
+/// Whether an image says that the command generated it; the grid says nothing and is known by its name.
+fn is_sample(path: &Path) -> bool {
+    let is_grid = path.file_name().is_some_and(|name| name == GRID || name == OLD_GRID);
+    is_grid || metadata::read(path).is_some_and(|text| text.contains("Version: tastemaker"))
+}
+
 /// Runs the command.
 pub fn sample(args: &SampleArgs) -> Result<()> {
-    let place = Place::folder(&args.out, "--out", OURS);
+    let place = Place::folder(&args.out, "--out", OURS).proved(is_sample);
     let _claim = place.claim_unless(args.skip_existing, args.overwrite)?;
     let prompts = args.prompts.read()?;
     check(args)?;
+    let seeds = seeds(args.seed, args.num_images_per_prompt)?;
     let image = args.image.as_deref().map(read_image).transpose()?.map(Arc::new);
     let precision = args.flags.mixed_precision;
     let device = args.device.open()?;
@@ -154,7 +161,6 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
 
     let settings = GenerateSettings { size: size(args, loaded.generator.resolution()), ..settings };
     let common = parameters(args, &settings, &folder, lora.as_ref(), loaded.generator.size(&settings))?;
-    let seeds = args.seed..args.seed.saturating_add(args.num_images_per_prompt);
     let n_columns = seeds.clone().count();
     let file = |number: usize, prompt: &str, seed: u64| {
         let text = metadata::text(prompt, args.flags.negative_prompt.as_deref(), &with_seed(&common, seed));

@@ -1,21 +1,20 @@
 //! `tastemaker train`: from a recipe and flags to an aligned model.
 
 mod flags;
+mod place;
 pub mod published;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::Value;
 use tastemaker_data::PairSource;
 use tastemaker_data::split::split;
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::Severity;
 use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, Surroundings, Warning, resolve_over};
-use tastemaker_store::lock::Claim;
-use tastemaker_store::{StoreError, json};
+use tastemaker_store::StoreError;
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::{self, Resume};
 use tastemaker_train::distributed::ProcessGroup;
@@ -25,14 +24,13 @@ use tch::Device;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
-use crate::commands::model::MODEL_FILES;
 use crate::commands::watch::Watched;
 use crate::exit::{Interrupted, UsageError};
 use crate::hub::{check_cache, home_folder, locate, pair_caches};
 use crate::models::{self, Found};
 use crate::next;
 use crate::pairs;
-use crate::place::{OverwriteFlag, Place, PlaceError, rename_images};
+use crate::place::{OverwriteFlag, rename_images};
 use crate::progress::{Progress, counted, duration, mebibytes};
 use crate::ranks;
 use crate::signals::Signals;
@@ -72,69 +70,6 @@ pub fn train(args: TrainArgs) -> Result<()> {
         true => show(plan, args.device),
         false => run(plan, resume.as_ref(), args.overwrite, args.watch, args.device),
     }
-}
-
-/// What a run writes into its folder, besides what has a name of its plan.
-const OURS: &[&str] = &[
-    "plan.json",
-    "events.jsonl",
-    "README.md",
-    "best.safetensors",
-    "model.safetensors",
-    "pytorch_lora_weights.safetensors",
-    "pytorch_lora_weights_kohya.safetensors",
-    "checkpoint-#/**",
-    "images/step-#/*",
-    "pictures/step-#/*",
-    "logs/*/events.out.tfevents.*",
-    "unet/*",
-];
-
-/// Folders of a run that are replaced as a whole.
-const WHOLES: &[&str] = &["model", "unet", "checkpoint-#"];
-
-/// The place of a run.
-fn place_of(out: &Path) -> Place<'_> {
-    let place = Place::folder(out, "--output_dir", OURS).marked("plan.json", WHOLES);
-    let Ok(plan) = json::read::<Value>(out.join("plan.json")) else { return place };
-    let named = |pointer: &str| plan.pointer(pointer).and_then(Value::as_str);
-    let lora = named("/output/output_name").map(|name| format!("{name}.safetensors"));
-    let board = named("/logging/logging_dir").zip(named("/logging/tracker_name"));
-    let board = board.map(|(folder, run)| {
-        // As paths below the folder are walked; another place is none below it.
-        let parts = Path::new(folder).join(run);
-        let parts: Vec<_> = parts.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-        format!("{}/events.out.tfevents.*", parts.join("/").trim_start_matches("./"))
-    });
-    let model = MODEL_FILES.iter().map(|name| format!("model/{name}"));
-    lora.into_iter().chain(board).chain(model).fold(place, Place::with)
-}
-
-/// Takes the place of a run, if it may write there. One that has made nothing yet is started again.
-fn claim(
-    place: &Place<'_>,
-    out: &Path,
-    resumes: bool,
-    overwrite: OverwriteFlag,
-) -> Result<Claim, PlaceError> {
-    let is_run = out.join("plan.json").is_file();
-    let has_made = || {
-        let entries = out.read_dir().into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name()).any(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with("checkpoint-")
-                || name.ends_with(".safetensors")
-                || name == "model"
-                || name == "unet"
-        })
-    };
-    if is_run && !resumes && !overwrite.overwrite && has_made() {
-        return Err(PlaceError(format!(
-            "{} already exists and holds a run; choose another --output_dir, --resume_from_checkpoint latest or --overwrite",
-            out.display()
-        )));
-    }
-    place.claim_unless(is_run, overwrite)
 }
 
 /// A plan, and what a pasted command does besides.
@@ -391,14 +326,17 @@ fn run(
     let device = device.open()?;
     ProcessGroup::new(group.as_ref()).check_devices(device)?;
     let output_dir = plan.output_dir.clone();
-    let place = place_of(&output_dir);
+    let place = place::of(&output_dir);
     let mut claimed = None;
     let is_first = ProcessGroup::new(group.as_ref()).is_first();
     if is_first {
         if let (Some(root), None, false) = (&plan.cache_root, &plan.data.cache_to, plan.data.no_cache) {
             check_cache(root, "--cache_to")?;
         }
-        claimed = Some(claim(&place, &output_dir, resume.is_some(), overwrite)?);
+        claimed = Some(place::claim(&place, &output_dir, resume.is_some(), overwrite)?);
+        if overwrite.overwrite && resume.is_none() {
+            place.spare(&place::inputs(&plan))?;
+        }
     }
     let mut plan = plan;
     plan.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);

@@ -14,7 +14,7 @@ use tastemaker_web::vote::Record;
 use crate::exit::UsageError;
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
-use crate::place::{OverwriteFlag, Place};
+use crate::place::{OverwriteFlag, Place, Written, first_line};
 use crate::progress::counted;
 
 /// Writes the votes about one question in a layout of others.
@@ -39,6 +39,9 @@ pub struct ExportArgs {
     reading: ReadingFlags,
 }
 
+/// The file of votes.
+const VOTES: Written = Written { what: "votes", is: |path| first_line(path, &["voter", "prompt"]) };
+
 /// What the command writes into its folder.
 const OURS: &[&str] = &["data/*.parquet", "metadata.jsonl", "metadata.json", "scores.jsonl", "images/*"];
 
@@ -50,7 +53,8 @@ pub fn export(args: &ExportArgs) -> Result<()> {
         let known = names().collect::<Vec<_>>().join(", ");
         UsageError(format!("--to {to}{}; wanted one of {known}", did_you_mean(nearest(to, names()))))
     })?;
-    let place = if to == "votes" { Place::file(out, "--out") } else { Place::folder(out, "--out", OURS) };
+    let place =
+        if to == "votes" { Place::file(out, "--out", VOTES) } else { Place::folder(out, "--out", OURS) };
     let _claim = place.claim(args.overwrite)?;
     let record = Record::read(db)?;
     let keys: Vec<&str> = record.settings.questions.iter().map(|question| question.key.as_str()).collect();
@@ -69,6 +73,9 @@ pub fn export(args: &ExportArgs) -> Result<()> {
         }
     };
     let n = export_as(layout, &record, question as u32, images.as_ref(), out)?;
+    if n > 0 {
+        place.done()?;
+    }
     println!("wrote {}: {}, {}", out.display(), counted(n as u64, "row"), layout.makes);
     if ["pick-a-pic", "jsonl"].contains(&layout.name) {
         next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &next::word(out)]);

@@ -43,7 +43,7 @@ const OURS: &[&str] = &["report.html", "results.json"];
 
 /// Runs the command.
 pub fn results(args: &ResultsArgs) -> Result<()> {
-    let place = args.out.as_deref().map(|out| Place::folder(out, "--out", OURS));
+    let place = args.out.as_deref().map(|out| Place::folder(out, "--out", OURS).marked(&["results.json"]));
     let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     let record = Record::read(&args.db)?;
     let scorers = scorers(&record, args.prompts.as_deref())?;

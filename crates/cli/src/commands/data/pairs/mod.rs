@@ -4,7 +4,7 @@ mod generating;
 mod sides;
 mod writing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -18,7 +18,7 @@ use tastemaker_store::json;
 
 use super::scoring::{Scored, ScoringFlags, score};
 use crate::commands::parts::PartFlags;
-use crate::commands::{GenerateFlags, PromptFlags, word};
+use crate::commands::{GenerateFlags, PromptFlags, images_per_prompt, some, word};
 use crate::exit::UsageError;
 use crate::next;
 use crate::place::{OverwriteFlag, Place};
@@ -42,10 +42,10 @@ pub struct PairsArgs {
     #[command(flatten)]
     prompts: PromptFlags,
     /// Use only this many prompts, from the start [default: all]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = some)]
     max_prompts: Option<usize>,
     /// Images per prompt; with separate winner and loser prompts or models, pairs per prompt [default: 4, or 1 with those]
-    #[arg(long, value_name = "COUNT", alias = "images_per_prompt", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    #[arg(long, value_name = "COUNT", alias = "images_per_prompt", value_parser = images_per_prompt())]
     num_images_per_prompt: Option<u64>,
     /// Seed of all randomness: noise, order of the two images, random picks
     #[arg(long, default_value_t = 0)]
@@ -78,11 +78,19 @@ const OTHER: u64 = 1 << 40;
 /// What the command writes into its folder.
 const OURS: &[&str] = &["pairs.json", "data/*.parquet", "work/*.png"];
 
+/// Whether a file of a set that was not finished has the name of an image of the command, which says everything that decides it.
+fn is_generated(path: &Path) -> bool {
+    let is_image = path.extension().is_some_and(|ending| ending == "png");
+    let is_digits = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    !is_image || path.file_stem().and_then(|name| name.to_str()).is_some_and(is_digits)
+}
+
 /// Runs the command.
 pub fn pairs(args: &PairsArgs) -> Result<()> {
-    let place = Place::folder(&args.out, "--out", OURS).marked("pairs.json", &["data"]);
+    let place = Place::folder(&args.out, "--out", OURS).marked(&["pairs.json"]).beside_others(&["data"]);
     // Images of a set that was not finished are used.
     let is_begun = args.out.join("work").is_dir() && !args.out.join("data").exists();
+    let place = if is_begun { place.proved(is_generated) } else { place };
     let _claim = place.claim_unless(is_begun, args.overwrite)?;
     let mut prompts = args.prompts.read()?;
     prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
