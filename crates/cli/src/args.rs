@@ -150,11 +150,27 @@ fn sound(mut error: clap::Error) -> clap::Error {
         Some(ContextValue::String(flag)) => published::is_refused(flag.trim_start_matches('-')),
         _ => false,
     };
-    if is_refused {
+    let typed = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => flag.trim_start_matches('-').replace('-', "_"),
+        _ => String::new(),
+    };
+    let meant = MEANT.into_iter().find(|(name, _)| *name == typed);
+    if let Some((_, flag)) = meant.filter(|(_, flag)| keys().any(|key| key.is_called(flag))) {
+        error.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--{flag}")));
+    } else if is_refused {
         error.insert(ContextKind::SuggestedArg, ContextValue::None);
     }
     error
 }
+
+/// What people type of other tools for a setting, where another flag is spelled more like it.
+const MEANT: [(&str, &str); 5] = [
+    ("lr", "learning_rate"),
+    ("precision", "mixed_precision"),
+    ("instance_data_dir", "train_data_dir"),
+    ("data_dir", "train_data_dir"),
+    ("optim", "optimizer_type"),
+];
 
 /// Flags by the names they had, and by those they have.
 const RENAMED: [(&str, &str); 3] =

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tastemaker_models::ModelError;
-use tastemaker_models::adapters::{ChosenNoise, FILE_NAME, KOHYA_FILE_NAME, LoraFile, LoraNames};
+use tastemaker_models::adapters::{ChosenNoise, FILE_NAME, KOHYA_FILE_NAME, LoraFile, LoraNames, Nature};
 use tastemaker_models::original::spelled;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_run::RunDir;
@@ -230,7 +230,7 @@ fn only_lora(folder: &Path) -> Result<Option<PathBuf>> {
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.ends_with(".safetensors") && !name.starts_with('.'))
-        .filter(|name| Header::read(folder.join(name)).is_ok_and(|header| LoraNames::of(&header).is_some()))
+        .filter(|name| is_lora(&folder.join(name)).unwrap_or(false))
         .collect();
     names.sort();
     let all = names.clone();
@@ -257,7 +257,7 @@ fn is_lora(path: &Path) -> Result<bool> {
     Ok(match path.extension().and_then(|ending| ending.to_str()) {
         Some("safetensors") | None => {
             let header = Header::read(path).map_err(ModelError::from)?;
-            LoraNames::of(&header).is_some()
+            LoraNames::of(&header).is_some() || Nature::is_foreign(&header)
         }
         Some("bin" | "pt" | "pth") => true,
         _ => false,

@@ -88,6 +88,12 @@ fn offered(name: &str) -> String {
     }
 }
 
+/// The repository to fetch before a scorer can be used by its name alone; `None` if it is there, or on no hub.
+pub fn to_fetch(name: &str) -> Option<&'static str> {
+    let entry = CLIP_SCORERS.iter().find(|entry| entry.scorer.name == name)?;
+    place(entry.repo, entry.file).is_err().then_some(entry.repo)
+}
+
 /// The unit of a scorer's scores; nothing for a name that is none's.
 pub fn unit(name: &str) -> &'static str {
     entries().find(|entry| entry.name == name).map_or("", |entry| entry.unit)

@@ -367,6 +367,19 @@ fn a_command_of_kohyas_runs_or_says_the_one_thing_to_change() {
         ("--network_args conv_dim=4 conv_alpha=1", "give --rank_pattern"),
         ("--optimizer_args weight_decay=0.1 momentum=0.9", "no optimizer here has momentum"),
         ("--clip_skip 2", "leave it away"),
+        (
+            "--clip_skip 2 --shuffle_caption --keep_tokens 1 --dataset_config d.toml",
+            "--dataset_config is not supported: give the pairs with --train_data_dir; not supported, leave them away: --shuffle_caption (captions \
+             are trained as they are), --keep_tokens (captions are trained as they are), --clip_skip (the text encoder's",
+        ),
+        ("--network_module networks.lora_flux", "Flux is not supported yet"),
+        ("sdxl_train_network.py", "missing --method"),
+        ("train_text_to_image_lora_sdxl.py", "without preferences: give --method sft"),
+        ("train_dreambooth_lora_sdxl.py", "without preferences: give --method sft"),
+        ("sdxl_train_network.py --method mapo --lr 1", "a similar argument exists: '--learning_rate'"),
+        ("--precision fp16", "a similar argument exists: '--mixed_precision'"),
+        ("--instance_data_dir x", "a similar argument exists: '--train_data_dir'"),
+        ("--network_dim 4", "  diffusion-dpo  prefer the winner"),
         ("--save_model_as ckpt", "results are safetensors files"),
         ("--label_noise_prob 0.1 --sft", "data.label_noise_prob is 0.1, wanted 0"),
         ("--loss_type cpo", "give --method, for example diffusion-dpo"),
@@ -377,7 +390,11 @@ fn a_command_of_kohyas_runs_or_says_the_one_thing_to_change() {
         ("--optimizer_type SGD", "expected one of adamw, adamw8bit, adafactor"),
         ("--beta 3000 --method sft", "beta"),
         ("--metod x", "a similar argument exists: '--method'"),
-        ("other_script.py", "commands of other_script.py are not known"),
+        (
+            "other_script.py",
+            "commands of other_script.py are not known; known are sdxl_train_network.py, train.py, train_diffusion_dpo.py, \
+             train_diffusion_dpo_sdxl.py, train_network.py, train_with_lora.py: leave it away",
+        ),
     ] {
         let said = bench.train("refused", &words(flag).iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(said.code, 2, "{flag}: {}", said.stderr);
@@ -398,6 +415,7 @@ fn flags_of_other_tools_that_are_ours_under_another_name_are_taken() {
         ("--caption_dropout_rate 0.1", "/data/proportion_empty_prompts", "0.1"),
         ("--use_winner_preserving --winner_preserving_mu 0.9", "/method/settings/safeguard_mu", "0.9"),
         ("--steps 1", "/train/max_train_steps", "1"),
+        ("--save_every_n_epochs 2 --random_flip --center_crop", "/checkpoint/checkpointing_steps", "12"),
         ("--epochs 2 --output_name x", "/output/output_name", "\"x\""),
         ("--v_parameterization", "/model/prediction_type", "\"v_prediction\""),
         ("--loss_type ipo", "/method/name", "\"ipo\""),

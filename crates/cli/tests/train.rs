@@ -95,6 +95,57 @@ fn layers_may_have_ranks_and_alphas_of_their_own() {
     assert!(refused.stderr.contains("no adapted layer has a name ending in conv_in"), "{}", refused.stderr);
 }
 
+/// Also one with feed-forward layers, as kohya's scripts make them.
+fn text_layers_of_a_lora_are_trained_or_kept_as_asked(bench: &Bench, lora: &str) {
+    let wide = [
+        "--method",
+        "mapo",
+        "--learning_rate",
+        "1e-3",
+        "--text_encoder_target_modules",
+        "q_proj,k_proj,v_proj,out_proj,fc1",
+    ];
+    // The shorthand is a start, and the list beside it stands.
+    trained(bench.train("wide", &[&wide[..], &["--train_text_encoder"]].concat()));
+    let model = Model::open(bench.path("model")).unwrap();
+    let read = |file: &str| LoraFile::read_for(bench.path(file), &model).unwrap();
+    for (flags, said, learns) in [
+        ("", "they are trained", true),
+        ("--train_text_encoder", "they are trained", true),
+        ("--network_train_unet_only", "they stay as they are", false),
+        ("--network_train_unet_only --text_encoder_lr 1e-3", "they stay as they are", false),
+    ] {
+        for start in [lora, "wide/pytorch_lora_weights_kohya.safetensors"] {
+            let line =
+                ["--method", "mapo", "--learning_rate", "1e-3", "--overwrite", "--network_weights", start];
+            let more =
+                bench.train("kept", &line.into_iter().chain(flags.split_whitespace()).collect::<Vec<_>>());
+            let n_layers: usize = read(start).text.values().map(|part| part.layers().len()).sum();
+            assert!(
+                more.stderr.contains(&format!("this LoRA has {n_layers} text encoder layers; {said}")),
+                "{}",
+                more.stderr
+            );
+            trained(more);
+            let (before, after) = (read(start), read("kept/pytorch_lora_weights.safetensors"));
+            for (component, part) in &before.text {
+                let now = &after.text[component].tensors;
+                assert!(part.tensors.keys().eq(now.keys()), "{flags}");
+                let same = part.tensors.iter().all(|(name, tensor)| now[name].equal(tensor));
+                assert_eq!(same, !learns, "{flags} {component} of {start}");
+            }
+            assert!(before.unet.tensors.iter().any(|(name, tensor)| !after.unet.tensors[name].equal(tensor)));
+        }
+    }
+    let refused =
+        bench.train("none", &["--method", "mapo", "--train_text_encoder", "--network_train_unet_only"]);
+    assert!(
+        refused.stderr.contains("optimizer.text_encoder_lr is 0, wanted a positive number"),
+        "{}",
+        refused.stderr
+    );
+}
+
 #[test]
 fn a_lora_goes_on_being_trained_from_where_it_is() {
     let bench = Bench::new();
@@ -294,6 +345,7 @@ fn text_encoders_learn_beside_the_unet() {
         trained(bench.train("again", &again));
         let first = &steps(&bench, "again")[0];
         assert_eq!((first.logit_mean, first.loss), (Some(0.0), std::f64::consts::LN_2));
+        text_layers_of_a_lora_are_trained_or_kept_as_asked(&bench, lora);
     }
 }
 

@@ -51,6 +51,15 @@ pub enum DataError {
         /// What is missing.
         problem: String,
     },
+    /// Images with captions, of which nothing says which people like better.
+    #[error(
+        "{} looks like single images with captions; pairs need two images of each caption, as in docs/guide/data.md, or give --method sft \
+         or kto", .path.display()
+    )]
+    SingleImages {
+        /// The table or folder.
+        path: PathBuf,
+    },
     /// Files of several splits lie together, and mixing them would train on what is for testing.
     #[error("{} holds the splits {splits}; name the files of one, such as {example}", .path.display())]
     Splits {

@@ -72,6 +72,7 @@ fn every_convention_works_in_every_list() {
                 json!({image: "3.png", label: false, caption: "a cat"}),
                 json!({image: "2.png", label: false, caption: "a fox"}),
             ],
+            Shape::Liked { image } => panic!("{image} without labels is no convention of pairs"),
             Shape::Ranking { images, ranks, lowest_wins } => vec![
                 json!({images: ["1.png", "2.png"], ranks: if lowest_wins { [1, 2] } else { [1, 0] }, caption: "a fox"}),
                 json!({images: ["3.png", "4.png"], ranks: if lowest_wins { [2, 1] } else { [0, 1] }, caption: "a cat"}),

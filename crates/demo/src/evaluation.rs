@@ -3,7 +3,7 @@
 use image::RgbImage;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_eval::compare::ScorerInfo;
-use tastemaker_generate::{GenerateSettings, Generator, SampleRequest};
+use tastemaker_generate::{GenerateSettings, Generator, Networks, SampleRequest};
 
 use crate::DemoError;
 use crate::art::{Art, Split};
@@ -31,6 +31,9 @@ pub struct Generated {
     /// What the judge sees in each.
     pub readings: Vec<Reading>,
 }
+
+/// Called after each image with how many are generated, and how many will be.
+pub type OnImage<'a> = &'a mut dyn FnMut(usize, usize);
 
 /// The demo's fixed parts.
 pub struct Evaluation<'a> {
@@ -61,7 +64,7 @@ pub struct Fractions {
 
 impl Evaluation<'_> {
     /// Has a model generate every sample.
-    pub fn generate(&self, denoiser: &dyn Denoiser) -> Result<Generated, DemoError> {
+    pub fn generate(&self, denoiser: &dyn Denoiser, on_image: OnImage<'_>) -> Result<Generated, DemoError> {
         let prompt = |sample: usize| self.art.captions[self.samples.caption(sample)].label.clone();
         let requests: Vec<SampleRequest> = (self.samples.samples.iter().enumerate())
             .map(|(number, sample)| SampleRequest {
@@ -71,19 +74,37 @@ impl Evaluation<'_> {
                 ..SampleRequest::default()
             })
             .collect();
-        let images = self.run(denoiser, &requests)?;
+        let images = self.run(denoiser, &requests, on_image)?;
         let readings = images.iter().map(|image| self.judge.read(image)).collect();
         Ok(Generated { images, readings })
     }
 
-    fn run(&self, denoiser: &dyn Denoiser, requests: &[SampleRequest]) -> Result<Vec<RgbImage>, DemoError> {
+    fn run(
+        &self,
+        denoiser: &dyn Denoiser,
+        requests: &[SampleRequest],
+        on_image: OnImage<'_>,
+    ) -> Result<Vec<RgbImage>, DemoError> {
         let settings = GenerateSettings {
             n_steps: N_STEPS,
             guidance_scale: GUIDANCE_SCALE,
             batch_size: BATCH_SIZE,
             ..GenerateSettings::default()
         };
-        Ok(self.generator.generate(denoiser, requests, &settings)?)
+        let networks = Networks { denoiser, negative: None };
+        let mut images = Vec::with_capacity(requests.len());
+        self.generator.generate_each(
+            networks,
+            requests,
+            &settings,
+            |_| true,
+            |_, image| {
+                images.push(image);
+                on_image(images.len(), requests.len());
+                Ok::<(), DemoError>(())
+            },
+        )?;
+        Ok(images)
     }
 
     /// Caption accuracy and fraction that meets the goal.
@@ -131,6 +152,7 @@ impl Evaluation<'_> {
         base: &dyn Denoiser,
         seed: u64,
         log: &mut dyn FnMut(&str),
+        on_image: OnImage<'_>,
     ) -> Result<Vec<Preference>, DemoError> {
         let captions = self.art.on(Split::Train);
         let requests: Vec<SampleRequest> = captions
@@ -144,7 +166,7 @@ impl Evaluation<'_> {
             })
             .collect();
         log(&format!("generating {} candidates with the base", requests.len()));
-        let images = self.run(base, &requests)?;
+        let images = self.run(base, &requests, on_image)?;
         let preference = |(caption, candidates): (&usize, &[RgbImage])| {
             let score = |image: &RgbImage| self.task.score(&self.judge.read(image), *caption);
             let mut ranked: Vec<(f64, &RgbImage)> = candidates.iter().map(|p| (score(p), p)).collect();

@@ -76,7 +76,7 @@ impl MethodName {
             "# {label} on the embedded model, as `tastemaker demo` runs it.\n\
              output_dir = {output:?}\n\n\
              [model]\npretrained_model_name_or_path = {model:?}\n\n\
-             [data]\ntrain_data_dir = {pairs:?}\nresolution = 64\nheld_out_fraction = 0.1\nno_hflip = true\n\
+             [data]\ntrain_data_dir = {pairs:?}\nresolution = 64\nheld_out_fraction = 0.1\nheld_out_choice = \"drawn\"\nno_hflip = true\n\
              proportion_empty_prompts = 0.1\ncache_to = {cache:?}\n\n\
              [method]\nname = {name:?}\n{settings}\n\
              [adapter]\nadapter_type = \"full\"\n\n\

@@ -19,7 +19,7 @@ use tastemaker_store::dtype::DType;
 use tch::Device;
 
 use crate::art::{Art, STYLES};
-use crate::evaluation::{Evaluation, preference_scorer};
+use crate::evaluation::{Evaluation, OnImage, preference_scorer};
 use crate::methods::{BATCH, MethodName, Numbers};
 use crate::prompts::Samples;
 use crate::report::{self, CurvePoint, MethodResult, Trained, Training};
@@ -50,11 +50,11 @@ pub struct Settings {
     pub program: PathBuf,
 }
 
-/// Runs the demo; `log` gets lines for people.
+/// Runs the demo; `log` gets lines for people, and `on_image` is called after each image that is generated.
 ///
 /// # Errors
 /// [`DemoError`]; a method that fails does not end the demo, and the report says why it did.
-pub fn run(settings: &Settings, log: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
+pub fn run(settings: &Settings, log: &mut dyn FnMut(&str), on_image: OnImage<'_>) -> Result<(), DemoError> {
     tastemaker_torch::memory::keep_freed();
     let started = Instant::now();
     let methods = match settings.methods.as_slice() {
@@ -81,10 +81,10 @@ pub fn run(settings: &Settings, log: &mut dyn FnMut(&str)) -> Result<(), DemoErr
     };
     let base = unet(&base_folder)?;
     log(&format!("generating {} images with the base", evaluation.samples.samples.len()));
-    let base_generated = evaluation.generate(&base)?;
+    let base_generated = evaluation.generate(&base, on_image)?;
 
     let preferences = match settings.task {
-        TaskName::Quality => evaluation.ranked_by_the_judge(&base, settings.seed, log)?,
+        TaskName::Quality => evaluation.ranked_by_the_judge(&base, settings.seed, log, on_image)?,
         _ => task.preferences(),
     };
     let pairs_folder = out.join("pairs");
@@ -98,7 +98,7 @@ pub fn run(settings: &Settings, log: &mut dyn FnMut(&str)) -> Result<(), DemoErr
         let mut numbers = method.numbers(settings.task, settings.full);
         numbers.learning_rate = settings.learning_rate.unwrap_or(numbers.learning_rate);
         numbers.steps = settings.max_train_steps.unwrap_or(numbers.steps);
-        let result = align(&evaluation, settings, method, &numbers, log);
+        let result = align(&evaluation, settings, method, &numbers, log, on_image);
         results.push(MethodResult { method, numbers, result });
     }
     let checks = (self_check(&judge, &gallery, 23)?, scorer_check);
@@ -123,6 +123,7 @@ fn align(
     method: MethodName,
     numbers: &Numbers,
     log: &mut dyn FnMut(&str),
+    on_image: OnImage<'_>,
 ) -> Result<Trained, DemoError> {
     let out = &settings.out;
     let output = out.join(method.name());
@@ -142,7 +143,7 @@ fn align(
     let training = training(&output)?;
     let network = unet(&output.join("model"))?;
     log(&format!("generating with {}", method.label()));
-    Ok(Trained { training, generated: evaluation.generate(&network)? })
+    Ok(Trained { training, generated: evaluation.generate(&network, on_image)? })
 }
 
 /// Steps, time, memory and curve out of a run's event log. Curves are validations: the same held-out pairs and draws for

@@ -65,6 +65,16 @@ pub enum ModelError {
         /// The largest relative error that would have been accepted.
         tolerance: f64,
     },
+    /// An adapter of another family, or of another kind than LoRA.
+    #[error("{} is {found}; wanted {wanted}", .path.display())]
+    OtherAdapter {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What would do.
+        wanted: String,
+    },
     /// libtorch, or a tensor that libtorch cannot take.
     #[error(transparent)]
     Torch(#[from] TorchError),

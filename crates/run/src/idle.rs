@@ -56,6 +56,8 @@ pub(crate) static RULES: &[Rule] = &[
         &["text_encoder_lr"],
         "no text encoder is trained; text_encoder_target_modules says which layers are",
         |plan, _| match &plan.adapter {
+            // That none is trained is what was asked for.
+            _ if plan.keeps_text() => false,
             Adapter::Full {} => true,
             Adapter::Lora(lora) => lora.text_encoder_target_modules.is_empty(),
             // The file says.
@@ -78,6 +80,9 @@ pub(crate) static RULES: &[Rule] = &[
     }),
     rule(&["reference_dir"], "no reference is precomputed", |plan, objective| {
         plan.train.reference != ReferenceKind::Precomputed || !objective.needs().reference
+    }),
+    rule(&["held_out_choice"], "no pairs are held out: held_out_fraction is 0", |plan, _| {
+        plan.data.held_out_fraction == 0.0
     }),
     rule(&["validation_prompts"], "validation_steps says when, and it is 0", |plan, _| {
         plan.validation.validation_steps == 0 && has_prompts(plan)
@@ -102,6 +107,9 @@ pub(crate) static RULES: &[Rule] = &[
         "no state can be found the best without validation: validation_steps or held_out_fraction is 0",
         |plan, _| plan.logging.on_alarm == OnAlarm::KeepBest && !validates(plan),
     ),
+    rule(&["checkpointing_steps"], "save_every_n_epochs says when", |plan, _| {
+        plan.checkpoint.save_every_n_epochs.is_some()
+    }),
     rule(&["logging_dir", "tracker_name"], "there is no tracker (report_to is none)", |plan, _| {
         plan.logging.report_to == Tracker::None
     }),

@@ -31,7 +31,7 @@ pub use run_dir::{Difference, RunDir, changes, differences, split_changes};
 pub use schedule::{LrScheduler, Schedule, lr_at};
 pub use settings::{
     AdapterKind, AdapterSection, Augment, Check, CheckpointPlan, CheckpointSection, DataPlan, DataSection,
-    Key, LoggingPlan, LoggingSection, LoraPlan, ModelPlan, ModelSection, OptimizerKind, OptimizerPlan,
-    OptimizerSection, OutputLayout, OutputPlan, OutputSection, ReferenceKind, Shape, TimeIds, Tracker,
-    TrainPlan, TrainSection, ValidationPlan, ValidationSection, keys, words,
+    HeldOutChoice, Key, LoggingPlan, LoggingSection, LoraPlan, ModelPlan, ModelSection, OptimizerKind,
+    OptimizerPlan, OptimizerSection, OutputLayout, OutputPlan, OutputSection, ReferenceKind, Shape, TimeIds,
+    Tracker, TrainPlan, TrainSection, ValidationPlan, ValidationSection, keys, words,
 };

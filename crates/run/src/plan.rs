@@ -55,6 +55,9 @@ pub struct Plan {
     /// What training will take, once the model has been looked at; not part of the plan on disk.
     #[serde(skip)]
     pub memory: Option<MemoryEstimate>,
+    /// What is known of the model and the machine, in words; not part of the plan on disk.
+    #[serde(skip)]
+    pub facts: Vec<(&'static str, String)>,
     /// What is probably mistaken; not part of the plan on disk.
     #[serde(skip)]
     pub warnings: Vec<Warning>,
@@ -223,13 +226,16 @@ impl Plan {
         plan
     }
 
-    /// The plan, knowing how many pairs there are to train on, and so how many steps its epochs have.
+    /// The plan, knowing how many pairs there are to train on, and so how many steps its epochs have, and those between checkpoints.
     #[must_use]
     pub fn with_data(self, n_pairs: u64) -> Self {
         let mut plan = Self { n_pairs: Some(n_pairs), ..self };
+        let steps_each = n_pairs.div_ceil(plan.effective_batch()).max(1);
         if let Some(epochs) = plan.train.num_train_epochs {
-            let steps_each = n_pairs.div_ceil(plan.effective_batch()).max(1);
             plan.train.max_train_steps = u64::from(epochs) * steps_each;
+        }
+        if let Some(epochs) = plan.checkpoint.save_every_n_epochs {
+            plan.checkpoint.checkpointing_steps = u64::from(epochs) * steps_each;
         }
         plan
     }
@@ -261,6 +267,11 @@ impl Plan {
     /// Optimizer steps that use every pair once on average, once the data is known.
     pub fn steps_per_epoch(&self) -> Option<f64> {
         self.n_pairs.map(|n_pairs| n_pairs as f64 / self.effective_batch() as f64)
+    }
+
+    /// Whether the text encoder layers of the LoRA that training starts from stay as they are.
+    pub fn keeps_text(&self) -> bool {
+        self.optimizer.text_encoder_lr == Some(0.0)
     }
 
     /// The learning rate over the run.

@@ -55,6 +55,9 @@ fn rows(plan: &Plan) -> Vec<Row> {
     }
 
     let mut effect = |key, value: String| row(&mut rows, "in effect", key, value);
+    for (key, value) in &plan.facts {
+        effect(key, value.clone());
+    }
     let (batch, accumulated) = (plan.train.train_batch_size, plan.train.gradient_accumulation_steps);
     let on = if plan.n_processes == 1 { String::new() } else { format!(" x {} processes", plan.n_processes) };
     effect("pairs per step", format!("{} ({batch} x {accumulated} accumulated{on})", plan.effective_batch()));

@@ -8,8 +8,8 @@ use crate::plan::{Adapter, MethodPlan, Plan};
 use crate::recipe::{MethodSection, Overrides, Recipe};
 use crate::schedule::LrScheduler;
 use crate::settings::{
-    AdapterKind, AdapterSection, Augment, CheckpointPlan, DataPlan, Key, LoggingPlan, LoraPlan, ModelPlan,
-    OptimizerPlan, OutputPlan, ReferenceKind, TrainPlan, ValidationPlan, keys, number,
+    AdapterKind, AdapterSection, Augment, CheckpointPlan, DataPlan, HeldOutChoice, Key, LoggingPlan,
+    LoraPlan, ModelPlan, OptimizerPlan, OutputPlan, ReferenceKind, TrainPlan, ValidationPlan, keys, number,
 };
 use crate::{Problem, RunError, Warning};
 
@@ -49,6 +49,12 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
     }
 
     let name = typed.method.name.clone().unwrap_or_default();
+    if typed.validation.validation_steps.unwrap_or(0) == 0 {
+        // Pairs that nobody validates on are better trained on.
+        typed.data.held_out_fraction.get_or_insert(0.0);
+    }
+    // Plans of earlier versions do not say, and drew them.
+    typed.data.held_out_choice.get_or_insert(HeldOutChoice::Counted);
     let mut data = DataPlan::from(typed.data);
     check.data(&mut data);
     let adapter = adapter(typed.adapter);
@@ -66,6 +72,16 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
     }
     let method = method(&mut check.warnings, name, typed.method)?;
     let objective = method.objective()?;
+    if let (Adapter::Lora(lora), Some(0.0)) = (&adapter, optimizer.text_encoder_lr)
+        && !lora.text_encoder_target_modules.is_empty()
+    {
+        return Err(RunError::Invalid(vec![Problem::Value {
+            key: "optimizer.text_encoder_lr",
+            found: "0".to_owned(),
+            wanted: "a positive number where text encoders get a new LoRA, or no --train_text_encoder: 0 keeps the layers that a LoRA \
+                     of --network_weights has",
+        }]));
+    }
     let by_policy =
         matches!(objective.corruption(), Corruption::DdimInversion { model: InversionModel::Policy, .. });
     let refuse = |key, found: &dyn ToString, wanted| {
@@ -96,6 +112,7 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
         n_pairs: None,
         cache_root: None,
         memory: None,
+        facts: Vec::new(),
         warnings: Vec::new(),
     };
     for rule in RULES.iter().filter(|rule| rule.holds(&plan, &objective)) {

@@ -70,7 +70,10 @@ fn a_key_under_both_names_is_an_error_that_says_which_is_old() {
 }
 
 fn first_of(read: fn(&str) -> Result<Value, String>) -> Value {
-    ["lora", "adamw", "unet", "float32", "warn", "1"].into_iter().find_map(|text| read(text).ok()).unwrap()
+    ["lora", "adamw", "unet", "float32", "warn", "counted", "1"]
+        .into_iter()
+        .find_map(|text| read(text).ok())
+        .unwrap()
 }
 
 /// Keys that always change something: weights, results, what is kept or what is shown.
@@ -89,6 +92,7 @@ const ALWAYS: &[&str] = &[
     "columns",
     "exclude",
     "max_train_samples",
+    "save_every_n_epochs",
     "resolution",
     "label_noise_prob",
     "held_out_fraction",
@@ -144,6 +148,8 @@ const IDLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("[optimizer]\ntext_encoder_lr = 1e-6", &["text_encoder_lr"]),
+    ("[data]\nheld_out_fraction = 0.0\nheld_out_choice = \"drawn\"", &["held_out_choice"]),
+    ("[checkpoint]\nsave_every_n_epochs = 1\ncheckpointing_steps = 5", &["checkpointing_steps"]),
     ("[optimizer]\nlr_warmup_steps = 5", &["lr_warmup_steps"]),
     (
         "[optimizer]\nlr_scheduler = \"cosine\"\nlr_num_cycles = 2\nlr_power = 2.0",

@@ -68,7 +68,8 @@ pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Opt
     if let Some(typed) = &asked.text_encoder_target_modules
         && other_text_layers(typed, &file, folder)?
     {
-        let (typed, there) = (typed.join(", "), of_text.join(", "));
+        let there = if of_text.is_empty() { "no text encoder layers".to_owned() } else { of_text.join(", ") };
+        let typed = typed.join(", ");
         problems.push(problem("adapter.text_encoder_target_modules", &typed, &there));
     }
     if !problems.is_empty() {
@@ -135,11 +136,11 @@ fn differences(asked: &AdapterSection, file: &LoraPart, folder: &Model) -> Resul
     Ok(problems)
 }
 
-/// Whether these names mean other layers of the text encoders than those the file adapts.
+/// Whether these names mean layers of the text encoders that the file does not adapt. It may adapt more, which are trained too.
 fn other_text_layers(typed: &[String], file: &LoraFile, folder: &Model) -> Result<bool, TrainError> {
     for (component, _) in folder.family().text_components() {
         let there = file.text.get(component).map(LoraPart::layers).unwrap_or_default();
-        if names(&text_shapes(&folder.text_config(component)?), typed) != there {
+        if !names(&text_shapes(&folder.text_config(component)?), typed).is_subset(&there) {
             return Ok(true);
         }
     }

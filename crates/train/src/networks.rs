@@ -25,6 +25,8 @@ pub(crate) struct Networks {
     pub(crate) text: Option<TextEncoders>,
     frozen: Option<Loaded<UNet>>,
     adapted: bool,
+    /// Whether the adapters of text encoders stay as they are.
+    keeps_text: bool,
     /// Of the adapters that training started from.
     pub(crate) shapes: BTreeMap<&'static str, AdapterShape>,
 }
@@ -55,26 +57,33 @@ impl Networks {
         let policy = folder.unet(role, precision, device, lora)?;
         let trains_text = !text_loras.is_empty();
         let text = trains_text.then(|| folder.adapted_text(text_loras, precision, device)).transpose()?;
-        if policy.trainable.is_empty() && text.is_none() {
+        let keeps_text = plan.keeps_text();
+        if keeps_text {
+            let kept = text.iter().flat_map(TextEncoders::trainable).flat_map(|(_, trainable)| trainable);
+            kept.for_each(|parameter| drop(parameter.tensor.set_requires_grad(false)));
+        }
+        if policy.trainable.is_empty() && (text.is_none() || keeps_text) {
             let target_modules = fresh(plan).map_or_else(Vec::new, |spec| spec.target_modules);
             return Err(TrainError::NothingTrainable { target_modules });
         }
         let frozen = (with_reference && !adapted)
             .then(|| folder.unet(Role::Frozen, precision, device, None))
             .transpose()?;
-        Ok(Self { policy, text, frozen, adapted, shapes })
+        Ok(Self { policy, text, frozen, adapted, keeps_text, shapes })
     }
 
-    /// Trainable parameters by component, the UNet's first.
-    pub(crate) fn trainable(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
+    /// The parameters that the result is made of by component, the UNet's first: those that are trained, and adapters of text
+    /// encoders that are kept.
+    pub(crate) fn results(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
         let unet = [("unet", self.policy.trainable.as_slice())];
         unet.into_iter().chain(self.text.iter().flat_map(TextEncoders::trainable))
     }
 
-    /// Second handles on all trainable parameters, in the same order.
+    /// Second handles on the parameters that are trained, in the same order.
     pub(crate) fn handles(&self) -> Vec<Trainable> {
         let handle = |t: &Trainable| Trainable { name: t.name.clone(), tensor: t.tensor.shallow_clone() };
-        self.trainable().flat_map(|(_, trainable)| trainable).map(handle).collect()
+        let parts = self.results().filter(|(component, _)| *component == "unet" || !self.keeps_text);
+        parts.flat_map(|(_, trainable)| trainable).map(handle).collect()
     }
 
     /// What the policy is compared with.

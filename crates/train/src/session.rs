@@ -25,6 +25,7 @@ use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::{GradientExchange, ProcessGroup};
 use crate::estimate;
 use crate::logger::{Logger, open_log};
+pub use crate::output::kohya_name;
 use crate::output::model_card::{CardFacts, card};
 use crate::output::{RunFacts, result_paths};
 pub use crate::setup::sources;

@@ -173,7 +173,7 @@ impl<'a> RunInputs<'a> {
         facts: &RunFacts,
         folder: &Path,
     ) -> Result<(), TrainError> {
-        let trained: Vec<_> = networks.trainable().collect();
+        let trained: Vec<_> = networks.results().collect();
         output::save(&self.model, &trained, &networks.shapes, (&self.plan, facts), &self.schedule, folder)
     }
 }

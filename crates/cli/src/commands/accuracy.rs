@@ -167,11 +167,7 @@ fn open(args: &AccuracyArgs) -> Result<PairSet> {
 }
 
 fn encode_settings(args: &AccuracyArgs, model: &Model) -> Result<EncodeSettings> {
-    let own = || -> Result<u32> {
-        let side = model.unet_config()?.sample_size * model.vae_config()?.downsampling();
-        Ok(u32::try_from(side)?)
-    };
-    let resolution = args.resolution.map_or_else(own, Ok)?;
+    let resolution = args.resolution.map_or_else(|| model.made_for(), Ok)?;
     let cache_root = pair_caches().unwrap_or_else(|| "accuracy-cache".into());
     let precision = args.mixed_precision;
     Ok(EncodeSettings { precision, ..EncodeSettings::square(resolution, cache_root, args.device.open()?) })

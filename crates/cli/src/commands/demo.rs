@@ -10,6 +10,7 @@ use tastemaker_store::dtype::DType;
 
 use crate::exit::UsageError;
 use crate::place::{OverwriteFlag, Place};
+use crate::progress::Work;
 
 /// Aligns the embedded model with each method, judges the results and writes a report.
 #[derive(Debug, Args)]
@@ -123,7 +124,13 @@ pub fn demo(args: DemoArgs) -> Result<()> {
         train_flags: args.train_flags,
         program: std::env::current_exe().context("finding this program")?,
     };
-    tastemaker_demo::run(&settings, &mut print)?;
+    let mut work = Work::new("generating", "images");
+    tastemaker_demo::run(&settings, &mut print, &mut |done, of| {
+        work.at(done as u64, of as u64);
+        if done == of {
+            work = Work::new("generating", "images");
+        }
+    })?;
     eprintln!("next: open {} in a browser", settings.out.join("report.html").display());
     Ok(())
 }

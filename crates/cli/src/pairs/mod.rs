@@ -64,8 +64,9 @@ pub fn of_plan(plan: &Plan) -> Result<PairSet> {
     let DataPlan { train_data_dir, dataset_config_name, dataset_split_name, format, columns, .. } =
         &plan.data;
     let part = Part { config: dataset_config_name.as_deref(), split: dataset_split_name.as_deref() };
-    let unpaired = plan.method.objective()?.is_unpaired();
-    let settings = OpenSettings { unpaired, ..reading::open_settings(format.clone(), columns)? };
+    let method = plan.method.objective()?;
+    let (unpaired, liked) = (method.is_unpaired(), !method.needs().loser);
+    let settings = OpenSettings { unpaired, liked, ..reading::open_settings(format.clone(), columns)? };
     let mut set = open(train_data_dir, part, &settings)?;
     if let Some(list) = &plan.data.exclude {
         exclusions::apply(list, &mut set)?;

@@ -5,7 +5,8 @@ use super::finding::Finding;
 use super::inspect::caption_key;
 use super::settings::Settings;
 use crate::set::PairSet;
-use crate::{DataError, PairSource, Side, split};
+use crate::split::HeldOut;
+use crate::{DataError, PairSource, Side};
 
 /// No position, no number.
 const NONE: u32 = u32::MAX;
@@ -43,14 +44,12 @@ pub fn across(
 }
 
 fn captions(set: &PairSet, settings: &Settings) -> Vec<Caption> {
+    let of_pairs = (0..set.len()).map(|position| set.caption(position));
+    let chosen = HeldOut::of(of_pairs, settings.held_out_fraction, settings.seed);
     let mut captions: Vec<Caption> = set
         .texts()
         .iter()
-        .map(|text| Caption {
-            key: caption_key(text),
-            held_out: split::is_held_out(text, settings.held_out_fraction, settings.seed),
-            first: NONE,
-        })
+        .map(|text| Caption { key: caption_key(text), held_out: chosen.has(text), first: NONE })
         .collect();
     for position in (0..set.len()).rev() {
         captions[set.text_number(position) as usize].first = position as u32;

@@ -106,7 +106,7 @@ pub fn pair_up(
 }
 
 /// The caption of a pair if there is one, or what is wrong with it.
-fn caption(
+pub fn caption(
     tree: &dyn Tree,
     winner: Option<&Entry>,
     loser: Option<&Entry>,

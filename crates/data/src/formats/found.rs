@@ -24,8 +24,7 @@ pub fn found(location: &Location, entries: &[Entry]) -> Option<String> {
         return Some("there is no file in it".into());
     }
     let place = |below: &str| location.typed().join(below).display().to_string();
-    let has = |folder: &str| entries.iter().any(|entry| in_folder(&entry.path) == Some(folder));
-    if let Some((winners, losers)) = SIDES.into_iter().find(|(winners, losers)| has(winners) && has(losers)) {
+    if let Some((winners, losers)) = sides(entries) {
         return Some(format!("it has {winners}/ and {losers}/; rename them to w/ and l/"));
     }
     if entries.iter().any(|entry| entry.path.ends_with(".arrow")) {
@@ -65,6 +64,16 @@ pub fn found(location: &Location, entries: &[Entry]) -> Option<String> {
             "it has {n} images and no list of pairs; write one, or put winners in w/ and losers in l/"
         )),
     }
+}
+
+/// Whether there are folders of winners and losers that others call so.
+pub fn has_sides(entries: &[Entry]) -> bool {
+    sides(entries).is_some()
+}
+
+fn sides(entries: &[Entry]) -> Option<(&'static str, &'static str)> {
+    let has = |folder: &str| entries.iter().any(|entry| in_folder(&entry.path) == Some(folder));
+    SIDES.into_iter().find(|(winners, losers)| has(winners) && has(losers))
 }
 
 fn paths(entries: &[Entry]) -> impl Iterator<Item = &str> {

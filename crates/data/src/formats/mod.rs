@@ -3,6 +3,7 @@
 mod by_name;
 mod folders;
 mod found;
+mod images;
 mod lists;
 mod metered;
 mod one_trainer;

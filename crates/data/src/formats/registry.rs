@@ -7,7 +7,8 @@ use tastemaker_store::tree::{Entry, Location};
 
 use super::OpenSettings;
 use super::folders::read_folders;
-use super::found::found;
+use super::found::{found, has_sides};
+use super::images::{has_caption, read_images};
 use super::lists::{read_csv, read_json, read_jsonl};
 use super::one_trainer::{is_rejected, read_one_trainer};
 use super::parquet::{is_shard, read_parquet};
@@ -72,6 +73,12 @@ pub static FORMATS: &[Format] = &[
         marks: "a folder with metadata.csv, or such a file",
         detect: |entries| list(entries, ".csv").is_some(),
         open: |location, entries, settings| read_csv(location, named(location, entries, ".csv")?, settings),
+    },
+    Format {
+        name: "images",
+        marks: "for the methods sft and kto, a folder of images that people like, captions beside them in .txt or .caption",
+        detect: |entries| has_caption(entries) && !has_sides(entries),
+        open: read_images,
     },
 ];
 

@@ -9,6 +9,8 @@ pub struct OpenSettings {
     pub columns: Columns,
     /// Whether rows of single images stay what they are, liked or disliked, instead of becoming pairs.
     pub unpaired: bool,
+    /// Whether images that people like may stand alone, each the winner and the loser of its row: for a method that uses no losers.
+    pub liked: bool,
     /// Whether rows of two images that nobody ranked are kept as [ties](crate::set::PairSet::is_tie), the first image in the
     /// winner's place.
     pub ties: bool,

@@ -8,6 +8,7 @@ use tch::Tensor;
 
 use super::file::{LoraFile, PREDICTION_KEY, stored};
 use super::keys::{self, DOWN, MAGNITUDE, UP};
+use super::nature::Nature;
 use crate::ModelError;
 use crate::original::{Layout, parsed, unet_shapes};
 use crate::pipeline::Model;
@@ -47,10 +48,20 @@ impl LoraFile {
     /// text's width would tell them apart and no layer sees text.
     ///
     /// # Errors
-    /// As [`LoraFile::read`] and [`LoraFile::read_kohya`].
+    /// As [`LoraFile::read`] and [`LoraFile::read_kohya`]; [`ModelError::OtherAdapter`] for one of a family or kind that is not
+    /// supported.
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, LoraNames, Option<Layout>), ModelError> {
         let path = path.as_ref();
-        if LoraNames::of(&Header::read(path)?) != Some(LoraNames::Kohya) {
+        let header = Header::read(path)?;
+        Self::open_any(path, LoraNames::of(&header))
+            .map_err(|error| Nature::of(&header).refusal(path, None).unwrap_or(error))
+    }
+
+    fn open_any(
+        path: &Path,
+        names: Option<LoraNames>,
+    ) -> Result<(Self, LoraNames, Option<Layout>), ModelError> {
+        if names != Some(LoraNames::Kohya) {
             let file = Self::read(path)?;
             let layout = PUBLISHED.into_iter().find(|layout| file.fits(&layout.published_unet()));
             let file = match layout {
@@ -94,15 +105,24 @@ impl LoraFile {
     /// Reads an adapter of a model, in either naming and any kind of file.
     ///
     /// # Errors
-    /// As [`LoraFile::read`] and [`LoraFile::read_kohya`].
+    /// As [`LoraFile::read`] and [`LoraFile::read_kohya`]; [`ModelError::OtherAdapter`] for one of another family or kind.
     pub fn read_for(path: impl AsRef<Path>, model: &Model) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let (stored, metadata) = stored(path)?;
         let config = model.unet_config()?;
-        if LoraNames::of_names(stored.keys().map(String::as_str)) == Some(LoraNames::Kohya) {
-            return Self::of_kohya(path, stored, &metadata, Layout::of_folder(model)?, &config);
+        let widths =
+            stored.iter().map(|(name, tensor)| (name.as_str(), tensor.size().get(1).map(|&n| n as usize)));
+        let nature = Nature::of_tensors(&widths.collect::<Vec<_>>(), &metadata);
+        let read = match LoraNames::of_names(stored.keys().map(String::as_str)) {
+            Some(LoraNames::Kohya) => {
+                Self::of_kohya(path, stored, &metadata, Layout::of_folder(model)?, &config)
+            }
+            _ => Self::of_stored(path, stored, &metadata).map(|file| file.shaped_for(&config)),
+        };
+        match read {
+            Ok(file) if file.fits(&config) => Ok(file),
+            other => nature.refusal(path, Layout::of_folder(model).ok()).map_or(other, Err),
         }
-        Ok(Self::of_stored(path, stored, &metadata)?.shaped_for(&config))
     }
 
     /// The same factors with as many dimensions as the layers they belong to: kernels of 1x1 convolutions become matrices where a

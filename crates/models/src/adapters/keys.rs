@@ -160,6 +160,89 @@ pub(super) fn kohya_plain(layer: &str) -> String {
     format!("{KOHYA_UNET}{}", layer.replace('.', "_"))
 }
 
+/// (Part of a name, a dot after it, that only adapters of another kind have, what these are called).
+///
+/// Source: `KohakuBlueleaf/LyCORIS:lycoris/modules/`.
+const OTHER_KINDS: [(&str, &str); 8] = [
+    (".hada_w", "LoHa"),
+    (".lokr_w", "LoKr"),
+    (".oft_", "OFT"),
+    (".on_input.", "IA3"),
+    (".a1.weight.", "GLoRA"),
+    (".lora_mid.weight.", "LoCon with Tucker decomposition"),
+    (".diff.", "full differences"),
+    (".w_norm.", "norm differences"),
+];
+
+/// (Beginning of a name that adapters of a family have, that family). Flux before SD3, whose names it also has.
+///
+/// Source: `kohya-ss/sd-scripts:networks/lora_flux.py`, `lora_sd3.py`, `sdxl`'s in `lora.py`; diffusers' pipelines.
+const FAMILIES: [(&str, &str); 12] = [
+    ("lora_unet_double_blocks_", "Flux"),
+    ("lora_unet_single_blocks_", "Flux"),
+    ("transformer.single_transformer_blocks.", "Flux"),
+    ("lora_transformer_single_transformer_blocks_", "Flux"),
+    ("diffusion_model.double_blocks.", "Flux"),
+    ("diffusion_model.single_blocks.", "Flux"),
+    ("lora_unet_joint_blocks_", "SD3"),
+    ("diffusion_model.joint_blocks.", "SD3"),
+    ("transformer.transformer_blocks.", "SD3"),
+    ("lora_te2_", "SDXL"),
+    ("lora_unet_input_blocks_", "SDXL"),
+    ("text_encoder_2.", "SDXL"),
+];
+
+/// (Beginning of what the header of an adapter says about its model, that family).
+///
+/// Source: `kohya-ss/sd-scripts:library/train_util.py` (`ss_base_model_version`), `library/sai_model_spec.py`
+/// (`modelspec.architecture`).
+const STATED: [(&str, &str); 13] = [
+    ("sd_v1", "SD1.x"),
+    ("sd_v2", "SD2.x"),
+    ("sdxl", "SDXL"),
+    ("sd3", "SD3"),
+    ("flux", "Flux"),
+    ("lumina", "Lumina"),
+    ("hunyuan", "HunyuanImage"),
+    ("stable-diffusion-v1", "SD1.x"),
+    ("stable-diffusion-v2", "SD2.x"),
+    ("stable-diffusion-xl", "SDXL"),
+    ("stable-diffusion-3", "SD3"),
+    ("stable-diffusion-v3", "SD3"),
+    ("stable-cascade", "Stable Cascade"),
+];
+
+/// What an adapter of another kind than LoRA is called that has a tensor of this name.
+pub(super) fn other_kind(stored: &str) -> Option<&'static str> {
+    let whole = format!("{stored}.");
+    OTHER_KINDS.iter().find(|(part, _)| whole.contains(part)).map(|(_, kind)| *kind)
+}
+
+/// The family that names of an adapter's tensors speak of.
+pub(super) fn family_of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
+    FAMILIES
+        .iter()
+        .find(|(start, _)| names.clone().any(|name| name.starts_with(start)))
+        .map(|(_, family)| *family)
+}
+
+/// The family that an adapter's header speaks of, given its entries by key.
+pub(super) fn stated_family<'a>(entry: impl Fn(&str) -> Option<&'a String>) -> Option<&'static str> {
+    ["ss_base_model_version", "modelspec.architecture"].into_iter().find_map(|key| {
+        let text = entry(key)?.trim().to_ascii_lowercase();
+        STATED.iter().find(|(start, _)| text.starts_with(start)).map(|(_, family)| *family)
+    })
+}
+
+/// Whether this is the down factor of a layer that sees text, whose width tells families apart.
+pub(super) fn sees_text(stored: &str) -> bool {
+    let is_down = [".lora_down.weight", DOWN, "lora.down.weight"].iter().any(|end| stored.ends_with(end));
+    is_down
+        && ["attn2_to_k", "attn2_to_v", "attn2.to_k", "attn2.to_v", "attn2.processor.to_k"]
+            .iter()
+            .any(|at| stored.contains(at))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

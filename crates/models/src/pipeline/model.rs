@@ -76,6 +76,20 @@ impl Model {
         self.config("vae").read(VaeConfig::from_json)
     }
 
+    /// Side of the images that it was made for, in pixels, as diffusers generates them: what its UNet says, less for a file of
+    /// SD2.x that predicts noise, as the models of 512 pixels do.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] or [`ModelError::Config`].
+    pub fn made_for(&self) -> Result<u32, ModelError> {
+        let unet = self.unet_config()?;
+        let side = unet.sample_size.unsigned_abs() as u32 * self.vae_config()?.downsampling() as u32;
+        let is_base = self.path.is_file()
+            && side == 768
+            && self.schedule()?.schedule.prediction() == Prediction::Epsilon;
+        Ok(if is_base { 512 } else { side })
+    }
+
     /// A text encoder's configuration.
     ///
     /// # Errors

@@ -25,6 +25,9 @@ pub struct Limits {
     pub loss_warning: f64,
     /// By this factor it is critical.
     pub loss_critical: f64,
+    /// A loss above its start by this factor within the first [`WINDOW`] steps, when pairs still have logits near zero, is critical at
+    /// once.
+    pub loss_ruined: f64,
     /// Standard errors that a drift must be away from zero to count.
     pub standard_errors: f64,
     /// A loss that moved by less than this fraction has not moved.
@@ -58,6 +61,7 @@ impl Default for Limits {
             ruined_factor: 2.0,
             loss_warning: 1.1,
             loss_critical: 2.0,
+            loss_ruined: 3.0,
             standard_errors: 3.0,
             flat_change: 0.01,
             flat_logit: 0.05,

@@ -13,6 +13,9 @@ const USUAL_GRADIENTS: usize = 50;
 const FEWEST_GRADIENTS: usize = 20;
 const RECENT_GRADIENTS: usize = 5;
 
+/// Losses that are looked at together before there are enough for a window.
+const RECENT_LOSSES: usize = 5;
+
 /// The best state so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Best {
@@ -265,12 +268,24 @@ impl Watch {
     fn loss_rises(&self, step: u64) -> Option<Alarm> {
         let start = std::f64::consts::LN_2;
         // Where no reference is, a loss has no natural start.
+        if self.steps.len() < WINDOW {
+            return self.loss_ruined(step);
+        }
         self.over(WINDOW, |s| s.ref_winner.and(s.logit_mean))?;
         let (loss, error) = self.over(WINDOW, |s| Some(s.loss))?;
         let is_sure = loss - start > self.limits.standard_errors * error;
         let critical = loss > self.limits.loss_critical * start;
         let alarm = Alarm::LossRises { step, loss, start, critical };
         (is_sure && loss > self.limits.loss_warning * start).then_some(alarm)
+    }
+
+    /// A loss so high in the first steps that no window is needed to be sure. The very first one is that of the untouched model.
+    fn loss_ruined(&self, step: u64) -> Option<Alarm> {
+        let start = std::f64::consts::LN_2;
+        let n = self.steps.len().checked_sub(1)?.min(RECENT_LOSSES);
+        let (loss, _) = self.over(n, |s| s.ref_winner.and(s.logit_mean).and(Some(s.loss)))?;
+        let is_ruined = n > 0 && loss > self.limits.loss_ruined * start;
+        is_ruined.then_some(Alarm::LossRises { step, loss, start, critical: true })
     }
 
     fn gradient_explodes(&self, step: u64) -> Option<Alarm> {

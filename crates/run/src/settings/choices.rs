@@ -123,3 +123,14 @@ pub(super) fn one_or_more<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 
     deserializer.deserialize_any(Words(PhantomData)).map(Some)
 }
+
+/// How captions are held out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldOutChoice {
+    /// Each by itself, with the fraction as probability: what plans mean that do not say.
+    #[default]
+    Drawn,
+    /// As many as the fraction says.
+    Counted,
+}

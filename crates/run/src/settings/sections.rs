@@ -51,7 +51,7 @@ settings! {
         dataset_config_name: String, value "NAME";
         /// Split of a dataset that has several, such as train or validation [default: all files]
         dataset_split_name: String, value "NAME", alias "split";
-        /// Layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv [default: detected]
+        /// Layout of the pairs: jsonl, parquet, webdataset, folders, onetrainer, json, csv, images [default: detected]
         format: String, value "NAME";
         /// Column mapping, separated by commas. Keys: image_0, image_1, label_0, label_1, winner, loser, score_0, score_1,
         /// ps_score_0, ps_score_1, soft_label, probability_0, caption [default: detected by name]
@@ -61,9 +61,13 @@ settings! {
         /// Train on at most this many pairs, from the start of the set [default: all]
         max_train_samples: usize, value "COUNT", check AT_LEAST_ONE;
         /// Side of the square training images, in pixels, a multiple of 8; with --enable_bucket, of a square of equal area
+        /// [default: what the model was made for: 512, SD2.x with v_prediction 768, SDXL 1024]
         resolution: u32 = 512, value "PIXELS", check RESOLUTION, read side;
-        /// Fraction of captions held out for validation
+        /// Fraction of captions held out for validation [default: 0.05, without validation_steps 0]
         held_out_fraction: f64 = 0.05, value "FRACTION", check BELOW_ONE;
+        /// Choice of held-out captions: counted, exactly that fraction, or drawn, each by itself, as earlier versions did
+        /// [default: counted]
+        held_out_choice: HeldOutChoice = default, value "KIND";
         /// Aspect-ratio bucketing: images are grouped by aspect ratio at about the same pixel count
         enable_bucket: bool = default;
         /// Sides of bucket resolutions are multiples of this [default: 64]
@@ -131,8 +135,9 @@ settings! {
         offload_optimizer: bool = default, free true;
         /// Peak learning rate
         learning_rate: f64 = 1e-5, value "RATE", check POSITIVE;
-        /// Peak learning rate of the text encoders [default: that of the UNet]
-        text_encoder_lr: f64, value "RATE", check POSITIVE;
+        /// Peak learning rate of the text encoders; 0 keeps the text encoder layers of --network_weights as they are [default:
+        /// that of the UNet]
+        text_encoder_lr: f64, value "RATE", check NOT_NEGATIVE;
         /// Multiply the learning rate by the effective batch size
         scale_lr: bool = default;
         /// Learning-rate schedule: constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial
@@ -206,6 +211,8 @@ settings! {
     checkpoint "Checkpoints": CheckpointSection => CheckpointPlan {
         /// Optimizer steps between checkpoints; 0 writes one only when the run ends or is stopped
         checkpointing_steps: u64 = 500, value "STEPS", free true, alias "save_every_n_steps";
+        /// Epochs between checkpoints, instead of --checkpointing_steps
+        save_every_n_epochs: u32, value "EPOCHS", check UP_TO_65536, free true;
         /// Newest checkpoints to keep; 0 keeps all
         checkpoints_total_limit: u32 = 2, value "COUNT", free true;
     }

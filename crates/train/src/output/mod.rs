@@ -111,7 +111,7 @@ pub(crate) fn save(
 }
 
 /// What the LoRA's file for tools other than diffusers is called.
-pub(crate) fn kohya_name(plan: &Plan) -> String {
+pub fn kohya_name(plan: &Plan) -> String {
     plan.output
         .output_name
         .as_ref()

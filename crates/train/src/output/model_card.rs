@@ -92,7 +92,9 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         OptimizerKind::Adafactor => "Adafactor",
     };
     let mut optimizer = format!("{optimizer}, learning rate {rate:e}");
-    if EncodeSettings::trains_text(plan) && plan.text_rate() != 1.0 {
+    if EncodeSettings::trains_text(plan) && plan.keeps_text() {
+        optimizer.push_str(", text encoder layers kept as they were");
+    } else if EncodeSettings::trains_text(plan) && plan.text_rate() != 1.0 {
         let _ = write!(optimizer, ", {:e} for text encoders", rate * plan.text_rate());
     }
     let n_steps =

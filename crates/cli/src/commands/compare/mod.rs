@@ -18,7 +18,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::commands::{DeviceFlag, GenerateFlags, images_per_prompt, some};
-use crate::exit::{Blame, UsageError};
+use crate::exit::Blame;
 use crate::place::{OverwriteFlag, Place};
 use candidates::Source;
 

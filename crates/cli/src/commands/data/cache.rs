@@ -43,7 +43,7 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     let mut fallback = Recipe { output_dir: Some("run".into()), ..Recipe::default() };
     fallback.method.name = Some("sft".to_owned());
     fallback.train.max_train_steps = Some(1);
-    let Planned { plan, .. } = planned(args.recipe.as_deref(), args.flags, fallback, false)?;
+    let Planned { plan, .. } = planned(args.recipe.as_deref(), args.flags, fallback, false, false)?;
     if plan.data.no_cache {
         return Err(UsageError("the run says no_cache: nothing is to be kept".into()).into());
     }

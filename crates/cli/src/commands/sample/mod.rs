@@ -209,7 +209,8 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     })?;
     work.end();
     grid.write(&args.out.join(GRID))?;
-    next::say(&["tastemaker", "score", &next::word(&args.out), "--scorer", "pick-score"]);
+    let line = ["tastemaker", "score", &next::word(&args.out), "--scorer", "pick-score"];
+    next::say_with_scorer("pick-score", &line);
     Ok(())
 }
 

@@ -196,7 +196,7 @@ mod tests {
     fn example(key: &Key) -> &'static str {
         [
             "lora", "adamw", "linear", "no", "live", "true", "constant", "joint", "unet", "none", "warn",
-            "float32", "epsilon", "1",
+            "counted", "float32", "epsilon", "1",
         ]
         .into_iter()
         .find(|text| (key.read)(text).is_ok())

@@ -1,21 +1,22 @@
 //! `tastemaker train`: from a recipe and flags to an aligned model.
 
+mod defaults;
 mod flags;
 mod place;
 pub mod published;
+mod saying;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use tastemaker_data::PairSource;
-use tastemaker_data::split::split;
+use tastemaker_data::split::{split, split_drawn};
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::Severity;
-use tastemaker_run::{Adapter, Event, LoraPlan, Plan, Recipe, Surroundings, Warning, resolve_over};
+use tastemaker_run::{Adapter, Event, HeldOutChoice, LoraPlan, Plan, Recipe, Warning, resolve_over};
 use tastemaker_store::StoreError;
-use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::checkpoint::{self, Resume};
 use tastemaker_train::distributed::ProcessGroup;
 use tastemaker_train::session::Options;
@@ -64,7 +65,7 @@ pub struct TrainArgs {
 /// Runs the command.
 pub fn train(args: TrainArgs) -> Result<()> {
     let Planned { plan, resumes } =
-        planned(args.recipe.as_deref(), args.flags, Recipe::default(), args.dry_run)?;
+        planned(args.recipe.as_deref(), args.flags, Recipe::default(), args.dry_run, args.resume.is_some())?;
     let resume = args.resume.or_else(|| resumes.then_some(Resume::Latest));
     match args.dry_run {
         true => show(plan, args.device),
@@ -81,8 +82,15 @@ pub struct Planned {
 }
 
 /// The plan of a recipe and flags, with `fallback` where neither says anything, its parts found, what is odd about it said. In
-/// place of the recipe can stand the name of the training script that the command was pasted from.
-pub fn planned(first: Option<&Path>, flags: Flags, fallback: Recipe, only_shown: bool) -> Result<Planned> {
+/// place of the recipe can stand the name of the training script that the command was pasted from. A run that is resumed keeps its
+/// own resolution and split.
+pub fn planned(
+    first: Option<&Path>,
+    flags: Flags,
+    fallback: Recipe,
+    only_shown: bool,
+    is_resumed: bool,
+) -> Result<Planned> {
     let script = first.filter(|path| path.extension().is_some_and(|ending| ending == "py"));
     let script = script.map(published::script_named).transpose()?;
     let recipe = first.filter(|_| script.is_none()).map(read_recipe).transpose()?;
@@ -94,8 +102,17 @@ pub fn planned(first: Option<&Path>, flags: Flags, fallback: Recipe, only_shown:
     for notice in &said.notices {
         eprintln!("note: {notice}");
     }
-    let defaults = said.defaults.over(fallback);
-    let mut plan = resolve_over(recipe.unwrap_or_default(), said.overrides, defaults)?;
+    let resumes = said.script.is_some_and(|script| script.resumes);
+    let recipe = recipe.unwrap_or_default();
+    let places = [&said.overrides.output_dir, &recipe.output_dir, &said.defaults.output_dir];
+    let place = places.into_iter().flatten().next().filter(|_| is_resumed || resumes);
+    let earlier = defaults::earlier(place.map(PathBuf::as_path));
+    let kept = earlier.as_ref().map(defaults::of_earlier).unwrap_or_default();
+    let of_model = defaults::of_model(&said.overrides, &recipe);
+    let defaults = said.defaults.over(kept).over(of_model).over(fallback);
+    let resolved = resolve_over(recipe.clone(), said.overrides, defaults);
+    let mut plan = resolved.inspect_err(saying::list_methods)?;
+    saying::warn_of_override(&recipe, &plan);
     plan.cache_root = pair_caches();
     find_parts(&mut plan, only_shown)?;
     let (old, others): (Vec<&Warning>, Vec<&Warning>) =
@@ -108,7 +125,7 @@ pub fn planned(first: Option<&Path>, flags: Flags, fallback: Recipe, only_shown:
     for warning in others {
         eprintln!("warning: {warning}");
     }
-    Ok(Planned { plan, resumes: said.script.is_some_and(|script| script.resumes) })
+    Ok(Planned { plan, resumes })
 }
 
 /// Says which names of earlier versions stand somewhere, each with that of now.
@@ -203,17 +220,6 @@ fn find_weights(adapter: &mut Adapter, only_shown: bool) -> Result<()> {
     Ok(())
 }
 
-/// Says where the LoRA that training starts from belongs to another kind of model.
-fn warn_of_weights(adapter: &Adapter, model: &Model) -> Result<()> {
-    match adapter {
-        Adapter::Continued { network_weights, .. }
-        | Adapter::Lora(LoraPlan { network_weights: Some(network_weights), .. }) => {
-            Ok(models::warn_of_prediction(network_weights, model)?)
-        }
-        _ => Ok(()),
-    }
-}
-
 fn utf8(folder: PathBuf) -> Result<String> {
     folder.into_os_string().into_string().map_err(|folder| {
         UsageError(format!("the folder {} is not UTF-8; choose another cache", folder.display())).into()
@@ -244,8 +250,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     }
     let model = if absent.is_empty() { Some(Model::from_sources(&sources)?) } else { None };
     if let Some(model) = &model {
-        warn_of_weights(&plan.adapter, model)?;
-        plan = with_network_weights(plan, model)?.0;
+        plan = saying::with_lora(plan, model)?;
     }
     let (mut n_held_out, mut are_single) = (None, false);
     let plan = match pairs::of_plan(&plan) {
@@ -264,9 +269,13 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     };
     let plan = match &model {
         Some(model) => {
+            let mut plan = plan;
             // A plan can be made where the device that it is for is not.
             let device = device.open().ok();
-            say_idle(&plan, model, n_held_out.unwrap_or(1), device == Some(Device::Cpu));
+            saying::say_idle(&plan, model, n_held_out.unwrap_or(1), device == Some(Device::Cpu));
+            plan.facts = saying::facts(model, device)?;
+            saying::warn_of_odd(&plan, model)?;
+            saying::warn_of_resolution(&plan, model)?;
             let memory = estimate::memory(&plan, model, are_single, device)?;
             plan.with_memory(memory)
         }
@@ -280,22 +289,6 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     }
     eprintln!("next: the same without --dry-run");
     Ok(())
-}
-
-/// Says which settings change nothing here.
-fn say_idle(plan: &Plan, model: &Model, n_held_out: usize, on_host: bool) {
-    let place = Path::new(&plan.model.pretrained_model_name_or_path);
-    let names = place.components().map(|part| part.as_os_str().to_string_lossy());
-    let around = Surroundings {
-        on_host,
-        has_time_ids: model.family() == Family::StableDiffusionXl,
-        is_file: place.is_file(),
-        is_fetched: names.into_iter().any(|name| name.starts_with("models--")),
-        n_held_out,
-    };
-    for warning in plan.idle_in(&around) {
-        eprintln!("warning: {warning}");
-    }
 }
 
 /// Whether there are no pairs at that place or of that name.
@@ -344,10 +337,11 @@ fn run(
     pairs::report_skipped(&source);
     let model = Model::from_sources(&session::sources(&plan.model))?;
     allocator::suit(&model)?;
-    let (plan, split) = with_data(plan, &source);
+    let (mut plan, split) = with_data(plan, &source);
     if is_first {
-        say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
-        warn_of_weights(&plan.adapter, &model)?;
+        plan = saying::with_lora(plan, &model)?;
+        saying::say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
+        saying::warn_of_resolution(&plan, &model)?;
         pairs::report_cut(&source, &model)?;
     }
     drop(model);
@@ -397,10 +391,9 @@ fn run(
         return Ok(());
     }
     let memory = trained.peak_memory_bytes.map(|bytes| format!(", peak memory {}", mebibytes(bytes)));
-    let results: Vec<String> = trained.results.iter().map(|path| path.display().to_string()).collect();
+    let results = saying::results(&plan, &trained.results);
     println!(
-        "wrote {}: {} in {}{}",
-        results.join(", "),
+        "wrote {results}: {} in {}{}",
         counted(trained.steps, "step"),
         duration(trained.seconds),
         memory.unwrap_or_default()
@@ -415,6 +408,13 @@ fn run(
             Severity::Warning => "look at the result: ",
         };
         println!("{ruined}{worst}{others}");
+        if worst.severity() == Severity::Critical {
+            eprintln!(
+                "next: the same with --overwrite and a lower --learning_rate than {:e}, or fewer steps",
+                plan.effective_learning_rate()
+            );
+            return Ok(());
+        }
     }
     let base = plan.model.pretrained_model_name_or_path.as_str();
     if let Some(result) = trained.results.first().map(|path| next::word(path)) {
@@ -433,7 +433,11 @@ fn run(
 
 /// The split that the plan's seed makes, and the plan knowing its size.
 fn with_data(plan: Plan, source: &dyn PairSource) -> (Plan, tastemaker_data::split::Split) {
-    let mut split = split(source, plan.data.held_out_fraction, plan.train.seed);
+    let choose = match plan.data.held_out_choice {
+        HeldOutChoice::Counted => split,
+        HeldOutChoice::Drawn => split_drawn,
+    };
+    let mut split = choose(source, plan.data.held_out_fraction, plan.train.seed);
     split.train.truncate(plan.data.max_train_samples.unwrap_or(usize::MAX));
     (plan.with_data(split.train.len() as u64), split)
 }

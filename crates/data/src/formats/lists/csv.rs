@@ -51,7 +51,7 @@ pub fn read_csv(location: &Location, list: &str, settings: &OpenSettings) -> Res
         })?;
         columns.push(name.trim_start_matches('\u{feff}').trim().to_owned());
     }
-    let layout = Layout::of(&columns, &settings.columns, blob.place())?;
+    let layout = Layout::of(&columns, settings, blob.place())?;
     let mut table = TableReader::new(location, blob.place(), settings);
     table.table(list);
     while read(&mut reader, &mut record)? {

@@ -45,7 +45,7 @@ fn read(
     let mut items = Items::new(blob.as_ref());
     let mut table = TableReader::new(location, blob.place(), settings);
     table.table(list);
-    let mut detect = Detect::new(&settings.columns, blob.place());
+    let mut detect = Detect::new(settings, blob.place());
     while let Some(item) = next(&mut items)? {
         let object = match item {
             Item::Text(text, line) => parse(text).map_err(|problem| match line {

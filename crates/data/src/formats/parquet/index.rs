@@ -38,7 +38,7 @@ pub fn read_parquet(
     let mut images = Images::new(location.tree().clone());
     for entry in shards(location, entries)? {
         let shard = Shard::open(Arc::from(location.tree().open(&entry.path)?))?;
-        let layout = Layout::of(&shard.columns(), &settings.columns, shard.blob().place())?;
+        let layout = Layout::of(&shard.columns(), settings, shard.blob().place())?;
         reader.table(&entry.path);
         let held = layout.shape.images().into_iter().map(|name| Ok((name.to_owned(), shard.held(name)?)));
         let held: Vec<(String, Held)> = held.collect::<Result<_, DataError>>()?;

@@ -32,6 +32,12 @@ const fn single(image: &'static str, label: &'static str) -> Convention {
     }
 }
 
+/// Columns of images, in tables of images with captions and nothing about how good they are: lists of diffusers' scripts and others.
+pub const IMAGES: [&str; 6] = ["file_name", "image", "file_path", "image_path", "path", "jpg"];
+
+/// Captions of such tables.
+pub const IMAGE_CAPTIONS: &[&str] = CAPTION;
+
 /// Every way of naming columns we know, in the order they are tried.
 pub static CONVENTIONS: &[Convention] = &[
     Convention {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{Layout, Row, Scores, TableReader};
+use super::{Layout, Row, Scores, Shape, TableReader};
 use crate::DataError;
-use crate::formats::Columns;
+use crate::formats::OpenSettings;
 use crate::formats::refusal::Refusal;
 
 /// A row that names its columns.
@@ -20,7 +20,7 @@ pub trait NamedRow: Row {
 /// column a later row shows to be there too.
 #[derive(Debug)]
 pub struct Detect<'a> {
-    typed: &'a Columns,
+    settings: &'a OpenSettings,
     path: &'a Path,
     layout: Option<Layout>,
     unknown: Option<DataError>,
@@ -28,8 +28,8 @@ pub struct Detect<'a> {
 
 impl<'a> Detect<'a> {
     /// For the table at `path`.
-    pub fn new(typed: &'a Columns, path: &'a Path) -> Self {
-        Self { typed, path, layout: None, unknown: None }
+    pub fn new(settings: &'a OpenSettings, path: &'a Path) -> Self {
+        Self { settings, path, layout: None, unknown: None }
     }
 
     /// Adds a row to a table, or skips it: as long as no row followed a convention, too.
@@ -48,8 +48,16 @@ impl<'a> Detect<'a> {
     }
 
     fn layout_of(&mut self, row: &impl NamedRow) -> Result<&Layout, String> {
+        let is_liked = |layout: &Layout| matches!(layout.shape, Shape::Liked { .. });
+        if self.layout.as_ref().is_some_and(is_liked)
+            && Layout::of(&row.columns(), self.settings, self.path).is_ok_and(|own| !is_liked(&own))
+        {
+            return Err(
+                "it says how good it is, and rows before it do not: give each row a label, or none".into()
+            );
+        }
         if self.layout.as_ref().is_none_or(|layout| layout.caption.is_none()) {
-            match Layout::of(&row.columns(), self.typed, self.path) {
+            match Layout::of(&row.columns(), self.settings, self.path) {
                 Ok(layout) if self.layout.as_ref().is_none_or(|known| known.shape == layout.shape) => {
                     self.layout = Some(layout);
                 }

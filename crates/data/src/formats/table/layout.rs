@@ -4,10 +4,10 @@ use std::path::Path;
 
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
-use super::conventions::{HAS_LABEL, ORIGINAL_PROMPTS};
+use super::conventions::{HAS_LABEL, IMAGE_CAPTIONS, IMAGES, ORIGINAL_PROMPTS};
 use super::{CONVENTIONS, Scores, Shape};
 use crate::DataError;
-use crate::formats::Columns;
+use crate::formats::{Columns, OpenSettings};
 
 /// Which columns are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,8 @@ impl Layout {
     ///
     /// # Errors
     /// [`DataError::Columns`] for a column that is not there, or a table that follows no convention.
-    pub fn of(columns: &[String], typed: &Columns, path: &Path) -> Result<Self, DataError> {
+    pub fn of(columns: &[String], settings: &OpenSettings, path: &Path) -> Result<Self, DataError> {
+        let typed = &settings.columns;
         let has = |name: &str| columns.iter().any(|column| column == name);
         let fail =
             |problem: String| DataError::Columns { path: path.into(), found: in_words(columns), problem };
@@ -40,13 +41,22 @@ impl Layout {
             }
         }
         let detected = CONVENTIONS.iter().find(|known| known.columns.columns().into_iter().all(has));
-        let shape = shape(detected.map(|known| known.columns.owned()), typed).map_err(fail)?;
+        let shape = match shape(detected.map(|known| known.columns.owned()), typed) {
+            Ok(shape) => shape,
+            Err(problem) => match liked(typed, has) {
+                Some(image) if settings.unpaired || settings.liked => Shape::Liked { image },
+                Some(_) => return Err(DataError::SingleImages { path: path.into() }),
+                None => return Err(fail(problem)),
+            },
+        };
         let captions = detected.map_or(CONVENTIONS[0].captions, |known| known.captions);
         let found = captions.iter().find(|name| has(name)).map(|name| (*name).to_owned());
         let has_label = has(HAS_LABEL) && matches!(shape, Shape::Labeled { .. });
         let has_originals = Self::detects_originals(&shape, has);
         let scores = match Scores::typed(typed).map_err(fail)? {
-            Some(_) if matches!(shape, Shape::Single { .. } | Shape::Ranking { .. }) => {
+            Some(_)
+                if matches!(shape, Shape::Single { .. } | Shape::Liked { .. } | Shape::Ranking { .. }) =>
+            {
                 return Err(fail("scores are of rows that are pairs".into()));
             }
             Some(scores) => Some(scores),
@@ -71,6 +81,14 @@ impl Layout {
         let labels = self.shape.labels();
         labels.into_iter().chain(self.caption.as_deref()).chain(self.has_label.then_some(HAS_LABEL)).collect()
     }
+}
+
+/// The column of images in a table that has captions beside them and says nothing else; `None` where columns of images are typed.
+fn liked(typed: &Columns, has: impl Fn(&str) -> bool) -> Option<String> {
+    let captions = typed.caption.as_deref().into_iter().chain(IMAGE_CAPTIONS.iter().copied());
+    let is_other = typed.named().any(|(key, _)| key != "caption");
+    let image = IMAGES.into_iter().find(|name| has(name)).filter(|_| !is_other)?;
+    captions.into_iter().any(&has).then(|| image.to_owned())
 }
 
 /// The shape that was typed, completed by the one detected.
@@ -137,7 +155,8 @@ mod tests {
 
     fn of(columns: &[&str], typed: Columns) -> Result<Layout, String> {
         let columns: Vec<String> = columns.iter().map(|&name| name.to_owned()).collect();
-        Layout::of(&columns, &typed, Path::new("table")).map_err(|error| error.to_string())
+        let settings = OpenSettings { columns: typed, ..OpenSettings::default() };
+        Layout::of(&columns, &settings, Path::new("table")).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -16,6 +16,6 @@ pub use conventions::{CONVENTIONS, Convention};
 pub use detect::{Detect, NamedRow};
 pub use images::Images;
 pub use layout::Layout;
-pub use reader::{INSIDE, TableReader};
+pub use reader::{INSIDE, TableReader, liked};
 pub use scores::Scores;
 pub use shape::Shape;

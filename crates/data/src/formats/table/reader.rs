@@ -23,6 +23,8 @@ pub struct TableReader {
     images: Images,
     /// `None` where single images stay what they are.
     unpaired: Option<Unpaired>,
+    /// Whether images that people like may stand alone.
+    liked: bool,
     /// Whether ties are kept.
     ties: bool,
     next: u64,
@@ -40,6 +42,7 @@ impl TableReader {
             builder: Builder::new(path),
             images: Images::new(location.tree().clone()),
             unpaired: (!settings.unpaired).then(Unpaired::default),
+            liked: settings.liked,
             ties: settings.ties,
             next: 0,
             tables: Vec::new(),
@@ -93,7 +96,7 @@ impl TableReader {
     /// [`DataError::Empty`] if no row is left.
     pub fn finish(mut self, inside: Option<Box<dyn Container>>) -> Result<PairSet, DataError> {
         if let Some(unpaired) = self.unpaired.take() {
-            unpaired.finish(&mut self.builder);
+            unpaired.finish(&mut self.builder, self.liked);
         }
         self.builder.container(Box::new(self.images.into_files()));
         if let Some(inside) = inside {
@@ -134,6 +137,11 @@ impl TableReader {
             }
             Shape::Single { image, label } => {
                 return self.single(id, &row.cell(image), &row.cell(label), caption.as_deref());
+            }
+            Shape::Liked { image } => {
+                let image = self.image(&row.cell(image))?;
+                self.builder.keep(id, [image, image], caption.as_deref(), liked(self.unpaired.is_none()));
+                return Ok(());
             }
             Shape::Ranking { .. } => return Ok(()),
         };
@@ -229,6 +237,12 @@ impl TableReader {
             other => Err(Refusal::bad_row(format!("{} as image; wanted a path or an image", other.kind()))),
         }
     }
+}
+
+/// What is known of an image that people like: that it is single, or that it stands for both sides of its row.
+pub fn liked(is_single: bool) -> Labels {
+    let verdict = if is_single { Verdict::Single(Label::Liked) } else { Verdict::Ranked };
+    Labels { verdict, ..Labels::default() }
 }
 
 /// Whether nobody judged a row: false, 0, or text of either. A row that does not say so was judged.

@@ -64,7 +64,7 @@ impl Scores {
             Shape::Ranked { .. } => {
                 of_winner().or_else(|| both("win_score", "lose_score").map(Self::Rewards))
             }
-            Shape::Single { .. } | Shape::Ranking { .. } => None,
+            Shape::Single { .. } | Shape::Liked { .. } | Shape::Ranking { .. } => None,
         }
     }
 

@@ -24,6 +24,11 @@ pub enum Shape<S = String> {
         /// 1 if they do, else 0 or -1.
         label: S,
     },
+    /// One image, which people like.
+    Liked {
+        /// The image.
+        image: S,
+    },
     /// A list of images, and as long a list that orders them.
     Ranking {
         /// The images.
@@ -43,6 +48,7 @@ impl<S: AsRef<str>> Shape<S> {
             Self::Ranked { winner: a, loser: b }
             | Self::Single { image: a, label: b }
             | Self::Ranking { images: a, ranks: b, .. } => vec![a, b],
+            Self::Liked { image } => vec![image],
         }
         .into_iter()
         .map(S::as_ref)
@@ -51,13 +57,18 @@ impl<S: AsRef<str>> Shape<S> {
 
     /// The columns that hold images.
     pub fn images(&self) -> Vec<&str> {
-        let n = if matches!(self, Self::Single { .. } | Self::Ranking { .. }) { 1 } else { 2 };
+        let n = if matches!(self, Self::Single { .. } | Self::Liked { .. } | Self::Ranking { .. }) {
+            1
+        } else {
+            2
+        };
         self.columns().into_iter().take(n).collect()
     }
 
     /// The columns that say which image won.
     pub fn labels(&self) -> Vec<&str> {
-        let n = if matches!(self, Self::Ranked { .. }) { 0 } else { self.images().len() };
+        let n =
+            if matches!(self, Self::Ranked { .. } | Self::Liked { .. }) { 0 } else { self.images().len() };
         self.columns().into_iter().rev().take(n).rev().collect()
     }
 
@@ -70,6 +81,7 @@ impl<S: AsRef<str>> Shape<S> {
             }
             Self::Ranked { winner, loser } => Shape::Ranked { winner: own(winner), loser: own(loser) },
             Self::Single { image, label } => Shape::Single { image: own(image), label: own(label) },
+            Self::Liked { image } => Shape::Liked { image: own(image) },
             Self::Ranking { images, ranks, lowest_wins } => {
                 Shape::Ranking { images: own(images), ranks: own(ranks), lowest_wins: *lowest_wins }
             }

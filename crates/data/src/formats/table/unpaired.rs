@@ -50,8 +50,15 @@ impl Unpaired {
         }
     }
 
-    /// Hands the pairs over, and what has no counterpart.
-    pub fn finish(mut self, builder: &mut Builder) {
+    /// Hands the pairs over, and what has no counterpart. Where there is no pair at all and `liked` says so, images that people like
+    /// stand alone.
+    pub fn finish(mut self, builder: &mut Builder, liked: bool) {
+        if liked && self.pairs.is_empty() {
+            for waiting in self.waiting.values_mut().filter(|waiting| waiting.label == Label::Liked) {
+                let alone = waiting.images.drain(..).map(|(id, image)| (id, [image, image], waiting.caption));
+                self.pairs.extend(alone);
+            }
+        }
         self.pairs.sort_unstable_by_key(|pair| pair.0);
         for (id, images, caption) in self.pairs {
             builder.keep(id, images, Some(&self.captions[caption as usize]), Labels::default());

@@ -38,7 +38,7 @@ pub fn read_webdataset(
 ) -> Result<PairSet, DataError> {
     let mut table = TableReader::new(location, location.typed(), settings);
     let mut images = Images::new(location.tree().clone());
-    let mut detect = Detect::new(&settings.columns, location.typed());
+    let mut detect = Detect::new(settings, location.typed());
     for entry in entries.iter().filter(|entry| is_tar(entry, location.names_files() || entries.len() == 1)) {
         let blob = location.tree().open(&entry.path)?;
         table.archive(&entry.path);

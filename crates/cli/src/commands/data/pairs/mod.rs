@@ -152,7 +152,8 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
         true => next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &out]),
         false => {
             let labeled = format!("{out}-labeled");
-            next::say(&["tastemaker", "data", "relabel", &out, "--scorer", "pick-score", "--out", &labeled]);
+            let line = ["tastemaker", "data", "relabel", &out, "--scorer", "pick-score", "--out", &labeled];
+            next::say_with_scorer("pick-score", &line);
         }
     }
     Ok(())

@@ -39,8 +39,6 @@ pub enum Fate {
     Sets(&'static [(&'static str, &'static str)]),
     /// Its values decide.
     Reads(fn(&[&str]) -> Meaning),
-    /// Its value is that of this key, whatever else was typed for it.
-    Overrides(&'static str),
 }
 
 /// What a flag with these values means.
@@ -52,11 +50,23 @@ pub enum Meaning {
     Ignored(&'static str),
     /// It would change the result; type this instead.
     Refused(String),
-    /// These keys with these values.
+    /// These keys with these values, unless they are typed too.
     Sets(Vec<(&'static str, Value)>),
+    /// These keys with these values, whatever else was typed for them.
+    Overrides(Vec<(&'static str, Value)>),
 }
 
-use Fate::{Ignored, Overrides, Reads, Refused, Sets};
+impl Meaning {
+    /// The same keys, whatever else was typed for them.
+    fn above(self) -> Self {
+        match self {
+            Self::Sets(keys) => Self::Overrides(keys),
+            other => other,
+        }
+    }
+}
+
+use Fate::{Ignored, Reads, Refused, Sets};
 
 const fn switch(name: &'static str, fate: Fate) -> Flag {
     Flag { name, takes: Takes::Nothing, fate }
@@ -91,6 +101,7 @@ const CHECKPOINTS: &str = "checkpoints are written every --checkpointing_steps a
 const NEVER_TYPED: &str = "it changes no result";
 const NO_TAGS: &str = "captions are trained as they are: leave it away";
 const NO_WARP: &str = "images are only cropped and flipped: leave it away";
+const FLIPPED: &str = "images are flipped at random unless --no_hflip is given";
 const MASTERS: &str = "trained weights are always fp32: give --mixed_precision";
 
 /// Flags of the scripts of preference methods.
@@ -162,7 +173,6 @@ pub const TRAINERS: &[Flag] = &[
         "save_model_as",
         Reads(|values| only("safetensors", values, "results are safetensors files: leave it away")),
     ),
-    value("save_every_n_epochs", Ignored(CHECKPOINTS)),
     value("save_last_n_epochs", Ignored(CHECKPOINTS)),
     value("save_last_n_steps", Ignored(CHECKPOINTS)),
     switch("save_state", Ignored(CHECKPOINTS)),
@@ -174,14 +184,18 @@ pub const TRAINERS: &[Flag] = &[
     ),
     value("network_dropout", Reads(|values| only("0", values, NOT_THIS_LOSS))),
     value("scale_weight_norms", Refused(NOT_THIS_LOSS)),
-    switch("network_train_unet_only", Ignored("text encoders are trained only with --train_text_encoder")),
+    switch(
+        "network_train_unet_only",
+        Reads(|_| Meaning::Overrides(vec![("optimizer.text_encoder_lr", json!(0.0))])),
+    ),
     switch("network_train_text_encoder_only", Refused("the UNet is always trained: leave it away")),
     switch("dim_from_weights", Ignored("the LoRA of --network_weights keeps its rank")),
     values("optimizer_args", Reads(optimizer_args)),
-    value("unet_lr", Overrides("optimizer.learning_rate")),
+    value("unet_lr", Reads(|values| number("optimizer.learning_rate", values).above())),
     switch("v2", Ignored(MODEL_SAYS)),
     switch("v_parameterization", Sets(&[("model.prediction_type", "\"v_prediction\"")])),
-    switch("flip_aug", Ignored("images are flipped at random unless --no_hflip is given")),
+    switch("flip_aug", Ignored(FLIPPED)),
+    switch("random_flip", Ignored(FLIPPED)),
     switch("color_aug", Refused(NO_WARP)),
     value("face_crop_aug_range", Refused(NO_WARP)),
     switch("bucket_no_upscale", Ignored("images are scaled to their bucket, smaller ones too")),
@@ -301,6 +315,11 @@ fn choice_model(values: &[&str]) -> Meaning {
 fn network_module(values: &[&str]) -> Meaning {
     match values.last().copied().unwrap_or_default() {
         "networks.lora" | "lora" => Meaning::Nothing,
+        "networks.lora_flux" => Meaning::Refused("Flux is not supported yet: give an SD1.x, SD2.x or SDXL model".into()),
+        "networks.lora_sd3" => Meaning::Refused("SD3 is not supported yet: give an SD1.x, SD2.x or SDXL model".into()),
+        lycoris if lycoris.starts_with("lycoris") => Meaning::Refused(
+            "LyCORIS is not supported: leave it away for a LoRA, or give --use_dora for a weight-decomposed one".into(),
+        ),
         _ => Meaning::Refused(
             "a LoRA is what is trained here: leave it away, or give --adapter_type full".into(),
         ),

@@ -20,7 +20,8 @@ pub use scripts::{Command, Script, script_named, script_of};
 pub struct Published {
     /// What to say about flags that are ignored.
     pub ignored: Vec<String>,
-    refused: Vec<String>,
+    /// Flags that are refused, and what to type instead.
+    refused: Vec<(&'static str, String)>,
     /// Settings of methods, by the flags that are short for them.
     settings: Vec<(&'static str, f64)>,
 }
@@ -32,7 +33,7 @@ impl Published {
     /// [`UsageError`] naming every flag that is refused, or one of another method.
     pub fn settings(&self, method: &str) -> Result<Map<String, Value>, UsageError> {
         if !self.refused.is_empty() {
-            return Err(UsageError(self.refused.join("; ")));
+            return Err(refusal(&self.refused));
         }
         let mut settings = Map::new();
         for &(flag, value) in &self.settings {
@@ -67,6 +68,28 @@ impl Published {
         })
     }
 }
+
+/// What is said about flags that are refused: all of them, and which of them a command can do without.
+fn refusal(refused: &[(&str, String)]) -> UsageError {
+    let (dropped, replaced): (Vec<_>, Vec<_>) =
+        refused.iter().partition(|(_, instead)| instead.ends_with(DROP));
+    let each = |(name, instead): &&(&str, String)| format!("--{name} is not supported: {instead}");
+    let mut said: Vec<String> = replaced.iter().map(each).collect();
+    match dropped.as_slice() {
+        [] => {}
+        [one] => said.push(each(one)),
+        several => {
+            let reasons = several.iter().map(|(name, instead)| {
+                format!("--{name} ({})", instead.trim_end_matches(DROP).trim_end_matches([':', ' ']))
+            });
+            said.push(format!("not supported, leave them away: {}", reasons.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    UsageError(said.join("; "))
+}
+
+/// The end of what is said about a flag that a command can do without.
+const DROP: &str = "leave it away";
 
 /// The methods that have a setting by this flag, with commas between.
 fn owners(flag: &str) -> String {
@@ -136,7 +159,8 @@ fn others(shorthand: &str, keys: &[(&'static str, &str)]) -> Vec<&'static str> {
     let is_setting = |path: &str| path.starts_with("method.") && path != "method.name";
     let set: Vec<&'static str> = keys
         .iter()
-        .filter(|(path, value)| *value != "true" && !is_setting(path))
+        // Names in a list are a start, and another list may be typed in its place.
+        .filter(|(path, value)| *value != "true" && !value.starts_with('[') && !is_setting(path))
         .map(|(path, _)| *path)
         .collect();
     let sets_one_of =
@@ -168,20 +192,14 @@ pub fn typed(matches: &ArgMatches) -> (Value, Value, Published) {
                 Meaning::Sets(keys.iter().map(|(path, text)| (*path, value(text))).collect())
             }
             Fate::Reads(read) => read(&values()),
-            Fate::Overrides(path) => match flags::number(path, &values()) {
-                Meaning::Sets(keys) => {
-                    keys.into_iter().for_each(|(path, value)| put(&mut above, path, value));
-                    Meaning::Nothing
-                }
-                other => other,
-            },
         };
         let name = flag.name;
         match meaning {
             Meaning::Nothing => {}
             Meaning::Ignored(reason) => published.ignored.push(format!("--{name} is ignored: {reason}")),
-            Meaning::Refused(instead) => {
-                published.refused.push(format!("--{name} is not supported: {instead}"));
+            Meaning::Refused(instead) => published.refused.push((name, instead)),
+            Meaning::Overrides(keys) => {
+                keys.into_iter().for_each(|(path, value)| put(&mut above, path, value))
             }
             Meaning::Sets(keys) => keys.into_iter().for_each(|(path, value)| put(&mut below, path, value)),
         }

@@ -80,10 +80,14 @@ const KOHYA: &str = "dataset_config train_data_dir output_name save_model_as sav
                      cache_text_encoder_outputs_to_disk clip_skip caption_extension enable_bucket min_bucket_reso max_bucket_reso \
                      bucket_reso_steps bucket_no_upscale prior_loss_weight persistent_data_loader_workers max_data_loader_n_workers \
                      no_half_vae lowram vae v2 v_parameterization zero_terminal_snr min_snr_gamma noise_offset max_token_length \
-                     log_with log_prefix flip_aug shuffle_caption keep_tokens caption_dropout_rate training_comment save_state";
+                     log_with log_prefix flip_aug shuffle_caption keep_tokens caption_dropout_rate training_comment save_state \
+                     save_state_on_train_end save_last_n_epochs save_last_n_steps no_metadata highvram vae_batch_size \
+                     dim_from_weights max_train_steps learning_rate sample_every_n_epochs sample_every_n_steps sample_sampler \
+                     sample_at_first";
 
 /// As diffusers' scripts have it. Source: train_diffusion_dpo.py and train_diffusion_dpo_sdxl.py.
-const DIFFUSERS_DEFAULTS: [(&str, &str); 9] = [
+const DIFFUSERS_DEFAULTS: [(&str, &str); 10] = [
+    ("data.resolution", "512"),
     ("adapter.adapter_type", "\"lora\""),
     ("adapter.rank", "4"),
     ("optimizer.learning_rate", "5e-4"),
@@ -96,7 +100,8 @@ const DIFFUSERS_DEFAULTS: [(&str, &str); 9] = [
 ];
 
 /// As Salesforce's script has it. Source: train.py.
-const SALESFORCE_DEFAULTS: [(&str, &str); 11] = [
+const SALESFORCE_DEFAULTS: [(&str, &str); 12] = [
+    ("data.resolution", "512"),
     ("adapter.adapter_type", "\"full\""),
     ("optimizer.learning_rate", "1e-8"),
     ("optimizer.lr_scheduler", "\"constant_with_warmup\""),
@@ -200,18 +205,21 @@ pub static SCRIPTS: &[Script] = &[
         ..MAPO_SCRIPT
     },
     MAPO_SCRIPT,
-    Script {
-        file: "train_network.py",
-        of: "kohya-ss/sd-scripts",
-        method: None,
-        knows: &[SHARED, KOHYA],
-        marks: "network_module network_dim",
-        defaults: &[&[("adapter.alpha", "1.0"), ("data.no_hflip", "true")]],
-        ..ANY
-    },
+    KOHYA_SCRIPT,
+    Script { file: "sdxl_train_network.py", is_xl: Some(true), ..KOHYA_SCRIPT },
 ];
 
 const DIFFUSERS_SCRIPT: Script = ANY;
+
+const KOHYA_SCRIPT: Script = Script {
+    file: "train_network.py",
+    of: "kohya-ss/sd-scripts",
+    method: None,
+    knows: &[SHARED, KOHYA],
+    marks: "network_module network_dim",
+    defaults: &[&[("adapter.alpha", "1.0"), ("data.no_hflip", "true")]],
+    ..ANY
+};
 
 const SALESFORCE_SCRIPT: Script = Script {
     of: "SalesforceAIResearch/DiffusionDPO",
@@ -262,8 +270,15 @@ pub fn script_of(command: &Command<'_>) -> Option<&'static Script> {
 pub fn script_named(path: &Path) -> Result<&'static str, UsageError> {
     let name = path.file_name().unwrap_or_default();
     SCRIPTS.iter().map(|script| script.file).find(|file| name == *file).ok_or_else(|| {
-        let mut known: Vec<&str> = SCRIPTS.iter().map(|script| script.file).collect();
-        known.dedup();
+        if WITHOUT_PREFERENCES.iter().any(|file| name == *file) {
+            return UsageError(format!(
+                "{} trains on single images without preferences: give --method sft, which has its loss, with the folder of images \
+                 and captions as --train_data_dir, and leave the name away; or --method kto with liked and disliked images",
+                path.display()
+            ));
+        }
+        let files: BTreeSet<&str> = SCRIPTS.iter().map(|script| script.file).collect();
+        let known: Vec<&str> = files.into_iter().collect();
         UsageError(format!(
             "commands of {} are not known; known are {}: leave it away and give --method, for example diffusion-dpo",
             path.display(),
@@ -271,6 +286,23 @@ pub fn script_named(path: &Path) -> Result<&'static str, UsageError> {
         ))
     })
 }
+
+/// Training scripts of diffusers and of kohya that know no preferences.
+const WITHOUT_PREFERENCES: [&str; 13] = [
+    "train_text_to_image.py",
+    "train_text_to_image_lora.py",
+    "train_text_to_image_sdxl.py",
+    "train_text_to_image_lora_sdxl.py",
+    "train_dreambooth.py",
+    "train_dreambooth_lora.py",
+    "train_dreambooth_lora_sdxl.py",
+    "train_dreambooth_lora_sdxl_advanced.py",
+    "train_lcm_distill_lora_sdxl.py",
+    "fine_tune.py",
+    "train_db.py",
+    "sdxl_train.py",
+    "train_textual_inversion.py",
+];
 
 /// Flags of ours that say where and how a pasted command runs here, and nothing about what it trains.
 const HERE: [&str; 10] = [
