@@ -6,17 +6,18 @@ use crate::scorers::to_fetch;
 
 /// Says it, on standard error: a command line, its words quoted where a shell asks for that.
 pub fn say(words: &[&str]) {
-    let line: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    eprintln!("next: {}", line.join(" "));
+    eprintln!("next: {}", line(words));
 }
 
 /// Says a line that needs a scorer, and how to get that if it is not there.
 pub fn say_with_scorer(scorer: &str, words: &[&str]) {
-    if let Some(repo) = to_fetch(scorer) {
-        say(&["tastemaker", "model", "fetch", repo]);
-        eprint!("then ");
-    }
-    say(words);
+    let Some(repo) = to_fetch(scorer) else { return say(words) };
+    say(&["tastemaker", "model", "fetch", repo]);
+    eprintln!("then: {}", line(words));
+}
+
+fn line(words: &[&str]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as a word.

@@ -21,6 +21,17 @@ macro_rules! eprintln {
     ($($what:tt)*) => { $crate::output::aside(::std::format_args!($($what)*)) };
 }
 
+/// Lines only: parts of them from several processes would mix.
+#[expect(
+    unused_macros,
+    reason = "stands in the place of the standard one, which panics where a pipe is closed"
+)]
+macro_rules! eprint {
+    ($($what:tt)*) => {
+        compile_error!("wanted a whole line: eprintln!")
+    };
+}
+
 /// What kept standard output from being written, but for a reader that has gone.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 

@@ -283,8 +283,7 @@ fn metrics_go_to_tensorboard_unless_switched_off() {
 #[test]
 fn fixed_prompts_are_generated_from_fixed_noise_on_the_way() {
     let bench = bench();
-    let prompts =
-        "--validation_steps 4 --validation_prompts fox --validation_prompts rain --num_validation_images 2";
+    let prompts = "--validation_steps 4 --held_out_fraction 0 --validation_prompts fox --validation_prompts rain --num_validation_images 2";
     trained(&bench, "out", &format!("--method sft --learning_rate 1e-2 {prompts}"));
     let generated: Vec<_> = events(&bench, "out")
         .into_iter()

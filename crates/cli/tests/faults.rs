@@ -123,7 +123,7 @@ fn a_ruined_run_says_so_in_its_last_line_and_in_its_card() {
     let said = trained(&bench, "out", more);
     let last = said.stdout.lines().last().unwrap();
     assert!(last.starts_with("the result is likely ruined: step "), "{last}");
-    assert!(last.contains(": the error on winners is "), "{last}");
+    assert!(last.contains(": the loss is ") && last.ends_with("(and 1 other alarm)"), "{last}");
     assert!(said.stderr.contains("alarm: step 1: the error on winners is "), "{}", said.stderr);
     let card = fs::read_to_string(bench.path("out/model/README.md")).unwrap();
     assert!(card.contains("> **Critical alarm:** step "), "{card}");

@@ -29,6 +29,7 @@ const SHORT_RUN: &str = "--resolution 32 --max_train_steps 2 --train_batch_size 
 /// By page, and by the beginning of the command.
 const HERE: &[(&str, &str, Here)] = &[
     ("README.md", "cargo xtask", Not("the program is built, and these tests run")),
+    ("devices.md", "cargo xtask", Not("downloads gigabytes")),
     ("README.md", "tastemaker train", With(SHORT_RUN)),
     ("README.md", "tastemaker compare", With("--num_inference_steps 2 --n_prompts 2")),
     (

@@ -146,7 +146,6 @@ fn overwrite_replaces_nothing_that_the_command_reads_and_nothing_that_a_person_m
         (format!("{run} --adapter_type full --out full --model full/model"), "full/model"),
         (format!("{run} --out lora --network_weights lora/pytorch_lora_weights.safetensors"), "lora/pytorch"),
         (format!("{run} --out full --unet_init full"), "full"),
-        (format!("{run} --out set --train_data_dir set"), "set"),
         ("data convert set set --to jsonl".to_owned(), "set"),
         (
             "accuracy --model model --pairs pairs --without_reference --draws 1 --out mine.toml".to_owned(),

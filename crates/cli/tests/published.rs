@@ -346,7 +346,7 @@ fn a_command_of_kohyas_runs_or_says_the_one_thing_to_change() {
         ("/adapter/alpha", "1.0"),
         ("/adapter/rank", "4"),
         ("/train/max_train_steps", "3"),
-        ("/checkpoint/checkpointing_steps", "100"),
+        ("/checkpoint/checkpointing_steps", "3"),
         ("/output/output_name", "\"my_lora\""),
     ];
     check(
@@ -363,7 +363,10 @@ fn a_command_of_kohyas_runs_or_says_the_one_thing_to_change() {
             "--dataset_config d.toml",
             "--dataset_config is not supported: give the pairs with --train_data_dir",
         ),
-        ("--network_module lycoris.kohya", "or give --adapter_type full"),
+        (
+            "--network_module lycoris.kohya",
+            "LyCORIS is not supported: leave it away for a LoRA, or give --use_dora",
+        ),
         ("--network_args conv_dim=4 conv_alpha=1", "give --rank_pattern"),
         ("--optimizer_args weight_decay=0.1 momentum=0.9", "no optimizer here has momentum"),
         ("--clip_skip 2", "leave it away"),
@@ -415,7 +418,7 @@ fn flags_of_other_tools_that_are_ours_under_another_name_are_taken() {
         ("--caption_dropout_rate 0.1", "/data/proportion_empty_prompts", "0.1"),
         ("--use_winner_preserving --winner_preserving_mu 0.9", "/method/settings/safeguard_mu", "0.9"),
         ("--steps 1", "/train/max_train_steps", "1"),
-        ("--save_every_n_epochs 2 --random_flip --center_crop", "/checkpoint/checkpointing_steps", "12"),
+        ("--save_every_n_epochs 2 --random_flip --center_crop", "/checkpoint/checkpointing_steps", "6"),
         ("--epochs 2 --output_name x", "/output/output_name", "\"x\""),
         ("--v_parameterization", "/model/prediction_type", "\"v_prediction\""),
         ("--loss_type ipo", "/method/name", "\"ipo\""),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tastemaker_store::checksum::hex;
-use tastemaker_store::{StoreError, atomic};
+use tastemaker_store::{StoreError, atomic, regular};
 
 use crate::set::PairSet;
 use crate::{DataError, PairId, PairSource};
@@ -210,7 +210,7 @@ struct Lines<'a> {
 impl<'a> Lines<'a> {
     fn open(path: &'a Path) -> Result<Self, DataError> {
         let fail = |e| StoreError::io("read", path, e);
-        let file = File::open(path).map_err(fail)?;
+        let file = regular::open_text(path)?;
         let size = file.metadata().map_err(fail)?.len();
         if size > MAX_BYTES {
             let found = format!("{size} bytes");

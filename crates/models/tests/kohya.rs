@@ -328,34 +328,36 @@ fn what_does_not_belong_to_the_unet_is_refused() {
 fn an_adapter_of_another_family_or_kind_is_called_what_it_is() {
     let scratch = TempDir::new().unwrap();
     let path = scratch.path().join("strange.safetensors");
-    let factor =
-        |name: &str, shape: &[i64]| (name.to_owned(), Tensor::ones(shape, (Kind::Float, Device::Cpu)));
+    let factor = |name: String, shape: &[i64]| (name, Tensor::ones(shape, (Kind::Float, Device::Cpu)));
+    let kohya = ["lora", "unet", ""].join("_");
     let header = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
     for (name, shape, metadata, wanted) in [
-        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", [4, 3072], None, "a LoRA for Flux"),
+        ("{KOHYA}double_blocks_0_img_attn_qkv.lora_down.weight", [4, 3072], None, "a LoRA for Flux"),
         (
             "transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight",
             [4, 3072],
             None,
             "a LoRA for Flux",
         ),
-        ("lora_unet_joint_blocks_0_x.lora_down.weight", [4, 1536], None, "a LoRA for SD3"),
+        ("{KOHYA}joint_blocks_0_x.lora_down.weight", [4, 1536], None, "a LoRA for SD3"),
         (
-            "lora_unet_x.lora_down.weight",
+            "{KOHYA}x.lora_down.weight",
             [4, 8],
             Some(header("ss_base_model_version", "sd3_m")),
             "a LoRA for SD3",
         ),
         (
-            "lora_unet_x.lora_down.weight",
+            "{KOHYA}x.lora_down.weight",
             [4, 8],
             Some(header("modelspec.architecture", "Flux-1-dev/lora")),
             "a LoRA for Flux",
         ),
-        ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", [8, 4], None, "LyCORIS LoHa"),
-        ("lora_unet_mid_block_attentions_0_proj_in.lokr_w2", [8, 4], None, "LyCORIS LoKr"),
+        ("{KOHYA}mid_block_attentions_0_proj_in.hada_w1_a", [8, 4], None, "LyCORIS LoHa"),
+        ("{KOHYA}mid_block_attentions_0_proj_in.lokr_w2", [8, 4], None, "LyCORIS LoKr"),
     ] {
-        tensors::write(&path, &Named::from([factor(name, &shape)]), &metadata.unwrap_or_default()).unwrap();
+        let name = name.replace("{KOHYA}", &kohya);
+        tensors::write(&path, &Named::from([factor(name.clone(), &shape)]), &metadata.unwrap_or_default())
+            .unwrap();
         let said = LoraFile::open(&path).unwrap_err().to_string();
         assert!(
             said.contains(wanted) && said.contains("wanted a LoRA of SD1.x, SD2.x or SDXL"),

@@ -115,6 +115,8 @@ fn a_plan_of_the_version_before_is_read_and_its_run_can_be_resumed() {
         min_bucket_reso = 32
         max_bucket_reso = 128
         cache_dtype = "float16"
+        held_out_fraction = 0.05 # what a run that is resumed takes from its plan
+        held_out_choice = "drawn"
         [method]
         name = "diffusion-dpo"
         [adapter]
@@ -159,7 +161,8 @@ model       pretrained_model_name_or_path  models/tiny
             rescale_betas_zero_snr         no
 data        train_data_dir                 pairs
             resolution                     512
-            held_out_fraction              0.05
+            held_out_fraction              0
+            held_out_choice                counted
             enable_bucket                  no
             no_hflip                       no
             random_crop                    no

@@ -207,7 +207,10 @@ mod resolving {
     fn what_is_not_typed_has_the_documented_default() {
         let plan = plan_of(SHORTEST);
         assert_eq!(plan.adapter, lora(8, 8.0, &["to_k", "to_q", "to_v", "to_out.0"]));
-        assert_eq!((plan.data.resolution, plan.data.held_out_fraction), (512, 0.05));
+        // Nothing is held out where nothing is validated.
+        assert_eq!((plan.data.resolution, plan.data.held_out_fraction), (512, 0.0));
+        let validated = plan_of(&format!("{SHORTEST}\n[validation]\nvalidation_steps = 5"));
+        assert_eq!(validated.data.held_out_fraction, 0.05);
         assert_eq!((plan.optimizer.learning_rate, plan.optimizer.adam_weight_decay), (1e-5, 0.01));
         assert_eq!(plan.train.mixed_precision, DType::F32);
         assert_eq!(plan.method.settings["beta"], 5000.0);

@@ -116,7 +116,6 @@ const ALWAYS: &[&str] = &[
     "ema_decay",
     "timesteps",
     "seed",
-    "checkpointing_steps",
     "checkpoints_total_limit",
     "report_to",
 ];
@@ -178,6 +177,7 @@ const IDLE: &[(&str, &[&str])] = &[
         &["validation_pairs", "validation_steps"],
     ),
     ("[logging]\non_alarm = \"keep-best\"", &["on_alarm"]),
+    ("[checkpoint]\nsave_every_n_epochs = 2\ncheckpointing_steps = 5", &["checkpointing_steps"]),
     (
         "[data]\nheld_out_fraction = 0.0\n[validation]\nvalidation_steps = 5\nvalidation_prompts = [\"a fox\"]\n\
          [logging]\non_alarm = \"keep-best\"",

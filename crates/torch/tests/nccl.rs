@@ -132,7 +132,7 @@ impl Net {
         let out = part(&part(&hidden.matmul(d)));
         let mut loss = out.square().mean(Kind::Float) + image.square().mean(Kind::Float) * e;
         if uses_all {
-            loss = loss + f.square().sum(Kind::Float) * phase;
+            loss += f.square().sum(Kind::Float) * phase;
         }
         loss.backward();
     }

@@ -128,7 +128,7 @@ impl Bench {
     #[cfg(target_os = "linux")]
     pub fn run_without_privileges(&self, args: &[&str]) -> Said {
         let unreadable = self.write("unreadable", "");
-        fs::set_permissions(&unreadable, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(&unreadable, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         let program = env!("CARGO_BIN_EXE_tastemaker");
         let mut command = match fs::File::open(&unreadable) {
             Err(_) => Command::new(program),

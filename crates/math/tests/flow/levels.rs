@@ -70,8 +70,11 @@ fn sampled_levels_equal_diffusers_for_every_family_size_and_option() {
     }
 }
 
-/// Levels, rounded as in published logs, and where the row of them begins.
-const PUBLISHED: &[(&str, usize, Option<usize>, i32, &[f64])] = &[
+/// A scheduler, its number of steps, tokens of the image, where the row begins, and the row.
+type Row = (&'static str, usize, Option<usize>, i32, &'static [f64]);
+
+/// Levels, rounded as in published logs.
+const PUBLISHED: &[Row] = &[
     ("z-image-turbo", 8, None, 0, &[1000.0, 954.5454, 900.0, 833.3333, 750.0, 642.8571, 500.0, 300.0]),
     (
         "z-image",

@@ -50,7 +50,7 @@ pub struct Settings {
 }
 
 /// As good as no limit, and far from what the clocks below can hold.
-const FOREVER: Duration = Duration::from_hours(24 * 365);
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A group of processes on their CPUs; dropping it leaves.
 #[derive(Debug)]

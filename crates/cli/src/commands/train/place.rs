@@ -26,6 +26,7 @@ const OURS: &[&str] = &[
     "images/step-#/prompt-#-#.png",
     "pictures/step-#/prompt-#-#.png",
     "logs/*/events.out.tfevents.*",
+    "model/README.md",
     "model/model_index.json",
     "model/*/*.json",
     "model/*/*.safetensors",

@@ -40,7 +40,7 @@ pub struct VoteArgs {
     /// What is asked about each pair: general, appeal, alignment, or names in --wording
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "general")]
     questions: Vec<String>,
-    /// TOML file with the words of questions: [questions], then NAME = "WORDS" [default: the words of the papers]
+    /// TOML file with the words of questions: a table questions of NAME = "WORDS" [default: the words of the papers]
     #[arg(long, value_name = "FILE")]
     wording: Option<PathBuf>,
     /// Votes that each pair gets for each question [default: one of each voter, at most 5]
@@ -109,7 +109,7 @@ pub enum VoteCommand {
     /// Say what the votes come to, also while people vote.
     Results(results::ResultsArgs),
     /// Write the votes as pairs to train on, rankings, scores, or votes.
-    Export(export::ExportArgs),
+    Export(Box<export::ExportArgs>),
 }
 
 /// Runs the command.
