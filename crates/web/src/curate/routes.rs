@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Json, Path, Query, State};
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use super::desk::{Desk, Wanted};
 use super::pages;
 use crate::WebError;
 use crate::assets;
-use crate::server::{ImageBudget, plain};
+use crate::server::{ImageBudget, page, plain};
 
 /// Rows that are sent at once.
 const AT_ONCE: usize = 200;
@@ -66,9 +66,7 @@ pub fn router(desk: Desk) -> Router {
 }
 
 async fn home(State(shared): Ours) -> Response<Body> {
-    let mut response = Response::new(Body::from(pages::desk(&shared.desk).into_string()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    response
+    page(StatusCode::OK, pages::desk(&shared.desk))
 }
 
 async fn rows(State(shared): Ours, Query(asked): Query<Asked>) -> Response<Body> {

@@ -15,6 +15,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tastemaker_pages::Markup;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -175,10 +176,17 @@ fn own_address() -> Option<IpAddr> {
 
 /// A short answer in plain text.
 pub(crate) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
-    let mut response = Response::new(Body::from(text.into()));
+    answer(status, "text/plain; charset=utf-8", text.into())
+}
+
+/// A page.
+pub(crate) fn page(status: StatusCode, page: Markup) -> Response<Body> {
+    answer(status, "text/html; charset=utf-8", page.into_string())
+}
+
+fn answer(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

@@ -9,14 +9,13 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
-use tastemaker_pages::Markup;
 
 use super::answer::{Answer, Task};
 use super::booth::{Booth, Refusal};
 use super::dealer::Progress;
 use super::pages;
 use crate::assets;
-use crate::server::{ImageBudget, plain};
+use crate::server::{ImageBudget, page, plain};
 
 /// Tasks that a page knows ahead, so that images are there before they are shown.
 const AHEAD: usize = 4;
@@ -133,14 +132,6 @@ impl Shared {
         let tasks = booth.upcoming(voter, AHEAD).into_iter().map(asked).collect();
         Shown { tasks, progress: booth.progress(voter) }
     }
-}
-
-fn page(status: StatusCode, page: Markup) -> Response<Body> {
-    let mut response = Response::new(Body::from(page.into_string()));
-    *response.status_mut() = status;
-    let kind = HeaderValue::from_static("text/html; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
 }
 
 fn see_other(to: &'static str) -> Response<Body> {

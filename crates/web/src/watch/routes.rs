@@ -16,7 +16,7 @@ use tastemaker_data::set::read_encoded;
 use super::tail::{Found, Tail};
 use super::{Runs, pages};
 use crate::assets;
-use crate::server::{ImageBudget, plain};
+use crate::server::{ImageBudget, page, plain};
 
 /// How often logs are looked at.
 const POLL: Duration = Duration::from_millis(400);
@@ -45,9 +45,7 @@ pub fn router(runs: Runs) -> Router {
 
 async fn home(State(shared): Ours) -> Response<Body> {
     let names: Vec<&str> = shared.runs.runs.iter().map(|run| run.name.as_str()).collect();
-    let mut response = Response::new(Body::from(pages::live(&names).into_string()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    response
+    page(StatusCode::OK, pages::live(&names))
 }
 
 async fn about(State(shared): Ours) -> Response<Body> {

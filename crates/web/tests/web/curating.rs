@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tastemaker_data::formats::open;
 use tastemaker_data::{PairId, PairSource, Side, exclusions};
 use tastemaker_web::curate::{Desk, Findings, router};
-use tastemaker_web::server::Server;
 
 use crate::browser::{Browser, DOWN};
-use crate::support::Client;
+use crate::support::{Client, Serving};
 
 /// A set of so many pairs of few images.
 fn set(folder: &Path, n: usize) {
@@ -29,32 +26,10 @@ fn set(folder: &Path, n: usize) {
     std::fs::write(folder.join("metadata.jsonl"), lines.join("\n")).unwrap();
 }
 
-struct Running {
-    url: String,
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Running {
-    fn start(folder: &Path, list: &Path, findings: Findings) -> Self {
-        let desk = Desk::open(open(folder).unwrap(), folder, list, findings).unwrap();
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), None, Vec::new()).unwrap();
-        let url = server.url();
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
-        let thread =
-            std::thread::spawn(move || server.run(router(desk), || asked.load(Ordering::Relaxed)).unwrap());
-        Self { url, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// The desk of a set, served.
+fn served(folder: &Path, list: &Path, findings: Findings) -> Serving {
+    let desk = Desk::open(open(folder).unwrap(), folder, list, findings).unwrap();
+    Serving::start(router(desk), 0)
 }
 
 fn findings(rows: &[(u64, &str)]) -> Findings {
@@ -72,11 +47,8 @@ fn two_thousand_rows_are_curated_by_keyboard() {
     set(folder.path(), 2000);
     let lists = tempfile::tempdir().unwrap();
     let list = lists.path().join("curated.jsonl");
-    let server = Running::start(
-        folder.path(),
-        &list,
-        findings(&[(4, "identical-images"), (1990, "identical-images")]),
-    );
+    let server =
+        served(folder.path(), &list, findings(&[(4, "identical-images"), (1990, "identical-images")]));
     let Some(browser) = Browser::start(&server.url) else { return };
     let at = |position: usize| {
         browser.wait(&format!("return document.body.dataset.position === '{position}'"));
@@ -168,9 +140,9 @@ fn a_list_is_continued_and_a_torn_line_is_dropped() {
     let lists = tempfile::tempdir().unwrap();
     let list = lists.path().join("curated.jsonl");
     let post =
-        |server: &Running, body: Value| Client::new(&server.url, "", "").post("/api/correct", &body).unwrap();
+        |server: &Serving, body: Value| Client::new(&server.url, "", "").post("/api/correct", &body).unwrap();
     {
-        let server = Running::start(folder.path(), &list, Findings::new());
+        let server = served(folder.path(), &list, Findings::new());
         assert_eq!(post(&server, json!({ "position": 1, "do": "exclude", "note": "a watermark" })).0, 200);
         assert_eq!(post(&server, json!({ "position": 2, "do": "exclude" })).0, 200);
         assert_eq!(post(&server, json!({ "position": 2, "do": "keep" })).0, 200);
@@ -182,7 +154,7 @@ fn a_list_is_continued_and_a_torn_line_is_dropped() {
     let whole = std::fs::read_to_string(&list).unwrap();
     std::fs::write(&list, format!("{whole}{{\"row\": 3, \"do\"")).unwrap();
     {
-        let server = Running::start(folder.path(), &list, Findings::new());
+        let server = served(folder.path(), &list, Findings::new());
         assert_eq!(post(&server, json!({ "position": 4, "do": "swap" })).0, 200);
         let (status, rows) = Client::new(&server.url, "", "").get("/api/rows?state=exclude").unwrap();
         let rows: Value = serde_json::from_slice(&rows).unwrap();

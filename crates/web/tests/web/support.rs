@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use axum::Router;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tastemaker_web::WebError;
@@ -109,14 +110,43 @@ pub fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A server in this process.
+/// A server in this process, until it is dropped.
+pub struct Serving {
+    pub url: String,
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// At a port of this machine; 0 is any that is free.
+    pub fn start(router: Router, port: u16) -> Self {
+        let server = Server::bind(([127, 0, 0, 1], port).into(), None, Vec::new()).unwrap();
+        let (url, address) = (server.url(), server.address());
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread =
+            std::thread::spawn(move || server.run(router, || asked.load(Ordering::Relaxed)).unwrap());
+        Self { url, address, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A study that is served.
 pub struct Running {
     pub url: String,
     pub address: SocketAddr,
     pub secrets: Vec<String>,
     pub tag: String,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _serving: Serving,
 }
 
 impl Running {
@@ -135,28 +165,14 @@ impl Running {
     ) -> Self {
         let database = Database::open(db, &study, &settings).unwrap();
         let booth = Booth::open(database, study, settings, &names(voters)).unwrap();
-        let server = Server::bind(([127, 0, 0, 1], port).into(), None, Vec::new()).unwrap();
         let secrets = booth.voters().iter().map(|voter| voter.secret.clone()).collect();
-        let (url, address, tag) = (server.url(), server.address(), booth.tag().to_owned());
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
-        let router = router(booth, access, false);
-        let thread =
-            std::thread::spawn(move || server.run(router, || asked.load(Ordering::Relaxed)).unwrap());
-        Self { url, address, secrets, tag, stop, thread: Some(thread) }
+        let tag = booth.tag().to_owned();
+        let serving = Serving::start(router(booth, access, false), port);
+        Self { url: serving.url.clone(), address: serving.address, secrets, tag, _serving: serving }
     }
 
     pub fn voter(&self, number: usize) -> Client {
         Client::new(&self.url, &self.tag, &self.secrets[number])
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

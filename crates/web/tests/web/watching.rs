@@ -3,42 +3,17 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
-use tastemaker_web::server::Server;
 use tastemaker_web::watch::{Runs, router};
 
 use crate::browser::Browser;
-use crate::support::Client;
+use crate::support::{Client, Serving};
 
-struct Running {
-    url: String,
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Running {
-    fn start(folders: &[PathBuf]) -> Self {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), None, Vec::new()).unwrap();
-        let url = server.url();
-        let (runs, stop) = (Runs::new(folders).unwrap(), Arc::new(AtomicBool::new(false)));
-        let asked = Arc::clone(&stop);
-        let thread =
-            std::thread::spawn(move || server.run(router(runs), || asked.load(Ordering::Relaxed)).unwrap());
-        Self { url, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// The pages of these runs, served.
+fn served(folders: &[PathBuf]) -> Serving {
+    Serving::start(router(Runs::new(folders).unwrap()), 0)
 }
 
 /// A run's folder, whose log grows by hand.
@@ -93,7 +68,7 @@ fn runs_are_watched_while_they_are_killed_and_resumed() {
     let (one, two) = (Run::new(root.path(), "beta-5000", 5000.0), Run::new(root.path(), "beta-2000", 2000.0));
     one.start(0);
     one.steps(0, 100);
-    let server = Running::start(&[one.0.clone(), two.0.clone()]);
+    let server = served(&[one.0.clone(), two.0.clone()]);
     let Some(browser) = Browser::start(&server.url) else { return };
     let steps = |counts: &str| {
         browser.wait(&format!("return document.body.dataset.steps === '{counts}'"));
@@ -142,7 +117,7 @@ fn only_images_of_a_run_are_read() {
     let run = Run::new(root.path(), "run", 1.0);
     run.steps(0, 1);
     RgbImage::new(1, 1).save(root.path().join("outside.png")).unwrap();
-    let server = Running::start(std::slice::from_ref(&run.0));
+    let server = served(std::slice::from_ref(&run.0));
     let client = Client::new(&server.url, "", "");
     assert_eq!(client.get("/image/0/validation/000000-0.png").unwrap().0, 200);
     for path in [
