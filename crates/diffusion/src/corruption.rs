@@ -2,8 +2,9 @@
 //!
 //! Shapes: n samples, latents `[n, c, h, w]` f32.
 
-use tastemaker_math::ddim::{InversionStep, inversion};
+use tastemaker_math::ddim::{SamplingStep, inversion_to};
 use tastemaker_math::keyed::Keyed;
+use tastemaker_math::level::Level;
 use tastemaker_math::objectives::Grid;
 use tastemaker_math::schedule::NoiseSchedule;
 use tch::{Device, Tensor};
@@ -26,25 +27,25 @@ pub fn per_sample(factors: impl Iterator<Item = f64>, device: Device) -> Tensor 
     Tensor::from_slice(&factors).to_device(device).reshape([-1, 1, 1, 1])
 }
 
-/// Timesteps as the network takes them: `[n]` int64.
-pub fn timestep_tensor(timesteps: impl Iterator<Item = i64>, device: Device) -> Tensor {
-    Tensor::from_slice(&timesteps.collect::<Vec<_>>()).to_device(device)
+/// Timesteps as the network takes them: `[n]` f32, for not all are whole.
+pub fn timestep_tensor(timesteps: impl Iterator<Item = f64>, device: Device) -> Tensor {
+    Tensor::from_slice(&timesteps.map(|timestep| timestep as f32).collect::<Vec<_>>()).to_device(device)
 }
 
-/// `x_t = a z + b e` and the target that goes with it.
-pub fn forward(schedule: &NoiseSchedule, clean: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Corrupted {
-    let mix = |coefficients: &dyn Fn(usize) -> (f64, f64)| {
-        let a = per_sample(timesteps.iter().map(|&t| coefficients(t).0), clean.device());
-        let b = per_sample(timesteps.iter().map(|&t| coefficients(t).1), clean.device());
+/// `x = a z + b e` at each sample's level, and the target that goes with it.
+pub fn forward(schedule: &NoiseSchedule, clean: &Tensor, noise: &Tensor, levels: &[Level]) -> Corrupted {
+    let mix = |coefficients: &dyn Fn(Level) -> (f64, f64)| {
+        let a = per_sample(levels.iter().map(|&level| coefficients(level).0), clean.device());
+        let b = per_sample(levels.iter().map(|&level| coefficients(level).1), clean.device());
         a * clean + b * noise
     };
     Corrupted {
-        noisy: mix(&|t| {
-            let forward = schedule.forward_coefficients(t);
-            (forward.clean, forward.noise)
+        noisy: mix(&|level| {
+            let mixture = level.mixture();
+            (mixture.clean, mixture.noise)
         }),
-        target: mix(&|t| {
-            let target = schedule.target_coefficients(t);
+        target: mix(&|level| {
+            let target = level.target(schedule.prediction());
             (target.clean, target.noise)
         }),
     }
@@ -61,24 +62,25 @@ pub struct Inversion {
     pub grid: Grid,
 }
 
-/// `x_t` by DDIM inversion of `clean`, without gradient, and the target of the noise it implies.
+/// The noisy latent at each sample's level by inversion of `clean`, without gradient, and the target of the noise it implies.
 ///
-/// Samples may have any mix of timesteps: those with fewer steps stop earlier. `keys` names each sample's posterior
+/// Samples may have any mix of levels: those with fewer steps stop earlier. `keys` names each sample's posterior
 /// noise.
 ///
-/// Source: DDIM-InPO; see `tastemaker_math::ddim::{inversion_exact, inversion_release}`.
+/// Source: DDIM-InPO; see `tastemaker_math::ddim::inversion_to`.
 pub fn invert(
     schedule: &NoiseSchedule,
     denoiser: &dyn Denoiser,
     clean: &Tensor,
     conditioning: &Conditioning,
-    timesteps: &[usize],
+    levels: &[Level],
     keys: &[NoiseKey],
     settings: &Inversion,
 ) -> Corrupted {
     let device = clean.device();
-    let plans: Vec<Vec<InversionStep>> =
-        timesteps.iter().map(|&t| inversion(settings.grid, t, settings.n_steps, schedule.len())).collect();
+    let Inversion { n_steps, eta, grid } = *settings;
+    let plans: Vec<Vec<SamplingStep>> =
+        levels.iter().map(|&level| inversion_to(schedule, grid, level, n_steps, eta)).collect();
     let mut generators: Vec<Keyed> = keys.iter().map(NoiseKey::generator).collect();
     let n_rounds = plans.iter().map(Vec::len).max().unwrap_or(0);
 
@@ -86,28 +88,26 @@ pub fn invert(
         let mut x = clean.copy();
         for round in 0..n_rounds {
             let active: Vec<usize> = (0..plans.len()).filter(|&i| round < plans[i].len()).collect();
-            let steps: Vec<_> = active
-                .iter()
-                .map(|&i| (plans[i][round], plans[i][round].coefficients(schedule, settings.eta)))
-                .collect();
-            let index = timestep_tensor(active.iter().map(|&i| i as i64), device);
-            let timestep = timestep_tensor(steps.iter().map(|(step, _)| step.model_timestep), device);
+            let steps: Vec<SamplingStep> = active.iter().map(|&i| plans[i][round]).collect();
+            let index: Vec<i64> = active.iter().map(|&i| i as i64).collect();
+            let index = Tensor::from_slice(&index).to_device(device);
+            let timestep = timestep_tensor(steps.iter().map(|one| one.timestep), device);
             let part = x.index_select(0, &index);
             let output = denoiser.predict(&part, &timestep, &conditioning.select(&index));
-            let mut moved = per_sample(steps.iter().map(|(_, c)| c.sample), device) * &part
-                + per_sample(steps.iter().map(|(_, c)| c.prediction), device) * output;
-            if settings.eta > 0.0 {
+            let mut moved = per_sample(steps.iter().map(|one| one.step.sample), device) * &part
+                + per_sample(steps.iter().map(|one| one.step.prediction), device) * output;
+            if eta > 0.0 {
                 let drawing =
                     generators.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, g)| g);
                 let gaussian = next_gaussian(drawing, &clean.size()[1..]).to_device(device);
-                moved += per_sample(steps.iter().map(|(_, c)| c.noise), device) * gaussian;
+                moved += per_sample(steps.iter().map(|one| one.step.noise), device) * gaussian;
             }
             x = x.index_copy(0, &index, &moved);
         }
         x
     });
 
-    with_implied_target(schedule, noisy, clean, timesteps)
+    with_implied_target(schedule, noisy, clean, levels)
 }
 
 /// Inverted latents, and the target of the noise they imply.
@@ -115,11 +115,11 @@ pub fn with_implied_target(
     schedule: &NoiseSchedule,
     noisy: Tensor,
     clean: &Tensor,
-    timesteps: &[usize],
+    levels: &[Level],
 ) -> Corrupted {
     let device = clean.device();
-    let implied = |t: &usize| schedule.implied_target_coefficients(*t);
-    let target = per_sample(timesteps.iter().map(|t| implied(t).noisy), device) * &noisy
-        + per_sample(timesteps.iter().map(|t| implied(t).clean), device) * clean;
+    let implied = |level: &Level| level.implied_target(schedule.prediction());
+    let target = per_sample(levels.iter().map(|level| implied(level).noisy), device) * &noisy
+        + per_sample(levels.iter().map(|level| implied(level).clean), device) * clean;
     Corrupted { noisy, target }
 }

@@ -7,7 +7,10 @@ use crate::Conditioning;
 /// A network that predicts noise, velocity or flow from a noisy sample.
 ///
 /// # Shapes
-/// `x` `[b, c, h, w]`, `timestep` `[b]` (any numeric type, values in training timesteps), result `[b, c, h, w]` f32.
+/// `x` `[b, c, h, w]`, `timestep` `[b]` (any numeric type), result `[b, c, h, w]` f32.
+///
+/// A timestep is a training timestep where noise levels are a table, and `1000 s` at noise level `s` of a flow, whose output is `e - z`: a
+/// network that is published with another unit or sign converts inside.
 pub trait Denoiser {
     /// One forward pass.
     fn predict(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> Tensor;

@@ -6,6 +6,9 @@ use crate::{Conditioning, Denoiser};
 
 /// `u + scale (c - u)` with `c` the conditional and `u` the unconditional prediction.
 ///
+/// One scale for all families: pipelines that count it otherwise, as Z-Image's `c + g (c - u)`, are generated with
+/// theirs plus 1.
+///
 /// At scale 1 and below the unconditional branch is not evaluated and does not count: SDXL-Turbo is generated with scale 0.
 ///
 /// Source: arXiv 2207.12598; `do_classifier_free_guidance` in `huggingface/diffusers:src/diffusers/pipelines/`.

@@ -12,7 +12,7 @@ use tastemaker_diffusion::samplers::{sample, start};
 use tastemaker_diffusion::{Conditioning, Denoiser, Vae};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::keyed::Stream;
-use tastemaker_math::samplers::{Plan, skipped_steps};
+use tastemaker_math::samplers::{Plan, skipped_steps_on};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, SchedulerConfig, TextAdapters, TextEncoders};
@@ -222,10 +222,12 @@ impl<'a> Generator<'a> {
         settings: &GenerateSettings,
     ) -> Result<(Plan, Plan), GenerateError> {
         let GenerateSettings { sampler, n_steps, eta, strength, .. } = *settings;
-        let sampling = Sampling { n_steps, eta, ..self.scheduler.sampling_by(sampler) };
+        let image_tokens = Some(image_tokens(self.size(settings)));
+        let sampling = Sampling { n_steps, eta, image_tokens, ..self.scheduler.sampling_by(sampler) };
         let plan = |skipped| sampler.plan(&self.scheduler.schedule, &sampling, skipped);
         let has_images = requests.iter().any(|request| request.image.is_some());
-        let skipped = if has_images { skipped_steps(n_steps, strength)? } else { 0 };
+        let skipped =
+            if has_images { skipped_steps_on(&self.scheduler.schedule, n_steps, strength)? } else { 0 };
         Ok((plan(0)?, plan(skipped)?))
     }
 
@@ -339,4 +341,9 @@ impl<'a> Generator<'a> {
         }
         Ok(images)
     }
+}
+
+/// Tokens of an image of this size in pixels: one for 16 x 16, in every family whose shift depends on them.
+fn image_tokens((width, height): Size) -> usize {
+    (width / 16) as usize * (height / 16) as usize
 }

@@ -26,7 +26,7 @@ fn main() -> Result<(), SettingsError> {
         println!("More: [{0}](../methods/{0}.md).\n", entry.name);
     }
     println!(
-        "In addition to its own settings any method takes [`sft_weight` and `safeguard_mu`](../methods/terms.md)."
+        "In addition to its own settings any method takes [`sft_weight`, `safeguard_mu` and `anchor_weight`](../methods/terms.md)."
     );
     Ok(())
 }

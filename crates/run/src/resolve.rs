@@ -92,6 +92,10 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
                       every step";
         return refuse("train.reference", &"precomputed", wanted);
     }
+    if train.reference == ReferenceKind::Precomputed && objective.needs().distance {
+        let wanted = "live, or no anchor_weight under [method]: an anchor needs the reference's outputs, and only errors are precomputed";
+        return refuse("train.reference", &"precomputed", wanted);
+    }
     if data.label_noise_prob > 0.0 && !objective.needs().loser {
         return refuse("data.label_noise_prob", &data.label_noise_prob, "0, for a method without losers");
     }

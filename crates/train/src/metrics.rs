@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tastemaker_math::objectives::{Label, TieRule, implicit_accuracy};
+use tastemaker_math::schedule::quarter as quarter_of;
 use tastemaker_run::{Probe, Step};
 
 use crate::step::PairRecord;
@@ -77,7 +78,7 @@ pub(crate) fn step_metrics(records: &[PairRecord], info: StepInfo) -> Step {
     let in_quarter = |quarter: usize| {
         let of: Vec<f64> = records
             .iter()
-            .filter(|r| (4 * r.timestep / n_train_timesteps).min(3) == quarter)
+            .filter(|r| quarter_of(r.timestep, n_train_timesteps) == quarter)
             .filter_map(margin_of)
             .collect();
         (!of.is_empty()).then(|| mean(of.into_iter()))
@@ -209,7 +210,7 @@ mod tests {
     fn record(label: Label, winner_error: f64, reference: f64) -> PairRecord {
         PairRecord {
             id: 0,
-            timestep: 0,
+            timestep: 0.0,
             label: Some(label),
             winner_error,
             loser_error: None,
@@ -218,6 +219,7 @@ mod tests {
                 loss: 0.5,
                 d_winner: 0.0,
                 d_loser: 0.0,
+                d_distance: 0.0,
                 logit: Some(1.0),
                 residual_factor: None,
             },

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tastemaker_data::PairSource;
 use tastemaker_data::split::Split;
 use tastemaker_diffusion::Denoiser;
+use tastemaker_math::level::Level;
 use tastemaker_math::objectives::{Corruption, InversionModel, Label, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::adapters::LoraFile;
@@ -46,7 +47,7 @@ pub(crate) struct RunInputs<'a> {
     pub(crate) origin: Option<String>,
     pub(crate) ranks: ProcessGroup<'a>,
     pub(crate) device: Device,
-    timesteps: Option<Vec<usize>>,
+    levels: Option<Vec<Level>>,
     soft_labels: Option<HashMap<u64, f64>>,
     labels: Option<HashMap<u64, Label>>,
 }
@@ -81,7 +82,7 @@ impl<'a> RunInputs<'a> {
         let (plan, lora) = with_network_weights(plan, &model)?;
         let origin = origin(&plan)?;
         let schedule = model.schedule()?.schedule;
-        let timesteps = timesteps(&plan, &schedule)?;
+        let levels = levels(&plan, &schedule)?;
         let inputs = Self {
             model,
             plan,
@@ -92,7 +93,7 @@ impl<'a> RunInputs<'a> {
             origin,
             ranks,
             device,
-            timesteps,
+            levels,
             soft_labels,
             labels,
         };
@@ -114,7 +115,7 @@ impl<'a> RunInputs<'a> {
             soft_labels: self.soft_labels.as_ref(),
             labels: self.labels.as_ref(),
             schedule: &self.schedule,
-            timesteps: self.timesteps.as_deref().map_or(Timesteps::All, Timesteps::Among),
+            timesteps: self.levels.as_deref().map_or(Timesteps::All, Timesteps::Among),
             seed: self.plan.train.seed,
             disturbance: Disturbance {
                 noise_offset: self.plan.train.noise_offset,
@@ -206,12 +207,11 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
     }
 }
 
-/// The timesteps to train at, every one of them of the schedule.
-fn timesteps(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<usize>>, RunError> {
+/// The levels of the timesteps to train at, every one of them of the schedule.
+fn levels(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<Level>>, RunError> {
     let Some(typed) = &plan.train.timesteps else { return Ok(None) };
-    let timesteps: Vec<usize> = typed.iter().map(|&t| t as usize).collect();
-    match timesteps.iter().find(|&&t| t >= schedule.len()) {
-        None => Ok(Some(timesteps)),
+    match typed.iter().find(|&&t| t as usize >= schedule.len()) {
+        None => Ok(Some(typed.iter().map(|&t| schedule.level(t as usize)).collect())),
         Some(found) => Err(RunError::Invalid(vec![Problem::Value {
             key: "train.timesteps",
             found: found.to_string(),

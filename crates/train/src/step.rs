@@ -10,8 +10,10 @@ use tastemaker_diffusion::corruption::{
 };
 use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Denoiser};
+use tastemaker_math::flow::Density;
 use tastemaker_math::intervals::mean;
 use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_math::level::Level;
 use tastemaker_math::objectives::{
     Corruption, ImageInputs, InversionModel, Label, MeanGain, NoiseLevel, Objective, Outcome, PairInputs,
 };
@@ -39,7 +41,7 @@ pub struct Engine<'a> {
     pub labels: Option<&'a HashMap<u64, Label>>,
     /// Noise levels.
     pub schedule: &'a NoiseSchedule,
-    /// Timesteps are drawn uniformly from these.
+    /// Where levels are drawn from.
     pub timesteps: Timesteps<'a>,
     /// Seed of every draw.
     pub seed: u64,
@@ -60,13 +62,35 @@ pub struct Disturbance {
     pub label_noise: f64,
 }
 
-/// Which timesteps training visits.
+/// Which noise levels training visits.
 #[derive(Debug, Clone, Copy)]
 pub enum Timesteps<'a> {
-    /// Every timestep of the schedule.
+    /// Every entry of the schedule's table, all alike.
     All,
-    /// A given few (SDXL-Turbo's four).
-    Among(&'a [usize]),
+    /// A given few (SDXL-Turbo's four), all alike.
+    Among(&'a [Level]),
+    /// Those of a flow, by a density.
+    By(Density),
+}
+
+impl Timesteps<'_> {
+    /// One draw.
+    fn draw(self, schedule: &NoiseSchedule, mut keyed: Keyed) -> Level {
+        match self {
+            Timesteps::All => schedule.level(keyed.below(schedule.len() as u64) as usize),
+            Timesteps::Among(few) => few[keyed.below(few.len() as u64) as usize],
+            Timesteps::By(density) => schedule.draw(density, &mut keyed),
+        }
+    }
+
+    /// The level that this fraction of draws lies at or below; `fraction` from 0 to below 1.
+    pub(crate) fn quantile(self, schedule: &NoiseSchedule, fraction: f64) -> Level {
+        match self {
+            Timesteps::All => schedule.level((fraction * schedule.len() as f64) as usize),
+            Timesteps::Among(few) => few[(fraction * few.len() as f64) as usize],
+            Timesteps::By(density) => schedule.quantile(density, fraction.max(2.0_f64.powi(-54))),
+        }
+    }
 }
 
 /// What one pair did in one step.
@@ -74,8 +98,8 @@ pub enum Timesteps<'a> {
 pub struct PairRecord {
     /// The pair's identity.
     pub id: u64,
-    /// Its timestep.
-    pub timestep: usize,
+    /// What the network was conditioned on.
+    pub timestep: f64,
     /// Its label, if it is a single image.
     pub label: Option<Label>,
     /// Policy error on the winner, or the single image.
@@ -105,8 +129,8 @@ impl PairRecord {
 /// The random draws of a micro-batch.
 #[derive(Debug)]
 pub struct Draws {
-    /// Timestep of each pair.
-    pub timesteps: Vec<usize>,
+    /// Noise level of each pair.
+    pub levels: Vec<Level>,
     /// How its latents become noisy.
     pub noise: Noise,
 }
@@ -175,15 +199,11 @@ impl Engine<'_> {
                 keys: batch.row_keys(self.seed, Stream::InversionNoise),
             },
         };
-        Draws { timesteps: batch.keys.iter().map(|&key| self.timestep(key)).collect(), noise }
+        Draws { levels: batch.keys.iter().map(|&key| self.level(key)).collect(), noise }
     }
 
-    fn timestep(&self, (id, draw): (u64, u64)) -> usize {
-        let mut keyed = Keyed::new(self.seed, Stream::Timestep, id, draw);
-        match self.timesteps {
-            Timesteps::All => keyed.below(self.schedule.len() as u64) as usize,
-            Timesteps::Among(few) => few[keyed.below(few.len() as u64) as usize],
-        }
+    fn level(&self, (id, draw): (u64, u64)) -> Level {
+        self.timesteps.draw(self.schedule, Keyed::new(self.seed, Stream::Timestep, id, draw))
     }
 
     /// Adds this micro-batch's part of the gradient of the mean loss over `n_total` pairs.
@@ -195,26 +215,33 @@ impl Engine<'_> {
 
     /// [`Engine::accumulate`] with draws made elsewhere and as part of a step.
     pub fn accumulate_with(&self, batch: &Batch, draws: &Draws, step: &StepContext) -> Vec<PairRecord> {
-        let rows = batch.per_row(&draws.timesteps);
+        let rows = batch.per_row(&draws.levels);
         let conditioning = policy_conditioning(self.text, batch);
         let known = step.precomputed.as_ref();
         let corrupted = match known.and_then(|known| known.noisy.as_ref()) {
             Some(noisy) => with_implied_target(self.schedule, noisy.shallow_clone(), &batch.latents, &rows),
             None => self.corrupt(batch, &draws.noise, &rows, &conditioning),
         };
-        let reference = self.objective.needs().reference.then(|| match known {
-            Some(known) => known.errors.clone(),
-            None => self.reference_errors(batch, &corrupted, &rows),
+        let needs = self.objective.needs();
+        let live = (needs.reference && (known.is_none() || needs.distance))
+            .then(|| self.reference_residuals(batch, &corrupted, &rows));
+        let reference = needs.reference.then(|| match (known, &live) {
+            (None, Some(live)) => of_pairs(batch, &mean_squares(live)),
+            (known, _) => known.map(|known| known.errors.clone()).unwrap_or_default(),
         });
 
         let residuals = residuals(self.policy, &corrupted, &rows, &conditioning);
         let policy = mean_squares(&residuals);
-        let products = self.objective.needs().residual_product.then(|| products(&residuals.detach()));
+        // Targets are the same, so residuals are as far apart as outputs.
+        let distance = live.filter(|_| needs.distance).map(|live| mean_squares(&(&residuals - live)));
+        let products = needs.residual_product.then(|| products(&residuals.detach()));
+        let distances = distance.as_ref().map(|distance| of_pairs(batch, distance));
         let measured = Measured {
-            timesteps: &draws.timesteps,
+            levels: &draws.levels,
             policy: batch.split(&to_host(&policy)),
             reference: reference.as_deref(),
             products: products.as_deref(),
+            distances: distances.as_deref(),
         };
         let records = self.evaluate(batch, &measured, step);
         if records.iter().all(PairRecord::is_finite) {
@@ -226,14 +253,19 @@ impl Engine<'_> {
             let coefficients: Vec<(f64, f64)> = records.iter().zip(&batch.keys).map(coefficient).collect();
             let coefficients: Vec<f32> = batch.join(&coefficients).into_iter().map(|c| c as f32).collect();
             let coefficients = Tensor::from_slice(&coefficients).to_device(policy.device());
-            (policy * coefficients).sum(Kind::Float).backward();
+            let mut loss = (policy * coefficients).sum(Kind::Float);
+            if let (Some(distance), Some(record)) = (distance, records.first()) {
+                // Every image weighs the same.
+                loss += distance.sum(Kind::Float) * (record.outcome.d_distance * weight);
+            }
+            loss.backward();
         }
         records
     }
 
     /// Whether the policy's errors on a micro-batch are numbers, under forward noise.
     pub fn predicts_numbers(&self, batch: &Batch) -> bool {
-        let rows = batch.per_row(&batch.keys.iter().map(|&key| self.timestep(key)).collect::<Vec<_>>());
+        let rows = batch.per_row(&batch.keys.iter().map(|&key| self.level(key)).collect::<Vec<_>>());
         let keys = batch.pair_keys(self.seed, Stream::Noise);
         let errors = tch::no_grad(|| {
             let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());
@@ -246,20 +278,17 @@ impl Engine<'_> {
     /// What needs the reference of a micro-batch, under the draws of this run.
     pub fn precompute(&self, batch: &Batch) -> Precomputed {
         let draws = self.draw(batch);
-        let rows = batch.per_row(&draws.timesteps);
+        let rows = batch.per_row(&draws.levels);
         let conditioning = reference_conditioning(self.text, batch);
         let corrupted = self.corrupt(batch, &draws.noise, &rows, &conditioning);
-        let errors = self.reference_errors(batch, &corrupted, &rows);
+        let errors = of_pairs(batch, &mean_squares(&self.reference_residuals(batch, &corrupted, &rows)));
         let noisy = matches!(draws.noise, Noise::Inversion { .. }).then_some(corrupted.noisy);
         Precomputed { errors, noisy }
     }
 
-    fn reference_errors(&self, batch: &Batch, corrupted: &Corrupted, rows: &[usize]) -> Vec<(f64, f64)> {
+    fn reference_residuals(&self, batch: &Batch, corrupted: &Corrupted, rows: &[Level]) -> Tensor {
         let conditioning = reference_conditioning(self.text, batch);
-        let per_row = self
-            .reference
-            .with(|denoiser| tch::no_grad(|| to_host(&errors(denoiser, corrupted, rows, &conditioning))));
-        batch.split(&per_row).into_iter().map(|(w, l)| (w, l.unwrap_or(w))).collect()
+        self.reference.with(|denoiser| tch::no_grad(|| residuals(denoiser, corrupted, rows, &conditioning)))
     }
 
     /// Noisy latents and targets. Winner and loser share timestep and noise; policy and reference share the result.
@@ -267,7 +296,7 @@ impl Engine<'_> {
         &self,
         batch: &Batch,
         noise: &Noise,
-        rows: &[usize],
+        rows: &[Level],
         conditioning: &Conditioning,
     ) -> Corrupted {
         match noise {
@@ -295,8 +324,8 @@ impl Engine<'_> {
             MeanGain::PreviousStep => step.mean_gain,
             MeanGain::Batch => mean_gain(measured.reference.into_iter().flatten().zip(&measured.policy)),
         };
-        let pairs = batch.keys.iter().zip(measured.timesteps).enumerate();
-        let record = |(i, (&(id, draw), &timestep)): (usize, (&(u64, u64), &usize))| {
+        let pairs = batch.keys.iter().zip(measured.levels).enumerate();
+        let record = |(i, (&(id, draw), &level)): (usize, (&(u64, u64), &Level))| {
             let is_exchanged = self.is_exchanged(id, draw);
             let (winner_error, loser_error) = match measured.policy[i] {
                 (winner, Some(loser)) if is_exchanged => (loser, Some(winner)),
@@ -309,7 +338,9 @@ impl Engine<'_> {
             let outcome = match label {
                 Some(label) => {
                     let reference = reference.map(|(of_image, _)| of_image);
-                    self.objective.of_image(&ImageInputs { label, error: winner_error, reference, mean_gain })
+                    let distance = measured.distances.map(|pairs| pairs[i].0);
+                    let error = winner_error;
+                    self.objective.of_image(&ImageInputs { label, error, reference, distance, mean_gain })
                 }
                 None => self.objective.of_pair(&PairInputs {
                     winner: winner_error,
@@ -320,10 +351,12 @@ impl Engine<'_> {
                         .soft_labels
                         .and_then(|known| known.get(&id))
                         .map(|&label| if is_exchanged { 1.0 - label } else { label }),
+                    distances: measured.distances.map(|pairs| pairs[i]),
                     mean_gain,
-                    level: NoiseLevel::at(self.schedule, timestep),
+                    level: NoiseLevel::of(self.schedule, level),
                 }),
             };
+            let timestep = level.timestep();
             PairRecord { id, timestep, label, winner_error, loser_error, reference, outcome }
         };
         pairs.map(record).collect()
@@ -338,30 +371,41 @@ impl Engine<'_> {
 
 /// What was measured about the pairs of a micro-batch.
 struct Measured<'a> {
-    timesteps: &'a [usize],
+    levels: &'a [Level],
     policy: Vec<(f64, Option<f64>)>,
     reference: Option<&'a [(f64, f64)]>,
     products: Option<&'a [f64]>,
+    /// Mean squared distances of the policy's outputs from the reference's.
+    distances: Option<&'a [(f64, f64)]>,
+}
+
+/// What was measured of each row, `[r]`, by pairs; that of a single image twice.
+fn of_pairs(batch: &Batch, per_row: &Tensor) -> Vec<(f64, f64)> {
+    batch
+        .split(&to_host(per_row))
+        .into_iter()
+        .map(|(winner, loser)| (winner, loser.unwrap_or(winner)))
+        .collect()
 }
 
 /// Mean squared error of each row, `[r]` f32, the graph kept where gradients are on.
 pub(crate) fn errors(
     denoiser: &dyn Denoiser,
     corrupted: &Corrupted,
-    timesteps: &[usize],
+    levels: &[Level],
     conditioning: &Conditioning,
 ) -> Tensor {
-    mean_squares(&residuals(denoiser, corrupted, timesteps, conditioning))
+    mean_squares(&residuals(denoiser, corrupted, levels, conditioning))
 }
 
 /// Output minus target, `[r, c, h, w]`.
 fn residuals(
     denoiser: &dyn Denoiser,
     corrupted: &Corrupted,
-    timesteps: &[usize],
+    levels: &[Level],
     conditioning: &Conditioning,
 ) -> Tensor {
-    let timestep = timestep_tensor(timesteps.iter().map(|&t| t as i64), corrupted.noisy.device());
+    let timestep = timestep_tensor(levels.iter().map(|level| level.timestep()), corrupted.noisy.device());
     denoiser.predict(&corrupted.noisy, &timestep, conditioning) - &corrupted.target
 }
 

@@ -68,7 +68,7 @@ fn draws_of_a_pair_are_spread_over_the_schedule() {
     let found = measured(&pairs, &policy.unet, TimestepSpread::OverDraws(4), 4);
     assert_eq!(found.len(), 20);
     for ((_, draw), errors) in &found {
-        assert_eq!(errors.timestep / 250, (draw - FIRST_DRAW) as usize);
+        assert_eq!((errors.timestep / 250.0) as u64, draw - FIRST_DRAW);
     }
     let whole = accuracy(&found, None, 1000, None).unwrap();
     assert!(whole.by_quarter.iter().all(|quarter| quarter.unwrap().count.n() == 5));

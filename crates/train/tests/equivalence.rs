@@ -223,15 +223,15 @@ fn draws_depend_on_pair_and_repetition_alone() {
         let batch = batch(&pairs, &uses(indices, repetition), &objective);
         let draws = engine.draw(&batch);
         let Noise::Forward(noise) = draws.noise else { panic!("the method adds noise") };
-        (draws.timesteps, noise, batch.latents)
+        (draws.levels, noise, batch.latents)
     };
-    let (timesteps, noise, latents) = draw(&[3, 1, 5], 0);
+    let (levels, noise, latents) = draw(&[3, 1, 5], 0);
     let (alone, alone_noise, alone_latents) = draw(&[1], 0);
-    assert_eq!(alone, timesteps[1..2]);
+    assert_eq!(alone, levels[1..2]);
     assert!(alone_noise.equal(&noise.narrow(0, 1, 1)));
     assert!(alone_latents.equal(&latents.index_select(0, &Tensor::from_slice(&[1i64, 4]))));
     let (again, again_noise, again_latents) = draw(&[3, 1, 5], 1);
-    assert_ne!(again, timesteps);
+    assert_ne!(again, levels);
     assert!(!again_noise.equal(&noise) && !again_latents.equal(&latents));
 }
 

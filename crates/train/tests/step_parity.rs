@@ -13,6 +13,7 @@ use tastemaker_diffusion::corruption::{Inversion, invert};
 use tastemaker_diffusion::noise::NoiseKey;
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::keyed::Stream;
+use tastemaker_math::level::Level;
 use tastemaker_math::objectives::{Grid, Label, objective};
 use tastemaker_models::nn::Role;
 use tastemaker_store::dtype::DType;
@@ -46,9 +47,9 @@ impl Given {
         }
     }
 
-    fn timesteps(&self) -> Vec<usize> {
+    fn levels(&self) -> Vec<Level> {
         let timesteps = Vec::<i64>::try_from(&self.tensors["timesteps"]).unwrap();
-        timesteps.into_iter().map(|t| t as usize).collect()
+        timesteps.into_iter().map(|t| schedule().level(t as usize)).collect()
     }
 
     fn noise(&self) -> Tensor {
@@ -86,7 +87,7 @@ fn step_after(
         Noise::Forward(_) => Noise::Forward(given.noise()),
         inversion => inversion,
     };
-    let draws = Draws { timesteps: given.timesteps(), noise };
+    let draws = Draws { levels: given.levels(), noise };
     engine.accumulate_with(&batch, &draws, &StepContext { mean_gain, ..StepContext::of(N_PAIRS) })
 }
 
@@ -162,7 +163,7 @@ fn kto_on_the_same_images_one_by_one_equals_the_recording() {
     let labels: HashMap<u64, Label> = ids.clone().map(|id| (id, label(id))).collect();
     let batch = Batch { keys: ids.map(|id| (id, 0)).collect(), with_losers: false, ..given.batch() };
     let draws = Draws {
-        timesteps: given.timesteps().repeat(2),
+        levels: given.levels().repeat(2),
         noise: Noise::Forward(Tensor::cat(&[given.noise(), given.noise()], 0)),
     };
     let engine = common::engine(&network.unet, &reference, &objective, &schedule);
@@ -205,7 +206,7 @@ fn inverted_latents_and_their_noise_equal_the_recording() {
     let keys: Vec<NoiseKey> = batch.row_keys(0, Stream::InversionNoise);
     let settings = Inversion { n_steps: 10, eta: 0.0, grid: Grid::Exact };
     for (side, network) in [("", &policy.unet as &dyn Denoiser), ("by_reference.", &frozen.unet)] {
-        let rows = batch.per_row(&given.timesteps());
+        let rows = batch.per_row(&given.levels());
         let found =
             invert(&schedule(), network, &batch.latents, &batch.conditioning, &rows, &keys, &settings);
         for (name, tensor) in [("inverted", found.noisy), ("implied_noise", found.target)] {

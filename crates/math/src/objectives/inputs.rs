@@ -19,6 +19,8 @@ pub struct Needs {
     pub residual_product: bool,
     /// Whether [`PairInputs::soft_label`] takes part.
     pub soft_label: bool,
+    /// Whether [`PairInputs::distances`] take part.
+    pub distance: bool,
     /// Over which images [`PairInputs::mean_gain`] is taken.
     pub mean_gain: MeanGain,
 }
@@ -30,6 +32,7 @@ impl Needs {
         reference: false,
         residual_product: false,
         soft_label: false,
+        distance: false,
         mean_gain: MeanGain::Zero,
     };
 
@@ -113,6 +116,9 @@ pub struct PairInputs {
     pub residual_product: Option<f64>,
     /// Probability that the winner is really the better one, from scores.
     pub soft_label: Option<f64>,
+    /// Mean squared distances between the policy's and the reference's output on (winner, loser); the loser's does not count where the
+    /// method uses none.
+    pub distances: Option<(f64, f64)>,
     /// Mean over images of `reference error - policy error`, 0 where that is negative; a constant, never differentiated.
     pub mean_gain: f64,
     /// Where on the schedule.
@@ -128,6 +134,8 @@ pub struct ImageInputs {
     pub error: f64,
     /// The frozen reference's error.
     pub reference: Option<f64>,
+    /// Mean squared distance between the policy's and the reference's output.
+    pub distance: Option<f64>,
     /// As [`PairInputs::mean_gain`].
     pub mean_gain: f64,
 }

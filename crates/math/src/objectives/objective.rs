@@ -20,12 +20,14 @@ pub struct Objective {
 
 impl Objective {
     /// Builds a method from a table of its settings; `null` gives the defaults. Besides the method's own settings the table may hold
-    /// `sft_weight` and `safeguard_mu`:
+    /// `sft_weight`, `safeguard_mu` and `anchor_weight`:
     ///
     /// * `sft_weight`, a positive number, adds that much of the winner's error to the loss;
     /// * `safeguard_mu`, between 0 and 1, multiplies the derivative in the loser's error by
     ///   `clip((1 - mu) |e_w|^2 / <e_l, e_w>, 0, 1)` where the product of the residuals is positive, so that the winner's error
-    ///   does not rise to first order. The loss keeps its value, and the objective needs the residual product.
+    ///   does not rise to first order. The loss keeps its value, and the objective needs the residual product;
+    /// * `anchor_weight`, a positive number, adds that much of the mean squared distance between the policy's and the reference's outputs
+    ///   on the pair's images, and the objective needs the reference and the distances.
     ///
     /// # Errors
     /// [`SettingsError`]: an unknown key with its nearest match, or a value that cannot be.
@@ -44,8 +46,7 @@ impl Objective {
 
     /// What has to be measured for it.
     pub fn needs(&self) -> Needs {
-        let needs = self.method.needs();
-        Needs { residual_product: needs.residual_product || self.terms.has_safeguard(), ..needs }
+        self.terms.needs(self.method.needs())
     }
 
     /// Whether it learns from single images with a [`Label`]; pairs then count as one of each.
@@ -87,7 +88,8 @@ impl Objective {
     /// # Panics
     /// If something that the objective [needs](Objective::needs) was not measured.
     pub fn of_pair(&self, inputs: &PairInputs) -> Outcome {
-        let pair = Pair::new(self.needs(), inputs);
+        let needs = self.needs();
+        let pair = Pair::new(needs, inputs);
         // A pair is the mean of two images to a method of single images, and only one of the two is liked
         let (Loss { mut value, logit }, liked_fraction) = match &self.method {
             Method::Paired(method) => (method.loss(&pair), 1.0),
@@ -103,7 +105,12 @@ impl Objective {
         if let Some(imitation) = self.terms.imitation(&pair.winner) {
             value = value + imitation * liked_fraction;
         }
-        Outcome::new(value, logit, residual_factor)
+        let outcome = Outcome::new(value, logit, residual_factor);
+        let Some((winner, loser)) = needs.distance.then(|| given(inputs.distances)) else { return outcome };
+        match needs.loser {
+            true => outcome.anchored(winner + loser, self.terms.distance_weight(2)),
+            false => outcome.anchored(winner, self.terms.distance_weight(1)),
+        }
     }
 
     /// The loss of one labeled image, its derivative and its logit.
@@ -114,12 +121,17 @@ impl Objective {
         let Method::Unpaired(method) = &self.method else {
             panic!("{} learns from pairs and was given a single image", self.name())
         };
-        let image = Image::new(self.needs(), Dual::winner(inputs.error), inputs.reference);
+        let needs = self.needs();
+        let image = Image::new(needs, Dual::winner(inputs.error), inputs.reference);
         let Loss { mut value, logit } = method.loss(inputs.label, &image, inputs.mean_gain);
         if let (Label::Liked, Some(imitation)) = (inputs.label, self.terms.imitation(&image)) {
             value = value + imitation;
         }
-        Outcome::new(value, logit, None)
+        let outcome = Outcome::new(value, logit, None);
+        match needs.distance {
+            true => outcome.anchored(given(inputs.distance), self.terms.distance_weight(1)),
+            false => outcome,
+        }
     }
 }
 
@@ -132,6 +144,9 @@ pub struct Outcome {
     pub d_winner: f64,
     /// Derivative of the loss with respect to the loser's error; 0 for a single image.
     pub d_loser: f64,
+    /// Derivative of the loss with respect to the distance of the policy's output from the reference's, of each image that takes part;
+    /// 0 without an anchor.
+    pub d_distance: f64,
     /// The number inside the sigmoid, positive where the model sides with the label; `None` without such a number.
     pub logit: Option<f64>,
     /// What the derivative in the loser's error was multiplied with, 0 to 1, where a safeguard holds losers back.
@@ -141,6 +156,16 @@ pub struct Outcome {
 impl Outcome {
     fn new(loss: Dual, logit: Option<f64>, residual_factor: Option<f64>) -> Self {
         let Dual { value: loss, d: [d_winner, d_loser] } = loss;
-        Self { loss, d_winner, d_loser, logit, residual_factor }
+        Self { loss, d_winner, d_loser, d_distance: 0.0, logit, residual_factor }
     }
+
+    /// With an anchor: the sum of the distances that take part, and the weight of each.
+    fn anchored(self, distances: f64, weight: f64) -> Self {
+        Self { loss: self.loss + weight * distances, d_distance: weight, ..self }
+    }
+}
+
+/// What was measured for an anchor.
+fn given<T>(distances: Option<T>) -> T {
+    distances.expect("the objective needs the outputs' distances, which were not measured")
 }

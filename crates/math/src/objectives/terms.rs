@@ -1,14 +1,15 @@
 //! Terms that any method takes besides its own settings, in the same table: one place for all methods.
 //!
 //! * `sft_weight`: imitation of the winner beside the preference;
-//! * `safeguard_mu`: Diffusion-SDPO's safeguard, which cuts the loser's push down to what leaves the winner unharmed.
+//! * `safeguard_mu`: Diffusion-SDPO's safeguard, which cuts the loser's push down to what leaves the winner unharmed;
+//! * `anchor_weight`: SimpleTuner's anchor, which holds the policy's outputs near the reference's.
 //!
 //! Descending `L_w - lambda L_l` changes the winner's error, to first order and in the space of the network's outputs,
 //! by `-|e_w|^2 + lambda <e_l, e_w>` times the step. Where the two residuals point the same way, `lambda` is held to what
 //! keeps that at `-mu |e_w|^2` or below; elsewhere the loser's push helps the winner and stays as it is. It is a constant of the
 //! step: the value of the loss stays what it is.
 
-use super::inputs::{Image, Pair};
+use super::inputs::{Image, Needs, Pair};
 use super::method::Method;
 use super::settings::{self, SettingsError};
 use crate::dual::Dual;
@@ -25,9 +26,12 @@ pub struct Terms {
     /// How much of the winner's own descent the loser has to leave alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     safeguard_mu: Option<f64>,
+    /// Weight of the mean squared distance between the policy's and the reference's outputs, added to the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor_weight: Option<f64>,
 }
 
-const KEYS: [&str; 2] = ["sft_weight", "safeguard_mu"];
+const KEYS: [&str; 3] = ["sft_weight", "safeguard_mu", "anchor_weight"];
 
 impl Terms {
     /// Takes the terms out of a table of settings: what is left for the method, and the terms.
@@ -38,9 +42,11 @@ impl Terms {
             let number = taken.map(serde_json::from_value::<Option<f64>>).transpose();
             number.map(Option::flatten).map_err(|source| SettingsError::Value { key: key.into(), source })
         };
-        let terms = Self { sft_weight: take(KEYS[0])?, safeguard_mu: take(KEYS[1])? };
+        let terms =
+            Self { sft_weight: take(KEYS[0])?, safeguard_mu: take(KEYS[1])?, anchor_weight: take(KEYS[2])? };
         terms.sft_weight.map_or(Ok(()), |weight| settings::positive(KEYS[0], weight))?;
         terms.safeguard_mu.map_or(Ok(()), |mu| settings::fraction(KEYS[1], mu))?;
+        terms.anchor_weight.map_or(Ok(()), |weight| settings::positive(KEYS[2], weight))?;
         Ok((own, terms))
     }
 
@@ -74,9 +80,22 @@ impl Terms {
         }
     }
 
-    /// Whether losers are held back.
-    pub fn has_safeguard(&self) -> bool {
-        self.safeguard_mu.is_some()
+    /// What has to be measured for them and a method that needs as much.
+    pub fn needs(&self, method: Needs) -> Needs {
+        let anchored = self.anchor_weight.is_some();
+        Needs {
+            residual_product: method.residual_product || self.safeguard_mu.is_some(),
+            reference: method.reference || anchored,
+            distance: method.distance || anchored,
+            ..method
+        }
+    }
+
+    /// What each of `n_images` distances counts, so that their mean weighs as much as is set; 0 without an anchor.
+    ///
+    /// Source: `anchor_alpha` of `bghira/SimpleTuner:simpletuner/helpers/distillation/flow_dpo/distiller.py`.
+    pub fn distance_weight(&self, n_images: usize) -> f64 {
+        self.anchor_weight.map_or(0.0, |weight| weight / n_images as f64)
     }
 
     /// What an image that is liked adds to the loss.

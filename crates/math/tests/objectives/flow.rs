@@ -140,6 +140,30 @@ fn weightings_of_sft_follow_the_noise_level() {
 }
 
 #[test]
+fn an_anchor_adds_the_mean_distance_of_outputs_to_any_method() {
+    for entry in tastemaker_math::objectives::OBJECTIVES {
+        let (plain, held) =
+            (build(entry.name, Value::Null), build(entry.name, json!({"anchor_weight": 0.5})));
+        let needs = held.needs();
+        assert!(needs.reference && needs.distance && !plain.needs().distance, "{}", entry.name);
+        let (before, after) = (at(&plain, ERRORS), at(&held, ERRORS));
+        // Distances are 0.02 and 0.05.
+        let (weight, distances) = if needs.loser { (0.25, 0.07) } else { (0.5, 0.02) };
+        assert!((after.loss - before.loss - weight * distances).abs() < 1e-12, "{}", entry.name);
+        assert_eq!(after.d_distance, weight, "{}", entry.name);
+        assert_eq!((after.d_winner, after.d_loser), (before.d_winner, before.d_loser), "{}", entry.name);
+        assert_eq!(before.d_distance, 0.0);
+    }
+}
+
+#[test]
+#[should_panic(expected = "the objective needs the outputs' distances, which were not measured")]
+fn an_anchor_without_its_distances_is_a_bug() {
+    let held = build("sft", json!({"anchor_weight": 1}));
+    held.of_pair(&PairInputs { distances: None, ..measured(ERRORS) });
+}
+
+#[test]
 fn betas_of_other_programs_are_converted_both_ways() {
     let ours = 100.0;
     for (n_elements, sum) in [

@@ -29,6 +29,7 @@ fn measured([winner, loser, reference_winner, reference_loser]: [f64; 4]) -> Pai
         reference: Some((reference_winner, reference_loser)),
         residual_product: Some(0.08),
         soft_label: Some(0.65),
+        distances: Some((0.02, 0.05)),
         mean_gain: 0.0,
         level: LEVEL,
     }
@@ -40,5 +41,5 @@ fn at(objective: &Objective, errors: [f64; 4]) -> Outcome {
 
 /// A single image with the reference's error on it.
 fn image(label: Label, error: f64, reference: f64) -> ImageInputs {
-    ImageInputs { label, error, reference: Some(reference), mean_gain: 0.0 }
+    ImageInputs { label, error, reference: Some(reference), distance: Some(0.02), mean_gain: 0.0 }
 }

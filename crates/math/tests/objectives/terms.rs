@@ -132,12 +132,12 @@ fn terms_that_cannot_be_are_refused_by_name() {
         (
             "diffusion-dpo",
             json!({"sft_wieght": 1}),
-            "unknown setting \"sft_wieght\", did you mean \"sft_weight\"?; known are beta, sft_weight, safeguard_mu",
+            "unknown setting \"sft_wieght\", did you mean \"sft_weight\"?; known are beta, sft_weight, safeguard_mu, anchor_weight",
         ),
         (
             "diffusion-dpo",
             json!({"betta": 1, "sft_weight": 1}),
-            "unknown setting \"betta\", did you mean \"beta\"?; known are beta, sft_weight, safeguard_mu",
+            "unknown setting \"betta\", did you mean \"beta\"?; known are beta, sft_weight, safeguard_mu, anchor_weight",
         ),
         ("sft", json!([1]), "settings of an objective are a table of keys and values, found [1]"),
     ] {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod ddim;
+mod flow;
 mod solvers;
 
 use serde_json::json;

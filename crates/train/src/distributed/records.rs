@@ -5,7 +5,7 @@ use tastemaker_math::objectives::{Label, Outcome};
 use crate::step::PairRecord;
 
 /// Numbers of a record.
-pub(super) const RECORD_WIDTH: usize = 12;
+pub(super) const RECORD_WIDTH: usize = 13;
 
 /// Stands for what a record does not have: a NaN that no measurement gives.
 const NONE: u64 = 0x7ff8_dead_0000_0001;
@@ -13,11 +13,11 @@ const NONE: u64 = 0x7ff8_dead_0000_0001;
 /// A record as numbers.
 pub(super) fn to_numbers(record: &PairRecord) -> [f64; RECORD_WIDTH] {
     let none = f64::from_bits(NONE);
-    let Outcome { loss, d_winner, d_loser, logit, residual_factor } = record.outcome;
+    let Outcome { loss, d_winner, d_loser, d_distance, logit, residual_factor } = record.outcome;
     let (ref_winner, ref_loser) = record.reference.unwrap_or((none, none));
     [
         f64::from_bits(record.id),
-        record.timestep as f64,
+        record.timestep,
         record.winner_error,
         record.loser_error.unwrap_or(none),
         ref_winner,
@@ -32,6 +32,7 @@ pub(super) fn to_numbers(record: &PairRecord) -> [f64; RECORD_WIDTH] {
             Some(Label::Disliked) => -1.0,
         },
         residual_factor.unwrap_or(none),
+        d_distance,
     ]
 }
 
@@ -40,7 +41,7 @@ pub(super) fn from_numbers(sent: &[f64]) -> PairRecord {
     let maybe = |number: f64| (number.to_bits() != NONE).then_some(number);
     PairRecord {
         id: sent[0].to_bits(),
-        timestep: sent[1] as usize,
+        timestep: sent[1],
         winner_error: sent[2],
         loser_error: maybe(sent[3]),
         reference: maybe(sent[4]).map(|winner| (winner, sent[5])),
@@ -52,6 +53,7 @@ pub(super) fn from_numbers(sent: &[f64]) -> PairRecord {
             loss: sent[6],
             d_winner: sent[7],
             d_loser: sent[8],
+            d_distance: sent[12],
             logit: maybe(sent[9]),
             residual_factor: maybe(sent[11]),
         },
@@ -77,12 +79,18 @@ mod tests {
     fn a_record_survives_being_sent() {
         for (loser_error, reference) in [(None, None), (Some(f64::INFINITY), Some((0.25, f64::NAN)))] {
             let residual_factor = reference.map(|_| 0.5);
-            let outcome =
-                Outcome { loss: f64::NAN, d_winner: 1.0, d_loser: -0.0, logit: None, residual_factor };
+            let outcome = Outcome {
+                loss: f64::NAN,
+                d_winner: 1.0,
+                d_loser: -0.0,
+                d_distance: 0.25,
+                logit: None,
+                residual_factor,
+            };
             let record = PairRecord {
                 label: Some(Label::Disliked),
                 id: u64::MAX - 7,
-                timestep: 999,
+                timestep: 954.5,
                 winner_error: 0.5,
                 loser_error,
                 reference,

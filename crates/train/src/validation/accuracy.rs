@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use tastemaker_data::PairSource;
 use tastemaker_math::intervals::{Interval, WinCount, mean};
+use tastemaker_math::schedule::quarter;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
@@ -152,7 +153,7 @@ pub fn accuracy(
             },
             None => 0.0,
         };
-        let quarter = (4 * errors.timestep / n_timesteps.max(1)).min(3);
+        let quarter = quarter(errors.timestep, n_timesteps);
         margins.entry(key.0).or_default().push((quarter, (errors.loser - errors.winner) - before));
     }
     let of = |wanted: Option<usize>| -> Vec<f64> {
@@ -193,7 +194,7 @@ mod tests {
     fn measurements(errors: &[[(f64, f64); 2]]) -> Measurements {
         let mut found = Measurements::new();
         for (pair, both) in errors.iter().enumerate() {
-            for (draw, (&(winner, loser), timestep)) in both.iter().zip([100, 900]).enumerate() {
+            for (draw, (&(winner, loser), timestep)) in both.iter().zip([100.0, 900.0]).enumerate() {
                 found.insert((pair as u64, draw as u64), Measurement { timestep, winner, loser });
             }
         }

@@ -6,6 +6,7 @@ use tastemaker_diffusion::Denoiser;
 use tastemaker_diffusion::corruption::forward;
 use tastemaker_diffusion::noise::gaussian;
 use tastemaker_math::keyed::{Keyed, Stream};
+use tastemaker_math::level::Level;
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
 
@@ -20,7 +21,7 @@ pub type HeldOutErrors = BTreeMap<u64, (f64, f64)>;
 /// What is measured of pairs, by identity and repetition.
 pub type Measurements = BTreeMap<(u64, u64), Measurement>;
 
-/// How timesteps are spread over the schedule.
+/// How noise levels are spread over the schedule.
 #[derive(Debug, Clone, Copy)]
 pub enum TimestepSpread<'a> {
     /// Over pairs, each measured once: pair number i of these n gets one from the i-th of n equal parts of those that training
@@ -46,8 +47,8 @@ pub struct DrawSettings<'a> {
 /// A pair's errors under one draw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measurement {
-    /// The timestep.
-    pub timestep: usize,
+    /// What the network was conditioned on.
+    pub timestep: f64,
     /// Error on the winner.
     pub winner: f64,
     /// Error on the loser; that of the single image where there is none.
@@ -68,25 +69,21 @@ pub fn measure(
         TimestepSpread::OverPairs(ids) => ids.iter().enumerate().map(|(i, id)| (*id, i)).collect(),
         TimestepSpread::OverDraws(_) => HashMap::new(),
     };
-    let timestep = |&(id, draw): &(u64, u64)| {
+    let level = |&(id, draw): &(u64, u64)| {
         let (i, n) = match draws.spread {
             TimestepSpread::OverPairs(ids) => (number.get(&id).copied().unwrap_or_default(), ids.len()),
             TimestepSpread::OverDraws(n) => (draw.saturating_sub(FIRST_DRAW) as usize, n as usize),
         };
         let within = Keyed::new(draws.seed, Stream::Timestep, id, draw).uniform();
-        let fraction = (i as f64 + within) / n as f64;
-        match draws.timesteps {
-            Timesteps::All => (fraction * schedule.len() as f64) as usize,
-            Timesteps::Among(few) => few[(fraction * few.len() as f64) as usize],
-        }
+        draws.timesteps.quantile(schedule, (i as f64 + within) / n as f64)
     };
     let mut result = BTreeMap::new();
     for batch in batches {
         let batch = batch?;
-        let timesteps: Vec<usize> = batch.keys.iter().map(timestep).collect();
-        let errors = batch_errors(denoiser, schedule, &batch, &timesteps, draws);
-        let measured = timesteps.iter().zip(errors);
-        let measured = measured.map(|(&timestep, (winner, loser))| Measurement { timestep, winner, loser });
+        let levels: Vec<Level> = batch.keys.iter().map(level).collect();
+        let errors = batch_errors(denoiser, schedule, &batch, &levels, draws);
+        let measured = levels.iter().map(|level| level.timestep()).zip(errors);
+        let measured = measured.map(|(timestep, (winner, loser))| Measurement { timestep, winner, loser });
         result.extend(batch.keys.iter().copied().zip(measured));
     }
     Ok(result)
@@ -96,11 +93,11 @@ fn batch_errors(
     denoiser: &dyn Denoiser,
     schedule: &NoiseSchedule,
     batch: &Batch,
-    timesteps: &[usize],
+    levels: &[Level],
     draws: &DrawSettings<'_>,
 ) -> Vec<(f64, f64)> {
     let keys = batch.pair_keys(draws.seed, Stream::Noise);
-    let rows = batch.per_row(timesteps);
+    let rows = batch.per_row(levels);
     let per_row = tch::no_grad(|| {
         let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());
         let corrupted = forward(schedule, &batch.latents, &batch.per_row_tensor(&noise), &rows);

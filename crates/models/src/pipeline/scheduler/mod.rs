@@ -5,6 +5,8 @@
 //!
 //! Source: the constructors in `huggingface/diffusers:src/diffusers/schedulers/`.
 
+mod flow;
+
 use serde_json::{Value, json};
 use tastemaker_math::ddim::{Sampling, Spacing};
 use tastemaker_math::samplers::Sampler;
@@ -106,8 +108,11 @@ impl SchedulerConfig {
     pub fn from_json(config: &Value) -> Result<Self, String> {
         let mut r = ConfigReader::new(config);
         let name = config.get("_class_name").and_then(Value::as_str).unwrap_or("no class");
+        if name == flow::CLASS {
+            return Self::of_flow(r);
+        }
         let class = CLASSES.iter().find(|class| class.name == name).unwrap_or_else(|| {
-            let known: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
+            let known: Vec<_> = CLASSES.iter().map(|class| class.name).chain([flow::CLASS]).collect();
             r.problem(format!("`_class_name` is {name}; wanted one of {}", known.join(", ")));
             &CLASSES[0]
         });
@@ -141,6 +146,26 @@ impl SchedulerConfig {
             }
             Err(problem) => {
                 r.problem(problem);
+                Err(r.finish().expect_err("a problem was just recorded"))
+            }
+        }
+    }
+}
+
+impl SchedulerConfig {
+    fn of_flow(mut r: ConfigReader) -> Result<Self, String> {
+        let (flow, is_stochastic) = flow::read(&mut r);
+        // What is drawn by, where the user does not say.
+        let class = if is_stochastic { "EulerAncestralDiscreteScheduler" } else { flow::CLASS };
+        match NoiseSchedule::of_flow(flow) {
+            Ok(schedule) => r.finish().map(|()| Self {
+                schedule,
+                sampling: Sampling::default(),
+                class,
+                stated_spacing: None,
+            }),
+            Err(problem) => {
+                r.problem(problem.to_string());
                 Err(r.finish().expect_err("a problem was just recorded"))
             }
         }
