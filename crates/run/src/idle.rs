@@ -6,7 +6,7 @@ use crate::Warning;
 use crate::health::Rule as OnAlarm;
 use crate::plan::{Adapter, Plan};
 use crate::schedule::LrScheduler;
-use crate::settings::{Key, OptimizerKind, ReferenceKind, TimeIds, Tracker};
+use crate::settings::{Key, OptimizerKind, ReferenceKind, TimeIds, TimestepDensity, Tracker};
 
 /// Settings that were typed and change nothing if the plan is such.
 pub(crate) struct Rule {
@@ -121,6 +121,27 @@ pub(crate) static RULES: &[Rule] = &[
     rule(&["output_name"], "only the file of a LoRA has it", |plan, _| plan.adapter == Adapter::Full {}),
     rule(&["lr_power"], "only lr_scheduler polynomial is a power", |plan, _| {
         plan.optimizer.lr_scheduler != LrScheduler::Polynomial
+    }),
+    rule(
+        &[
+            "timestep_density",
+            "logit_mean",
+            "logit_std",
+            "mode_scale",
+            "sigmoid_scale",
+            "discrete_flow_shift",
+        ],
+        "training visits the given levels, all alike",
+        |plan, _| plan.train.sigmas.is_some() || plan.train.timesteps.is_some(),
+    ),
+    rule(&["logit_mean", "logit_std"], "timestep_density is neither logit_normal nor logsnr", |plan, _| {
+        !matches!(plan.train.timestep_density, TimestepDensity::LogitNormal | TimestepDensity::Logsnr)
+    }),
+    rule(&["mode_scale"], "timestep_density is not mode", |plan, _| {
+        plan.train.timestep_density != TimestepDensity::Mode
+    }),
+    rule(&["sigmoid_scale", "discrete_flow_shift"], "timestep_density is not sigmoid", |plan, _| {
+        plan.train.timestep_density != TimestepDensity::Sigmoid
     }),
     rule(&["noise_offset"], "latents become noisy by inversion", |_, objective| {
         objective.corruption() != Corruption::Forward

@@ -4,14 +4,31 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tastemaker_math::flow::Density;
 use tastemaker_math::objectives::{Objective, SettingsError, objective};
 
 use crate::Warning;
 use crate::schedule::Schedule;
 use crate::settings::{
     AdapterSection, CheckpointPlan, DataPlan, LoggingPlan, LoraPlan, ModelPlan, OptimizerPlan, OutputPlan,
-    TrainPlan, ValidationPlan, keys,
+    TimestepDensity, TrainPlan, ValidationPlan, keys,
 };
+
+impl TrainPlan {
+    /// How a flow model's training noise levels are drawn.
+    pub fn density(&self) -> Density {
+        let Self { logit_mean: mean, logit_std: std, .. } = *self;
+        match self.timestep_density {
+            TimestepDensity::Uniform => Density::Uniform,
+            TimestepDensity::LogitNormal => Density::LogitNormal { mean, std },
+            TimestepDensity::Mode => Density::Mode { scale: self.mode_scale },
+            TimestepDensity::Sigmoid => {
+                Density::Sigmoid { scale: self.sigmoid_scale, shift: self.discrete_flow_shift }
+            }
+            TimestepDensity::Logsnr => Density::Logsnr { mean, std },
+        }
+    }
+}
 
 /// A run in full. Fields have the meaning of the recipe's keys, see [`Recipe`](crate::Recipe).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

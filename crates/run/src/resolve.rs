@@ -92,6 +92,14 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
                       every step";
         return refuse("train.reference", &"precomputed", wanted);
     }
+    if let (Some(_), Some(sigmas)) = (&train.timesteps, &train.sigmas) {
+        let found = format!("{sigmas:?}");
+        return refuse(
+            "train.sigmas",
+            &found,
+            "none beside timesteps: levels are given one way or the other",
+        );
+    }
     if train.reference == ReferenceKind::Precomputed && objective.needs().distance {
         let wanted = "live, or no anchor_weight under [method]: an anchor needs the reference's outputs, and only errors are precomputed";
         return refuse("train.reference", &"precomputed", wanted);

@@ -115,6 +115,7 @@ const ALWAYS: &[&str] = &[
     "gradient_checkpointing",
     "ema_decay",
     "timesteps",
+    "sigmas",
     "seed",
     "checkpoints_total_limit",
     "report_to",
@@ -155,6 +156,15 @@ const IDLE: &[(&str, &[&str])] = &[
         &["lr_num_cycles", "lr_power"],
     ),
     ("[train]\nmax_train_steps = 5\nnum_train_epochs = 2", &["num_train_epochs"]),
+    (
+        "[train]\nsigmas = [1.0, 0.9]\ntimestep_density = \"mode\"\nmode_scale = 0.8",
+        &["timestep_density", "mode_scale"],
+    ),
+    (
+        "[train]\ntimestep_density = \"mode\"\nlogit_mean = 0.5\nlogit_std = 2.0\nsigmoid_scale = 2.0\n\
+         discrete_flow_shift = 3.0",
+        &["logit_mean", "logit_std", "sigmoid_scale", "discrete_flow_shift"],
+    ),
     ("[method]\nname = \"ddim-inpo\"\n[train]\nnoise_offset = 0.1", &["noise_offset"]),
     ("[adapter]\nadapter_type = \"full\"\n[output]\noutput_name = \"mine\"", &["output_name"]),
     (

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tastemaker_data::PairSource;
 use tastemaker_data::split::Split;
 use tastemaker_diffusion::Denoiser;
+use tastemaker_math::flow::Density;
 use tastemaker_math::level::Level;
 use tastemaker_math::objectives::{Corruption, InversionModel, Label, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
@@ -48,6 +49,7 @@ pub(crate) struct RunInputs<'a> {
     pub(crate) ranks: ProcessGroup<'a>,
     pub(crate) device: Device,
     levels: Option<Vec<Level>>,
+    density: Option<Density>,
     soft_labels: Option<HashMap<u64, f64>>,
     labels: Option<HashMap<u64, Label>>,
 }
@@ -83,6 +85,7 @@ impl<'a> RunInputs<'a> {
         let origin = origin(&plan)?;
         let schedule = model.schedule()?.schedule;
         let levels = levels(&plan, &schedule)?;
+        let density = density(&plan, &schedule)?;
         let inputs = Self {
             model,
             plan,
@@ -94,6 +97,7 @@ impl<'a> RunInputs<'a> {
             ranks,
             device,
             levels,
+            density,
             soft_labels,
             labels,
         };
@@ -115,7 +119,11 @@ impl<'a> RunInputs<'a> {
             soft_labels: self.soft_labels.as_ref(),
             labels: self.labels.as_ref(),
             schedule: &self.schedule,
-            timesteps: self.levels.as_deref().map_or(Timesteps::All, Timesteps::Among),
+            timesteps: match (&self.levels, self.density) {
+                (Some(levels), _) => Timesteps::Among(levels),
+                (None, Some(density)) => Timesteps::By(density),
+                (None, None) => Timesteps::All,
+            },
             seed: self.plan.train.seed,
             disturbance: Disturbance {
                 noise_offset: self.plan.train.noise_offset,
@@ -207,8 +215,29 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
     }
 }
 
-/// The levels of the timesteps to train at, every one of them of the schedule.
+/// A density of noise levels, where it is not uniform.
+fn density(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Density>, RunError> {
+    match plan.train.density() {
+        Density::Uniform => Ok(None),
+        _ if schedule.as_flow().is_none() => Err(no_flow("train.timestep_density", "uniform")),
+        density => Ok(Some(density)),
+    }
+}
+
+/// A setting of flow models for another.
+fn no_flow(key: &'static str, wanted: &'static str) -> RunError {
+    let found = "a model that is no flow".to_owned();
+    RunError::Invalid(vec![Problem::Value { key, found, wanted }])
+}
+
+/// The levels to train at, if they are listed: noise levels of a flow, or timesteps, every one of them of the schedule.
 fn levels(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<Level>>, RunError> {
+    if let Some(sigmas) = &plan.train.sigmas {
+        let Some(flow) = schedule.as_flow() else {
+            return Err(no_flow("train.sigmas", "none: a model on a table of betas has timesteps"));
+        };
+        return Ok(Some(sigmas.iter().map(|&sigma| Level::flow(sigma, flow.n_timesteps)).collect()));
+    }
     let Some(typed) = &plan.train.timesteps else { return Ok(None) };
     match typed.iter().find(|&&t| t as usize >= schedule.len()) {
         None => Ok(Some(typed.iter().map(|&t| schedule.level(t as usize)).collect())),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tastemaker_data::split::Split;
 use tastemaker_data::{self as data, DataError, InMemoryPairs, PairId, PairSource, Ranking, Side};
 use tastemaker_math::objectives::{OBJECTIVES, Objective, objective};
@@ -77,11 +77,16 @@ impl PairSource for Images {
 
 /// Every image in every step, at one timestep.
 fn plan(method: &str, folder: &Path, output: &str) -> Plan {
+    plan_at("timesteps = [400]", method, folder, output)
+}
+
+/// Every image in every step, at the levels that this line of `[train]` says.
+fn plan_at(levels: &str, method: &str, folder: &Path, output: &str) -> Plan {
     let text = format!(
         "output_dir = {output:?}\n[model]\npretrained_model_name_or_path = {model:?}\n\
          [data]\ntrain_data_dir = \"in memory\"\nresolution = {TINY_RESOLUTION}\nno_cache = true\nno_hflip = true\n\
          [method]\nname = {method:?}\n[adapter]\nkind = \"lora\"\n[optimizer]\nlearning_rate = 2e-3\n\
-         [train]\nmax_train_steps = {N_STEPS}\ntrain_batch_size = 4\ntimesteps = [400]\nseed = 5\n",
+         [train]\nmax_train_steps = {N_STEPS}\ntrain_batch_size = 4\n{levels}\nseed = 5\n",
         output = folder.join(output),
         model = folder.join("model"),
     );
@@ -150,5 +155,38 @@ fn every_method_of_single_images_trains_on_them() {
     assert!(!unpaired.is_empty());
     for objective in unpaired {
         check(&objective, &run(objective.name(), true, folder.path()));
+    }
+}
+
+#[test]
+fn a_flow_model_trains_by_density_or_at_given_noise_levels_and_no_other_model_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    tiny_model(&model);
+    let (source, options) = (Images::new(false), Options::default);
+    let split = Split { train: (0..source.len()).collect(), held_out: vec![] };
+    let by_density = "timestep_density = \"logit_normal\"\nlogit_mean = -0.5";
+    for (levels, key) in [(by_density, "train.timestep_density"), ("sigmas = [0.9, 0.3]", "train.sigmas")] {
+        let plan = plan_at(levels, "diffusion-dpo", folder.path(), "table");
+        let refused = train(&plan, &source, &split, options(), &mut |_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains(key) && refused.contains("a model that is no flow"), "{refused}");
+    }
+    let config = json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0});
+    std::fs::write(model.join("scheduler/scheduler_config.json"), config.to_string()).unwrap();
+    for (i, levels) in [by_density, "sigmas = [0.9, 0.3]", ""].into_iter().enumerate() {
+        let plan = plan_at(levels, "diffusion-dpo", folder.path(), &format!("flow-{i}"));
+        let mut steps = Vec::new();
+        let trained = train(&plan, &source, &split, options(), &mut |event| {
+            if let Event::Step(step) = event {
+                steps.push(step.clone());
+            }
+            Ok(())
+        });
+        assert_eq!(trained.unwrap().steps, N_STEPS as u64, "{levels}");
+        check(&objective("diffusion-dpo", &Value::Null).unwrap(), &steps);
+        let middle = steps
+            .iter()
+            .any(|step| step.margin_by_quarter.is_some_and(|by| by[0].is_some() || by[2].is_some()));
+        assert_eq!(middle, !levels.starts_with("sigmas"), "levels 0.9 and 0.3 lie in two quarters of four");
     }
 }

@@ -41,6 +41,12 @@ pub(super) const TOKENS: Check =
 pub(super) const SOME_PAIRS: Check =
     check("at least 1; to switch validation off, validation_steps = 0", |value| value.as_u64() != Some(0));
 pub(super) const SOME_TIMESTEPS: Check = check("at least one timestep", has_entries);
+pub(super) const NOISE_LEVELS: Check = check("numbers above 0 and up to 1", |value| {
+    let is_level = |level: &Value| is_number(level, |level| level > 0.0 && level <= 1.0);
+    has_entries(value) && value.as_array().is_some_and(|levels| levels.iter().all(is_level))
+});
+pub(super) const MODE_SCALE: Check =
+    check("from -1 to 1.75", |value| is_number(value, |n| (-1.0..=1.75).contains(&n)));
 pub(super) const SOME_LAYOUTS: Check = check("at least one layout", has_entries);
 pub(super) const SOME_NAMES: Check =
     check("name endings of layers", |value| has_entries(value) && are_names(value));

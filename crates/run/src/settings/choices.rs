@@ -134,3 +134,20 @@ pub enum HeldOutChoice {
     /// As many as the fraction says.
     Counted,
 }
+
+/// How the noise levels that a flow model is trained at are drawn, in the words of the field's scripts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestepDensity {
+    /// Every entry of the training table alike.
+    #[default]
+    Uniform,
+    /// SD3's.
+    LogitNormal,
+    /// The other of the same paper.
+    Mode,
+    /// A sigmoid of a normal number, shifted.
+    Sigmoid,
+    /// Normal in the log-signal-to-noise ratio.
+    Logsnr,
+}

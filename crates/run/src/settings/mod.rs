@@ -191,7 +191,7 @@ macro_rules! one {
 
 one! {
     String PathBuf f64 u32 u64 usize Prediction Augment HeldOutChoice TimeIds OutputLayout AdapterKind DType OptimizerKind
-    ReferenceKind Tracker Rule LrScheduler
+    ReferenceKind Tracker Rule LrScheduler TimestepDensity
 }
 
 impl Setting for bool {

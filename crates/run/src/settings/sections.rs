@@ -185,6 +185,20 @@ settings! {
         noise_offset: f64 = 0.0, value "SCALE", check NOT_NEGATIVE;
         /// Timesteps to train at, separated by commas [default: all]
         timesteps: Vec<u32>, value "TIMESTEPS", check SOME_TIMESTEPS;
+        /// Noise levels to train a flow model at, above 0 and up to 1, separated by commas [default: all]
+        sigmas: Vec<f64>, value "SIGMAS", check NOISE_LEVELS;
+        /// Density of a flow model's training noise levels: uniform, logit_normal, mode, sigmoid or logsnr
+        timestep_density: TimestepDensity = default, value "DENSITY", alias "timestep_sampling";
+        /// Mean of logit_normal (below 0 towards noise) and of logsnr
+        logit_mean: f64 = 0.0, value "MEAN", check FINITE;
+        /// Standard deviation of logit_normal and of logsnr
+        logit_std: f64 = 1.0, value "STD", check POSITIVE;
+        /// Scale of mode, from -1 to 1.75
+        mode_scale: f64 = 1.29, value "SCALE", check MODE_SCALE;
+        /// Scale of sigmoid
+        sigmoid_scale: f64 = 1.0, value "SCALE", check POSITIVE;
+        /// Shift of sigmoid towards noise; 1 is none
+        discrete_flow_shift: f64 = 1.0, value "FACTOR", check POSITIVE;
         /// Seed of all randomness
         seed: u64 = 0, value "SEED";
     }

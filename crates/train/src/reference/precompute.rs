@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tastemaker_data::cache::Key;
+use tastemaker_math::flow::Density;
 use tastemaker_math::objectives::Corruption;
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::Model;
@@ -58,6 +59,13 @@ impl ReferenceInputs<'_> {
         // Forward noise, which most methods share, goes without saying.
         if *corruption != Corruption::Forward {
             draws["corruption"] = json!(corruption);
+        }
+        // As does every level of the table alike.
+        if train.density() != Density::Uniform {
+            draws["timestep_density"] = json!(train.density());
+        }
+        if let Some(sigmas) = &train.sigmas {
+            draws["sigmas"] = json!(sigmas);
         }
         if train.noise_offset > 0.0 {
             draws["noise_offset"] = train.noise_offset.into();

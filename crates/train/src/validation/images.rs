@@ -141,10 +141,10 @@ impl<'a> ValidationImages<'a> {
 fn own_settings(model: &Model, plan: &Plan) -> Result<GenerateSettings, TrainError> {
     let own = GenerateSettings::of(model)?;
     let is_distilled = own.guidance_scale <= 1.0;
-    Ok(match &plan.train.timesteps {
-        Some(timesteps) if timesteps.len() <= FEW => {
-            GenerateSettings::in_few_steps(timesteps.len(), own.sampler)
-        }
+    let train = &plan.train;
+    let n_listed = train.timesteps.as_ref().map(Vec::len).or(train.sigmas.as_ref().map(Vec::len));
+    Ok(match n_listed {
+        Some(n_steps) if n_steps <= FEW => GenerateSettings::in_few_steps(n_steps, own.sampler),
         _ if is_distilled => own,
         _ => GenerateSettings { n_steps: 25, ..own },
     })
