@@ -105,13 +105,14 @@ fn samplers_agree_on_a_flow_and_inversion_finds_the_noise_back() {
     let exact = drawn(Sampler::Dpmpp2m, 500);
     for entry in SAMPLERS.iter().filter(|entry| !entry.is_stochastic) {
         let near = apart(&drawn(entry.sampler, 50), &exact);
-        assert!(near < 0.1, "{}: {near}", entry.name);
+        // 50 steps of first order, with an error that doubled steps halve.
+        assert!(near < 0.2, "{}: {near}", entry.name);
     }
     assert!(drawn(Sampler::Euler, 20).equal(&drawn(Sampler::Ddim, 20)), "without eta DDIM is Euler's");
     let image = drawn(Sampler::Ddim, 50);
-    let missed = [0, 1, 4, 20].map(|refinements| {
+    let missed = [0, 1, 2].map(|refinements| {
         let back = invert(&Field, &image, &conditioning, &schedule, &steps(50), refinements).unwrap();
         apart(&back, &noise)
     });
-    assert!(missed.windows(2).all(|two| two[1] < two[0]) && missed[3] < 1e-3, "{missed:?}");
+    assert!(missed.windows(2).all(|two| two[1] < two[0]) && missed[2] < 1e-3, "{missed:?}");
 }
