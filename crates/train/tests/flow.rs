@@ -39,7 +39,7 @@ fn number(tensor: &Tensor) -> f64 {
 }
 
 fn flow() -> NoiseSchedule {
-    NoiseSchedule::flow(1000, 3.0).unwrap()
+    NoiseSchedule::flow(1000, 3.0).expect("a flow")
 }
 
 #[test]
