@@ -1,6 +1,7 @@
 """What every recorder shares: redrawn weights, the layout of a case, and comparing with what is committed."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import pathlib
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 GOLDEN = pathlib.Path(__file__).resolve().parent
-NORMS = (torch.nn.GroupNorm, torch.nn.LayerNorm)
+TOLERANCE = {"output": 1e-5, "gradient": 1e-4}
+REASON = "f32 sums in another order; [measured] shows what the same network loses in PyTorch f32"
 
 PRECISION = (
     "The reference ran in f64 on f32 weights and inputs and was then rounded to f32 (the sinusoidal time embedding "
@@ -27,7 +29,7 @@ def redraw(model, seed):
     `crates/testkit/src/redraw.rs` draws the same numbers, so that weights need no files: change both or neither.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for n, p in m.named_parameters() if n == "weight"}
+    norms = {id(m.weight) for m in model.modules() if type(m).__name__.endswith("Norm") and hasattr(m, "weight")}
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
             drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -113,6 +115,49 @@ def save_meta(folder, what, seed, packages, tolerance, reason, measured=None, ex
         lines += ["", "[measured]", *(f"{k} = {v:.1e}" for k, v in measured.items())]
     lines += ["", "[versions]", *(f"{p} = {quote(importlib.metadata.version(p))}" for p in packages)]
     (folder / "meta.toml").write_text("\n".join(lines) + "\n")
+
+
+def penalty(pairs):
+    """Sum of mean squared distances to drawn targets: a loss that reaches every element of every output."""
+    return sum(((output - target) ** 2).mean() for output, target in pairs)
+
+
+def gradients(loss, inputs, model):
+    """Gradients of the loss for the named inputs and for every trainable parameter."""
+    named = {f"grad_input.{k}": v for k, v in inputs.items()}
+    named |= {f"grad.{k}": p for k, p in model.named_parameters() if p.requires_grad}
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values()))))
+
+
+@contextlib.contextmanager
+def stages(model, names):
+    """Collects what the named submodules return, so that a test can name the first one that differs."""
+    seen, hooks = {}, []
+    for name in names:
+
+        def keep(_module, _inputs, output, name=name):
+            seen[f"stage.{name}"] = (output[0] if isinstance(output, tuple) else output).detach()
+
+        hooks.append(model.get_submodule(name).register_forward_hook(keep))
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+def save_network(folder, model):
+    """`config.json` exactly as the package writes it. The weights follow from the seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        text = (pathlib.Path(scratch) / "config.json").read_text()
+    (folder / "config.json").write_text(text)
+
+
+def save_case(folder, what, seed, packages, given, exact, rounded, **extra):
+    measured, zero = measure(exact, rounded)
+    save_tensors(folder / "io.safetensors", given | exact)
+    extra |= {"vanishing_gradients": zero} if zero else {}
+    save_meta(folder, what, seed, ("torch", *packages), TOLERANCE, REASON, measured, extra)
 
 
 def differences(recorded, committed):

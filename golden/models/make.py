@@ -1,6 +1,5 @@
 """Records tiny UNets, VAEs and CLIP encoders of diffusers and transformers: outputs and gradients in f64."""
 
-import contextlib
 import json
 import pathlib
 import sys
@@ -9,16 +8,14 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import torch
-from common import Draws, load_unet, main, measure, redraw, save_meta, save_tensors, seed_of, twice
+from common import Draws, gradients, load_unet, main, measure, penalty, redraw, save_case, save_meta, save_network
+from common import save_tensors, seed_of, stages, twice
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-TOLERANCE = {"output": 1e-5, "gradient": 1e-4}
-REASON = "f32 sums in another order; [measured] shows what the same network loses in PyTorch f32"
 
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 CROSS_UP, PLAIN_UP = "CrossAttnUpBlock2D", "UpBlock2D"
@@ -112,49 +109,6 @@ CLIP = dict(
     projection_dim=24,
     bos_token_id=97,
 )
-
-
-def penalty(pairs):
-    """Sum of mean squared distances to drawn targets: a loss that reaches every element of every output."""
-    return sum(((output - target) ** 2).mean() for output, target in pairs)
-
-
-def gradients(loss, inputs, model):
-    """Gradients of the loss for the named inputs and for every trainable parameter."""
-    named = {f"grad_input.{k}": v for k, v in inputs.items()}
-    named |= {f"grad.{k}": p for k, p in model.named_parameters() if p.requires_grad}
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values()))))
-
-
-@contextlib.contextmanager
-def stages(model, names):
-    """Collects what the named submodules return, so that a test can name the first one that differs."""
-    seen, hooks = {}, []
-    for name in names:
-
-        def keep(_module, _inputs, output, name=name):
-            seen[f"stage.{name}"] = (output[0] if isinstance(output, tuple) else output).detach()
-
-        hooks.append(model.get_submodule(name).register_forward_hook(keep))
-    yield seen
-    for hook in hooks:
-        hook.remove()
-
-
-def save_network(folder, model):
-    """`config.json` exactly as the package writes it. The weights follow from the seed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        model.save_pretrained(scratch)
-        text = (pathlib.Path(scratch) / "config.json").read_text()
-    (folder / "config.json").write_text(text)
-
-
-def save_case(folder, what, seed, packages, given, exact, rounded, **extra):
-    measured, zero = measure(exact, rounded)
-    save_tensors(folder / "io.safetensors", given | exact)
-    extra |= {"vanishing_gradients": zero} if zero else {}
-    save_meta(folder, what, seed, ("torch", *packages), TOLERANCE, REASON, measured, extra)
 
 
 def unet_inputs(config, size, seed):

@@ -52,10 +52,10 @@ impl Golden {
     pub fn load(area: &str, case: &str) -> Self {
         let folder = golden_dir(area, case);
         let meta = meta(&folder);
-        let other = meta
-            .get("weights")
-            .and_then(toml::Value::as_str)
-            .map(|other| ("models".to_owned(), other.to_owned()));
+        let other = meta.get("weights").and_then(toml::Value::as_str).map(|other| {
+            let (area, case) = other.split_once('/').unwrap_or(("models", other));
+            (area.to_owned(), case.to_owned())
+        });
         let network = other.unwrap_or_else(|| (area.to_owned(), case.to_owned()));
         Self { folder, meta, network }
     }

@@ -8,6 +8,7 @@ mod lora;
 mod norm;
 mod param;
 mod ranks;
+mod time;
 mod weights;
 
 pub(crate) use attention::{attend, attend_causally, keeps_scores};
@@ -15,7 +16,9 @@ pub use conv::{Conv2d, ConvShape};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{AdapterSwitch, Factors, Lora, LoraSpec, is_target};
-pub use norm::{GroupNorm, LayerNorm};
+pub(crate) use norm::layer_norm;
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use param::{Param, Trainable};
 pub use ranks::Ranks;
+pub(crate) use time::{TimestepEmbedding, sinusoids};
 pub use weights::{Init, Role, Scope, TensorSource, Weights, WeightsReport};

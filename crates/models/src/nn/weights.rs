@@ -316,6 +316,19 @@ impl Scope<'_> {
         self.weights.place(name, tensor, self.weights.role)
     }
 
+    /// A tensor that is stored with the parameters and never trained; `fresh` makes it where there is no checkpoint.
+    pub fn buffer(&self, name: &str, shape: &[i64], fresh: impl FnOnce() -> Tensor) -> Param {
+        let tensor = match &self.weights.source {
+            Source::Shapes => return self.param(name, shape, Init::Zeros),
+            Source::Checkpoint(_) => self
+                .weights
+                .stored(&self.full(name), shape)
+                .unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu))),
+            Source::Fresh { .. } => fresh(),
+        };
+        self.weights.place(self.full(name), tensor, Role::Frozen)
+    }
+
     /// The adapter of this scope's layer, if the specification targets it.
     ///
     /// # Shapes

@@ -6,7 +6,6 @@ mod config;
 mod footprint;
 mod keys;
 mod model;
-mod time;
 
 pub(crate) use blocks::{Resnet, ResnetShape};
 pub use config::{BlockKind, TextTime, UNetConfig};

@@ -9,8 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::blocks::{Context, Down, Mid, Up};
 use super::config::{TextTime, UNetConfig};
-use super::time::{TimestepEmbedding, sinusoids};
-use crate::nn::{Conv2d, ConvShape, GroupNorm, Scope};
+use crate::nn::{Conv2d, ConvShape, GroupNorm, Scope, TimestepEmbedding, sinusoids};
 
 /// `UNet2DConditionModel`.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::nn::{Linear, Scope};
+use super::linear::Linear;
+use super::weights::Scope;
 
 /// Sinusoids of `values` `[n]`, `[n, width]` f32.
 ///
@@ -10,7 +11,7 @@ use crate::nn::{Linear, Scope};
 /// when `cosines_first`.
 ///
 /// Source: `get_timestep_embedding`, `huggingface/diffusers:src/diffusers/models/embeddings.py`.
-pub(super) fn sinusoids(values: &Tensor, width: i64, cosines_first: bool, shift: f64) -> Tensor {
+pub(crate) fn sinusoids(values: &Tensor, width: i64, cosines_first: bool, shift: f64) -> Tensor {
     let half = width / 2;
     let k = Tensor::arange(half, (Kind::Float, values.device()));
     let frequencies = (k * (-(10_000f64.ln()) / (half as f64 - shift))).exp();
@@ -21,13 +22,13 @@ pub(super) fn sinusoids(values: &Tensor, width: i64, cosines_first: bool, shift:
 
 /// Two linear layers with SiLU between.
 #[derive(Debug)]
-pub(super) struct TimestepEmbedding {
+pub(crate) struct TimestepEmbedding {
     linear_1: Linear,
     linear_2: Linear,
 }
 
 impl TimestepEmbedding {
-    pub(super) fn new(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
+    pub(crate) fn new(scope: Scope<'_>, n_in: i64, n_out: i64) -> Self {
         Self {
             linear_1: Linear::new(scope.sub("linear_1"), n_in, n_out),
             linear_2: Linear::new(scope.sub("linear_2"), n_out, n_out),
@@ -36,7 +37,7 @@ impl TimestepEmbedding {
 
     /// # Shapes
     /// `[n, n_in]` to `[n, n_out]`.
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         self.linear_2.forward(&self.linear_1.forward(x).silu())
     }
 }

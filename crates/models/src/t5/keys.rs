@@ -1,0 +1,10 @@
+//! Names under which checkpoints hold the same tensors.
+
+/// A second name of the embeddings, `shared.weight`, which some files have as well and some instead.
+pub const TWIN: &str = "encoder.embed_tokens.weight";
+
+/// The name of a tensor in today's checkpoints; `None` for those of a decoder.
+pub fn modern_name(name: &str) -> Option<String> {
+    let is_of_decoder = name.starts_with("decoder.") || name.starts_with("lm_head.");
+    (!is_of_decoder).then(|| name.to_owned())
+}

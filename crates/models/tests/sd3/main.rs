@@ -1,0 +1,6 @@
+//! SD3 and SD3.5 against diffusers and transformers on tiny random networks (`golden/sd3`).
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod encoders;
+mod transformer;
