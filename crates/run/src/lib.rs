@@ -24,7 +24,7 @@ pub use error::{Problem, RunError, Warning};
 pub use event::{AlarmRaised, Encode, Event, Finish, Outcome, Probe, Read, Reference, Skipped, Start, Step};
 pub use event_log::{EventLog, RecordedEvents, read_events};
 pub use idle::Surroundings;
-pub use plan::{Adapter, BucketPlan, MemoryEstimate, MethodPlan, Phase, Plan, Relief};
+pub use plan::{Adapter, BucketPlan, MANY_PAIRS, MemoryEstimate, MethodPlan, Phase, Plan, Relief};
 pub use recipe::{MethodSection, Overrides, Recipe};
 pub use resolve::{resolve, resolve_over};
 pub use run_dir::{Difference, RunDir, changes, differences, split_changes};

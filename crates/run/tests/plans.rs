@@ -12,6 +12,7 @@ use tastemaker_run::{
     AdapterKind, AdapterSection, Overrides, Plan, ReferenceKind, RunDir, TrainSection, changes, lr_at,
     resolve,
 };
+use tastemaker_store::dtype::DType;
 
 const LAUNCHER: &str = "[optimizer]\nlearning_rate = 1e-8\nscale_lr = true\n";
 
@@ -46,6 +47,15 @@ fn a_plan_survives_its_json() {
     };
     let plan = resolve(parse(SHORTEST).unwrap(), full).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
+}
+
+#[test]
+fn more_than_a_hundred_thousand_pairs_are_cached_in_half_precision_unless_the_recipe_says_otherwise() {
+    let cached = |plan: Plan, n_pairs| plan.with_cache_of(n_pairs).data.cache_dtype;
+    assert_eq!(cached(plan_of(SHORTEST), 100_000), Some(DType::F32));
+    assert_eq!(cached(plan_of(SHORTEST), 100_001), Some(DType::F16));
+    let said = plan_of(&SHORTEST.replace("[data]", "[data]\ncache_dtype = \"fp32\""));
+    assert_eq!(cached(said, 100_001), Some(DType::F32));
 }
 
 #[test]

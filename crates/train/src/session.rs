@@ -356,7 +356,7 @@ pub fn cache(
     on_event: &mut OnEvent<'_>,
 ) -> Result<CacheFolder, TrainError> {
     let model = Model::from_sources(&sources(&plan.model))?;
-    let (plan, _) = with_network_weights(plan.clone(), &model)?;
+    let (plan, _) = with_network_weights(plan.clone().with_cache_of(source.len() as u64), &model)?;
     let encoder = Encoder::new(&model, source, EncodeSettings::of(&plan, device));
     Ok(encoder.cache(rank, on_event)?.folder)
 }

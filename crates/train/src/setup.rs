@@ -79,7 +79,7 @@ impl<'a> RunInputs<'a> {
         if soft_labels.as_ref().is_some_and(HashMap::is_empty) {
             return Err(TrainError::NoSoftLabels { method: objective.name() });
         }
-        let plan = plan.clone().with_data(split.train.len() as u64);
+        let plan = plan.clone().with_data(split.train.len() as u64).with_cache_of(source.len() as u64);
         let model = Model::from_sources(&sources(&plan.model))?;
         let (plan, lora) = with_network_weights(plan, &model)?;
         let origin = origin(&plan)?;

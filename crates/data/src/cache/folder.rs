@@ -1,16 +1,18 @@
 //! The folder of a cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
 use tastemaker_store::{StoreError, atomic, json};
 
-use super::index::{INDEX, Index, Listed};
+use super::index::{INDEX, Index, Listed, note, note_of, noted};
 use super::shard::ShardFile;
 use super::{Key, PairLayout, PairShard, TextLayout, TextShard};
 use crate::DataError;
+use crate::transform::Size;
 
 const KEY: &str = "key.json";
 /// A file that says that all images of the cache were looked at and are none that a later decoder makes other pixels of; its
@@ -39,18 +41,29 @@ impl ShardKind {
 }
 
 /// A cache on disk, whole or in the making.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CacheFolder {
     path: PathBuf,
     shards: BTreeMap<(ShardKind, usize), PathBuf>,
     /// What the index says of each shard, once all are there.
     listed: Option<BTreeMap<(ShardKind, usize), Listed>>,
+    /// What is known of shards that this process made, or has compared with what was written down beside them.
+    known: BTreeMap<(ShardKind, usize), Listed>,
     was_read_in_full: bool,
 }
 
+/// What the index says of the pairs of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairOutline {
+    /// Bucket resolution of each, `None` for one that is skipped.
+    pub resolutions: Vec<Option<Size>>,
+    /// Positions in the shard that are skipped, and why.
+    pub skipped: Vec<(usize, String)>,
+}
+
 impl CacheFolder {
-    /// Opens the cache of a key, or begins it. One of an earlier version, which has no checksums of shards' headers and tables, is
-    /// read in full, and they are added.
+    /// Opens the cache of a key, or begins it. Of a whole one no shard is opened. One of an earlier version, which has no checksums of
+    /// shards' headers and tables, is read in full, and they are added.
     ///
     /// # Errors
     /// [`DataError::StaleCache`] if the folder holds the cache of another key, with what differs; [`StoreError`] if it cannot
@@ -79,15 +92,19 @@ impl CacheFolder {
         }
         let Some(index) = Index::read(path)? else {
             let shards = list(path)?;
-            return Ok(Self { path: path.to_owned(), shards, listed: None, was_read_in_full: false });
+            return Ok(Self { shards, ..Self::empty(path) });
         };
         check_lengths(path, &index)?;
         let was_read_in_full = !index.covers_heads();
-        let index = if was_read_in_full { with_heads(path, &index)? } else { index };
-        let mut folder =
-            Self { path: path.to_owned(), shards: BTreeMap::new(), listed: None, was_read_in_full };
+        let index = if index.has_outlines() { index } else { completed(path, &index)? };
+        let mut folder = Self { was_read_in_full, ..Self::empty(path) };
         folder.adopt(index)?;
         Ok(folder)
+    }
+
+    fn empty(path: &Path) -> Self {
+        let (shards, known) = (BTreeMap::new(), BTreeMap::new());
+        Self { path: path.to_owned(), shards, listed: None, known, was_read_in_full: false }
     }
 
     /// Which key the cache of a set has at a place: the one of earlier versions, if such a cache is there and the images of the set,
@@ -141,12 +158,36 @@ impl CacheFolder {
         self.was_read_in_full
     }
 
+    /// What pairs are in a shard of a whole cache, without opening it.
+    ///
+    /// # Errors
+    /// [`DataError::DamagedCache`] if it is not listed, or an index was crafted.
+    pub fn outline(&self, number: usize) -> Result<PairOutline, DataError> {
+        let outline = self.listed(ShardKind::Pairs, number)?.pairs.as_ref();
+        let found = outline.and_then(|outline| {
+            Some(PairOutline { resolutions: outline.pairs()?, skipped: outline.skipped.clone() })
+        });
+        found.ok_or_else(|| DataError::DamagedCache {
+            path: self.path.join(INDEX),
+            what: format!("what it says of the pairs of shard {number}"),
+        })
+    }
+
     /// A shard of pairs of a whole cache.
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] if it is not there, or not what was written.
     pub fn pair_shard(&self, number: usize, layout: &PairLayout<'_>) -> Result<PairShard, DataError> {
-        PairShard::of(self.require(ShardKind::Pairs, number)?, layout)
+        let shard = PairShard::of(self.require(ShardKind::Pairs, number)?, layout)?;
+        let resolutions: Vec<_> = shard.pairs().iter().map(|pair| pair.map(|pair| pair.resolution)).collect();
+        if self.outline(number)? == (PairOutline { resolutions, skipped: shard.skipped().to_vec() }) {
+            return Ok(shard);
+        }
+        let what = format!("its pairs, of which {INDEX} says something else");
+        Err(DataError::DamagedCache {
+            path: self.path.join(&self.listed(ShardKind::Pairs, number)?.file),
+            what,
+        })
     }
 
     /// A shard of captions of a whole cache.
@@ -157,32 +198,49 @@ impl CacheFolder {
         TextShard::of(self.require(ShardKind::Text, number)?, layout)
     }
 
-    /// A shard of a whole cache, its header and tables compared with the index.
-    fn require(&self, kind: ShardKind, number: usize) -> Result<ShardFile, DataError> {
+    /// What the index of a whole cache says of a shard.
+    fn listed(&self, kind: ShardKind, number: usize) -> Result<&Listed, DataError> {
         let missing = || DataError::DamagedCache {
             path: self.path.clone(),
             what: format!("shard {number} of {}, which is missing", kind.name()),
         };
         let listed = self.listed.as_ref().and_then(|listed| listed.get(&(kind, number)));
-        let listed = listed.ok_or_else(missing)?;
+        listed.ok_or_else(missing)
+    }
+
+    /// A shard of a whole cache, its header and tables compared with the index.
+    fn require(&self, kind: ShardKind, number: usize) -> Result<ShardFile, DataError> {
+        let listed = self.listed(kind, number)?;
         let path = self.path.join(&listed.file);
         let damaged = |what| DataError::DamagedCache { path: path.clone(), what };
         let shard = ShardFile::open(&path).map_err(|error| damaged(error.to_string()))?;
         if shard.head() != listed.head {
-            return Err(damaged(format!("its header or a table, of which {INDEX} has another checksum")));
+            return Err(other_head(path));
         }
         Ok(shard)
     }
 
-    /// Whether a shard is there and its bytes are those it is named after. One that is not is removed.
+    /// Whether a shard is there and its bytes are those it is named after. One that is not is removed. It is read for that, unless what
+    /// is written down beside it says that nobody has touched it; its rows are then checked when they are used.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read or removed.
     pub fn keeps(&mut self, kind: ShardKind, number: usize) -> Result<bool, DataError> {
         let Some(path) = self.shards.get(&(kind, number)) else { return Ok(false) };
-        if named_after(path, &sha256_file(path)?) {
+        if let Some(listed) = noted(path) {
+            self.known.insert((kind, number), listed);
             return Ok(true);
         }
+        let sha256 = sha256_file(path)?;
+        if named_after(path, &sha256) {
+            let bytes = fs::metadata(path).map_err(|e| StoreError::io("read", path, e))?.len();
+            let listed = Listed::with(path, bytes, sha256)?;
+            // Where it cannot be written down, the shard is read again the next time.
+            let _ = note(path, &listed);
+            self.known.insert((kind, number), listed);
+            return Ok(true);
+        }
+        let _ = fs::remove_file(note_of(path));
         fs::remove_file(path).map_err(|e| StoreError::io("remove", path, e))?;
         self.shards.remove(&(kind, number));
         Ok(false)
@@ -193,9 +251,13 @@ impl CacheFolder {
     /// # Errors
     /// [`StoreError`] if it cannot be written.
     pub fn add(&mut self, kind: ShardKind, number: usize, bytes: &[u8]) -> Result<(), DataError> {
-        let digits = &sha256_bytes(bytes)[..DIGITS];
-        let path = self.path.join(format!("{}-{number:05}-{digits}.safetensors", kind.name()));
+        let sha256 = sha256_bytes(bytes);
+        let name = format!("{}-{number:05}-{}.safetensors", kind.name(), &sha256[..DIGITS]);
+        let path = self.path.join(name);
         atomic::write_bytes(&path, bytes)?;
+        let listed = Listed::with(&path, bytes.len() as u64, sha256)?;
+        note(&path, &listed)?;
+        self.known.insert((kind, number), listed);
         self.shards.insert((kind, number), path);
         Ok(())
     }
@@ -209,11 +271,16 @@ impl CacheFolder {
         self.shards = list(&self.path)?;
         let numbers =
             (0..n_pairs).map(|i| (ShardKind::Pairs, i)).chain((0..n_text).map(|i| (ShardKind::Text, i)));
-        let paths: Option<Vec<&PathBuf>> = numbers.map(|key| self.shards.get(&key)).collect();
+        let paths: Option<Vec<_>> = numbers.map(|key| Some((key, self.shards.get(&key)?))).collect();
         let Some(paths) = paths else { return Ok(false) };
-        let listed = paths.into_iter().map(|path| Listed::of(path)).collect::<Result<_, _>>()?;
-        let index = Index::of(listed);
+        let listed = paths.iter().map(|(key, path)| {
+            let known = self.known.get(key).filter(|listed| listed.file == file_name(path)).cloned();
+            known.or_else(|| noted(path)).map_or_else(|| Listed::of(path), Ok)
+        });
+        let index = Index::of(listed.collect::<Result<_, _>>()?);
         index.write(&self.path)?;
+        // The index says the same from here on. Another process that misses one reads the shard.
+        paths.iter().for_each(|(_, path)| drop(fs::remove_file(note_of(path))));
         self.adopt(index)?;
         if alone {
             self.sweep();
@@ -269,27 +336,49 @@ fn verify(folder: &Path, Listed { file, sha256, .. }: &Listed) -> Result<(), Dat
     Err(DataError::DamagedCache { path: folder.join(file), what })
 }
 
-/// The index of an earlier version with the checksums it lacks, after every shard was compared with what it has.
-fn with_heads(folder: &Path, index: &Index) -> Result<Index, DataError> {
+/// The index of an earlier version with what it lacks: outlines, for which headers and tables are read; or checksums of these, too, for
+/// which every shard is compared with what it has.
+fn completed(folder: &Path, index: &Index) -> Result<Index, DataError> {
     let shards = index.shards.iter().map(|listed| {
-        verify(folder, listed)?;
-        let head = ShardFile::open(&folder.join(&listed.file))?.head().to_owned();
-        Ok(Listed { head, ..listed.clone() })
+        let path = folder.join(&listed.file);
+        if !index.covers_heads() {
+            verify(folder, listed)?;
+        }
+        let found = Listed::with(&path, listed.bytes, listed.sha256.clone());
+        let found =
+            found.map_err(|error| DataError::DamagedCache { path: path.clone(), what: error.to_string() })?;
+        if index.covers_heads() && found.head != listed.head {
+            return Err(other_head(path));
+        }
+        Ok(found)
     });
     let index = Index::of(shards.collect::<Result<_, DataError>>()?);
-    // Where it cannot be written, all is read again the next time.
+    // Where it cannot be written, the same is read again the next time.
     let _ = index.write(folder);
     Ok(index)
 }
 
+fn other_head(path: PathBuf) -> DataError {
+    let what = format!("its header or a table, of which {INDEX} has another checksum");
+    DataError::DamagedCache { path, what }
+}
+
+/// Holds the lengths of all shards against the index, by one listing of the folder.
 fn check_lengths(folder: &Path, index: &Index) -> Result<(), DataError> {
+    let fail = |e| StoreError::io("read", folder, e);
+    let mut lengths = HashMap::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        let found = if is_link { fs::metadata(entry.path()) } else { entry.metadata() };
+        lengths.extend(found.ok().map(|found| (entry.file_name(), found.len())));
+    }
     for Listed { file, bytes, .. } in &index.shards {
-        let path = folder.join(file);
-        let found = fs::metadata(&path).map(|file| file.len());
-        if found.as_ref().ok() != Some(bytes) {
+        let found = lengths.get(OsStr::new(file));
+        if found != Some(bytes) {
             let found = found.map_or("not there".to_owned(), |found| format!("{found} bytes long"));
             let what = format!("its length: it is {found}, not {bytes} bytes long");
-            return Err(DataError::DamagedCache { path, what });
+            return Err(DataError::DamagedCache { path: folder.join(file), what });
         }
     }
     Ok(())

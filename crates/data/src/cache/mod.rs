@@ -4,7 +4,12 @@
 //! files: posteriors of [`PAIRS_PER_SHARD`] pairs (`pairs-00000-<hash>.safetensors`), embeddings of [`CAPTIONS_PER_SHARD`]
 //! captions (`text-00000-<hash>.safetensors`). A shard's name ends with the first 16 digits of its SHA-256, and `index.json`,
 //! written last, lists all of them in full. What a shard holds depends on the key and its number alone, so that a build that
-//! was stopped resumes and ends with the same bytes, and processes can share the work.
+//! was stopped resumes and ends with the same bytes, and processes can share the work. Until there is an index, a shard has a file
+//! beside it that says what the index will (`pairs-00000-<hash>.json`): a shard that is older than that file, and as long as it says,
+//! is not read again to resume a build or to finish it.
+//!
+//! The index also outlines the pairs of each shard: resolutions, and which are skipped. Opening a cache therefore reads the key, the
+//! index and one listing of the folder; a shard is opened, and its head checked, when a row of it is first used.
 //!
 //! Everything in it is covered by a checksum: every row by one (XXH3) that is compared whenever the row is used, header and tables
 //! of a shard by one in the index (`head`) that is compared when the shard is opened, the index by one at its end. The key is
@@ -13,11 +18,12 @@
 mod folder;
 mod index;
 mod key;
+mod outline;
 mod pairs;
 mod shard;
 mod text;
 
-pub use folder::{CacheFolder, ShardKind};
+pub use folder::{CacheFolder, PairOutline, ShardKind};
 pub use key::{Key, LatentKey, TextKey};
 pub use pairs::{CachedPair, PairLayout, PairShard, PairShardDraft, Row, Stored};
 pub use text::{CAPTIONS_PER_SHARD, Embedding, TextLayout, TextShard, text_shard};

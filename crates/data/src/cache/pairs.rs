@@ -16,14 +16,14 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tastemaker_store::dtype::DType;
-use tastemaker_weights::safetensors::{Metadata, TensorView, to_bytes};
+use tastemaker_weights::safetensors::{Metadata, TensorInfo, TensorView, to_bytes};
 
 use super::Key;
 use super::shard::{ShardFile, bytes_of, checksum, stored};
 use crate::DataError;
 use crate::transform::Size;
 
-const COLUMNS: usize = 9;
+pub(super) const COLUMNS: usize = 9;
 
 /// Where one image is in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +158,12 @@ impl PairShardDraft {
     }
 }
 
+/// The list of skipped pairs in the header of a shard, under its name of this version or of version 1.
+pub(super) fn skipped(file: &ShardFile) -> Result<Vec<(usize, String)>, serde_json::Error> {
+    let named = ["skipped", "left_out"].iter().find_map(|key| file.metadata(key));
+    serde_json::from_str(named.unwrap_or("[]"))
+}
+
 /// What the pairs of a shard must be like.
 #[derive(Debug, Clone, Copy)]
 pub struct PairLayout<'a> {
@@ -235,9 +241,8 @@ impl PairShard {
             let pair = pair.filter(fits);
             entries.push(Some(pair.ok_or_else(|| damaged(format!("the entry of pair {at}, {row:?}")))?));
         }
-        let named = ["skipped", "left_out"].iter().find_map(|key| shard.file.metadata(key)).unwrap_or("[]");
-        let skipped: Vec<(usize, String)> = serde_json::from_str(named)
-            .map_err(|error| damaged(format!("its list of skipped pairs: {error}")))?;
+        let skipped =
+            skipped(&shard.file).map_err(|error| damaged(format!("its list of skipped pairs: {error}")))?;
         let is_skipped = |position: usize| matches!(entries.get(position), Some(None));
         let n_skipped = entries.iter().filter(|entry| entry.is_none()).count();
         if skipped.len() != n_skipped || !skipped.iter().all(|&(position, _)| is_skipped(position)) {
@@ -303,26 +308,24 @@ impl PairShard {
         &self.skipped
     }
 
+    /// Asks the kernel to have the posterior of an image at hand soon. What is wrong shows when it is read.
+    pub fn read_ahead(&self, row: Row, hflip: bool) {
+        if let Some(Place { parts, at, .. }) = self.place(row, hflip) {
+            self.file.read_ahead(&parts, at);
+        }
+    }
+
     /// The posterior of an image of one of its pairs, checked.
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] if it is not what was written.
     pub fn image(&self, row: Row, hflip: bool) -> Result<Stored, DataError> {
-        let Row { resolution, number } = row;
-        let [mean, std, checks] = self.names(resolution);
         let damaged = || {
-            let (width, height) = resolution;
+            let Row { resolution: (width, height), number } = row;
             self.file.damaged(&format!("row {number} of the images of {width} x {height}"))
         };
-        let (Some(mean), Some(std)) = (self.file.tensor(&mean), self.file.tensor(&std)) else {
-            return Err(damaged());
-        };
-        let m = mean.shape.get(1).copied().unwrap_or_default();
-        let at = number as usize * m + usize::from(hflip);
-        let shape = self.shape(resolution);
-        let length = shape.iter().product::<usize>() * self.dtype.bytes();
-        let parts = self.file.parts(&[(mean, length), (std, length)], at)?;
-        let checks = self.file.table(&checks, m)?;
+        let Place { parts, at, shape, checks } = self.place(row, hflip).ok_or_else(damaged)?;
+        let parts = self.file.parts(&parts, at)?;
         match <[Vec<u8>; 2]>::try_from(parts) {
             Ok([mean, std]) if checks.get(at) == Some(&checksum(&[&mean, &std])) => {
                 Ok(Stored { shape, dtype: self.dtype, mean, std })
@@ -330,4 +333,28 @@ impl PairShard {
             _ => Err(damaged()),
         }
     }
+
+    fn place(&self, Row { resolution, number }: Row, hflip: bool) -> Option<Place<'_>> {
+        let [mean, std, checks] = self.names(resolution);
+        let (mean, std) = self.file.tensor(&mean).zip(self.file.tensor(&std))?;
+        let m = *mean.shape.get(1)?;
+        let shape = self.shape(resolution);
+        let length = shape.iter().product::<usize>() * self.dtype.bytes();
+        let checks = self.file.table(&checks, m).ok()?;
+        Some(Place {
+            parts: [(mean, length), (std, length)],
+            at: number as usize * m + usize::from(hflip),
+            shape,
+            checks,
+        })
+    }
+}
+
+/// Where the posterior of one image in one orientation is in a shard.
+struct Place<'a> {
+    /// Means and standard deviations, and the bytes of one posterior in each.
+    parts: [(&'a TensorInfo, usize); 2],
+    at: usize,
+    shape: [usize; 3],
+    checks: &'a [i64],
 }

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use tastemaker_store::dtype::DType;
-use tastemaker_weights::safetensors::{Dtype, Metadata, TensorView, to_bytes};
+use tastemaker_weights::safetensors::{Dtype, Metadata, TensorInfo, TensorView, to_bytes};
 
 use super::shard::{ShardFile, bytes_of, checksum, stored};
 use crate::DataError;
@@ -115,11 +115,7 @@ impl TextShard {
     /// # Errors
     /// [`DataError::DamagedCache`] if they are not what was written.
     pub fn caption(&self, number: usize) -> Result<(Embedding, Option<Embedding>), DataError> {
-        let length = |n: usize| n * self.dtype.bytes();
-        let hidden = self.file.tensor("hidden").map(|info| (info, length(self.shape.iter().product())));
-        let pooled = self.file.tensor("pooled").zip(self.pooled.map(length));
-        let parts: Vec<_> = hidden.into_iter().chain(pooled).collect();
-        let parts = self.file.parts(&parts, number)?;
+        let parts = self.file.parts(&self.places(), number)?;
         let views: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         if self.file.table("checks", 1)?.get(number) != Some(&checksum(&views)) {
             return Err(self.file.damaged(&format!("caption {number}")));
@@ -128,5 +124,18 @@ impl TextShard {
         let mut embeddings = shapes.into_iter().flatten().zip(parts);
         let hidden = embeddings.next().ok_or_else(|| self.file.lacks("hidden"))?;
         Ok((hidden, embeddings.next()))
+    }
+
+    /// Asks the kernel to have a caption at hand soon. What is wrong shows when it is read.
+    pub fn read_ahead(&self, number: usize) {
+        self.file.read_ahead(&self.places(), number);
+    }
+
+    /// Where hidden states and pooled embeddings are, and the bytes of one of each.
+    fn places(&self) -> Vec<(&TensorInfo, usize)> {
+        let length = |n: usize| n * self.dtype.bytes();
+        let hidden = self.file.tensor("hidden").map(|info| (info, length(self.shape.iter().product())));
+        let pooled = self.file.tensor("pooled").zip(self.pooled.map(length));
+        hidden.into_iter().chain(pooled).collect()
     }
 }

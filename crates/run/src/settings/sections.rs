@@ -91,8 +91,8 @@ settings! {
         time_ids: TimeIds = default, value "KIND";
         /// Folder for cached latents and text embeddings [default: in the user's cache folder]
         cache_to: PathBuf, value "DIR", free true;
-        /// Precision of cached latents: fp32, fp16 or bf16
-        cache_dtype: DType = default, value "TYPE";
+        /// Precision of cached latents: fp32, fp16 or bf16 [default: fp32, above 100,000 pairs fp16]
+        cache_dtype: DType, value "TYPE";
         /// Encode pairs at every step, without a cache
         no_cache: bool = default;
         /// Threads that decode images; 0 is one per CPU core

@@ -1,8 +1,10 @@
 //! Pairs in a cache on disk, read row by row when they are used.
 
+use std::sync::OnceLock;
+
 use tastemaker_data::cache::{
-    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Embedding, Key, PAIRS_PER_SHARD, PairLayout, PairShard, Row,
-    Stored, TextLayout, TextShard,
+    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Embedding, Key, PAIRS_PER_SHARD, PairLayout, PairOutline,
+    PairShard, Row, Stored, TextLayout, TextShard,
 };
 use tastemaker_data::transform::Size;
 use tastemaker_data::{DataError, PairId, PairSource, Side};
@@ -16,18 +18,24 @@ use tch::{Kind, Tensor};
 use super::{Batch, BatchOptions, BatchParts, LoadedBatch, Pairs, SkippedPair, Use};
 use crate::TrainError;
 
-/// The pairs of a whole cache.
+/// The pairs of a whole cache. A shard is opened, and its head checked, when a row of it is first wanted.
 #[derive(Debug)]
 pub struct CachedPairs {
-    shards: Vec<PairShard>,
-    /// `None` where text encoders are trained.
-    text: Option<Vec<TextShard>>,
+    folder: CacheFolder,
+    key: Key,
+    shapes: EncodedShapes,
+    /// What the index says of the pairs.
+    outlines: Vec<PairOutline>,
+    pairs: Vec<OnceLock<PairShard>>,
+    /// None where text encoders are trained.
+    text: Vec<OnceLock<TextShard>>,
+    /// Tokens of a caption: as many as in the shard that was opened first.
+    n_tokens: OnceLock<usize>,
     /// Token ids of the distinct captions, then of the empty one, where text encoders are trained.
     tokens: Option<Tokens>,
     ids: Vec<u64>,
     /// Number of distinct captions; that of the empty one.
     n_captions: usize,
-    hflip: bool,
     /// Micro-conditioning, for SDXL.
     time_ids: Option<TimeIds>,
 }
@@ -55,10 +63,10 @@ pub struct EncodedShapes {
 }
 
 impl CachedPairs {
-    /// Opens the shards of a whole cache of `source`, and holds them against what the model needs.
+    /// The pairs of a whole cache of `source`, whose shards are held against what the model needs as they are opened.
     ///
     /// # Errors
-    /// [`TrainError::Data`] for shards that are missing or not what was written.
+    /// [`TrainError::Data`] for an index that does not go with the source.
     pub fn open(
         folder: &CacheFolder,
         key: &Key,
@@ -67,43 +75,62 @@ impl CachedPairs {
         shapes: EncodedShapes,
         conditioning: CacheConditioning,
     ) -> Result<Self, TrainError> {
-        let EncodedShapes { channels, downsampling, width, pooled } = shapes;
         let n_pairs = source.len();
-        let shards: Result<Vec<PairShard>, DataError> = (0..n_pairs.div_ceil(PAIRS_PER_SHARD))
-            .map(|number| {
-                let n_pairs = (n_pairs - number * PAIRS_PER_SHARD).min(PAIRS_PER_SHARD);
-                folder.pair_shard(number, &PairLayout { key, n_pairs, n_captions, channels, downsampling })
-            })
-            .collect();
-        let text = key.text.as_ref().map(|text| {
-            let n_encoded = n_captions + 1;
-            let shard = |number: usize| {
-                let n_captions = (n_encoded - number * CAPTIONS_PER_SHARD).min(CAPTIONS_PER_SHARD);
-                folder.text_shard(number, &TextLayout { n_captions, dtype: text.dtype, width, pooled })
-            };
-            (0..n_encoded.div_ceil(CAPTIONS_PER_SHARD)).map(shard).collect::<Result<Vec<_>, _>>()
-        });
-        let text = text.transpose()?;
-        let n_tokens = text.iter().flatten().map(TextShard::n_tokens).next();
-        if let Some(other) = text.iter().flatten().find(|shard| Some(shard.n_tokens()) != n_tokens) {
-            let what = format!("its captions have {} tokens, unlike those of the first", other.n_tokens());
-            return Err(DataError::DamagedCache { path: other.path().to_owned(), what }.into());
-        }
+        let known = key.images.all();
+        let outline = |number: usize| {
+            let outline = folder.outline(number)?;
+            let fits = outline.resolutions.len() == in_shard(number, n_pairs, PAIRS_PER_SHARD)
+                && outline.resolutions.iter().flatten().all(|resolution| known.contains(resolution));
+            let what = || format!("the pairs of shard {number}, which are not those of this set");
+            let damaged = || DataError::DamagedCache { path: folder.path().to_owned(), what: what() };
+            fits.then_some(outline).ok_or_else(damaged)
+        };
+        let outlines = (0..n_pairs.div_ceil(PAIRS_PER_SHARD)).map(outline).collect::<Result<Vec<_>, _>>()?;
+        let n_encoded = if key.text.is_some() { n_captions + 1 } else { 0 };
         let CacheConditioning { time_ids, tokens } = conditioning;
         Ok(Self {
-            shards: shards?,
-            text,
+            folder: folder.clone(),
+            key: key.clone(),
+            shapes,
+            pairs: outlines.iter().map(|_| OnceLock::new()).collect(),
+            outlines,
+            text: (0..n_encoded.div_ceil(CAPTIONS_PER_SHARD)).map(|_| OnceLock::new()).collect(),
+            n_tokens: OnceLock::new(),
             tokens,
             ids: (0..n_pairs).map(|position| source.id(position).0).collect(),
             n_captions,
-            hflip: key.hflip,
             time_ids,
+        })
+    }
+
+    fn pair_shard(&self, number: usize) -> Result<&PairShard, DataError> {
+        once(&self.pairs[number], || {
+            let EncodedShapes { channels, downsampling, .. } = self.shapes;
+            let n_pairs = in_shard(number, self.ids.len(), PAIRS_PER_SHARD);
+            let (key, n_captions) = (&self.key, self.n_captions);
+            self.folder.pair_shard(number, &PairLayout { key, n_pairs, n_captions, channels, downsampling })
+        })
+    }
+
+    /// The shard of a caption, where captions are cached.
+    fn text_shard(&self, number: usize) -> Result<&TextShard, DataError> {
+        once(&self.text[number], || {
+            let EncodedShapes { width, pooled, .. } = self.shapes;
+            let n_captions = in_shard(number, self.n_captions + 1, CAPTIONS_PER_SHARD);
+            let dtype = self.key.text.as_ref().map_or_else(Default::default, |text| text.dtype);
+            let shard = self.folder.text_shard(number, &TextLayout { n_captions, dtype, width, pooled })?;
+            let n_tokens = *self.n_tokens.get_or_init(|| shard.n_tokens());
+            if shard.n_tokens() == n_tokens {
+                return Ok(shard);
+            }
+            let what = format!("its captions have {} tokens, others {n_tokens}", shard.n_tokens());
+            Err(DataError::DamagedCache { path: shard.path().to_owned(), what })
         })
     }
 
     /// Whether the pair at a position is there.
     pub fn has(&self, index: usize) -> bool {
-        self.entry(index).is_some()
+        self.known_resolution(index).is_some()
     }
 
     /// Pairs that were skipped when the cache was made, with their positions.
@@ -111,8 +138,8 @@ impl CachedPairs {
         &'a self,
         source: &'a dyn PairSource,
     ) -> impl Iterator<Item = (usize, SkippedPair)> + 'a {
-        self.shards.iter().enumerate().flat_map(move |(number, shard)| {
-            shard.skipped().iter().map(move |(at, detail)| {
+        self.outlines.iter().enumerate().flat_map(move |(number, outline)| {
+            outline.skipped.iter().map(move |(at, detail)| {
                 let position = number * PAIRS_PER_SHARD + at;
                 let id = PairId(self.ids[position]);
                 (position, SkippedPair { id, place: source.place(id), detail: detail.clone() })
@@ -120,8 +147,26 @@ impl CachedPairs {
         })
     }
 
-    fn entry(&self, index: usize) -> Option<CachedPair> {
-        self.shards[index / PAIRS_PER_SHARD].pairs()[index % PAIRS_PER_SHARD]
+    fn known_resolution(&self, index: usize) -> Option<Size> {
+        self.outlines[index / PAIRS_PER_SHARD].resolutions[index % PAIRS_PER_SHARD]
+    }
+
+    fn entry(&self, index: usize) -> Result<Option<CachedPair>, DataError> {
+        Ok(self.pair_shard(index / PAIRS_PER_SHARD)?.pairs()[index % PAIRS_PER_SHARD])
+    }
+
+    /// The row of an image that a batch has, and whether it is the flipped one.
+    fn row(&self, pair: CachedPair, key: (u64, u64), side: Side, options: &BatchOptions) -> (Row, bool) {
+        let number = match side {
+            Side::Winner => pair.winner,
+            Side::Loser => pair.loser,
+        };
+        let mut rng = options.augmentation.image_key(Stream::Flip, key, side).generator();
+        (Row { resolution: pair.resolution, number }, self.key.hflip && rng.bernoulli(0.5))
+    }
+
+    fn caption_number(&self, u: &Use, pair: CachedPair) -> usize {
+        if u.drop_caption { self.n_captions } else { pair.caption as usize }
     }
 
     fn images(
@@ -133,18 +178,8 @@ impl CachedPairs {
         let mut stored = Vec::with_capacity(2 * uses.len());
         for &side in options.sides() {
             for ((u, pair), &key) in uses.iter().zip(keys) {
-                let number = match side {
-                    Side::Winner => pair.winner,
-                    Side::Loser => pair.loser,
-                };
-                let mut rng = options.augmentation.image_key(Stream::Flip, key, side).generator();
-                let shard = &self.shards[u.index / PAIRS_PER_SHARD];
-                stored.push(
-                    shard.image(
-                        Row { resolution: pair.resolution, number },
-                        self.hflip && rng.bernoulli(0.5),
-                    )?,
-                );
+                let (row, hflip) = self.row(*pair, key, side, options);
+                stored.push(self.pair_shard(u.index / PAIRS_PER_SHARD)?.image(row, hflip)?);
             }
         }
         Ok(Posterior { mean: stack(&stored, |row| &row.mean), std: stack(&stored, |row| &row.std) })
@@ -156,20 +191,20 @@ impl CachedPairs {
         options: &BatchOptions,
     ) -> Result<Conditioning, TrainError> {
         let n = uses.len() as i64;
-        let mut conditioning = match &self.text {
+        let mut conditioning = match &self.key.text {
             // Encoders that are trained encode in each step.
             None => Conditioning::text(Tensor::zeros([n, 0, 0], (Kind::Float, options.device))),
             Some(text) => {
                 let mut hidden = Vec::new();
                 let mut pooled = Vec::new();
                 for (u, pair) in uses {
-                    let number = if u.drop_caption { self.n_captions } else { pair.caption as usize };
-                    let (one, two) =
-                        text[number / CAPTIONS_PER_SHARD].caption(number % CAPTIONS_PER_SHARD)?;
+                    let number = self.caption_number(u, *pair);
+                    let shard = self.text_shard(number / CAPTIONS_PER_SHARD)?;
+                    let (one, two) = shard.caption(number % CAPTIONS_PER_SHARD)?;
                     hidden.push(one);
                     pooled.extend(two);
                 }
-                let kind = kind_of(text[0].dtype());
+                let kind = kind_of(text.dtype);
                 let join = |parts: &[Embedding]| join(parts, kind).to_device(options.device);
                 let (hidden, pooled) = (join(&hidden), (!pooled.is_empty()).then(|| join(&pooled)));
                 Conditioning { hidden, pooled, time_ids: None }
@@ -190,12 +225,32 @@ impl Pairs for CachedPairs {
     }
 
     fn resolution(&self, index: usize) -> Size {
-        self.entry(index).map_or((0, 0), |pair| pair.resolution)
+        self.known_resolution(index).unwrap_or((0, 0))
+    }
+
+    fn read_ahead(&self, uses: &[Use], options: &BatchOptions) {
+        for u in uses {
+            // What is wrong shows when it is read.
+            let Ok(Some(pair)) = self.entry(u.index) else { continue };
+            let key = (self.ids[u.index], u.draw);
+            let Ok(shard) = self.pair_shard(u.index / PAIRS_PER_SHARD) else { continue };
+            for &side in options.sides() {
+                let (row, hflip) = self.row(pair, key, side, options);
+                shard.read_ahead(row, hflip);
+            }
+            let number = self.caption_number(u, pair);
+            if self.key.text.is_some()
+                && let Ok(text) = self.text_shard(number / CAPTIONS_PER_SHARD)
+            {
+                text.read_ahead(number % CAPTIONS_PER_SHARD);
+            }
+        }
     }
 
     fn batch(&self, uses: &[Use], options: &BatchOptions) -> Result<LoadedBatch, TrainError> {
+        let entries = uses.iter().map(|u| Ok(self.entry(u.index)?.map(|pair| (u, pair))));
         let there: Vec<(&Use, CachedPair)> =
-            uses.iter().filter_map(|u| Some((u, self.entry(u.index)?))).collect();
+            entries.filter_map(Result::transpose).collect::<Result<_, DataError>>()?;
         if there.is_empty() {
             return Ok(LoadedBatch { batch: None, skipped: Vec::new() });
         }
@@ -203,11 +258,7 @@ impl Pairs for CachedPairs {
         let images = self.images(&there, &keys, options)?;
         let conditioning = self.conditioning(&there, options)?;
         let tokens = self.tokens.as_ref().map(|tokens| {
-            let number = |(u, pair): &(&Use, CachedPair)| match u.drop_caption {
-                true => self.n_captions as i64,
-                false => i64::from(pair.caption),
-            };
-            let rows: Vec<i64> = there.iter().map(number).collect();
+            let rows: Vec<i64> = there.iter().map(|&(u, pair)| self.caption_number(u, pair) as i64).collect();
             tokens.select(&Tensor::from_slice(&rows).to_device(options.device))
         });
         let batch = Batch::new(BatchParts { images, conditioning, tokens, keys }, options);
@@ -230,15 +281,31 @@ pub(super) fn time_ids_tensor(rows: &[[u32; 6]]) -> Tensor {
 
 /// One part of every row, `[rows, c, h, w]` f32. All rows of a batch are of one resolution.
 fn stack(rows: &[Stored], part: impl Fn(&Stored) -> &Vec<u8>) -> Tensor {
-    let bytes: Vec<u8> = rows.iter().flat_map(part).copied().collect();
+    let bytes = rows.iter().map(|row| part(row).as_slice()).collect::<Vec<_>>().concat();
     let shape = rows[0].shape.map(|n| n as i64);
     let size = [&[rows.len() as i64], shape.as_slice()].concat();
     Tensor::from_data_size(&bytes, &size, kind_of(rows[0].dtype)).to_kind(Kind::Float)
 }
 
 fn join(parts: &[Embedding], kind: Kind) -> Tensor {
-    let bytes: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+    let bytes = parts.iter().map(|(_, bytes)| bytes.as_slice()).collect::<Vec<_>>().concat();
     let shape = parts[0].0.iter().map(|&n| n as i64);
     let size: Vec<i64> = [parts.len() as i64].into_iter().chain(shape).collect();
     Tensor::from_data_size(&bytes, &size, kind)
+}
+
+/// How many of `n` are in part `number`, where each has `most` and the last the rest.
+fn in_shard(number: usize, n: usize, most: usize) -> usize {
+    n.saturating_sub(number * most).min(most)
+}
+
+/// What is there, or is opened now.
+fn once<T>(cell: &OnceLock<T>, open: impl FnOnce() -> Result<T, DataError>) -> Result<&T, DataError> {
+    match cell.get() {
+        Some(there) => Ok(there),
+        None => {
+            let opened = open()?;
+            Ok(cell.get_or_init(|| opened))
+        }
+    }
 }

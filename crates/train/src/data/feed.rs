@@ -133,6 +133,15 @@ impl Order {
     }
 }
 
+/// Micro-batches that are on their way from the disk while one is made.
+const AHEAD: usize = 8;
+
+/// What a feed has to do next.
+enum Piece {
+    Batch { uses: Vec<Use>, options: BatchOptions, is_last: bool },
+    End,
+}
+
 /// Makes the batches of an order, one micro-batch after the other.
 ///
 /// Pairs of one resolution go together; their order is that of the step.
@@ -142,7 +151,7 @@ pub fn feed(
     options: BatchOptions,
 ) -> impl Iterator<Item = Result<FeedItem, TrainError>> + '_ {
     let (seed, micro_batch, rank) = (options.augmentation.seed, order.micro_batch, order.rank);
-    order.requests().flat_map(move |request| {
+    let pieces = order.requests().flat_map(move |request| {
         let uses = request.uses.into_iter().map(|(index, draw)| {
             let mut keyed = Keyed::new(seed, Stream::CaptionDropout, pairs.id(index), draw);
             Use { index, draw, drop_caption: keyed.bernoulli(request.caption_dropout) }
@@ -152,18 +161,47 @@ pub fn feed(
         // Cut before it is distributed, so that a micro-batch is the same on however many ranks.
         let own: Vec<_> = chunks.into_iter().skip(rank.rank).step_by(rank.world_size).collect();
         let n_own = own.len();
-        let items =
-            own.into_iter().enumerate().flat_map(move |(i, chunk)| match pairs.batch(&chunk, &options) {
-                Ok(loaded) => {
-                    let is_last = i + 1 == n_own;
-                    let skipped = loaded.skipped.into_iter().map(|pair| Ok(FeedItem::Skipped(pair)));
-                    let batch = loaded.batch.map(|batch| Ok(FeedItem::Batch(Batch { is_last, ..batch })));
-                    skipped.chain(batch).collect()
-                }
-                Err(error) => vec![Err(error)],
-            });
-        items.chain([Ok(FeedItem::End)])
+        let batch = move |(i, uses)| Piece::Batch { uses, options, is_last: i + 1 == n_own };
+        own.into_iter().enumerate().map(batch).chain([Piece::End])
+    });
+    let announce = move |piece: &Piece| {
+        if let Piece::Batch { uses, options, .. } = piece {
+            pairs.read_ahead(uses, options);
+        }
+    };
+    let pieces = Ahead { pieces, waiting: VecDeque::new(), announce };
+    pieces.flat_map(move |piece| match piece {
+        Piece::Batch { uses, options, is_last } => match pairs.batch(&uses, &options) {
+            Ok(loaded) => {
+                let skipped = loaded.skipped.into_iter().map(|pair| Ok(FeedItem::Skipped(pair)));
+                let batch = loaded.batch.map(|batch| Ok(FeedItem::Batch(Batch { is_last, ..batch })));
+                skipped.chain(batch).collect()
+            }
+            Err(error) => vec![Err(error)],
+        },
+        Piece::End => vec![Ok(FeedItem::End)],
     })
+}
+
+/// Announces each item [`AHEAD`] of its turn.
+struct Ahead<I: Iterator, F> {
+    pieces: I,
+    waiting: VecDeque<I::Item>,
+    announce: F,
+}
+
+impl<I: Iterator, F: Fn(&I::Item)> Iterator for Ahead<I, F> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        while self.waiting.len() <= AHEAD
+            && let Some(piece) = self.pieces.next()
+        {
+            (self.announce)(&piece);
+            self.waiting.push_back(piece);
+        }
+        self.waiting.pop_front()
+    }
 }
 
 /// Cuts into parts of at most `micro` that are alike, each as early as its first member.

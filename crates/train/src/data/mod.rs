@@ -91,6 +91,9 @@ pub trait Pairs {
     /// The bucket resolution of a pair's images. Only pairs of one resolution go into one batch.
     fn resolution(&self, index: usize) -> Size;
 
+    /// Is called a while before [`batch`](Self::batch) is with the same, so that what is on disk can be on its way.
+    fn read_ahead(&self, _uses: &[Use], _options: &BatchOptions) {}
+
     /// The batch of pairs that share their resolution.
     ///
     /// # Errors

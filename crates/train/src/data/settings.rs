@@ -70,7 +70,7 @@ impl EncodeSettings {
             random_hflip: !data.no_hflip,
             random_crop: data.random_crop,
             time_ids: data.time_ids,
-            cache_dtype: data.cache_dtype,
+            cache_dtype: data.cache_dtype.unwrap_or_default(),
             precision: plan.train.mixed_precision,
             trains_text: Self::trains_text(plan),
             n_workers: n_workers(data.dataloader_num_workers as usize),

@@ -297,7 +297,7 @@ impl Trained {
 /// one caption.
 fn bytes_per_pair(plan: &Plan, parts: &Parts, (side, compute): (u64, u64), are_single: bool) -> u64 {
     let n_images = if are_single { 1 } else { 2 };
-    let stored = plan.data.cache_dtype.bytes() as u64;
+    let stored = plan.data.cache_dtype.unwrap_or_default().bytes() as u64;
     let latents = parts.unet.in_channels as u64 * side * side * stored;
     let flips = if plan.data.no_hflip { 1 } else { 2 };
     let pooled = match parts.family {

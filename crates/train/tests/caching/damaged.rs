@@ -115,7 +115,7 @@ fn a_cache_of_an_earlier_version_is_read_in_full_once_and_then_covered() {
     let mut value = sealed::read(&index).unwrap().value;
     value["format"] = json!(2);
     for shard in value["shards"].as_array_mut().unwrap() {
-        shard.as_object_mut().unwrap().remove("head");
+        shard.as_object_mut().unwrap().retain(|field, _| !["head", "pairs"].contains(&field.as_str()));
     }
     let old = value.to_string();
     fs::write(&index, &old).unwrap();
@@ -135,14 +135,39 @@ fn a_cache_of_an_earlier_version_is_read_in_full_once_and_then_covered() {
 }
 
 #[test]
+fn an_index_without_outlines_gets_them_and_no_row_is_read_for_it() {
+    let made = Made::new();
+    let wanted = made.used().unwrap();
+    let index = made.folder.path().join("index.json");
+    let now = fs::read(&index).unwrap();
+    let mut value = sealed::read(&index).unwrap().value;
+    value["format"] = json!(3);
+    for shard in value["shards"].as_array_mut().unwrap() {
+        shard.as_object_mut().unwrap().remove("pairs");
+    }
+    sealed::write(&index, &value).unwrap();
+    let path = made.path("pairs-");
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(!CacheFolder::open(made.folder.path(), &made.key).unwrap().was_read_in_full());
+    assert!(fs::read(&index).unwrap() == now);
+    assert!(made.used().is_err());
+    fs::write(&path, whole).unwrap();
+    let found = made.used().unwrap();
+    assert!(found.iter().zip(&wanted).all(|(found, wanted)| found.latents.equal(&wanted.latents)));
+}
+
+#[test]
 fn a_cache_of_a_later_version_is_refused() {
     let made = Made::new();
     let index = made.folder.path().join("index.json");
     let mut value: Value = sealed::read(&index).unwrap().value;
-    value["format"] = json!(4);
+    value["format"] = json!(5);
     sealed::write(&index, &value).unwrap();
     let error = made.used().unwrap_err().to_string();
-    assert!(error.contains("it has format 4; this version reads 1 to 3"), "{error}");
+    assert!(error.contains("it has format 5; this version reads 1 to 4"), "{error}");
 }
 
 fn named<'a>(tensors: &'a mut [Raw], end: &str) -> &'a mut Raw {

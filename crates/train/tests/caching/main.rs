@@ -4,6 +4,7 @@
 
 mod conditioning;
 mod damaged;
+mod opening;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -12,6 +12,7 @@ use tastemaker_train::session;
 
 use crate::allocator;
 use crate::commands::DeviceFlag;
+use crate::commands::train::saying::say_cache_dtype;
 use crate::commands::train::{Flags, Planned, planned};
 use crate::exit::UsageError;
 use crate::hub::check_cache;
@@ -52,6 +53,7 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     }
     let source = pairs::of_plan(&plan)?;
     pairs::report_skipped(&source);
+    say_cache_dtype(&plan, source.len());
     allocator::suit(&Model::from_sources(&session::sources(&plan.model))?)?;
     let mut progress = Progress::new(0);
     let (rank, world_size) = args.shard.unwrap_or((0, 1));

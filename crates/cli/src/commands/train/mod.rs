@@ -4,7 +4,7 @@ mod defaults;
 mod flags;
 mod place;
 pub mod published;
-mod saying;
+pub(crate) mod saying;
 
 use std::path::{Path, PathBuf};
 
@@ -256,6 +256,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     let plan = match pairs::of_plan(&plan) {
         Ok(source) => {
             are_single = source.label(0).is_some();
+            saying::say_cache_dtype(&plan, source.len());
             let (plan, split) = with_data(plan, &source);
             n_held_out = Some(split.held_out.len());
             plan
@@ -337,6 +338,9 @@ fn run(
     pairs::report_skipped(&source);
     let model = Model::from_sources(&session::sources(&plan.model))?;
     allocator::suit(&model)?;
+    if is_first {
+        saying::say_cache_dtype(&plan, source.len());
+    }
     let (mut plan, split) = with_data(plan, &source);
     if is_first {
         plan = saying::with_lora(plan, &model)?;
@@ -439,5 +443,5 @@ fn with_data(plan: Plan, source: &dyn PairSource) -> (Plan, tastemaker_data::spl
     };
     let mut split = choose(source, plan.data.held_out_fraction, plan.train.seed);
     split.train.truncate(plan.data.max_train_samples.unwrap_or(usize::MAX));
-    (plan.with_data(split.train.len() as u64), split)
+    (plan.with_data(split.train.len() as u64).with_cache_of(source.len() as u64), split)
 }

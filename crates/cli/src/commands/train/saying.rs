@@ -7,7 +7,7 @@ use tastemaker_math::objectives::OBJECTIVES;
 use tastemaker_models::original::{Layout, n_numbers, unet_shapes};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::outside_published;
-use tastemaker_run::{Adapter, LoraPlan, Plan, Problem, Recipe, RunError, Surroundings};
+use tastemaker_run::{Adapter, LoraPlan, MANY_PAIRS, Plan, Problem, Recipe, RunError, Surroundings};
 use tastemaker_train::adapter::with_network_weights;
 use tastemaker_train::session::kohya_name;
 use tch::Device;
@@ -50,6 +50,24 @@ pub fn warn_of_odd(plan: &Plan, model: &Model) -> Result<()> {
         eprintln!("warning: {alarm}");
     }
     Ok(())
+}
+
+/// Says where latents are cached in half precision though nobody asked for it.
+pub fn say_cache_dtype(plan: &Plan, n_pairs: usize) {
+    if let Some(note) = cache_dtype(plan, n_pairs as u64) {
+        eprintln!("note: {note}");
+    }
+}
+
+fn cache_dtype(plan: &Plan, n_pairs: u64) -> Option<String> {
+    let is_chosen = plan.data.no_cache || plan.data.cache_dtype.is_some();
+    (!is_chosen && n_pairs > MANY_PAIRS).then(|| {
+        format!(
+            "latents of {} are cached in fp16, as those of more than {MANY_PAIRS} are, which takes half the space: --cache_dtype fp32 \
+             keeps them as they are computed",
+            counted(n_pairs, "pair")
+        )
+    })
 }
 
 /// Says where images are trained on that are far smaller than those that the model was made for.
@@ -142,5 +160,27 @@ pub fn say_idle(plan: &Plan, model: &Model, n_held_out: usize, on_host: bool) {
     };
     for warning in plan.idle_in(&around) {
         eprintln!("warning: {warning}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_asked_for_is_said_and_only_that() {
+        let plan = |more: &str| {
+            let run = "[method]\nname = \"sft\"\n[model]\npretrained_model_name_or_path = \"m\"\n[train]\nmax_train_steps = 1\n[data]\ntrain_data_dir = \"d\"\n";
+            let text = format!("output_dir = \"o\"\n{run}{more}");
+            let recipe = Recipe::parse(Path::new("run.toml"), &text).unwrap();
+            tastemaker_run::resolve(recipe, Default::default()).unwrap()
+        };
+        let said = cache_dtype(&plan(""), 100_001).unwrap();
+        assert!(said.starts_with("latents of 100001 pairs are cached in fp16"), "{said}");
+        for (more, n_pairs) in
+            [("", 100_000), ("no_cache = true", 200_000), ("cache_dtype = \"fp32\"", 200_000)]
+        {
+            assert_eq!(cache_dtype(&plan(more), n_pairs), None, "{more}");
+        }
     }
 }
