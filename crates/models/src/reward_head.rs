@@ -62,7 +62,8 @@ impl RewardHead {
         let stored = Stored::held(&file, &map)?;
         let mut hash = Fingerprint::default();
         hash.tensors(&stored);
-        let how = Build { role: Role::Frozen, precision: DType::F32, device: Device::Cpu, lora: None };
+        let how =
+            Build { role: Role::Frozen, precision: DType::F32, device: Device::Cpu, lora: None, base: None };
         let loaded = build(stored, how, construct)?;
         Ok((loaded.network, hash.finish()))
     }

@@ -53,6 +53,11 @@ pub(crate) static RULES: &[Rule] = &[
         plan.adapter == Adapter::Full {}
     }),
     rule(
+        &["base_precision"],
+        "every weight is trained (adapter_type is full), so that none is frozen",
+        |plan, _| plan.train.base_precision.is_some() && plan.adapter == Adapter::Full {},
+    ),
+    rule(
         &["text_encoder_lr"],
         "no text encoder is trained; text_encoder_target_modules says which layers are",
         |plan, _| match &plan.adapter {

@@ -56,6 +56,87 @@ impl fmt::Display for DType {
     }
 }
 
+/// How the frozen weights of a network's large linear layers are held, where not in its compute type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BasePrecision {
+    /// bfloat16, whatever the compute type: 16 bits a weight.
+    Bf16,
+    /// 8-bit integers with a scale for each row, as bitsandbytes' `int8` and quanto's `qint8`: 8 bits.
+    Int8,
+    /// float8 e4m3 with a scale for each row, as torchao's float8 weight-only: 8 bits.
+    Fp8,
+    /// 4-bit NormalFloat in blocks of 64 with scales of 8 bits, as bitsandbytes' `nf4` with double quantization: 4.13 bits.
+    Nf4,
+}
+
+impl BasePrecision {
+    /// All, from most bits to least.
+    pub const ALL: [Self; 4] = [Self::Bf16, Self::Int8, Self::Fp8, Self::Nf4];
+
+    /// All, as they are spelled.
+    pub const NAMES: [&str; 4] = ["bf16", "int8", "fp8", "nf4"];
+
+    /// As it is spelled in flags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Fp8 => "fp8",
+            Self::Nf4 => "nf4",
+        }
+    }
+
+    /// Bytes of a weight `[rows, columns]`, its scales included.
+    pub fn bytes(self, rows: u64, columns: u64) -> u64 {
+        let n = rows * columns;
+        let blocks = n.div_ceil(64);
+        match self {
+            Self::Bf16 => 2 * n,
+            Self::Int8 | Self::Fp8 => n + 4 * rows,
+            Self::Nf4 => n.div_ceil(2) + blocks + 4 * blocks.div_ceil(256) + 4 * 256 + 4,
+        }
+    }
+}
+
+impl fmt::Display for BasePrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for BasePrecision {
+    type Err = UnknownBasePrecision;
+
+    /// Reads the spellings of other tools, too.
+    fn from_str(word: &str) -> Result<Self, UnknownBasePrecision> {
+        match word {
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            "int8" | "qint8" | "int8-quanto" | "int8-torchao" => Ok(Self::Int8),
+            "fp8" | "float8" | "qfloat8" | "fp8-quanto" | "fp8-torchao" => Ok(Self::Fp8),
+            "nf4" | "nf4-bnb" => Ok(Self::Nf4),
+            _ => Err(UnknownBasePrecision(word.to_owned())),
+        }
+    }
+}
+
+impl Serialize for BasePrecision {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for BasePrecision {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        word.parse().map_err(|_| de::Error::unknown_variant(&word, &Self::NAMES))
+    }
+}
+
+/// A word that is no precision of a base.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown base precision {0}, expected one of {names}", names = BasePrecision::NAMES.join(", "))]
+pub struct UnknownBasePrecision(String);
+
 /// A word that is no element type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown element type {0}, expected one of {names}", names = DType::NAMES.join(", "))]

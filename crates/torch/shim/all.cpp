@@ -8,5 +8,6 @@
 #include "norm.cpp"
 #include "optimizers.cpp"
 #include "products.cpp"
+#include "quantized.cpp"
 #include "recompute.cpp"
 #include "streams.cpp"

@@ -17,6 +17,7 @@ pub mod norm;
 pub mod optimizers;
 mod precision;
 pub mod products;
+pub mod quantized;
 pub mod recompute;
 mod shim;
 pub mod tensors;

@@ -45,7 +45,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
 }
 
 /// Whether products of this tensor are better computed in f32.
-fn in_f32(x: &Tensor) -> bool {
+pub(crate) fn in_f32(x: &Tensor) -> bool {
     x.device() == Device::Cpu
         && match x.kind() {
             Kind::BFloat16 => !multiplies_bf16(),

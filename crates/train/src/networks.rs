@@ -54,7 +54,8 @@ impl Networks {
         };
         let adapted = lora.is_some();
         let role = if adapted { Role::Frozen } else { Role::Trained };
-        let policy = folder.unet(role, precision, device, lora)?;
+        let base = folder.clone().with_base_precision(plan.train.base_precision);
+        let policy = base.unet(role, precision, device, lora)?;
         let trains_text = !text_loras.is_empty();
         let text = trains_text.then(|| folder.adapted_text(text_loras, precision, device)).transpose()?;
         let keeps_text = plan.keeps_text();

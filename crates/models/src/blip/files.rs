@@ -68,7 +68,7 @@ impl ImageRewardFiles {
             );
             return Err(ModelError::Tokenizer { path: self.vocabulary.clone(), message });
         }
-        let how = |precision| Build { role: Role::Frozen, precision, device, lora: None };
+        let how = |precision| Build { role: Role::Frozen, precision, device, lora: None, base: None };
         let vision =
             build(parts.stored(&parts.vision)?, how(precision), |scope| vision(&scope, vit, precision))?;
         let text = build(parts.stored(&parts.text)?, how(precision), |scope| text(&scope, med, vit))?;

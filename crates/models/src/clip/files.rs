@@ -117,7 +117,7 @@ impl ClipFiles {
             );
             return Err(ModelError::Tokenizer { path: self.tokenizer.root().to_owned(), message });
         }
-        let how = Build { role: Role::Frozen, precision, device, lora: None };
+        let how = Build { role: Role::Frozen, precision, device, lora: None, base: None };
         let loaded = build(self.stored()?, how, |scope| Clip::new(scope, &self.config, precision))?;
         Ok((loaded.network, tokenizer))
     }

@@ -71,7 +71,7 @@ impl Conv2d {
         let ConvShape { n_in, n_out, kernel, .. } = shape;
         let weight = scope.param("weight", &[n_out, n_in, kernel, kernel], init);
         let down = |rank| vec![rank, n_in, kernel, kernel];
-        let lora = scope.lora(&weight, down, |rank| vec![n_out, rank, 1, 1]);
+        let lora = scope.lora(&|| weight.value(), down, |rank| vec![n_out, rank, 1, 1]);
         Self { weight, bias: None, lora, shape }
     }
 
@@ -82,7 +82,7 @@ impl Conv2d {
         let bias = self.bias.as_ref().map(Param::value);
         let y = conv2d(x, &self.weight.value(), bias.as_ref(), stride, padding);
         let Some(lora) = &self.lora else { return y };
-        lora.adapt(y, (&self.weight, self.bias.as_ref()), |factors| {
+        lora.adapt(y, (&|| self.weight.value(), self.bias.as_ref()), |factors| {
             let low = conv2d(x, &factors.down.value(), None, stride, padding);
             conv2d(&low, &factors.up.value(), None, 1, 0)
         })

@@ -1,7 +1,8 @@
 //! Linear layer.
 
 use tastemaker_torch::products::linear;
-use tch::Tensor;
+use tastemaker_torch::quantized::Quantized;
+use tch::{Kind, Tensor};
 
 use super::lora::Lora;
 use super::param::Param;
@@ -10,9 +11,35 @@ use super::weights::{Init, Scope};
 /// `y = x W^T + b`, plus the adapter's update where there is one.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Param,
+    weight: Weight,
     bias: Option<Param>,
     lora: Option<Lora>,
+}
+
+/// The weight of a linear layer, `[n_out, n_in]`.
+#[derive(Debug)]
+pub(super) enum Weight {
+    /// In the compute type, or an f32 master.
+    Whole(Param),
+    /// Frozen, in few bits; unpacked to the compute type.
+    Quantized(Quantized, Kind),
+}
+
+impl Weight {
+    /// In the compute type.
+    pub(super) fn value(&self) -> Tensor {
+        match self {
+            Self::Whole(param) => param.value(),
+            Self::Quantized(packed, compute) => packed.value(*compute),
+        }
+    }
+
+    fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        match self {
+            Self::Whole(param) => linear(x, &param.value(), bias),
+            Self::Quantized(packed, _) => packed.linear(x, bias),
+        }
+    }
 }
 
 impl Linear {
@@ -34,17 +61,17 @@ impl Linear {
     }
 
     fn starting(scope: Scope<'_>, n_in: i64, n_out: i64, init: Init) -> Self {
-        let weight = scope.param("weight", &[n_out, n_in], init);
-        let lora = scope.lora(&weight, |rank| vec![rank, n_in], |rank| vec![n_out, rank]);
+        let weight = scope.matrix(n_in, n_out, init);
+        let lora = scope.lora(&|| weight.value(), |rank| vec![rank, n_in], |rank| vec![n_out, rank]);
         Self { weight, bias: None, lora }
     }
 
     /// # Shapes
     /// `[.., n_in]` to `[.., n_out]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let y = linear(x, &self.weight.value(), self.bias.as_ref().map(Param::value).as_ref());
+        let y = self.weight.multiply(x, self.bias.as_ref().map(Param::value).as_ref());
         let Some(lora) = &self.lora else { return y };
-        lora.adapt(y, (&self.weight, self.bias.as_ref()), |factors| {
+        lora.adapt(y, (&|| self.weight.value(), self.bias.as_ref()), |factors| {
             linear(&linear(x, &factors.down.value(), None), &factors.up.value(), None)
         })
     }

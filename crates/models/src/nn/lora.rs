@@ -75,10 +75,10 @@ impl Factors {
     ///
     /// # Shapes
     /// `[out]`.
-    pub(super) fn row_norms(&self, weight: &Param, scale: f64) -> Tensor {
+    pub(super) fn row_norms(&self, weight: &dyn Fn() -> Tensor, scale: f64) -> Tensor {
         no_grad(|| {
             let wide = |param: &Param| param.value().to_kind(Kind::Float);
-            let (weight, down, up) = (wide(weight), wide(&self.down), wide(&self.up));
+            let (weight, down, up) = (weight().to_kind(Kind::Float), wide(&self.down), wide(&self.up));
             let (rows, rank) = (up.size()[0], up.size()[1]);
             let update = up.reshape([rows, rank]).matmul(&down.reshape([rank, -1])) * scale;
             let norms = (weight.reshape([rows, -1]) + update).norm_scalaropt_dim(2.0, [1i64], false);
@@ -98,7 +98,7 @@ impl Lora {
     pub(super) fn adapt(
         &self,
         y: Tensor,
-        (weight, bias): (&Param, Option<&Param>),
+        (weight, bias): (&dyn Fn() -> Tensor, Option<&Param>),
         update: impl FnOnce(&Factors) -> Tensor,
     ) -> Tensor {
         let acting = if self.switch.get() { Some(&self.trained) } else { self.anchor.as_ref() };

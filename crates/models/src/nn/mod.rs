@@ -21,4 +21,4 @@ pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use param::{Param, Trainable};
 pub use ranks::Ranks;
 pub(crate) use time::{TimestepEmbedding, sinusoids};
-pub use weights::{Init, Role, Scope, TensorSource, Weights, WeightsReport};
+pub use weights::{Init, Role, Scope, TensorSource, Weights, WeightsReport, is_large};

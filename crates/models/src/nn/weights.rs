@@ -9,11 +9,13 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 use tastemaker_math::keyed::{Keyed, Stream};
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 use tastemaker_torch::kind_of;
+use tastemaker_torch::quantized::Quantized;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
 
+use super::linear::Weight;
 use super::lora::{AdapterSwitch, Factors, Lora, LoraSpec};
 use super::param::{Param, Trainable};
 use crate::names::shown;
@@ -122,6 +124,7 @@ pub struct Weights {
     compute: Kind,
     device: Device,
     lora: Option<LoraSpec>,
+    base: Option<BasePrecision>,
     switch: AdapterSwitch,
     used: RefCell<BTreeSet<String>>,
     report: RefCell<WeightsReport>,
@@ -159,6 +162,7 @@ impl Weights {
             compute: kind_of(precision),
             device,
             lora: None,
+            base: None,
             switch: Rc::new(Cell::new(true)),
             used: RefCell::default(),
             report: RefCell::default(),
@@ -170,6 +174,13 @@ impl Weights {
     /// Adds an adapter to every layer the specification targets.
     pub fn with_lora(mut self, spec: LoraSpec) -> Self {
         self.lora = Some(spec);
+        self
+    }
+
+    /// Holds the frozen weights of large linear layers ([`is_large`]) in few bits. Each is packed as it is read, so that no second copy
+    /// of a network is in memory.
+    pub fn with_base_precision(mut self, base: Option<BasePrecision>) -> Self {
+        self.base = base.filter(|_| self.role == Role::Frozen);
         self
     }
 
@@ -263,6 +274,17 @@ impl Weights {
     }
 }
 
+/// Whether a linear layer is one of those that make a denoiser large: those in its transformer blocks but their modulation.
+/// What is between the blocks, and what noise levels go through, stays as it is.
+///
+/// Source: the layers that diffusers, ai-toolkit and musubi-tuner leave out when they quantize.
+pub fn is_large(layer: &str) -> bool {
+    let mut parts = layer.split('.');
+    let is_inside = parts
+        .any(|part| part.ends_with("transformer_blocks") || part == "layers" || part.ends_with("_refiner"));
+    is_inside && !parts.any(|part| part.starts_with("norm") || part.starts_with("adaLN"))
+}
+
 /// The same tensor, the kernels of convolutions stored with their channels innermost.
 ///
 /// Convolutions take their memory format from their weight, and everything between them keeps it. On two CPU cores a
@@ -301,18 +323,11 @@ impl Scope<'_> {
     /// The parameter `name` of this scope.
     pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Param {
         let name = self.full(name);
-        let tensor = match &self.weights.source {
-            Source::Shapes => {
-                let tensor = Tensor::zeros([], (Kind::Float, Device::Cpu)).expand(shape, false);
-                self.weights.parameters.borrow_mut().insert(name, tensor.shallow_clone());
-                return Param { tensor, compute: self.weights.compute };
-            }
-            Source::Checkpoint(_) => self
-                .weights
-                .stored(&name, shape)
-                .unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu))),
-            Source::Fresh { seed } => self.weights.initial(*seed, &name, shape, init),
-        };
+        let tensor = self.start(&name, shape, init);
+        if matches!(self.weights.source, Source::Shapes) {
+            self.weights.parameters.borrow_mut().insert(name, tensor.shallow_clone());
+            return Param { tensor, compute: self.weights.compute };
+        }
         self.weights.place(name, tensor, self.weights.role)
     }
 
@@ -320,13 +335,34 @@ impl Scope<'_> {
     pub fn buffer(&self, name: &str, shape: &[i64], fresh: impl FnOnce() -> Tensor) -> Param {
         let tensor = match &self.weights.source {
             Source::Shapes => return self.param(name, shape, Init::Zeros),
-            Source::Checkpoint(_) => self
-                .weights
-                .stored(&self.full(name), shape)
-                .unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu))),
             Source::Fresh { .. } => fresh(),
+            Source::Checkpoint(_) => self.start(&self.full(name), shape, Init::Zeros),
         };
         self.weights.place(self.full(name), tensor, Role::Frozen)
+    }
+
+    /// The weight of this scope's linear layer; in few bits where that was asked for. Its codes then stand for it among the network's
+    /// parameters.
+    pub(super) fn matrix(&self, n_in: i64, n_out: i64, init: Init) -> Weight {
+        let base = self.weights.base.filter(|_| is_large(&self.prefix));
+        let Some(base) = base.filter(|_| !matches!(self.weights.source, Source::Shapes)) else {
+            return Weight::Whole(self.param("weight", &[n_out, n_in], init));
+        };
+        let name = self.full("weight");
+        let packed = Quantized::pack(&self.start(&name, &[n_out, n_in], init), base);
+        let packed = packed.to_device(self.weights.device);
+        self.weights.parameters.borrow_mut().insert(name, packed.state()[0].shallow_clone());
+        Weight::Quantized(packed, self.weights.compute)
+    }
+
+    /// What a parameter starts as, on the host; without memory of its own where only shapes are asked for.
+    fn start(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        let zeros = || Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        match &self.weights.source {
+            Source::Shapes => Tensor::zeros([], (Kind::Float, Device::Cpu)).expand(shape, false),
+            Source::Checkpoint(_) => self.weights.stored(name, shape).unwrap_or_else(zeros),
+            Source::Fresh { seed } => self.weights.initial(*seed, name, shape, init),
+        }
     }
 
     /// The adapter of this scope's layer, if the specification targets it.
@@ -337,7 +373,7 @@ impl Scope<'_> {
     /// computed with, in the compute type.
     pub(super) fn lora(
         &self,
-        weight: &Param,
+        weight: &dyn Fn() -> Tensor,
         down: impl Fn(i64) -> Vec<i64>,
         up: impl Fn(i64) -> Vec<i64>,
     ) -> Option<Lora> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::StoreError;
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 use tastemaker_torch::mapped::{self, Mapped};
 use tastemaker_weights::safetensors::Dtype;
 use tastemaker_weights::{Weights as FileWeights, open_component_with};
@@ -204,6 +204,8 @@ pub(crate) struct Build {
     pub device: Device,
     /// An adapter, which trains whatever the role.
     pub lora: Option<LoraSpec>,
+    /// What the large linear layers of a frozen network are held in, where not in the compute type.
+    pub base: Option<BasePrecision>,
 }
 
 /// Builds a network and checks that it took every tensor there was, the adapter's included.
@@ -220,8 +222,8 @@ pub(crate) fn build<N>(
     if !report.is_clean() {
         return Err(ModelError::Weights { path, report: Box::new(report) });
     }
-    let Build { role, precision, device, lora } = how;
-    let weights = Weights::from_source(stored, role, precision, device);
+    let Build { role, precision, device, lora, base } = how;
+    let weights = Weights::from_source(stored, role, precision, device).with_base_precision(base);
     let (targets, ranks) =
         lora.as_ref().map(|spec| (spec.target_modules.clone(), spec.ranks.clone())).unzip();
     let factors: BTreeSet<String> = lora

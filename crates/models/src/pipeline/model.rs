@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::schedule::Prediction;
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 use tch::Device;
 
 use super::component::{Build, Loaded, Stored, build, missing};
@@ -37,6 +37,8 @@ pub struct Model {
     pub(super) zero_terminal_snr: bool,
     /// Chunks that prompts are encoded in.
     pub(super) n_chunks: usize,
+    /// What the large linear layers of a frozen denoiser are held in, where not in the compute type.
+    pub(super) base_precision: Option<BasePrecision>,
 }
 
 impl Model {
@@ -125,6 +127,12 @@ impl Model {
         model.schedule().map(|_| model)
     }
 
+    /// This model with the large linear layers of its denoiser held in few bits wherever they are frozen.
+    #[must_use]
+    pub fn with_base_precision(self, base_precision: Option<BasePrecision>) -> Self {
+        Self { base_precision, ..self }
+    }
+
     /// The UNet; with `lora`, an adapter that trains whatever the role.
     ///
     /// # Errors
@@ -138,7 +146,7 @@ impl Model {
         lora: Option<LoraSpec>,
     ) -> Result<Loaded<UNet>, ModelError> {
         let config = self.unet_config()?;
-        let how = Build { role, precision, device, lora };
+        let how = Build { role, precision, device, lora, base: self.base_precision };
         build(self.stored("unet")?, how, |scope| UNet::new(scope, config.clone(), precision))
     }
 
@@ -154,7 +162,7 @@ impl Model {
     ) -> Result<Loaded<AutoencoderKl>, ModelError> {
         let config = self.vae_config()?;
         let precision = config.runs_in(precision);
-        let how = Build { role, precision, device, lora: None };
+        let how = Build { role, precision, device, lora: None, base: None };
         build(self.stored("vae")?, how, |scope| AutoencoderKl::new(scope, config.clone(), precision))
     }
 

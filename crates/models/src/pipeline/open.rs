@@ -197,6 +197,7 @@ impl Model {
             prediction,
             zero_terminal_snr,
             n_chunks: 1,
+            base_precision: None,
         })
     }
 
@@ -231,7 +232,17 @@ fn in_folder(path: &Path) -> Result<Model, ModelError> {
     let parts = index.components.iter().map(part).collect();
     let (path, variant, prediction) = (path.to_owned(), None, None);
     let (zero_terminal_snr, n_chunks) = (false, 1);
-    Ok(Model { path, index, index_config, parts, variant, prediction, zero_terminal_snr, n_chunks })
+    Ok(Model {
+        path,
+        index,
+        index_config,
+        parts,
+        variant,
+        prediction,
+        zero_terminal_snr,
+        n_chunks,
+        base_precision: None,
+    })
 }
 
 /// The folder of a component: the one given, or the one of its name in it.

@@ -112,7 +112,8 @@ impl Model {
                     message: format!("it makes {problem}"),
                 });
             }
-            let how = Build { role: Role::Frozen, precision, device, lora: adapters.remove(component) };
+            let how =
+                Build { role: Role::Frozen, precision, device, lora: adapters.remove(component), base: None };
             let stored = self.stored(component)?;
             let loaded = build(stored, how, |scope| ClipText::new(scope, config.clone()))?;
             encoders.push(TextEncoder { component, tokenizer, loaded });

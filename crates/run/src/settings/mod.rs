@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tastemaker_math::Prediction;
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 
 use crate::health::Rule;
 use crate::schedule::LrScheduler;
@@ -190,7 +190,7 @@ macro_rules! one {
 }
 
 one! {
-    String PathBuf f64 u32 u64 usize Prediction Augment HeldOutChoice TimeIds OutputLayout AdapterKind DType OptimizerKind
+    String PathBuf f64 u32 u64 usize Prediction Augment HeldOutChoice TimeIds OutputLayout AdapterKind BasePrecision DType OptimizerKind
     ReferenceKind Tracker Rule LrScheduler TimestepDensity
 }
 

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use tastemaker_math::Prediction;
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 
 use super::checks::*;
 use super::choices::*;
@@ -172,6 +172,9 @@ settings! {
         gradient_accumulation_steps: u32 = 1, value "COUNT", check UP_TO_A_MILLION;
         /// Precision of frozen weights and activations: no (fp32), bf16 or fp16; trainable weights are always fp32
         mixed_precision: DType = default, value "TYPE";
+        /// Precision of the frozen base under a LoRA, in its transformer blocks: bf16, int8, fp8 or nf4 [default: that of
+        /// mixed_precision]
+        base_precision: BasePrecision, value "TYPE", alias "base_model_precision";
         /// Recompute activations in the backward pass: less memory, more time
         gradient_checkpointing: bool = default;
         /// The reference model's losses (MSE) and inverted latents: live, or precomputed before the first step and kept on

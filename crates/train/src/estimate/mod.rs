@@ -8,6 +8,7 @@ mod relief;
 
 use tastemaker_math::objectives::{Corruption, Objective};
 use tastemaker_models::clip_text::ClipTextConfig;
+use tastemaker_models::nn::is_large;
 use tastemaker_models::original::{n_numbers, text_shapes, unet_shapes, vae_shapes};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_models::place::Shapes;
@@ -169,7 +170,8 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
     let n_weights = n_numbers(&parts.unet_shapes);
     let frozen = match (trained.part, compute) {
         (TrainedPart::Everything, 4) => 0,
-        _ => n_weights * compute,
+        (TrainedPart::Everything, _) => n_weights * compute,
+        (TrainedPart::Adapters, _) => frozen_base(plan, &parts.unet_shapes, compute),
     };
     let copy =
         if trained.part == TrainedPart::Everything && is_live && compares { n_weights * compute } else { 0 };
@@ -193,6 +195,7 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
     };
     // The largest gradient of a weight is there before it is added, and kernels order weights their own way.
     let largest = parts.unet_shapes.values().map(|shape| shape.iter().map(|&n| n as u64).product());
+    // As large is a weight of few bits that is unpacked.
     let largest = MASTER * largest.max().unwrap_or(0);
     let program = ("program", parts.program);
     let held = frozen + copy + text + vae;
@@ -211,7 +214,11 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
     }
     if compares && !is_live {
         let activations = rows * forward;
-        let weights = n_weights * compute + text + vae;
+        let weights = match trained.part {
+            TrainedPart::Everything => n_weights * compute,
+            TrainedPart::Adapters => frozen,
+        };
+        let weights = weights + text + vae;
         phases.push(phase(
             "precomputing the reference",
             &[program, ("weights", weights), ("activations", activations)],
@@ -252,6 +259,18 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
         estimate.cache = plan.n_pairs.unwrap_or(0) * bytes_per_pair(plan, parts, (side, compute), are_single);
     }
     Ok(estimate)
+}
+
+/// Bytes of the frozen weights under an adapter.
+fn frozen_base(plan: &Plan, shapes: &Shapes, compute: u64) -> u64 {
+    let of_one = |(name, shape): (&String, &Vec<usize>)| {
+        let large = plan.train.base_precision.filter(|_| name.strip_suffix(".weight").is_some_and(is_large));
+        match (large, shape.as_slice()) {
+            (Some(base), &[rows, columns]) => base.bytes(rows as u64, columns as u64),
+            _ => compute * shape.iter().map(|&n| n as u64).product::<u64>(),
+        }
+    };
+    shapes.iter().map(of_one).sum()
 }
 
 /// What is trained.

@@ -1,14 +1,15 @@
 //! What would make a run fit.
 
 use tastemaker_run::{Adapter, MemoryEstimate, OptimizerKind, Plan, ReferenceKind, Relief};
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 
 /// A change of a plan that takes less memory: its flags, or `None` where it changes nothing. The number is what a micro-batch is
 /// divided by.
 type Change = fn(&mut Plan, u32) -> Option<String>;
 
 /// Changes that leave the result as it is or nearly so, those first that change it least.
-const CHANGES: [Change; 5] = [checkpointed, smaller_batch, precomputed, eight_bit, bf16];
+const CHANGES: [Change; 7] =
+    [checkpointed, smaller_batch, precomputed, eight_bit, bf16, base_in_int8, base_in_nf4];
 
 fn checkpointed(plan: &mut Plan, _: u32) -> Option<String> {
     let changes = !std::mem::replace(&mut plan.train.gradient_checkpointing, true);
@@ -43,6 +44,22 @@ fn bf16(plan: &mut Plan, _: u32) -> Option<String> {
     let changes = plan.train.mixed_precision == DType::F32;
     plan.train.mixed_precision = DType::Bf16;
     changes.then(|| "--mixed_precision bf16".to_owned())
+}
+
+fn base_in_int8(plan: &mut Plan, _: u32) -> Option<String> {
+    smaller_base(plan, BasePrecision::Int8)
+}
+
+fn base_in_nf4(plan: &mut Plan, _: u32) -> Option<String> {
+    smaller_base(plan, BasePrecision::Nf4)
+}
+
+fn smaller_base(plan: &mut Plan, base: BasePrecision) -> Option<String> {
+    if plan.adapter == (Adapter::Full {}) || plan.train.base_precision.is_some_and(|now| now >= base) {
+        return None;
+    }
+    plan.train.base_precision = Some(base);
+    Some(format!("--base_precision {base}"))
 }
 
 /// Each change alone that takes less than `limit`, of micro-batches the largest that does; where none does, as many changes together as

@@ -6,7 +6,7 @@ use tastemaker_math::flow::Density;
 use tastemaker_math::objectives::Corruption;
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::{Event, Plan};
+use tastemaker_run::{Adapter, Event, Plan};
 use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::lock::{FolderLock, Sharing};
 
@@ -66,6 +66,9 @@ impl ReferenceInputs<'_> {
         }
         if let Some(sigmas) = &train.sigmas {
             draws["sigmas"] = json!(sigmas);
+        }
+        if let Some(base) = train.base_precision.filter(|_| plan.adapter != Adapter::Full {}) {
+            draws["base_precision"] = json!(base);
         }
         if train.noise_offset > 0.0 {
             draws["noise_offset"] = train.noise_offset.into();
