@@ -22,11 +22,12 @@ const STEPS: &str = "--max_train_steps 24 --held_out_fraction 0.4 --validation_s
                      --lr_scheduler cosine --lr_warmup_steps 4";
 
 /// The kinds of runs whose state or files differ.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "--method diffusion-dpo --validation_prompts fox --num_inference_steps 1 --num_validation_images 2",
     "--method diffusion-dpo --adapter_type full --reference precomputed --output_layout diffusers,original",
     "--method ddim-inpo --mixed_precision bf16 --checkpoints_total_limit 0",
     "--method ddim-inpo --set model=reference --reference precomputed --rank 2 --use_dora",
+    "--method diffusion-dpo --base_precision nf4 --reference precomputed --use_dora",
     "--method mapo --adapter_type full --optimizer_type adafactor",
     "--method sft --no_cache --on_alarm keep-best --optimizer_type adamw8bit --gradient_accumulation_steps 2",
     "--method diffusion-dpo --mixed_precision fp16 --gradient_checkpointing --proportion_empty_prompts 0.3 --output_name named",

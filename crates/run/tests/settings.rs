@@ -166,6 +166,7 @@ const IDLE: &[(&str, &[&str])] = &[
         &["logit_mean", "logit_std", "sigmoid_scale", "discrete_flow_shift"],
     ),
     ("[method]\nname = \"ddim-inpo\"\n[train]\nnoise_offset = 0.1", &["noise_offset"]),
+    ("[adapter]\nadapter_type = \"full\"\n[train]\nbase_precision = \"int8\"", &["base_precision"]),
     ("[adapter]\nadapter_type = \"full\"\n[output]\noutput_name = \"mine\"", &["output_name"]),
     (
         "[optimizer]\noptimizer_type = \"adafactor\"\nadam_beta1 = 0.8\nadam_beta2 = 0.9\nadam_epsilon = 1e-6",

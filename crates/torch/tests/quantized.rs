@@ -121,7 +121,7 @@ fn errors_of_each_format_are_those_of_published_measurements() {
 fn every_device_unpacks_alike_and_zeros_stay_zeros() {
     for precision in BasePrecision::ALL {
         // An odd number of elements, so that the last byte is half empty.
-        let mut weight = values(&[7, 97], 1.0);
+        let weight = values(&[7, 97], 1.0);
         let _ = weight.get(2).zero_();
         let packed = Quantized::pack(&weight, precision);
         let by_blocks = packed.value(Kind::Float);

@@ -7,12 +7,12 @@ use std::cell::RefCell;
 use std::f64::consts::LN_2;
 
 use common::{
-    Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learned, learned_dora, method,
-    options, pairs, plan, schedule, take_gradients, uses,
+    Network, Pairing, adapted, assert_identical, batch, distance, engine, frozen_copy, learned, learned_dora,
+    method, on_base, on_unpacked_base, options, pairs, plan, schedule, take_gradients, uses,
 };
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_run::Plan;
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 use tastemaker_train::data::{EncodedPair, FeedItem, Order, Rank, Use, feed};
 use tastemaker_train::reference::Reference;
 use tastemaker_train::step::{Noise, PairRecord};
@@ -50,6 +50,44 @@ fn before_training_every_logit_is_zero_and_every_loss_ln_two() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn on_a_base_of_few_bits_every_logit_is_zero_before_training_whatever_the_bits() {
+    let (pairs, schedule, dpo) = (pairs(), schedule(), method("diffusion-dpo"));
+    let uses = uses(&[0, 1, 2, 3], 0);
+    for base in BasePrecision::ALL {
+        for (use_dora, precision) in [(false, DType::F32), (true, DType::F32), (false, DType::Bf16)] {
+            let pairing = Pairing::on_base(base, use_dora, precision);
+            let reference = pairing.reference();
+            let engine = engine(&pairing.policy.unet, &reference, &dpo, &schedule);
+            for record in engine.accumulate(&batch(&pairs, &uses, &dpo), uses.len()) {
+                assert_eq!(record.outcome.logit, Some(0.0), "{base}, DoRA {use_dora}, {precision}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_on_a_base_of_few_bits_are_those_on_what_it_unpacks_to() {
+    let (pairs, schedule, sft) = (pairs(), schedule(), method("sft"));
+    let uses = uses(&[0, 1, 2, 3], 0);
+    let learn = |network: &Network| {
+        let engine = engine(&network.unet, &Reference::None, &sft, &schedule);
+        let records = engine.accumulate(&batch(&pairs, &uses, &sft), uses.len());
+        let errors: Vec<f64> = records.iter().map(|record| record.winner_error).collect();
+        (errors, take_gradients(&network.trainable))
+    };
+    let whole = learn(&adapted(DType::F32)).0;
+    for base in BasePrecision::ALL {
+        for (use_dora, precision) in [(false, DType::F32), (true, DType::F32), (false, DType::Bf16)] {
+            let (errors, gradients) = learn(&on_base(base, use_dora, precision));
+            let (wanted_errors, wanted) = learn(&on_unpacked_base(base, use_dora, precision));
+            assert_eq!(errors, wanted_errors, "{base}, DoRA {use_dora}, {precision}");
+            assert_identical(&gradients, &wanted);
+            assert!(errors != whole, "{base} rounds");
         }
     }
 }

@@ -11,11 +11,12 @@ use tastemaker_diffusion::{Conditioning, Denoiser, Posterior};
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::objectives::{Label, Objective, objective};
 use tastemaker_math::schedule::{BetaSchedule, NoiseSchedule, Prediction};
-use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights};
+use tastemaker_models::nn::{AdapterSwitch, LoraSpec, Ranks, Role, Trainable, Weights, is_large};
 use tastemaker_models::unet::{UNet, UNetConfig};
 use tastemaker_run::{Event, Plan, Recipe, resolve};
-use tastemaker_store::dtype::DType;
+use tastemaker_store::dtype::{BasePrecision, DType};
 use tastemaker_testkit_torch::{golden_dir, weights as stored};
+use tastemaker_torch::quantized::Quantized;
 use tastemaker_torch::tensors::Named;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{
@@ -85,12 +86,39 @@ fn learned_from(fresh_one: Network, precision: DType, anchored: bool) -> Network
     build(stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
 }
 
+/// As [`adapted`] or [`dora`], on a base of few bits.
+pub fn on_base(base: BasePrecision, use_dora: bool, precision: DType) -> Network {
+    let lora = LoraSpec { use_dora, ..fresh() };
+    build_on(Some(base), stored("models", "unet-demo"), Role::Frozen, precision, Some(lora))
+}
+
+/// The same network, its weights those that the base comes to, as they are.
+pub fn on_unpacked_base(base: BasePrecision, use_dora: bool, precision: DType) -> Network {
+    let unpacked = stored("models", "unet-demo").into_iter().map(|(name, tensor)| {
+        let large = name.strip_suffix(".weight").is_some_and(is_large) && tensor.dim() == 2;
+        let tensor = if large { Quantized::pack(&tensor, base).value(Kind::Float) } else { tensor };
+        (name, tensor)
+    });
+    let lora = LoraSpec { use_dora, ..fresh() };
+    build(unpacked.collect(), Role::Frozen, precision, Some(lora))
+}
+
 fn build(stored: Named, role: Role, precision: DType, lora: Option<LoraSpec>) -> Network {
+    build_on(None, stored, role, precision, lora)
+}
+
+fn build_on(
+    base: Option<BasePrecision>,
+    stored: Named,
+    role: Role,
+    precision: DType,
+    lora: Option<LoraSpec>,
+) -> Network {
     // Networks this small lose more by waiting for a second thread than they gain.
     tch::set_num_threads(1);
     let config = std::fs::read_to_string(golden_dir("models", "unet-demo").join("config.json")).unwrap();
     let config = UNetConfig::from_json(&serde_json::from_str(&config).unwrap()).unwrap();
-    let mut weights = Weights::from_source(stored, role, precision, Device::Cpu);
+    let mut weights = Weights::from_source(stored, role, precision, Device::Cpu).with_base_precision(base);
     if let Some(lora) = lora {
         weights = weights.with_lora(lora);
     }
@@ -133,6 +161,11 @@ impl Pairing {
     /// As [`Pairing::adapted`] with [`dora`].
     pub fn dora(precision: DType) -> Self {
         Self { policy: dora(precision), frozen: None }
+    }
+
+    /// As [`Pairing::adapted`] on a base of few bits.
+    pub fn on_base(base: BasePrecision, use_dora: bool, precision: DType) -> Self {
+        Self { policy: on_base(base, use_dora, precision), frozen: None }
     }
 
     /// As [`Pairing::continued`] with [`dora`].
