@@ -10,9 +10,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::StoreError;
+use crate::checksum::Hashing;
 
 /// What temporary names begin with; the number of the process follows.
 const PREFIX: &str = ".tastemaker-";
@@ -36,6 +37,14 @@ pub fn write(
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let path = path.as_ref();
+    put(filled(path, fill)?, path)
+}
+
+/// The temporary sibling of a file, filled and not yet synced.
+fn filled(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
+) -> Result<NamedTempFile, StoreError> {
     let folder = folder_of(path);
     sweep_once(folder);
     let (prefix, fail) = (prefix(), |e| StoreError::io("write", path, e));
@@ -44,11 +53,57 @@ pub fn write(
     drop(sibling.as_file().try_lock());
     {
         let mut out = BufWriter::with_capacity(1 << 20, sibling.as_file_mut());
-        fill(&mut out).and_then(|()| out.flush()).map_err(|e| StoreError::io("write", path, e))?;
+        fill(&mut out).and_then(|()| out.flush()).map_err(fail)?;
     }
+    Ok(sibling)
+}
+
+fn put(sibling: NamedTempFile, path: &Path) -> Result<(), StoreError> {
     sibling.as_file().sync_all().map_err(|e| StoreError::io("sync", path, e))?;
     sibling.persist(path).map_err(|e| StoreError::io("rename", path, e.error))?;
-    sync_folder(folder)
+    sync_folder(folder_of(path))
+}
+
+/// A file that is written and not yet in its place: to sync gigabytes takes a while, and can be done by another thread. One that is
+/// dropped is removed.
+#[derive(Debug)]
+pub struct Staged {
+    sibling: NamedTempFile,
+    path: PathBuf,
+    sha256: String,
+}
+
+impl Staged {
+    /// Writes the temporary sibling of a file through `fill`, and hashes what is written on the way.
+    ///
+    /// # Errors
+    /// As [`write()`].
+    pub fn write(
+        path: impl Into<PathBuf>,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Self, StoreError> {
+        let (path, mut sha256) = (path.into(), String::new());
+        let sibling = filled(&path, |out| {
+            let mut out = Hashing::new(out);
+            fill(&mut out)?;
+            sha256 = out.sha256();
+            Ok(())
+        })?;
+        Ok(Self { sibling, path, sha256 })
+    }
+
+    /// The SHA-256 of its bytes, 64 hexadecimal digits.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Syncs it, and puts it into its place.
+    ///
+    /// # Errors
+    /// As [`write()`].
+    pub fn finish(self) -> Result<(), StoreError> {
+        put(self.sibling, &self.path)
+    }
 }
 
 /// A folder being filled: a temporary sibling, renamed when it is whole. One that is never finished is removed.
@@ -292,6 +347,23 @@ mod tests {
         });
         assert!(matches!(outcome, Err(StoreError::Io { action: "write", .. })));
         assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_staged_file_is_not_there_before_it_is_finished_and_knows_its_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let bytes = vec![7; 3 << 20];
+        let stage =
+            || Staged::write(&path, |out| bytes.chunks(1 << 19).try_for_each(|part| out.write_all(part)));
+        drop(stage().unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "one that is dropped is removed");
+        let staged = stage().unwrap();
+        assert!(!path.exists());
+        let sha256 = staged.sha256().to_owned();
+        std::thread::spawn(|| staged.finish().unwrap()).join().unwrap();
+        assert_eq!(sha256, crate::checksum::sha256_file(&path).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

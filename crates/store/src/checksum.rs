@@ -1,7 +1,7 @@
 //! SHA-256, as lower-case hexadecimal.
 
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -28,6 +28,36 @@ pub fn sha256_file(path: impl AsRef<Path>) -> Result<String, StoreError> {
             0 => return Ok(hex(&hash.finalize())),
             n => hash.update(&piece[..n]),
         }
+    }
+}
+
+/// Hashes what is written through it.
+pub struct Hashing<W> {
+    out: W,
+    hash: Sha256,
+}
+
+impl<W> Hashing<W> {
+    /// Nothing is written yet.
+    pub fn new(out: W) -> Self {
+        Self { out, hash: Sha256::new() }
+    }
+
+    /// The SHA-256 of everything that was written, 64 hexadecimal digits.
+    pub fn sha256(self) -> String {
+        hex(&self.hash.finalize())
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.hash.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

@@ -1,13 +1,15 @@
 //! Tensors from and to safetensors files.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 
+use tastemaker_store::atomic::Staged;
 use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::tree::{Blob, LocalFile};
 use tastemaker_weights::safetensors::{
-    self as files, Dtype, Header, SafeTensorsFile, TensorInfo, TensorView,
+    self as files, Dtype, Header, Outline, SafeTensorsFile, TensorInfo, TensorView,
 };
 use tastemaker_weights::{WeightFile, check_finite};
 use tch::{Device, Kind, Tensor};
@@ -132,10 +134,14 @@ pub fn write_sealed(
     tensors: &Named,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), TorchError> {
-    let stored = raw(path, tensors)?;
     let mut metadata = metadata.clone();
-    metadata.insert(SEAL.to_owned(), seal(stored.iter().map(|raw| line(&raw.view()))));
-    Ok(files::write(path, &views(&stored), &metadata)?)
+    let line = |outline: &Outline| {
+        let tensor = on_host(&tensors[&outline.name]);
+        let Outline { name, dtype, shape } = outline;
+        line(&TensorView { name, dtype: *dtype, shape, bytes: bytes_of(&tensor) })
+    };
+    metadata.insert(SEAL.to_owned(), seal(outlines(path, tensors)?.iter().map(line)));
+    write(path, tensors, &metadata)
 }
 
 /// One tensor of a sealed file, in a line.
@@ -154,25 +160,61 @@ fn seal(lines: impl Iterator<Item = String>) -> String {
 /// # Errors
 /// The store's errors for a place that cannot be written; [`TorchError::ElementType`].
 pub fn write(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) -> Result<(), TorchError> {
-    let held: Vec<(&String, Tensor, Dtype, Vec<usize>)> = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-            let shape = tensor.size().iter().map(|&n| n as usize).collect();
-            let dtype = stored_as(path, name, &tensor)?;
-            Ok((name, tensor, dtype, shape))
-        })
-        .collect::<Result<_, TorchError>>()?;
-    let views: Vec<TensorView<'_>> = held
-        .iter()
-        .map(|(name, tensor, dtype, shape)| TensorView {
-            name,
-            dtype: *dtype,
-            shape,
-            bytes: bytes_of(tensor),
-        })
-        .collect();
-    Ok(files::write(path, &views, metadata)?)
+    Ok(stage(path, tensors, metadata)?.finish()?)
+}
+
+/// [`write()`], up to where the file would be synced and put into its place. It is hashed while it is written. Tensors come to the host
+/// one after the other: what is written takes no more memory than the largest of them, and none where it is on the host already.
+///
+/// # Errors
+/// As [`write()`].
+pub fn stage(
+    path: &Path,
+    tensors: &Named,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Staged, TorchError> {
+    let bytes =
+        |outline: &Outline, out: &mut dyn Write| out.write_all(bytes_of(&on_host(&tensors[&outline.name])));
+    Ok(files::stage(path, outlines(path, tensors)?, metadata, bytes)?)
+}
+
+/// [`write()`] in another element type, to which each tensor is brought as it is written.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_as(
+    path: &Path,
+    tensors: &Named,
+    kind: Kind,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), TorchError> {
+    let dtype = dtype_of(kind).ok_or_else(|| TorchError::ElementType {
+        path: path.to_owned(),
+        name: "all tensors".to_owned(),
+        dtype: format!("{kind:?}"),
+    })?;
+    let outline =
+        |(name, tensor): (&String, &Tensor)| Outline { name: name.clone(), dtype, shape: shape_of(tensor) };
+    let bytes = |outline: &Outline, out: &mut dyn Write| {
+        out.write_all(bytes_of(&on_host(&tensors[&outline.name].detach().to_kind(kind))))
+    };
+    Ok(files::stage(path, tensors.iter().map(outline).collect(), metadata, bytes)?.finish()?)
+}
+
+fn outlines(path: &Path, tensors: &Named) -> Result<Vec<Outline>, TorchError> {
+    let outline = |(name, tensor): (&String, &Tensor)| {
+        Ok(Outline { name: name.clone(), dtype: stored_as(path, name, tensor)?, shape: shape_of(tensor) })
+    };
+    tensors.iter().map(outline).collect()
+}
+
+fn shape_of(tensor: &Tensor) -> Vec<usize> {
+    tensor.size().iter().map(|&n| n as usize).collect()
+}
+
+/// A tensor on the host and without gaps; the same one where it is.
+fn on_host(tensor: &Tensor) -> Tensor {
+    tensor.detach().to_device(Device::Cpu).contiguous()
 }
 
 /// The elements of a tensor on the host, where they are: state of gigabytes is written without a second copy of it.
@@ -246,9 +288,8 @@ pub fn raw(path: &Path, tensors: &Named) -> Result<Vec<Raw>, TorchError> {
     tensors
         .iter()
         .map(|(name, tensor)| {
-            let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-            let dtype = stored_as(path, name, &tensor)?;
-            let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+            let tensor = on_host(tensor);
+            let (dtype, shape) = (stored_as(path, name, &tensor)?, shape_of(&tensor));
             let n_elements = tensor.numel();
             let mut bytes = vec![0u8; n_elements * tensor.kind().elt_size_in_bytes()];
             tensor.f_copy_data_u8(&mut bytes, n_elements)?;

@@ -271,6 +271,7 @@ fn run_loop(
         stop,
         ended_by: None,
         signal: None,
+        pending: None,
     };
     memory::give_back();
     let knows_peak = memory::reset_peak_on(*device);
@@ -279,7 +280,9 @@ fn run_loop(
     let options = inputs.batch_options(order);
     let mut body = |feed: &mut Feed<'_>| {
         callbacks.missing_images(state)?;
-        train_loop.run(state, feed, &mut callbacks)
+        let ended = train_loop.run(state, feed, &mut callbacks);
+        let settled = callbacks.settle();
+        ended.and_then(|ended| settled.map(|()| ended))
     };
     let ended = guard(&doing(plan), &relief(inputs), || match cached.take() {
         Some(cached) => prefetch(move || Ok(cached), rest, options, &mut body),

@@ -37,12 +37,12 @@ impl Trained<'_> {
         Some(self.parameters.get(name)?.detach().to_kind(kind_of(self.dtype)))
     }
 
-    /// The parameters to write to `path`, every one of them finite there.
-    fn stored(&self, path: &Path) -> Result<Named, ModelError> {
-        let stored = rounded(self.parameters, self.dtype);
-        match stored.iter().find(|(_, tensor)| !tensors::is_finite(tensor)) {
-            None => Ok(stored),
-            Some((name, _)) => {
+    /// Checks that every one of the parameters to write to `path` is finite there.
+    fn check_finite(&self, path: &Path) -> Result<(), ModelError> {
+        let beyond = |name: &&String| self.rounded(name).is_some_and(|tensor| !tensors::is_finite(&tensor));
+        match self.parameters.keys().find(beyond) {
+            None => Ok(()),
+            Some(name) => {
                 let found = format!("tensor `{name}` with NaN or infinite numbers in {}", self.dtype);
                 let wanted = "finite numbers: another type to write, or weights that hold none";
                 Err(StoreError::malformed(path, found, wanted).into())
@@ -52,7 +52,12 @@ impl Trained<'_> {
 
     /// The bytes to write to `path`.
     pub(crate) fn raw(&self, path: &Path) -> Result<Vec<Raw>, ModelError> {
-        Ok(tensors::raw(path, &self.stored(path)?)?)
+        self.check_finite(path)?;
+        let raw = |(name, tensor): (&String, &Tensor)| {
+            let rounded = tensor.detach().to_kind(kind_of(self.dtype));
+            tensors::raw(path, &Named::from([(name.clone(), rounded)]))
+        };
+        Ok(self.parameters.iter().map(raw).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// Builds the network from the parameters: names and shapes must be exactly those of the configuration. Text encoders are
@@ -118,11 +123,8 @@ pub fn write_unet(model: &Model, unet: &Trained<'_>, folder: impl AsRef<Path>) -
 fn write_trained(model: &Model, network: &Trained<'_>, folder: &Path) -> Result<(), ModelError> {
     atomic::create_folder(folder)?;
     model.config(network.component).write(&folder.join("config.json"))?;
-    write_weights(folder, stem(network.component), &network.stored(folder)?)
-}
-
-fn rounded(tensors: &Named, dtype: DType) -> Named {
-    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_kind(kind_of(dtype)))).collect()
+    network.check_finite(folder)?;
+    write_weights(folder, stem(network.component), network.parameters, network.dtype)
 }
 
 fn stem(component: &str) -> &'static str {
@@ -192,11 +194,12 @@ pub fn write_component(
     let folder = folder.as_ref();
     atomic::create_folder(folder)?;
     json_file::write(folder.join("config.json"), config)?;
-    write_weights(folder, stem, &rounded(tensors, dtype))
+    write_weights(folder, stem, tensors, dtype)
 }
 
-fn write_weights(folder: &Path, stem: &str, tensors: &Named) -> Result<(), ModelError> {
-    Ok(tensors::write(&folder.join(format!("{stem}.safetensors")), tensors, &pytorch())?)
+fn write_weights(folder: &Path, stem: &str, tensors: &Named, dtype: DType) -> Result<(), ModelError> {
+    let path = folder.join(format!("{stem}.safetensors"));
+    Ok(tensors::write_as(&path, tensors, kind_of(dtype), &pytorch())?)
 }
 
 /// What readers of safetensors expect in the header.

@@ -1,7 +1,9 @@
 //! The callbacks of a run: events go to the logger, checkpoints to disk, images are generated, and the run stops when it should.
 
 use std::ops::ControlFlow;
+use std::panic;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use tastemaker_models::nn::Trainable;
 use tastemaker_run::health::Rule;
@@ -9,7 +11,7 @@ use tastemaker_run::{Adapter, Event, Plan, RunDir};
 use tastemaker_torch::tensors::{self, Named, OneByOne};
 
 use crate::TrainError;
-use crate::checkpoint::{self, Identity};
+use crate::checkpoint::{self, Begun, Identity};
 use crate::distributed::ProcessGroup;
 use crate::logger::Logger;
 use crate::networks::Networks;
@@ -37,6 +39,33 @@ pub(crate) struct Checkpointing<'a, 'r> {
     pub(crate) ended_by: Option<String>,
     /// The signal that ends it, on whichever rank it came.
     pub(crate) signal: Option<i32>,
+    /// The checkpoint that is on its way to the disk.
+    pub(crate) pending: Option<Pending>,
+}
+
+/// A checkpoint that another thread syncs and puts into its place. It is waited for, whatever becomes of the run.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    step: u64,
+    thread: Option<JoinHandle<Result<PathBuf, TrainError>>>,
+}
+
+impl Pending {
+    fn of(step: u64, begun: Begun) -> Self {
+        Self { step, thread: Some(thread::spawn(|| begun.finish())) }
+    }
+
+    fn wait(&mut self) -> Option<Result<PathBuf, TrainError>> {
+        Some(self.thread.take()?.join().unwrap_or_else(|payload| panic::resume_unwind(payload)))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
 }
 
 /// What ranks say of an alarm that ends the run, where others say the number of a signal.
@@ -70,6 +99,7 @@ impl Callbacks for Checkpointing<'_, '_> {
         state: &State,
         check: &dyn Fn() -> Result<(), TrainError>,
     ) -> Result<ControlFlow<()>, TrainError> {
+        self.settle()?;
         let is_over = state.step == self.plan.train.max_train_steps;
         let signal = (self.stop)().and_then(|signal| u8::try_from(signal).ok());
         let wants = match &self.ended_by {
@@ -88,7 +118,9 @@ impl Callbacks for Checkpointing<'_, '_> {
             self.images(state)?;
         }
         if saves {
-            self.save(state)?;
+            // With several ranks each syncs its part before any goes on.
+            let is_between = stops == 0 && !is_over && self.ranks.rank().world_size == 1;
+            self.save(state, is_between)?;
         }
         if stops == 0 {
             return Ok(ControlFlow::Continue(()));
@@ -136,7 +168,23 @@ impl Checkpointing<'_, '_> {
         Err(TrainError::NonFiniteState { step, tensor })
     }
 
-    fn save(&mut self, state: &State) -> Result<(), TrainError> {
+    /// Waits for the checkpoint of a step before, and logs it.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`] if it could not be written.
+    pub(crate) fn settle(&mut self) -> Result<(), TrainError> {
+        let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        pending.wait().map_or(Ok(()), |written| self.log_checkpoint(pending.step, &written?))
+    }
+
+    fn log_checkpoint(&mut self, step: u64, path: &Path) -> Result<(), TrainError> {
+        let path = PathBuf::from(path.file_name().unwrap_or_default());
+        self.logger.record(&Event::Checkpoint { step, path, best: false })?;
+        Ok(())
+    }
+
+    /// Writes the state. Where another step follows, syncing and renaming go on meanwhile.
+    fn save(&mut self, state: &State, is_between: bool) -> Result<(), TrainError> {
         let (plan, keep) = (self.plan, self.plan.checkpoint.checkpoints_total_limit);
         let part = match (self.ranks.is_first(), plan.optimizer.shard_optimizer) {
             (true, _) => Some(state.tensors(self.trainable)),
@@ -151,14 +199,15 @@ impl Checkpointing<'_, '_> {
                 (self.save_adapter)(state.step, folder)
             }
         };
-        let part = (state.step, part.as_ref());
-        let written =
-            checkpoint::write(self.dir.path(), plan, self.identity, part, self.ranks, keep, beside)?;
-        if self.ranks.is_first() {
-            let path = PathBuf::from(written.file_name().unwrap_or_default());
-            self.logger.record(&Event::Checkpoint { step: state.step, path, best: false })?;
+        let (dir, identity, step) = (self.dir.path(), self.identity, state.step);
+        let part = (step, part.as_ref());
+        if is_between {
+            let begun = checkpoint::begin(dir, plan, identity, part, self.ranks, keep, beside)?;
+            self.pending = begun.map(|begun| Pending::of(step, begun));
+            return Ok(());
         }
-        Ok(())
+        let written = checkpoint::write(dir, plan, identity, part, self.ranks, keep, beside)?;
+        if self.ranks.is_first() { self.log_checkpoint(step, &written) } else { Ok(()) }
     }
 }
 

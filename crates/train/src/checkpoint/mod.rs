@@ -6,10 +6,13 @@
 //! whole or not at all. Nothing in it is ever executed.
 
 pub(crate) mod checkpointing;
+mod writing;
+
+pub use writing::write;
+pub(crate) use writing::{Begun, begin};
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,16 +20,13 @@ use serde_json::Value;
 use tastemaker_run::{Plan, RunError, changes, split_changes};
 use tastemaker_store::checksum::sha256_file;
 use tastemaker_store::sealed::{self, Sealed};
-use tastemaker_store::{StoreError, atomic, in_full};
-use tastemaker_torch::tensors::{self, Named, OneByOne};
-
+use tastemaker_store::{StoreError, in_full};
+use tastemaker_torch::tensors::OneByOne;
 use tch::Tensor;
 
 use crate::TrainError;
-use crate::distributed::ProcessGroup;
 
 const PREFIX: &str = "checkpoint-";
-const UNFINISHED: &str = ".tmp-checkpoint-";
 const MANIFEST: &str = "checkpoint.json";
 
 /// What a checkpoint is of.
@@ -88,104 +88,6 @@ pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
 /// Their names, oldest first.
 pub fn names(output_dir: &Path) -> Vec<String> {
     list(output_dir).into_iter().map(|(step, _)| format!("{PREFIX}{step}")).collect()
-}
-
-/// Writes the checkpoint of a state and removes those beyond the newest `keep`; 0 keeps all. `state` is this process's part of
-/// it, if it has one. `beside` writes what else belongs in its folder.
-///
-/// # Errors
-/// [`TrainError::Run`] if it cannot be written, for instance because the disk is full; checkpoints that are there stay.
-/// [`TrainError::Torch`] if a rank is lost.
-pub fn write(
-    output_dir: &Path,
-    plan: &Plan,
-    identity: &Identity,
-    (step, state): (u64, Option<&Named>),
-    ranks: ProcessGroup<'_>,
-    keep: u32,
-    beside: impl FnOnce(&Path) -> Result<(), TrainError>,
-) -> Result<PathBuf, TrainError> {
-    let path = output_dir.join(format!("{PREFIX}{step}"));
-    let unfinished = output_dir.join(format!("{UNFINISHED}{step}"));
-    let written = parts(&unfinished, state, ranks).and_then(|()| {
-        if !ranks.is_first() {
-            return Ok(());
-        }
-        beside(&unfinished)?;
-        finish(&unfinished, plan, identity, step)?;
-        // One of the same step is of an earlier attempt of the same run and holds the same.
-        remove(&path)?;
-        atomic::rename(&unfinished, &path).map_err(failed)
-    });
-    if let Err(error) = written {
-        if ranks.is_first() {
-            let _ = fs::remove_dir_all(&unfinished);
-        }
-        return Err(error);
-    }
-    if keep > 0 && ranks.is_first() {
-        let all = list(output_dir);
-        let older = all.iter().filter(|(found, _)| *found <= step).rev().skip(keep as usize);
-        older.into_iter().try_for_each(|(_, path)| remove(path))?;
-    }
-    ranks.barrier()?;
-    Ok(path)
-}
-
-/// Makes the folder and has every process write its part of the state.
-fn parts(folder: &Path, state: Option<&Named>, ranks: ProcessGroup<'_>) -> Result<(), TrainError> {
-    if ranks.is_first() {
-        remove(folder)?;
-        fs::create_dir(folder).map_err(|error| failed(StoreError::io("create", folder, error)))?;
-    }
-    ranks.barrier()?;
-    if let Some(state) = state {
-        let name = match ranks.rank().rank {
-            0 => "state.safetensors".to_owned(),
-            rank => format!("state-{rank}.safetensors"),
-        };
-        tensors::write(&folder.join(name), state, &BTreeMap::new())?;
-    }
-    ranks.barrier()
-}
-
-/// Writes down what the folder is of, and the hashes of its state.
-fn finish(folder: &Path, plan: &Plan, identity: &Identity, step: u64) -> Result<(), TrainError> {
-    let plan = serde_json::to_value(plan)
-        .map_err(|source| failed(StoreError::Json { path: folder.join(MANIFEST), source }))?;
-    let mut sha256 = BTreeMap::new();
-    let entries = fs::read_dir(folder).map_err(|error| failed(StoreError::io("read", folder, error)))?;
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("state") {
-            sha256.insert(name, sha256_file(entry.path()).map_err(failed)?);
-        }
-    }
-    let manifest = Manifest {
-        format: Manifest::FORMAT,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        step,
-        plan,
-        pairs: identity.pairs.clone(),
-        unet: identity.unet.clone(),
-        sha256,
-    };
-    sealed::write(folder.join(MANIFEST), &manifest).map_err(failed)
-}
-
-/// Removes a folder so that it is never seen in part: it loses its name first.
-fn remove(folder: &Path) -> Result<(), TrainError> {
-    let fail = |error| failed(StoreError::io("remove", folder, error));
-    let doomed = folder.with_file_name(".tmp-removed-checkpoint");
-    match fs::remove_dir_all(&doomed) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-        _ => {}
-    }
-    match fs::rename(folder, &doomed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(fail(error)),
-        Ok(()) => fs::remove_dir_all(&doomed).map_err(fail),
-    }
 }
 
 /// The checkpoint to resume from, if there is one.

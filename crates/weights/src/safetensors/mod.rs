@@ -14,4 +14,4 @@ mod write;
 pub use ::safetensors::Dtype;
 pub use file::{Bytes, SafeTensorsFile, TensorView};
 pub use header::{Header, MAX_HEADER_BYTES, Metadata, TensorInfo};
-pub use write::{to_bytes, write};
+pub use write::{Outline, stage, to_bytes, write};
