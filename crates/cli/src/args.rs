@@ -68,7 +68,8 @@ pub enum Command {
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Command {
     let line = spread(line.into_iter().collect());
     let line = home::expanded(line, hub::home_folder().as_deref());
-    let matches = command().try_get_matches_from(&line).unwrap_or_else(|error| end(&sound(error)));
+    let trains = line.get(1).is_some_and(|command| command == "train");
+    let matches = command().try_get_matches_from(&line).unwrap_or_else(|error| end(&sound(error, trains)));
     inputs::keep(&command(), &matches);
     let cli = Cli::from_arg_matches(&matches);
     let mut command = cli.unwrap_or_else(|error| end(&error)).command;
@@ -144,8 +145,8 @@ fn end(error: &clap::Error) -> ! {
     std::process::exit(code)
 }
 
-/// A mistake as `clap` words it, but for suggestions of flags that are refused.
-fn sound(mut error: clap::Error) -> clap::Error {
+/// A mistake as `clap` words it, but for suggestions of flags that are refused, and of those that stand for another word.
+fn sound(mut error: clap::Error, trains: bool) -> clap::Error {
     let is_refused = match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(flag)) => published::is_refused(flag.trim_start_matches('-')),
         _ => false,
@@ -155,7 +156,11 @@ fn sound(mut error: clap::Error) -> clap::Error {
         _ => String::new(),
     };
     let meant = MEANT.into_iter().find(|(name, _)| *name == typed);
-    if let Some((_, flag)) = meant.filter(|(_, flag)| keys().any(|key| key.is_called(flag))) {
+    // Only training has settings of a method, and no command else a flag of one.
+    let setting = published::setting_called(&typed).filter(|_| trains);
+    if let Some(setting) = setting {
+        error.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--set {setting}=VALUE")));
+    } else if let Some((_, flag)) = meant.filter(|(_, flag)| keys().any(|key| key.is_called(flag))) {
         error.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--{flag}")));
     } else if is_refused {
         error.insert(ContextKind::SuggestedArg, ContextValue::None);

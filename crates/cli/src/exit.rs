@@ -11,6 +11,7 @@ use tastemaker_models::ModelError;
 use tastemaker_run::RunError;
 use tastemaker_store::StoreError;
 use tastemaker_torch::TorchError;
+use tastemaker_torch::distributed::Farewell;
 use tastemaker_train::TrainError;
 use tastemaker_web::WebError;
 
@@ -78,6 +79,11 @@ impl<T> Blame<T> for anyhow::Result<T> {
     }
 }
 
+/// What another process of the run ended with.
+#[derive(Debug, thiserror::Error)]
+#[error("rank {} of this run has ended: {}", .0.rank, .0.words)]
+pub struct OtherRank(pub Farewell);
+
 /// A run that a signal ended; its state is saved.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
@@ -88,12 +94,12 @@ pub struct Interrupted {
     pub source: TrainError,
 }
 
-/// The code of an error: that of the signal behind it, or of the first cause of a known kind.
-pub fn code_of(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<Interrupted>() {
-        Some(interrupted) => u8::try_from(CODE + interrupted.signal).unwrap_or(u8::MAX).into(),
-        None => exit_of(error).into(),
+/// The code of an error: that of the signal behind it, of the process that ended first, or of the first cause of a known kind.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        return u8::try_from(CODE + interrupted.signal).unwrap_or(u8::MAX);
     }
+    error.downcast_ref().map_or_else(|| exit_of(error) as u8, |OtherRank(farewell)| farewell.code)
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
@@ -167,6 +173,7 @@ fn of_train(error: &TrainError) -> Exit {
         | TrainError::NonFiniteMeasurement { .. }
         | TrainError::NotComparable { .. } => Exit::Model,
         TrainError::Generate(GenerateError::Store(error)) => of_store(error, Exit::Output),
+        TrainError::Generate(GenerateError::NotFinite { .. }) => Exit::Training,
         TrainError::Generate(error) => of_generate(error),
         TrainError::ReadBack { .. }
         | TrainError::BeyondType { .. }
@@ -208,6 +215,7 @@ fn of_generate(error: &GenerateError) -> Exit {
         GenerateError::Torch(error) => of_torch(error, Exit::Internal),
         GenerateError::Schedule(_) | GenerateError::Size { .. } => Exit::Usage,
         GenerateError::Prompts { .. } | GenerateError::Image(_) => Exit::Data,
+        GenerateError::NotFinite { .. } => Exit::Model,
         _ => Exit::Internal,
     }
 }

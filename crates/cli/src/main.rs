@@ -15,6 +15,7 @@ mod next;
 mod pairs;
 mod place;
 mod progress;
+mod prompts;
 mod ranks;
 mod scorers;
 mod scoring;
@@ -46,7 +47,7 @@ fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", in_full(error.as_ref()));
-            code_of(&error)
+            code_of(&error).into()
         }
     }
 }

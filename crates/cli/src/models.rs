@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tastemaker_generate::GenerateError;
 use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{ChosenNoise, FILE_NAME, KOHYA_FILE_NAME, LoraFile, LoraNames, Nature};
 use tastemaker_models::original::spelled;
@@ -37,6 +38,14 @@ pub struct Chosen {
     pub lora: Option<PathBuf>,
     /// The files of the model that a run began with, if it was named by its run.
     pub base: Option<Box<ModelSources>>,
+}
+
+/// Says which model it was that gave nothing finite.
+pub fn blamed(error: anyhow::Error, model: &str) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(GenerateError::NotFinite { .. }) => error.context(model.to_owned()),
+        _ => error,
+    }
 }
 
 /// What has this name on this machine or among the fetched models, at a revision of these.
@@ -86,6 +95,24 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<Found> {
         return Err(ModelError::from(StoreError::Missing { path, wanted: wanted.into() }).into());
     }
     Ok(Found::Folder(path))
+}
+
+/// The files of a whole model. A single file that a run wrote has the configurations of the model that the run began with, for networks
+/// of sizes that nobody published have none of their own.
+///
+/// # Errors
+/// A plan that cannot be read.
+pub fn sources(path: PathBuf) -> Result<ModelSources> {
+    let is_result = path.is_file() && path.file_name().is_some_and(|name| name == "model.safetensors");
+    let base = if is_result { base_of(path.parent())? } else { None };
+    let config = base.and_then(|base| base.config.or(Some(base.model).filter(|model| model.is_dir())));
+    Ok(ModelSources { config, ..ModelSources::of(path) })
+}
+
+/// The model of this name, opened, if there is a whole one.
+pub fn whole(name: &str, revision: Option<&str>) -> Option<Model> {
+    let Ok(Found::Model(path)) = find(name, revision) else { return None };
+    Model::from_sources(&sources(path).ok()?).ok()
 }
 
 /// The file of the LoRA of this name: a file, a folder or fetched repository with one, or a run.

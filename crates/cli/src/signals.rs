@@ -21,14 +21,29 @@ impl Signals {
     /// # Errors
     /// If the system refuses a handler.
     pub fn listen() -> std::io::Result<Self> {
-        let (signals, came) = (Self::default(), Arc::new(AtomicBool::new(false)));
+        let signals = Self::default();
+        signals.begin()?;
+        Ok(signals)
+    }
+
+    /// The same where somebody reads the number already.
+    ///
+    /// # Errors
+    /// If the system refuses a handler.
+    pub fn begin(&self) -> std::io::Result<()> {
+        let came = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)) {
             // Handlers run in this order, so only a second signal finds that one came.
             flag::register_conditional_shutdown(signal, CODE + signal, Arc::clone(&came))?;
             flag::register(signal, Arc::clone(&came))?;
-            flag::register_usize(signal, Arc::clone(&signals.0), signal as usize)?;
+            flag::register_usize(signal, Arc::clone(&self.0), signal as usize)?;
         }
-        Ok(signals)
+        Ok(())
+    }
+
+    /// Where its number is written; 0 before.
+    pub fn number(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.0)
     }
 
     /// The number of the signal that came.

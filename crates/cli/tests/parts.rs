@@ -199,3 +199,43 @@ fn one_layout_alone_is_one_result() {
     assert_eq!(said.stderr.matches("has no effect: a LoRA is always").count(), 2, "{}", said.stderr);
     assert_snapshot!(mistake(&bench.train("out2", &["--method", "mapo", "--output_layout", "kohya"])));
 }
+
+#[test]
+fn every_layout_of_a_run_is_taken_by_the_name_of_the_run() {
+    let bench = support::tuned(&[]);
+    let wanted = support::generating(&bench, "whole", &["--model", "full/model"]);
+    let full = ["--method", "mapo", "--adapter_type", "full", "--learning_rate", "0.1", "--output_layout"];
+    for layout in ["unet", "original"] {
+        let said = bench.train(layout, &[full.as_slice(), &[layout]].concat());
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        let found = support::generating(&bench, &format!("of-{layout}"), &["--model", layout]);
+        assert!(found == wanted, "{layout}");
+        bench.succeed(&[
+            "accuracy",
+            "--model",
+            layout,
+            "--reference",
+            "model",
+            "--pairs",
+            "pairs",
+            "--resolution",
+            "32",
+        ]);
+        let more = [
+            "--scorer",
+            "nearest-art",
+            "--prompts",
+            "demo",
+            "--n_prompts",
+            "2",
+            "--num_inference_steps",
+            "1",
+        ];
+        let out = format!("compared-{layout}");
+        bench.succeed(&[&["compare", "model", layout, "--out", &out], more.as_slice()].concat());
+    }
+    // A single file is gone on from, too.
+    let said = bench.train("further", &["--method", "mapo", "--model", "original"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    bench.succeed(&["model", "convert", "original", "folder"]);
+}

@@ -288,3 +288,73 @@ fn a_tilde_is_the_home_folder_and_a_home_that_cannot_be_written_is_said() {
     assert_eq!(said.code, 5, "{}", said.stderr);
     assert!(said.stderr.contains("set XDG_CACHE_HOME to a folder that can be written"), "{}", said.stderr);
 }
+
+#[test]
+fn what_is_replaced_stands_until_the_first_result_of_the_new_is_there() {
+    let bench = Bench::new();
+    bench.pairs("broken", 2);
+    for image in ["warm0", "cold0", "warm1", "cold1"] {
+        bench.write(&format!("broken/{image}.png"), "no image");
+    }
+    let sample = "sample --model model --num_inference_steps 1 --out images";
+    let compare = "compare model other=model --prompts demo --n_prompts 2 --scorer nearest-art --num_inference_steps 1 --out compared";
+    let train = "train --model model --method mapo --resolution 32 --held_out_fraction 0 --max_train_steps 1 --out run";
+    for (command, place, old, fails, new, gone) in [
+        (
+            sample,
+            "images",
+            "--prompt fox --prompt hen",
+            "--prompt rain --guidance_scale 1e300",
+            "--prompt rain",
+            "0001-0.png",
+        ),
+        (
+            compare,
+            "compared",
+            "--seed 1",
+            "--seed 2 --guidance_scale 1e300",
+            "--seed 2",
+            "images/model/0000-1.png",
+        ),
+        (
+            train,
+            "run",
+            "--train_data_dir pairs --max_train_steps 2",
+            "--train_data_dir broken",
+            "--train_data_dir pairs --seed 1",
+            "checkpoint-2/checkpoint.json",
+        ),
+    ] {
+        let line = |more: &str| format!("{command} {more}");
+        bench.succeed(&words(&line(old)));
+        assert!(bench.path(place).join(gone).exists(), "{command}");
+        let before = files(&bench.path(place));
+        let said = bench.run(&words(&line(&format!("{fails} --overwrite"))));
+        assert_ne!(said.code, 0, "{command}");
+        assert!(files(&bench.path(place)) == before, "{command}: {}", said.stderr);
+        bench.succeed(&words(&line(&format!("{new} --overwrite"))));
+        assert!(!bench.path(place).join(gone).exists(), "{command}: old beside new");
+        assert!(files(&bench.path(place)) != before, "{command}");
+    }
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_neither_cache_nor_precomputed_reference() {
+    let bench = Bench::new();
+    bench.pairs("mine", 1);
+    bench.write("named/reference.json", "{\"mine\": true}");
+    bench.write("named/000000.safetensors", "mine");
+    bench.write("named/cache.json", "{\"mine\": true}");
+    for place in ["mine", "named"] {
+        let before = files(&bench.path(place));
+        for flags in [&["--reference", "precomputed", "--reference_dir", place][..], &["--cache_to", place]] {
+            for more in [&[][..], &["--overwrite"]] {
+                let said = bench.train("out", &[&["--method", "diffusion-dpo"], flags, more].concat());
+                assert_eq!(said.code, 5, "{flags:?} {more:?}: {}", said.stderr);
+                assert!(said.stderr.contains(place), "{flags:?}: {}", said.stderr);
+                assert!(files(&bench.path(place)) == before, "{flags:?} {more:?} changed what is there");
+                assert!(!bench.path("out").exists(), "{flags:?}");
+            }
+        }
+    }
+}

@@ -325,3 +325,41 @@ fn images_of_an_earlier_version_move_to_the_folder_of_now_when_a_run_resumes() {
     run(&["--max_train_steps", "2", "--resume_from_checkpoint", "latest"]);
     assert!(bench.path("out/images/step-1/0000-0.png").is_file() && !bench.path("out/pictures").exists());
 }
+
+#[test]
+fn files_of_a_user_in_a_checkpoint_stay_when_it_makes_room_for_newer_ones() {
+    let bench = Bench::new();
+    let more = ["--method", "mapo", "--checkpointing_steps", "1", "--output_name", "fox"];
+    let keeping = |limit: &'static str, steps: &'static str| {
+        [more.as_slice(), &["--checkpoints_total_limit", limit, "--max_train_steps", steps]].concat()
+    };
+    assert_eq!(bench.train("out", &keeping("0", "3")).code, 0);
+    bench.write("out/checkpoint-1/notes.txt", "mine");
+    bench.write("out/checkpoint-2/tests/1.png", "mine");
+    bench.write("out/checkpoint-2/merged.safetensors", "mine");
+    let resumed = [keeping("1", "4"), vec!["--resume_from_checkpoint", "latest"]].concat();
+    let said = bench.train("out", &resumed);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("stays, though that checkpoint is removed"), "{}", said.stderr);
+    let kept: Vec<String> = files(&bench.path("out"))
+        .into_iter()
+        .map(|(path, _)| path.display().to_string())
+        .filter(|path| path.starts_with("checkpoint-") && !path.starts_with("checkpoint-4/"))
+        .collect();
+    assert_eq!(
+        kept,
+        ["checkpoint-1/notes.txt", "checkpoint-2/merged.safetensors", "checkpoint-2/tests/1.png"]
+    );
+    // The same step again, where somebody keeps something beside it.
+    bench.write("out/checkpoint-4/notes.txt", "mine");
+    let whole = files(&bench.path("out/checkpoint-4"));
+    fs::rename(bench.path("out/checkpoint-4"), bench.path("aside")).unwrap();
+    support::copy(&bench.path("aside"), &bench.path("out/checkpoint-4"));
+    fs::remove_file(bench.path("out/checkpoint-4/checkpoint.json")).unwrap();
+    let said = bench.train("out", &resumed);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let names = |files: Vec<(std::path::PathBuf, Vec<u8>)>| {
+        files.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+    };
+    assert_eq!(names(files(&bench.path("out/checkpoint-4"))), names(whole));
+}

@@ -92,7 +92,7 @@ fn layers_may_have_ranks_and_alphas_of_their_own() {
 
     bench.write("idle.toml", "[adapter]\nrank_pattern = { conv_in = 2 }\n");
     let refused = bench.train("idle", &["idle.toml", "--method", "mapo"]);
-    assert!(refused.stderr.contains("no adapted layer has a name ending in conv_in"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("adapter.rank_pattern is conv_in"), "{}", refused.stderr);
 }
 
 /// Also one with feed-forward layers, as kohya's scripts make them.

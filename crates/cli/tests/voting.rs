@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -123,5 +123,38 @@ fn what_cannot_be_voted_on_is_a_mistake_that_says_why() {
         let (found, stderr) = told(args);
         assert_eq!(found, code, "{args}: {stderr}");
         assert!(stderr.contains(words), "{args}: {stderr}");
+    }
+}
+
+#[test]
+fn a_page_is_served_though_nobody_reads_what_its_command_prints() {
+    let bench = Bench::new();
+    bench.train("run", &["--method", "mapo"]);
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for (line, flag) in [
+        ("vote pairs --db votes.sqlite --bind", "127.0.0.1:"),
+        ("curate pairs --port", ""),
+        ("watch run --port", ""),
+    ] {
+        let port = free();
+        let mut child = Command::new("/usr/bin/env")
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_tastemaker")])
+            .args(line.split(' '))
+            .arg(format!("{flag}{port}"))
+            .current_dir(bench.path(""))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // As `head` leaves them.
+        drop((child.stdout.take(), child.stderr.take()));
+        let address = format!("127.0.0.1:{port}");
+        while TcpStream::connect(&address).is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "{line} has ended");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(ask(&address, "", "GET /", None).0, 200, "{line}");
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{line}");
     }
 }

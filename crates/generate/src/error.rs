@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tastemaker_math::number;
+
 /// Everything `tastemaker-generate` can refuse.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -28,6 +30,18 @@ pub enum GenerateError {
         height: u32,
         /// Pixels for each of the VAE's.
         multiple: u32,
+    },
+    /// What a network or the image VAE made is infinite or not a number.
+    #[error(
+        "the model gives pixels that are not finite for {prompt:?} at guidance scale {}: its weights are damaged, or the scale or the \
+         precision is too much for it; lower --guidance_scale, or give --mixed_precision no",
+        number(*.scale)
+    )]
+    NotFinite {
+        /// The prompt.
+        prompt: String,
+        /// The scale of guidance.
+        scale: f64,
     },
     /// An image grid with rows of different lengths or images of different sizes.
     #[error("image grid is ragged: {what}")]

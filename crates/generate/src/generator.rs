@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use image::RgbImage;
+use tastemaker_data::DataError;
 use tastemaker_data::transform::{Size, to_chw, to_rgb};
 use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::noise::{NoiseKey, gaussian, gaussians};
@@ -194,7 +195,7 @@ impl<'a> Generator<'a> {
                 let image = self.start_images(batch, size, &mut shared)?;
                 let plan = if image.is_some() { &from_image } else { &from_noise };
                 let latents = self.latents(networks, batch, plan, image.as_ref(), settings, &mut shared)?;
-                for (index, image) in (begin..).zip(self.decode(&latents)?) {
+                for (index, image) in (begin..).zip(self.decode(&latents, batch, settings)?) {
                     if wanted(index) {
                         each(index, image)?;
                     }
@@ -327,7 +328,12 @@ impl<'a> Generator<'a> {
     }
 
     /// Images of latents, in pieces that fit in memory.
-    fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>, GenerateError> {
+    fn decode(
+        &self,
+        latents: &Tensor,
+        requests: &[SampleRequest],
+        settings: &GenerateSettings,
+    ) -> Result<Vec<RgbImage>, GenerateError> {
         let (n, _, h, w) = latents.size4()?;
         let down = self.vae.config().downsampling();
         let (width, height) = (w * down, h * down);
@@ -336,7 +342,14 @@ impl<'a> Generator<'a> {
             let decoded = tch::no_grad(|| self.vae.decode(&part)).to_device(Device::Cpu);
             for i in 0..decoded.size()[0] {
                 let values: Vec<f32> = Vec::try_from(decoded.get(i).to_kind(Kind::Float).flatten(0, -1))?;
-                images.push(to_rgb(&values, width as u32, height as u32)?);
+                let image = to_rgb(&values, width as u32, height as u32).map_err(|error| match error {
+                    DataError::NonFinitePixel { .. } => GenerateError::NotFinite {
+                        prompt: requests[images.len()].prompt.clone(),
+                        scale: settings.guidance_scale,
+                    },
+                    error => error.into(),
+                });
+                images.push(image?);
             }
         }
         Ok(images)

@@ -52,6 +52,12 @@ impl OutputFiles {
         Self { files, is_missing }
     }
 
+    /// Files that are generated whatever is there.
+    pub fn anew(files: Vec<OutputFile>) -> Self {
+        let is_missing = vec![true; files.len()];
+        Self { files, is_missing }
+    }
+
     /// How many there are in all.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -78,7 +84,7 @@ impl OutputFiles {
     }
 
     /// Generates the missing ones and writes each as soon as its batch is generated; `each` is given its position and its image.
-    /// The bytes do not depend on which files are missing.
+    /// The bytes do not depend on which files are missing. Before the first of them is written, `ready` makes its place ready.
     ///
     /// # Errors
     /// As [`Generator::generate_each`]; [`GenerateError::Torch`] where memory ends; [`GenerateError::Store`] for a file that
@@ -88,6 +94,7 @@ impl OutputFiles {
         generator: &Generator<'_>,
         networks: Networks<'_>,
         settings: &GenerateSettings,
+        ready: impl FnOnce() -> Result<(), E>,
         mut each: impl FnMut(usize, &RgbImage) -> Result<(), E>,
     ) -> Result<(), E> {
         let requests: Vec<SampleRequest> = self.files.iter().map(|file| file.request.clone()).collect();
@@ -95,7 +102,9 @@ impl OutputFiles {
         let doing = format!("generating {at_once} images at once");
         let is_missing = |index: usize| self.is_missing[index];
         let work = || {
+            let mut ready = Some(ready);
             generator.generate_each(networks, &requests, settings, is_missing, |index, image| {
+                ready.take().map_or(Ok(()), |ready| ready())?;
                 self.files[index].write(&image)?;
                 each(index, &image)
             })

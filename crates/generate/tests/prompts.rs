@@ -135,6 +135,6 @@ fn what_holds_no_prompts_is_refused_with_what_it_holds() {
     let error = read(Path::new("nowhere.txt")).unwrap_err().to_string();
     assert_eq!(
         error,
-        "nowhere.txt does not exist; wanted a file or a folder of prompts, or one of the names `small` and `demo`"
+        "nowhere.txt does not exist; wanted a file or a folder of prompts, or one of the names small, demo, demo:train, demo:held-out and demo:TASK"
     );
 }

@@ -10,7 +10,8 @@
 //! * [`keyed`] and [`permutation`]: random numbers and orders that are pure functions of their key;
 //! * [`agreement`]: what several voters decide, and how far they agree;
 //! * [`intervals`]: how sure a win rate, a mean or a median is;
-//! * [`nearest`]: what a misspelled name probably meant.
+//! * [`nearest`]: what a misspelled name probably meant;
+//! * [`number`]: numbers as people write them.
 //!
 //! Everything is `f64`. The engine measures one mean squared error per image, an [`objectives::Objective`]
 //! returns the loss and its derivative with respect to those errors, and the engine back-propagates the
@@ -24,6 +25,7 @@ pub mod intervals;
 pub mod keyed;
 pub mod level;
 pub mod nearest;
+mod number;
 pub mod objectives;
 pub mod permutation;
 pub mod samplers;
@@ -32,6 +34,7 @@ pub mod schedule;
 pub use dual::Dual;
 pub use keyed::{Keyed, Stream};
 pub use level::Level;
+pub use number::number;
 pub use permutation::Permutation;
 pub use samplers::{SAMPLERS, Sampler};
 pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleError};

@@ -4,22 +4,32 @@
 ///
 /// Close means few edits (insert, delete, replace, swap neighbors) for the length of the word: one edit per three
 /// characters, at least two for anything but the shortest words. Case and the difference between `-` and `_` do not count. The
-/// first candidate that has the word as one of its parts is closer than any other: `dpo` is `diffusion-dpo`, not `ipo`.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let fold = |text: &str| -> Vec<char> { text.to_lowercase().replace('-', "_").chars().collect() };
-    let word = fold(word);
+/// first candidate that has the word as one of its parts is closer than any other: `dpo` is `diffusion-dpo`, not `ipo`. Where nothing is
+/// close, it is the longest candidate that is a part of the word: `kto_pair` is `kto`.
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = fold(typed);
     let candidates: Vec<&str> = candidates.into_iter().collect();
     let has_part = |candidate: &&&str| fold(candidate).split(|c| *c == '_').any(|part| part == word);
     if let Some(whole) = candidates.iter().find(has_part).filter(|_| word.len() > 2) {
         return Some(whole);
     }
     let limit = (word.len() / 3).max(if word.len() > 2 { 2 } else { 1 });
-    candidates
-        .into_iter()
-        .map(|candidate| (edits(&word, &fold(candidate)), candidate))
-        .filter(|&(distance, _)| distance <= limit)
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, candidate)| candidate)
+    let close = candidates.iter().map(|candidate| (edits(&word, &fold(candidate)), *candidate));
+    let close = close.filter(|&(distance, _)| distance <= limit).min_by_key(|&(distance, _)| distance);
+    close.map(|(_, candidate)| candidate).or_else(|| within(typed, candidates))
+}
+
+/// The longest candidate that is one or several parts of a word: `kto` of `kto_pair`.
+pub fn within<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let parts = |word: &str| format!("_{}_", fold(word).iter().collect::<String>());
+    let word = parts(word);
+    let is_part = |candidate: &&str| candidate.len() > 2 && word.contains(&parts(candidate));
+    candidates.into_iter().filter(is_part).max_by_key(|candidate| candidate.len())
+}
+
+/// Without case, and with one kind of dash.
+fn fold(text: &str) -> Vec<char> {
+    text.to_lowercase().replace('-', "_").chars().collect()
 }
 
 /// The suggestion as the end of an error message: `, did you mean "x"?` or nothing.
@@ -51,7 +61,7 @@ mod tests {
 
     #[test]
     fn typing_mistakes_find_the_name() {
-        let names = ["ipo", "diffusion-dpo", "ddim-inpo", "mapo", "sft"];
+        let names = ["ipo", "diffusion-dpo", "ddim-inpo", "mapo", "sft", "kto"];
         for (typed, meant) in [
             ("difusion-dpo", Some("diffusion-dpo")),
             ("diffusion_dpo", Some("diffusion-dpo")),
@@ -60,6 +70,8 @@ mod tests {
             ("stf", Some("sft")),
             ("dpo", Some("diffusion-dpo")),
             ("inpo", Some("ddim-inpo")),
+            ("kto_pair", Some("kto")),
+            ("diffusion-dpo-sdxl-turbo", Some("diffusion-dpo")),
             ("textual-inversion", None),
             ("", None),
         ] {

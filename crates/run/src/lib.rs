@@ -8,6 +8,7 @@
 mod error;
 mod event;
 mod event_log;
+mod folders;
 pub mod health;
 mod idle;
 mod number;

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::Serialize;
+use tastemaker_math::number;
 
 use crate::plan::{Adapter, MemoryEstimate, Phase, Plan, Relief};
-use crate::settings::{AdapterKind, number, words};
+use crate::settings::{AdapterKind, words};
 
 impl fmt::Display for Plan {
     /// One line per value: section, key, value in aligned columns; what follows from several values is in the

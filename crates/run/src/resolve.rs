@@ -1,15 +1,17 @@
 //! From what was typed to what will be done.
 
 use serde_json::Value;
+use tastemaker_math::number;
 use tastemaker_math::objectives::{Corruption, InversionModel, objective};
 
+use crate::folders::misplaced;
 use crate::idle::RULES;
 use crate::plan::{Adapter, MethodPlan, Plan};
 use crate::recipe::{MethodSection, Overrides, Recipe};
 use crate::schedule::LrScheduler;
 use crate::settings::{
     AdapterKind, AdapterSection, Augment, CheckpointPlan, DataPlan, HeldOutChoice, Key, LoggingPlan,
-    LoraPlan, ModelPlan, OptimizerPlan, OutputPlan, ReferenceKind, TrainPlan, ValidationPlan, keys, number,
+    LoraPlan, ModelPlan, OptimizerPlan, OutputPlan, ReferenceKind, TrainPlan, ValidationPlan, keys,
 };
 use crate::{Problem, RunError, Warning};
 
@@ -127,6 +129,10 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
         facts: Vec::new(),
         warnings: Vec::new(),
     };
+    let misplaced = misplaced(&plan);
+    if !misplaced.is_empty() {
+        return Err(RunError::Invalid(misplaced));
+    }
     for rule in RULES.iter().filter(|rule| rule.holds(&plan, &objective)) {
         check.no_effect(|key| rule.is_about(key), rule.reason);
     }

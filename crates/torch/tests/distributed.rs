@@ -23,6 +23,7 @@ fn settings(name: &str, rank: usize, world_size: usize, port: u16) -> Settings {
         interface: None,
         timeout: Duration::from_secs(60),
         silence: Duration::from_secs(60),
+        signal: Default::default(),
     }
 }
 

@@ -30,6 +30,7 @@ fn settings(rank: usize, world_size: usize, port: u16) -> Settings {
         interface: Some("lo".to_owned()),
         timeout: Duration::from_secs(60),
         silence: Duration::from_secs(60),
+        signal: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The adapter of a run: its ranks and layers, and the LoRA that training starts from, where there is one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 
 use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::{Ranks, is_target};
@@ -50,7 +51,8 @@ impl From<&LoraPart> for AdapterShape {
 /// The reference is the base model with this LoRA, and the LoRA is trained further.
 ///
 /// # Errors
-/// [`TrainError`] for a file that holds no LoRA of this model; [`RunError::Invalid`] for every key that was typed with
+/// [`TrainError`] for a file that holds no LoRA of this model, and for names of layers that the model does not have;
+/// [`RunError::Invalid`] for every key that was typed with
 /// another value than the file's, with both.
 pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Option<LoraFile>), TrainError> {
     let (path, asked) = match &plan.adapter {
@@ -58,7 +60,11 @@ pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Opt
         Adapter::Lora(LoraPlan { network_weights: Some(path), .. }) => {
             (path.clone(), AdapterSection::default())
         }
-        _ => return Ok((plan, None)),
+        Adapter::Lora(lora) => {
+            check_names(lora, folder)?;
+            return Ok((plan, None));
+        }
+        Adapter::Full {} => return Ok((plan, None)),
     };
     let file = LoraFile::read_for(&path, folder)?;
     let of_text: BTreeSet<String> =
@@ -88,6 +94,42 @@ pub fn with_network_weights(mut plan: Plan, folder: &Model) -> Result<(Plan, Opt
         network_weights: Some(path),
     });
     Ok((plan, Some(file)))
+}
+
+/// Whether every name in the adapter of a plan is that of layers which the model has.
+fn check_names(lora: &LoraPlan, folder: &Model) -> Result<(), TrainError> {
+    const TARGETS: &str = "name endings of layers that the network has, such as to_q or ff.net.2";
+    const PATTERNS: &str = "name endings of layers that get an adapter, as the target modules choose them";
+    let mut networks =
+        vec![("adapter.target_modules", unet_shapes(&folder.unet_config()?), &lora.target_modules)];
+    let of_text = &lora.text_encoder_target_modules;
+    for (component, _) in folder.family().text_components().iter().filter(|_| !of_text.is_empty()) {
+        let shapes = text_shapes(&folder.text_config(component)?);
+        networks.push(("adapter.text_encoder_target_modules", shapes, of_text));
+    }
+    let all = ranks(lora);
+    let by_rank = Ranks { alpha_pattern: BTreeMap::new(), ..all.clone() };
+    let by_alpha = Ranks { rank_pattern: BTreeMap::new(), ..all };
+    let mut problems: Vec<(&'static str, String, &'static str)> = Vec::new();
+    for (key, shapes, targets) in networks {
+        let idle =
+            targets.iter().filter(|target| targeted(&shapes, slice::from_ref(target)).next().is_none());
+        problems.extend(idle.map(|name| (key, name.clone(), TARGETS)));
+        let layers = names(&shapes, targets);
+        for (key, ranks) in [("adapter.rank_pattern", &by_rank), ("adapter.alpha_pattern", &by_alpha)] {
+            let idle = ranks.idle(layers.iter().map(String::as_str));
+            problems.extend(idle.into_iter().map(|name| (key, name, PATTERNS)));
+        }
+    }
+    problems.sort();
+    problems.dedup();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => {
+            let problem = |(key, found, wanted)| Problem::Value { key, found, wanted };
+            Err(RunError::Invalid(problems.into_iter().map(problem).collect()).into())
+        }
+    }
 }
 
 /// Name and hash of the LoRA that a run starts from, for its card.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 
 use tastemaker_run::health::{Alarm, Limits, Watch};
@@ -14,14 +15,23 @@ use crate::data::cache::OnEvent;
 
 /// Writes events to the log of a run, passes them on, and raises alarms.
 pub(crate) struct Logger<'a> {
-    /// Absent on all ranks but the first.
-    log: Option<EventLog>,
+    log: Log,
     board: Option<Writer>,
     folder: PathBuf,
     /// Of the images of one validation.
     tags: Vec<String>,
     on_event: &'a mut OnEvent<'a>,
     pub(crate) watch: Watch,
+}
+
+/// Where the events of a run are written.
+pub(crate) enum Log {
+    /// On all ranks but the first.
+    Nowhere,
+    /// These will be, when the log of an earlier run has made way.
+    Later(Vec<Event>),
+    /// Here.
+    Open(EventLog),
 }
 
 /// Opens the log of a run. Where the run does not resume, a log that is there is of an earlier attempt and is replaced, as its
@@ -39,10 +49,18 @@ pub(crate) fn open_log(dir: &RunDir, resumes: bool) -> Result<EventLog, TrainErr
 }
 
 impl<'a> Logger<'a> {
-    /// Writes to this log, if there is one.
-    pub(crate) fn new(log: Option<EventLog>, limits: Limits, on_event: &'a mut OnEvent<'a>) -> Self {
+    /// Writes to this log.
+    pub(crate) fn new(log: Log, limits: Limits, on_event: &'a mut OnEvent<'a>) -> Self {
         let (folder, tags) = (PathBuf::new(), Vec::new());
         Self { log, board: None, folder, tags, on_event, watch: Watch::new(limits) }
+    }
+
+    /// Takes this log, and writes what came before it was there.
+    pub(crate) fn open(&mut self, log: EventLog) -> Result<(), TrainError> {
+        match mem::replace(&mut self.log, Log::Open(log)) {
+            Log::Later(events) => events.iter().try_for_each(|event| self.log(event)),
+            _ => Ok(()),
+        }
     }
 
     /// Makes ready for the first step: opens TensorBoard's file, and replays what was logged before it to the watch.
@@ -52,7 +70,7 @@ impl<'a> Logger<'a> {
         let validation = &plan.validation;
         self.tags = image_tags(&validation.validation_prompts, validation.num_validation_images as usize);
         let purge_step = (start.step > 0).then_some(start.step + 1);
-        if plan.logging.report_to == Tracker::Tensorboard && self.log.is_some() {
+        if plan.logging.report_to == Tracker::Tensorboard && matches!(self.log, Log::Open(_)) {
             let folder = dir.path().join(&plan.logging.logging_dir).join(&plan.logging.tracker_name);
             let mut board = Writer::open(folder, purge_step)?;
             board.text("plan", start.step, &format!("```text\n{plan}```"))?;
@@ -86,8 +104,10 @@ impl<'a> Logger<'a> {
 
     /// Logs an event that was passed on.
     pub(crate) fn log(&mut self, event: &Event) -> Result<(), TrainError> {
-        if let Some(log) = &mut self.log {
-            log.append(event)?;
+        match &mut self.log {
+            Log::Nowhere => {}
+            Log::Later(events) => events.push(event.clone()),
+            Log::Open(log) => log.append(event)?,
         }
         Ok(())
     }

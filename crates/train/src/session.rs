@@ -9,7 +9,7 @@ use tastemaker_data::cache::CacheFolder;
 use tastemaker_data::split::Split;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::health::{Alarm, Limits, Rule, outside_published};
-use tastemaker_run::{Event, Finish, Outcome, Plan, RunDir, RunError, Start};
+use tastemaker_run::{Event, EventLog, Finish, Outcome, Plan, RunDir, RunError, Start};
 use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::memory;
@@ -24,12 +24,12 @@ use crate::data::cache::{Encoder, OnEvent};
 use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::{GradientExchange, ProcessGroup};
 use crate::estimate;
-use crate::logger::{Logger, open_log};
+use crate::logger::{Log, Logger, open_log};
 pub use crate::output::kohya_name;
 use crate::output::model_card::{CardFacts, card};
 use crate::output::{RunFacts, result_paths};
-pub use crate::setup::sources;
 use crate::setup::{Prepared, RunInputs, prepare};
+pub use crate::setup::{check_pairs, sources};
 use crate::train_loop::{Ended, TrainLoop};
 
 /// What a run did.
@@ -62,6 +62,9 @@ pub struct Options<'a> {
     pub device: Device,
     /// Whether files of others that are in the output folder may stay there; else it must be new, empty or a run's.
     pub is_place_checked: bool,
+    /// Removes what an earlier run left in the output folder; called when nothing is left that could be refused, just before the first
+    /// step. Without it such a run is an error if it left checkpoints.
+    pub replace: Option<&'a dyn Fn() -> Result<(), TrainError>>,
 }
 
 impl Default for Options<'_> {
@@ -73,6 +76,7 @@ impl Default for Options<'_> {
             nccl: None,
             device: Device::Cpu,
             is_place_checked: false,
+            replace: None,
         }
     }
 }
@@ -81,7 +85,7 @@ impl Default for Options<'_> {
 ///
 /// `split` says which positions of `source` are trained on. The folder `plan.output_dir` gets `plan.json`,
 /// `events.jsonl`, checkpoints and the result; a run of the same plan that is there already is started again and
-/// replaced, unless it left checkpoints. Whatever can be found wrong is found before the first step: the model's files, the
+/// replaced, unless it left checkpoints; with `options.replace` any run is, when the new one is about to take its first step. Whatever can be found wrong is found before the first step: the model's files, the
 /// data, the output folder. A run that never began leaves no folder.
 /// `on_event` is called with every event and may end the run by an error.
 ///
@@ -98,24 +102,31 @@ pub fn train(
     let ranks = options.ranks;
     let (inputs, lora) = RunInputs::open(plan, source, split, ranks, options.device)?;
     let plan = &inputs.plan;
-    let checkpoint = resume_from(&plan.output_dir, options.resume)?;
+    let checkpoint = match (options.resume, options.replace) {
+        (None, Some(_)) => None,
+        (resume, _) => resume_from(&plan.output_dir, resume)?,
+    };
     let was_there = plan.output_dir.join("plan.json").exists();
+    let replace = options.replace.filter(|_| was_there && options.resume.is_none());
     let identity = inputs.identity()?;
     inputs.agree(&identity, checkpoint.as_deref())?;
     // All ranks list checkpoints before the first of them writes anything.
     ranks.barrier()?;
     let mut _lock = None;
-    let (dir, log) = match ranks.is_first() {
-        true => {
+    let create = || -> Result<EventLog, TrainError> {
+        let dir = match options.is_place_checked {
+            true => RunDir::create_among_others(&plan.output_dir, plan)?,
+            false => RunDir::create(&plan.output_dir, plan)?,
+        };
+        open_log(&dir, checkpoint.is_some())
+    };
+    let dir = RunDir::at(&plan.output_dir);
+    let log = match (ranks.is_first(), replace) {
+        (false, _) => Log::Nowhere,
+        (true, replace) => {
             _lock = Some(RunDir::lock(&plan.output_dir)?);
-            let dir = match options.is_place_checked {
-                true => RunDir::create_among_others(&plan.output_dir, plan)?,
-                false => RunDir::create(&plan.output_dir, plan)?,
-            };
-            let log = open_log(&dir, checkpoint.is_some())?;
-            (dir, Some(log))
+            if replace.is_some() { Log::Later(Vec::new()) } else { Log::Open(create()?) }
         }
-        false => (RunDir::at(&plan.output_dir), None),
     };
     let mut logger = Logger::new(log, Limits::of(&inputs.objective), on_event);
     let doing = "opening the model and encoding the pairs";
@@ -132,9 +143,13 @@ pub fn train(
             return Err(error);
         }
     };
-    start(&inputs, &prepared, &dir, &mut logger)?;
     let (shards, device) = (plan.optimizer.shard_optimizer, inputs.device);
     let exchange = GradientExchange::new(ranks, &prepared.trainable, shards, device, options.nccl)?;
+    if let Some(replace) = replace.filter(|_| ranks.is_first()) {
+        replace()?;
+        logger.open(create()?)?;
+    }
+    start(&inputs, &prepared, &dir, &mut logger)?;
     // Nothing takes hours any more.
     ranks.limit_waits(true);
     let run = run_loop(&inputs, &mut prepared, &dir, &mut logger, exchange, options.stop);

@@ -66,19 +66,7 @@ impl<'a> RunInputs<'a> {
         ranks: ProcessGroup<'a>,
         device: Device,
     ) -> Result<(Self, Option<LoraFile>), TrainError> {
-        if split.train.is_empty() {
-            let (n_pairs, n_held_out) = (source.len(), split.held_out.len());
-            return Err(TrainError::NoPairs { n_pairs, n_held_out, n_skipped: 0 });
-        }
-        let objective = plan.method.objective().map_err(RunError::from)?;
-        let labels = labels(source);
-        if labels.is_some() && !objective.is_unpaired() {
-            return Err(TrainError::SingleImages { method: objective.name() });
-        }
-        let soft_labels = objective.needs().soft_label.then(|| soft_labels(source));
-        if soft_labels.as_ref().is_some_and(HashMap::is_empty) {
-            return Err(TrainError::NoSoftLabels { method: objective.name() });
-        }
+        let Fitting { objective, labels, soft_labels } = Fitting::of(plan, source, split)?;
         let plan = plan.clone().with_data(split.train.len() as u64).with_cache_of(source.len() as u64);
         let model = Model::from_sources(&sources(&plan.model))?;
         let (plan, lora) = with_network_weights(plan, &model)?;
@@ -199,6 +187,40 @@ const OF_ONE_RANK: &[(&str, &str)] = &[
     ("data", "dataloader_num_workers"),
     ("adapter", "network_weights"),
 ];
+
+/// What a method makes of pairs that it can learn from.
+struct Fitting {
+    objective: Objective,
+    labels: Option<HashMap<u64, Label>>,
+    soft_labels: Option<HashMap<u64, f64>>,
+}
+
+impl Fitting {
+    fn of(plan: &Plan, source: &dyn PairSource, split: &Split) -> Result<Self, TrainError> {
+        if split.train.is_empty() {
+            let (n_pairs, n_held_out) = (source.len(), split.held_out.len());
+            return Err(TrainError::NoPairs { n_pairs, n_held_out, n_skipped: 0 });
+        }
+        let objective = plan.method.objective().map_err(RunError::from)?;
+        let labels = labels(source);
+        if labels.is_some() && !objective.is_unpaired() {
+            return Err(TrainError::SingleImages { method: objective.name() });
+        }
+        let soft_labels = objective.needs().soft_label.then(|| soft_labels(source));
+        if soft_labels.as_ref().is_some_and(HashMap::is_empty) {
+            return Err(TrainError::NoSoftLabels { method: objective.name() });
+        }
+        Ok(Self { objective, labels, soft_labels })
+    }
+}
+
+/// Holds pairs and method against each other.
+///
+/// # Errors
+/// [`TrainError`] for no pairs to train on, and for pairs that the method cannot learn from.
+pub fn check_pairs(plan: &Plan, source: &dyn PairSource, split: &Split) -> Result<(), TrainError> {
+    Fitting::of(plan, source, split).map(drop)
+}
 
 /// The files that a plan names, all of them on this machine.
 pub fn sources(plan: &ModelPlan) -> ModelSources {

@@ -99,6 +99,7 @@ fn rank() {
         interface: Some("lo".to_owned()),
         timeout: Duration::from_secs(120),
         silence: Duration::from_secs(60),
+        signal: Default::default(),
     };
     let group = (settings.world_size > 1).then(|| Group::join(&settings).unwrap());
     let library = (run["nccl"] == true).then(|| Library::open(&standin::nccl()).unwrap());

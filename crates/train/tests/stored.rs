@@ -215,8 +215,9 @@ impl Saved {
         let beside = |_: &Path| Ok(());
         let part = (step, Some(state));
         let ranks = ProcessGroup::default();
-        let path =
-            checkpoint::write(self.folder.path(), &self.plan, &identity(), part, ranks, 0, beside).unwrap();
+        let path = checkpoint::write(self.folder.path(), &self.plan, &identity(), part, ranks, 0, beside)
+            .unwrap()
+            .path;
         if path != self.path() {
             fs::remove_dir_all(self.path()).unwrap();
             fs::rename(path, self.path()).unwrap();

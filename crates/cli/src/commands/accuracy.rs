@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{PairSource, exclusions};
+use tastemaker_math::number;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_store::checksum::hex;
@@ -99,7 +100,7 @@ pub fn accuracy(args: &AccuracyArgs) -> Result<()> {
     let place = args.out.as_deref().map(|out| Place::file(out, "--out", FOUND));
     let _claim = place.map(|place| place.claim(args.overwrite)).transpose()?;
     if let Some(beta) = args.beta.filter(|beta| !(beta.is_finite() && *beta > 0.0)) {
-        return Err(UsageError(format!("--beta is {beta}; wanted a number above 0")).into());
+        return Err(UsageError(format!("--beta is {}; wanted a number above 0", number(beta))).into());
     }
     let Chosen { model, lora, base } = args.parts.choose(&args.model)?;
     let lora = chosen_lora(&args.model, lora, args.lora.as_deref())?;
@@ -217,7 +218,7 @@ fn print(args: &AccuracyArgs, found: &Accuracy, n_timesteps: usize) {
     }
     println!("mean margin {:+.3e}", found.margin);
     if let (Some(beta), Some(loss)) = (args.beta, found.log_loss) {
-        println!("log-loss {loss:.4} at beta {beta} (0.6931 is chance level)");
+        println!("log-loss {loss:.4} at beta {} (0.6931 is chance level)", number(beta));
     }
 }
 

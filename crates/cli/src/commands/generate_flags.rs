@@ -1,19 +1,17 @@
 //! Flags that say what to generate and how, the same in every command.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use tastemaker_demo::prompts::captions;
 use tastemaker_generate::GenerateSettings;
-use tastemaker_generate::prompts;
-use tastemaker_math::Sampler;
+use tastemaker_math::{Sampler, number};
 use tastemaker_store::dtype::DType;
 
 use super::word;
 use crate::exit::UsageError;
+use crate::prompts::texts;
 
 /// Prompts, typed or listed.
 #[derive(Debug, Clone, Args)]
@@ -22,9 +20,9 @@ pub struct PromptFlags {
     /// Prompt; repeat for several
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
-    /// List of prompts, added to --prompt: .txt with one per line, .csv, .tsv, .json, .jsonl or .parquet; demo:train and
-    /// demo:held-out are captions of the embedded art
-    #[arg(long, value_name = "FILE", alias = "from_file")]
+    /// List of prompts, added to --prompt: small (built in), demo, demo:train, demo:held-out, demo:TASK, or a file or
+    /// folder of prompts
+    #[arg(long, value_name = "NAME|FILE|DIR|ORG/NAME", alias = "from_file")]
     prompts: Option<String>,
 }
 
@@ -36,14 +34,11 @@ impl PromptFlags {
     pub fn read(&self) -> Result<Vec<String>> {
         let mut prompts = self.prompt.clone();
         if let Some(file) = &self.prompts {
-            prompts.extend(match captions(file)?.filter(|_| !Path::new(file).exists()) {
-                Some(captions) => captions,
-                None => prompts::read_texts(file)?,
-            });
+            prompts.extend(texts(file)?);
         }
         match prompts.is_empty() {
             true => {
-                Err(UsageError("nothing to generate: give --prompt or a file with --prompts".into()).into())
+                Err(UsageError("nothing to generate: give --prompt or a list with --prompts".into()).into())
             }
             false => Ok(prompts),
         }
@@ -112,7 +107,7 @@ impl GenerateFlags {
     /// [`UsageError`] for a scale that is no number, and for no steps or images.
     pub fn check(&self) -> Result<(), UsageError> {
         if let Some(scale) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
-            return Err(UsageError(format!("--guidance_scale is {scale}; wanted a number")));
+            return Err(UsageError(format!("--guidance_scale is {}; wanted a number", number(scale))));
         }
         for (flag, value) in
             [("num_inference_steps", self.num_inference_steps), ("batch_size", self.batch_size)]

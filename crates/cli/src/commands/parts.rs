@@ -9,7 +9,7 @@ use tastemaker_run::{Key, ModelSection, keys};
 use crate::commands::settings::section_args;
 use crate::exit::{Blame, UsageError};
 use crate::hub::locate;
-use crate::models::{Chosen, Found, find, plan_beside, token_length};
+use crate::models::{Chosen, Found, find, plan_beside, sources, token_length};
 
 /// Which parts go in place of a model's own, and which of several files to take.
 #[derive(Debug, Clone, Default)]
@@ -85,7 +85,7 @@ impl PartFlags {
         let (sources, lora, base) = match find(name, self.0.revision.as_deref())? {
             Found::Model(path) => {
                 let max_token_length = token_length(&path);
-                (ModelSources { max_token_length, ..ModelSources::of(path) }, None, None)
+                (ModelSources { max_token_length, ..sources(path)? }, None, None)
             }
             Found::Lora(lora, Some(base)) => ((*base).clone(), Some(lora), Some(base)),
             Found::UNet(unet, Some(base)) => {

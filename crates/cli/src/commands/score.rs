@@ -8,7 +8,6 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tastemaker_data::set::{decode, prompt_of, read_encoded};
-use tastemaker_generate::prompts;
 use tastemaker_math::intervals::{mean, median};
 use tastemaker_store::dtype::DType;
 use tastemaker_store::tree::{CAPTION_EXTENSIONS, FileKind, IMAGE_EXTENSIONS, LocalTree, Tree, unread};
@@ -19,6 +18,7 @@ use crate::commands::{DeviceFlag, some, word};
 use crate::exit::DataFault;
 use crate::place::{OverwriteFlag, Place, Written, first_line};
 use crate::progress::Work;
+use crate::prompts;
 use crate::scorers;
 use crate::scoring::{Loaded, score_each};
 
@@ -38,8 +38,8 @@ pub struct ScoreArgs {
     prompt: Option<String>,
     /// List of prompts as `sample` takes it, matched by number to images named as those of `sample`, else in order [default: the
     /// text file next to an image, its row in metadata.jsonl, or the prompt in its metadata]
-    #[arg(long, value_name = "FILE")]
-    prompts: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|FILE|DIR|ORG/NAME")]
+    prompts: Option<String>,
     /// Output file, a row per image; .csv for CSV, else JSON lines [default: not written]
     #[arg(long, value_name = "FILE", alias = "output_file")]
     out: Option<PathBuf>,
@@ -140,7 +140,7 @@ struct Prompts {
 
 impl Prompts {
     fn new(args: &ScoreArgs, images: &[PathBuf]) -> Result<Self> {
-        let listed = args.prompts.as_deref().map(|file| listed(file, images)).transpose()?;
+        let listed = args.prompts.as_deref().map(|list| listed(list, images)).transpose()?;
         Ok(Self { for_all: args.prompt.clone(), listed, folders: BTreeMap::new() })
     }
 
@@ -197,9 +197,9 @@ fn metadata(file: &Path) -> Result<BTreeMap<String, String>> {
     Ok(rows)
 }
 
-/// The prompt of each image out of a file with one a line.
-fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
-    let lines = prompts::read_texts(file)?;
+/// The prompt of each image out of a list.
+fn listed(list: &str, images: &[PathBuf]) -> Result<Vec<String>> {
+    let lines = prompts::texts(list)?;
     let numbers: Option<Vec<usize>> = images.iter().map(|path| number(path)).collect();
     if let Some(numbers) = numbers.filter(|numbers| numbers.iter().all(|&number| number < lines.len())) {
         return Ok(numbers.into_iter().map(|number| lines[number].clone()).collect());
@@ -207,8 +207,7 @@ fn listed(file: &Path, images: &[PathBuf]) -> Result<Vec<String>> {
     if lines.len() != images.len() {
         let (found, wanted) = (lines.len(), images.len());
         return Err(DataFault(format!(
-            "{} has {found} prompts for {wanted} images; wanted as many of both, or images named as `sample` names them",
-            file.display()
+            "{list} has {found} prompts for {wanted} images; wanted as many of both, or images named as `sample` names them"
         ))
         .into());
     }

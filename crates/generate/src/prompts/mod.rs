@@ -7,7 +7,7 @@ mod select;
 use serde::{Deserialize, Serialize};
 use tastemaker_store::checksum::sha256_bytes;
 
-pub use read::{HPS_STYLES, read, read_texts};
+pub use read::{HPS_STYLES, read};
 pub use select::select;
 
 use crate::GenerateError;

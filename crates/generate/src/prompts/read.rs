@@ -43,7 +43,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<PromptSet, GenerateError> {
     } else if extension(path) == "parquet" {
         of_parquet(stem, path)?
     } else if !path.exists() {
-        let wanted = "a file or a folder of prompts, or one of the names `small` and `demo`";
+        let wanted = "a file or a folder of prompts, or one of the names small, demo, demo:train, demo:held-out and demo:TASK";
         return Err(StoreError::Missing { path: path.to_owned(), wanted: wanted.into() }.into());
     } else {
         match extension(path).to_ascii_lowercase().as_str() {
@@ -81,14 +81,6 @@ fn of_rows(name: &str, rows: Vec<Row>) -> PromptSet {
     let said = |category: Option<String>| category.filter(|category| !category.trim().is_empty());
     let kept = rows.into_iter().filter(|(text, _)| !text.trim().is_empty());
     PromptSet { n_rows, ..PromptSet::new(name, kept.map(|(text, category)| (text, said(category)))) }
-}
-
-/// The prompts of a set that [`read`] reads, without their categories.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<String>, GenerateError> {
-    Ok(read(path)?.prompts.into_iter().map(|prompt| prompt.text).collect())
 }
 
 /// The lines of a file without the white space around them, blank ones skipped.

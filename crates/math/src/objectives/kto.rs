@@ -7,6 +7,7 @@ use super::entry::{BETA_DPO, Entry};
 use super::inputs::{Image, Label, MeanGain};
 use super::method::{Loss, Unpaired, unpaired};
 use super::settings::{self, Settings, SettingsError};
+use crate::number;
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
@@ -73,13 +74,15 @@ impl Unpaired for Kto {
         let mut warnings = Vec::new();
         if !(50.0..=10_000.0).contains(&beta) {
             warnings.push(format!(
-                "beta {beta} is outside 50..10000: here it multiplies mean squared errors, and published runs use 1000"
+                "beta {} is outside 50..10000: here it multiplies mean squared errors, and published runs use 1000",
+                number(beta)
             ));
         }
         let ratio = lambda_liked / lambda_disliked;
         if !(0.1..=10.0).contains(&ratio) {
             warnings.push(format!(
-                "lambda_liked is {ratio} times lambda_disliked: published runs weigh both alike, and one label hardly counts"
+                "lambda_liked is {} times lambda_disliked: published runs weigh both alike, and one label hardly counts",
+                number(ratio)
             ));
         }
         warnings

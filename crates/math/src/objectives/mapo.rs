@@ -6,6 +6,7 @@ use super::inputs::{Needs, Pair};
 use super::method::{Built, Loss, Method, Paired};
 use super::settings::{self, Settings, SettingsError};
 use crate::dual::Dual;
+use crate::number;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -81,7 +82,7 @@ impl Settings for Typed {
     fn check(&self) -> Result<(), SettingsError> {
         if let (Form::Paper, Some(found)) = (self.form, self.snr_value) {
             let wanted = "skipped with form paper, whose score has no such scale";
-            return Err(SettingsError::OutOfRange { key: "snr_value", wanted, found: found.to_string() });
+            return Err(SettingsError::OutOfRange { key: "snr_value", wanted, found: number(found) });
         }
         self.beta.map_or(Ok(()), |beta| settings::positive("beta", beta))?;
         self.snr_value.map_or(Ok(()), |snr_value| settings::positive("snr_value", snr_value))
@@ -129,14 +130,14 @@ impl Paired for Mapo {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let beta = self.beta;
+        let beta = number(self.beta);
         let warning = match self.snr_value {
-            Some(_) if beta >= 2.0 => {
+            Some(_) if self.beta >= 2.0 => {
                 format!(
                     "beta {beta} weighs the margin of form release (0.1 as released); form paper uses 8 to 1024"
                 )
             }
-            None if beta < 1.0 => {
+            None if self.beta < 1.0 => {
                 format!(
                     "beta {beta} is the power of form paper (8 to 1024 as published); form release uses 0.1"
                 )

@@ -38,3 +38,4 @@ pub use inputs::{ImageInputs, Label, MeanGain, Needs, NoiseLevel, PairInputs};
 pub use objective::{Objective, Outcome};
 pub use registry::{OBJECTIVES, objective};
 pub use settings::SettingsError;
+pub use terms::KEYS as COMMON_SETTINGS;

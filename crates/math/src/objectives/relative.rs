@@ -5,6 +5,7 @@ use super::inputs::{Needs, Pair};
 use super::method::{Loss, Paired};
 use super::settings::Settings;
 use crate::dual::Dual;
+use crate::number;
 
 /// A method whose loss is a function of Diffusion-DPO's logit alone: its settings, and that function.
 pub trait Link: Settings + std::fmt::Debug + Send + Sync {
@@ -57,6 +58,7 @@ pub fn beta_warnings(beta: f64, published: &str) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "beta {beta} is outside 100..20000: here it multiplies mean squared errors by 0.5 beta, and published runs use {published}"
+        "beta {} is outside 100..20000: here it multiplies mean squared errors by 0.5 beta, and published runs use {published}",
+        number(beta)
     )]
 }

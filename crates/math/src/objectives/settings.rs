@@ -1,6 +1,7 @@
 //! Settings of an objective: strict parsing with errors that say what to type instead.
 
 use crate::nearest::{did_you_mean, nearest};
+use crate::number;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -111,7 +112,7 @@ pub fn at_least_one(key: &'static str, value: usize) -> Result<(), SettingsError
 }
 
 /// Checks a value, `wanted` being what would do.
-pub fn in_range<T: Copy + ToString>(
+pub fn in_range<T: Copy + Serialize>(
     key: &'static str,
     value: T,
     wanted: &'static str,
@@ -120,5 +121,8 @@ pub fn in_range<T: Copy + ToString>(
     if is_good(value) {
         return Ok(());
     }
-    Err(SettingsError::OutOfRange { key, wanted, found: value.to_string() })
+    // JSON has no word for what is no number.
+    let found = serde_json::to_value(value).unwrap_or_default();
+    let found = found.as_u64().map_or_else(|| number(found.as_f64().unwrap_or(f64::NAN)), |n| n.to_string());
+    Err(SettingsError::OutOfRange { key, wanted, found })
 }

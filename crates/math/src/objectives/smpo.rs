@@ -9,6 +9,7 @@ use super::inputs::{Needs, Pair};
 use super::method::{Loss, Paired, paired};
 use super::relative::{beta_warnings, relative_logit};
 use super::settings::{self, Settings, SettingsError};
+use crate::number;
 use serde::{Deserialize, Serialize};
 
 /// How the list shows it.
@@ -73,7 +74,7 @@ impl Paired for Smpo {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = beta_warnings(self.beta, "2000 (SD1.5) and 5000 (SDXL)");
         if !(1.0..=50.0).contains(&self.gamma) {
-            let gamma = self.gamma;
+            let gamma = number(self.gamma);
             warnings.push(format!(
                 "gamma {gamma} is outside 1..50: it scales the logit of a pair whose label is certain, and published runs use 10"
             ));

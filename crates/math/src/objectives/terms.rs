@@ -14,6 +14,7 @@ use super::method::Method;
 use super::settings::{self, SettingsError};
 use crate::dual::Dual;
 use crate::nearest::nearest;
+use crate::number;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -31,7 +32,8 @@ pub struct Terms {
     anchor_weight: Option<f64>,
 }
 
-const KEYS: [&str; 3] = ["sft_weight", "safeguard_mu", "anchor_weight"];
+/// The settings that every method has beside its own.
+pub const KEYS: [&str; 3] = ["sft_weight", "safeguard_mu", "anchor_weight"];
 
 impl Terms {
     /// Takes the terms out of a table of settings: what is left for the method, and the terms.
@@ -70,7 +72,7 @@ impl Terms {
             Method::Paired(method) if !method.needs().loser => "skipped with a method that uses no losers",
             Method::Paired(_) => return Ok(()),
         };
-        Err(SettingsError::OutOfRange { key, wanted, found: mu.to_string() })
+        Err(SettingsError::OutOfRange { key, wanted, found: number(mu) })
     }
 
     /// Adds the terms that are set to a method's settings.
@@ -112,7 +114,8 @@ impl Terms {
     pub fn warning(&self) -> Option<String> {
         self.safeguard_mu.filter(|mu| !(0.1..=0.95).contains(mu)).map(|mu| {
             format!(
-                "safeguard_mu {mu} is outside 0.1..0.95: 0 lets the winner stand still and 1 silences most losers, and published runs use 0.9 (SD1.5) and 0.6 (SDXL)"
+                "safeguard_mu {} is outside 0.1..0.95: 0 lets the winner stand still and 1 silences most losers, and published runs use 0.9 (SD1.5) and 0.6 (SDXL)",
+                number(mu)
             )
         })
     }

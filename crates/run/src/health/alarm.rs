@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use tastemaker_math::number;
 
 use crate::AlarmRaised;
 
@@ -309,7 +310,7 @@ impl fmt::Display for Alarm {
                 write!(f, "learning rate {found:e} {}", far_from(*found, *published, text, source))
             }
             Self::Beta { found, published, source } => {
-                write!(f, "beta {found} {}", far_from(*found, *published, |beta| beta.to_string(), source))
+                write!(f, "beta {} {}", number(*found), far_from(*found, *published, number, source))
             }
         }
     }

@@ -51,9 +51,15 @@ pub(super) const SOME_LAYOUTS: Check = check("at least one layout", has_entries)
 pub(super) const SOME_NAMES: Check =
     check("name endings of layers", |value| has_entries(value) && are_names(value));
 pub(super) const NAMES: Check = check("name endings of layers", are_names);
-pub(super) const FOLDER_NAME: Check = check("the name of a folder", |value| {
-    value.as_str().is_some_and(|name| !name.is_empty() && !name.starts_with(['/', '.']))
-});
+pub(super) const FOLDER_NAME: Check =
+    check("the name of a folder, not a path; --logging_dir takes one", |value| {
+        let fits = |name: &str| {
+            !name.is_empty()
+                && !name.starts_with('.')
+                && !name.contains(|c: char| "/\\".contains(c) || c.is_control())
+        };
+        value.as_str().is_some_and(fits)
+    });
 pub(super) const LORA_NAME: Check = check(
     "a file name of at most 200 bytes, without folders and ending, and none that a run uses itself: pytorch_lora_weights, best, \
      model, state",

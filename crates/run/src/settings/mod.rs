@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tastemaker_math::Prediction;
+use tastemaker_math::{Prediction, number};
 use tastemaker_store::dtype::{BasePrecision, DType};
 
 use crate::health::Rule;
@@ -292,13 +292,6 @@ pub fn words(value: &Value) -> String {
             .collect::<Vec<_>>()
             .join(", "),
     }
-}
-
-/// A number as people write it: 15 digits, so that products show no rounding, and small ones in scientific notation, as learning
-/// rates are.
-pub(crate) fn number(value: f64) -> String {
-    let value = format!("{value:.14e}").parse().unwrap_or(value);
-    if value != 0.0 && value.abs() < 1e-3 { format!("{value:e}") } else { value.to_string() }
 }
 
 /// Makes sections: a typed one whose keys are all optional, a planned one whose values are all there, and their [`Key`]s.

@@ -13,10 +13,12 @@ mod pulse;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
 
+pub use self::pulse::Farewell;
 pub(crate) use self::pulse::Pulse;
 use self::pulse::{Store, is_lost};
 
@@ -47,6 +49,9 @@ pub struct Settings {
     pub timeout: Duration,
     /// After how long a rank that gives no sign of life counts as lost.
     pub silence: Duration,
+    /// The number of the signal that asks this process to end, 0 while none does. It ends operations that have no limit; see
+    /// [`Group::limit`].
+    pub signal: Arc<AtomicUsize>,
 }
 
 /// As good as no limit, and far from what the clocks below can hold.
@@ -103,7 +108,7 @@ impl Group {
         let handle = handle.map_err(|message| fail(lost(&message)))?;
         let handle = NonNull::new(handle).ok_or_else(|| fail("no group came of it".to_owned()))?;
         let store = Store::open(handle.as_ptr()).map_err(|message| fail(lost(&message)))?;
-        let pulse = Pulse::begin(store, rank, world_size, settings.silence);
+        let pulse = Pulse::begin(store, rank, world_size, settings.silence, Arc::clone(&settings.signal));
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: `handle` is a live group, which `Drop` takes away before the pulse.
         unsafe {
@@ -113,8 +118,9 @@ impl Group {
     }
 
     /// Whether an operation has a limit from now on: [`Settings::timeout`], as at first, or none but the life of the other
-    /// ranks, for times in which one of them may be busy for hours.
+    /// ranks, for times in which one of them may be busy for hours. Then a signal to this process ends it as well.
     pub fn limit(&self, is_limited: bool) {
+        self.pulse.heed(!is_limited);
         let limit = if is_limited { self.timeout } else { FOREVER };
         let limit = i64::try_from(limit.min(FOREVER).as_millis()).unwrap_or(i64::MAX);
         #[expect(unsafe_code, reason = "a call of the shim")]
@@ -122,6 +128,25 @@ impl Group {
         unsafe {
             tastemaker_group_limit(self.handle.as_ptr(), limit);
         }
+    }
+
+    /// Leaves before the work is done, and tells the others why, who are waited for until they know, but no longer than a few seconds.
+    pub fn leave_saying(&self, code: u8, words: &str) {
+        self.pulse.leave_saying(Some(Farewell { rank: self.rank, code, words: words.to_owned() }));
+    }
+
+    /// Whether all ranks are there, as far as is known.
+    ///
+    /// # Errors
+    /// [`TorchError::Group`] if one is lost or has left.
+    pub fn check_all(&self) -> Result<(), TorchError> {
+        let lost = self.pulse.lost();
+        lost.map_or(Ok(()), |words| Err(self.error("working by itself".to_owned(), &hinted(&words))))
+    }
+
+    /// What a rank said that left before its work was done.
+    pub fn farewell(&self) -> Option<Farewell> {
+        self.pulse.farewell()
     }
 
     /// How long an operation may take where there is a limit.
@@ -259,7 +284,8 @@ impl Group {
         work: impl FnOnce(*mut *mut c_char),
     ) -> Result<(), TorchError> {
         attempt(work).map_err(|message| {
-            let words = self.pulse.lost().map_or_else(|| lost(&message), |words| hinted(&words));
+            self.pulse.ask();
+            let words = self.pulse.end_of_wait().map_or_else(|| lost(&message), |words| hinted(&words));
             self.error(doing(), &words)
         })
     }

@@ -1,9 +1,11 @@
 //! Who is still alive: every rank says so in the store, and watches the next one.
 //!
 //! A rank that waits for another may wait for as long as the other lives: minutes for a checkpoint, hours for a cache. What ends a
-//! wait is the silence of a rank, whichever of them notices: it writes that under a key that all ranks read.
+//! wait is the silence of a rank, whichever of them notices: it writes that under a key that all ranks read. A rank that leaves before
+//! its work is done writes why under the same key, and waits until the others know.
 
 use std::ffi::{CString, c_char, c_void};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,10 +21,45 @@ const BEATS: u32 = 20;
 /// How long leaving waits for the thread that beats.
 const PARTING: Duration = Duration::from_secs(1);
 
+/// How often a rank that leaves looks whether the others know.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Why a rank left before its work was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Farewell {
+    /// The rank.
+    pub rank: usize,
+    /// The exit code of its process.
+    pub code: u8,
+    /// Its error.
+    pub words: String,
+}
+
+/// What the value of [`LOST`] begins with where it is a farewell; rank, code and words follow, with a space between.
+const FAREWELL: &str = "farewell ";
+
+impl Farewell {
+    fn write(&self) -> String {
+        // The store keeps what ends with a zero.
+        let words = self.words.replace('\0', " ");
+        format!("{FAREWELL}{} {} {words}", self.rank, self.code)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(FAREWELL)?.splitn(3, ' ');
+        let (rank, code) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Self { rank, code, words: parts.next()?.to_owned() })
+    }
+}
+
 /// What one process knows of the others.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     silence: Duration,
+    /// The number of the signal that asks this process to end, 0 for none.
+    signal: Arc<AtomicUsize>,
+    /// Whether that ends waits.
+    heeds: AtomicBool,
     known: Mutex<Known>,
     woken: Condvar,
 }
@@ -31,27 +68,74 @@ pub(crate) struct Pulse {
 struct Known {
     lost: Option<String>,
     last_beat: Instant,
+    n_beats: u64,
     leaves: bool,
+    /// What this rank has to say to the others.
+    farewell: Option<Farewell>,
     has_left: bool,
 }
 
 impl Pulse {
     /// Begins to beat for `rank` of `world_size`; a rank that is not heard of for `silence` is lost.
-    pub(super) fn begin(store: Store, rank: usize, world_size: usize, silence: Duration) -> Arc<Self> {
-        let known = Known { lost: None, last_beat: Instant::now(), leaves: false, has_left: world_size == 1 };
-        let pulse = Arc::new(Self { silence, known: Mutex::new(known), woken: Condvar::new() });
+    pub(super) fn begin(
+        store: Store,
+        rank: usize,
+        world_size: usize,
+        silence: Duration,
+        signal: Arc<AtomicUsize>,
+    ) -> Arc<Self> {
+        let has_left = world_size == 1;
+        let known = Known {
+            lost: None,
+            last_beat: Instant::now(),
+            n_beats: 0,
+            leaves: false,
+            farewell: None,
+            has_left,
+        };
+        let (known, heeds) = (Mutex::new(known), AtomicBool::new(false));
+        let pulse = Arc::new(Self { silence, signal, heeds, known, woken: Condvar::new() });
         if world_size > 1 {
             let beating = Arc::clone(&pulse);
-            thread::spawn(move || beating.beat(&store, rank, (rank + 1) % world_size));
+            thread::spawn(move || beating.beat(&store, rank, world_size));
         }
         pulse
+    }
+
+    /// Whether a signal to this process ends its waits from now on.
+    pub(super) fn heed(&self, heeds: bool) {
+        self.heeds.store(heeds, Ordering::Relaxed);
+    }
+
+    /// Asks at once what is known, for something has failed that another rank may have said the reason of.
+    pub(super) fn ask(&self) {
+        let mut known = self.known();
+        let (asked, until) = (known.n_beats, Instant::now() + PARTING);
+        // The first may have been under way.
+        while known.lost.is_none() && !known.has_left && known.n_beats < asked + 2 && Instant::now() < until {
+            self.woken.notify_all();
+            let waited = self.woken.wait_timeout(known, GLANCE).unwrap_or_else(PoisonError::into_inner);
+            known = waited.0;
+        }
+    }
+
+    /// What another rank that left before its work was done said.
+    pub(super) fn farewell(&self) -> Option<Farewell> {
+        self.known().lost.as_deref().and_then(Farewell::read)
+    }
+
+    /// What ends a wait, in words: a signal to this process, or what is known of a lost rank.
+    pub(super) fn end_of_wait(&self) -> Option<String> {
+        let signal = Some(self.signal.load(Ordering::Relaxed)).filter(|signal| *signal > 0);
+        let heeded = signal.filter(|_| self.heeds.load(Ordering::Relaxed));
+        heeded.map(|signal| format!("signal {signal} came to this rank")).or_else(|| self.lost())
     }
 
     /// What is known of a lost rank, in words.
     pub(crate) fn lost(&self) -> Option<String> {
         let known = self.known();
         if known.lost.is_some() || known.has_left {
-            return known.lost.clone();
+            return known.lost.as_deref().map(in_words);
         }
         // Then the thread that beats waits for a store that does not answer, and its host is the lost one.
         let waits = known.last_beat.elapsed();
@@ -61,28 +145,41 @@ impl Pulse {
 
     /// Says that this rank leaves, so that nobody waits for it.
     pub(super) fn leave(&self) {
+        self.leave_saying(None);
+    }
+
+    /// Says why this rank leaves before its work is done, and waits for a while until all others know.
+    pub(super) fn leave_saying(&self, farewell: Option<Farewell>) {
+        let patience = PARTING + farewell.as_ref().map_or(Duration::ZERO, |_| self.until_all_know());
         let mut known = self.known();
+        known.farewell = farewell;
         known.leaves = true;
         self.woken.notify_all();
-        let until = Instant::now() + PARTING;
+        let until = Instant::now() + patience;
         while !known.has_left && Instant::now() < until {
             let waited = self.woken.wait_timeout(known, PARTING).unwrap_or_else(PoisonError::into_inner);
             known = waited.0;
         }
     }
 
+    /// After how long every living rank has looked what others said.
+    fn until_all_know(&self) -> Duration {
+        2 * self.silence / BEATS
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn beat(&self, store: &Store, rank: usize, next: usize) {
+    fn beat(&self, store: &Store, rank: usize, world_size: usize) {
         let interval = self.silence / BEATS;
-        let mut watched = Watched::new(next, interval, self.silence);
+        let mut watched = Watched::new((rank + 1) % world_size, interval, self.silence);
         for number in 0u64.. {
             let began = Instant::now();
             let found = beat_once(store, &key(rank), number, &mut watched);
             let mut known = self.known();
             known.last_beat = Instant::now();
+            known.n_beats += 1;
             match found {
                 Ok(None) => {}
                 Ok(Some(words)) => known.lost = Some(words),
@@ -93,8 +190,15 @@ impl Pulse {
                 known = waited.0;
             }
             if known.leaves || known.lost.is_some() {
+                let farewell = known.farewell.take().filter(|_| known.lost.is_none());
                 drop(known);
+                if let Some(farewell) = &farewell {
+                    let _ = store.set(LOST, &farewell.write());
+                }
                 let _ = store.set(&key(rank), LEFT);
+                if farewell.is_some() {
+                    self.wait_for_others(store, rank, world_size);
+                }
                 self.known().has_left = true;
                 self.woken.notify_all();
                 return;
@@ -102,6 +206,23 @@ impl Pulse {
             drop(known);
             watched.passed(began.elapsed());
         }
+    }
+
+    /// Until every other rank has left too, which it does when it knows that this one has.
+    fn wait_for_others(&self, store: &Store, rank: usize, world_size: usize) {
+        let until = Instant::now() + self.until_all_know();
+        let stays = |other: usize| matches!(store.get(&key(other)), Ok(Some(said)) if said != LEFT);
+        while (0..world_size).any(|other| other != rank && stays(other)) && Instant::now() < until {
+            thread::sleep(GLANCE);
+        }
+    }
+}
+
+/// What is known of a lost rank, as it stands in the store, in words.
+fn in_words(lost: &str) -> String {
+    match Farewell::read(lost) {
+        Some(Farewell { rank, words, .. }) => format!("rank {rank} has ended: {words}"),
+        None => lost.to_owned(),
     }
 }
 
@@ -208,7 +329,7 @@ impl Drop for Store {
 #[expect(unsafe_code, reason = "called from C++")]
 pub(super) unsafe extern "C" fn is_lost(watch: *const c_void) -> bool {
     // SAFETY: the group that asks keeps its pulse.
-    unsafe { &*watch.cast::<Pulse>() }.lost().is_some()
+    unsafe { &*watch.cast::<Pulse>() }.end_of_wait().is_some()
 }
 
 type Message = *mut *mut c_char;
@@ -232,6 +353,16 @@ mod tests {
 
     fn said(number: u32) -> Option<String> {
         Some(number.to_string())
+    }
+
+    #[test]
+    fn what_a_rank_says_when_it_leaves_is_read_as_it_was_written() {
+        let said =
+            Farewell { rank: 3, code: 143, words: "stopped before the first step; x\ny 1 2".to_owned() };
+        assert_eq!(Farewell::read(&said.write()), Some(said));
+        assert_eq!(Farewell::read("rank 3 has ended"), None);
+        assert_eq!(in_words("rank 3 has ended"), "rank 3 has ended");
+        assert_eq!(in_words("farewell 3 2 no such file"), "rank 3 has ended: no such file");
     }
 
     #[test]

@@ -70,6 +70,7 @@ fn alone() -> Settings {
         interface: Some("lo".to_owned()),
         timeout: Duration::from_secs(20),
         silence: Duration::from_secs(60),
+        signal: Default::default(),
     }
 }
 

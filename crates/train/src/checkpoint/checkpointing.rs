@@ -11,7 +11,7 @@ use tastemaker_run::{Adapter, Event, Plan, RunDir};
 use tastemaker_torch::tensors::{self, Named, OneByOne};
 
 use crate::TrainError;
-use crate::checkpoint::{self, Begun, Identity};
+use crate::checkpoint::{self, Begun, Identity, Written};
 use crate::distributed::ProcessGroup;
 use crate::logger::Logger;
 use crate::networks::Networks;
@@ -47,7 +47,7 @@ pub(crate) struct Checkpointing<'a, 'r> {
 #[derive(Debug)]
 pub(crate) struct Pending {
     step: u64,
-    thread: Option<JoinHandle<Result<PathBuf, TrainError>>>,
+    thread: Option<JoinHandle<Result<Written, TrainError>>>,
 }
 
 impl Pending {
@@ -55,7 +55,7 @@ impl Pending {
         Self { step, thread: Some(thread::spawn(|| begun.finish())) }
     }
 
-    fn wait(&mut self) -> Option<Result<PathBuf, TrainError>> {
+    fn wait(&mut self) -> Option<Result<Written, TrainError>> {
         Some(self.thread.take()?.join().unwrap_or_else(|payload| panic::resume_unwind(payload)))
     }
 }
@@ -177,8 +177,16 @@ impl Checkpointing<'_, '_> {
         pending.wait().map_or(Ok(()), |written| self.log_checkpoint(pending.step, &written?))
     }
 
-    fn log_checkpoint(&mut self, step: u64, path: &Path) -> Result<(), TrainError> {
-        let path = PathBuf::from(path.file_name().unwrap_or_default());
+    fn log_checkpoint(&mut self, step: u64, written: &Written) -> Result<(), TrainError> {
+        if let Some(first) = written.left.first() {
+            let others = match written.left.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let text = format!("{}{others} stays, though that checkpoint is removed", first.display());
+            self.logger.record(&Event::Note { text })?;
+        }
+        let path = PathBuf::from(written.path.file_name().unwrap_or_default());
         self.logger.record(&Event::Checkpoint { step, path, best: false })?;
         Ok(())
     }

@@ -6,9 +6,10 @@
 //! whole or not at all. Nothing in it is ever executed.
 
 pub(crate) mod checkpointing;
+mod removing;
 mod writing;
 
-pub use writing::write;
+pub use writing::{Written, write};
 pub(crate) use writing::{Begun, begin};
 
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use tastemaker_run::Plan;
@@ -11,6 +10,7 @@ use tastemaker_store::atomic::Staged;
 use tastemaker_store::{StoreError, atomic, sealed};
 use tastemaker_torch::tensors::{self, Named};
 
+use super::removing::{discard, move_into, remove};
 use super::{Identity, MANIFEST, Manifest, PREFIX, failed, list};
 use crate::TrainError;
 use crate::distributed::ProcessGroup;
@@ -32,8 +32,17 @@ pub(crate) struct Begun {
     keep: u32,
 }
 
+/// A checkpoint that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What others had put into the folders of checkpoints that are gone, and that is still there.
+    pub left: Vec<PathBuf>,
+}
+
 /// Writes the checkpoint of a state and removes those beyond the newest `keep`; 0 keeps all. `state` is this process's part of
-/// it, if it has one. `beside` writes what else belongs in its folder.
+/// it, if it has one. `beside` writes what else belongs in its folder. What others put into folders that are removed stays there.
 ///
 /// # Errors
 /// [`TrainError::Run`] if it cannot be written, for instance because the disk is full; checkpoints that are there stay.
@@ -46,13 +55,12 @@ pub fn write(
     ranks: ProcessGroup<'_>,
     keep: u32,
     beside: impl FnOnce(&Path) -> Result<(), TrainError>,
-) -> Result<PathBuf, TrainError> {
+) -> Result<Written, TrainError> {
     let path = output_dir.join(format!("{PREFIX}{}", state.0));
-    if let Some(begun) = begin(output_dir, plan, identity, state, ranks, keep, beside)? {
-        begun.finish()?;
-    }
+    let begun = begin(output_dir, plan, identity, state, ranks, keep, beside)?;
+    let written = begun.map_or(Ok(Written { path, left: Vec::new() }), Begun::finish)?;
     ranks.barrier()?;
-    Ok(path)
+    Ok(written)
 }
 
 /// The part of [`write()`] that needs the state; the first rank gets what is left to do.
@@ -103,7 +111,7 @@ fn parts(
     ranks: ProcessGroup<'_>,
 ) -> Result<Option<Staged>, TrainError> {
     if ranks.is_first() {
-        remove(folder)?;
+        discard(folder)?;
         fs::create_dir(folder).map_err(|error| failed(StoreError::io("create", folder, error)))?;
     }
     ranks.barrier()?;
@@ -142,7 +150,7 @@ impl Begun {
     ///
     /// # Errors
     /// As [`write()`].
-    pub fn finish(self) -> Result<PathBuf, TrainError> {
+    pub fn finish(self) -> Result<Written, TrainError> {
         let Self { output_dir, unfinished, path, staged, manifest, keep } = self;
         let put = |staged: Option<Staged>| {
             if let Some(staged) = staged {
@@ -150,33 +158,22 @@ impl Begun {
             }
             sealed::write(unfinished.join(MANIFEST), &manifest).map_err(failed)?;
             // One of the same step is of an earlier attempt of the same run and holds the same.
-            remove(&path)?;
-            atomic::rename(&unfinished, &path).map_err(failed)
+            match remove(&path)?.is_empty() {
+                true => atomic::rename(&unfinished, &path).map_err(failed),
+                false => move_into(&unfinished, &path),
+            }
         };
         if let Err(error) = put(staged) {
             let _ = fs::remove_dir_all(&unfinished);
             return Err(error);
         }
+        let mut left = Vec::new();
         if keep > 0 {
             let all = list(&output_dir);
-            let older = all.iter().filter(|(found, _)| *found <= manifest.step).rev().skip(keep as usize);
-            older.into_iter().try_for_each(|(_, path)| remove(path))?;
+            for (_, path) in all.iter().filter(|(found, _)| *found <= manifest.step).rev().skip(keep as usize) {
+                left.extend(remove(path)?);
+            }
         }
-        Ok(path)
-    }
-}
-
-/// Removes a folder so that it is never seen in part: it loses its name first.
-fn remove(folder: &Path) -> Result<(), TrainError> {
-    let fail = |error| failed(StoreError::io("remove", folder, error));
-    let doomed = folder.with_file_name(".tmp-removed-checkpoint");
-    match fs::remove_dir_all(&doomed) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-        _ => {}
-    }
-    match fs::rename(folder, &doomed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(fail(error)),
-        Ok(()) => fs::remove_dir_all(&doomed).map_err(fail),
+        Ok(Written { path, left })
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
+use tastemaker_math::number;
 use tastemaker_models::adapters::FILE_NAME;
 use tastemaker_models::pipeline::Family;
 use tastemaker_run::health::{Alarm, Severity};
@@ -78,9 +79,16 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
             let LoraPlan { rank, alpha, .. } = lora;
             let kind = if lora.use_dora { "DoRA" } else { "LoRA" };
             let ranks = lora.rank_pattern.iter().map(|(name, rank)| format!(", rank {rank} on {name}"));
-            let alphas = lora.alpha_pattern.iter().map(|(name, alpha)| format!(", alpha {alpha} on {name}"));
+            let alphas = lora
+                .alpha_pattern
+                .iter()
+                .map(|(name, alpha)| format!(", alpha {} on {name}", number(*alpha)));
             let others: String = ranks.chain(alphas).collect();
-            format!("{kind} of rank {rank}, alpha {alpha}, on {}{others}", lora.target_modules.join(", "))
+            format!(
+                "{kind} of rank {rank}, alpha {}, on {}{others}",
+                number(*alpha),
+                lora.target_modules.join(", ")
+            )
         }
     };
     let train = &plan.train;
@@ -108,7 +116,7 @@ fn rows(plan: &Plan, facts: &CardFacts<'_>) -> Vec<(&'static str, String)> {
         let _ = write!(steps, "; {} were planned", train.max_train_steps);
     }
     if let Some(decay) = train.ema_decay {
-        let _ = write!(steps, "; EMA decay {decay}");
+        let _ = write!(steps, "; EMA decay {}", number(decay));
     }
     let masters = if train.mixed_precision == DType::F32 { "" } else { ", fp32 master weights" };
     let precision = format!("{}{masters}", train.mixed_precision);

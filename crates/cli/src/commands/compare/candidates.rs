@@ -16,7 +16,7 @@ use super::samples::SampleSet;
 use super::{CompareArgs, SharedParts};
 use crate::exit::UsageError;
 use crate::hub::locate;
-use crate::models::{Found, find, on_noise_of, token_length};
+use crate::models::{self, Found, find, on_noise_of, token_length};
 use crate::progress::counted;
 
 /// One of the models, or folders of images, that are compared.
@@ -98,7 +98,7 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
                 UsageError(format!("{part} is a whole model; wanted a LoRA or a UNet after the +")).into()
             );
         }
-        Found::Model(model) => (ModelSources::of(model), None),
+        Found::Model(model) => (models::sources(model)?, None),
         // What was typed goes before what the run's plan says.
         Found::Lora(lora, own) => {
             (own.map_or_else(|| model_at(base()?), |own| typed_or(base(), *own))?, Some(lora))
@@ -128,7 +128,7 @@ fn typed_or(typed: Result<&str, UsageError>, own: ModelSources) -> Result<ModelS
 fn model_at(name: &str) -> Result<ModelSources> {
     let (place, revision) = revised(name);
     match find(place, revision)? {
-        Found::Model(path) => Ok(ModelSources::of(path)),
+        Found::Model(path) => models::sources(path),
         _ => Err(UsageError(format!("{name} is no model to put a part on")).into()),
     }
 }

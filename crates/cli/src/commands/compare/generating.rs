@@ -11,11 +11,11 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_store::atomic;
 use tch::Device;
 
-use super::CompareArgs;
 use super::samples::SampleSet;
+use super::{CompareArgs, Replaced};
 use crate::allocator;
 use crate::commands::GenerateFlags;
-use crate::models::read_lora;
+use crate::models::{blamed, read_lora};
 use crate::progress::{Work, counted};
 
 /// How this model generates: what was typed; else what the demo uses for its prompts; else what the model's family does.
@@ -53,7 +53,7 @@ pub fn place(out: &Path, name: &str, sample: &Sample) -> PathBuf {
     out.join("images").join(name).join(format!("{:04}-{}.png", sample.prompt, sample.seed))
 }
 
-/// Generates the images of a model that are not there. What is there is left alone.
+/// Generates the images of a model that are not there. What is there is left alone, but for what the first result replaces.
 pub fn generate(
     name: &str,
     (model, lora): (&Model, Option<&Path>),
@@ -61,13 +61,15 @@ pub fn generate(
     set: &SampleSet,
     args: &CompareArgs,
     device: Device,
+    replaced: &Replaced<'_>,
 ) -> Result<()> {
     let file = |index: usize| OutputFile {
         request: SampleRequest { negative_prompt: args.flags.negative_prompt.clone(), ..set.request(index) },
         path: place(&args.out, name, &set.samples[index]),
         parameters: None,
     };
-    let files = OutputFiles::keeping((0..set.samples.len()).map(file).collect());
+    let files = (0..set.samples.len()).map(file).collect();
+    let files = if replaced.is_there() { OutputFiles::anew(files) } else { OutputFiles::keeping(files) };
     let n_missing = files.n_missing();
     if n_missing == 0 {
         println!("{name}: all {} already generated", counted(files.len() as u64, "image"));
@@ -75,16 +77,20 @@ pub fn generate(
     }
     let there = files.len() - n_missing;
     println!("{name}: generating {}, {there} already generated", counted(n_missing as u64, "image"));
-    atomic::create_folder(args.out.join("images").join(name))?;
     allocator::suit(model)?;
     let lora = lora.map(|lora| read_lora(lora, model)).transpose()?;
     let loaded = LoadedModel::open(model, lora, args.flags.mixed_precision, device)?;
     let (mut work, mut done) = (Work::new("generating", "images"), 0);
-    files.write(&loaded.generator, loaded.networks(), settings, |_, _| {
+    let ready = || {
+        replaced.make_way()?;
+        Ok(atomic::create_folder(args.out.join("images").join(name))?)
+    };
+    let generated = files.write(&loaded.generator, loaded.networks(), settings, ready, |_, _| {
         done += 1;
         work.at(done, n_missing as u64);
         anyhow::Ok(())
-    })?;
+    });
+    generated.map_err(|error| blamed(error, name))?;
     work.end();
     Ok(())
 }

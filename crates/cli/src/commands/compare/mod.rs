@@ -12,6 +12,8 @@ mod samples;
 mod scoring;
 mod table;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -98,6 +100,29 @@ const OURS: &[&str] = &[
     "pictures/*/#-#.png",
 ];
 
+/// What an earlier comparison left, which makes way when the first new result is there, and the plan that then takes its place.
+pub struct Replaced<'a>(RefCell<Option<Box<dyn FnOnce() -> Result<()> + 'a>>>);
+
+impl<'a> Replaced<'a> {
+    fn by(replace: impl FnOnce() -> Result<()> + 'a) -> Self {
+        Self(RefCell::new(Some(Box::new(replace))))
+    }
+
+    /// Whether it still stands.
+    pub fn is_there(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Has it replaced, once.
+    ///
+    /// # Errors
+    /// What cannot be removed or written.
+    pub fn make_way(&self) -> Result<()> {
+        let replace = self.0.borrow_mut().take();
+        replace.map_or(Ok(()), |replace| replace())
+    }
+}
+
 /// Runs the command.
 pub fn compare(args: &CompareArgs) -> Result<()> {
     let place = Place::folder(&args.out, "--out", OURS).marked(&["compare.json"]).beside_others(&[]);
@@ -114,17 +139,31 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     for candidate in &mut candidates {
         planning::identify(candidate)?;
     }
-    if args.overwrite.overwrite {
-        place.clear()?;
-    }
     let names: Vec<String> = scorers.iter().map(|(name, _)| name.clone()).collect();
-    planning::agree(args, &set, &candidates, scorers.into_iter().collect())?;
+    let scorers: BTreeMap<String, String> = scorers.into_iter().collect();
+    let replaced = Replaced::by(|| {
+        if args.overwrite.overwrite {
+            place.clear()?;
+        }
+        planning::agree(args, &set, &candidates, scorers.clone())
+    });
+    if !args.overwrite.overwrite {
+        replaced.make_way()?;
+    }
     for candidate in &candidates {
         if let Source::Model { model, lora, settings, .. } = &candidate.source {
-            generating::generate(&candidate.name, (model, lora.as_deref()), settings, &set, args, device)?;
+            generating::generate(
+                &candidate.name,
+                (model, lora.as_deref()),
+                settings,
+                &set,
+                args,
+                device,
+                &replaced,
+            )?;
         }
     }
-    let scores = scoring::scores(args, &set, &candidates, &names, device)?;
+    let scores = scoring::scores(args, &set, &candidates, &names, device, &replaced)?;
     let comparison = result::comparison(args, &set, &candidates, &names, scores)?;
     result::report(&comparison, &args.out)
 }

@@ -9,7 +9,7 @@ use tastemaker_generate::prompts::{self, PromptSet};
 use super::CompareArgs;
 use crate::commands::seeds;
 use crate::exit::UsageError;
-use crate::hub::locate_dataset;
+use crate::prompts::find;
 
 /// A set of prompts and the images wanted of them.
 pub struct SampleSet {
@@ -54,7 +54,8 @@ impl SampleSet {
 /// rule of its own.
 pub fn open(args: &CompareArgs) -> Result<SampleSet> {
     let wanted = |set: &PromptSet| prompts::select(set, &args.category, args.n_prompts).map_err(UsageError);
-    if let Some(task) = args.prompts.strip_prefix("demo:") {
+    let is_task = demo::captions(&args.prompts)?.is_none();
+    if let Some(task) = args.prompts.strip_prefix("demo:").filter(|_| is_task) {
         if args.num_images_per_prompt.is_some() {
             let said =
                 "--num_images_per_prompt: the demo decides that; give --prompts demo for its captions alone";
@@ -66,11 +67,7 @@ pub fn open(args: &CompareArgs) -> Result<SampleSet> {
         let (samples, noise) = samples.unzip();
         return Ok(SampleSet { prompts, samples, noise, rule: "as the demo has it" });
     }
-    let prompts = match args.prompts.as_str() {
-        "small" => PromptSet::small()?,
-        "demo" => demo::held_out()?,
-        place => prompts::read(locate_dataset(place)?.unwrap_or_else(|| place.into()))?,
-    };
+    let prompts = find(&args.prompts)?;
     let seeds = seeds(args.seed, args.num_images_per_prompt.unwrap_or(1))?;
     let samples: Vec<Sample> = wanted(&prompts)?
         .into_iter()

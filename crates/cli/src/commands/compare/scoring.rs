@@ -11,10 +11,10 @@ use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::dtype::DType;
 use tch::Device;
 
-use super::CompareArgs;
 use super::candidates::{Candidate, Source};
 use super::generating::place;
 use super::samples::SampleSet;
+use super::{CompareArgs, Replaced};
 use crate::exit::UsageError;
 use crate::progress::{Work, counted};
 use crate::scorers;
@@ -48,12 +48,13 @@ pub fn scores(
     candidates: &[Candidate],
     scorers: &[String],
     device: Device,
+    replaced: &Replaced<'_>,
 ) -> Result<Vec<Vec<Vec<f64>>>> {
     let path = args.out.join("scores.jsonl");
-    let mut ledger = Ledger::open(&path)?;
+    let mut ledger = if replaced.is_there() { None } else { Some(Ledger::open(&path)?) };
     for (typed, scorer) in args.scorer.iter().zip(scorers) {
         let missing: Vec<(&Candidate, Vec<usize>)> =
-            candidates.iter().map(|one| (one, unscored(&ledger, one, scorer, set))).collect();
+            candidates.iter().map(|one| (one, unscored(ledger.as_ref(), one, scorer, set))).collect();
         let n_missing: usize = missing.iter().map(|(_, samples)| samples.len()).sum();
         if n_missing == 0 {
             println!("{scorer}: all scores are cached");
@@ -71,9 +72,13 @@ pub fn scores(
             score_each(&panel, samples.len(), load, |range, scores| {
                 done += range.len();
                 let given = samples[range].iter().zip(scores.into_iter().flatten());
-                ledger.add(
-                    given.map(|(&index, score)| row(candidate, scorer, set.samples[index], score)).collect(),
-                )?;
+                let rows = given.map(|(&index, score)| row(candidate, scorer, set.samples[index], score));
+                replaced.make_way()?;
+                let ledger = match &mut ledger {
+                    Some(ledger) => ledger,
+                    none => none.insert(Ledger::open(&path)?),
+                };
+                ledger.add(rows.collect())?;
                 work.at(done as u64, n_missing as u64);
                 Ok(())
             })?;
@@ -85,10 +90,10 @@ pub fn scores(
     gather(&Ledger::open(&path)?, set, candidates, scorers)
 }
 
-fn unscored(ledger: &Ledger, candidate: &Candidate, scorer: &str, set: &SampleSet) -> Vec<usize> {
+fn unscored(ledger: Option<&Ledger>, candidate: &Candidate, scorer: &str, set: &SampleSet) -> Vec<usize> {
     let is_missing = |index: &usize| {
         let sample = set.samples[*index];
-        ledger.get(&candidate.name, scorer, sample.prompt, sample.seed).is_none()
+        ledger.is_none_or(|ledger| ledger.get(&candidate.name, scorer, sample.prompt, sample.seed).is_none())
     };
     (0..set.samples.len()).filter(is_missing).collect()
 }

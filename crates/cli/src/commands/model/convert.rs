@@ -15,6 +15,7 @@ use super::{claim, done};
 use crate::commands::word;
 use crate::exit::UsageError;
 use crate::hub::locate;
+use crate::models;
 use crate::next;
 use crate::place::OverwriteFlag;
 
@@ -55,7 +56,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         }
         Opened::SingleFile(file) => {
             let config = model_config.as_deref().map(|name| locate(name, None)).transpose()?;
-            let of = ModelSources::of(file.path());
+            let of = models::sources(file.path().to_owned())?;
+            let config = config.or(of.config.clone());
             let model = Model::from_sources(&ModelSources { config, prediction: *prediction_type, ..of })?;
             save(&model, &[], to)?;
             done(to)?;

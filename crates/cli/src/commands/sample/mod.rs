@@ -13,7 +13,7 @@ use tastemaker_generate::grid::Grid;
 use tastemaker_generate::{
     GenerateSettings, LoadedModel, Networks, OutputFile, OutputFiles, SampleRequest, metadata, read_image,
 };
-use tastemaker_math::SAMPLERS;
+use tastemaker_math::{SAMPLERS, number};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
@@ -26,7 +26,7 @@ use crate::allocator;
 use crate::commands::parts::PartFlags;
 use crate::commands::{DeviceFlag, GenerateFlags, PromptFlags, images_per_prompt, seeds, side};
 use crate::exit::{Blame, UsageError};
-use crate::models::{Chosen, Found, find, on_noise_of, token_length, two_loras};
+use crate::models::{Chosen, Found, blamed, find, on_noise_of, token_length, two_loras};
 use crate::next;
 use crate::place::{OverwriteFlag, Place, PlaceError};
 use crate::progress::Work;
@@ -178,9 +178,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         .flat_map(|(number, prompt)| seeds.clone().map(move |seed| (number, prompt, seed)))
         .map(|(number, prompt, seed)| file(number, prompt, seed))
         .collect();
-    if args.overwrite.overwrite && !args.skip_existing {
-        place.clear()?;
-    }
+    let replaces = args.overwrite.overwrite && !args.skip_existing;
     if let Some(other) = files.iter().find(|file| file.path.exists() && !file.is_there())
         && !args.overwrite.overwrite
     {
@@ -190,7 +188,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         ))
         .into());
     }
-    let files = OutputFiles::keeping(files);
+    let files = if replaces { OutputFiles::anew(files) } else { OutputFiles::keeping(files) };
     let mut grid = Grid::new(prompts.len(), n_columns);
     for (index, file) in files.kept() {
         grid.put(index / n_columns, index % n_columns, &read_image(&file.path)?);
@@ -199,14 +197,16 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let negative = negative.as_ref().map(|network| network as &dyn Denoiser);
     let networks = Networks { negative, ..loaded.networks() };
     let (mut work, mut done) = (Work::new("generating", "images"), 0);
-    files.write(&loaded.generator, networks, &settings, |index, image| {
+    let ready = || if replaces { Ok(place.clear()?) } else { Ok(()) };
+    let generated = files.write(&loaded.generator, networks, &settings, ready, |index, image| {
         grid.put(index / n_columns, index % n_columns, image);
         let OutputFile { path, request, .. } = files.file(index);
         work.print(&format!("{}  {}", path.display(), request.prompt));
         done += 1;
         work.at(done, files.n_missing() as u64);
         anyhow::Ok(())
-    })?;
+    });
+    generated.map_err(|error| blamed(error, &args.model))?;
     work.end();
     grid.write(&args.out.join(GRID))?;
     let line = ["tastemaker", "score", &next::word(&args.out), "--scorer", "pick-score"];
@@ -219,7 +219,7 @@ fn check(args: &SampleArgs) -> Result<(), UsageError> {
     args.flags.check()?;
     for (flag, value) in [("guidance_rescale", args.guidance_rescale), ("eta", args.eta)] {
         if !(0.0..=1.0).contains(&value) {
-            return Err(UsageError(format!("--{flag} is {value}; wanted a number from 0 to 1")));
+            return Err(UsageError(format!("--{flag} is {}; wanted a number from 0 to 1", number(value))));
         }
     }
     args.flags.guidance_scale.map_or(Ok(()), |scale| check_guidance(args, scale))
@@ -235,7 +235,8 @@ fn check_guidance(args: &SampleArgs, scale: f64) -> Result<(), UsageError> {
     ] {
         if is_given && scale <= 1.0 {
             return Err(UsageError(format!(
-                "--{flag} does nothing at --guidance_scale {scale}: wanted a scale above 1"
+                "--{flag} does nothing at --guidance_scale {}: wanted a scale above 1",
+                number(scale)
             )));
         }
     }
@@ -303,7 +304,7 @@ fn parameters(
     let mut parameters = vec![
         ("Steps", settings.n_steps.to_string()),
         ("Sampler", settings.sampler.entry().label.to_owned()),
-        ("CFG scale", settings.guidance_scale.to_string()),
+        ("CFG scale", number(settings.guidance_scale)),
         ("Seed", String::new()),
         ("Size", format!("{width}x{height}")),
     ];
@@ -323,16 +324,16 @@ fn parameters(
         }
     };
     if let Some(image) = &args.image {
-        unless(false, "Denoising strength", settings.strength.to_string());
+        unless(false, "Denoising strength", number(settings.strength));
         unless(false, "Image", name_of(image));
     }
-    unless(args.eta == 0.0, "Eta DDIM", args.eta.to_string());
-    unless(args.guidance_rescale == 0.0, "CFG Rescale", args.guidance_rescale.to_string());
+    unless(args.eta == 0.0, "Eta DDIM", number(args.eta));
+    unless(args.guidance_rescale == 0.0, "CFG Rescale", number(args.guidance_rescale));
     let precision = args.flags.mixed_precision;
     unless(precision == DType::F32, "Precision", format!("{precision:?}").to_lowercase());
     if let Some(lora) = lora {
         unless(false, "Lora hashes", format!("{}: {}", lora.name(), lora.hash()?));
-        unless(lora.weight == 1.0, "Lora weight", lora.weight.to_string());
+        unless(lora.weight == 1.0, "Lora weight", number(lora.weight));
     }
     for (name, other) in [("Negative model", &args.negative_model), ("Negative lora", &args.negative_lora)] {
         unless(other.is_none(), name, other.clone().unwrap_or_default());

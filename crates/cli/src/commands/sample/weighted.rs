@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use tastemaker_math::number;
 use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::pipeline::Model;
 use tastemaker_store::checksum::{sha256_bytes, sha256_file};
@@ -33,7 +34,11 @@ impl Weighted {
         let typed_weight = typed_weight.filter(|_| !Path::new(typed).exists());
         let (place, weight) = match (typed_weight, weight) {
             (Some((_, first)), Some(second)) => {
-                let twice = format!("two weights of one LoRA, {first} in {typed} and {second}: give one");
+                let twice = format!(
+                    "two weights of one LoRA, {} in {typed} and {}: give one",
+                    number(first),
+                    number(second)
+                );
                 return Err(UsageError(twice).into());
             }
             (Some((place, weight)), None) => (place, weight),

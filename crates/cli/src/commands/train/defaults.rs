@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Plan, Recipe, RunDir};
 
-use crate::hub::locate;
+use crate::models::whole;
 
 /// The resolution that the model of a recipe and flags was made for, if it is there.
 pub fn of_model(typed: &Recipe, below: &Recipe) -> Recipe {
@@ -13,7 +12,7 @@ pub fn of_model(typed: &Recipe, below: &Recipe) -> Recipe {
     let of = |get: fn(&Recipe) -> &Option<String>| get(typed).as_deref().or(get(below).as_deref());
     let name = of(|recipe| &recipe.model.pretrained_model_name_or_path);
     let revision = of(|recipe| &recipe.model.revision);
-    let model = name.and_then(|name| Model::open(locate(name, revision).ok()?).ok());
+    let model = name.and_then(|name| whole(name, revision));
     let side = model.and_then(|model| model.made_for().ok());
     recipe.data.resolution = side.filter(|side| side.is_multiple_of(8) && *side > 0);
     recipe

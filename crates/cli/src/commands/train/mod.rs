@@ -15,8 +15,11 @@ use tastemaker_data::split::{split, split_drawn};
 use tastemaker_hub::HubError;
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::Severity;
-use tastemaker_run::{Adapter, Event, HeldOutChoice, LoraPlan, Plan, Recipe, Warning, resolve_over};
+use tastemaker_run::{
+    Adapter, Event, HeldOutChoice, LoraPlan, ModelPlan, Plan, Recipe, Warning, resolve_over,
+};
 use tastemaker_store::StoreError;
+use tastemaker_torch::distributed::Group;
 use tastemaker_train::checkpoint::{self, Resume};
 use tastemaker_train::distributed::ProcessGroup;
 use tastemaker_train::session::Options;
@@ -156,8 +159,7 @@ fn read_recipe(path: &Path) -> Result<Recipe> {
 
 /// Whether a model is an SDXL: as it says itself where it is there, else as its name says.
 fn is_xl(name: &str, revision: Option<&str>) -> bool {
-    let model = locate(name, revision).ok().and_then(|path| Model::open(path).ok());
-    model.map_or_else(
+    models::whole(name, revision).map_or_else(
         || name.to_lowercase().contains("xl"),
         |model| matches!(model.family(), Family::StableDiffusionXl),
     )
@@ -167,7 +169,7 @@ fn is_xl(name: &str, revision: Option<&str>) -> bool {
 /// models that are not there yet.
 fn find_parts(plan: &mut Plan, only_shown: bool) -> Result<()> {
     let model = &mut plan.model;
-    find_model(&mut model.pretrained_model_name_or_path, model.revision.as_deref(), only_shown)?;
+    find_model(model, only_shown)?;
     let parts = [&mut model.pretrained_vae_model_name_or_path, &mut model.unet_init, &mut model.model_config];
     parts.into_iter().flatten().try_for_each(|part| find(part, None, only_shown))?;
     find_weights(&mut plan.adapter, only_shown)?;
@@ -182,12 +184,17 @@ fn find(name: &mut String, revision: Option<&str>, only_shown: bool) -> Result<(
 }
 
 /// The model that is named, which can be a training's output folder.
-fn find_model(name: &mut String, revision: Option<&str>, only_shown: bool) -> Result<()> {
+fn find_model(model: &mut ModelPlan, only_shown: bool) -> Result<()> {
+    let (name, revision) = (&mut model.pretrained_model_name_or_path, model.revision.as_deref());
     if !Path::new(name.as_str()).join("plan.json").is_file() {
         return find(name, revision, only_shown);
     }
     let found = match models::find(name, revision)? {
-        Found::Model(path) => utf8(path),
+        Found::Model(path) => {
+            let config = models::sources(path.clone())?.config.map(utf8).transpose()?;
+            model.model_config = model.model_config.take().or(config);
+            utf8(path)
+        }
         Found::Lora(path, _) => Err(UsageError(format!(
             "{name} is a LoRA and no whole model: name the model it was trained on, and --network_weights {} to go on from it",
             path.display()
@@ -258,6 +265,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
             are_single = source.label(0).is_some();
             saying::say_cache_dtype(&plan, source.len());
             let (plan, split) = with_data(plan, &source);
+            session::check_pairs(&plan, &source, &split)?;
             n_held_out = Some(split.held_out.len());
             plan
         }
@@ -316,13 +324,32 @@ fn run(
 ) -> Result<()> {
     // A mistake is found before others are waited for; a device that is not there, when they are here to hear of it.
     ranks::local_rank()?;
-    let group = ranks::join()?;
+    let signals = Signals::default();
+    let Some(group) = ranks::join(&signals)? else {
+        return run_among(None, &signals, plan, resume, overwrite, watch, device);
+    };
+    // Alone, a process has nobody to say it to before the run begins.
+    signals.begin()?;
+    let done = run_among(Some(&group), &signals, plan, resume, overwrite, watch, device);
+    done.map_err(|error| ranks::part(&group, &signals, error))
+}
+
+/// The run as one of these processes.
+fn run_among(
+    group: Option<&Group>,
+    signals: &Signals,
+    plan: Plan,
+    resume: Option<&Resume>,
+    overwrite: OverwriteFlag,
+    watch: bool,
+    device: DeviceFlag,
+) -> Result<()> {
     let device = device.open()?;
-    ProcessGroup::new(group.as_ref()).check_devices(device)?;
+    ProcessGroup::new(group).check_devices(device)?;
     let output_dir = plan.output_dir.clone();
     let place = place::of(&output_dir);
     let mut claimed = None;
-    let is_first = ProcessGroup::new(group.as_ref()).is_first();
+    let is_first = ProcessGroup::new(group).is_first();
     if is_first {
         if let (Some(root), None, false) = (&plan.cache_root, &plan.data.cache_to, plan.data.no_cache) {
             check_cache(root, "--cache_to")?;
@@ -333,7 +360,7 @@ fn run(
         }
     }
     let mut plan = plan;
-    plan.n_processes = group.as_ref().map_or(1, |group| group.world_size() as u32);
+    plan.n_processes = group.map_or(1, |group| group.world_size() as u32);
     let source = pairs::of_plan(&plan)?;
     pairs::report_skipped(&source);
     let model = Model::from_sources(&session::sources(&plan.model))?;
@@ -342,6 +369,7 @@ fn run(
         saying::say_cache_dtype(&plan, source.len());
     }
     let (mut plan, split) = with_data(plan, &source);
+    session::check_pairs(&plan, &source, &split)?;
     if is_first {
         plan = saying::with_lora(plan, &model)?;
         saying::say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
@@ -352,20 +380,20 @@ fn run(
     if is_first && resume == Some(&Resume::Latest) && checkpoint::names(&plan.output_dir).is_empty() {
         eprintln!("note: {} holds no checkpoint; starting from the first step", plan.output_dir.display());
     }
-    if is_first && resume.is_none() {
-        place.clear()?;
-    }
     if is_first && resume.is_some() {
         rename_images(&output_dir)?;
     }
     // The run takes its folder itself.
     drop(claimed);
     // All ranks look for checkpoints after that.
-    ProcessGroup::new(group.as_ref()).barrier()?;
+    ProcessGroup::new(group).barrier()?;
     let _page = (is_first && watch).then(|| Watched::beside(&output_dir)).transpose()?;
     let mut progress = Progress::new(plan.train.max_train_steps);
-    let signals = Signals::listen()?;
-    let ranks = ProcessGroup::new(group.as_ref());
+    if group.is_none() {
+        signals.begin()?;
+    }
+    let ranks = ProcessGroup::new(group);
+    let replace = || Ok(place.clear()?);
     // What is there was judged above.
     let options = Options {
         resume,
@@ -373,6 +401,7 @@ fn run(
         ranks,
         device,
         is_place_checked: true,
+        replace: resume.is_none().then_some(&replace),
         ..Options::default()
     };
     let trained = session::train(&plan, &source, &split, options, &mut |event| {
@@ -383,6 +412,7 @@ fn run(
             matches!(event, Event::Waiting { .. } | Event::Read(_) | Event::Encode(_) | Event::Reference(_));
         match signals.came() {
             signal @ Some(_) if is_early => Err(TrainError::Stopped { step: None, signal }),
+            _ if is_early => Ok(group.map_or(Ok(()), Group::check_all)?),
             _ => Ok(()),
         }
     });

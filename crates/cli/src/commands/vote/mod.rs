@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use tastemaker_math::number;
 use tastemaker_web::results::import;
 use tastemaker_web::server::{Certificate, Server};
 use tastemaker_web::study::{Study, StudySettings, gold};
@@ -161,7 +162,9 @@ fn serve(args: &VoteArgs) -> Result<()> {
 fn settings(args: &VoteArgs) -> Result<StudySettings> {
     for (flag, value) in [("repeats", args.repeats), ("gold_threshold", args.gold_threshold)] {
         if !(0.0..=1.0).contains(&value) {
-            return Err(UsageError(format!("--{flag} is {value}; wanted a fraction from 0 to 1")).into());
+            return Err(
+                UsageError(format!("--{flag} is {}; wanted a fraction from 0 to 1", number(value))).into()
+            );
         }
     }
     for name in &args.voters {

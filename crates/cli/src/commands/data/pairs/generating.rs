@@ -15,6 +15,7 @@ use tch::Device;
 use super::sides::{Side, Sides};
 use crate::allocator;
 use crate::commands::GenerateFlags;
+use crate::models::blamed;
 use crate::progress::Work;
 
 /// An image to generate.
@@ -136,11 +137,18 @@ impl<'a> SetFolder<'a> {
             allocator::suit(&side.folder)?;
             let loaded =
                 LoadedModel::open(&side.folder, side.adapter()?, self.flags.mixed_precision, self.device)?;
-            files.write(&loaded.generator, loaded.networks(), &self.settings, |_, _| {
-                n_done += 1;
-                progress.at(n_done as u64, images.len() as u64);
-                anyhow::Ok(())
-            })?;
+            let generated = files.write(
+                &loaded.generator,
+                loaded.networks(),
+                &self.settings,
+                || Ok(()),
+                |_, _| {
+                    n_done += 1;
+                    progress.at(n_done as u64, images.len() as u64);
+                    anyhow::Ok(())
+                },
+            );
+            generated.map_err(|error| blamed(error, &side.model))?;
             n_generated += files.n_missing();
         }
         progress.end();

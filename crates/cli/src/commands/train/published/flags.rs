@@ -5,6 +5,8 @@
 //! `mapo-t2i/mapo` and `AIDC-AI/Diffusion-SDPO`; of `kohya-ss/sd-scripts`, `library/train_util.py` and `train_network.py`.
 
 use serde_json::{Value, json};
+use tastemaker_math::nearest::within;
+use tastemaker_math::objectives::OBJECTIVES;
 
 /// A flag.
 #[derive(Debug, Clone, Copy)]
@@ -264,8 +266,9 @@ fn loss_type(values: &[&str]) -> Meaning {
         "ipo" => "ipo",
         "l2" => return Meaning::Nothing,
         other => {
+            let meant = within(other, OBJECTIVES.iter().map(|entry| entry.name)).unwrap_or("diffusion-dpo");
             return Meaning::Refused(format!(
-                "no method is called by --loss_type {other}: give --method, for example diffusion-dpo"
+                "no method is called by --loss_type {other}: give --method, for example {meant}"
             ));
         }
     };
@@ -285,7 +288,8 @@ fn train_method(values: &[&str]) -> Meaning {
         method @ ("diffusion-dpo" | "dmpo" | "sft") => sets("method.name", method.into()),
         "dpo" => sets("method.name", "diffusion-dpo".into()),
         other => {
-            Meaning::Refused(format!("there is no {other} here: give --method, for example diffusion-dpo"))
+            let meant = within(other, OBJECTIVES.iter().map(|entry| entry.name)).unwrap_or("diffusion-dpo");
+            Meaning::Refused(format!("there is no {other} here: give --method, for example {meant}"))
         }
     }
 }

@@ -4,11 +4,12 @@
 mod flags;
 mod scripts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Arg, ArgAction, ArgMatches, parser::ValueSource};
 use serde_json::{Map, Value, json};
-use tastemaker_math::objectives::OBJECTIVES;
+use tastemaker_math::number;
+use tastemaker_math::objectives::{COMMON_SETTINGS, OBJECTIVES, objective};
 
 use crate::commands::settings::put;
 use crate::exit::UsageError;
@@ -64,7 +65,12 @@ impl Published {
         let typed = *beta;
         *beta *= script.beta_factor;
         (*beta != typed).then(|| {
-            format!("--beta_dpo {typed} of {} is beta {beta} here, of which the loss takes half", script.file)
+            format!(
+                "--beta_dpo {} of {} is beta {} here, of which the loss takes half",
+                number(typed),
+                script.file,
+                number(*beta)
+            )
         })
     }
 }
@@ -95,6 +101,20 @@ const DROP: &str = "leave it away";
 fn owners(flag: &str) -> String {
     let entries = OBJECTIVES.iter().filter(|entry| entry.short_for(flag).is_some());
     entries.map(|entry| entry.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The setting of a method that a flag which is none probably meant: its name, or the end of it after a `_`.
+pub fn setting_called(flag: &str) -> Option<String> {
+    let settings = OBJECTIVES.iter().filter_map(|entry| {
+        let method = objective(entry.name, &Value::Null).ok()?;
+        Some(method.settings().as_object()?.keys().cloned().collect::<Vec<_>>())
+    });
+    let all: BTreeSet<String> = settings.flatten().chain(COMMON_SETTINGS.map(str::to_owned)).collect();
+    let ends = |name: &&String| name.strip_suffix(flag).is_some_and(|start| start.ends_with('_'));
+    all.iter()
+        .find(|name| *name == flag)
+        .or_else(|| all.iter().find(ends).filter(|_| !flag.is_empty()))
+        .cloned()
 }
 
 /// The flags that are short for settings of methods.

@@ -354,12 +354,14 @@ impl Script {
 
     /// What is said about a command of it that typed these keys.
     pub fn about(&self, typed: &Recipe, defaults: &Recipe) -> String {
+        let named = typed.method.name.as_deref();
         let value = |recipe: &Recipe| serde_json::to_value(recipe).unwrap_or_default();
         let (typed, defaults) = (value(typed), value(defaults));
         let left = keys().filter(|key| key.typed(&typed).is_none());
         let left = left.filter_map(|key| Some(format!("{} {}", key.name(), words(key.typed(&defaults)?))));
         let left = left.collect::<Vec<_>>().join(", ");
-        let method = self.method.map_or(String::new(), |method| format!("the method is {method}; "));
+        let method =
+            named.or(self.method).map_or(String::new(), |method| format!("the method is {method}; "));
         let differs = match self.differs {
             [] => String::new(),
             differs => format!("; otherwise than there: {}", differs.join("; ")),
