@@ -233,7 +233,7 @@ fn of_data(error: &DataError) -> Exit {
     match error {
         DataError::Store(error) => of_store(error, Exit::Data),
         DataError::NoSuchFormat { .. } => Exit::Usage,
-        DataError::Output { .. } => Exit::Output,
+        DataError::Output { .. } | DataError::NoCache { .. } => Exit::Output,
         _ => Exit::Data,
     }
 }

@@ -137,6 +137,14 @@ pub enum DataError {
         /// That of the set.
         found: String,
     },
+    /// A folder that holds something else than a cache.
+    #[error("{} holds other things, such as `{found}`; wanted an empty folder, or a cache with its key.json; choose another cache_to", .path.display())]
+    NoCache {
+        /// The folder.
+        path: PathBuf,
+        /// A name in it.
+        found: String,
+    },
     /// A folder that results cannot go to.
     #[error("{} {problem}; name another folder for the results", .path.display())]
     Output {

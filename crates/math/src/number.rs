@@ -3,7 +3,9 @@
 /// A number for people: 15 digits, so that products show no rounding, and in scientific notation where it is small, as learning
 /// rates are, or too large to be read digit by digit.
 pub fn number(value: f64) -> String {
-    let value: f64 = format!("{value:.14e}").parse().unwrap_or(value);
+    let rounded = format!("{value:.14e}").parse().ok();
+    // The largest one has nothing to be rounded up to.
+    let value = rounded.filter(|rounded: &f64| rounded.is_finite()).unwrap_or(value);
     let is_plain = value == 0.0 || !value.is_finite() || (1e-3..1e15).contains(&value.abs());
     if is_plain { value.to_string() } else { format!("{value:e}") }
 }
@@ -24,7 +26,7 @@ mod tests {
             (-1e-320, "-1e-320"),
             (1e300, "1e300"),
             (123_456_789_012_345.0, "123456789012345"),
-            (f64::MAX, "1.79769313486232e308"),
+            (f64::MAX, "1.7976931348623157e308"),
             (f64::NAN, "NaN"),
             (f64::NEG_INFINITY, "-inf"),
         ] {

@@ -310,6 +310,9 @@ pub(crate) fn prepare<'a>(
         logger.notify(&Event::Note { text })?;
     }
     let settings = EncodeSettings::of(plan, device);
+    if let (ReferenceKind::Precomputed, Some(folder)) = (plan.train.reference, &plan.train.reference_dir) {
+        PrecomputedReference::check_place(folder)?;
+    }
     let images = ValidationImages::new(model, plan, &inputs.schedule, &settings)?;
     let encoder = Encoder::new(model, *source, settings);
     let cache = match plan.data.no_cache {

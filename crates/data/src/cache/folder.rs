@@ -66,8 +66,8 @@ impl CacheFolder {
     /// shards' headers and tables, is read in full, and they are added.
     ///
     /// # Errors
-    /// [`DataError::StaleCache`] if the folder holds the cache of another key, with what differs; [`StoreError`] if it cannot
-    /// be read or made, or holds something else; [`DataError::DamagedCache`] if it was whole and a shard is missing or of
+    /// [`DataError::StaleCache`] if the folder holds the cache of another key, with what differs; [`DataError::NoCache`] if it holds
+    /// something else; [`StoreError`] if it cannot be read or made; [`DataError::DamagedCache`] if it was whole and a shard is missing or of
     /// another length.
     pub fn open(path: impl AsRef<Path>, key: &Key) -> Result<Self, DataError> {
         let path = path.as_ref();
@@ -85,8 +85,8 @@ impl CacheFolder {
             let mut names = entries.flatten().map(|entry| entry.file_name());
             // Another process that makes other shards may be writing the key at this moment.
             if let Some(foreign) = names.find(|name| name != KEY && !atomic::is_unfinished(name)) {
-                let wanted = "an empty folder, or a cache with its key.json";
-                return Err(StoreError::malformed(path, format!("`{}`", foreign.display()), wanted).into());
+                let found = foreign.to_string_lossy().into_owned();
+                return Err(DataError::NoCache { path: path.to_owned(), found });
             }
             atomic::write_bytes(&key_file, key.json().as_bytes())?;
         }

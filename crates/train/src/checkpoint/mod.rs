@@ -9,8 +9,8 @@ pub(crate) mod checkpointing;
 mod removing;
 mod writing;
 
-pub use writing::{Written, write};
 pub(crate) use writing::{Begun, begin};
+pub use writing::{Written, write};
 
 use std::collections::BTreeMap;
 use std::fs;

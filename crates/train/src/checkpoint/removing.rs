@@ -20,7 +20,7 @@ pub(super) fn remove(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     }
     own.sort_by_key(|path| !path.ends_with(MANIFEST));
     for path in own {
-        fs::remove_file(&path).map_err(|error| failed(StoreError::io("remove", path, error)))?;
+        fs::remove_file(&path).map_err(|error| failed(StoreError::io("remove", &path, error)))?;
     }
     Ok(others)
 }

@@ -170,7 +170,8 @@ impl Begun {
         let mut left = Vec::new();
         if keep > 0 {
             let all = list(&output_dir);
-            for (_, path) in all.iter().filter(|(found, _)| *found <= manifest.step).rev().skip(keep as usize) {
+            for (_, path) in all.iter().filter(|(found, _)| *found <= manifest.step).rev().skip(keep as usize)
+            {
                 left.extend(remove(path)?);
             }
         }

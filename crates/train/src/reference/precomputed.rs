@@ -22,6 +22,8 @@ use crate::step::Engine;
 
 /// The file that says what the folder is of.
 const KEY: &str = "reference.json";
+/// What earlier versions called it.
+const FORMER_KEY: &str = "bank.json";
 
 /// Pairs in one shard, if a step has no more.
 const PAIRS_PER_SHARD: u64 = 256;
@@ -73,14 +75,15 @@ impl PrecomputedReference {
     /// Opens the folder of a key whose steps have this many pairs, or begins it.
     ///
     /// # Errors
-    /// [`TrainError::OtherPrecomputed`] if the folder is of another key; [`TrainError::Run`] if it cannot be
+    /// [`TrainError::OtherPrecomputed`] if the folder is of another key; [`TrainError::Store`] if it cannot be
     /// read or written.
     pub fn open(folder: &Path, key: &PrecomputedKey, pairs_per_step: u64) -> Result<Self, TrainError> {
-        atomic::create_folder(folder).map_err(unusable)?;
-        let former = folder.join("bank.json");
+        atomic::create_folder(folder)?;
+        Self::check_place(folder)?;
+        let former = folder.join(FORMER_KEY);
         let path = if former.exists() { former } else { folder.join(KEY) };
         if path.exists() {
-            let there: Value = json::read(&path).map_err(unusable)?;
+            let there: Value = json::read(&path)?;
             let here = serde_json::to_value(key).unwrap_or_default();
             let fields = here.as_object().into_iter().flatten();
             let other = fields.filter(|(name, value)| there.get(name.as_str()) != Some(value));
@@ -90,24 +93,29 @@ impl PrecomputedReference {
                 return Err(TrainError::OtherPrecomputed { path, differs });
             }
         } else {
-            let entries = fs::read_dir(folder).map_err(|e| unusable(StoreError::io("read", folder, e)))?;
-            let mut names = entries.flatten().map(|entry| entry.file_name());
-            // Another process of the run may be writing the key at this moment.
-            let is_ours = |name: &OsString| {
-                name == KEY || atomic::is_unfinished(name) || name.to_string_lossy().starts_with("steps-")
-            };
-            if let Some(foreign) = names.find(|name| !is_ours(name)) {
-                let wanted = "an empty folder, or a precomputed reference with its reference.json; choose another reference_dir";
-                return Err(unusable(StoreError::malformed(
-                    folder,
-                    format!("`{}`", foreign.display()),
-                    wanted,
-                )));
-            }
-            json::write(&path, key).map_err(unusable)?;
+            json::write(&path, key)?;
         }
         let steps_per_shard = (PAIRS_PER_SHARD / pairs_per_step.max(1)).max(1);
         Ok(Self { folder: folder.to_owned(), steps_per_shard, inverts: key.inverts() })
+    }
+
+    /// Whether a folder may hold a precomputed reference: it is new or empty, or holds one already.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`] naming something else that is in it.
+    pub fn check_place(folder: &Path) -> Result<(), TrainError> {
+        let unreadable = |error| StoreError::io("read", folder, error);
+        if [KEY, FORMER_KEY].iter().any(|name| folder.join(name).exists()) || !folder.exists() {
+            return Ok(());
+        }
+        let mut names = fs::read_dir(folder).map_err(unreadable)?.flatten().map(|entry| entry.file_name());
+        // Another process of the run may be writing the key at this moment.
+        let is_ours = |name: &OsString| {
+            name == KEY || atomic::is_unfinished(name) || name.to_string_lossy().starts_with("steps-")
+        };
+        let Some(foreign) = names.find(|name| !is_ours(name)) else { return Ok(()) };
+        let wanted = "an empty folder, or a precomputed reference with its reference.json; choose another reference_dir";
+        Err(StoreError::malformed(folder, format!("`{}`", foreign.display()), wanted).into())
     }
 
     /// Where it is.
@@ -179,8 +187,4 @@ impl PrecomputedReference {
     fn path(&self, shard: u64) -> PathBuf {
         self.folder.join(format!("steps-{shard:06}.safetensors"))
     }
-}
-
-fn unusable(error: StoreError) -> TrainError {
-    TrainError::Run(error.into())
 }
