@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{Bench, Said, files};
 use tastemaker_run::{Event, read_events};
+use tastemaker_store::sealed;
 use tastemaker_testkit::TINY_RESOLUTION;
 use tastemaker_torch::tensors::{self, Named};
 
@@ -270,6 +271,45 @@ fn a_longer_run_goes_on_where_the_rate_allows_it() {
     train("longer", 6, "--resume_from_checkpoint latest");
     let file = "pytorch_lora_weights.safetensors";
     assert_same(&result(&bench, "longer", file), &result(&bench, "whole", file), "six steps");
+}
+
+#[test]
+fn a_run_with_buckets_keeps_the_order_it_began_with_and_one_of_an_earlier_version_its_own() {
+    let bench = bench();
+    for i in (0..12).step_by(2) {
+        for side in ["warm", "cold"] {
+            let path = bench.path(&format!("pairs/{side}{i}.png"));
+            let image = image::open(&path).unwrap();
+            let wide =
+                image.resize_exact(2 * image.width(), image.height(), image::imageops::FilterType::Triangle);
+            wide.save(path).unwrap();
+        }
+    }
+    let kind = "--method diffusion-dpo --enable_bucket --bucket_reso_steps 16 --checkpointing_steps 8 --checkpoints_total_limit 0";
+    assert_eq!(train(&bench, "whole", kind).code, 0);
+    assert_eq!(train(&bench, "out", kind).code, 0);
+    let manifest = |step: u32| bench.path(&format!("out/checkpoint-{step}/checkpoint.json"));
+    let drawn_in = |step| sealed::read(manifest(step)).unwrap().value.get("drawn_in").cloned();
+    assert_eq!(drawn_in(8), Some(2.into()));
+    let resumed = |more: &str| {
+        let said = train(&bench, "out", &format!("{kind} --resume_from_checkpoint out/checkpoint-8 {more}"));
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        said.stderr.contains("drawn one by one")
+    };
+    assert!(!resumed(""));
+    assert_same(&result(&bench, "out", LORA), &result(&bench, "whole", LORA), "resumed");
+    // Another split of the same pairs.
+    assert!(!resumed("--train_batch_size 1 --gradient_accumulation_steps 2"));
+    assert_eq!(drawn_in(16), Some(2.into()));
+
+    let mut value = sealed::read(manifest(8)).unwrap().value;
+    value.as_object_mut().unwrap().remove("drawn_in");
+    sealed::write(manifest(8), &value).unwrap();
+    assert!(resumed(""));
+    assert_eq!(drawn_in(16), None);
+    let losses = losses(&bench, "out");
+    assert!(resumed(""));
+    assert_eq!(self::losses(&bench, "out"), losses);
 }
 
 #[test]

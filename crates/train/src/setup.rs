@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tastemaker_data::PairSource;
 use tastemaker_data::split::Split;
+use tastemaker_data::transform::Size;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_math::flow::Density;
 use tastemaker_math::level::Level;
@@ -20,7 +21,7 @@ use tch::Device;
 
 use crate::TrainError;
 use crate::adapter::{origin, with_network_weights};
-use crate::checkpoint::{self, Identity};
+use crate::checkpoint::{self, Identity, Saved};
 use crate::data::cache::{Cache, Encoder};
 use crate::data::labels::{labels, pairs_identity, soft_labels};
 use crate::data::{
@@ -135,7 +136,7 @@ impl<'a> RunInputs<'a> {
         // What is wrong with the network shall not be found out after hours of encoding.
         self.model.check_unet()?;
         let pairs = pairs_identity(self.source, self.objective.needs().soft_label);
-        Ok(Identity { pairs, unet: self.model.unet_fingerprint()? })
+        Ok(Identity { pairs, unet: self.model.unet_fingerprint()?, drawn_in: None })
     }
 
     /// Holds against each other what the ranks of the run would do; `checkpoint` is what this one resumes from.
@@ -293,7 +294,7 @@ pub(crate) struct Prepared<'a> {
 /// is gone, too.
 pub(crate) fn prepare<'a>(
     inputs: &'a RunInputs<'a>,
-    identity: Identity,
+    mut identity: Identity,
     lora: Option<LoraFile>,
     checkpoint: Option<&Path>,
     logger: &mut Logger<'_>,
@@ -332,6 +333,10 @@ pub(crate) fn prepare<'a>(
         None => unreadable,
     };
     let order = order(inputs, &unreadable, logger)?;
+    let resolution =
+        |index| cached.as_ref().map_or_else(|| encoder.resolution(index), |c| c.resolution(index));
+    let order = by_bucket(order, plan, saved.as_ref(), resolution, logger)?;
+    identity.drawn_in = order.drawn_in();
     let options = inputs.batch_options(&order);
 
     let compares = needs_reference(objective);
@@ -461,6 +466,28 @@ fn order(
     }
     let order = Order::new(plan, train, held_out, objective.needs().loser);
     Ok(if inputs.labels.is_some() { order.of_single_images() } else { order })
+}
+
+/// Draws pairs by bucket, as long as the run that is resumed did.
+fn by_bucket(
+    order: Order,
+    plan: &Plan,
+    saved: Option<&Saved>,
+    resolution: impl Fn(usize) -> Size,
+    logger: &mut Logger<'_>,
+) -> Result<Order, TrainError> {
+    if plan.data.buckets().is_none() {
+        return Ok(order);
+    }
+    let group = saved.and_then(|saved| saved.drawn_in).unwrap_or(plan.train.train_batch_size.into());
+    let drawn = order.clone().by_bucket(group, resolution);
+    if drawn.drawn_in().is_none() || saved.is_none_or(|saved| saved.drawn_in.is_some()) {
+        return Ok(drawn);
+    }
+    let text = "the run was begun with pairs drawn one by one, and keeps their order: buckets leave micro-batches that are not full, \
+                which a run begun anew does not have";
+    logger.notify(&Event::Note { text: text.to_owned() })?;
+    Ok(order)
 }
 
 /// Whether a method needs the reference for anything: its errors, or the inversion.

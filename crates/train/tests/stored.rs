@@ -234,7 +234,7 @@ impl Saved {
 }
 
 fn identity() -> Identity {
-    Identity { pairs: "12".into(), unet: "34".into() }
+    Identity { pairs: "12".into(), unet: "34".into(), drawn_in: None }
 }
 
 #[test]

@@ -46,6 +46,10 @@ pub struct Manifest {
     pub pairs: String,
     /// SHA-256 of the network that training started from.
     pub unet: String,
+    /// Pairs of one bucket resolution that are drawn together; absent where pairs are drawn one by one: those of one resolution, and
+    /// those of runs that an earlier version began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn_in: Option<u64>,
     /// SHA-256 of each file of the state.
     pub sha256: BTreeMap<String, String>,
 }
@@ -57,6 +61,8 @@ pub struct Identity {
     pub pairs: String,
     /// SHA-256 of the network that training started from.
     pub unet: String,
+    /// Pairs of one bucket resolution that are drawn together, where they are drawn by bucket. A run that resumes keeps it.
+    pub drawn_in: Option<u64>,
 }
 
 /// What to resume from.
@@ -154,7 +160,15 @@ pub fn read(path: &Path, plan: &Plan, identity: &Identity) -> Result<Saved, Trai
         OneByOne::open(&state).map_err(|error| damaged(error.to_string()))
     };
     let parts = manifest.sha256.iter().map(open).collect::<Result<_, _>>()?;
-    Ok(Saved { step: manifest.step, split_changes: split_changes(&manifest.plan, &here), parts })
+    let drawn_in = manifest.drawn_in;
+    if drawn_in.is_some_and(|group| group == 0 || !plan.effective_batch().is_multiple_of(group)) {
+        let wanted = format!("a whole number of them in the {} pairs of a step", plan.effective_batch());
+        return Err(damaged(format!(
+            "it draws pairs in groups of {}, wanted {wanted}",
+            drawn_in.unwrap_or(0)
+        )));
+    }
+    Ok(Saved { step: manifest.step, drawn_in, split_changes: split_changes(&manifest.plan, &here), parts })
 }
 
 /// The state in a checkpoint, whoever wrote which part.
@@ -164,6 +178,8 @@ pub struct Saved {
     pub step: u64,
     /// How the run that wrote it split the pairs of a step otherwise; none where bits are the same.
     pub split_changes: Vec<String>,
+    /// Pairs of one bucket resolution that are drawn together, where they are drawn by bucket.
+    pub drawn_in: Option<u64>,
     parts: Vec<OneByOne>,
 }
 

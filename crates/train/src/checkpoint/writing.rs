@@ -93,6 +93,7 @@ pub(crate) fn begin(
             plan,
             pairs: identity.pairs.clone(),
             unet: identity.unet.clone(),
+            drawn_in: identity.drawn_in,
             sha256,
         };
         let (output_dir, path) = (output_dir.to_owned(), output_dir.join(format!("{PREFIX}{step}")));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tastemaker_data::PairSource;
 use tastemaker_data::cache::{CAPTIONS_PER_SHARD, CacheFolder, Key, LatentKey, PAIRS_PER_SHARD, TextKey};
+use tastemaker_data::transform::Size;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model, TextEncoders};
 use tastemaker_models::vae::AutoencoderKl;
@@ -16,6 +17,7 @@ use tastemaker_torch::error::guard;
 use super::encode::{
     CacheInput, Captions, EncodeProgress, cache_pairs, cache_text, missing_pairs, missing_text,
 };
+use super::live::resolution_of;
 use super::{CacheConditioning, CachedPairs, EncodeSettings, EncodedShapes, LivePairs, Rank};
 use crate::TrainError;
 
@@ -179,6 +181,11 @@ impl<'a> Encoder<'a> {
         let settings = self.settings.clone();
         let text = self.model.text(settings.precision, settings.device)?;
         Ok(LivePairs::new(self.source, self.vae()?, text, settings, self.time_ids()))
+    }
+
+    /// The bucket resolution of a pair by the sizes of its images.
+    pub(crate) fn resolution(&self, index: usize) -> Size {
+        resolution_of(self.source, &self.settings, index)
     }
 
     fn time_ids(&self) -> Option<TimeIds> {

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
-use tastemaker_data::order::pairs_of_step;
+use tastemaker_data::order::{BucketOrder, pairs_of_step};
+use tastemaker_data::transform::Size;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_run::Plan;
 
@@ -45,6 +47,8 @@ pub struct Order {
     max_steps: u64,
     validate_every: u64,
     caption_dropout: f64,
+    /// Where pairs are drawn by bucket.
+    by_bucket: Option<Arc<BucketOrder>>,
 }
 
 /// The pairs of a step or of a validation.
@@ -72,7 +76,22 @@ impl Order {
             max_steps: plan.train.max_train_steps,
             validate_every: plan.validation.validation_steps,
             caption_dropout: plan.data.proportion_empty_prompts,
+            by_bucket: None,
         }
+    }
+
+    /// With pairs drawn in groups of one bucket resolution, so that no micro-batch of so many pairs is cut short; as it is where all
+    /// pairs are of one resolution.
+    #[must_use]
+    pub fn by_bucket(self, group: u64, resolution: impl Fn(usize) -> Size) -> Self {
+        let resolutions = self.train.iter().map(|&index| resolution(index));
+        let by_bucket = BucketOrder::new(self.seed, group, resolutions).map(Arc::new);
+        Self { by_bucket, ..self }
+    }
+
+    /// Pairs in a group, where they are drawn by bucket.
+    pub fn drawn_in(&self) -> Option<u64> {
+        self.by_bucket.as_ref().map(|order| order.group())
     }
 
     /// The part of it that these steps use. Where they end before the run does, no validation follows them.
@@ -111,6 +130,15 @@ impl Order {
             && (step == self.max_steps || step.is_multiple_of(self.validate_every))
     }
 
+    /// The pairs of a step, and which repetition of each it is.
+    fn uses(&self, step: u64) -> Vec<(usize, u64)> {
+        let uses = match &self.by_bucket {
+            Some(order) => order.pairs_of_step(self.pairs_per_step, step),
+            None => pairs_of_step(self.seed, self.train.len(), self.pairs_per_step, step),
+        };
+        uses.into_iter().map(|used| (self.train[used.index], used.epoch)).collect()
+    }
+
     fn requests(self) -> impl Iterator<Item = Request> {
         (self.steps.start..=self.steps.end).flat_map(move |step| {
             let is_over = step == self.steps.end;
@@ -121,10 +149,7 @@ impl Order {
                 caption_dropout: 0.0,
             });
             let training = (!is_over && !self.train.is_empty()).then(|| Request {
-                uses: pairs_of_step(self.seed, self.train.len(), self.pairs_per_step, step)
-                    .into_iter()
-                    .map(|used| (self.train[used.index], used.epoch))
-                    .collect(),
+                uses: self.uses(step),
                 with_losers: self.with_losers,
                 caption_dropout: self.caption_dropout,
             });

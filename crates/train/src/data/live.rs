@@ -121,12 +121,7 @@ impl<C: Vae> Pairs for LivePairs<'_, C> {
     }
 
     fn resolution(&self, index: usize) -> Size {
-        let size = |side| self.source.size(index, side).unwrap_or((1, 1));
-        match self.settings.resolutions.buckets {
-            // What cannot be read is found out when it is decoded.
-            Some(_) => self.settings.resolutions.of(size(Side::Winner), size(Side::Loser)),
-            None => self.settings.resolutions.of((1, 1), (1, 1)),
-        }
+        resolution_of(self.source, &self.settings, index)
     }
 
     fn batch(&self, uses: &[Use], options: &BatchOptions) -> Result<LoadedBatch, TrainError> {
@@ -160,5 +155,14 @@ impl<C: Vae> Pairs for LivePairs<'_, C> {
         let tokens = self.settings.trains_text.then(|| self.text.tokens(&captions));
         let batch = Batch::new(BatchParts { images: posteriors, conditioning, tokens, keys }, options);
         Ok(LoadedBatch { batch: Some(batch), skipped })
+    }
+}
+
+/// The bucket resolution of a pair by the sizes of its images. What cannot be read is found out when it is decoded.
+pub(super) fn resolution_of(source: &dyn PairSource, settings: &EncodeSettings, index: usize) -> Size {
+    let size = |side| source.size(index, side).unwrap_or((1, 1));
+    match settings.resolutions.buckets {
+        Some(_) => settings.resolutions.of(size(Side::Winner), size(Side::Loser)),
+        None => settings.resolutions.of((1, 1), (1, 1)),
     }
 }

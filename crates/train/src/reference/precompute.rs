@@ -70,6 +70,9 @@ impl ReferenceInputs<'_> {
         if let Some(base) = train.base_precision.filter(|_| plan.adapter != Adapter::Full {}) {
             draws["base_precision"] = json!(base);
         }
+        if let Some(group) = order.drawn_in() {
+            draws["drawn_in"] = group.into();
+        }
         if train.noise_offset > 0.0 {
             draws["noise_offset"] = train.noise_offset.into();
         }

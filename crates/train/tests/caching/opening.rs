@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use tastemaker_data::cache::{CachedPair, PairShardDraft, ShardKind};
 
+use tastemaker_run::{Recipe, resolve};
+use tastemaker_train::data::{FeedItem, Order, feed};
+
 use super::*;
 
 const N_PAIRS: usize = 600;
@@ -89,6 +92,32 @@ fn a_build_that_goes_on_reads_again_only_what_was_touched_since_and_damage_elsew
         !errors.is_empty() && errors.iter().all(|error| error.contains(path.to_str().unwrap())),
         "{errors:?}"
     );
+}
+
+#[test]
+fn drawn_by_bucket_every_micro_batch_is_full_where_drawn_one_by_one_hardly_one_is() {
+    let (folder, source, key) = made();
+    let cache = CacheFolder::open(folder.path(), &key).unwrap();
+    let pairs = open(&cache, &key, &source, None);
+    let text = "output_dir = \"o\"\n[method]\nname = \"sft\"\n[model]\npretrained_model_name_or_path = \"m\"\n[data]\n\
+                train_data_dir = \"d\"\n[train]\nmax_train_steps = 20\ntrain_batch_size = 4\n\
+                gradient_accumulation_steps = 2\n";
+    let plan = resolve(Recipe::parse(Path::new("run.toml"), text).unwrap(), Default::default()).unwrap();
+    let order = Order::new(&plan, (0..N_PAIRS).collect(), Vec::new(), true);
+    let sizes = |order: Order| -> Vec<usize> {
+        let items = feed(&pairs, order, options(false)).map(Result::unwrap);
+        items
+            .filter_map(|item| if let FeedItem::Batch(batch) = item { Some(batch.n_pairs()) } else { None })
+            .collect()
+    };
+    let one_by_one = sizes(order.clone());
+    assert!(one_by_one.iter().filter(|n| **n < 4).count() > 20, "{one_by_one:?}");
+    let by_bucket = order.clone().by_bucket(4, |index| pairs.resolution(index));
+    assert_eq!(by_bucket.drawn_in(), Some(4));
+    assert_eq!(sizes(by_bucket), [4; 40]);
+    // Of one resolution they are drawn as before.
+    let alike = order.clone().by_bucket(4, |_| (16, 16));
+    assert_eq!((alike.drawn_in(), sizes(alike)), (None, one_by_one));
 }
 
 /// For measurements: `cargo test --workspace --test caching -- --ignored --nocapture million`.
