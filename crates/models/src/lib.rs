@@ -13,6 +13,7 @@ pub mod nn;
 pub mod original;
 pub mod pipeline;
 pub mod place;
+mod quantized;
 pub mod reward_head;
 pub mod t5;
 pub mod tokenizer;

@@ -22,7 +22,7 @@ use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
 use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors;
 use tastemaker_weights::safetensors::Header;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 const LAYOUTS: [(Layout, &str); 3] = [(Layout::Sd1, "sd1"), (Layout::Sd2, "sd2"), (Layout::Sdxl, "sdxl")];
@@ -192,6 +192,57 @@ fn networks_come_out_of_a_single_file_as_out_of_the_folder() {
 }
 
 #[test]
+fn a_single_file_in_float8_is_the_model_of_the_numbers_it_stands_for() {
+    for (layout, name) in LAYOUTS {
+        let scratch = TempDir::new().unwrap();
+        let [folder, held, whole, again] =
+            ["model", "held.safetensors", "whole.safetensors", "again.safetensors"]
+                .map(|name| scratch.path().join(name));
+        let preset = narrow(layout);
+        write_model(&preset, &folder);
+        pack(&Model::open(&folder).unwrap(), &[], &whole, &BTreeMap::new()).unwrap();
+        let (mut narrow, mut wide) = (tensors::Named::new(), tensors::Named::new());
+        for (name, tensor) in tensors::read(&whole).unwrap() {
+            let codes = tensor.to_kind(Kind::Float8e4m3fn);
+            let mut meant = codes.to_kind(Kind::Float);
+            // Scaled as ComfyUI's files of today are, where there is one weight; fused ones have one scale, too.
+            if let Some(layer) = name.strip_suffix(".weight").filter(|_| tensor.dim() == 2) {
+                narrow.insert(format!("{layer}.weight_scale"), Tensor::from(0.5f32));
+                meant = meant * 0.5;
+            }
+            narrow.insert(name.clone(), codes);
+            wide.insert(name, meant.to_kind(Kind::BFloat16));
+        }
+        tensors::write(&held, &narrow, &BTreeMap::new()).unwrap();
+        tensors::write(&whole, &wide, &BTreeMap::new()).unwrap();
+        let open = |path: &Path| {
+            Model::from_file(&SingleFile::open(path).unwrap(), &preset, Prediction::VPrediction).unwrap()
+        };
+        let (held, whole) = (open(&held), open(&whole));
+        for component in ["unet", "vae"].iter().chain(text_components(layout)) {
+            let (one, other) = (held.stored(component).unwrap(), whole.stored(component).unwrap());
+            assert_eq!(one.names(), other.names(), "{name} {component}");
+            for tensor in one.names() {
+                let (found, wanted) = (one.read(&tensor).unwrap(), other.read(&tensor).unwrap());
+                assert!(found.equal(&wanted.to_kind(Kind::Float)), "{name} {component} {tensor}");
+            }
+        }
+        let encode =
+            |model: &Model| model.text(DType::F32, Device::Cpu).unwrap().encode(&["a fox"], 64).hidden;
+        assert!(encode(&held).equal(&encode(&whole)), "{name}");
+
+        // Converted, its numbers stand for themselves.
+        pack(&held, &[], &again, &BTreeMap::new()).unwrap();
+        let again = tensors::read(&again).unwrap();
+        assert!(
+            again.values().all(|tensor| tensor.numel() == 0 || tensor.kind() == Kind::BFloat16),
+            "{name}"
+        );
+        assert!(wide.iter().all(|(tensor, value)| again[tensor].equal(value)), "{name}");
+    }
+}
+
+#[test]
 fn what_an_sd2_file_predicts_must_be_said() {
     let scratch = TempDir::new().unwrap();
     let [folder, file] = ["model", "single.safetensors"].map(|name| scratch.path().join(name));
@@ -259,7 +310,7 @@ fn what_is_no_checkpoint_is_refused_by_name() {
         let held = |single: SingleFile| Model::from_file(&single, &preset, Prediction::Epsilon);
         SingleFile::open(&file).and_then(held).expect_err("it is damaged").to_string()
     };
-    let one = || Tensor::zeros([1], (tch::Kind::Float, Device::Cpu));
+    let one = || Tensor::zeros([1], (Kind::Float, Device::Cpu));
     let stored = |component: usize, ours: &str| {
         let (_, map) = maps(&preset).remove(component);
         let found = map.entries().find(|(name, ..)| *name == ours).map(|(_, _, place)| place.name.clone());
@@ -295,7 +346,7 @@ fn what_is_no_checkpoint_is_refused_by_name() {
 /// A checkpoint with these tensors of no element, these entries in its header and this name.
 fn saying(whole: &BTreeMap<String, Tensor>, path: &Path, marks: &[&str], header: &[(&str, &str)]) {
     let mut tensors: BTreeMap<_, _> = whole.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
-    let none = || Tensor::zeros([0], (tch::Kind::Float, Device::Cpu));
+    let none = || Tensor::zeros([0], (Kind::Float, Device::Cpu));
     tensors.extend(marks.iter().map(|name| ((*name).to_owned(), none())));
     let header = header.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     tensors::write(path, &tensors, &header).unwrap();

@@ -214,6 +214,14 @@ bool tastemaker_pack_nf4(const Tensor* values, Tensor* codes, Tensor* absmax, ch
   });
 }
 
+// Whether codes and scales fit together.
+bool tastemaker_check_quantized(bool nf4, int64_t rows, int64_t columns, const Tensor* const* state, size_t n, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    weight_of(nf4, rows, columns, state, n);
+    return true;
+  });
+}
+
 // `anywhere`: by the operations that every device has.
 Tensor* tastemaker_unpack(bool nf4, int64_t rows, int64_t columns, const Tensor* const* state, size_t n, int8_t kind, bool anywhere,
                           char** error) {

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use crate::optimizers::{Blockwise, Codes};
 use crate::products::in_f32;
 use crate::shim::{Raw, attempt, call, maybe, raw};
+use crate::tensors::is_finite;
 
 /// Elements of a block of NF4.
 const NF4_BLOCK: i64 = 64;
@@ -104,19 +105,21 @@ impl Quantized {
     }
 
     fn checked(self) -> Result<Self, String> {
-        let finite = self.state.iter().skip(1).filter(|scales| scales.is_floating_point());
-        if !finite.into_iter().all(|scales| scales.isfinite().all().int64_value(&[]) == 1) {
-            return Err("scales that are NaN or infinite".to_owned());
-        }
-        let found = attempt(|error| self.unpack(Kind::Float, false, error))?;
-        #[expect(unsafe_code, reason = "the shim hands over a tensor")]
-        // SAFETY: without a message the result is a new tensor, and nobody else has it.
-        let unpacked = unsafe { crate::shim::taken(found) };
-        if unpacked.isfinite().all().int64_value(&[]) == 1 {
-            Ok(self)
-        } else {
-            Err("weights that are NaN or infinite".to_owned())
-        }
+        let state: Vec<Raw> = self.state.iter().map(raw).collect();
+        #[expect(unsafe_code, reason = "a call of the shim")]
+        // SAFETY: the pointers are those of live tensors.
+        attempt(|error| unsafe {
+            let (nf4, n) = (self.is_nf4(), state.len());
+            tastemaker_check_quantized(nf4, self.rows, self.columns, state.as_ptr(), n, error)
+        })
+        .map(|_| self)
+        // libtorch's words go on with where they come from.
+        .map_err(|words| words.lines().next().unwrap_or_default().to_owned())
+    }
+
+    /// Whether every number that it stands for is finite.
+    pub fn is_finite(&self) -> bool {
+        is_finite(&self.value(Kind::Float))
     }
 
     /// The same on a device.
@@ -234,6 +237,14 @@ fn nested([codes, absmax]: [Tensor; 2]) -> Vec<Tensor> {
 #[expect(unsafe_code, reason = "the shim is C++; its functions are called through C")]
 unsafe extern "C" {
     fn tastemaker_pack_nf4(values: Raw, codes: Raw, absmax: Raw, error: *mut *mut c_char) -> bool;
+    fn tastemaker_check_quantized(
+        nf4: bool,
+        rows: i64,
+        columns: i64,
+        state: *const Raw,
+        n: usize,
+        error: *mut *mut c_char,
+    ) -> bool;
     fn tastemaker_unpack(
         nf4: bool,
         rows: i64,

@@ -28,14 +28,24 @@ pub fn read(path: &Path) -> Result<Named, TorchError> {
     owned(path, file.tensors())
 }
 
-/// Reads every tensor of a file of weights, in either format: each element is a finite number.
+/// Reads every tensor of a file of weights, in either format: each element is a finite number, of a type that is computed with; float8
+/// becomes f32.
 ///
 /// # Errors
 /// As [`read`], and the store's error naming a tensor that holds anything else.
 pub fn read_weights(path: &Path) -> Result<Named, TorchError> {
     let file = WeightFile::open(path)?;
     file.tensors().try_for_each(|view| check_finite(path, &view))?;
-    owned(path, file.tensors())
+    let found = owned(path, file.tensors())?;
+    Ok(found.into_iter().map(|(name, tensor)| (name, computed_with(tensor))).collect())
+}
+
+/// A tensor in a type that is computed with.
+fn computed_with(tensor: Tensor) -> Tensor {
+    match tensor.kind() {
+        Kind::Float8e4m3fn | Kind::Float8e5m2 => tensor.to_kind(Kind::Float),
+        _ => tensor,
+    }
 }
 
 /// [`read`], and the strings of the file's header.
@@ -53,8 +63,9 @@ pub fn is_finite(tensor: &Tensor) -> bool {
     if tensor.numel() == 0 || !tensor.is_floating_point() {
         return true;
     }
+    let tensor = computed_with(tensor.detach());
     // NaN is both the least and the largest of any numbers.
-    let (least, largest) = tensor.detach().aminmax(None, false);
+    let (least, largest) = tensor.aminmax(None, false);
     least.double_value(&[]).is_finite() && largest.double_value(&[]).is_finite()
 }
 
@@ -110,6 +121,12 @@ impl OneByOne {
 
 fn owned<'a>(path: &Path, views: impl Iterator<Item = TensorView<'a>>) -> Result<Named, TorchError> {
     views.map(|view| Ok((view.name.to_owned(), to_tensor(path, &view)?))).collect()
+}
+
+/// The tensor of a view on the host; `None` for an element type that libtorch lacks.
+pub fn of_view(view: &TensorView<'_>) -> Option<Tensor> {
+    let shape: Vec<i64> = view.shape.iter().map(|&n| n as i64).collect();
+    Tensor::f_from_data_size(view.bytes, &shape, kind_of(view.dtype)?).ok()
 }
 
 fn to_tensor(path: &Path, view: &TensorView<'_>) -> Result<Tensor, TorchError> {
@@ -310,6 +327,8 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::I8 => Kind::Int8,
         Dtype::U8 => Kind::Uint8,
         Dtype::BOOL => Kind::Bool,
+        Dtype::F8_E4M3 => Kind::Float8e4m3fn,
+        Dtype::F8_E5M2 => Kind::Float8e5m2,
         _ => return None,
     })
 }
@@ -326,6 +345,8 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
         Kind::Int8 => Dtype::I8,
         Kind::Uint8 => Dtype::U8,
         Kind::Bool => Dtype::BOOL,
+        Kind::Float8e4m3fn => Dtype::F8_E4M3,
+        Kind::Float8e5m2 => Dtype::F8_E5M2,
         _ => return None,
     })
 }

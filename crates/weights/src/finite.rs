@@ -22,6 +22,9 @@ pub fn check_finite(path: &Path, view: &TensorView<'_>) -> Result<(), StoreError
         }
         Dtype::BF16 => first(view.bytes, |b: [u8; 2]| u64::from(u16::from_le_bytes(b)), 0x7f80, 0x7f),
         Dtype::F16 => first(view.bytes, |b: [u8; 2]| u64::from(u16::from_le_bytes(b)), 0x7c00, 0x3ff),
+        // This type has no infinite numbers: its largest exponent is used, and only all ones are NaN.
+        Dtype::F8_E4M3 => first(view.bytes, |[b]: [u8; 1]| u64::from(b), 0x7f, 0x7f),
+        Dtype::F8_E5M2 => first(view.bytes, |[b]: [u8; 1]| u64::from(b), 0x7c, 0x3),
         _ => None,
     };
     let Some((element, what)) = found else { return Ok(()) };
@@ -101,6 +104,14 @@ mod tests {
                     assert!(text.contains(&element), "{dtype:?}: {text}");
                 }
             }
+        }
+        assert_eq!(found(Dtype::F8_E4M3, &[0x7e, 0xfe, 0x00]), None);
+        assert_eq!(found(Dtype::F8_E5M2, &[0x7b, 0xfb, 0x00]), None);
+        for (dtype, byte, what) in
+            [(Dtype::F8_E4M3, 0xff, "NaN"), (Dtype::F8_E5M2, 0x7d, "NaN"), (Dtype::F8_E5M2, 0xfc, "infinite")]
+        {
+            let text = found(dtype, &[0x7b, byte]).unwrap_or_default();
+            assert!(text.contains(what) && text.contains("element 1;"), "{dtype:?}: {text}");
         }
         assert_eq!(found(Dtype::F32, &f32::MAX.to_le_bytes()), None);
         assert_eq!(found(Dtype::I32, &[255; 8]), None);

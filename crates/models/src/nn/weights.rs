@@ -56,6 +56,8 @@ pub struct WeightsReport {
     pub misshapen: Vec<(String, Vec<i64>, Vec<i64>)>,
     /// Tensors with elements that are NaN or infinite.
     pub not_finite: Vec<String>,
+    /// What is wrong with weights of few bits, in words.
+    pub unreadable: Vec<String>,
 }
 
 impl WeightsReport {
@@ -65,6 +67,7 @@ impl WeightsReport {
             && self.unexpected.is_empty()
             && self.misshapen.is_empty()
             && self.not_finite.is_empty()
+            && self.unreadable.is_empty()
     }
 }
 
@@ -88,6 +91,9 @@ impl Display for WeightsReport {
         if !self.not_finite.is_empty() {
             parts.push(format!("NaN or infinite: {}", shown(&self.not_finite, 8)));
         }
+        if !self.unreadable.is_empty() {
+            parts.push(shown(&self.unreadable, 8));
+        }
         f.write_str(&parts.join("; "))
     }
 }
@@ -99,6 +105,14 @@ pub trait TensorSource {
 
     /// The tensor of this name on the host; `None` if there is none.
     fn read(&self, name: &str) -> Option<Tensor>;
+
+    /// The weight of this name as it is held in few bits, on the host, a matrix; `None` where it is not.
+    ///
+    /// # Errors
+    /// What does not fit together, in words.
+    fn read_quantized(&self, _name: &str) -> Option<Result<Quantized, String>> {
+        None
+    }
 }
 
 impl TensorSource for Named {
@@ -232,12 +246,12 @@ impl Weights {
 
     fn stored(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
         let Source::Checkpoint(tensors) = &self.source else { return None };
-        let mut report = self.report.borrow_mut();
         let Some(tensor) = tensors.read(name) else {
-            report.missing.push(name.to_owned());
+            self.report.borrow_mut().missing.push(name.to_owned());
             return None;
         };
         self.used.borrow_mut().insert(name.to_owned());
+        let mut report = self.report.borrow_mut();
         if tensor.size() != shape {
             report.misshapen.push((name.to_owned(), tensor.size(), shape.to_vec()));
             return None;
@@ -247,6 +261,23 @@ impl Weights {
             return None;
         }
         Some(tensor)
+    }
+
+    /// The weight of this name as the checkpoint holds it, if that is in few bits; nothing where it is faulty, which is noted.
+    fn stored_in_few_bits(&self, name: &str, shape: [i64; 2]) -> Option<Option<Quantized>> {
+        let Source::Checkpoint(tensors) = &self.source else { return None };
+        let found = tensors.read_quantized(name)?;
+        self.used.borrow_mut().insert(name.to_owned());
+        let mut report = self.report.borrow_mut();
+        match found {
+            Err(problem) => report.unreadable.push(problem),
+            Ok(found) if found.size() != shape => {
+                report.misshapen.push((name.to_owned(), found.size().to_vec(), shape.to_vec()));
+            }
+            Ok(found) if !found.is_finite() => report.not_finite.push(name.to_owned()),
+            Ok(found) => return Some(Some(found)),
+        }
+        Some(None)
     }
 
     /// A parameter that is not trained, bit for bit what a master of the same start gives in the compute type.
@@ -344,15 +375,29 @@ impl Scope<'_> {
     /// The weight of this scope's linear layer; in few bits where that was asked for. Its codes then stand for it among the network's
     /// parameters.
     pub(super) fn matrix(&self, n_in: i64, n_out: i64, init: Init) -> Weight {
+        let (name, shape) = (self.full("weight"), [n_out, n_in]);
+        let whole = || Weight::Whole(self.param("weight", &shape, init));
+        if self.weights.role == Role::Trained || matches!(self.weights.source, Source::Shapes) {
+            return whole();
+        }
         let base = self.weights.base.filter(|_| is_large(&self.prefix));
-        let Some(base) = base.filter(|_| !matches!(self.weights.source, Source::Shapes)) else {
-            return Weight::Whole(self.param("weight", &[n_out, n_in], init));
+        let stored = self.weights.stored_in_few_bits(&name, shape);
+        let packed = match (stored, base) {
+            // A file's own few bits stay as they are, unless others were asked for.
+            (Some(Some(stored)), base) if base.is_none_or(|base| base == stored.precision()) => stored,
+            (Some(Some(stored)), Some(base)) => Quantized::pack(&stored.value(Kind::Float), base),
+            (None, Some(base)) => Quantized::pack(&self.start(&name, &shape, init), base),
+            (Some(None), _) => return Weight::Whole(self.placeholder(&shape)),
+            (_, None) => return whole(),
         };
-        let name = self.full("weight");
-        let packed = Quantized::pack(&self.start(&name, &[n_out, n_in], init), base);
         let packed = packed.to_device(self.weights.device);
         self.weights.parameters.borrow_mut().insert(name, packed.state()[0].shallow_clone());
         Weight::Quantized(packed, self.weights.compute)
+    }
+
+    /// Zeros in place of what was found faulty.
+    fn placeholder(&self, shape: &[i64]) -> Param {
+        self.weights.frozen(&Tensor::zeros(shape, (Kind::Float, Device::Cpu)), self.weights.compute)
     }
 
     /// What a parameter starts as, on the host; without memory of its own where only shapes are asked for.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tastemaker_torch::mapped::{self, Mapped};
-use tastemaker_weights::WeightFile;
 use tastemaker_weights::safetensors::TensorView;
+use tastemaker_weights::{WeightFile, Weights};
 
 use super::map::{ComponentMap, Problems};
 use crate::ModelError;
+use crate::pipeline::in_few_bits;
+use crate::quantized::InFewBits;
 
 /// An open `.safetensors` or `.ckpt` file. Its tensors are read when they are asked for.
 #[derive(Debug, Clone)]
@@ -18,12 +20,14 @@ pub(crate) struct OpenFile {
     map: Mapped,
     /// Names that are spelled another way in the file: the usual name to the one there.
     spelled: BTreeMap<String, String>,
+    few_bits: InFewBits,
 }
 
 impl OpenFile {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let (weights, map) = mapped::open(path)?;
-        Ok(Self { path: path.to_owned(), weights, map, spelled: BTreeMap::new() })
+        let few_bits = in_few_bits(path, &Weights::from_file(weights.clone()))?;
+        Ok(Self { path: path.to_owned(), weights, map, spelled: BTreeMap::new(), few_bits })
     }
 
     /// The same with names that are spelled another way under their usual ones.
@@ -61,11 +65,17 @@ impl OpenFile {
         self.weights.tensors()
     }
 
-    /// Every usual name.
+    /// Which of its weights are in few bits.
+    pub fn few_bits(&self) -> &InFewBits {
+        &self.few_bits
+    }
+
+    /// Every usual name, of what stands for itself.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let usual: BTreeMap<&str, &str> =
             self.spelled.iter().map(|(usual, stored)| (stored.as_str(), usual.as_str())).collect();
-        self.tensors().map(move |tensor| usual.get(tensor.name).copied().unwrap_or(tensor.name))
+        let whole = self.tensors().filter(|tensor| !self.few_bits.stands_beside(tensor.name));
+        whole.map(move |tensor| usual.get(tensor.name).copied().unwrap_or(tensor.name))
     }
 
     /// Checks that every tensor of a component is here in its shape.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use tastemaker_store::StoreError;
 use tastemaker_store::dtype::{BasePrecision, DType};
 use tastemaker_torch::mapped::{self, Mapped};
+use tastemaker_torch::quantized::Quantized;
+use tastemaker_torch::tensors::{self, Named, Raw};
 use tastemaker_weights::safetensors::Dtype;
 use tastemaker_weights::{Weights as FileWeights, open_component_with};
 use tch::{Device, Kind, Tensor};
@@ -19,6 +21,7 @@ use crate::nn::{
 };
 use crate::original::{ComponentMap, OpenFile, shapes};
 use crate::place::{Change, Moved, Place, Shapes, restore};
+use crate::quantized::{ABOUT_FILE, InFewBits};
 
 /// The tensors of a component, under today's names, in whatever files and layout. They are read when they are asked for.
 pub struct Stored {
@@ -27,6 +30,7 @@ pub struct Stored {
     maps: Vec<Mapped>,
     /// Our name to where the tensor lies.
     places: BTreeMap<String, Lies>,
+    few_bits: InFewBits,
 }
 
 /// Where a tensor lies in its file.
@@ -62,9 +66,11 @@ impl Stored {
             [file] => file.path().to_owned(),
             _ => folder.to_owned(),
         };
-        let names = renamed(weights.tensors().map(|view| view.name).collect::<Vec<_>>().into_iter(), modern);
+        let few_bits = in_few_bits(&path, &weights)?;
+        let names = weights.tensors().map(|view| view.name).filter(|name| !few_bits.stands_beside(name));
+        let names = renamed(names.collect::<Vec<_>>().into_iter(), modern);
         let places = names.into_iter().map(|(ours, name)| (ours, Lies { name, form: None })).collect();
-        Self { path, weights, maps: maps.into_inner(), places }.checked()
+        Self { path, weights, maps: maps.into_inner(), places, few_bits }.checked()
     }
 
     /// The part of a file that a component's map names.
@@ -76,9 +82,11 @@ impl Stored {
             name: file.stored_name(&place.name).to_owned(),
             form: Some((shape.to_vec(), place.change)),
         };
+        let weights = FileWeights::from_file(file.weights().clone());
         Self {
             path: file.path().to_owned(),
-            weights: FileWeights::from_file(file.weights().clone()),
+            few_bits: file.few_bits().clone(),
+            weights,
             maps: vec![file.map().clone()],
             places: map.entries().map(|(ours, shape, place)| (ours.to_owned(), lies(shape, place))).collect(),
         }
@@ -87,7 +95,7 @@ impl Stored {
 
     fn checked(self) -> Result<Self, ModelError> {
         for view in self.places.values().filter_map(|lies| self.weights.get(&lies.name)) {
-            if weight_kind(view.dtype).is_none() {
+            if weight_kind(view.dtype).is_none() && !self.few_bits.holds(view.name) {
                 let found = format!("tensor `{}` of type {}", view.name, view.dtype);
                 return Err(
                     StoreError::malformed(&self.path, found, "weights of type F32, F16 or BF16").into()
@@ -115,9 +123,17 @@ impl Stored {
         }
     }
 
+    /// A tensor as it lies on disk; of few bits, in bfloat16.
     fn tensor(&self, name: &str) -> Option<Moved<'_>> {
         let lies = self.places.get(name)?;
         let view = self.weights.get(&lies.name)?;
+        if self.few_bits.holds(&lies.name) {
+            let wide = self.unpacked(name)?.to_kind(Kind::BFloat16);
+            let [raw] =
+                tensors::raw(&self.path, &Named::from([(name.to_owned(), wide)])).ok()?.try_into().ok()?;
+            let Raw { name, dtype, shape, bytes } = raw;
+            return Some(Moved { name, dtype, shape, bytes: Cow::Owned(bytes) });
+        }
         match &lies.form {
             Some((shape, change)) => restore(name, shape, *change, &view).ok(),
             None => Some(Moved {
@@ -129,19 +145,50 @@ impl Stored {
         }
     }
 
+    /// A weight in few bits, under our name and as it is held, a matrix; `None` for any other tensor.
+    fn quantized(&self, name: &str) -> Option<Result<Quantized, String>> {
+        let lies = self.places.get(name)?;
+        let view = self.weights.get(&lies.name).filter(|view| self.few_bits.holds(view.name))?;
+        let part = match lies.form {
+            Some((_, Change::Rows { part, of })) => (part as i64, of as i64),
+            // A frozen layer of those that lie so is none of the large ones.
+            Some((_, Change::Transposed)) => return None,
+            _ => (0, 1),
+        };
+        let found = self.few_bits.matrix(&view, |name| self.weights.get(name), part);
+        self.maps.iter().for_each(|map| map.release(view.bytes));
+        Some(found.map_err(|problem| format!("`{}`: {problem}", view.name)))
+    }
+
+    /// What a tensor in few bits stands for, f32, under our name and in our shape.
+    fn unpacked(&self, name: &str) -> Option<Tensor> {
+        let lies = self.places.get(name)?;
+        let view = self.weights.get(&lies.name)?;
+        let sizes = |shape: &[usize]| shape.iter().map(|&n| n as i64).collect::<Vec<_>>();
+        let (shape, change) = match &lies.form {
+            Some((shape, change)) => (sizes(shape), *change),
+            None => (sizes(&self.few_bits.shape(&view)), Change::None),
+        };
+        if change == Change::Transposed {
+            let whole = self.few_bits.matrix(&view, |name| self.weights.get(name), (0, 1)).ok()?;
+            return Some(whole.value(Kind::Float).transpose(0, 1).contiguous());
+        }
+        self.quantized(name)?.ok()?.value(Kind::Float).f_reshape(shape).ok()
+    }
+
     /// Compares with what a network asks for, before anything is read.
     pub(super) fn fit(&self, wanted: &Shapes) -> WeightsReport {
         let sizes = |shape: &[usize]| shape.iter().map(|&n| n as i64).collect::<Vec<_>>();
         let mut report = WeightsReport::default();
         for (name, shape) in wanted {
             let found = self.places.get(name).and_then(|lies| match &lies.form {
-                Some((shape, _)) => Some(shape.as_slice()),
-                None => self.weights.get(&lies.name).map(|view| view.shape),
+                Some((shape, _)) => Some(shape.clone()),
+                None => self.weights.get(&lies.name).map(|view| self.few_bits.shape(&view)),
             });
             match found {
                 None => report.missing.push(name.clone()),
-                Some(found) if found != shape => {
-                    report.misshapen.push((name.clone(), sizes(found), sizes(shape)));
+                Some(found) if found != *shape => {
+                    report.misshapen.push((name.clone(), sizes(&found), sizes(shape)));
                 }
                 Some(_) => {}
             }
@@ -157,6 +204,10 @@ impl TensorSource for Stored {
     }
 
     fn read(&self, name: &str) -> Option<Tensor> {
+        if self.few_bits.holds(&self.places.get(name)?.name) {
+            let found = self.unpacked(name)?;
+            return self.maps.iter().all(Mapped::is_whole).then_some(found);
+        }
         let found = self.tensor(name)?;
         let shape: Vec<i64> = found.shape.iter().map(|&n| n as i64).collect();
         let tensor = Tensor::from_data_size(&found.bytes, &shape, weight_kind(found.dtype)?);
@@ -164,6 +215,20 @@ impl TensorSource for Stored {
         // What was cut off meanwhile read as zeros.
         self.maps.iter().all(Mapped::is_whole).then_some(tensor)
     }
+
+    fn read_quantized(&self, name: &str) -> Option<Result<Quantized, String>> {
+        let found = self.quantized(name)?;
+        let cut = || format!("{} was cut short meanwhile", self.path.display());
+        Some(found.and_then(|found| self.maps.iter().all(Mapped::is_whole).then_some(found).ok_or_else(cut)))
+    }
+}
+
+/// The weights of few bits among those of a component.
+pub(crate) fn in_few_bits(path: &Path, weights: &FileWeights) -> Result<InFewBits, ModelError> {
+    let about = weights.files().iter().find_map(|file| file.metadata(ABOUT_FILE));
+    let names = weights.tensors().map(|view| view.name);
+    InFewBits::of(names, |name| weights.get(name), about)
+        .map_err(|problems| ModelError::Config { path: path.to_owned(), problems })
 }
 
 /// The element types of weights.

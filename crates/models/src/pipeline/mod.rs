@@ -13,7 +13,7 @@ mod scheduler;
 mod single_file;
 mod text;
 
-pub(crate) use component::{Build, build, missing};
+pub(crate) use component::{Build, build, in_few_bits, missing};
 pub use component::{Loaded, Stored};
 pub(crate) use fingerprint::Fingerprint;
 pub use index::{Family, ModelIndex};

@@ -203,6 +203,8 @@ fn neutral_keys(r: &mut ConfigReader) {
          mid_block_only_cross_attention resnet_skip_time_act",
         &[json!(false)],
     );
+    // The weights say themselves what they are in.
+    r.or::<Value>("quantization_config", Value::Null);
     r.neutral("act_fn", &[json!("silu"), json!("swish")]);
     r.neutral("attention_type resnet_time_scale_shift", &[json!("default")]);
     r.neutral("conv_in_kernel conv_out_kernel", &[json!(3)]);

@@ -45,7 +45,7 @@ pub fn run(args: &VerifyArgs) -> Result<()> {
         })?,
         None => Vec::new(),
     };
-    let reference = tensors::read(path).context("reading the reference")?;
+    let reference = tensors::read_weights(path).context("reading the reference")?;
     let lora = lora.map(|lora| read_lora(lora, &folder)).transpose()?;
     let found = verify(&folder, path, &reference, &prompts, lora, DType::F32)?;
     if found.is_empty() {
