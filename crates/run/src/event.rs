@@ -1,5 +1,6 @@
 //! What happens in a run.
 
+use std::collections::BTreeMap;
 use std::ops::Not;
 use std::path::PathBuf;
 
@@ -90,6 +91,9 @@ pub struct Start {
     pub n_skipped: u64,
     /// The first step that will be made; 0 unless the run was resumed.
     pub step: u64,
+    /// The method's beta in each convention that programs count it in, by its name; see [`Plan::betas`](crate::Plan::betas).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub betas: BTreeMap<String, f64>,
     /// Most memory this process held while it opened the model and encoded the pairs, where the system tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
@@ -189,6 +193,15 @@ pub struct Step {
     /// Mean factor of the safeguard on losers' gradients, where one is set.
     #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
     pub residual_factor: Option<f64>,
+    /// Root mean square of the policy's outputs over all images; logs of earlier versions do not say it.
+    #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
+    pub prediction_norm: Option<f64>,
+    /// That of the reference's outputs, where it answered in this step.
+    #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
+    pub ref_norm: Option<f64>,
+    /// The method's beta in this step, where it follows margins.
+    #[serde(with = "number::optional", default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
     /// Length of the gradient before clipping.
     #[serde(with = "number")]
     pub grad_norm: f64,
@@ -204,6 +217,13 @@ pub struct Step {
     /// Whether the weights were left as they were, since an fp16 gradient was not finite.
     #[serde(default, skip_serializing_if = "Not::not")]
     pub skipped: bool,
+}
+
+impl Step {
+    /// How far the policy's outputs are longer than the reference's, as a fraction of those.
+    pub fn norm_growth(&self) -> Option<f64> {
+        Some(self.prediction_norm? / self.ref_norm.filter(|&norm| norm > 0.0)? - 1.0)
+    }
 }
 
 /// The metrics of held-out pairs under forward noise at draws that never change, so that curves of all methods

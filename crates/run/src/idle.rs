@@ -83,6 +83,14 @@ pub(crate) static RULES: &[Rule] = &[
     rule(&["reference"], "the method has no reference", |plan, objective| {
         plan.train.reference == ReferenceKind::Precomputed && !objective.needs().reference
     }),
+    rule(&["reference_ema_decay"], "the method has no reference", |plan, objective| {
+        plan.train.reference_ema_decay.is_some() && !objective.needs().reference
+    }),
+    rule(
+        &["auto_beta_target_gf", "auto_beta_decay", "auto_beta_min", "auto_beta_max"],
+        "beta stays as it is without auto_beta",
+        |plan, _| !plan.train.auto_beta,
+    ),
     rule(&["reference_dir"], "no reference is precomputed", |plan, objective| {
         plan.train.reference != ReferenceKind::Precomputed || !objective.needs().reference
     }),

@@ -5,6 +5,7 @@
 //! * [`schedule`] is the learning rate of each step, [`health`] judges whether training goes well.
 //! * [`tensorboard`] writes events as curves.
 
+mod beta;
 mod error;
 mod event;
 mod event_log;

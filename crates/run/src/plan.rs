@@ -67,6 +67,9 @@ pub struct Plan {
     pub n_processes: u32,
     /// Pairs to train on, once the data has been opened.
     pub n_pairs: Option<u64>,
+    /// Numbers in the latent of an image, once the model has been opened; not part of the plan on disk.
+    #[serde(skip)]
+    pub n_elements: Option<u64>,
     /// Where caches go that are given no place of their own; not part of the plan on disk.
     #[serde(skip)]
     pub cache_root: Option<PathBuf>,

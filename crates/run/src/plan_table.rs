@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use tastemaker_math::number;
+use tastemaker_math::objectives::AutoBeta;
 
 use crate::plan::{Adapter, MemoryEstimate, Phase, Plan, Relief};
 use crate::settings::{AdapterKind, words};
@@ -55,7 +56,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
         table(&mut rows, "output", &plan.output);
     }
 
-    let mut effect = |key, value: String| row(&mut rows, "in effect", key, value);
+    let mut effect = |key: &str, value: String| row(&mut rows, "in effect", key, value);
     for (key, value) in &plan.facts {
         effect(key, value.clone());
     }
@@ -63,6 +64,18 @@ fn rows(plan: &Plan) -> Vec<Row> {
     let on = if plan.n_processes == 1 { String::new() } else { format!(" x {} processes", plan.n_processes) };
     effect("pairs per step", format!("{} ({batch} x {accumulated} accumulated{on})", plan.effective_batch()));
     effect("learning rate", number(plan.effective_learning_rate()));
+    let betas = plan.betas();
+    for (convention, beta) in betas.iter().filter(|_| betas.len() > 1) {
+        let of = plan.n_elements.filter(|_| convention.is_of_sums());
+        let of = of.map_or_else(String::new, |n| format!("; it has {n} numbers"));
+        effect(
+            &format!("beta, {}", convention.name()),
+            format!("{} ({}{of})", number(*beta), convention.meaning()),
+        );
+    }
+    if let Some(AutoBeta { range: (least, most), .. }) = plan.auto_beta() {
+        effect("beta follows margins", format!("between {} and {}", number(least), number(most)));
+    }
     if let Some(memory) = &plan.memory {
         for (key, value) in in_memory(memory) {
             effect(key, value);

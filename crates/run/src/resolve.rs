@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use tastemaker_math::number;
-use tastemaker_math::objectives::{Corruption, InversionModel, objective};
+use tastemaker_math::objectives::{BetaConvention, Corruption, InversionModel, objective};
 
+use crate::beta;
 use crate::folders::misplaced;
 use crate::idle::RULES;
 use crate::plan::{Adapter, MethodPlan, Plan};
@@ -72,8 +73,12 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
     if !check.problems.is_empty() {
         return Err(RunError::Invalid(check.problems));
     }
-    let method = method(&mut check.warnings, name, typed.method)?;
+    let has_beta = typed.method.settings.contains_key("beta");
+    let method = method(&mut check.warnings, name, typed.method, train.beta_convention)?;
     let objective = method.objective()?;
+    if let Some(problem) = beta::problem(&train, &objective, has_beta) {
+        return Err(RunError::Invalid(vec![problem]));
+    }
     if let (Adapter::Lora(lora), Some(0.0)) = (&adapter, optimizer.text_encoder_lr)
         && !lora.text_encoder_target_modules.is_empty()
     {
@@ -106,6 +111,12 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
         let wanted = "live, or no anchor_weight under [method]: an anchor needs the reference's outputs, and only errors are precomputed";
         return refuse("train.reference", &"precomputed", wanted);
     }
+    if train.reference == ReferenceKind::Precomputed && objective.needs().reference {
+        let wanted = "none, or reference = \"live\": errors of a reference that moves cannot be precomputed";
+        if let Some(decay) = train.reference_ema_decay {
+            return refuse("train.reference_ema_decay", &decay, wanted);
+        }
+    }
     if data.label_noise_prob > 0.0 && !objective.needs().loser {
         return refuse("data.label_noise_prob", &data.label_noise_prob, "0, for a method without losers");
     }
@@ -124,6 +135,7 @@ pub fn resolve_over(recipe: Recipe, overrides: Overrides, mut defaults: Recipe) 
         output_dir: typed.output_dir.unwrap_or_default(),
         n_processes: 1,
         n_pairs: None,
+        n_elements: None,
         cache_root: None,
         memory: None,
         facts: Vec::new(),
@@ -151,9 +163,17 @@ fn adapter(typed: AdapterSection) -> Adapter {
     }
 }
 
-fn method(warnings: &mut Vec<Warning>, name: String, typed: MethodSection) -> Result<MethodPlan, RunError> {
+fn method(
+    warnings: &mut Vec<Warning>,
+    name: String,
+    typed: MethodSection,
+    convention: BetaConvention,
+) -> Result<MethodPlan, RunError> {
     let objective = objective(&name, &Value::Object(typed.settings))?;
-    warnings.extend(objective.warnings().into_iter().map(Warning::Method));
+    // A beta of another convention is judged when it is converted.
+    if convention == BetaConvention::Mean {
+        warnings.extend(objective.warnings().into_iter().map(Warning::Method));
+    }
     Ok(MethodPlan { name, settings: objective.settings().clone() })
 }
 

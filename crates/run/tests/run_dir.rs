@@ -58,6 +58,7 @@ fn one_of_each() -> Vec<Event> {
         n_held_out: 1,
         n_ties: 0,
         n_skipped: 0,
+        betas: Default::default(),
         step: 0,
         peak_memory_bytes: Some(1 << 30),
     };

@@ -114,6 +114,8 @@ const ALWAYS: &[&str] = &[
     "mixed_precision",
     "gradient_checkpointing",
     "ema_decay",
+    "beta_convention",
+    "auto_beta",
     "timesteps",
     "sigmas",
     "seed",
@@ -175,6 +177,11 @@ const IDLE: &[(&str, &[&str])] = &[
     (
         "[method]\nname = \"sft\"\n[train]\nreference = \"precomputed\"\nreference_dir = \"there\"",
         &["reference", "reference_dir"],
+    ),
+    ("[method]\nname = \"sft\"\n[train]\nreference_ema_decay = 0.9", &["reference_ema_decay"]),
+    (
+        "[train]\nauto_beta_target_gf = 0.3\nauto_beta_decay = 0.9\nauto_beta_min = 10.0\nauto_beta_max = 100.0",
+        &["auto_beta_target_gf", "auto_beta_decay", "auto_beta_min", "auto_beta_max"],
     ),
     ("[train]\nreference_dir = \"there\"", &["reference_dir"]),
     ("[validation]\nvalidation_prompts = [\"a fox\"]", &["validation_prompts"]),

@@ -30,6 +30,8 @@ pub(crate) struct StepInfo {
     pub(crate) step: u64,
     pub(crate) grad_norm: f64,
     pub(crate) lr: f64,
+    /// Where it follows margins.
+    pub(crate) beta: Option<f64>,
     pub(crate) pairs_per_second: f64,
 }
 
@@ -74,7 +76,8 @@ fn images(records: &[PairRecord]) -> Option<Vec<(Label, f64, f64)>> {
 
 /// The metrics of a step.
 pub(crate) fn step_metrics(records: &[PairRecord], info: StepInfo) -> Step {
-    let StepInfo { n_train_timesteps, loss_scale, skipped, step, grad_norm, lr, pairs_per_second } = info;
+    let StepInfo { n_train_timesteps, loss_scale, skipped, step, grad_norm, lr, beta, pairs_per_second } =
+        info;
     let in_quarter = |quarter: usize| {
         let of: Vec<f64> = records
             .iter()
@@ -107,6 +110,9 @@ pub(crate) fn step_metrics(records: &[PairRecord], info: StepInfo) -> Step {
         margin,
         margin_by_quarter: has_margin.then(|| [0, 1, 2, 3].map(in_quarter)),
         residual_factor: mean_of(records, |r| r.outcome.residual_factor),
+        prediction_norm: Some(mean(records.iter().map(|r| r.square)).sqrt()),
+        ref_norm: mean_of(records, |r| r.ref_square).map(f64::sqrt),
+        beta,
         loss_scale,
         skipped,
         grad_norm,
@@ -191,6 +197,11 @@ fn image_validation_metrics(
     Some(probe.with_interval())
 }
 
+/// Mean over pairs of the margin's absolute value; NaN without a reference or losers.
+pub(crate) fn mean_margin(records: &[PairRecord]) -> f64 {
+    mean(records.iter().map(|record| margin_of(record).map_or(f64::NAN, f64::abs)))
+}
+
 /// Mean over images of reference minus policy error, at least 0; 0 without a reference.
 pub(crate) fn mean_gain(records: &[PairRecord]) -> f64 {
     let gains = records.iter().flat_map(|record| {
@@ -215,6 +226,8 @@ mod tests {
             winner_error,
             loser_error: None,
             reference: Some((reference, reference)),
+            square: 1.0,
+            ref_square: Some(1.0),
             outcome: Outcome {
                 loss: 0.5,
                 d_winner: 0.0,
@@ -241,6 +254,7 @@ mod tests {
                 step: 0,
                 grad_norm: 1.0,
                 lr: 1.0,
+                beta: None,
                 pairs_per_second: 1.0,
             },
         )

@@ -25,11 +25,13 @@ use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::{GradientExchange, ProcessGroup};
 use crate::estimate;
 use crate::logger::{Log, Logger, open_log};
+use crate::optimizer::Exchange;
 pub use crate::output::kohya_name;
 use crate::output::model_card::{CardFacts, card};
 use crate::output::{RunFacts, result_paths};
+use crate::reference::Reference;
 use crate::setup::{Prepared, RunInputs, prepare};
-pub use crate::setup::{check_pairs, sources};
+pub use crate::setup::{check_pairs, sources, with_latents};
 use crate::train_loop::{Ended, TrainLoop};
 
 /// What a run did.
@@ -128,7 +130,8 @@ pub fn train(
             if replace.is_some() { Log::Later(Vec::new()) } else { Log::Open(create()?) }
         }
     };
-    let mut logger = Logger::new(log, Limits::of(&inputs.objective), on_event);
+    let mut logger =
+        Logger::new(log, Limits::of(&inputs.objective, inputs.schedule.as_flow().is_some()), on_event);
     let doing = "opening the model and encoding the pairs";
     let opened = guard(doing, "a smaller --resolution needs less", || {
         prepare(&inputs, identity, lora, checkpoint.as_deref(), &mut logger)
@@ -220,6 +223,11 @@ fn start(
         n_ties: source.n_ties() as u64,
         n_skipped: (source.skipped().len() - source.n_ties()) as u64 + prepared.n_unreadable,
         step: prepared.state.step,
+        betas: plan
+            .betas()
+            .into_iter()
+            .map(|(convention, beta)| (convention.name().to_owned(), beta))
+            .collect(),
         peak_memory_bytes: memory::read_on(*device).map(|memory| memory.peak),
     });
     logger.start(dir, plan, &start)?;
@@ -262,7 +270,13 @@ fn run_loop(
     } = prepared;
     let (networks, trainable, order, images) = (&*networks, trainable.as_slice(), &*order, images.as_ref());
     let n_pairs = order.train.len() as u64;
-    let reference = networks.reference();
+    let reference = match &state.reference {
+        Some(ema) => {
+            let exchange = Exchange::of(ema, trainable);
+            Reference::Following { policy: &networks.policy.network, exchange }
+        }
+        None => networks.reference(),
+    };
     let held_out: Vec<u64> = order.held_out.iter().map(|&position| source.id(position).0).collect();
     let train_loop = TrainLoop {
         plan,

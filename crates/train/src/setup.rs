@@ -11,7 +11,7 @@ use tastemaker_data::transform::Size;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_math::flow::Density;
 use tastemaker_math::level::Level;
-use tastemaker_math::objectives::{Corruption, InversionModel, Label, Objective};
+use tastemaker_math::objectives::{Corruption, Grid, InversionModel, Label, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::{Role, Trainable};
@@ -71,10 +71,14 @@ impl<'a> RunInputs<'a> {
         let plan = plan.clone().with_data(split.train.len() as u64).with_cache_of(source.len() as u64);
         let model = Model::from_sources(&sources(&plan.model))?;
         let (plan, lora) = with_network_weights(plan, &model)?;
+        let plan = with_latents(plan, &model)?;
+        // Its beta was of another convention, perhaps.
+        let objective = plan.method.objective().map_err(RunError::from)?;
         let origin = origin(&plan)?;
         let schedule = model.schedule()?.schedule;
         let levels = levels(&plan, &schedule)?;
         let density = density(&plan, &schedule)?;
+        check_grid(&objective, &schedule)?;
         let inputs = Self {
             model,
             plan,
@@ -238,6 +242,17 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
     }
 }
 
+/// The plan, knowing the size of the model's latents, and so its betas in this program's convention. Buckets count as the square that they
+/// have the area of.
+///
+/// # Errors
+/// [`TrainError::Model`] if the VAE's configuration cannot be read; those of [`Plan::with_latents`].
+pub fn with_latents(plan: Plan, model: &Model) -> Result<Plan, TrainError> {
+    let vae = model.vae_config()?;
+    let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
+    Ok(plan.with_latents(vae.latent_channels as u64 * side * side)?)
+}
+
 /// A density of noise levels, where it is not uniform.
 fn density(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Density>, RunError> {
     match plan.train.density() {
@@ -245,6 +260,17 @@ fn density(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Density>, Run
         _ if schedule.as_flow().is_none() => Err(no_flow("train.timestep_density", "uniform")),
         density => Ok(Some(density)),
     }
+}
+
+/// Whether an inversion can visit its levels on this schedule.
+fn check_grid(objective: &Objective, schedule: &NoiseSchedule) -> Result<(), RunError> {
+    let release = matches!(objective.corruption(), Corruption::DdimInversion { grid: Grid::Release, .. });
+    if !release || (schedule.as_flow().is_none() && schedule.len() == 1000) {
+        return Ok(());
+    }
+    let wanted = "exact for this model: the released levels are of a table of 1000 timesteps";
+    let (key, found) = ("method.grid", "release".to_owned());
+    Err(RunError::Invalid(vec![Problem::Value { key, found, wanted }]))
 }
 
 /// A setting of flow models for another.
@@ -376,7 +402,8 @@ pub(crate) fn prepare<'a>(
         let frozen = model.unet(Role::Frozen, encoder.settings.precision, device, None)?.network;
         precompute(&Reference::Frozen(&frozen), None)?;
     }
-    let networks = Networks::load(model, plan, lora, compares && precomputed.is_none(), device)?;
+    let copies = compares && precomputed.is_none() && plan.train.reference_ema_decay.is_none();
+    let networks = Networks::load(model, plan, lora, copies, device)?;
     if !is_full {
         precompute(&networks.reference(), networks.text.as_ref())?;
     }

@@ -28,6 +28,10 @@ pub struct State {
     pub before: Option<HeldOutErrors>,
     /// Mean over images of reference minus policy error in the step before, at least 0.
     pub mean_gain: f64,
+    /// Running mean of margins, which beta follows where the plan says so; `None` before there was one.
+    pub margin_scale: Option<f64>,
+    /// The moving average that is the reference, where one is asked for.
+    pub reference: Option<Ema>,
 }
 
 impl State {
@@ -41,9 +45,11 @@ impl State {
             step: 0,
             optimizer: optimizer(masters, owned, plan).with_rates(rates),
             ema: plan.train.ema_decay.map(|decay| Ema::new(trainable, decay)),
+            reference: plan.train.reference_ema_decay.map(|decay| Ema::of_reference(trainable, decay)),
             grad_scaler: (plan.train.mixed_precision == DType::F16).then(GradScaler::default),
             before: None,
             mean_gain: 0.0,
+            margin_scale: None,
         }
     }
 
@@ -53,7 +59,7 @@ impl State {
     /// [`TrainError::NonFiniteState`] naming the first tensor that is not finite.
     pub fn check_finite(&self, trainable: &[Trainable]) -> Result<(), TrainError> {
         let masters = trainable.iter().map(|t| (&t.name, &t.tensor));
-        let averages = self.ema.iter().flat_map(|ema| ema.averages(trainable));
+        let averages = self.ema.iter().chain(&self.reference).flat_map(|ema| ema.averages(trainable));
         match masters.chain(averages).find(|(_, tensor)| !is_finite(tensor)) {
             Some((name, _)) => Err(TrainError::NonFiniteState { step: self.step, tensor: name.to_owned() }),
             None => Ok(()),
@@ -65,7 +71,8 @@ impl State {
         let mut state = self.optimizer.state(trainable);
         state.insert("step".to_owned(), Tensor::from(self.step as i64));
         state.insert("mean_gain".to_owned(), Tensor::from(self.mean_gain));
-        state.extend(self.ema.iter().flat_map(|ema| ema.state(trainable)));
+        state.extend(self.margin_scale.map(|scale| ("margin_scale".to_owned(), Tensor::from(scale))));
+        state.extend(self.ema.iter().chain(&self.reference).flat_map(|ema| ema.state(trainable)));
         state.extend(self.grad_scaler.iter().map(GradScaler::state));
         if let Some(before) = &self.before {
             let ids: Vec<i64> = before.keys().map(|&id| id as i64).collect();
@@ -79,10 +86,15 @@ impl State {
     /// Takes over what [`State::tensors`] gave; `None` if it is of another network or another kind of run.
     pub fn restore(&mut self, trainable: &[Trainable], read: &dyn Fn(&str) -> Option<Tensor>) -> Option<()> {
         self.step = u64::try_from(whole_number(&read("step")?)?).ok()?;
-        let gain = read("mean_gain").filter(|gain| gain.kind() == Kind::Double && gain.size().is_empty())?;
-        self.mean_gain = Some(gain.double_value(&[])).filter(|gain| gain.is_finite())?;
+        let number = |name: &str| {
+            let stored =
+                read(name).filter(|number| number.kind() == Kind::Double && number.size().is_empty());
+            stored.map(|number| number.double_value(&[])).filter(|number| number.is_finite())
+        };
+        self.mean_gain = number("mean_gain")?;
+        self.margin_scale = number("margin_scale");
         self.optimizer.restore(trainable, read)?;
-        if let Some(ema) = &mut self.ema {
+        for ema in self.ema.iter_mut().chain(&mut self.reference) {
             ema.restore(trainable, read)?;
         }
         if self.grad_scaler.is_some() {

@@ -21,7 +21,7 @@ use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
 use tch::{Kind, Tensor};
 
-use crate::conditioning::{policy_conditioning, reference_conditioning};
+use crate::conditioning::policy_conditioning;
 use crate::data::{Batch, to_host};
 use crate::reference::Reference;
 
@@ -108,6 +108,10 @@ pub struct PairRecord {
     pub loser_error: Option<f64>,
     /// Reference errors on (winner, loser); that of the winner twice where there is no loser.
     pub reference: Option<(f64, f64)>,
+    /// Mean square of the policy's outputs over the images of the pair.
+    pub square: f64,
+    /// That of the reference's, where it answered in this step.
+    pub ref_square: Option<f64>,
     /// Loss, derivatives and logit.
     pub outcome: Outcome,
 }
@@ -216,22 +220,28 @@ impl Engine<'_> {
     /// [`Engine::accumulate`] with draws made elsewhere and as part of a step.
     pub fn accumulate_with(&self, batch: &Batch, draws: &Draws, step: &StepContext) -> Vec<PairRecord> {
         let rows = batch.per_row(&draws.levels);
-        let conditioning = policy_conditioning(self.text, batch);
+        let length = |residuals: &Tensor, corrupted: &Corrupted| {
+            mean_of_sides(&of_pairs(batch, &mean_squares(&(residuals.detach() + &corrupted.target))))
+        };
         let known = step.precomputed.as_ref();
         let corrupted = match known.and_then(|known| known.noisy.as_ref()) {
             Some(noisy) => with_implied_target(self.schedule, noisy.shallow_clone(), &batch.latents, &rows),
-            None => self.corrupt(batch, &draws.noise, &rows, &conditioning),
+            None => self.corrupt(batch, &draws.noise, &rows),
         };
         let needs = self.objective.needs();
         let live = (needs.reference && (known.is_none() || needs.distance))
             .then(|| self.reference_residuals(batch, &corrupted, &rows));
+        let ref_squares = live.as_ref().map(|live| length(live, &corrupted));
         let reference = needs.reference.then(|| match (known, &live) {
             (None, Some(live)) => of_pairs(batch, &mean_squares(live)),
             (known, _) => known.map(|known| known.errors.clone()).unwrap_or_default(),
         });
 
+        // After the reference, which may have had other weights in the place of the policy's.
+        let conditioning = policy_conditioning(self.text, batch);
         let residuals = residuals(self.policy, &corrupted, &rows, &conditioning);
         let policy = mean_squares(&residuals);
+        let squares = length(&residuals, &corrupted);
         // Targets are the same, so residuals are as far apart as outputs.
         let distance = live.filter(|_| needs.distance).map(|live| mean_squares(&(&residuals - live)));
         let products = needs.residual_product.then(|| products(&residuals.detach()));
@@ -242,6 +252,8 @@ impl Engine<'_> {
             reference: reference.as_deref(),
             products: products.as_deref(),
             distances: distances.as_deref(),
+            squares: &squares,
+            ref_squares: ref_squares.as_deref(),
         };
         let records = self.evaluate(batch, &measured, step);
         if records.iter().all(PairRecord::is_finite) {
@@ -279,26 +291,19 @@ impl Engine<'_> {
     pub fn precompute(&self, batch: &Batch) -> Precomputed {
         let draws = self.draw(batch);
         let rows = batch.per_row(&draws.levels);
-        let conditioning = reference_conditioning(self.text, batch);
-        let corrupted = self.corrupt(batch, &draws.noise, &rows, &conditioning);
+        let corrupted = self.corrupt(batch, &draws.noise, &rows);
         let errors = of_pairs(batch, &mean_squares(&self.reference_residuals(batch, &corrupted, &rows)));
         let noisy = matches!(draws.noise, Noise::Inversion { .. }).then_some(corrupted.noisy);
         Precomputed { errors, noisy }
     }
 
     fn reference_residuals(&self, batch: &Batch, corrupted: &Corrupted, rows: &[Level]) -> Tensor {
-        let conditioning = reference_conditioning(self.text, batch);
+        let conditioning = self.reference.conditioning(self.text, batch);
         self.reference.with(|denoiser| tch::no_grad(|| residuals(denoiser, corrupted, rows, &conditioning)))
     }
 
     /// Noisy latents and targets. Winner and loser share timestep and noise; policy and reference share the result.
-    fn corrupt(
-        &self,
-        batch: &Batch,
-        noise: &Noise,
-        rows: &[Level],
-        conditioning: &Conditioning,
-    ) -> Corrupted {
+    fn corrupt(&self, batch: &Batch, noise: &Noise, rows: &[Level]) -> Corrupted {
         match noise {
             Noise::Forward(noise) => {
                 forward(self.schedule, &batch.latents, &batch.per_row_tensor(noise), rows)
@@ -308,9 +313,12 @@ impl Engine<'_> {
                     invert(self.schedule, denoiser, &batch.latents, conditioning, rows, keys, settings)
                 };
                 match model {
-                    InversionModel::Policy => run(self.policy, conditioning),
+                    InversionModel::Policy => {
+                        let conditioning = tch::no_grad(|| policy_conditioning(self.text, batch));
+                        run(self.policy, &conditioning)
+                    }
                     InversionModel::Reference => {
-                        let conditioning = reference_conditioning(self.text, batch);
+                        let conditioning = self.reference.conditioning(self.text, batch);
                         self.reference.with(|denoiser| run(denoiser, &conditioning))
                     }
                 }
@@ -357,7 +365,18 @@ impl Engine<'_> {
                 }),
             };
             let timestep = level.timestep();
-            PairRecord { id, timestep, label, winner_error, loser_error, reference, outcome }
+            let (square, ref_square) = (measured.squares[i], measured.ref_squares.map(|squares| squares[i]));
+            PairRecord {
+                id,
+                timestep,
+                label,
+                winner_error,
+                loser_error,
+                reference,
+                square,
+                ref_square,
+                outcome,
+            }
         };
         pairs.map(record).collect()
     }
@@ -377,6 +396,13 @@ struct Measured<'a> {
     products: Option<&'a [f64]>,
     /// Mean squared distances of the policy's outputs from the reference's.
     distances: Option<&'a [(f64, f64)]>,
+    /// Mean squares of the policy's outputs, and of the reference's.
+    squares: &'a [f64],
+    ref_squares: Option<&'a [f64]>,
+}
+
+fn mean_of_sides(pairs: &[(f64, f64)]) -> Vec<f64> {
+    pairs.iter().map(|(winner, loser)| 0.5 * (winner + loser)).collect()
 }
 
 /// What was measured of each row, `[r]`, by pairs; that of a single image twice.

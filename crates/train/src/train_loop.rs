@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use tastemaker_data::PairId;
 use tastemaker_models::nn::Trainable;
-use tastemaker_run::{Event, Plan, Skipped, lr_at};
+use tastemaker_run::{Event, Plan, RunError, Skipped, lr_at};
 
 use crate::TrainError;
 use crate::data::{Batch, Feed, FeedItem, Order, SkippedPair};
 use crate::distributed::GradientExchange;
-use crate::metrics::{StepInfo, mean_gain, step_metrics, validation_metrics};
+use crate::metrics::{StepInfo, mean_gain, mean_margin, step_metrics, validation_metrics};
 use crate::optimizer::{Averaged, clip_factor};
 use crate::reference::PrecomputedReference;
 use crate::state::State;
@@ -141,7 +141,13 @@ impl TrainLoop<'_> {
         known: &mut HashSet<PairId>,
     ) -> Result<(Vec<PairRecord>, StepInfo, Option<Batch>), TrainError> {
         let (step, plan, exchange) = (state.step, self.plan, &self.exchange);
-        let (records, last) = self.accumulate(state, feed, callbacks, known)?;
+        let rule = plan.auto_beta();
+        let beta = rule.map(|rule| rule.beta(state.margin_scale));
+        let adapted = beta.map(|beta| self.engine.objective.with_beta(beta)).transpose();
+        let adapted = adapted.map_err(RunError::from)?;
+        let objective = adapted.as_ref().unwrap_or(self.engine.objective);
+        let engine = Engine { objective, ..self.engine };
+        let (records, last) = self.accumulate(&engine, state, feed, callbacks, known)?;
         let records = exchange.ranks().gather_records(records)?;
         if records.is_empty() {
             return Err(TrainError::EmptyStep { step });
@@ -158,6 +164,9 @@ impl TrainLoop<'_> {
                 state.optimizer.clear_gradients();
             }
         }
+        if let Some(reference) = &mut state.reference {
+            reference.update(self.trainable, step);
+        }
         let skipped = state.grad_scaler.is_some_and(|scaler| scaler.factor < factor);
         if !skipped {
             if let Some(pairs) = not_finite(&records, grad_norm) {
@@ -166,6 +175,8 @@ impl TrainLoop<'_> {
             }
             state.optimizer.step(lr, clip_factor(grad_norm, plan.optimizer.max_grad_norm) / factor);
             state.mean_gain = mean_gain(&records);
+            state.margin_scale =
+                rule.and_then(|rule| rule.next_scale(state.margin_scale, mean_margin(&records)));
             exchange.gather_parameters(self.trainable)?;
         }
         if let Some(ema) = &mut state.ema {
@@ -173,8 +184,16 @@ impl TrainLoop<'_> {
         }
         state.step += 1;
         let n_train_timesteps = self.engine.schedule.len();
-        let info =
-            StepInfo { n_train_timesteps, loss_scale, skipped, step, grad_norm, lr, pairs_per_second: 0.0 };
+        let info = StepInfo {
+            n_train_timesteps,
+            loss_scale,
+            skipped,
+            step,
+            grad_norm,
+            lr,
+            beta,
+            pairs_per_second: 0.0,
+        };
         Ok((records, info, last))
     }
 
@@ -182,6 +201,7 @@ impl TrainLoop<'_> {
     /// micro-batches.
     fn accumulate(
         &self,
+        engine: &Engine<'_>,
         state: &State,
         feed: &mut Feed<'_>,
         callbacks: &mut dyn Callbacks,
@@ -202,7 +222,7 @@ impl TrainLoop<'_> {
                         self.exchange.next_is_last();
                     }
                     context.precomputed = precomputed.as_ref().map(|step| step.of(&batch)).transpose()?;
-                    records.extend(self.engine.accumulate_with(&batch, &self.engine.draw(&batch), &context));
+                    records.extend(engine.accumulate_with(&batch, &engine.draw(&batch), &context));
                     last = Some(batch);
                 }
                 FeedItem::Skipped(SkippedPair { id, place, detail }) => {

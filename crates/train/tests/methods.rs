@@ -158,6 +158,58 @@ fn every_method_of_single_images_trains_on_them() {
     }
 }
 
+/// Turns the model of a folder into one of a flow.
+fn make_flow(folder: &Path) {
+    let config = json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0});
+    std::fs::write(folder.join("model/scheduler/scheduler_config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn every_method_trains_a_flow_model_whatever_its_error_is_of() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model(&folder.path().join("model"));
+    make_flow(folder.path());
+    let (source, split) = (Images::new(false), Split { train: vec![0, 1, 2, 3], held_out: vec![] });
+    let plain = OBJECTIVES.iter().map(|entry| (entry.name, json!({})));
+    let ours = [
+        ("mapo", json!({"scored_error": "noise"})),
+        ("mapo", json!({"form": "paper", "scored_error": "noise"})),
+        ("ddim-inpo", json!({"steps": 3, "eta": 0.0, "model": "reference"})),
+        ("mapo", json!({"anchor_weight": 1.0})),
+        ("linear-dpo", json!({"beta": 500.0, "anchor_weight": 1.0, "sft_weight": 0.1})),
+    ];
+    for (i, (method, settings)) in plain.chain(ours).enumerate() {
+        let mut plan = plan_at("sigmas = [1.0, 0.75, 0.3]", method, folder.path(), &format!("flow-{i}"));
+        plan.train.max_train_steps = 4;
+        let objective = objective(method, &settings).unwrap();
+        plan.method.settings = objective.settings().clone();
+        let mut steps = Vec::new();
+        let trained = train(&plan, &source, &split, Options::default(), &mut |event| {
+            if let Event::Step(step) = event {
+                steps.push(step.clone());
+            }
+            Ok(())
+        });
+        assert_eq!(trained.unwrap().steps, 4, "{method} {settings}");
+        let (first, last) = (&steps[0], &steps[3]);
+        let [loss, winner] = [first.loss - last.loss, first.winner_error - last.winner_error];
+        assert!(loss != 0.0 && loss.is_finite() && winner != 0.0, "{method} {settings}: {steps:?}");
+        if objective.needs().reference {
+            assert!(
+                first.ref_norm == first.prediction_norm && last.ref_norm != last.prediction_norm,
+                "{method}"
+            );
+            let reference = first.ref_winner.unwrap();
+            assert!((first.winner_error / reference - 1.0).abs() < 1e-6, "{method}: they start alike");
+        }
+    }
+    // Levels of the released inversion are timesteps of a table.
+    let mut plan = plan_at("", "ddim-inpo", folder.path(), "release");
+    plan.method.settings["grid"] = json!("release");
+    let refused = train(&plan, &source, &split, Options::default(), &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("method.grid") && refused.contains("exact"), "{refused}");
+}
+
 #[test]
 fn a_flow_model_trains_by_density_or_at_given_noise_levels_and_no_other_model_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -171,8 +223,7 @@ fn a_flow_model_trains_by_density_or_at_given_noise_levels_and_no_other_model_do
         let refused = train(&plan, &source, &split, options(), &mut |_| Ok(())).unwrap_err().to_string();
         assert!(refused.contains(key) && refused.contains("a model that is no flow"), "{refused}");
     }
-    let config = json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0});
-    std::fs::write(model.join("scheduler/scheduler_config.json"), config.to_string()).unwrap();
+    make_flow(folder.path());
     for (i, levels) in [by_density, "sigmas = [0.9, 0.3]", ""].into_iter().enumerate() {
         let plan = plan_at(levels, "diffusion-dpo", folder.path(), &format!("flow-{i}"));
         let mut steps = Vec::new();

@@ -28,6 +28,26 @@ impl BetaConvention {
         (Self::SumNoHalf, "sum-no-half"),
     ];
 
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(convention, _)| *convention == self).map_or("mean", |(_, name)| name)
+    }
+
+    /// In words: what is multiplied, and by whom.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Mean => "half of it times mean errors, as here, in diffusers and in flow_grpo",
+            Self::NoHalf => "times mean errors, as in OneTrainer and PNAPO",
+            Self::Sum => "half of it times sums over a latent, as in SimpleTuner",
+            Self::SumNoHalf => "times sums over a latent",
+        }
+    }
+
+    /// Whether it depends on the size of a latent.
+    pub fn is_of_sums(self) -> bool {
+        matches!(self, Self::Sum | Self::SumNoHalf)
+    }
+
     /// Our `beta` over one of this convention, for latents of so many elements.
     pub fn factor(self, n_elements: usize) -> f64 {
         match self {

@@ -1,6 +1,6 @@
 //! cDPO: Diffusion-DPO for labels of which a known fraction is wrong, in two forms.
 
-use super::entry::{BETA_DPO, Entry};
+use super::entry::{BETA_DPO, Entry, LOGIT_BETA};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -20,6 +20,7 @@ pub static ENTRY: Entry = Entry {
     detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// What the fraction of wrong labels is made into.

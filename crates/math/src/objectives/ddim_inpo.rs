@@ -5,7 +5,7 @@
 //! `tau = (x_t - sqrt(alpha_bar) z) / sqrt(1 - alpha_bar)`, different for winner and loser.
 
 use super::corruption::{Corruption, Grid, InversionModel};
-use super::entry::{BETA_DPO, DPO_LORA, Entry, Published};
+use super::entry::{BETA_DPO, DPO_LORA, Entry, LOGIT_BETA, Published};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -31,6 +31,7 @@ pub static ENTRY: Entry = Entry {
         DPO_LORA,
     ],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// `loss = -log sigmoid(-0.5 beta ((Lth_w - Lth_l) - (Lref_w - Lref_l)))` on inverted latents.

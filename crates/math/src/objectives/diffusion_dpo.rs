@@ -2,7 +2,7 @@
 //!
 //! The implicit accuracy that goes with the loss has two published tie rules, see [`super::TieRule`].
 
-use super::entry::{BETA_DPO, DPO_LORA, Entry, Published};
+use super::entry::{BETA_DPO, DPO_LORA, Entry, LOGIT_BETA, Published};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -29,6 +29,7 @@ pub static ENTRY: Entry = Entry {
         DPO_LORA,
     ],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// `loss = -log sigmoid(-0.5 beta ((Lth_w - Lth_l) - (Lref_w - Lref_l)))`.

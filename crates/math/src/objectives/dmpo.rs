@@ -3,7 +3,7 @@
 //! Unlike the cross entropy of [`super::cdpo`], which has the same minimum, the divergence is taken from the model's
 //! side: a pair that the model is sure about, rightly or wrongly, hardly pulls.
 
-use super::entry::{BETA_DPO, Entry};
+use super::entry::{BETA_DPO, Entry, LOGIT_BETA};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -20,6 +20,7 @@ pub static ENTRY: Entry = Entry {
     detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// With `p = sigmoid(logit)` and `q = 1 - alpha`: `loss = p log(p / q) + (1 - p) log((1 - p) / (1 - q))`.

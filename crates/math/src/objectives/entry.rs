@@ -1,5 +1,6 @@
 //! What the list of objectives says about a method.
 
+use super::beta::BetaConvention;
 use super::method::Built;
 use super::settings::SettingsError;
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub struct Entry {
     pub published: &'static [Published],
     /// The flags of published scripts that are short for a setting of this method.
     pub shorthands: &'static [Shorthand],
+    /// In which conventions other programs count its `beta`, ours first; empty where that is no factor of a difference of errors.
+    pub beta_conventions: &'static [BetaConvention],
 }
 
 impl Entry {
@@ -55,6 +58,13 @@ pub const DPO_LORA: Published = Published {
     beta: Some((2000.0, 5000.0)),
     source: "diffusers' research project diffusion_dpo",
 };
+
+/// Of methods of Diffusion-DPO's logit, half of `beta` times a difference of mean errors.
+pub const LOGIT_BETA: &[BetaConvention] =
+    &[BetaConvention::Mean, BetaConvention::NoHalf, BetaConvention::Sum, BetaConvention::SumNoHalf];
+
+/// Of methods whose published formula has no half to begin with.
+pub const ERROR_BETA: &[BetaConvention] = &[BetaConvention::Mean, BetaConvention::Sum];
 
 /// A flag of published scripts, and the setting it is short for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

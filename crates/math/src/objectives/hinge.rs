@@ -1,6 +1,6 @@
 //! Hinge: push with one strength until the logit is 1, then leave the pair alone.
 
-use super::entry::{BETA_DPO, Entry};
+use super::entry::{BETA_DPO, Entry, LOGIT_BETA};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -17,6 +17,7 @@ pub static ENTRY: Entry = Entry {
     detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// `loss = max(0, 1 - logit)`.

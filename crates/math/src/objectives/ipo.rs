@@ -4,7 +4,7 @@
 //! `b^2` here, which moves no minimum: as published its gradient is millions of times smaller than Diffusion-DPO's, and
 //! drowns in the epsilon of AdamW.
 
-use super::entry::{BETA_DPO, Entry};
+use super::entry::{BETA_DPO, Entry, LOGIT_BETA};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -23,6 +23,7 @@ pub static ENTRY: Entry = Entry {
     detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// The logit that is aimed at: `b` times the published margin `1 / (2 b)`.

@@ -3,7 +3,7 @@
 //! An image's gain is how much better the policy denoises it than the frozen reference. A liked image should gain more
 //! than a reference point, a disliked one less, and the pull fades on either side of it.
 
-use super::entry::{BETA_DPO, Entry};
+use super::entry::{BETA_DPO, ERROR_BETA, Entry};
 use super::inputs::{Image, Label, MeanGain};
 use super::method::{Loss, Unpaired, unpaired};
 use super::settings::{self, Settings, SettingsError};
@@ -20,6 +20,7 @@ pub static ENTRY: Entry = Entry {
     detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
+    beta_conventions: ERROR_BETA,
 };
 
 /// `loss = weight (1 - sigmoid(s beta (reference error - error - z)))` for one image, `s` being 1 if it is liked

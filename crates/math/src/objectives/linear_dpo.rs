@@ -4,7 +4,7 @@
 //! the value of the loss is on the scale of the errors. In published runs the reference follows the policy, which is the trainer's part:
 //! before every optimizer step `reference <- decay reference + (1 - decay) policy`. Nothing here knows of it.
 
-use super::entry::{BETA_DPO, DPO_LORA, Entry, Published};
+use super::entry::{BETA_DPO, DPO_LORA, ERROR_BETA, Entry, Published};
 use super::inputs::{Needs, Pair};
 use super::method::{Loss, Paired, paired};
 use super::relative::{beta_warnings, relative_logit};
@@ -30,6 +30,7 @@ pub static ENTRY: Entry = Entry {
         DPO_LORA,
     ],
     shorthands: &[BETA_DPO],
+    beta_conventions: ERROR_BETA,
 };
 
 /// Slope of the weight in `beta` times the margin.

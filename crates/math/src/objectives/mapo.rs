@@ -29,6 +29,7 @@ pub static ENTRY: Entry = Entry {
         Shorthand { flag: "mapo_beta", key: "beta" },
         Shorthand { flag: "snr_value", key: "snr_value" },
     ],
+    beta_conventions: &[],
 };
 
 const fn published(

@@ -30,7 +30,7 @@ mod smpo;
 mod terms;
 
 pub use accuracy::{TieRule, implicit_accuracy};
-pub use auto_beta::AutoBeta;
+pub use auto_beta::{AutoBeta, logit_of};
 pub use beta::BetaConvention;
 pub use corruption::{Corruption, Grid, InversionModel};
 pub use entry::{Entry, Published, Shorthand};

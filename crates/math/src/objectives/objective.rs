@@ -1,5 +1,6 @@
 //! A method with its settings and with the terms that any method takes: what a run trains by.
 
+use super::beta::BetaConvention;
 use super::corruption::Corruption;
 use super::entry::{Entry, Published};
 use super::inputs::{Image, ImageInputs, Label, Needs, Pair, PairInputs};
@@ -65,6 +66,28 @@ impl Objective {
     /// The settings in full, defaults filled in; parsing them gives the same objective.
     pub fn settings(&self) -> &Value {
         &self.settings
+    }
+
+    /// Its `beta`, where it has one.
+    pub fn beta(&self) -> Option<f64> {
+        self.settings.get("beta").and_then(Value::as_f64)
+    }
+
+    /// The same method with another `beta`.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for a `beta` that cannot be, or a method without one.
+    pub fn with_beta(&self, beta: f64) -> Result<Self, SettingsError> {
+        let mut settings = self.settings.clone();
+        if let Some(settings) = settings.as_object_mut() {
+            settings.insert("beta".to_owned(), beta.into());
+        }
+        Self::new(self.entry, &settings)
+    }
+
+    /// In which conventions other programs count its `beta`, ours first; empty where that is no factor of a difference of errors.
+    pub fn beta_conventions(&self) -> &'static [BetaConvention] {
+        self.entry.beta_conventions
     }
 
     /// Settings that are allowed and probably mistaken, one sentence each.

@@ -1,6 +1,6 @@
 //! Poly-DPO: Diffusion-DPO that presses more, or less, on the pairs the model is not sure of.
 
-use super::entry::{BETA_DPO, Entry};
+use super::entry::{BETA_DPO, Entry, LOGIT_BETA};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -17,6 +17,7 @@ pub static ENTRY: Entry = Entry {
     detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// With `p = sigmoid(logit)` of Diffusion-DPO's logit: `loss = -log p + alpha (1 - p)`.

@@ -29,6 +29,7 @@ pub static ENTRY: Entry = Entry {
         Shorthand { flag: "snr_gamma", key: "snr_gamma" },
         Shorthand { flag: "min_snr_gamma", key: "snr_gamma" },
     ],
+    beta_conventions: &[],
 };
 
 /// `loss = w L_w` with `w = 1`, `min(SNR, gamma)` per squared error of the clean latent, or a weight by noise level.

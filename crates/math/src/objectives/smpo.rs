@@ -4,7 +4,7 @@
 //! pull hardly at all. The released inversion calls the network twice at each level (ReNoise); this one calls it once.
 
 use super::corruption::{Corruption, Grid, InversionModel};
-use super::entry::{BETA_DPO, Entry};
+use super::entry::{BETA_DPO, Entry, LOGIT_BETA};
 use super::inputs::{Needs, Pair};
 use super::method::{Loss, Paired, paired};
 use super::relative::{beta_warnings, relative_logit};
@@ -22,6 +22,7 @@ pub static ENTRY: Entry = Entry {
     detached: None,
     published: &[],
     shorthands: &[BETA_DPO],
+    beta_conventions: LOGIT_BETA,
 };
 
 /// `loss = -log sigmoid(gamma (2 p - 1) logit)` with the logit of Diffusion-DPO on inverted latents.

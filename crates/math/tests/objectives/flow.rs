@@ -192,3 +192,26 @@ fn betas_of_other_programs_are_converted_both_ways() {
     let outcome = at(&build("diffusion-dpo", json!({"beta": no_half})), ERRORS);
     assert!((outcome.loss - 0.126_928_011_043).abs() < 1e-12);
 }
+
+/// The conversion of `beta` is exact because a method sees nothing but products of it and differences of errors.
+#[test]
+fn a_method_at_sums_of_errors_and_the_beta_of_sums_has_the_same_logit() {
+    for entry in tastemaker_math::objectives::OBJECTIVES {
+        let ours = build(entry.name, Value::Null);
+        assert_eq!(
+            ours.beta_conventions().first().copied(),
+            ours.beta_conventions().first().map(|_| BetaConvention::Mean)
+        );
+        if ours.beta_conventions().is_empty() {
+            continue;
+        }
+        let beta = ours.beta().expect("a convention of a beta");
+        let theirs = ours.with_beta(BetaConvention::Sum.of_ours(beta, 65_536)).expect("a beta");
+        let (mean, sum) = (at(&ours, ERRORS), at(&theirs, ERRORS.map(|error| 65_536.0 * error)));
+        assert_eq!(mean.logit, sum.logit, "{}", entry.name);
+        let logit = mean.logit.expect("a logit");
+        let halved = ours.beta_conventions().contains(&BetaConvention::NoHalf);
+        assert_eq!(halved, !["kto", "linear-dpo"].contains(&entry.name), "{}", entry.name);
+        assert!(logit != 0.0 || entry.name == "kto", "{}", entry.name);
+    }
+}

@@ -73,6 +73,17 @@ pub enum Alarm {
         /// Whether it is beyond the critical limit.
         critical: bool,
     },
+    /// The network's outputs are longer than they were.
+    NormGrows {
+        /// The last step looked at.
+        step: u64,
+        /// By which fraction of the reference's, or of those of the first steps where no reference answers.
+        growth: f64,
+        /// Whether they are compared with the reference's.
+        has_reference: bool,
+        /// Whether it is beyond the critical limit.
+        critical: bool,
+    },
     /// The loss is higher than where it started.
     LossRises {
         /// The last step looked at.
@@ -177,6 +188,7 @@ pub static ALARMS: &[AlarmEntry] = &[
         "held-out-winners-worse",
         "The model denoises held-out winners worse than it did before the first step.",
     ),
+    entry("norm-grows", "The network's outputs are longer than the reference's, or than in the first steps."),
     entry("loss-rises", "The loss of a method with a reference is above ln 2, where it started."),
     entry("accuracy-falls", "Fewer held-out pairs are ranked correctly than before, beyond noise."),
     entry("gradient-explodes", "The gradient norm is ten times larger than before."),
@@ -195,6 +207,7 @@ impl Alarm {
             Self::NonFinite { .. } => "non-finite",
             Self::WinnersWorse { .. } => "winners-worse",
             Self::HeldOutWinnersWorse { .. } => "held-out-winners-worse",
+            Self::NormGrows { .. } => "norm-grows",
             Self::LossRises { .. } => "loss-rises",
             Self::AccuracyFalls { .. } => "accuracy-falls",
             Self::Overfitting { .. } => "overfitting",
@@ -211,6 +224,7 @@ impl Alarm {
     pub fn severity(&self) -> Severity {
         match self {
             Self::NonFinite { .. }
+            | Self::NormGrows { critical: true, .. }
             | Self::LossRises { critical: true, .. }
             | Self::AccuracyFalls { .. }
             | Self::GradientExplodes { .. }
@@ -227,6 +241,7 @@ impl Alarm {
             Self::NonFinite { step, .. }
             | Self::WinnersWorse { step, .. }
             | Self::HeldOutWinnersWorse { step, .. }
+            | Self::NormGrows { step, .. }
             | Self::LossRises { step, .. }
             | Self::AccuracyFalls { step, .. }
             | Self::Overfitting { step, .. }
@@ -262,6 +277,15 @@ impl fmt::Display for Alarm {
                     f,
                     "step {step}: the error on held-out winners is {} above the start's{how}",
                     percent(*rise)
+                )
+            }
+            Self::NormGrows { step, growth, has_reference, .. } => {
+                let whose = if *has_reference { "the reference's" } else { "those of the first steps" };
+                write!(
+                    f,
+                    "step {step}: the network's outputs are {} longer than {whose}: it exaggerates what it predicts, which shows as \
+                     burnt colors; lower learning_rate, or hold it by anchor_weight",
+                    percent(*growth)
                 )
             }
             Self::LossRises { step, loss, start, .. } => write!(

@@ -21,6 +21,10 @@ pub struct Limits {
     pub ruined_error: f64,
     /// ...or, without a reference, above that of the first step by this factor.
     pub ruined_factor: f64,
+    /// Outputs longer than the reference's by this fraction raise a warning.
+    pub norm_warning: f64,
+    /// By this fraction it is critical.
+    pub norm_critical: f64,
     /// A loss above its start by this factor raises a warning.
     pub loss_warning: f64,
     /// By this factor it is critical.
@@ -59,6 +63,8 @@ impl Default for Limits {
             ruined_drift: 0.05,
             ruined_error: 1.5,
             ruined_factor: 2.0,
+            norm_warning: 0.05,
+            norm_critical: 0.25,
             loss_warning: 1.1,
             loss_critical: 2.0,
             loss_ruined: 3.0,
@@ -74,19 +80,27 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of a method.
+    /// Those of a method, on a flow or on a table of betas.
+    ///
+    /// A flow's error is of the velocity, noise and image in one, and the noise in it cannot be predicted away: the same harm is a smaller
+    /// fraction of it at high noise levels and a larger one at low ones, so that single percents say less. A run that collapses passes a fifth
+    /// within a few steps (X-GenGroup/Flow-Factory #108), which is critical here.
     ///
     /// A method that trains on inverted latents lets the error under forward noise rise without harm: DDIM-InPO on the embedded
     /// model ends at +5% and beats the base. Its limits are three times as far. Accuracies on training and held-out pairs are
     /// comparable only for a method that has a reference and trains under forward noise, as probes look.
-    pub fn of(objective: &Objective) -> Self {
+    pub fn of(objective: &Objective, is_flow: bool) -> Self {
         let usual = Self::default();
+        let usual =
+            if is_flow { Self { winner_warning: 0.05, winner_critical: 0.2, ..usual } } else { usual };
         let is_inverted = objective.corruption() != Corruption::Forward;
         let farther = if is_inverted { 3.0 } else { 1.0 };
         Self {
             winner_warning: farther * usual.winner_warning,
             winner_critical: farther * usual.winner_critical,
             ruined_rise: farther * usual.ruined_rise,
+            norm_warning: farther * usual.norm_warning,
+            norm_critical: farther * usual.norm_critical,
             overfitting: usual.overfitting.filter(|_| objective.needs().reference && !is_inverted),
             ..usual
         }

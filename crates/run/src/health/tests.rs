@@ -234,7 +234,7 @@ fn overfitting_is_raised_where_accuracies_can_be_compared() {
     let of = |name: &str| OBJECTIVES.iter().find(|entry| entry.name == name).unwrap();
     for (name, n) in [("diffusion-dpo", 1), ("ddim-inpo", 0), ("mapo", 0), ("sft", 0)] {
         let objective = Objective::new(of(name), &serde_json::json!({})).unwrap();
-        assert_eq!(raised(Limits::of(&objective)).len(), n, "{name}");
+        assert_eq!(raised(Limits::of(&objective, false)).len(), n, "{name}");
     }
 }
 
@@ -360,6 +360,7 @@ fn start(step: u64) -> Event {
         n_held_out: 1,
         n_ties: 0,
         n_skipped: 0,
+        betas: Default::default(),
         step,
         peak_memory_bytes: None,
     })

@@ -44,6 +44,8 @@ pub struct Watch {
     best: Option<(Best, Probe)>,
     /// Winners' error of the first step.
     first_error: Option<f64>,
+    /// Lengths of outputs in the first steps, at most [`WINDOW`].
+    first_norms: Vec<f64>,
     /// Alarms that stand, and the step at which each last held.
     standing: BTreeMap<(&'static str, Severity), u64>,
     /// Every alarm that was raised: as it first held, and as it last did.
@@ -64,6 +66,7 @@ impl Watch {
             most_accurate: None,
             best: None,
             first_error: None,
+            first_norms: Vec::new(),
             standing: BTreeMap::new(),
             raised: BTreeMap::new(),
         }
@@ -115,6 +118,7 @@ impl Watch {
             self.keep(step);
             let judgments = [
                 self.ruined(step).or_else(|| self.winners_worse(step.step)),
+                self.norm_grows(step.step),
                 self.loss_rises(step.step),
                 self.gradient_explodes(step.step),
                 self.flat_loss(step.step),
@@ -185,6 +189,9 @@ impl Watch {
 
     fn keep(&mut self, step: &Step) {
         self.first_error.get_or_insert(step.winner_error);
+        if self.first_norms.len() < WINDOW {
+            self.first_norms.extend(step.prediction_norm);
+        }
         if self.first_losses.1 < WINDOW {
             self.first_losses = (self.first_losses.0 + step.loss, self.first_losses.1 + 1);
         }
@@ -263,6 +270,25 @@ impl Watch {
             margin_grows,
             critical,
         })
+    }
+
+    /// Beside the reference's outputs on the same latents; without them beside those of the first steps, whose latents were others.
+    fn norm_grows(&self, step: u64) -> Option<Alarm> {
+        let has_reference = self.steps.last(1)?.all(|last| last.ref_norm.is_some());
+        let (growth, error) = if has_reference {
+            self.over(WINDOW, Step::norm_growth)?
+        } else if self.steps.len() < 2 * WINDOW {
+            // The two windows would overlap.
+            return None;
+        } else {
+            let (first, first_error) = mean_and_error(self.first_norms.iter().copied().map(Some))?;
+            let (now, error) = self.over(WINDOW, |s| s.prediction_norm)?;
+            (now / first - 1.0, error.hypot(first_error) / first)
+        };
+        let critical = growth > self.limits.norm_critical;
+        let is_sure = growth > self.limits.standard_errors * error;
+        let alarm = Alarm::NormGrows { step, growth, has_reference, critical };
+        (is_sure && growth > self.limits.norm_warning).then_some(alarm)
     }
 
     fn loss_rises(&self, step: u64) -> Option<Alarm> {

@@ -28,6 +28,10 @@ pub(super) const FRACTION: Check =
     check("between 0 and 1", |value| is_number(value, |n| (0.0..=1.0).contains(&n)));
 pub(super) const BELOW_ONE: Check =
     check("at least 0 and below 1", |value| is_number(value, |n| (0.0..1.0).contains(&n)));
+pub(super) const BELOW_HALF: Check =
+    check("above 0 and below 0.5, the fraction of a pair that is undecided", |value| {
+        is_number(value, |n| n > 0.0 && n < 0.5)
+    });
 pub(super) const RESOLUTION: Check = check("a multiple of 8, at most 16384", |value| {
     value.as_u64().is_some_and(|n| (8..=1 << 14).contains(&n) && n.is_multiple_of(8))
 });

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tastemaker_math::objectives::BetaConvention;
 use tastemaker_math::{Prediction, number};
 use tastemaker_store::dtype::{BasePrecision, DType};
 
@@ -191,7 +192,7 @@ macro_rules! one {
 
 one! {
     String PathBuf f64 u32 u64 usize Prediction Augment HeldOutChoice TimeIds OutputLayout AdapterKind BasePrecision DType OptimizerKind
-    ReferenceKind Tracker Rule LrScheduler TimestepDensity
+    ReferenceKind Tracker Rule LrScheduler TimestepDensity BetaConvention
 }
 
 impl Setting for bool {

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use tastemaker_math::Prediction;
+use tastemaker_math::objectives::BetaConvention;
 use tastemaker_store::dtype::{BasePrecision, DType};
 
 use super::checks::*;
@@ -182,6 +183,21 @@ settings! {
         reference: ReferenceKind = default, value "KIND", old_value ("bank", "precomputed");
         /// Folder for the precomputed reference [default: in the user's cache folder]
         reference_dir: PathBuf, value "DIR", free true, old_key "bank_to", old_flag "bank_to";
+        /// Decay of an EMA of the trainable weights that serves as the reference [default: the reference stays as it is]
+        reference_ema_decay: f64, value "DECAY", check BELOW_ONE;
+        /// Convention of the method's beta: mean (half of beta times mean errors, as in diffusers), no-half (OneTrainer), sum
+        /// (SimpleTuner) or sum-no-half; the plan has it as mean
+        beta_convention: BetaConvention = default, value "CONVENTION";
+        /// Adapt beta to the size of margins, from the method's beta on
+        auto_beta: bool = default;
+        /// Factor on the gradient, sigmoid(-logit), that auto_beta gives a pair of typical margin; an undecided one has 0.5
+        auto_beta_target_gf: f64 = 0.2, value "FRACTION", check BELOW_HALF;
+        /// Decay of auto_beta's mean margin per step
+        auto_beta_decay: f64 = 0.99, value "DECAY", check BELOW_ONE;
+        /// Smallest beta of auto_beta [default: SimpleTuner's, 0.001 of sums over a latent]
+        auto_beta_min: f64, value "BETA", check POSITIVE;
+        /// Largest beta of auto_beta [default: SimpleTuner's, 1 of sums over a latent]
+        auto_beta_max: f64, value "BETA", check POSITIVE;
         /// Decay of an EMA of the trainable weights, which is then the result [default: no EMA]
         ema_decay: f64, value "DECAY", check BELOW_ONE;
         /// Noise offset: standard deviation of a per-channel offset added to the noise

@@ -86,6 +86,16 @@ pub static SCALARS: &[Scalar] = &[
         s.margin_by_quarter?[3]
     }),
     step("train/grad_norm", Tastemaker, "gradient norm before clipping", |s| Some(s.grad_norm)),
+    step("train/prediction_norm", Tastemaker, "root mean square of the network's outputs", |s| {
+        s.prediction_norm
+    }),
+    step(
+        "train/norm_growth",
+        Tastemaker,
+        "how far the outputs are longer than the reference's, as a fraction; a model that goes wrong exaggerates first",
+        Step::norm_growth,
+    ),
+    step("train/beta", Tastemaker, "the method's beta, where it follows margins", |s| s.beta),
     step("train/pairs_per_second", Tastemaker, "throughput", |s| Some(s.pairs_per_second)),
     step("train/loss_scale", Tastemaker, "the factor on the loss, in fp16", |s| s.loss_scale),
     step(

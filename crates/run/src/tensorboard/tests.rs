@@ -81,6 +81,9 @@ fn full_step() -> Step {
         margin: Some(0.25),
         margin_by_quarter: Some([Some(0.125), None, Some(-1.0), Some(2.0)]),
         residual_factor: Some(0.9),
+        prediction_norm: Some(1.25),
+        ref_norm: Some(1.0),
+        beta: Some(400.0),
         grad_norm: 7.0,
         lr: 1e-5,
         pairs_per_second: 9.0,
@@ -103,6 +106,9 @@ fn a_step_has_the_figures_of_the_published_scripts_under_their_names() {
         ("train/winner_error", 0.5),
         ("train/winner_drift", 0.125),
         ("train/loser_drift", 0.375),
+        ("train/prediction_norm", 1.25),
+        ("train/norm_growth", 0.25),
+        ("train/beta", 400.0),
         ("train/margin_t0", 0.125),
         ("train/margin_t2", -1.0),
     ] {
@@ -172,6 +178,7 @@ fn a_run_becomes_curves_and_its_alarms_texts() {
         n_held_out: 0,
         n_ties: 0,
         n_skipped: 0,
+        betas: Default::default(),
         step: 0,
         peak_memory_bytes: None,
     };

@@ -5,7 +5,7 @@ use tastemaker_math::objectives::{Label, Outcome};
 use crate::step::PairRecord;
 
 /// Numbers of a record.
-pub(super) const RECORD_WIDTH: usize = 13;
+pub(super) const RECORD_WIDTH: usize = 15;
 
 /// Stands for what a record does not have: a NaN that no measurement gives.
 const NONE: u64 = 0x7ff8_dead_0000_0001;
@@ -33,6 +33,8 @@ pub(super) fn to_numbers(record: &PairRecord) -> [f64; RECORD_WIDTH] {
         },
         residual_factor.unwrap_or(none),
         d_distance,
+        record.square,
+        record.ref_square.unwrap_or(none),
     ]
 }
 
@@ -49,6 +51,8 @@ pub(super) fn from_numbers(sent: &[f64]) -> PairRecord {
             0.0 => None,
             sign => Some(if sign > 0.0 { Label::Liked } else { Label::Disliked }),
         },
+        square: sent[13],
+        ref_square: maybe(sent[14]),
         outcome: Outcome {
             loss: sent[6],
             d_winner: sent[7],
@@ -94,6 +98,8 @@ mod tests {
                 winner_error: 0.5,
                 loser_error,
                 reference,
+                square: 0.75,
+                ref_square: residual_factor.map(|_| 0.7),
                 outcome,
             };
             let back = from_numbers(&numbers(&bytes(&to_numbers(&record))));

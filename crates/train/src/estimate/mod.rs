@@ -173,8 +173,10 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
         (TrainedPart::Everything, _) => n_weights * compute,
         (TrainedPart::Adapters, _) => frozen_base(plan, &parts.unet_shapes, compute),
     };
-    let copy =
-        if trained.part == TrainedPart::Everything && is_live && compares { n_weights * compute } else { 0 };
+    let copy = match trained.part == TrainedPart::Everything && is_live && compares && !follows(plan) {
+        true => n_weights * compute,
+        false => 0,
+    };
     let text = if settings.trains_text || plan.data.no_cache { parts.n_text() * compute } else { 0 };
     let vae = if plan.data.no_cache { parts.n_vae * MASTER } else { 0 };
 
@@ -273,6 +275,11 @@ fn frozen_base(plan: &Plan, shapes: &Shapes, compute: u64) -> u64 {
     shapes.iter().map(of_one).sum()
 }
 
+/// Whether the reference is an average of the trained weights.
+fn follows(plan: &Plan) -> bool {
+    plan.train.reference_ema_decay.is_some()
+}
+
 /// What is trained.
 struct Trained {
     part: TrainedPart,
@@ -300,7 +307,8 @@ impl Trained {
                 (TrainedPart::Adapters, numbers, is_attention)
             }
         };
-        let average = if plan.train.ema_decay.is_some() { AVERAGE } else { 0 };
+        let n_averages = u64::from(plan.train.ema_decay.is_some()) + u64::from(follows(plan));
+        let average = n_averages * AVERAGE;
         let n_owners = if plan.optimizer.shard_optimizer { u64::from(plan.n_processes.max(1)) } else { 1 };
         let is_elsewhere = plan.optimizer.offload_optimizer && !parts.on_host;
         let state = if is_elsewhere { 0 } else { state_bytes(plan.optimizer.optimizer_type) / n_owners };

@@ -1,4 +1,4 @@
-//! The exponential moving average of the trainable parameters.
+//! Exponential moving averages of the trainable parameters: the one that is the result, and the one that is the reference.
 
 use tastemaker_models::nn::Trainable;
 use tastemaker_torch::tensors::Named;
@@ -8,13 +8,25 @@ use tch::Tensor;
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
+    /// Whether early averages follow closely.
+    warms_up: bool,
+    /// What its tensors are called before the parameter's name.
+    prefix: &'static str,
     means: Vec<Tensor>,
 }
 
 impl Ema {
     /// An average that starts at the masters as they are.
     pub fn new(trainable: &[Trainable], decay: f64) -> Self {
-        Self { decay, means: trainable.iter().map(|t| t.tensor.detach().copy()).collect() }
+        let means = trainable.iter().map(|t| t.tensor.detach().copy()).collect();
+        Self { decay, warms_up: true, prefix: "average", means }
+    }
+
+    /// The average that a policy is compared with: `reference <- decay reference + (1 - decay) policy`, from the first step on.
+    ///
+    /// Source: `--use_ema_ref` of Whynot0101/Linear-DPO `train/train_sd3_dpo.py`.
+    pub fn of_reference(trainable: &[Trainable], decay: f64) -> Self {
+        Self { warms_up: false, prefix: "reference", ..Self::new(trainable, decay) }
     }
 
     /// Follows the masters after step `step`, counted from 0. Early averages follow closely, so that a short run is not an
@@ -22,7 +34,11 @@ impl Ema {
     ///
     /// Source: `EMAModel.get_decay` of diffusers' training_utils.py: 0 after the first step, then `(1 + step) / (10 + step)`.
     pub fn update(&mut self, trainable: &[Trainable], step: u64) {
-        let decay = if step == 0 { 0.0 } else { self.decay.min((1 + step) as f64 / (10 + step) as f64) };
+        let decay = match step {
+            _ if !self.warms_up => self.decay,
+            0 => 0.0,
+            _ => self.decay.min((1 + step) as f64 / (10 + step) as f64),
+        };
         tch::no_grad(|| {
             for (mean, master) in self.means.iter_mut().zip(trainable) {
                 let _ = mean.lerp_(&master.tensor, 1.0 - decay);
@@ -30,10 +46,10 @@ impl Ema {
         });
     }
 
-    /// The averages under `average.<name>`; they share their memory.
+    /// The averages under `average.<name>` or `reference.<name>`; they share their memory.
     pub fn state(&self, trainable: &[Trainable]) -> Named {
         let named = trainable.iter().zip(&self.means);
-        named.map(|(t, mean)| (format!("average.{}", t.name), mean.shallow_clone())).collect()
+        named.map(|(t, mean)| (format!("{}.{}", self.prefix, t.name), mean.shallow_clone())).collect()
     }
 
     /// The averages, each with its parameter's name.
@@ -52,7 +68,7 @@ impl Ema {
     /// Takes over what [`Ema::state`] saved; `None` if it does not fit.
     pub fn restore(&mut self, trainable: &[Trainable], read: &dyn Fn(&str) -> Option<Tensor>) -> Option<()> {
         for (mean, master) in self.means.iter_mut().zip(trainable) {
-            let stored = read(&format!("average.{}", master.name))?;
+            let stored = read(&format!("{}.{}", self.prefix, master.name))?;
             if stored.size() != mean.size() || stored.kind() != mean.kind() {
                 return None;
             }
@@ -71,33 +87,68 @@ impl Ema {
     }
 }
 
+/// Handles on masters and averages that exchange the two.
+#[derive(Debug)]
+pub struct Exchange(Vec<[Tensor; 2]>);
+
+impl Exchange {
+    /// Of these masters and their averages, which go on to follow them.
+    pub fn of(ema: &Ema, trainable: &[Trainable]) -> Self {
+        let both = trainable.iter().zip(&ema.means);
+        Self(both.map(|(t, mean)| [t.tensor.shallow_clone(), mean.shallow_clone()]).collect())
+    }
+
+    /// Exchanges them bit for bit.
+    pub(crate) fn exchange(&self) {
+        tch::no_grad(|| {
+            for [master, mean] in &self.0 {
+                let before = master.detach().copy();
+                master.shallow_clone().copy_(mean);
+                mean.shallow_clone().copy_(&before);
+            }
+        });
+    }
+}
+
 /// The averages in the place of the masters while this lives: validation, images and files are of what the result will be.
-pub(crate) struct Averaged<'a>(Option<(&'a Ema, &'a [Trainable])>);
+pub(crate) struct Averaged<'a>(Option<Swap<'a>>);
+
+/// Which average, and how it is put there and taken back.
+enum Swap<'a> {
+    Own(Exchange),
+    Lent(&'a Exchange),
+}
 
 impl<'a> Averaged<'a> {
     /// Puts the averages there, if there are any.
-    pub(crate) fn of(ema: Option<&'a Ema>, trainable: &'a [Trainable]) -> Self {
-        let both = ema.map(|ema| (ema, trainable));
-        both.into_iter().for_each(exchange);
-        Self(both)
+    pub(crate) fn of(ema: Option<&Ema>, trainable: &[Trainable]) -> Self {
+        Self::swapped(ema.map(|ema| Swap::Own(Exchange::of(ema, trainable))))
+    }
+
+    /// Puts those there that these handles are of.
+    pub(crate) fn by(exchange: &'a Exchange) -> Self {
+        Self::swapped(Some(Swap::Lent(exchange)))
+    }
+
+    fn swapped(swap: Option<Swap<'a>>) -> Self {
+        let averaged = Self(swap);
+        averaged.exchange();
+        averaged
+    }
+
+    fn exchange(&self) {
+        match &self.0 {
+            Some(Swap::Own(exchange)) => exchange.exchange(),
+            Some(Swap::Lent(exchange)) => exchange.exchange(),
+            None => {}
+        }
     }
 }
 
 impl Drop for Averaged<'_> {
     fn drop(&mut self) {
-        self.0.into_iter().for_each(exchange);
+        self.exchange();
     }
-}
-
-/// Exchanges averages and masters, bit for bit.
-fn exchange((ema, trainable): (&Ema, &[Trainable])) {
-    tch::no_grad(|| {
-        for (mean, master) in ema.means.iter().zip(trainable) {
-            let before = master.tensor.detach().copy();
-            master.tensor.shallow_clone().copy_(mean);
-            mean.shallow_clone().copy_(&before);
-        }
-    });
 }
 
 #[cfg(test)]
@@ -122,6 +173,17 @@ mod tests {
             ema.update(&master, step);
             let wanted = if step == 2 { 0.25 * (1.0 + 9.0 / 11.0) + 0.75 * 3.0 } else { wanted };
             assert!((f64::from(values(&ema.means[0])[0]) - wanted).abs() < 1e-6, "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_reference_follows_with_the_same_decay_from_the_first_step_on() {
+        let master = parameter(&[0.0]);
+        let mut ema = Ema::of_reference(&master, 0.75);
+        for (step, wanted) in [(0, 0.25), (1, 0.6875), (2, 1.265_625)] {
+            let _ = tch::no_grad(|| master[0].tensor.shallow_clone().fill_(step as f64 + 1.0));
+            ema.update(&master, step);
+            assert_eq!(values(&ema.means[0]), [wanted as f32], "step {step}");
         }
     }
 

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub use adamw::{AdamW, AdamW8bit, AdamWSettings};
 pub(crate) use ema::Averaged;
-pub use ema::Ema;
+pub use ema::{Ema, Exchange};
 pub use grad_scaler::GradScaler;
 
 /// When a parameter is updated, and how far.

@@ -1,4 +1,4 @@
-//! The frozen model that methods compare with.
+//! The model that methods compare with: the one that the run started from, or one that follows the policy.
 
 pub(crate) mod precompute;
 mod precomputed;
@@ -7,8 +7,13 @@ mod shard;
 pub use precomputed::{PrecomputedKey, PrecomputedReference};
 pub use shard::PrecomputedStep;
 
-use tastemaker_diffusion::Denoiser;
+use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_models::nn::AdapterSwitch;
+use tastemaker_models::pipeline::TextEncoders;
+
+use crate::conditioning::{policy_conditioning, reference_conditioning};
+use crate::data::Batch;
+use crate::optimizer::{Averaged, Exchange};
 
 /// Where the reference's predictions come from.
 pub enum Reference<'a> {
@@ -21,6 +26,13 @@ pub enum Reference<'a> {
     },
     /// A second, frozen network of the same precision.
     Frozen(&'a dyn Denoiser),
+    /// The policy with a moving average of its weights.
+    Following {
+        /// The policy.
+        policy: &'a dyn Denoiser,
+        /// Its weights and their averages.
+        exchange: Exchange,
+    },
     /// None: for methods that do not compare.
     None,
 }
@@ -29,13 +41,24 @@ impl Reference<'_> {
     /// The network that answers, in whatever state its adapters are; `None` without a reference.
     pub(crate) fn network(&self) -> Option<&dyn Denoiser> {
         match self {
-            Reference::AdapterOff { policy, .. } => Some(*policy),
+            Reference::AdapterOff { policy, .. } | Reference::Following { policy, .. } => Some(*policy),
             Reference::Frozen(denoiser) => Some(*denoiser),
             Reference::None => None,
         }
     }
 
-    /// Runs `work` with the reference network; adapters are on again afterwards.
+    /// The conditioning that the reference takes: by trained text encoders as the reference has them.
+    pub(crate) fn conditioning(&self, text: Option<&TextEncoders>, batch: &Batch) -> Conditioning {
+        match self {
+            Reference::Following { exchange, .. } if text.is_some() => {
+                let _back_again = Averaged::by(exchange);
+                tch::no_grad(|| policy_conditioning(text, batch))
+            }
+            _ => reference_conditioning(text, batch),
+        }
+    }
+
+    /// Runs `work` with the reference network; adapters and weights of the policy are as they were afterwards.
     ///
     /// # Panics
     /// Without a reference: set-up gives one to every objective that needs it.
@@ -46,6 +69,10 @@ impl Reference<'_> {
                 work(*policy)
             }
             Reference::Frozen(denoiser) => work(*denoiser),
+            Reference::Following { policy, exchange } => {
+                let _back_again = Averaged::by(exchange);
+                work(*policy)
+            }
             Reference::None => panic!("a method that needs a reference was set up without one"),
         }
     }

@@ -29,6 +29,7 @@ const CHARTS = [
   { title: "Accuracy in training", lines: [["", step((s) => s.implicit_accuracy)]], percent: true, reference: 0.5 },
   { title: "Margin", lines: [["training", step((s) => s.margin)], ["held out", at((v) => v.margin)]], reference: 0 },
   { title: "Margin by timesteps", lines: ["least noise", "second quarter", "third quarter", "most noise"].map((name, index) => [name, step((s) => s.margin_by_quarter?.[index])]), reference: 0 },
+  { title: "Length of outputs", lines: [["model", step((s) => s.prediction_norm)], ["reference", step((s) => s.ref_norm)]] },
   { title: "Gradient norm", lines: [["", step((s) => s.grad_norm)]] },
   { title: "Learning rate", lines: [["", step((s) => s.lr)]], exact: true },
   { title: "Pairs per second", lines: [["", step((s) => s.pairs_per_second)]] },
@@ -212,7 +213,7 @@ function drawPlan({ runs: about, differences }) {
 }
 
 const WORDS = {
-  start: (e) => `${e.step ? `resumed at step ${e.step}` : "started"}: ${e.method}, ${e.n_pairs} pairs, ${e.device}`,
+  start: (e) => `${e.step ? `resumed at step ${e.step}` : "started"}: ${e.method}, ${e.n_pairs} pairs, ${e.device}${Object.entries(e.betas ?? {}).map(([name, beta]) => `, beta ${short(beta)} as ${name}`).join("")}`,
   alarm: (e) => `alarm: ${e.message}`,
   checkpoint: (e) => `checkpoint ${e.path}${e.best ? ", the best so far" : ""}`,
   stopping: (e) => `stopping: ${e.reason}`,

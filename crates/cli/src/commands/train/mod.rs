@@ -257,7 +257,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
     }
     let model = if absent.is_empty() { Some(Model::from_sources(&sources)?) } else { None };
     if let Some(model) = &model {
-        plan = saying::with_lora(plan, model)?;
+        plan = saying::with_latents(saying::with_lora(plan, model)?, model)?;
     }
     let (mut n_held_out, mut are_single) = (None, false);
     let plan = match pairs::of_plan(&plan) {
@@ -371,7 +371,7 @@ fn run_among(
     let (mut plan, split) = with_data(plan, &source);
     session::check_pairs(&plan, &source, &split)?;
     if is_first {
-        plan = saying::with_lora(plan, &model)?;
+        plan = saying::with_latents(saying::with_lora(plan, &model)?, &model)?;
         saying::say_idle(&plan, &model, split.held_out.len(), device == Device::Cpu);
         saying::warn_of_resolution(&plan, &model)?;
         pairs::report_cut(&source, &model)?;

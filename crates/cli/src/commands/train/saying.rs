@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use tastemaker_math::objectives::OBJECTIVES;
+use tastemaker_math::objectives::{BetaConvention, OBJECTIVES};
 use tastemaker_models::original::{Layout, n_numbers, unet_shapes};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::outside_published;
 use tastemaker_run::{Adapter, LoraPlan, MANY_PAIRS, Plan, Problem, Recipe, RunError, Surroundings};
 use tastemaker_train::adapter::with_network_weights;
-use tastemaker_train::session::kohya_name;
+use tastemaker_train::session::{self, kohya_name};
 use tch::Device;
 
 use crate::models;
@@ -132,6 +132,23 @@ pub fn with_lora(plan: Plan, model: &Model) -> Result<Plan> {
             "they are trained; --network_train_unet_only keeps them as they are"
         };
         eprintln!("note: this LoRA has {}; {fate}", counted(n_layers as u64, "text encoder layer"));
+    }
+    Ok(plan)
+}
+
+/// The plan with its betas in this program's convention; says what they were, and what is odd about them.
+///
+/// # Errors
+/// Those of [`session::with_latents`].
+pub fn with_latents(plan: Plan, model: &Model) -> Result<Plan> {
+    let beta = |plan: &Plan| plan.method.settings.get("beta").cloned().unwrap_or_default();
+    let (typed, convention, n_known) = (beta(&plan), plan.train.beta_convention, plan.warnings.len());
+    let plan = session::with_latents(plan, model)?;
+    if convention != BetaConvention::Mean {
+        eprintln!("note: beta {typed} as {} is {} here, where it is mean", convention.name(), beta(&plan));
+    }
+    for warning in &plan.warnings[n_known..] {
+        eprintln!("warning: {warning}");
     }
     Ok(plan)
 }
