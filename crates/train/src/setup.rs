@@ -67,7 +67,7 @@ impl<'a> RunInputs<'a> {
         ranks: ProcessGroup<'a>,
         device: Device,
     ) -> Result<(Self, Option<LoraFile>), TrainError> {
-        let Fitting { objective, labels, soft_labels } = Fitting::of(plan, source, split)?;
+        let Fitting { labels, soft_labels, .. } = Fitting::of(plan, source, split)?;
         let plan = plan.clone().with_data(split.train.len() as u64).with_cache_of(source.len() as u64);
         let model = Model::from_sources(&sources(&plan.model))?;
         let (plan, lora) = with_network_weights(plan, &model)?;
