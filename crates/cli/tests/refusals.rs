@@ -1,7 +1,5 @@
 //! What is refused before any work: what is shown and what is run are held against the same rules.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
-
 mod support;
 
 use support::{Bench, files};
@@ -35,6 +33,11 @@ fn a_dry_run_refuses_what_the_run_would_refuse_in_the_same_words_and_before_any_
             &["--reference", "precomputed", "--reference_dir", "refused/checkpoint-2"],
             2,
             "train.reference_dir is refused/checkpoint-2",
+        ),
+        (
+            &["--timesteps", "5000"],
+            2,
+            "train.timesteps is 5000, wanted timesteps that the model's schedule has",
         ),
         (&["--method", "smpo"], 3, "no pair has scores"),
     ] {

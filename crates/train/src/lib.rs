@@ -8,6 +8,7 @@ pub mod data;
 pub mod distributed;
 mod error;
 pub mod estimate;
+mod fitting;
 mod logger;
 mod metrics;
 mod networks;

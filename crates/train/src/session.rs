@@ -24,6 +24,7 @@ use crate::data::cache::{Encoder, OnEvent};
 use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::{GradientExchange, ProcessGroup};
 use crate::estimate;
+pub use crate::fitting::{check_levels, check_pairs};
 use crate::logger::{Log, Logger, open_log};
 use crate::optimizer::Exchange;
 pub use crate::output::kohya_name;
@@ -31,7 +32,7 @@ use crate::output::model_card::{CardFacts, card};
 use crate::output::{RunFacts, result_paths};
 use crate::reference::Reference;
 use crate::setup::{Prepared, RunInputs, prepare};
-pub use crate::setup::{check_pairs, sources, with_latents};
+pub use crate::setup::{sources, with_latents};
 use crate::train_loop::{Ended, TrainLoop};
 
 /// What a run did.

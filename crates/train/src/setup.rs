@@ -11,23 +11,24 @@ use tastemaker_data::transform::Size;
 use tastemaker_diffusion::Denoiser;
 use tastemaker_math::flow::Density;
 use tastemaker_math::level::Level;
-use tastemaker_math::objectives::{Corruption, Grid, InversionModel, Label, Objective};
+use tastemaker_math::objectives::{Corruption, InversionModel, Label, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::{Role, Trainable};
 use tastemaker_models::pipeline::{Model, ModelSources, TextEncoders};
-use tastemaker_run::{Adapter, Augment, Event, ModelPlan, Plan, Problem, ReferenceKind, RunError, Skipped};
+use tastemaker_run::{Adapter, Augment, Event, ModelPlan, Plan, ReferenceKind, RunError, Skipped};
 use tch::Device;
 
 use crate::TrainError;
 use crate::adapter::{origin, with_network_weights};
 use crate::checkpoint::{self, Identity, Saved};
 use crate::data::cache::{Cache, Encoder};
-use crate::data::labels::{labels, pairs_identity, soft_labels};
+use crate::data::labels::pairs_identity;
 use crate::data::{
     Augmentation, BatchOptions, CachedPairs, EncodeSettings, Order, Pairs, Rank, SkippedPair, unreadable,
 };
 use crate::distributed::ProcessGroup;
+use crate::fitting::{Fitting, check_grid, density, levels};
 use crate::logger::Logger;
 use crate::networks::Networks;
 use crate::output::{self, RunFacts};
@@ -67,7 +68,7 @@ impl<'a> RunInputs<'a> {
         ranks: ProcessGroup<'a>,
         device: Device,
     ) -> Result<(Self, Option<LoraFile>), TrainError> {
-        let Fitting { labels, soft_labels, .. } = Fitting::of(plan, source, split)?;
+        let Fitting { labels, soft_labels } = Fitting::of(plan, source, split)?;
         let plan = plan.clone().with_data(split.train.len() as u64).with_cache_of(source.len() as u64);
         let model = Model::from_sources(&sources(&plan.model))?;
         let (plan, lora) = with_network_weights(plan, &model)?;
@@ -193,40 +194,6 @@ const OF_ONE_RANK: &[(&str, &str)] = &[
     ("adapter", "network_weights"),
 ];
 
-/// What a method makes of pairs that it can learn from.
-struct Fitting {
-    objective: Objective,
-    labels: Option<HashMap<u64, Label>>,
-    soft_labels: Option<HashMap<u64, f64>>,
-}
-
-impl Fitting {
-    fn of(plan: &Plan, source: &dyn PairSource, split: &Split) -> Result<Self, TrainError> {
-        if split.train.is_empty() {
-            let (n_pairs, n_held_out) = (source.len(), split.held_out.len());
-            return Err(TrainError::NoPairs { n_pairs, n_held_out, n_skipped: 0 });
-        }
-        let objective = plan.method.objective().map_err(RunError::from)?;
-        let labels = labels(source);
-        if labels.is_some() && !objective.is_unpaired() {
-            return Err(TrainError::SingleImages { method: objective.name() });
-        }
-        let soft_labels = objective.needs().soft_label.then(|| soft_labels(source));
-        if soft_labels.as_ref().is_some_and(HashMap::is_empty) {
-            return Err(TrainError::NoSoftLabels { method: objective.name() });
-        }
-        Ok(Self { objective, labels, soft_labels })
-    }
-}
-
-/// Holds pairs and method against each other.
-///
-/// # Errors
-/// [`TrainError`] for no pairs to train on, and for pairs that the method cannot learn from.
-pub fn check_pairs(plan: &Plan, source: &dyn PairSource, split: &Split) -> Result<(), TrainError> {
-    Fitting::of(plan, source, split).map(drop)
-}
-
 /// The files that a plan names, all of them on this machine.
 pub fn sources(plan: &ModelPlan) -> ModelSources {
     let path = |name: &Option<String>| name.as_ref().map(PathBuf::from);
@@ -251,51 +218,6 @@ pub fn with_latents(plan: Plan, model: &Model) -> Result<Plan, TrainError> {
     let vae = model.vae_config()?;
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
     Ok(plan.with_latents(vae.latent_channels as u64 * side * side)?)
-}
-
-/// A density of noise levels, where it is not uniform.
-fn density(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Density>, RunError> {
-    match plan.train.density() {
-        Density::Uniform => Ok(None),
-        _ if schedule.as_flow().is_none() => Err(no_flow("train.timestep_density", "uniform")),
-        density => Ok(Some(density)),
-    }
-}
-
-/// Whether an inversion can visit its levels on this schedule.
-fn check_grid(objective: &Objective, schedule: &NoiseSchedule) -> Result<(), RunError> {
-    let release = matches!(objective.corruption(), Corruption::DdimInversion { grid: Grid::Release, .. });
-    if !release || (schedule.as_flow().is_none() && schedule.len() == 1000) {
-        return Ok(());
-    }
-    let wanted = "exact for this model: the released levels are of a table of 1000 timesteps";
-    let (key, found) = ("method.grid", "release".to_owned());
-    Err(RunError::Invalid(vec![Problem::Value { key, found, wanted }]))
-}
-
-/// A setting of flow models for another.
-fn no_flow(key: &'static str, wanted: &'static str) -> RunError {
-    let found = "a model that is no flow".to_owned();
-    RunError::Invalid(vec![Problem::Value { key, found, wanted }])
-}
-
-/// The levels to train at, if they are listed: noise levels of a flow, or timesteps, every one of them of the schedule.
-fn levels(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec<Level>>, RunError> {
-    if let Some(sigmas) = &plan.train.sigmas {
-        let Some(flow) = schedule.as_flow() else {
-            return Err(no_flow("train.sigmas", "none: a model on a table of betas has timesteps"));
-        };
-        return Ok(Some(sigmas.iter().map(|&sigma| Level::flow(sigma, flow.n_timesteps)).collect()));
-    }
-    let Some(typed) = &plan.train.timesteps else { return Ok(None) };
-    match typed.iter().find(|&&t| t as usize >= schedule.len()) {
-        None => Ok(Some(typed.iter().map(|&t| schedule.level(t as usize)).collect())),
-        Some(found) => Err(RunError::Invalid(vec![Problem::Value {
-            key: "train.timesteps",
-            found: found.to_string(),
-            wanted: "timesteps that the model's schedule has, counted from 0",
-        }])),
-    }
 }
 
 /// What training needs.

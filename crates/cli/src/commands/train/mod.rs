@@ -282,6 +282,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
             // A plan can be made where the device that it is for is not.
             let device = device.open().ok();
             saying::say_idle(&plan, model, n_held_out.unwrap_or(1), device == Some(Device::Cpu));
+            session::check_levels(&plan, model)?;
             plan.facts = saying::facts(model, device)?;
             saying::warn_of_odd(&plan, model)?;
             saying::warn_of_resolution(&plan, model)?;
