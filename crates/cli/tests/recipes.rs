@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use support::Bench;
 use tastemaker_math::objectives::OBJECTIVES;
+use tastemaker_models::original::{Layout, Preset};
+use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Adapter, Augment, OptimizerKind, Overrides, Plan, Recipe, resolve};
+use tastemaker_train::estimate;
 
 fn recipes() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
@@ -133,4 +136,50 @@ fn pairs_and_rates_in_effect_are_the_published_ones() {
         assert_eq!(plan.effective_batch(), pairs, "{name}");
         assert!((plan.effective_learning_rate() / rate - 1.0).abs() < 1e-12, "{name}");
     }
+}
+
+/// The configurations of the model that a recipe is for, as published, without weights: what a run takes is counted from them.
+fn configurations(bench: &Bench, name: &str) -> Model {
+    let layout = match name {
+        _ if name.starts_with("sdxl") => Layout::Sdxl,
+        _ if name.starts_with("sd21") => Layout::Sd2,
+        _ => Layout::Sd1,
+    };
+    for (component, config) in Preset::published(layout).configs {
+        let path = match component.as_str() {
+            "model_index" => "model_index.json".to_owned(),
+            "scheduler" => "scheduler/scheduler_config.json".to_owned(),
+            _ => format!("{component}/config.json"),
+        };
+        bench.write(&format!("{name}/{path}"), config.to_string());
+    }
+    Model::open(bench.path(name)).unwrap()
+}
+
+#[test]
+fn every_recipe_states_the_memory_it_takes_by_the_dry_run_and_fits_the_card_it_names() {
+    let bench = Bench::empty();
+    let mut wrong = Vec::new();
+    for path in recipes() {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let model = configurations(&bench, name);
+        let estimate = estimate::memory(&plan(name), &model, false, None).unwrap();
+        let taken = estimate.total() as f64 / f64::from(1 << 30);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let stated = text.lines().find_map(|line| {
+            let (memory, card) =
+                line.strip_prefix("# Device memory: ")?.split_once(" GiB by --dry-run; a GPU with ")?;
+            Some((memory.parse::<f64>().ok()?, card.split_once(" GB")?.0.parse::<f64>().ok()?))
+        });
+        let Some((memory, card)) = stated else {
+            wrong.push(format!("{name} does not state {taken:.1}"));
+            continue;
+        };
+        // A device's context and fragmentation are not in the estimate, and a card of 24 GB offers 22.
+        let fits = 1.1 * memory + 0.5 < card * 0.93;
+        if (memory - taken).abs() > 0.06 || !fits {
+            wrong.push(format!("{name} states {memory} GiB on {card} GB, it takes {taken:.1}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

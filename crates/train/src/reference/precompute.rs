@@ -1,6 +1,6 @@
 //! Computing the reference of a plan beforehand: what it depends on, where it is, what is missing.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tastemaker_data::cache::Key;
 use tastemaker_math::flow::Density;
 use tastemaker_math::objectives::Corruption;
@@ -9,6 +9,9 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Adapter, Event, Plan};
 use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::lock::{FolderLock, Sharing};
+use tastemaker_torch::driver::Driver;
+use tastemaker_torch::versions;
+use tch::Device;
 
 use super::{PrecomputedKey, PrecomputedReference};
 use crate::TrainError;
@@ -70,6 +73,7 @@ impl ReferenceInputs<'_> {
         if let Some(base) = train.base_precision.filter(|_| plan.adapter != Adapter::Full {}) {
             draws["base_precision"] = json!(base);
         }
+        compute_on(&mut draws, kind(encoder.settings.device), versions::libtorch());
         if let Some(group) = order.drawn_in() {
             draws["drawn_in"] = group.into();
         }
@@ -135,6 +139,68 @@ pub(crate) fn fill(
     Ok(())
 }
 
+/// The libtorch whose sums go without saying.
+const LIBTORCH: &str = "2.11.";
+
+/// Adds what decides the rounding of an error beside the plan. A CPU and the libtorch of the first versions, whose references are there
+/// already, go without saying.
+fn compute_on(draws: &mut Value, device: Option<String>, libtorch: Option<String>) {
+    let other = libtorch.filter(|release| !release.starts_with(LIBTORCH));
+    for (name, value) in [("device", device), ("libtorch", other)] {
+        if let Some(value) = value {
+            draws[name] = value.into();
+        }
+    }
+}
+
+/// The kind of a device, such as `NVIDIA H200`: two of a kind give the same bits, two of different kinds do not. `None` for the CPU.
+fn kind(device: Device) -> Option<String> {
+    match device {
+        Device::Cpu => None,
+        Device::Cuda(index) => {
+            let gpus = Driver::open().ok().and_then(|driver| driver.gpus().ok()).unwrap_or_default();
+            Some(gpus.get(index).map_or_else(|| "CUDA".to_owned(), |gpu| gpu.name.clone()))
+        }
+        other => Some(format!("{other:?}")),
+    }
+}
+
 fn sha256(bytes: impl Iterator<Item = u8>) -> String {
     sha256_bytes(&bytes.collect::<Vec<u8>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_one_kind_of_device_are_not_taken_for_those_of_another_and_old_ones_of_a_cpu_are() {
+        let key = |device: Option<&str>, libtorch: &str| {
+            let mut draws = json!({"seed": 0});
+            compute_on(&mut draws, device.map(str::to_owned), Some(libtorch.to_owned()));
+            let word = || "x".to_owned();
+            PrecomputedKey {
+                format: PrecomputedKey::FORMAT,
+                reference: word(),
+                text: word(),
+                latents: word(),
+                schedule: word(),
+                positions: word(),
+                draws,
+            }
+        };
+        let cpu = key(None, "2.11.0");
+        assert_eq!(cpu.draws, json!({"seed": 0}), "as earlier versions wrote it");
+        let others =
+            [key(Some("NVIDIA H200"), "2.11.0"), key(Some("NVIDIA A100"), "2.11.0"), key(None, "2.12.0")];
+        let folder = tempfile::tempdir().unwrap();
+        PrecomputedReference::open(folder.path(), &cpu, 1).unwrap();
+        for (number, other) in others.iter().enumerate() {
+            assert_ne!(other.digest(), cpu.digest());
+            assert!(others[..number].iter().all(|known| known.digest() != other.digest()));
+            let error = PrecomputedReference::open(folder.path(), other, 1).unwrap_err();
+            assert!(matches!(error, TrainError::OtherPrecomputed { .. }), "{error}");
+        }
+        assert_eq!(kind(Device::Cpu), None);
+    }
 }
