@@ -5,7 +5,9 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import tokenizer
 import torch
 from common import Draws, gradients, main, penalty, redraw, save_case, save_network, stages, twice
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
@@ -187,6 +189,7 @@ def record(root):
     record_loras(root)
     record_vae(root)
     record_t5(root)
+    tokenizer.record(root)
 
 
 if __name__ == "__main__":

@@ -17,4 +17,4 @@ pub use arrays::{Array, Arrays};
 pub use golden::{Golden, golden_dir, golden_weights};
 pub use mutations::{mutated_json, mutated_safetensors};
 pub use tiny::{TINY_RESOLUTION, tiny_model, tiny_sdxl_model};
-pub use tokenizer::tokenizer_prompts;
+pub use tokenizer::{recorded_prompts, tokenizer_prompts};
