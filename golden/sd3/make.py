@@ -9,6 +9,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import tokenizer
 import torch
+import whole
 from common import Draws, gradients, main, penalty, redraw, save_case, save_network, stages, twice
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 from peft import LoraConfig
@@ -190,6 +191,7 @@ def record(root):
     record_vae(root)
     record_t5(root)
     tokenizer.record(root)
+    whole.record(root)
 
 
 if __name__ == "__main__":

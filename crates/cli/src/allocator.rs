@@ -4,7 +4,7 @@
 //! higher, because large blocks of many sizes no longer fit each other's places (`docs/log.md`).
 
 use anyhow::Result;
-use tastemaker_models::original::{n_numbers, unet_shapes};
+use tastemaker_models::original::n_numbers;
 use tastemaker_models::pipeline::Model;
 use tastemaker_torch::memory;
 
@@ -14,9 +14,9 @@ const LARGE: u64 = 100_000_000;
 /// Sets the allocator up for work with a model. Call it before its weights are read.
 ///
 /// # Errors
-/// Those of [`Model::unet_config`].
+/// Those of [`Model::backbone_config`].
 pub fn suit(model: &Model) -> Result<()> {
-    if n_numbers(&unet_shapes(&model.unet_config()?)) < LARGE {
+    if n_numbers(&model.backbone_config()?.shapes()) < LARGE {
         memory::keep_freed();
     }
     Ok(())

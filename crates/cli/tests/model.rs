@@ -190,9 +190,14 @@ fn a_text_encoders_adapter_is_inspected_merged_and_generated_with() {
     .into();
     let part = LoraPart { ranks: Ranks::uniform(1, 0.5), target_modules: vec!["mlp.fc1".into()], tensors };
     let nothing = LoraPart { ranks: Ranks::uniform(1, 1.0), target_modules: vec![], tensors: Named::new() };
-    LoraFile { unet: nothing, text: [("text_encoder", part)].into(), noise: Default::default() }
-        .write(bench.path("a.safetensors"))
-        .unwrap();
+    LoraFile {
+        unet: nothing,
+        component: "unet",
+        text: [("text_encoder", part)].into(),
+        noise: Default::default(),
+    }
+    .write(bench.path("a.safetensors"))
+    .unwrap();
 
     let inspected = said(&bench, &["model", "inspect", "a.safetensors"]).stdout;
     assert!(inspected.contains("1 layers of text_encoder"), "{inspected}");

@@ -43,6 +43,16 @@ pub enum GenerateError {
         /// The scale of guidance.
         scale: f64,
     },
+    /// A side that the network has no positions for.
+    #[error("images of {width} x {height} pixels: sides of at most {largest} for this model")]
+    TooLarge {
+        /// Width as given.
+        width: u32,
+        /// Height as given.
+        height: u32,
+        /// Pixels of the largest side.
+        largest: u32,
+    },
     /// An image grid with rows of different lengths or images of different sizes.
     #[error("image grid is ragged: {what}")]
     RaggedGrid {

@@ -34,6 +34,10 @@ pub struct Generator<'a> {
     scheduler: SchedulerConfig,
     latent_shape: [i64; 3],
     resolution: i64,
+    /// What sides of latents must be multiples of.
+    patch: i64,
+    /// The largest side of a latent.
+    largest: Option<i64>,
     device: Device,
 }
 
@@ -108,14 +112,16 @@ impl<'a> Generator<'a> {
     }
 
     fn new(folder: &Model, text: Text<'a>, precision: DType, device: Device) -> Result<Self, GenerateError> {
-        let unet = folder.unet_config()?;
+        let backbone = folder.backbone_config()?;
         let vae = folder.vae(Role::Frozen, precision, device)?.network;
-        let resolution = unet.sample_size * vae.config().downsampling();
+        let resolution = backbone.sample_size() * vae.config().downsampling();
         Ok(Self {
             text,
             scheduler: folder.schedule()?,
-            latent_shape: [unet.in_channels, unet.sample_size, unet.sample_size],
+            latent_shape: [backbone.in_channels(), backbone.sample_size(), backbone.sample_size()],
             resolution,
+            patch: backbone.side_multiple(),
+            largest: backbone.largest_side(),
             vae,
             device,
         })
@@ -207,12 +213,15 @@ impl<'a> Generator<'a> {
 
     fn checked(&self, settings: &GenerateSettings) -> Result<Size, GenerateError> {
         let (width, height) = self.size(settings);
-        let multiple = self.vae.config().downsampling() as u32;
+        let down = self.vae.config().downsampling();
+        let multiple = (down * self.patch) as u32;
         let fits = |side: u32| side > 0 && side.is_multiple_of(multiple);
-        if fits(width) && fits(height) {
-            Ok((width, height))
-        } else {
-            Err(GenerateError::Size { width, height, multiple })
+        if !(fits(width) && fits(height)) {
+            return Err(GenerateError::Size { width, height, multiple });
+        }
+        match self.largest.map(|side| (side * down) as u32).filter(|largest| width.max(height) > *largest) {
+            Some(largest) => Err(GenerateError::TooLarge { width, height, largest }),
+            None => Ok((width, height)),
         }
     }
 

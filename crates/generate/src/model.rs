@@ -1,9 +1,9 @@
 //! A model in memory that generates, with the LoRA it was given.
 
 use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::backbone::Backbone;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
-use tastemaker_models::unet::UNet;
 use tastemaker_store::dtype::DType;
 use tch::Device;
 
@@ -14,11 +14,11 @@ pub struct LoadedModel {
     /// Its VAE, text encoders and schedule.
     pub generator: Generator<'static>,
     /// Its denoiser.
-    pub unet: UNet,
+    pub backbone: Backbone,
 }
 
 impl LoadedModel {
-    /// Loads a model, with a LoRA of UNet and text encoders if there is one.
+    /// Loads a model, with a LoRA of the network that predicts and of text encoders if there is one.
     ///
     /// # Errors
     /// [`GenerateError::Model`] for whatever the folder lacks, and for a LoRA that does not fit.
@@ -28,13 +28,13 @@ impl LoadedModel {
         precision: DType,
         device: Device,
     ) -> Result<Self, GenerateError> {
-        let (unet, text) = lora.map(LoraFile::into_specs).unwrap_or_default();
+        let (adapter, text) = lora.map(LoraFile::into_specs).unwrap_or_default();
         let generator = Generator::adapted(model, text, precision, device)?;
-        Ok(Self { generator, unet: model.unet(Role::Frozen, precision, device, unet)?.network })
+        Ok(Self { generator, backbone: model.backbone(Role::Frozen, precision, device, adapter)?.network })
     }
 
     /// Its denoiser, without a negative one.
     pub fn networks(&self) -> Networks<'_> {
-        Networks { denoiser: &self.unet, negative: None }
+        Networks { denoiser: &self.backbone, negative: None }
     }
 }

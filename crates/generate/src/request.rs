@@ -52,7 +52,7 @@ pub struct GenerateSettings {
 
 impl GenerateSettings {
     /// Those that images of a model's family are drawn with: the sampler of its own scheduler, 50 steps, guidance 7.5 and for
-    /// SDXL 5. Models distilled to a few steps, as SDXL-Turbo, get four without guidance.
+    /// SDXL 5, SD3 7 in 28 steps. Models distilled to a few steps, as SDXL-Turbo, get four without guidance.
     ///
     /// Source: diffusers' pipelines; `log_validation` of its `research_projects/diffusion_dpo`.
     ///
@@ -64,8 +64,13 @@ impl GenerateSettings {
         if draws_in_few_steps(model, &scheduler)? {
             return Ok(Self::in_few_steps(4, sampler));
         }
-        let guidance_scale = if model.family() == Family::StableDiffusionXl { 5.0 } else { 7.5 };
-        Ok(Self { sampler, guidance_scale, ..Self::default() })
+        let default = Self::default();
+        let (guidance_scale, n_steps) = match model.family() {
+            Family::StableDiffusion => (7.5, default.n_steps),
+            Family::StableDiffusionXl => (5.0, default.n_steps),
+            Family::StableDiffusion3 => (7.0, 28),
+        };
+        Ok(Self { sampler, guidance_scale, n_steps, ..default })
     }
 
     /// Those of a model distilled to so many steps.
@@ -94,7 +99,7 @@ fn draws_in_few_steps(model: &Model, scheduler: &SchedulerConfig) -> Result<bool
     let is_euler = matches!(scheduler.class, "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler");
     let trailing = scheduler.stated_spacing == Some(Spacing::Trailing)
         && scheduler.schedule.prediction() == Prediction::Epsilon;
-    let is_small = model.family() == Family::StableDiffusion || model.unet_config()?.sample_size <= 64;
+    let is_small = model.family() == Family::StableDiffusion || model.backbone_config()?.sample_size() <= 64;
     Ok(is_euler && trailing && is_small)
 }
 

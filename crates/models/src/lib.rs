@@ -1,6 +1,7 @@
 //! Networks: one folder each, built from a diffusers `config.json` and a checkpoint's tensors.
 
 pub mod adapters;
+pub mod backbone;
 pub mod blip;
 pub mod clip;
 pub mod clip_text;

@@ -16,6 +16,8 @@ pub enum Change {
     Pixels,
     /// Stored transposed, `[m, n]` for `[n, m]`.
     Transposed,
+    /// Stored with the second half of its rows before the first.
+    Swapped,
     /// One of several equal parts that are stored under one name, rows upon rows.
     Rows {
         /// Which part.
@@ -72,7 +74,7 @@ impl Moved<'_> {
 /// The shape under which a tensor of this shape is stored.
 fn stored_shape(shape: &[usize], change: Change) -> Vec<usize> {
     match (change, shape) {
-        (Change::None, _) => shape.to_vec(),
+        (Change::None | Change::Swapped, _) => shape.to_vec(),
         (Change::Pixels, _) => [shape, &[1, 1]].concat(),
         (Change::Transposed, _) => shape.iter().rev().copied().collect(),
         (Change::Rows { of, .. }, [rows, rest @ ..]) => [&[rows * of], rest].concat(),
@@ -96,6 +98,7 @@ pub fn restore<'a>(
     let bytes = match change {
         Change::None | Change::Pixels => Cow::Borrowed(stored.bytes),
         Change::Transposed => Cow::Owned(transposed(stored)),
+        Change::Swapped => Cow::Owned(swapped(stored)),
         Change::Rows { part, of } => {
             let n = stored.bytes.len() / of;
             Cow::Borrowed(&stored.bytes[part * n..(part + 1) * n])
@@ -114,6 +117,7 @@ pub fn store<'a>(parts: &[(Place, TensorView<'a>)]) -> Result<Moved<'a>, String>
     let bytes = match place.change {
         Change::None | Change::Pixels if parts.len() == 1 => Cow::Borrowed(first.bytes),
         Change::Transposed if parts.len() == 1 => Cow::Owned(transposed(first)),
+        Change::Swapped if parts.len() == 1 => Cow::Owned(swapped(first)),
         Change::Rows { of, .. } => {
             let in_order = (0..of).map(|wanted| {
                 parts
@@ -131,6 +135,11 @@ pub fn store<'a>(parts: &[(Place, TensorView<'a>)]) -> Result<Moved<'a>, String>
         _ => return Err(format!("{} tensors for `{}`", parts.len(), place.name)),
     };
     Ok(Moved { name: place.name.clone(), dtype: first.dtype, shape, bytes })
+}
+
+fn swapped(view: &TensorView<'_>) -> Vec<u8> {
+    let (first, second) = view.bytes.split_at(view.bytes.len() / 2);
+    [second, first].concat()
 }
 
 fn transposed(view: &TensorView<'_>) -> Vec<u8> {

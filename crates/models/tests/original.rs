@@ -58,6 +58,7 @@ fn every_tensor_of_the_published_models_lies_where_diffusers_finds_it() {
                     Change::None => "same".to_owned(),
                     Change::Pixels => "pixels".to_owned(),
                     Change::Transposed => "transposed".to_owned(),
+                    Change::Swapped => "swapped".to_owned(),
                     Change::Rows { part, .. } => format!("rows {part}"),
                 };
                 found += &format!("{component}\t{ours}\t{}\t{change}\n", place.name);

@@ -80,6 +80,11 @@ pub fn weights(area: &str, case: &str) -> BTreeMap<String, Tensor> {
     tensors(tastemaker_testkit::golden_weights(area, case))
 }
 
+/// As [`tastemaker_testkit::redrawn`].
+pub fn redrawn(shapes: BTreeMap<String, Vec<usize>>, seed: u32) -> BTreeMap<String, Tensor> {
+    tensors(tastemaker_testkit::redrawn(shapes, seed))
+}
+
 fn tensors(arrays: tastemaker_testkit::Arrays) -> BTreeMap<String, Tensor> {
     let tensor = |array: tastemaker_testkit::Array| {
         let shape: Vec<i64> = array.shape.iter().map(|&size| size as i64).collect();

@@ -4,5 +4,5 @@ mod close;
 mod golden;
 
 pub use close::{assert_close, assert_gradients, relative_error};
-pub use golden::{Golden, weights};
+pub use golden::{Golden, redrawn, weights};
 pub use tastemaker_testkit::*;

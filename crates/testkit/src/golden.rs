@@ -1,5 +1,6 @@
 //! Recorded cases under `golden/`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -32,6 +33,11 @@ pub fn golden_weights(area: &str, case: &str) -> Arrays {
     let parameters =
         recorded.into_iter().filter_map(|(k, shape)| Some((k.strip_prefix("grad.")?.to_owned(), shape)));
     redraw(parameters.collect(), u32::try_from(seed).expect("seeds are small"))
+}
+
+/// Parameters of these names and shapes as `redraw` of `golden/common.py` draws them from a seed.
+pub fn redrawn(shapes: BTreeMap<String, Vec<usize>>, seed: u32) -> Arrays {
+    redraw(shapes, seed)
 }
 
 /// One recorded case: what it says of itself, and where its network is.

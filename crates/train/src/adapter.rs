@@ -34,8 +34,8 @@ pub(crate) struct AdapterShape {
 impl AdapterShape {
     /// That of a component by a plan.
     pub(crate) fn planned(lora: &LoraPlan, component: &str) -> Self {
-        let of_unet = component == "unet";
-        let targets = if of_unet { &lora.target_modules } else { &lora.text_encoder_target_modules };
+        let of_text = component.starts_with("text_encoder");
+        let targets = if !of_text { &lora.target_modules } else { &lora.text_encoder_target_modules };
         Self { ranks: ranks(lora), target_modules: targets.clone() }
     }
 }
@@ -101,7 +101,7 @@ fn check_names(lora: &LoraPlan, folder: &Model) -> Result<(), TrainError> {
     const TARGETS: &str = "name endings of layers that the network has, such as to_q or ff.net.2";
     const PATTERNS: &str = "name endings of layers that get an adapter, as the target modules choose them";
     let mut networks =
-        vec![("adapter.target_modules", unet_shapes(&folder.unet_config()?), &lora.target_modules)];
+        vec![("adapter.target_modules", folder.backbone_config()?.shapes(), &lora.target_modules)];
     let of_text = &lora.text_encoder_target_modules;
     for (component, _) in folder.family().text_components().iter().filter(|_| !of_text.is_empty()) {
         let shapes = text_shapes(&folder.text_config(component)?);
@@ -171,7 +171,7 @@ fn differences(asked: &AdapterSection, file: &LoraPart, folder: &Model) -> Resul
         differ("adapter.use_dora", use_dora.to_string(), file.is_dora().to_string());
     }
     if let Some(target_modules) = &asked.target_modules
-        && names(&unet_shapes(&folder.unet_config()?), target_modules) != layers
+        && names(&folder.backbone_config()?.shapes(), target_modules) != layers
     {
         differ("adapter.target_modules", target_modules.join(", "), file.target_modules.join(", "));
     }

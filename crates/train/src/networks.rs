@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use tastemaker_diffusion::Denoiser;
 use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::backbone::Backbone;
 use tastemaker_models::nn::{LoraSpec, Role, Trainable};
 use tastemaker_models::pipeline::{Loaded, Model, TextAdapters, TextEncoders};
-use tastemaker_models::unet::UNet;
 use tastemaker_run::{Adapter, LoraPlan, Plan};
 use tch::Device;
 
@@ -20,10 +20,12 @@ use crate::reference::Reference;
 /// frozen copy holds in it, and an adapter starts at zero or beside a copy of itself, so at step 0 every logit is exactly
 /// 0.
 pub(crate) struct Networks {
-    pub(crate) policy: Loaded<UNet>,
+    pub(crate) policy: Loaded<Backbone>,
+    /// Its name, `unet` or `transformer`.
+    component: &'static str,
     /// Where they are trained; otherwise captions are encoded before and encoders not kept.
     pub(crate) text: Option<TextEncoders>,
-    frozen: Option<Loaded<UNet>>,
+    frozen: Option<Loaded<Backbone>>,
     adapted: bool,
     /// Whether the adapters of text encoders stay as they are.
     keeps_text: bool,
@@ -55,7 +57,7 @@ impl Networks {
         let adapted = lora.is_some();
         let role = if adapted { Role::Frozen } else { Role::Trained };
         let base = folder.clone().with_base_precision(plan.train.base_precision);
-        let policy = base.unet(role, precision, device, lora)?;
+        let policy = base.backbone(role, precision, device, lora)?;
         let trains_text = !text_loras.is_empty();
         let text = trains_text.then(|| folder.adapted_text(text_loras, precision, device)).transpose()?;
         let keeps_text = plan.keeps_text();
@@ -68,22 +70,23 @@ impl Networks {
             return Err(TrainError::NothingTrainable { target_modules });
         }
         let frozen = (with_reference && !adapted)
-            .then(|| folder.unet(Role::Frozen, precision, device, None))
+            .then(|| folder.backbone(Role::Frozen, precision, device, None))
             .transpose()?;
-        Ok(Self { policy, text, frozen, adapted, keeps_text, shapes })
+        let component = folder.family().backbone();
+        Ok(Self { policy, component, text, frozen, adapted, keeps_text, shapes })
     }
 
-    /// The parameters that the result is made of by component, the UNet's first: those that are trained, and adapters of text
+    /// The parameters that the result is made of by component, those of the network that predicts first: those that are trained, and adapters of text
     /// encoders that are kept.
     pub(crate) fn results(&self) -> impl Iterator<Item = (&'static str, &[Trainable])> {
-        let unet = [("unet", self.policy.trainable.as_slice())];
-        unet.into_iter().chain(self.text.iter().flat_map(TextEncoders::trainable))
+        let policy = [(self.component, self.policy.trainable.as_slice())];
+        policy.into_iter().chain(self.text.iter().flat_map(TextEncoders::trainable))
     }
 
     /// Second handles on the parameters that are trained, in the same order.
     pub(crate) fn handles(&self) -> Vec<Trainable> {
         let handle = |t: &Trainable| Trainable { name: t.name.clone(), tensor: t.tensor.shallow_clone() };
-        let parts = self.results().filter(|(component, _)| *component == "unet" || !self.keeps_text);
+        let parts = self.results().filter(|(component, _)| *component == self.component || !self.keeps_text);
         parts.flat_map(|(_, trainable)| trainable).map(handle).collect()
     }
 

@@ -139,9 +139,9 @@ impl<'a> RunInputs<'a> {
     /// [`TrainError::Model`] if the network cannot be read.
     pub(crate) fn identity(&self) -> Result<Identity, TrainError> {
         // What is wrong with the network shall not be found out after hours of encoding.
-        self.model.check_unet()?;
+        self.model.check_backbone()?;
         let pairs = pairs_identity(self.source, self.objective.needs().soft_label);
-        Ok(Identity { pairs, unet: self.model.unet_fingerprint()?, drawn_in: None })
+        Ok(Identity { pairs, unet: self.model.backbone_fingerprint()?, drawn_in: None })
     }
 
     /// Holds against each other what the ranks of the run would do; `checkpoint` is what this one resumes from.
@@ -321,7 +321,7 @@ pub(crate) fn prepare<'a>(
     if let (Some(errors), true) = (&precomputed, is_full)
         && ranks.any(!errors.missing(order.steps())?.is_empty())?
     {
-        let frozen = model.unet(Role::Frozen, encoder.settings.precision, device, None)?.network;
+        let frozen = model.backbone(Role::Frozen, encoder.settings.precision, device, None)?.network;
         precompute(&Reference::Frozen(&frozen), None)?;
     }
     let copies = compares && precomputed.is_none() && plan.train.reference_ema_decay.is_none();

@@ -10,9 +10,9 @@ use super::file::{LoraFile, PREDICTION_KEY, stored};
 use super::keys::{self, DOWN, MAGNITUDE, UP};
 use super::nature::Nature;
 use crate::ModelError;
-use crate::original::{Layout, parsed, unet_shapes};
+use crate::backbone::BackboneConfig;
+use crate::original::{Layout, parsed};
 use crate::pipeline::Model;
-use crate::unet::UNetConfig;
 
 /// How an adapter file names its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl LoraNames {
 impl LoraFile {
     /// Reads an adapter in either naming; families are tried until one has all its layers in their sizes.
     ///
-    /// The layout is `None` for a UNet that is none of the published ones. SD1.x stands for SD2.x too where nothing but the
+    /// The layout is `None` for a network that is none of the published ones. SD1.x stands for SD2.x too where nothing but the
     /// text's width would tell them apart and no layer sees text.
     ///
     /// # Errors
@@ -63,23 +63,23 @@ impl LoraFile {
     ) -> Result<(Self, LoraNames, Option<Layout>), ModelError> {
         if names != Some(LoraNames::Kohya) {
             let file = Self::read(path)?;
-            let layout = PUBLISHED.into_iter().find(|layout| file.fits(&layout.published_unet()));
+            let layout = PUBLISHED.into_iter().find(|layout| file.fits(&layout.published_backbone()));
             let file = match layout {
-                Some(layout) => file.shaped_for(&layout.published_unet()),
+                Some(layout) => file.shaped_for(&layout.published_backbone()),
                 None => file,
             };
             return Ok((file, LoraNames::Diffusers, layout));
         }
         let mut refusal = None;
         for layout in PUBLISHED {
-            let config = layout.published_unet();
+            let config = layout.published_backbone();
             match Self::read_kohya(path, layout, &config) {
                 Ok(file) if file.fits(&config) => return Ok((file, LoraNames::Kohya, Some(layout))),
                 Ok(_) => {}
                 Err(error) => refusal = refusal.or(Some(error)),
             }
         }
-        let wanted = "an adapter of SD1.x, SD2.x or SDXL";
+        let wanted = "an adapter of SD1.x, SD2.x, SDXL or SD3";
         let unfit = || tastemaker_store::StoreError::malformed(path, "factors of other sizes", wanted).into();
         Err(refusal.unwrap_or_else(unfit))
     }
@@ -109,7 +109,7 @@ impl LoraFile {
     pub fn read_for(path: impl AsRef<Path>, model: &Model) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let (stored, metadata) = stored(path)?;
-        let config = model.unet_config()?;
+        let config = model.backbone_config()?;
         let widths =
             stored.iter().map(|(name, tensor)| (name.as_str(), tensor.size().get(1).map(|&n| n as usize)));
         let nature = Nature::of_tensors(&widths.collect::<Vec<_>>(), &metadata);
@@ -126,9 +126,9 @@ impl LoraFile {
     }
 
     /// The same factors with as many dimensions as the layers they belong to: kernels of 1x1 convolutions become matrices where a
-    /// UNet has linear layers, as SD2.x and SDXL have before and after their transformers, and the other way round.
-    pub(super) fn shaped_for(mut self, config: &UNetConfig) -> Self {
-        let shapes = unet_shapes(config);
+    /// network has linear layers, as SD2.x and SDXL have before and after their transformers, and the other way round.
+    pub(super) fn shaped_for(mut self, config: &BackboneConfig) -> Self {
+        let shapes = config.shapes();
         let dims = |layer: &str| shapes.get(&format!("{layer}.weight")).map(Vec::len);
         self.unet.tensors.iter_mut().for_each(|(name, factor)| reshape(name, factor, dims));
         for part in self.text.values_mut() {
@@ -137,12 +137,12 @@ impl LoraFile {
         self
     }
 
-    /// Whether a UNet has every adapted layer, in the factors' sizes, and the text encoders there are adapters for.
-    pub fn fits(&self, config: &UNetConfig) -> bool {
-        let shapes = unet_shapes(config);
-        let texts = if config.text_time.is_some() { 2 } else { 1 };
-        let known = |component: &&str| keys::TEXT[..texts].contains(component);
+    /// Whether a network has every adapted layer, in the factors' sizes, and the text encoders there are adapters for.
+    pub fn fits(&self, config: &BackboneConfig) -> bool {
+        let shapes = config.shapes();
+        let known = |component: &&str| keys::TEXT[..config.n_text_encoders()].contains(component);
         self.text.keys().all(known)
+            && (self.unet.tensors.is_empty() || self.component == config.component())
             && self.unet.layers().iter().all(|layer| {
                 let Some(weight) = shapes.get(&format!("{layer}.weight")) else { return false };
                 let size = |end: &str, axis: usize| {
@@ -171,4 +171,4 @@ fn reshape(name: &str, factor: &mut Tensor, dims: impl Fn(&str) -> Option<usize>
     }
 }
 
-const PUBLISHED: [Layout; 3] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl];
+const PUBLISHED: [Layout; 4] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl, Layout::Sd3];

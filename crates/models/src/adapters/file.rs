@@ -32,8 +32,10 @@ pub(super) const PREDICTION_KEY: &str = "modelspec.prediction_type";
 /// The low-rank adapters of a pipeline's networks.
 #[derive(Debug)]
 pub struct LoraFile {
-    /// The UNet's. It has no layers in a file for text encoders alone.
+    /// That of the network that predicts, the UNet or the transformer in its place. It has no layers in a file for text encoders alone.
     pub unet: LoraPart,
+    /// The name of that network: `unet` or `transformer`.
+    pub component: &'static str,
     /// Those of text encoders, by component: `text_encoder`, `text_encoder_2`.
     pub text: BTreeMap<&'static str, LoraPart>,
     /// What their training changed of the model's noise.
@@ -42,7 +44,7 @@ pub struct LoraFile {
 
 impl From<LoraPart> for LoraFile {
     fn from(unet: LoraPart) -> Self {
-        Self { unet, text: BTreeMap::new(), noise: ChosenNoise::default() }
+        Self { unet, component: keys::UNET, text: BTreeMap::new(), noise: ChosenNoise::default() }
     }
 }
 
@@ -121,13 +123,23 @@ impl LoraFile {
         }
         let made = factors.into_iter().map(|(component, factors)| Ok((component, make(component, factors)?)));
         let mut text = made.collect::<Result<BTreeMap<_, _>, ModelError>>()?;
-        let unet = text.remove(keys::UNET).unwrap_or_else(LoraPart::empty);
-        Ok(Self { unet, text, noise: ChosenNoise::default() })
+        let transformer = text.remove(keys::TRANSFORMER).map(|part| (keys::TRANSFORMER, part));
+        let unet = text.remove(keys::UNET).map(|part| (keys::UNET, part));
+        if transformer.is_some() && unet.is_some() {
+            return Err(StoreError::malformed(
+                path,
+                "factors of a UNet and of a transformer",
+                "those of one",
+            )
+            .into());
+        }
+        let (component, unet) = transformer.or(unet).unwrap_or_else(|| (keys::UNET, LoraPart::empty()));
+        Ok(Self { unet, component, text, noise: ChosenNoise::default() })
     }
 
     /// Every component that is adapted, with its adapter.
     pub fn parts(&self) -> impl Iterator<Item = (&'static str, &LoraPart)> {
-        let unet = Some((keys::UNET, &self.unet)).filter(|(_, part)| !part.tensors.is_empty());
+        let unet = Some((self.component, &self.unet)).filter(|(_, part)| !part.tensors.is_empty());
         unet.into_iter().chain(self.text.iter().map(|(component, part)| (*component, part)))
     }
 

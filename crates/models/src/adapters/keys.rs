@@ -2,12 +2,21 @@
 //!
 //! Source: `huggingface/diffusers:src/diffusers/utils/state_dict_utils.py`; `kohya-ss/sd-scripts:networks/lora.py`.
 
+use crate::backbone::BackboneConfig;
 use crate::clip_text::modern_name;
 use crate::original::Layout;
-use crate::unet::{UNetConfig, original_name};
+use crate::unet::original_name;
 
 /// The component that is the UNet; its name and a dot stand before its layers' names.
 pub(super) const UNET: &str = "unet";
+
+/// The component that is a transformer in its place.
+pub(super) const TRANSFORMER: &str = "transformer";
+
+/// What else stands before the names of a transformer's layers, where these are diffusers' own: as ComfyUI and trainers for it write them,
+/// and as peft does.
+const OF_TRANSFORMERS: [&str; 2] =
+    ["diffusion_model.transformer_blocks.", "base_model.model.transformer_blocks."];
 
 /// The components that are text encoders.
 pub(super) const TEXT: [&str; 2] = ["text_encoder", "text_encoder_2"];
@@ -72,6 +81,16 @@ pub(super) fn ours(stored: &str) -> Option<(&'static str, String)> {
         };
         return Some((component, TEXT_ENDS.iter().find_map(found)?));
     }
+    let in_transformer = || {
+        let start = OF_TRANSFORMERS.iter().find(|start| stored.starts_with(**start))?;
+        let (_, block) =
+            start.rsplit_once("transformer_blocks.").map(|(before, _)| stored.split_at(before.len()))?;
+        Some(block)
+    };
+    if let Some(name) = below(TRANSFORMER).or_else(in_transformer) {
+        let found = |(theirs, ours): &(&str, &str)| Some(format!("{}{ours}", name.strip_suffix(theirs)?));
+        return Some((TRANSFORMER, ENDS.iter().find_map(found)?));
+    }
     let name = below(UNET).or_else(|| stored.contains(PROCESSOR).then_some(stored))?;
     let name = name.replace(PROCESSOR, ".");
     let found = |(theirs, ours): &(&str, &str)| Some(format!("{}{ours}", name.strip_suffix(theirs)?));
@@ -80,7 +99,7 @@ pub(super) fn ours(stored: &str) -> Option<(&'static str, String)> {
 
 /// A key of peft's patterns under our names: newer transformers releases leave a prefix out.
 pub(super) fn pattern(component: &str, key: String) -> String {
-    match key.strip_prefix('^').filter(|_| component != UNET).and_then(modern_name) {
+    match key.strip_prefix('^').filter(|_| TEXT.contains(&component)).and_then(modern_name) {
         Some(whole) => format!("^{whole}"),
         None => key,
     }
@@ -94,6 +113,12 @@ pub(super) fn stored(component: &str, ours: &str) -> String {
 /// What stands before a UNet layer's name in kohya's files.
 const KOHYA_UNET: &str = "lora_unet_";
 
+/// What stands before a layer's name of a transformer of SD3, as ComfyUI reads it: kohya's own names are of queries, keys and values in
+/// one, which factors of each cannot be brought to without growing.
+///
+/// Source: `model_lora_keys_unet`, `Comfy-Org/ComfyUI:comfy/lora.py`.
+const KOHYA_TRANSFORMER: &str = "lora_transformer_";
+
 /// (End of our name, end of kohya's name).
 pub(super) const KOHYA_ENDS: [(&str, &str); 3] =
     [(DOWN, ".lora_down.weight"), (UP, ".lora_up.weight"), (MAGNITUDE, ".dora_scale")];
@@ -101,12 +126,14 @@ pub(super) const KOHYA_ENDS: [(&str, &str); 3] =
 /// End of the name of the scale's numerator in kohya's files.
 pub(super) const KOHYA_ALPHA: &str = ".alpha";
 
-/// Kohya's name of a layer: diffusers' own for SD1.x and SD2.x, the original one for SDXL. `None` for a layer that no
+/// Kohya's name of a layer: diffusers' own for SD1.x, SD2.x and SD3, the original one for SDXL. `None` for a layer that no
 /// original checkpoint has.
-pub(super) fn kohya(layout: Layout, config: &UNetConfig, layer: &str) -> Option<String> {
-    match layout {
-        Layout::Sd1 | Layout::Sd2 => Some(kohya_plain(layer)),
-        Layout::Sdxl => Some(kohya_plain(&original_name(config, layer)?)),
+pub(super) fn kohya(layout: Layout, config: &BackboneConfig, layer: &str) -> Option<String> {
+    match config {
+        BackboneConfig::UNet(config) if layout == Layout::Sdxl => {
+            Some(kohya_plain(layout, &original_name(config, layer)?))
+        }
+        _ => Some(kohya_plain(layout, layer)),
     }
 }
 
@@ -114,7 +141,7 @@ pub(super) fn kohya(layout: Layout, config: &UNetConfig, layer: &str) -> Option<
 fn kohya_text(layout: Layout) -> &'static [(&'static str, &'static str)] {
     match layout {
         Layout::Sd1 | Layout::Sd2 => &[(TEXT[0], "lora_te_")],
-        Layout::Sdxl => &[(TEXT[0], "lora_te1_"), (TEXT[1], "lora_te2_")],
+        Layout::Sdxl | Layout::Sd3 => &[(TEXT[0], "lora_te1_"), (TEXT[1], "lora_te2_")],
     }
 }
 
@@ -150,14 +177,15 @@ pub(super) fn text_of_kohya(layout: Layout, spelled: &str) -> Option<(&'static s
 
 /// Whether this is the name of a factor in a kohya file.
 pub(super) fn is_kohya(stored: &str) -> bool {
-    let mut prefixes = [KOHYA_UNET, "lora_te_", "lora_te1_", "lora_te2_"].into_iter();
+    let mut prefixes = [KOHYA_UNET, KOHYA_TRANSFORMER, "lora_te_", "lora_te1_", "lora_te2_"].into_iter();
     prefixes.any(|prefix| stored.starts_with(prefix))
         && KOHYA_ENDS.iter().any(|(_, theirs)| stored.ends_with(theirs))
 }
 
 /// Any dotted name as kohya spells it.
-pub(super) fn kohya_plain(layer: &str) -> String {
-    format!("{KOHYA_UNET}{}", layer.replace('.', "_"))
+pub(super) fn kohya_plain(layout: Layout, layer: &str) -> String {
+    let prefix = if layout == Layout::Sd3 { KOHYA_TRANSFORMER } else { KOHYA_UNET };
+    format!("{prefix}{}", layer.replace('.', "_"))
 }
 
 /// (Part of a name, a dot after it, that only adapters of another kind have, what these are called).
@@ -177,7 +205,7 @@ const OTHER_KINDS: [(&str, &str); 8] = [
 /// (Beginning of a name that adapters of a family have, that family). Flux before SD3, whose names it also has.
 ///
 /// Source: `kohya-ss/sd-scripts:networks/lora_flux.py`, `lora_sd3.py`, `sdxl`'s in `lora.py`; diffusers' pipelines.
-const FAMILIES: [(&str, &str); 12] = [
+const FAMILIES: [(&str, &str); 13] = [
     ("lora_unet_double_blocks_", "Flux"),
     ("lora_unet_single_blocks_", "Flux"),
     ("transformer.single_transformer_blocks.", "Flux"),
@@ -187,6 +215,7 @@ const FAMILIES: [(&str, &str); 12] = [
     ("lora_unet_joint_blocks_", "SD3"),
     ("diffusion_model.joint_blocks.", "SD3"),
     ("transformer.transformer_blocks.", "SD3"),
+    ("lora_transformer_transformer_blocks_", "SD3"),
     ("lora_te2_", "SDXL"),
     ("lora_unet_input_blocks_", "SDXL"),
     ("text_encoder_2.", "SDXL"),

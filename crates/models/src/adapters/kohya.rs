@@ -18,9 +18,9 @@ use super::keys::{self, DOWN, MAGNITUDE};
 use super::noise::ChosenNoise;
 use super::part::{LoraPart, found_ranks, layers, with_magnitudes};
 use crate::ModelError;
+use crate::backbone::BackboneConfig;
 use crate::nn::Ranks;
-use crate::original::{Layout, architecture, unet_shapes};
-use crate::unet::UNetConfig;
+use crate::original::{Layout, architecture};
 
 /// The file's name beside `pytorch_lora_weights.safetensors`, as diffusers' examples name it.
 pub const KOHYA_FILE_NAME: &str = "pytorch_lora_weights_kohya.safetensors";
@@ -53,6 +53,7 @@ impl KohyaFacts {
             Layout::Sd2 if velocity => "sd_v2_v",
             Layout::Sd2 => "sd_v2",
             Layout::Sdxl => "sdxl_base_v1-0",
+            Layout::Sd3 => "sd3",
         };
         let implementation = match self.layout {
             Layout::Sdxl => "https://github.com/Stability-AI/generative-models",
@@ -91,7 +92,7 @@ impl LoraFile {
     pub fn write_kohya(
         &self,
         path: impl AsRef<Path>,
-        config: &UNetConfig,
+        config: &BackboneConfig,
         facts: &KohyaFacts,
     ) -> Result<(), ModelError> {
         let path = path.as_ref();
@@ -101,7 +102,7 @@ impl LoraFile {
         });
         for (component, part, layer) in layers {
             let name = match component {
-                keys::UNET => keys::kohya(facts.layout, config, &layer),
+                own if own == config.component() => keys::kohya(facts.layout, config, &layer),
                 text => keys::kohya_of_text(facts.layout, text, &layer),
             };
             let Some(name) = name else {
@@ -146,7 +147,7 @@ impl LoraFile {
     pub fn read_kohya(
         path: impl AsRef<Path>,
         layout: Layout,
-        config: &UNetConfig,
+        config: &BackboneConfig,
     ) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let (stored, metadata) = stored(path)?;
@@ -158,19 +159,19 @@ impl LoraFile {
         stored: Named,
         metadata: &Metadata,
         layout: Layout,
-        config: &UNetConfig,
+        config: &BackboneConfig,
     ) -> Result<Self, ModelError> {
         let fault =
             |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
         let mut known = BTreeMap::new();
-        for name in unet_shapes(config).keys() {
+        for name in config.shapes().keys() {
             let Some(layer) = name.strip_suffix(".weight") else { continue };
-            for spelled in [keys::kohya(layout, config, layer), Some(keys::kohya_plain(layer))] {
+            for spelled in [keys::kohya(layout, config, layer), Some(keys::kohya_plain(layout, layer))] {
                 known.extend(spelled.map(|spelled| (spelled, layer.to_owned())));
             }
         }
         let place = |spelled: &str| match known.get(spelled) {
-            Some(layer) => Some((keys::UNET, layer.clone())),
+            Some(layer) => Some((config.component(), layer.clone())),
             None => keys::text_of_kohya(layout, spelled),
         };
         let mut factors: BTreeMap<&'static str, Named> = BTreeMap::new();

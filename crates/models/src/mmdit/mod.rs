@@ -5,8 +5,12 @@
 mod attention;
 mod blocks;
 mod config;
+mod footprint;
+mod keys;
 mod model;
 mod positions;
 
 pub use config::MmditConfig;
+pub use keys::original as original_place;
+pub(crate) use keys::{config_of, is_original};
 pub use model::Mmdit;

@@ -6,8 +6,9 @@ use tastemaker_math::schedule::Prediction;
 
 use crate::ModelError;
 use crate::clip_text::modern_name;
+use crate::mmdit::is_original;
 
-/// The three layouts of original checkpoints.
+/// The layouts of original checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// Stable Diffusion 1.x, text encoder as in transformers.
@@ -16,6 +17,8 @@ pub enum Layout {
     Sd2,
     /// SDXL, one text encoder of each kind.
     Sdxl,
+    /// SD3 and SD3.5, with text encoders as in transformers or without any.
+    Sd3,
 }
 
 /// How the text encoder's tensors are named below its prefix.
@@ -27,6 +30,9 @@ pub(crate) enum TextNames {
 
 /// Stands before the names of the UNet's tensors.
 pub(crate) const UNET: &str = "model.diffusion_model.";
+
+/// Stands before the numbers of SD3's blocks.
+const JOINT: &str = "joint_blocks.";
 
 /// Stands before the names of the VAE's tensors.
 pub(crate) const VAE: &str = "first_stage_model.";
@@ -47,6 +53,7 @@ impl Layout {
             (Some(prediction), _) => Ok(prediction),
             (None, Self::Sd1 | Self::Sdxl) => Ok(Prediction::Epsilon),
             (None, Self::Sd2) => Err(ModelError::UnknownPrediction),
+            (None, Self::Sd3) => Ok(Prediction::Flow),
         }
     }
 
@@ -56,6 +63,7 @@ impl Layout {
             Self::Sd1 => "SD1.x",
             Self::Sd2 => "SD2.x",
             Self::Sdxl => "SDXL",
+            Self::Sd3 => "SD3",
         }
     }
 
@@ -64,7 +72,7 @@ impl Layout {
         match self {
             Self::Sd1 => 512,
             Self::Sd2 => 768,
-            Self::Sdxl => 1024,
+            Self::Sdxl | Self::Sd3 => 1024,
         }
     }
 
@@ -77,7 +85,16 @@ impl Layout {
                 ("text_encoder", "conditioner.embedders.0.transformer.", TextNames::Transformers),
                 ("text_encoder_2", "conditioner.embedders.1.model.", TextNames::OpenClip),
             ],
+            Self::Sd3 => &[
+                ("text_encoder", "text_encoders.clip_l.transformer.", TextNames::Transformers),
+                ("text_encoder_2", "text_encoders.clip_g.transformer.", TextNames::Transformers),
+            ],
         }
+    }
+
+    /// Component and prefix of T5's encoder.
+    pub(crate) fn t5(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::Sd3).then_some(("text_encoder_3", "text_encoders.t5xxl.transformer."))
     }
 
     /// Reads the layout off a checkpoint's names.
@@ -89,6 +106,9 @@ impl Layout {
         if !has(UNET) {
             return Err(format!("no tensor named `{UNET}...`"));
         }
+        if names.clone().filter_map(|name| name.strip_prefix(UNET)).any(|name| name.starts_with(JOINT)) {
+            return Ok(Self::Sd3);
+        }
         if has(FIRST_TOWER) {
             return Err("the text tower of SDXL's refiner".to_owned());
         }
@@ -96,20 +116,25 @@ impl Layout {
         layouts
             .into_iter()
             .find(|layout| layout.text().iter().all(|(_, prefix, _)| has(prefix)))
-            .ok_or_else(|| "no text encoder of SD1.x, SD2.x or SDXL".to_owned())
+            .ok_or_else(|| "no text encoder of SD1.x, SD2.x or SDXL, and no transformer of SD3".to_owned())
     }
 }
 
 /// The usual name of a tensor that some files spell another way, beside `names`, those of all tensors.
 ///
 /// Newer transformers releases leave `text_model.` out, as for instance kohya's scripts then write it. SD2-Turbo comes in the
-/// layout of `Stability-AI/generative-models`. A1111 renames the same two (`modules/sd_models.py`).
+/// layout of `Stability-AI/generative-models`. A1111 renames the same two (`modules/sd_models.py`). Files that hold a transformer of SD3
+/// alone have nothing before its names.
 pub(crate) fn usual_name<'a>(
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> impl Fn(&str) -> Option<String> {
     let is_turbo = !names.clone().any(|name| name.starts_with(SIZES));
-    let encoders = [Layout::Sd1, Layout::Sdxl].map(|layout| layout.text()[0].1);
+    let is_bare = names.clone().any(|name| name.starts_with(JOINT));
+    let encoders = [Layout::Sd1, Layout::Sdxl, Layout::Sd3].map(|layout| layout.text()[0].1);
     move |name| {
+        if is_bare && is_original(name) {
+            return Some(format!("{UNET}{name}"));
+        }
         if let Some(rest) = name.strip_prefix(FIRST_TOWER).filter(|_| is_turbo) {
             return Some(format!("{}{rest}", Layout::Sd2.text()[0].1));
         }

@@ -6,9 +6,12 @@ use tastemaker_store::dtype::DType;
 use tastemaker_weights::safetensors::TensorView;
 
 use super::keys::{Layout, TextNames, UNET, VAE};
+use crate::backbone::BackboneConfig;
 use crate::clip_text::{self, ClipText, ClipTextConfig};
+use crate::mmdit;
 use crate::nn::{Scope, Weights};
 use crate::place::{Moved, Place, Shapes, restore, store};
+use crate::t5::{T5Config, T5Encoder};
 use crate::unet::{self, UNet, UNetConfig};
 use crate::vae::{self, AutoencoderKl, VaeConfig};
 
@@ -31,6 +34,27 @@ impl ComponentMap {
         Self::new(unet_shapes(config), |name| {
             Some(Place::same(&unet::original_name(config, name)?).under(UNET))
         })
+    }
+
+    /// The map of the network that predicts.
+    ///
+    /// # Errors
+    /// As [`ComponentMap::unet`].
+    pub fn backbone(config: &BackboneConfig) -> Result<Self, Problems> {
+        match config {
+            BackboneConfig::UNet(config) => Self::unet(config),
+            BackboneConfig::Mmdit(mmdit) => {
+                Self::new(config.shapes(), |name| Some(mmdit::original_place(mmdit, name)?.under(UNET)))
+            }
+        }
+    }
+
+    /// The map of T5's encoder, whose names have this before them.
+    ///
+    /// # Errors
+    /// As [`ComponentMap::unet`].
+    pub fn t5(config: &T5Config, prefix: &str) -> Result<Self, Problems> {
+        Self::new(t5_shapes(config), |name| Some(Place::same(name).under(prefix)))
     }
 
     /// The map of a VAE.
@@ -150,6 +174,11 @@ pub fn unet_shapes(config: &UNetConfig) -> Shapes {
 /// Names and shapes of a text encoder's parameters.
 pub fn text_shapes(config: &ClipTextConfig) -> Shapes {
     shapes(|scope| drop(ClipText::new(scope, config.clone())))
+}
+
+/// Names and shapes of the parameters of T5's encoder.
+pub fn t5_shapes(config: &T5Config) -> Shapes {
+    shapes(|scope| drop(T5Encoder::new(scope, config.clone())))
 }
 
 /// Names and shapes of a VAE's parameters.

@@ -172,13 +172,15 @@ pub(crate) fn marks(
     prediction: Prediction,
     zero_terminal_snr: bool,
 ) -> (Metadata, Vec<&'static str>) {
-    let velocity = prediction == Prediction::VPrediction;
-    let header = [
-        ("modelspec.architecture", architecture(layout, prediction)),
-        ("modelspec.prediction_type", if velocity { "v" } else { "epsilon" }),
-    ];
     let mut metadata: Metadata =
-        header.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        [("modelspec.architecture".to_owned(), architecture(layout, prediction).to_owned())].into();
+    // A flow's path has no other prediction, and its levels end in pure noise whatever they are.
+    if prediction == Prediction::Flow {
+        return (metadata, Vec::new());
+    }
+    let velocity = prediction == Prediction::VPrediction;
+    let said = if velocity { "v" } else { "epsilon" };
+    metadata.insert("modelspec.prediction_type".to_owned(), said.to_owned());
     if zero_terminal_snr {
         metadata.insert("ss_zero_terminal_snr".to_owned(), "True".to_owned());
     }
@@ -193,6 +195,7 @@ pub(crate) fn architecture(layout: Layout, prediction: Prediction) -> &'static s
         Layout::Sd2 if prediction == Prediction::VPrediction => "stable-diffusion-v2-768-v",
         Layout::Sd2 => "stable-diffusion-v2-512",
         Layout::Sdxl => "stable-diffusion-xl-v1-base",
+        Layout::Sd3 => "stable-diffusion-3",
     }
 }
 

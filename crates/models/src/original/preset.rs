@@ -8,8 +8,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::keys::Layout;
+use crate::backbone::BackboneConfig;
+use crate::pipeline::Family;
 use crate::tokenizer::TokenizerFiles;
-use crate::unet::UNetConfig;
 
 /// The merges of CLIP's tokenizer; its vocabulary follows from them.
 const MERGES: &str = include_str!("../../../../assets/clip/merges.txt");
@@ -41,6 +42,17 @@ impl Preset {
             Layout::Sdxl => {
                 preset!("sdxl", "model_index", "unet", "vae", "text_encoder", "text_encoder_2", "scheduler")
             }
+            Layout::Sd3 => {
+                preset!(
+                    "sd3",
+                    "model_index",
+                    "transformer",
+                    "vae",
+                    "text_encoder",
+                    "text_encoder_2",
+                    "scheduler"
+                )
+            }
         };
         let parse = |text: &str| serde_json::from_str(text).expect("presets are JSON");
         let configs = files.iter().map(|(name, text)| ((*name).to_owned(), parse(text))).collect();
@@ -52,7 +64,7 @@ impl Preset {
         self.configs.get(name).unwrap_or(&Value::Null)
     }
 
-    /// Every file of a tokenizer folder, by name. `second`: of SDXL's second tokenizer.
+    /// Every file of a tokenizer folder, by name. `second`: of the second tokenizer of SDXL or SD3.
     ///
     /// OpenAI's models fill prompts up with the end token, OpenCLIP's with the first entry of the vocabulary.
     pub fn tokenizer(&self, second: bool) -> Vec<(&'static str, String)> {
@@ -76,10 +88,10 @@ impl Preset {
 }
 
 impl Layout {
-    /// The UNet of the models published in this layout.
-    pub fn published_unet(self) -> UNetConfig {
-        let preset = Preset::published(self);
-        UNetConfig::from_json(preset.config("unet")).expect("presets are supported")
+    /// The network that predicts in the models published in this layout; for SD3, that of SD3.5-medium.
+    pub fn published_backbone(self) -> BackboneConfig {
+        let (family, preset) = (Family::from(self), Preset::published(self));
+        BackboneConfig::from_json(family, preset.config(family.backbone())).expect("presets are supported")
     }
 }
 

@@ -93,6 +93,14 @@ impl Stored {
         .checked()
     }
 
+    /// With the tensor that some files hold under a second name under `name` alone.
+    pub(super) fn with_one_of(mut self, name: &str, twin: &str) -> Self {
+        if let Some(lies) = self.places.remove(twin) {
+            self.places.entry(name.to_owned()).or_insert(lies);
+        }
+        self
+    }
+
     fn checked(self) -> Result<Self, ModelError> {
         for view in self.places.values().filter_map(|lies| self.weights.get(&lies.name)) {
             if weight_kind(view.dtype).is_none() && !self.few_bits.holds(view.name) {

@@ -58,12 +58,12 @@ impl Model {
         self.fingerprint("vae")
     }
 
-    /// SHA-256 over the UNet's configuration and weights, hexadecimal.
+    /// SHA-256 over configuration and weights of the network that predicts, hexadecimal.
     ///
     /// # Errors
     /// As [`Model::vae_fingerprint`].
-    pub fn unet_fingerprint(&self) -> Result<String, ModelError> {
-        self.fingerprint("unet")
+    pub fn backbone_fingerprint(&self) -> Result<String, ModelError> {
+        self.fingerprint(self.family().backbone())
     }
 
     /// SHA-256 over tokenizers, configurations and weights of all text encoders, and over how many chunks they encode, hexadecimal.
@@ -72,7 +72,8 @@ impl Model {
     /// As [`Model::vae_fingerprint`].
     pub fn text_fingerprint(&self) -> Result<String, ModelError> {
         let mut hash = Fingerprint::default();
-        for (component, tokenizer) in self.family().text_components() {
+        let clip = self.family().text_components().iter().copied();
+        for (component, tokenizer) in clip.chain(self.t5_components()) {
             hash.tokenizer(&self.tokenizer(tokenizer))?;
             hash.network(self, component)?;
         }

@@ -5,11 +5,15 @@ use super::model::Model;
 use crate::ModelError;
 use crate::clip_text::ClipTextConfig;
 use crate::unet::UNetConfig;
+use crate::vae::VaeConfig;
 
 impl Model {
     /// Checks every pair of components that hand tensors to each other, as far as their configurations are there.
     pub(super) fn check_fit(&self) -> Result<(), ModelError> {
         let mut problems = Vec::new();
+        if self.family() == Family::StableDiffusion3 {
+            return self.check_fit_of_sd3();
+        }
         let unet = self.present("unet", Self::unet_config)?;
         let vae = self.present("vae", Self::vae_config)?;
         let mut encoders = Vec::new();
@@ -17,14 +21,7 @@ impl Model {
             encoders.push(self.present(name, |model| model.text_config(name))?);
         }
         if let (Some(unet), Some(vae)) = (&unet, &vae) {
-            for (what, channels) in [("takes", unet.in_channels), ("predicts", unet.out_channels)] {
-                if channels != vae.latent_channels {
-                    let of_vae = vae.latent_channels;
-                    problems.push(format!(
-                        "the UNet {what} {channels} channels, the VAE's latents have {of_vae}"
-                    ));
-                }
-            }
+            problems.extend(channels("UNet", (unet.in_channels, unet.out_channels), vae));
         }
         let encoders: Option<Vec<_>> = encoders.into_iter().collect();
         if let (Some(unet), Some(encoders)) = (&unet, &encoders) {
@@ -37,17 +34,65 @@ impl Model {
             }
             problems.extend(self.check_addition(unet, encoders));
         }
+        self.fit_or(problems)
+    }
+
+    fn fit_or(&self, problems: Vec<String>) -> Result<(), ModelError> {
         if problems.is_empty() {
             return Ok(());
         }
         Err(ModelError::Config { path: self.index_path().to_owned(), problems: problems.join("; ") })
     }
 
+    /// Both CLIP encoders have projections, which are as wide as the transformer's pooled text; their states side by side fit into
+    /// those of T5, which are as wide as the transformer's text.
+    fn check_fit_of_sd3(&self) -> Result<(), ModelError> {
+        let mut problems = Vec::new();
+        let transformer = self.present("transformer", Self::backbone_config)?;
+        let Some(transformer) = transformer else { return Ok(()) };
+        if let Some(vae) = self.present("vae", Self::vae_config)? {
+            let given = (transformer.in_channels(), transformer.out_channels());
+            problems.extend(channels("transformer", given, &vae));
+        }
+        let mut encoders = Vec::new();
+        for (name, _) in self.family().text_components() {
+            let encoder = self.present(name, |model| model.text_config(name))?;
+            if encoder.as_ref().is_some_and(|config| !config.with_projection) {
+                problems.push(format!("`{name}` has no projection; wanted CLIPTextModelWithProjection"));
+            }
+            encoders.push(encoder);
+        }
+        let width = transformer.text_width();
+        if let Some(encoders) = encoders.into_iter().collect::<Option<Vec<_>>>() {
+            let given: i64 = encoders.iter().map(|config| config.encoder.width).sum();
+            if given > width {
+                problems.push(format!(
+                    "the transformer attends to text of width {width}, the CLIP encoders give {given}"
+                ));
+            }
+            let given: i64 = encoders.iter().map(|config| config.projection_dim).sum();
+            if let Some(wanted) = transformer.pooled_width().filter(|wanted| *wanted != given) {
+                problems.push(format!(
+                    "the transformer takes pooled text of width {wanted}, the CLIP encoders give {given}"
+                ));
+            }
+        }
+        let t5 = self.t5_components().map(|(name, _)| self.present(name, Self::t5_config)).transpose()?;
+        if let Some(given) =
+            t5.flatten().flatten().map(|config| config.d_model).filter(|given| *given != width)
+        {
+            problems.push(format!(
+                "the transformer attends to text of width {width}, `text_encoder_3` gives {given}"
+            ));
+        }
+        self.fit_or(problems)
+    }
+
     /// SDXL's additional conditioning: there exactly when the family has it, and as wide as what it is given.
     fn check_addition(&self, unet: &UNetConfig, encoders: &[ClipTextConfig]) -> Option<String> {
         match (self.family(), unet.text_time) {
-            (Family::StableDiffusion, None) => None,
-            (Family::StableDiffusion, Some(_)) => Some(
+            (Family::StableDiffusion | Family::StableDiffusion3, None) => None,
+            (Family::StableDiffusion | Family::StableDiffusion3, Some(_)) => Some(
                 "the UNet wants SDXL's pooled text and sizes, which StableDiffusionPipeline does not give"
                     .into(),
             ),
@@ -79,4 +124,16 @@ impl Model {
     ) -> Result<Option<C>, ModelError> {
         if self.config(component).exists() { read(self).map(Some) } else { Ok(None) }
     }
+}
+
+/// What does not fit between a network that takes and predicts so many channels and a VAE.
+fn channels(network: &str, (taken, predicted): (i64, i64), vae: &VaeConfig) -> Vec<String> {
+    let of_vae = vae.latent_channels;
+    let wrong =
+        [("takes", taken), ("predicts", predicted)].into_iter().filter(|(_, channels)| *channels != of_vae);
+    wrong
+        .map(|(what, channels)| {
+            format!("the {network} {what} {channels} channels, the VAE's latents have {of_vae}")
+        })
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! `model_index.json`: what a model folder holds.
 //!
-//! Source: `huggingface/diffusers:src/diffusers/pipelines/{stable_diffusion,stable_diffusion_xl}/`, constructors.
+//! Source: `huggingface/diffusers:src/diffusers/pipelines/{stable_diffusion,stable_diffusion_xl,stable_diffusion_3}/`, constructors.
 
 use serde_json::Value;
 
@@ -13,13 +13,22 @@ pub enum Family {
     StableDiffusion,
     /// Two text encoders, a pooled embedding and sizes: SDXL.
     StableDiffusionXl,
+    /// Two text encoders with pooled embeddings, and T5's: SD3 and SD3.5.
+    StableDiffusion3,
 }
 
 impl Family {
-    const ALL: [(&'static str, Self); 2] = [
+    const ALL: [(&'static str, Self); 3] = [
         ("StableDiffusionPipeline", Self::StableDiffusion),
         ("StableDiffusionXLPipeline", Self::StableDiffusionXl),
+        ("StableDiffusion3Pipeline", Self::StableDiffusion3),
     ];
+
+    /// The class of the pipeline in diffusers.
+    pub fn class(self) -> &'static str {
+        let of_family = Self::ALL.iter().find(|(_, family)| *family == self);
+        of_family.map_or("", |(name, _)| *name)
+    }
 
     /// The components this project runs, by folder name, with the classes that may stand there (any, if empty).
     pub fn components(self) -> &'static [(&'static str, &'static [&'static str])] {
@@ -34,21 +43,52 @@ impl Family {
             ("text_encoder_2", TEXT),
             ("tokenizer_2", TOKENIZER),
         ];
+        const SD3: [(&str, &[&str]); 9] = [
+            ("transformer", &["SD3Transformer2DModel"]),
+            ALL[1],
+            ALL[2],
+            ALL[3],
+            ALL[4],
+            ALL[5],
+            ALL[6],
+            (T5.0, &["T5EncoderModel"]),
+            (T5.1, &["T5Tokenizer", "T5TokenizerFast"]),
+        ];
         match self {
             Self::StableDiffusion => &ALL[..5],
             Self::StableDiffusionXl => &ALL,
+            Self::StableDiffusion3 => &SD3,
         }
     }
 
-    /// Folder names of the text encoders and of their tokenizers.
+    /// Folder name of the network that predicts.
+    pub fn backbone(self) -> &'static str {
+        self.components()[0].0
+    }
+
+    /// Folder names of CLIP's text encoders and of their tokenizers.
     pub fn text_components(self) -> &'static [(&'static str, &'static str)] {
         const ALL: [(&str, &str); 2] = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
         match self {
             Self::StableDiffusion => &ALL[..1],
-            Self::StableDiffusionXl => &ALL,
+            Self::StableDiffusionXl | Self::StableDiffusion3 => &ALL,
         }
     }
+
+    /// Folder names of T5's encoder and of its tokenizer.
+    pub fn t5_components(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::StableDiffusion3).then_some(T5)
+    }
+
+    /// Whether a model may come without this component.
+    fn is_optional(self, component: &str) -> bool {
+        self.t5_components()
+            .is_some_and(|(encoder, tokenizer)| component == encoder || component == tokenizer)
+    }
 }
+
+/// Folder names of T5's encoder and of its tokenizer.
+const T5: (&str, &str) = ("text_encoder_3", "tokenizer_3");
 
 /// Components that never run here; they travel with a model all the same.
 const PASSENGERS: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
@@ -74,8 +114,8 @@ impl ModelIndex {
         let name = index.get("_class_name").and_then(Value::as_str).unwrap_or("no class");
         let family = Family::ALL.iter().find(|(known, _)| *known == name).map_or_else(
             || {
-                let known = Family::ALL.map(|(known, _)| known).join(" or ");
-                r.problem(format!("`_class_name` is {name}; wanted {known}"));
+                let known = Family::ALL.map(|(known, _)| known).join(", ");
+                r.problem(format!("`_class_name` is {name}; wanted one of {known}"));
                 // Listed components are then judged by the larger family, to complain of no more than the class.
                 Family::StableDiffusionXl
             },
@@ -90,6 +130,7 @@ impl ModelIndex {
                 Some(class) => {
                     r.problem(format!("`{component}` is {class}; wanted {}", classes.join(" or ")))
                 }
+                None if family.is_optional(component) => {}
                 None => r.problem(format!("`{component}` is not listed; {name} needs it")),
             }
         }

@@ -19,12 +19,12 @@ pub(crate) use fingerprint::Fingerprint;
 pub use index::{Family, ModelIndex};
 pub use model::Model;
 pub use open::ModelSources;
-pub use save::{Trained, save, write_component, write_unet};
+pub use save::{Trained, save, write_backbone, write_component};
 pub use scheduler::SchedulerConfig;
 pub use single_file::{SingleFile, pack};
-pub use text::{CutCaptions, TextAdapters, TextEncoders, Tokens};
+pub use text::{CutCaptions, T5_LENGTH, TextAdapters, TextEncoders, Tokens};
 
-/// Stem of the weights files of UNets and VAEs.
+/// Stem of the weights files of UNets, transformers and VAEs.
 pub const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
 
 /// Stem of the weights files of text encoders.

@@ -14,9 +14,10 @@ use super::scheduler::SchedulerConfig;
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
 use crate::adapters::ChosenNoise;
+use crate::backbone::{Backbone, BackboneConfig};
 use crate::clip_text::{self, ClipTextConfig};
 use crate::nn::{LoraSpec, Role};
-use crate::original::unet_shapes;
+use crate::t5::{self, T5Config};
 use crate::tokenizer::TokenizerFiles;
 use crate::unet::{UNet, UNetConfig};
 use crate::vae::{self, AutoencoderKl, VaeConfig};
@@ -62,6 +63,20 @@ impl Model {
         self.parts.get(component).is_some_and(Part::exists)
     }
 
+    /// Whether a component is listed and has weights somewhere.
+    pub(super) fn has_weights(&self, component: &str) -> bool {
+        self.parts.get(component).is_some_and(|part| part.exists() && !matches!(part, Part::Files(_)))
+    }
+
+    /// The configuration of the network that predicts.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] or [`ModelError::Config`].
+    pub fn backbone_config(&self) -> Result<BackboneConfig, ModelError> {
+        let family = self.family();
+        self.config(family.backbone()).read(|config| BackboneConfig::from_json(family, config))
+    }
+
     /// The UNet's configuration.
     ///
     /// # Errors
@@ -78,14 +93,14 @@ impl Model {
         self.config("vae").read(VaeConfig::from_json)
     }
 
-    /// Side of the images that it was made for, in pixels, as diffusers generates them: what its UNet says, less for a file of
+    /// Side of the images that it was made for, in pixels, as diffusers generates them: what its network says, less for a file of
     /// SD2.x that predicts noise, as the models of 512 pixels do.
     ///
     /// # Errors
     /// [`ModelError::Store`] or [`ModelError::Config`].
     pub fn made_for(&self) -> Result<u32, ModelError> {
-        let unet = self.unet_config()?;
-        let side = unet.sample_size.unsigned_abs() as u32 * self.vae_config()?.downsampling() as u32;
+        let latent = self.backbone_config()?.sample_size().unsigned_abs() as u32;
+        let side = latent * self.vae_config()?.downsampling() as u32;
         let is_base = self.path.is_file()
             && side == 768
             && self.schedule()?.schedule.prediction() == Prediction::Epsilon;
@@ -98,6 +113,20 @@ impl Model {
     /// [`ModelError::Store`] or [`ModelError::Config`].
     pub fn text_config(&self, component: &str) -> Result<ClipTextConfig, ModelError> {
         self.config(component).read(ClipTextConfig::from_json)
+    }
+
+    /// The configuration of T5's encoder; `None` for a model that has none.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] or [`ModelError::Config`].
+    pub fn t5_config(&self) -> Result<Option<T5Config>, ModelError> {
+        let component = self.t5_components().map(|(encoder, _)| encoder);
+        component.map(|component| self.config(component).read(T5Config::from_json)).transpose()
+    }
+
+    /// Folder names of T5's encoder and of its tokenizer, where the model lists them.
+    pub(super) fn t5_components(&self) -> Option<(&'static str, &'static str)> {
+        self.family().t5_components().filter(|(encoder, _)| self.parts.contains_key(*encoder))
     }
 
     /// The noise the model was trained on and how its images are drawn.
@@ -133,6 +162,23 @@ impl Model {
         Self { base_precision, ..self }
     }
 
+    /// The network that predicts; with `lora`, an adapter that trains whatever the role.
+    ///
+    /// # Errors
+    /// As [`Model::unet`].
+    pub fn backbone(
+        &self,
+        role: Role,
+        precision: DType,
+        device: Device,
+        lora: Option<LoraSpec>,
+    ) -> Result<Loaded<Backbone>, ModelError> {
+        let config = self.backbone_config()?;
+        let how = Build { role, precision, device, lora, base: self.base_precision };
+        let stored = self.stored(self.family().backbone())?;
+        build(stored, how, |scope| Backbone::new(scope, config.clone(), precision))
+    }
+
     /// The UNet; with `lora`, an adapter that trains whatever the role.
     ///
     /// # Errors
@@ -166,14 +212,15 @@ impl Model {
         build(self.stored("vae")?, how, |scope| AutoencoderKl::new(scope, config.clone(), precision))
     }
 
-    /// Compares names and shapes of the UNet's tensors with what its configuration asks for, without reading them.
+    /// Compares names and shapes of the tensors of the network that predicts with what its configuration asks for, without reading
+    /// them.
     ///
     /// # Errors
     /// [`ModelError::Store`] for files that are missing or malformed, [`ModelError::Weights`] with every name that does not
     /// fit.
-    pub fn check_unet(&self) -> Result<(), ModelError> {
-        let stored = self.stored("unet")?;
-        let report = stored.fit(&unet_shapes(&self.unet_config()?));
+    pub fn check_backbone(&self) -> Result<(), ModelError> {
+        let stored = self.stored(self.family().backbone())?;
+        let report = stored.fit(&self.backbone_config()?.shapes());
         if report.is_clean() {
             Ok(())
         } else {
@@ -191,8 +238,14 @@ impl Model {
             Part::Held { file, map, .. } => Stored::held(&file, &map),
             Part::Files(_) => Err(missing(&self.path.join(component), "the weights of a component").into()),
             Part::Folder(folder) => match component {
-                "unet" => Stored::open(&folder, DIFFUSERS_STEM, variant, |name| Some(name.to_owned())),
+                "unet" | "transformer" => {
+                    Stored::open(&folder, DIFFUSERS_STEM, variant, |name| Some(name.to_owned()))
+                }
                 "vae" => Stored::open(&folder, DIFFUSERS_STEM, variant, vae::modern_name),
+                "text_encoder_3" => {
+                    let stored = Stored::open(&folder, TRANSFORMERS_STEM, variant, t5::modern_name)?;
+                    Ok(stored.with_one_of(t5::EMBEDDINGS, t5::TWIN))
+                }
                 _ => Stored::open(&folder, TRANSFORMERS_STEM, variant, clip_text::modern_name),
             },
         }

@@ -25,7 +25,7 @@ pub struct ModelSources {
     pub config: Option<PathBuf>,
     /// Another VAE: its folder, a folder with `vae/`, or a file under original names.
     pub vae: Option<PathBuf>,
-    /// Another UNet: its folder, or a folder with `unet/`.
+    /// Another network that predicts: its folder, or a folder with `unet/` or `transformer/`.
     pub unet: Option<PathBuf>,
     /// Which weights to take where a folder has several, such as `fp16`.
     pub variant: Option<String>,
@@ -82,7 +82,7 @@ impl Model {
         let ModelSources { model, config, vae, unet, variant, prediction, zero_terminal_snr, .. } = sources;
         let is_file = model.is_file();
         check_choices(sources, is_file)?;
-        let replaced: Vec<&str> = [("unet", unet), ("vae", vae)]
+        let replaced: Vec<&str> = [("unet", unet), ("transformer", unet), ("vae", vae)]
             .iter()
             .filter_map(|(name, path)| path.as_ref().map(|_| *name))
             .collect();
@@ -95,7 +95,7 @@ impl Model {
                 None => {
                     let stated = file.noise.prediction(model, *prediction)?;
                     let prediction = file.layout.prediction(stated)?;
-                    Self::described(&Preset::published(file.layout), model, prediction)?
+                    Self::described(&file.preset()?, model, prediction)?
                 }
             };
             let zero_terminal_snr = file.noise.zero_terminal_snr.is_some();
@@ -109,7 +109,8 @@ impl Model {
         };
         let mut opened = opened.with_max_token_length(sources.max_token_length);
         if let Some(path) = unet {
-            opened.parts.insert("unet".to_owned(), Part::Folder(component_folder(path, "unet")?));
+            let backbone = opened.family().backbone();
+            opened.parts.insert(backbone.to_owned(), Part::Folder(component_folder(path, backbone)?));
         }
         if let Some(path) = vae {
             let part = match path.is_file() {
@@ -149,14 +150,15 @@ impl Model {
         Ok(model)
     }
 
-    /// This model with another UNet, in its folder or in a folder with `unet/`.
+    /// This model with another network that predicts, in its folder or in a folder with `unet/` or `transformer/`.
     ///
     /// # Errors
     /// As [`Model::from_sources`].
-    pub fn with_unet(&self, folder: impl AsRef<Path>) -> Result<Self, ModelError> {
+    pub fn with_backbone(&self, folder: impl AsRef<Path>) -> Result<Self, ModelError> {
         let mut model = self.clone();
-        let folder = component_folder(folder.as_ref(), "unet")?;
-        model.parts.insert("unet".to_owned(), Part::Folder(folder));
+        let backbone = model.family().backbone();
+        let folder = component_folder(folder.as_ref(), backbone)?;
+        model.parts.insert(backbone.to_owned(), Part::Folder(folder));
         model.check_fit()?;
         Ok(model)
     }
@@ -184,8 +186,8 @@ impl Model {
                 [(name.to_owned(), format!("{:#}\n", preset.config(component)))].into()
             }
         };
-        let listed = index.family.components().iter().map(|(component, _)| *component);
-        let parts = listed.map(|component| (component.to_owned(), Part::Files(files(component)))).collect();
+        let part = |component: &String| (component.clone(), Part::Files(files(component)));
+        let parts = index.components.iter().map(part).collect();
         let prediction = Some(prediction);
         let (path, zero_terminal_snr) = (path.to_owned(), false);
         Ok(Self {
@@ -289,11 +291,13 @@ fn check_choices(sources: &ModelSources, is_file: bool) -> Result<(), ModelError
 
 /// At least one component has weights of the variant; the others go with what they have.
 fn check_variant(model: &Model, variant: &str) -> Result<(), ModelError> {
-    let text = model.family().text_components().iter().map(|(name, _)| (*name, TRANSFORMERS_STEM));
-    let mut networks = [("unet", DIFFUSERS_STEM), ("vae", DIFFUSERS_STEM)].into_iter().chain(text);
+    let backbone = model.family().backbone();
+    let clip = model.family().text_components().iter().copied();
+    let text = clip.chain(model.t5_components()).map(|(name, _)| (name, TRANSFORMERS_STEM));
+    let mut networks = [(backbone, DIFFUSERS_STEM), ("vae", DIFFUSERS_STEM)].into_iter().chain(text);
     if networks.any(|(name, stem)| has_variant(model.path.join(name), stem, variant)) {
         return Ok(());
     }
-    let path = model.path.join("unet").join(format!("{DIFFUSERS_STEM}.{variant}.safetensors"));
+    let path = model.path.join(backbone).join(format!("{DIFFUSERS_STEM}.{variant}.safetensors"));
     Err(missing(&path, "weights of this variant in at least one component").into())
 }

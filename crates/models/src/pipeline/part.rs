@@ -113,7 +113,7 @@ impl Config {
     }
 
     /// Reads what describes a component.
-    pub fn read<C>(&self, parse: fn(&Value) -> Result<C, String>) -> Result<C, ModelError> {
+    pub fn read<C>(&self, parse: impl FnOnce(&Value) -> Result<C, String>) -> Result<C, ModelError> {
         parse(&self.value()?)
             .map_err(|problems| ModelError::Config { path: self.path().to_owned(), problems })
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tastemaker_math::schedule::Prediction;
 use tastemaker_store::dtype::DType;
 use tastemaker_store::{StoreError, atomic, json as json_file};
 use tastemaker_torch::kind_of;
@@ -16,14 +17,14 @@ use super::model::Model;
 use super::part::{Part, copy_file};
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
+use crate::backbone::Backbone;
 use crate::nn::{Role, Weights};
 use crate::place::Moved;
-use crate::unet::UNet;
 
 /// A network to write in place of a model's own.
 #[derive(Debug, Clone, Copy)]
 pub struct Trained<'a> {
-    /// Which: `unet`, `text_encoder` or `text_encoder_2`.
+    /// Which: `unet`, `transformer`, `text_encoder` or `text_encoder_2`.
     pub component: &'a str,
     /// Its parameters by their diffusers names.
     pub parameters: &'a Named,
@@ -63,15 +64,15 @@ impl Trained<'_> {
     /// Builds the network from the parameters: names and shapes must be exactly those of the configuration. Text encoders are
     /// never trained whole, only merged with an adapter, which keeps names and shapes.
     fn check(&self, model: &Model, destination: &Path) -> Result<(), ModelError> {
-        if self.component != "unet" {
+        if self.component != model.family().backbone() {
             return Ok(());
         }
-        let config = model.unet_config()?;
+        let config = model.backbone_config()?;
         let device = self.parameters.values().next().map_or(Device::Cpu, Tensor::device);
         let given: Named =
             self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
         let weights = Weights::from_source(given, Role::Frozen, DType::F32, device);
-        drop(UNet::new(weights.root(), config, DType::F32));
+        drop(Backbone::new(weights.root(), config, DType::F32));
         match weights.finish() {
             Ok(_) => Ok(()),
             Err(report) => {
@@ -87,7 +88,7 @@ impl Trained<'_> {
 /// Only components the index lists travel; a single-file checkpoint beside them does not.
 ///
 /// # Errors
-/// [`ModelError::Weights`] if the parameters are not exactly those of the model's UNet; [`ModelError::Store`] if
+/// [`ModelError::Weights`] if the parameters are not exactly those of the model's network; [`ModelError::Store`] if
 /// a file cannot be read or written, or the destination is the model itself.
 pub fn save(model: &Model, trained: &[Trained<'_>], destination: impl AsRef<Path>) -> Result<(), ModelError> {
     let destination = destination.as_ref();
@@ -111,13 +112,18 @@ pub fn save(model: &Model, trained: &[Trained<'_>], destination: impl AsRef<Path
     })
 }
 
-/// Writes a UNet alone, as a folder that diffusers' `UNet2DConditionModel.from_pretrained` loads.
+/// Writes the network that predicts alone, as a folder that diffusers' `UNet2DConditionModel.from_pretrained` or
+/// `SD3Transformer2DModel.from_pretrained` loads.
 ///
 /// # Errors
 /// As [`save`].
-pub fn write_unet(model: &Model, unet: &Trained<'_>, folder: impl AsRef<Path>) -> Result<(), ModelError> {
-    unet.check(model, folder.as_ref())?;
-    atomic::write_folder(folder, |place| write_trained(model, unet, place))
+pub fn write_backbone(
+    model: &Model,
+    backbone: &Trained<'_>,
+    folder: impl AsRef<Path>,
+) -> Result<(), ModelError> {
+    backbone.check(model, folder.as_ref())?;
+    atomic::write_folder(folder, |place| write_trained(model, backbone, place))
 }
 
 fn write_trained(model: &Model, network: &Trained<'_>, folder: &Path) -> Result<(), ModelError> {
@@ -158,7 +164,7 @@ fn write_part(model: &Model, component: &str, target: &Path) -> Result<(), Model
 }
 
 fn is_network(component: &str) -> bool {
-    ["unet", "vae", "text_encoder", "text_encoder_2"].contains(&component)
+    ["unet", "transformer", "vae"].contains(&component) || component.starts_with("text_encoder")
 }
 
 /// What was said of the noise when the model was opened, the copy says too. Where noise levels are brought to end in pure
@@ -167,7 +173,7 @@ fn write_noise(model: &Model, folder: &Path) -> Result<(), ModelError> {
     let mut config = model.scheduler_config().value()?;
     let before = config.clone();
     let Some(entries) = config.as_object_mut() else { return Ok(()) };
-    if let Some(prediction) = model.prediction {
+    if let Some(prediction) = model.prediction.filter(|prediction| *prediction != Prediction::Flow) {
         entries.insert("prediction_type".to_owned(), json!(prediction));
     }
     if model.zero_terminal_snr && entries.get("rescale_betas_zero_snr") != Some(&json!(true)) {

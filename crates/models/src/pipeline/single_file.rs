@@ -15,11 +15,13 @@ use super::part::HeldNetwork;
 use super::save::Trained;
 use crate::ModelError;
 use crate::clip_text::Activation;
+use crate::mmdit;
 use crate::original::{
-    ComponentMap, Layout, OpenFile, Problems, StatedNoise, UNET, VAE, is_ballast, is_ballast_of_vae, marks,
-    refuse, usual_name,
+    ComponentMap, Layout, OpenFile, Preset, Problems, StatedNoise, UNET, VAE, is_ballast, is_ballast_of_vae,
+    marks, refuse, usual_name,
 };
 use crate::place::Moved;
+use crate::t5::{EMBEDDINGS, TWIN};
 use crate::vae::VaeConfig;
 
 impl Layout {
@@ -28,8 +30,10 @@ impl Layout {
     /// # Errors
     /// As [`Model::text_config`].
     pub fn of_folder(model: &Model) -> Result<Self, ModelError> {
-        let open_clip = model.text_config("text_encoder")?.encoder.activation == Activation::Gelu;
+        let open_clip = model.family() == Family::StableDiffusion
+            && model.text_config("text_encoder")?.encoder.activation == Activation::Gelu;
         Ok(match (model.family(), open_clip) {
+            (Family::StableDiffusion3, _) => Self::Sd3,
             (Family::StableDiffusionXl, _) => Self::Sdxl,
             (Family::StableDiffusion, true) => Self::Sd2,
             (Family::StableDiffusion, false) => Self::Sd1,
@@ -42,11 +46,12 @@ impl From<Layout> for Family {
         match layout {
             Layout::Sd1 | Layout::Sd2 => Self::StableDiffusion,
             Layout::Sdxl => Self::StableDiffusionXl,
+            Layout::Sd3 => Self::StableDiffusion3,
         }
     }
 }
 
-/// Writes UNet, VAE and text encoders of a model to one safetensors file under original names, every tensor in the element
+/// Writes the network that predicts, VAE and text encoders of a model to one safetensors file under original names, every tensor in the element
 /// type it has. Networks in `trained` go in place of the model's own. What the UNet predicts, and from which noise, is said in
 /// the header and, as others do, in empty tensors.
 ///
@@ -62,6 +67,10 @@ pub fn pack(
     let (layout, file) = (Layout::of_folder(model)?, file.as_ref());
     let mut sources = Vec::new();
     for (component, _) in layout.networks() {
+        // SD3 comes without its text encoders, too.
+        if layout == Layout::Sd3 && !model.has_weights(component) {
+            continue;
+        }
         let map = map_of(layout, component, model)?.map_err(|problems| refuse(model.path(), &problems))?;
         let given = trained.iter().find(|network| network.component == component);
         let given = given.map(|network| network.raw(file)).transpose()?;
@@ -106,8 +115,13 @@ fn map_of(
     model: &Model,
 ) -> Result<Result<ComponentMap, Problems>, ModelError> {
     Ok(match component {
-        "unet" => ComponentMap::unet(&model.unet_config()?),
+        "unet" | "transformer" => ComponentMap::backbone(&model.backbone_config()?),
         "vae" => ComponentMap::vae(&model.vae_config()?),
+        _ if layout.t5().is_some_and(|(t5, _)| component == t5) => {
+            let (config, (_, prefix)) = (model.t5_config()?, layout.t5().unwrap_or_default());
+            let problem = || vec![format!("`{component}` without a configuration")];
+            config.ok_or_else(problem).and_then(|config| ComponentMap::t5(&config, prefix))
+        }
         _ => {
             let index = layout.text().iter().position(|(name, ..)| *name == component).unwrap_or_default();
             ComponentMap::text(layout, index, &model.text_config(component)?)
@@ -129,7 +143,7 @@ impl SingleFile {
     /// Opens a checkpoint and reads its layout off its names.
     ///
     /// # Errors
-    /// [`ModelError::Store`] for a file that is missing, malformed, or no checkpoint of SD1.x, SD2.x or SDXL;
+    /// [`ModelError::Store`] for a file that is missing, malformed, or no checkpoint of SD1.x, SD2.x, SDXL or SD3;
     /// [`ModelError::Config`] for noise that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let file = OpenFile::open(path.as_ref())?;
@@ -137,7 +151,7 @@ impl SingleFile {
         let file = file.spelled(usual_name(names.iter().map(String::as_str)));
         let names: Vec<&str> = file.names().collect();
         let layout = Layout::of(names.iter().copied()).map_err(|found| {
-            let wanted = "a checkpoint of SD1.x, SD2.x or SDXL under its original names";
+            let wanted = "a checkpoint of SD1.x, SD2.x, SDXL or SD3 under its original names";
             StoreError::malformed(file.path(), found, wanted)
         })?;
         let noise = StatedNoise::of(&file, layout)?;
@@ -154,6 +168,26 @@ impl SingleFile {
         self.file.tensors()
     }
 
+    /// What the file skips, and the sizes of a transformer of SD3, which its tensors say.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] where they do not.
+    pub fn preset(&self) -> Result<Preset, ModelError> {
+        let mut preset = Preset::published(self.layout);
+        if self.layout == Layout::Sd3 {
+            let own = self
+                .file
+                .names()
+                .filter_map(|name| Some((name.strip_prefix(UNET)?, self.file.get(name)?.shape)));
+            let config = mmdit::config_of(&own.collect());
+            let incomplete = || {
+                self.file.refuse(&vec!["a transformer of SD3 without its first and last layers".to_owned()])
+            };
+            preset.configs.insert("transformer".to_owned(), config.ok_or_else(incomplete)?);
+        }
+        Ok(preset)
+    }
+
     /// The networks in the file, whose sizes `model` describes, without those that are `replaced`.
     ///
     /// # Errors
@@ -166,13 +200,30 @@ impl SingleFile {
                 passed.push(prefix);
                 continue;
             }
+            // Those that files of SD3 come without are then where the description is, or nowhere.
+            let is_there = self.file.names().any(|name| name.starts_with(prefix));
+            if self.layout == Layout::Sd3 && !is_there {
+                continue;
+            }
+            if !model.index().components.iter().any(|listed| listed == component) {
+                let problem = format!(
+                    "`{prefix}...` is there, and its tokenizer in no file; add --config FOLDER, a folder of the model with \
+                     `tokenizer_3` in it"
+                );
+                return Err(self.file.refuse(&vec![problem]));
+            }
             let map =
                 map_of(self.layout, component, model)?.map_err(|problems| self.file.refuse(&problems))?;
             networks.push(HeldNetwork { component, file: Arc::clone(&self.file), map });
         }
         let wanted: BTreeSet<&str> = networks.iter().flat_map(|network| network.map.stored_names()).collect();
         let is_known = |name: &str| {
-            wanted.contains(name) || is_ballast(name) || passed.iter().any(|prefix| name.starts_with(prefix))
+            wanted.contains(name)
+                || is_ballast(name)
+                || passed.iter().any(|prefix| name.starts_with(prefix))
+                || name
+                    .strip_suffix(TWIN)
+                    .is_some_and(|prefix| wanted.contains(format!("{prefix}{EMBEDDINGS}").as_str()))
         };
         self.file.check_names(is_known)?;
         networks.iter().try_for_each(|network| self.file.check(&network.map))?;
@@ -202,6 +253,6 @@ impl Layout {
     /// Name of each network, and what stands before the names of its tensors.
     fn networks(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let text = self.text().iter().map(|(component, prefix, _)| (*component, *prefix));
-        [("unet", UNET), ("vae", VAE)].into_iter().chain(text)
+        [(Family::from(self).backbone(), UNET), ("vae", VAE)].into_iter().chain(text).chain(self.t5())
     }
 }

@@ -1,6 +1,6 @@
 //! From prompts to conditioning.
 //!
-//! Source: `encode_prompt` of diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
+//! Source: `encode_prompt` of diffusers' `StableDiffusionPipeline`, `StableDiffusionXLPipeline` and `StableDiffusion3Pipeline`.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,14 @@ use super::model::Model;
 use crate::ModelError;
 use crate::clip_text::ClipText;
 use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable};
-use crate::tokenizer::ClipTokenizer;
+use crate::t5::{T5Config, T5Encoder};
+use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
 
 /// Adapters of text encoders, by component.
 pub type TextAdapters = BTreeMap<&'static str, LoraSpec>;
+
+/// Ids of every prompt that T5 encodes: `max_sequence_length` of SD3's pipeline.
+pub const T5_LENGTH: usize = 256;
 
 /// Prompts encoded in one forward pass.
 const BATCH: usize = 64;
@@ -29,10 +33,19 @@ struct TextEncoder {
     loaded: Loaded<ClipText>,
 }
 
+/// What follows CLIP's states in SD3's text.
+#[derive(Debug)]
+struct T5 {
+    /// Width of the text.
+    width: i64,
+    /// Zeros stand for the states where the model has none.
+    encoder: Option<(T5Tokenizer, T5Encoder)>,
+}
+
 /// Token ids of prompts, one table for each text encoder.
 ///
 /// # Shapes
-/// `[n, k m]` int64 each, for k chunks of m tokens.
+/// `[n, k m]` int64 each, for k chunks of m tokens; `[n, 256]` for T5, the last.
 #[derive(Debug)]
 pub struct Tokens(Vec<Tensor>);
 
@@ -52,6 +65,7 @@ impl Tokens {
 #[derive(Debug)]
 pub struct TextEncoders {
     encoders: Vec<TextEncoder>,
+    t5: Option<T5>,
     family: Family,
     zeros_for_empty: bool,
     n_chunks: usize,
@@ -120,7 +134,32 @@ impl Model {
         }
         let zeros_for_empty = self.index().force_zeros_for_empty_prompt;
         let n_chunks = self.n_chunks;
-        Ok(TextEncoders { encoders, family: self.family(), zeros_for_empty, n_chunks, device })
+        let t5 = match self.family() {
+            Family::StableDiffusion | Family::StableDiffusionXl => None,
+            Family::StableDiffusion3 => {
+                let width = self.backbone_config()?.text_width();
+                Some(T5 { width, encoder: self.t5(precision, device)? })
+            }
+        };
+        Ok(TextEncoders { encoders, t5, family: self.family(), zeros_for_empty, n_chunks, device })
+    }
+
+    /// T5's encoder with its tokenizer, where the model has one.
+    fn t5(&self, precision: DType, device: Device) -> Result<Option<(T5Tokenizer, T5Encoder)>, ModelError> {
+        let (Some((component, tokenizer)), Some(config)) = (self.t5_components(), self.t5_config()?) else {
+            return Ok(None);
+        };
+        let files = self.tokenizer(tokenizer);
+        let tokenizer = T5Tokenizer::from_files(&files, T5_LENGTH)?;
+        let (n_ids, vocab_size) = (tokenizer.n_ids(), config.vocab_size);
+        if n_ids as i64 > vocab_size {
+            let message =
+                format!("it makes ids up to {}; `{component}` knows {vocab_size} tokens", n_ids - 1);
+            return Err(ModelError::Tokenizer { path: files.root().to_owned(), message });
+        }
+        let how = Build { role: Role::Frozen, precision: T5Config::runs_in(precision), device, lora: None, base: None };
+        let loaded = build(self.stored(component)?, how, |scope| T5Encoder::new(scope, config.clone()))?;
+        Ok(Some((tokenizer, loaded.network)))
     }
 
     /// How many of these captions are cut.
@@ -152,7 +191,9 @@ impl TextEncoders {
     /// the projection is that of the first.
     ///
     /// SD1.x and SD2.x: the last hidden state. SDXL: the penultimate hidden states of both encoders side by side, the
-    /// second's projection, and the sizes of an uncropped square image of side `resolution`, in pixels (for SDXL).
+    /// second's projection, and the sizes of an uncropped square image of side `resolution`, in pixels (for SDXL). SD3: the
+    /// penultimate hidden states of both side by side, filled up with zeros to the width of T5's, which follow; the projections of
+    /// both side by side.
     ///
     /// # Panics
     /// If there are no prompts.
@@ -170,7 +211,7 @@ impl TextEncoders {
     /// (SDXL).
     pub fn unconditional(&self, resolution: i64) -> Conditioning {
         let empty = self.empty(resolution);
-        if self.family == Family::StableDiffusion || !self.zeros_for_empty {
+        if self.family != Family::StableDiffusionXl || !self.zeros_for_empty {
             return empty;
         }
         Conditioning {
@@ -202,7 +243,11 @@ impl TextEncoders {
             let ids: Vec<i64> = prompts.iter().flat_map(of).collect();
             Tensor::from_slice(&ids).view([prompts.len() as i64, -1]).to_device(self.device)
         });
-        Tokens(ids.collect())
+        let of_t5 = self.t5.iter().flat_map(|t5| &t5.encoder).map(|(tokenizer, _)| {
+            let ids: Vec<i64> = prompts.iter().flat_map(|prompt| tokenizer.encode(prompt.as_ref())).collect();
+            Tensor::from_slice(&ids).view([prompts.len() as i64, -1]).to_device(self.device)
+        });
+        Tokens(ids.chain(of_t5).collect())
     }
 
     fn encode_some(&self, prompts: &[impl AsRef<str>], resolution: i64) -> Conditioning {
@@ -225,6 +270,18 @@ impl TextEncoders {
             return Conditioning::text(self.joined(&outputs[0].last_hidden_state));
         }
         let states: Vec<_> = outputs.iter().map(|output| self.joined(output.penultimate())).collect();
+        if let Some(t5) = &self.t5 {
+            let projections: Vec<_> = outputs
+                .iter()
+                .filter_map(|output| output.projected.as_ref())
+                .map(|pooled| self.first(pooled))
+                .collect();
+            return Conditioning {
+                hidden: t5.followed(&Tensor::cat(&states, -1), tokens.0.get(self.encoders.len())),
+                pooled: Some(Tensor::cat(&projections, -1)),
+                time_ids: None,
+            };
+        }
         let sizes = [resolution, resolution, 0, 0, resolution, resolution];
         let time_ids = Tensor::from_slice(&sizes).to_kind(Kind::Float).to_device(self.device);
         Conditioning {
@@ -255,5 +312,20 @@ impl TextEncoders {
         let k = self.n_chunks as i64;
         let (nk, p) = pooled.size2().expect("a vector for each chunk");
         pooled.view([nk / k, k, p]).select(1, 0)
+    }
+}
+
+impl T5 {
+    /// CLIP's states, and then T5's of these ids.
+    ///
+    /// # Shapes
+    /// `clip` `[n, m, c]`, `ids` `[n, 256]`, result `[n, m + 256, d]` with d at least c.
+    fn followed(&self, clip: &Tensor, ids: Option<&Tensor>) -> Tensor {
+        let (n, _, c) = clip.size3().expect("hidden states are three-dimensional");
+        let own = match (&self.encoder, ids) {
+            (Some((_, encoder)), Some(ids)) => encoder.forward(ids).to_kind(clip.kind()),
+            _ => Tensor::zeros([n, T5_LENGTH as i64, self.width], (clip.kind(), clip.device())),
+        };
+        Tensor::cat(&[clip.constant_pad_nd([0, self.width - c]), own], 1)
     }
 }

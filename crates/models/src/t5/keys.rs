@@ -1,6 +1,9 @@
 //! Names under which checkpoints hold the same tensors.
 
-/// A second name of the embeddings, `shared.weight`, which some files have as well and some instead.
+/// The embeddings of tokens.
+pub const EMBEDDINGS: &str = "shared.weight";
+
+/// A second name of them, which some files have as well and some instead.
 pub const TWIN: &str = "encoder.embed_tokens.weight";
 
 /// The name of a tensor in today's checkpoints; `None` for those of a decoder.

@@ -5,5 +5,5 @@ mod keys;
 mod model;
 
 pub use config::T5Config;
-pub use keys::{TWIN, modern_name};
+pub use keys::{EMBEDDINGS, TWIN, modern_name};
 pub use model::T5Encoder;

@@ -229,12 +229,13 @@ const SCORES_BACKWARD: u64 = 2 + 4 + 4 + 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backbone::BackboneConfig;
     use crate::original::Layout;
 
     #[test]
     fn what_is_kept_grows_with_the_image_and_with_what_is_trained() {
         for layout in [Layout::Sd1, Layout::Sd2, Layout::Sdxl] {
-            let config = layout.published_unet();
+            let BackboneConfig::UNet(config) = layout.published_backbone() else { panic!("{layout:?}") };
             let of = |side, trained, activations| {
                 let (size, dtype) = ((side, side), DType::F32);
                 let pass = Pass { size, n_tokens: 77, trained, use_dora: false, activations, dtype };

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod bench;
 mod encoders;
+mod files;
+mod pipeline;
 mod tokenizer;
 mod transformer;

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use tastemaker_diffusion::{Conditioning, Denoiser};
-use tastemaker_models::adapters::FILE_NAME;
+use tastemaker_models::adapters::{FILE_NAME, LoraFile};
 use tastemaker_models::mmdit::{Mmdit, MmditConfig};
-use tastemaker_models::nn::{LoraSpec, Ranks, Role, Trainable, Weights};
+use tastemaker_models::nn::{LoraSpec, Role, Trainable, Weights};
 use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
-use tastemaker_torch::tensors;
 use tch::{Device, Kind, Reduction, Tensor};
 
 const CASES: [&str; 2] = ["transformer-sd3", "transformer-sd35"];
@@ -36,24 +35,7 @@ fn network(golden: &Golden, role: Role, precision: DType, lora: Option<LoraSpec>
 
 /// The recorded adapter.
 fn adapter(golden: &Golden) -> LoraSpec {
-    let tensors: BTreeMap<_, _> = tensors::read(&golden.path(FILE_NAME))
-        .unwrap()
-        .into_iter()
-        .map(|(name, tensor)| (name.strip_prefix("transformer.").unwrap().to_owned(), tensor))
-        .collect();
-    let number = |key: &str| golden.note(key).unwrap().parse::<i64>().unwrap();
-    LoraSpec {
-        ranks: Ranks::uniform(number("rank"), number("alpha") as f64),
-        target_modules: tensors
-            .keys()
-            .filter_map(|name| name.strip_suffix(".lora_A.weight"))
-            .map(str::to_owned)
-            .collect(),
-        seed: 0,
-        use_dora: tensors.keys().any(|name| name.ends_with("magnitude_vector")),
-        tensors: Some(tensors),
-        anchored: false,
-    }
+    LoraFile::read(golden.path(FILE_NAME)).unwrap().unet.into_spec()
 }
 
 const INPUTS: [&str; 3] = ["sample", "encoder_hidden_states", "pooled_projections"];

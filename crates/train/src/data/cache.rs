@@ -166,13 +166,13 @@ impl<'a> Encoder<'a> {
 
     /// What latents and embeddings of the model look like, by its configuration.
     fn shapes(&self) -> Result<EncodedShapes, TrainError> {
-        let (vae, unet) = (self.model.vae_config()?, self.model.unet_config()?);
+        let (vae, backbone) = (self.model.vae_config()?, self.model.backbone_config()?);
         let size = |n: i64| usize::try_from(n).unwrap_or_default();
         Ok(EncodedShapes {
             channels: size(vae.latent_channels),
             downsampling: size(vae.downsampling()),
-            width: size(unet.cross_attention_dim),
-            pooled: unet.text_time.map(|embedded| size(embedded.input_dim - 6 * embedded.time_embed_dim)),
+            width: size(backbone.text_width()),
+            pooled: backbone.pooled_width().map(size),
         })
     }
 
@@ -190,7 +190,7 @@ impl<'a> Encoder<'a> {
 
     fn time_ids(&self) -> Option<TimeIds> {
         match self.model.family() {
-            Family::StableDiffusion => None,
+            Family::StableDiffusion | Family::StableDiffusion3 => None,
             Family::StableDiffusionXl => Some(self.settings.time_ids),
         }
     }

@@ -9,10 +9,10 @@ mod relief;
 use tastemaker_math::objectives::{Corruption, Objective};
 use tastemaker_models::clip_text::ClipTextConfig;
 use tastemaker_models::nn::is_large;
-use tastemaker_models::original::{n_numbers, text_shapes, unet_shapes, vae_shapes};
+use tastemaker_models::original::{n_numbers, t5_shapes, text_shapes, vae_shapes};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_models::place::Shapes;
-use tastemaker_models::unet::{Activations, Footprint, Pass, TrainedPart, UNetConfig};
+use tastemaker_models::unet::{Activations, Footprint, Pass, TrainedPart};
 use tastemaker_models::vae::VaeConfig;
 use tastemaker_run::{
     Adapter, LoraPlan, MemoryEstimate, OptimizerKind, Phase, Plan, ReferenceKind, RunError,
@@ -89,14 +89,18 @@ pub fn what_takes_less(
 
 /// The parts of a model, as far as the estimate knows them.
 struct Parts {
-    family: Family,
-    unet: UNetConfig,
+    backbone: BackboneConfig,
     vae: VaeConfig,
     /// Of each text encoder, with its numbers.
     text: Vec<(ClipTextConfig, Shapes)>,
-    unet_shapes: Shapes,
+    /// Of the network that predicts.
+    shapes: Shapes,
+    /// Numbers of T5's encoder.
+    n_t5: u64,
+    /// Tokens that the network attends to.
+    n_states: u64,
     n_vae: u64,
-    /// Tokens of a caption.
+    /// Tokens of a caption in CLIP.
     n_tokens: u64,
     /// What the process holds already where networks live.
     program: u64,
@@ -106,7 +110,7 @@ struct Parts {
 
 impl Parts {
     fn of(plan: &Plan, folder: &Model, device: Option<Device>) -> Result<Self, TrainError> {
-        let (unet, vae) = (folder.unet_config()?, folder.vae_config()?);
+        let (backbone, vae) = (folder.backbone_config()?, folder.vae_config()?);
         let text = folder.family().text_components().iter().map(|(component, _)| {
             let config = folder.text_config(component)?;
             let shapes = text_shapes(&config);
@@ -115,16 +119,18 @@ impl Parts {
         let text = text.collect::<Result<Vec<_>, TrainError>>()?;
         let of_chunk = text.first().map_or(0, |(config, _)| config.max_position_embeddings as u64);
         let n_chunks = u64::from(plan.model.max_token_length / 75).max(1);
+        let n_tokens = n_chunks * of_chunk.saturating_sub(2) + 2;
         let on_host = device == Some(Device::Cpu);
         let program = measured::read().filter(|_| on_host).map_or(0, |now| now.resident + KERNELS);
         Ok(Self {
-            family: folder.family(),
-            unet_shapes: unet_shapes(&unet),
+            shapes: backbone.shapes(),
             n_vae: n_numbers(&vae_shapes(&vae)),
-            unet,
+            backbone,
             vae,
             text,
-            n_tokens: n_chunks * of_chunk.saturating_sub(2) + 2,
+            n_t5: folder.t5_config()?.map_or(0, |config| n_numbers(&t5_shapes(&config))),
+            n_states: n_tokens + if folder.family().t5_components().is_some() { T5_LENGTH as u64 } else { 0 },
+            n_tokens,
             program,
             on_host,
         })
@@ -132,7 +138,7 @@ impl Parts {
 
     /// Numbers of all text encoders.
     fn n_text(&self) -> u64 {
-        self.text.iter().map(|(_, shapes)| n_numbers(shapes)).sum()
+        self.n_t5 + self.text.iter().map(|(_, shapes)| n_numbers(shapes)).sum::<u64>()
     }
 
     /// Bytes that encoding this many captions holds at once, or keeps for a backward pass.
@@ -167,11 +173,11 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
     let is_live = plan.train.reference == ReferenceKind::Live;
     let compares = needs_reference(&objective);
     // Masters of a full fine-tune are counted as trained; used in half precision, each has a copy that lives as long as the step.
-    let n_weights = n_numbers(&parts.unet_shapes);
+    let n_weights = n_numbers(&parts.shapes);
     let frozen = match (trained.part, compute) {
         (TrainedPart::Everything, 4) => 0,
         (TrainedPart::Everything, _) => n_weights * compute,
-        (TrainedPart::Adapters, _) => frozen_base(plan, &parts.unet_shapes, compute),
+        (TrainedPart::Adapters, _) => frozen_base(plan, &parts.shapes, compute),
     };
     let copy = match trained.part == TrainedPart::Everything && is_live && compares && !follows(plan) {
         true => n_weights * compute,
@@ -184,20 +190,20 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
         if plan.train.gradient_checkpointing { Activations::LayerInputs } else { Activations::All };
     let pass = Pass {
         size: (side, side),
-        n_tokens: parts.n_tokens,
+        n_tokens: parts.n_states,
         trained: trained.keeps,
         use_dora: matches!(&plan.adapter, Adapter::Lora(lora) if lora.use_dora),
         activations,
         dtype: precision,
     };
-    let Footprint { kept, backward, forward } = parts.unet.footprint(&pass);
+    let Footprint { kept, backward, forward } = parts.backbone.footprint(&pass);
     let kept_of_text = match settings.trains_text {
         true => parts.encoding_text(rows, compute, true),
         false => 0,
     };
     // The largest gradient of a weight is there before it is added, and kernels order weights their own way.
-    let largest = parts.unet_shapes.values().map(|shape| shape.iter().map(|&n| n as u64).product());
-    // As large is a weight of few bits that is unpacked.
+    let largest = parts.shapes.values().map(|shape| shape.iter().map(|&n| n as u64).product());
+        // As large is a weight of few bits that is unpacked.
     let largest = MASTER * largest.max().unwrap_or(0);
     let program = ("program", parts.program);
     let held = frozen + copy + text + vae;
@@ -253,7 +259,7 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
     let mut estimate = MemoryEstimate { phases, ..MemoryEstimate::default() };
     if compares && !is_live {
         let n_uses = plan.train.max_train_steps * plan.effective_batch();
-        let latents = n_sides(&objective, are_single) * parts.unet.in_channels as u64 * side * side * 4;
+        let latents = n_sides(&objective, are_single) * parts.backbone.in_channels() as u64 * side * side * 4;
         let inverts = objective.corruption() != Corruption::Forward;
         estimate.reference = n_uses * (NAMED_ERRORS + if inverts { latents } else { 0 });
     }
@@ -292,7 +298,7 @@ struct Trained {
 impl Trained {
     fn of(plan: &Plan, parts: &Parts) -> Self {
         let (part, numbers, is_attention) = match &plan.adapter {
-            Adapter::Full {} => (TrainedPart::Everything, n_numbers(&parts.unet_shapes), false),
+            Adapter::Full {} => (TrainedPart::Everything, n_numbers(&parts.shapes), false),
             // Not read yet, so its size is not known.
             Adapter::Continued { .. } => (TrainedPart::Adapters, 0, true),
             Adapter::Lora(lora) => {
@@ -301,8 +307,8 @@ impl Trained {
                     true => 0,
                     false => parts.text.iter().map(|(_, shapes)| adapted(shapes, lora, of_text)).sum(),
                 };
-                let numbers = adapted(&parts.unet_shapes, lora, &lora.target_modules) + of_text;
-                let mut layers = targeted(&parts.unet_shapes, &lora.target_modules);
+                let numbers = adapted(&parts.shapes, lora, &lora.target_modules) + of_text;
+                let mut layers = targeted(&parts.shapes, &lora.target_modules);
                 let is_attention = layers.all(|(layer, _)| layer.contains(".attn"));
                 (TrainedPart::Adapters, numbers, is_attention)
             }
@@ -325,13 +331,10 @@ impl Trained {
 fn bytes_per_pair(plan: &Plan, parts: &Parts, (side, compute): (u64, u64), are_single: bool) -> u64 {
     let n_images = if are_single { 1 } else { 2 };
     let stored = plan.data.cache_dtype.unwrap_or_default().bytes() as u64;
-    let latents = parts.unet.in_channels as u64 * side * side * stored;
+    let latents = parts.backbone.in_channels() as u64 * side * side * stored;
     let flips = if plan.data.no_hflip { 1 } else { 2 };
-    let pooled = match parts.family {
-        Family::StableDiffusion => 0,
-        Family::StableDiffusionXl => parts.unet.text_time.map_or(0, |text_time| text_time.input_dim as u64),
-    };
-    let hidden = parts.n_tokens * parts.unet.cross_attention_dim as u64;
+    let pooled = parts.backbone.pooled_width().unwrap_or(0) as u64;
+    let hidden = parts.n_states * parts.backbone.text_width() as u64;
     2 * n_images * flips * latents + (hidden + pooled) * compute
 }
 

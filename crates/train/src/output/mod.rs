@@ -9,7 +9,7 @@ use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{ChosenNoise, FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::{TensorSource, Trainable};
 use tastemaker_models::original::Layout;
-use tastemaker_models::pipeline::{Model, SingleFile, Trained, pack, save as save_model, write_unet};
+use tastemaker_models::pipeline::{Model, SingleFile, Trained, pack, save as save_model, write_backbone};
 use tastemaker_run::{Adapter, OptimizerKind, OutputLayout, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
@@ -75,8 +75,18 @@ pub(crate) fn save(
     match &plan.adapter {
         Adapter::Full {} => {
             let dtype = plan.output.save_precision;
-            let written = trained.first().map(|(_, unet)| on_host(unet)).unwrap_or_default();
-            let unet = Trained { component: "unet", parameters: &written, dtype };
+            let component = source.family().backbone();
+            let mut written = trained.first().map(|(_, backbone)| on_host(backbone)).unwrap_or_default();
+            // Tables that are stored with the parameters and never trained.
+            let stored = source.stored(component)?;
+            for name in stored.names() {
+                if let Entry::Vacant(place) = written.entry(name)
+                    && let Some(tensor) = stored.read(place.key())
+                {
+                    place.insert(tensor);
+                }
+            }
+            let unet = Trained { component, parameters: &written, dtype };
             plan.output.output_layout.iter().try_for_each(|layout| {
                 save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
             })
@@ -91,19 +101,20 @@ pub(crate) fn save(
                 (*component, LoraPart { ranks, target_modules, tensors: on_host(tensors) })
             };
             let mut parts: BTreeMap<&'static str, LoraPart> = trained.iter().map(part).collect();
+            let component = source.family().backbone();
             let unet =
-                parts.remove("unet").ok_or(TrainError::NothingTrainable { target_modules: Vec::new() })?;
+                parts.remove(component).ok_or(TrainError::NothingTrainable { target_modules: Vec::new() })?;
             let noise = ChosenNoise {
                 prediction: plan.model.prediction_type,
                 zero_terminal_snr: plan.model.rescale_betas_zero_snr,
             };
-            let file = LoraFile { unet, text: parts, noise };
+            let file = LoraFile { unet, component, text: parts, noise };
             let path = &output_dir.join(FILE_NAME);
             file.write_of(path, Some(schedule.prediction()))?;
             same(&file, &LoraFile::read(path)?, path)?;
 
             let facts = kohya_facts(source, plan, run, schedule)?;
-            let (config, twin) = (source.unet_config()?, path.with_file_name(kohya_name(plan)));
+            let (config, twin) = (source.backbone_config()?, path.with_file_name(kohya_name(plan)));
             file.write_kohya(&twin, &config, &facts)?;
             same(&file, &LoraFile::read_kohya(&twin, facts.layout, &config)?, &twin)
         }
@@ -152,15 +163,15 @@ fn save_whole(
     let read = match layout {
         OutputLayout::Diffusers => {
             save_model(source, &[*unet], path)?;
-            Model::open(path)?.stored("unet")?
+            Model::open(path)?.stored(source.family().backbone())?
         }
         OutputLayout::Unet => {
-            write_unet(source, unet, path)?;
-            source.with_unet(path)?.stored("unet")?
+            write_backbone(source, unet, path)?;
+            source.with_backbone(path)?.stored(source.family().backbone())?
         }
         OutputLayout::Original => {
             pack(source, &[*unet], path, &[("format".to_owned(), "pt".to_owned())].into())?;
-            source.with_file(&SingleFile::open(path)?)?.stored("unet")?
+            source.with_file(&SingleFile::open(path)?)?.stored(source.family().backbone())?
         }
     };
     let sound = |name: &&String| {

@@ -39,6 +39,7 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
     let family = match facts.family {
         Family::StableDiffusion => "stable-diffusion",
         Family::StableDiffusionXl => "stable-diffusion-xl",
+        Family::StableDiffusion3 => "sd3",
     };
     let base = base_model(&plan.model.pretrained_model_name_or_path);
     let mut text = String::from("---\n");
@@ -200,17 +201,15 @@ fn use_it(plan: &Plan, family: Family, base: &str) -> String {
                 add("DiffusionPipeline", &python, "");
             }
             OutputLayout::Unet => {
+                let (component, class) = (family.backbone(), family.components()[0].1[0]);
                 let python = format!(
-                    "unet = UNet2DConditionModel.from_pretrained(\"path/to/this/folder\", subfolder=\"{name}\")\n\
-                     pipe = DiffusionPipeline.from_pretrained(\"{base}\", unet=unet)"
+                    "{component} = {class}.from_pretrained(\"path/to/this/folder\", subfolder=\"{name}\")\n\
+                     pipe = DiffusionPipeline.from_pretrained(\"{base}\", {component}={component})"
                 );
-                add("DiffusionPipeline, UNet2DConditionModel", &python, "");
+                add(&format!("DiffusionPipeline, {class}"), &python, "");
             }
             OutputLayout::Original => {
-                let class = match family {
-                    Family::StableDiffusion => "StableDiffusionPipeline",
-                    Family::StableDiffusionXl => "StableDiffusionXLPipeline",
-                };
+                let class = family.class();
                 let python = format!("pipe = {class}.from_single_file(\"path/to/this/folder/{name}\")");
                 let others = format!("\n`{name}` loads in A1111, Forge, ComfyUI and InvokeAI too.\n");
                 add(class, &python, &others);

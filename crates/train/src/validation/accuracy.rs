@@ -62,7 +62,7 @@ pub fn measure_model(
     let (lora, text) = lora.map(LoraFile::into_specs).unwrap_or_default();
     let text = (!text.is_empty()).then(|| model.adapted_text(text, precision, device)).transpose()?;
     let pairs = encoder.open_cached(&cache, text.as_ref())?;
-    let network = model.unet(Role::Frozen, precision, device, lora)?.network;
+    let network = model.backbone(Role::Frozen, precision, device, lora)?.network;
     let schedule = model.schedule()?.schedule;
 
     let cached = (0..source.len()).filter(|&index| pairs.has(index));

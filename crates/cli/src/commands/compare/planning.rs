@@ -20,7 +20,11 @@ pub fn identify(candidate: &mut Candidate) -> Result<()> {
     let mut parts: Vec<String> = Vec::new();
     match &candidate.source {
         Source::Model { model, lora, .. } => {
-            parts.extend([model.unet_fingerprint()?, model.vae_fingerprint()?, model.text_fingerprint()?]);
+            parts.extend([
+                model.backbone_fingerprint()?,
+                model.vae_fingerprint()?,
+                model.text_fingerprint()?,
+            ]);
             let schedule = model.path().join("scheduler/scheduler_config.json");
             if schedule.is_file() {
                 parts.push(sha256_file(schedule)?);

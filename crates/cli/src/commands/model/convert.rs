@@ -70,8 +70,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         }
         Opened::Lora { file, names: LoraNames::Diffusers, layout, path } => {
             let Some(layout) = layout else {
-                let found = "layers of no published UNet";
-                let wanted = "an adapter of SD1.x, SD2.x or SDXL, whose layers kohya names";
+                let found = "layers of no published network";
+                let wanted = "an adapter of SD1.x, SD2.x, SDXL or SD3, whose layers kohya names";
                 bail!(ModelError::from(StoreError::malformed(&path, found, wanted)));
             };
             let title = to.file_stem().map_or("LoRA".into(), |stem| stem.to_string_lossy().into_owned());
@@ -82,7 +82,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
                 title,
                 training: Default::default(),
             };
-            file.write_kohya(to, &layout.published_unet(), &facts)?;
+            file.write_kohya(to, &layout.published_backbone(), &facts)?;
             println!("wrote {}, a LoRA in kohya format", to.display());
         }
     }

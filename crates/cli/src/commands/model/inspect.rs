@@ -51,7 +51,7 @@ fn of_folder(folder: &Model) -> Result<()> {
     let schedule = folder.schedule()?.schedule;
     let levels = if schedule.ends_in_noise() { ", zero terminal SNR" } else { "" };
     print_line("predicts", &format!("{}{levels}", spelled(schedule.prediction())));
-    for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+    for component in ["unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"] {
         if folder.has(component) {
             print_line(component, &stored_sizes(&folder.stored(component)?));
         }

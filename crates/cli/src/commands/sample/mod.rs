@@ -15,9 +15,9 @@ use tastemaker_generate::{
 };
 use tastemaker_math::{SAMPLERS, number};
 use tastemaker_models::adapters::LoraFile;
+use tastemaker_models::backbone::{Backbone, BackboneConfig};
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
-use tastemaker_models::unet::UNet;
 use tastemaker_store::dtype::DType;
 use tch::Device;
 
@@ -260,7 +260,7 @@ fn size(args: &SampleArgs, resolution: i64) -> Option<(u32, u32)> {
 }
 
 /// The network of the unconditional branch, where it is another one.
-fn negative(args: &SampleArgs, folder: &Model, precision: DType, device: Device) -> Result<Option<UNet>> {
+fn negative(args: &SampleArgs, folder: &Model, precision: DType, device: Device) -> Result<Option<Backbone>> {
     let other = match &args.negative_model {
         None if args.negative_lora.is_none() => return Ok(None),
         None => folder.clone(),
@@ -272,10 +272,12 @@ fn negative(args: &SampleArgs, folder: &Model, precision: DType, device: Device)
             _ => PartFlags::default().open(name)?,
         },
     };
-    let (ours, theirs) = (folder.unet_config()?, other.unet_config()?);
-    let inputs = (ours.cross_attention_dim, ours.in_channels, ours.text_time.is_some());
-    if inputs != (theirs.cross_attention_dim, theirs.in_channels, theirs.text_time.is_some()) {
-        let text = "the UNet of --negative_model is of another family than the model's: both take the same conditioning";
+    let (ours, theirs) = (folder.backbone_config()?, other.backbone_config()?);
+    let inputs = |config: &BackboneConfig| {
+        (config.component(), config.text_width(), config.in_channels(), config.pooled_width().is_some())
+    };
+    if inputs(&ours) != inputs(&theirs) {
+        let text = "the network of --negative_model is of another family than the model's: both take the same conditioning";
         return Err(UsageError(text.to_owned()).into());
     }
     if folder.schedule()?.schedule != other.schedule()?.schedule {
@@ -286,11 +288,10 @@ fn negative(args: &SampleArgs, folder: &Model, precision: DType, device: Device)
         args.negative_lora.as_deref().map(|lora| Weighted::parse(lora, None)?.read(&other)).transpose()?;
     let (lora, text_loras) = lora.map(LoraFile::into_specs).unwrap_or_default();
     if !text_loras.is_empty() {
-        let text =
-            "--negative_lora adapts text encoders, which both predictions share: wanted one of a UNet alone";
+        let text = "--negative_lora adapts text encoders, which both predictions share: wanted one of the network that predicts alone";
         return Err(UsageError(text.to_owned()).into());
     }
-    Ok(Some(other.unet(Role::Frozen, precision, device, lora)?.network))
+    Ok(Some(other.backbone(Role::Frozen, precision, device, lora)?.network))
 }
 
 /// The settings that all images share, in the order and under the names of A1111.

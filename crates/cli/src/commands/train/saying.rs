@@ -46,7 +46,7 @@ pub fn warn_of_override(recipe: &Recipe, plan: &Plan) {
 /// # Errors
 /// [`tastemaker_models::ModelError`] if the UNet's configuration cannot be read.
 pub fn warn_of_odd(plan: &Plan, model: &Model) -> Result<()> {
-    for alarm in outside_published(plan, n_numbers(&unet_shapes(&model.unet_config()?))) {
+    for alarm in outside_published(plan, n_numbers(&model.backbone_config()?.shapes())) {
         eprintln!("warning: {alarm}");
     }
     Ok(())

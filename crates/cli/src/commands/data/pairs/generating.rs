@@ -172,7 +172,7 @@ fn hashes(side: &Side) -> Result<Value> {
     let lora = adapter.as_ref().map(sha256_file).transpose()?;
     let scheduler = format!("{:?}", folder.schedule()?);
     Ok(json!({
-        "unet": folder.unet_fingerprint()?,
+        "unet": folder.backbone_fingerprint()?,
         "vae": folder.vae_fingerprint()?,
         "text": folder.text_fingerprint()?,
         "scheduler": sha256_bytes(scheduler.as_bytes()),

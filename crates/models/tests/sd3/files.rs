@@ -1,0 +1,156 @@
+//! Single files and adapters: there and back, and what is missing in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use tastemaker_models::adapters::{FILE_NAME, LoraFile, LoraNames};
+use tastemaker_models::nn::TensorSource;
+use tastemaker_models::original::Layout;
+use tastemaker_models::pipeline::{Model, ModelSources, SingleFile, pack, save};
+use tastemaker_testkit_torch::Golden;
+use tastemaker_torch::tensors::{self, Named};
+use tempfile::TempDir;
+
+use crate::bench::folder;
+
+fn weights(model: &Model, component: &str) -> Named {
+    let stored = model.stored(component).unwrap();
+    stored.names().into_iter().map(|name| (name.clone(), stored.read(&name).unwrap())).collect()
+}
+
+fn assert_same(found: &Model, wanted: &Model, component: &str) {
+    let (found, wanted) = (weights(found, component), weights(wanted, component));
+    assert!(found.keys().eq(wanted.keys()), "{component}");
+    assert!(wanted.iter().all(|(name, tensor)| found[name].equal(tensor)), "{component}");
+}
+
+/// What a file holds without the parts whose names begin so.
+fn without(file: &Named, prefixes: &[&str]) -> Named {
+    let kept = file.iter().filter(|(name, _)| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    kept.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
+#[test]
+fn a_model_comes_back_from_a_single_file_bit_for_bit() {
+    let golden = Golden::load("sd3", "pipeline");
+    let (folder, scratch) = (folder(&golden, true), TempDir::new().unwrap());
+    let file = scratch.path().join("single.safetensors");
+    let model = Model::open(folder.path()).unwrap();
+    assert_eq!(pack(&model, &[], &file, &BTreeMap::new()).unwrap(), Layout::Sd3);
+    let stored = tensors::read(&file).unwrap();
+    let start = |name: &str| name.rsplit_once(".joint_blocks.").map_or("", |(start, _)| start).to_owned();
+    assert!(stored.keys().map(|name| start(name)).any(|start| start == "model.diffusion_model"));
+
+    let config = Some(folder.path().to_owned());
+    let sources = ModelSources { config, ..ModelSources::of(&file) };
+    let held = Model::from_sources(&sources).unwrap();
+    let back = scratch.path().join("back");
+    save(&held, &[], &back).unwrap();
+    let back = Model::open(&back).unwrap();
+    for component in ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"] {
+        assert_same(&held, &model, component);
+        assert_same(&back, &model, component);
+    }
+    assert_eq!(back.schedule().unwrap().schedule, model.schedule().unwrap().schedule);
+}
+
+#[test]
+fn text_encoders_and_vae_that_a_file_skips_come_from_the_folder_that_describes_it() {
+    let golden = Golden::load("sd3", "pipeline");
+    let (folder, scratch) = (folder(&golden, true), TempDir::new().unwrap());
+    let model = Model::open(folder.path()).unwrap();
+    let whole = scratch.path().join("whole.safetensors");
+    pack(&model, &[], &whole, &BTreeMap::new()).unwrap();
+    let whole = tensors::read(&whole).unwrap();
+    let published = without(&whole, &["text_encoders."]);
+    let alone: Named = without(&published, &["first_stage_model."])
+        .into_iter()
+        .map(|(name, tensor)| (name.strip_prefix("model.diffusion_model.").unwrap().to_owned(), tensor))
+        .collect();
+    for (what, tensors) in [("published", &published), ("alone", &alone)] {
+        let file = scratch.path().join(format!("{what}.safetensors"));
+        tensors::write(&file, tensors, &BTreeMap::new()).unwrap();
+        let config = Some(folder.path().to_owned());
+        let held = Model::from_sources(&ModelSources { config, ..ModelSources::of(&file) }).unwrap();
+        for component in ["transformer", "vae", "text_encoder", "text_encoder_3"] {
+            assert_same(&held, &model, component);
+        }
+    }
+}
+
+#[test]
+fn the_sizes_of_a_transformer_are_read_off_its_tensors() {
+    let golden = Golden::load("sd3", "pipeline");
+    let (folder, scratch) = (folder(&golden, true), TempDir::new().unwrap());
+    let model = Model::open(folder.path()).unwrap();
+    let file = scratch.path().join("single.safetensors");
+    pack(&model, &[], &file, &BTreeMap::new()).unwrap();
+    let preset = SingleFile::open(&file).unwrap().preset().unwrap();
+    let mut wanted = golden.json("transformer.json");
+    let mut found = preset.configs["transformer"].clone();
+    // The side that a model was made for stands in no tensor.
+    for config in [&mut wanted, &mut found] {
+        let entries = config.as_object_mut().unwrap();
+        ["sample_size", "_diffusers_version", "dtype"].iter().for_each(|key| drop(entries.remove(*key)));
+    }
+    assert_eq!(found, wanted);
+    let refused = Model::open(&file).unwrap_err().to_string();
+    assert!(
+        refused.contains("`text_encoders.t5xxl.transformer....`") && refused.contains("--config FOLDER"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn embeddings_under_either_name_or_both_are_read() {
+    let golden = Golden::load("sd3", "pipeline");
+    let (folder, name) = (folder(&golden, true), "text_encoder_3/model.safetensors");
+    let wanted = weights(&Model::open(folder.path()).unwrap(), "text_encoder_3");
+    for twin_alone in [false, true] {
+        let path = folder.path().join(name);
+        let mut stored = tensors::read(&path).unwrap();
+        let embeddings = stored["shared.weight"].shallow_clone();
+        stored.insert("encoder.embed_tokens.weight".to_owned(), embeddings);
+        if twin_alone {
+            stored.remove("shared.weight");
+        }
+        fs::remove_file(&path).unwrap();
+        tensors::write(&path, &stored, &BTreeMap::new()).unwrap();
+        let found = weights(&Model::open(folder.path()).unwrap(), "text_encoder_3");
+        assert!(found.keys().eq(wanted.keys()), "{twin_alone}");
+        assert!(found["shared.weight"].equal(&wanted["shared.weight"]), "{twin_alone}");
+    }
+}
+
+#[test]
+fn adapters_come_back_from_files_for_diffusers_and_for_comfyui() {
+    for case in ["transformer-sd35-lora", "transformer-sd35-dora"] {
+        let golden = Golden::load("sd3", case);
+        let file = LoraFile::read(golden.path(FILE_NAME)).unwrap();
+        assert_eq!(file.component, "transformer");
+        assert_eq!(file.unet.ranks.alpha.to_string(), golden.note("alpha").unwrap());
+        let scratch = TempDir::new().unwrap();
+        let path = scratch.path().join("again.safetensors");
+        file.write(&path).unwrap();
+        let again = LoraFile::read(&path).unwrap();
+        let names = |named: &Named| named.keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(names(&again.unet.tensors), names(&file.unet.tensors), "{case}");
+        assert_eq!(again.unet.ranks.alpha, file.unet.ranks.alpha, "{case}");
+
+        // As ComfyUI and the trainers for it write diffusers' names.
+        for prefix in ["diffusion_model.", "base_model.model."] {
+            let stored = tensors::read(&golden.path(FILE_NAME)).unwrap();
+            let moved =
+                stored.into_iter().map(|(name, tensor)| (name.replacen("transformer.", prefix, 1), tensor));
+            let path = scratch.path().join(format!("{prefix}safetensors"));
+            tensors::write(&path, &moved.collect(), &BTreeMap::new()).unwrap();
+            let found = LoraFile::read(&path).unwrap();
+            assert_eq!(found.component, "transformer");
+            assert_eq!(names(&found.unet.tensors), names(&file.unet.tensors), "{case} {prefix}");
+        }
+        assert_eq!(
+            LoraNames::of(&tastemaker_weights::safetensors::Header::read(&path).unwrap()),
+            Some(LoraNames::Diffusers)
+        );
+    }
+}
