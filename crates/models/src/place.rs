@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tastemaker_weights::safetensors::{Dtype, TensorView};
 
 /// How the stored tensor differs from ours, apart from its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// Not at all.
     None,

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 
 use tastemaker_math::schedule::Prediction;
 use tastemaker_models::adapters::{KohyaFacts, LoraFile, LoraPart};
+use tastemaker_models::backbone::BackboneConfig;
 use tastemaker_models::nn::Ranks;
-use tastemaker_models::original::{Layout, Preset, unet_shapes};
-use tastemaker_models::unet::UNetConfig;
+use tastemaker_models::original::Layout;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_weights::safetensors::Header;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
-fn config(layout: Layout) -> UNetConfig {
-    UNetConfig::from_json(Preset::published(layout).config("unet")).unwrap()
+fn config(layout: Layout) -> BackboneConfig {
+    layout.published_backbone()
 }
 
 fn facts(layout: Layout) -> KohyaFacts {
@@ -31,8 +31,8 @@ fn facts(layout: Layout) -> KohyaFacts {
 }
 
 /// An adapter of rank 2 on the given layers; a convolution's factors are four-dimensional.
-fn adapter(layers: &[&str], config: &UNetConfig, alpha: f64) -> LoraFile {
-    let shapes = unet_shapes(config);
+fn adapter(layers: &[&str], config: &BackboneConfig, alpha: f64) -> LoraFile {
+    let shapes = config.shapes();
     let mut tensors = Named::new();
     for (number, layer) in layers.iter().enumerate() {
         let shape: Vec<i64> = shapes[&format!("{layer}.weight")].iter().map(|&n| n as i64).collect();
@@ -57,7 +57,7 @@ const LAYERS: [&str; 3] = [
 struct Bench {
     _scratch: TempDir,
     path: PathBuf,
-    config: UNetConfig,
+    config: BackboneConfig,
 }
 
 fn written(layout: Layout, alpha: f64) -> Bench {
@@ -339,12 +339,11 @@ fn an_adapter_of_another_family_or_kind_is_called_what_it_is() {
             None,
             "a LoRA for Flux",
         ),
-        ("{KOHYA}joint_blocks_0_x.lora_down.weight", [4, 1536], None, "a LoRA for SD3"),
         (
             "{KOHYA}x.lora_down.weight",
             [4, 8],
-            Some(header("ss_base_model_version", "sd3_m")),
-            "a LoRA for SD3",
+            Some(header("ss_base_model_version", "lumina2")),
+            "a LoRA for Lumina",
         ),
         (
             "{KOHYA}x.lora_down.weight",
@@ -360,7 +359,7 @@ fn an_adapter_of_another_family_or_kind_is_called_what_it_is() {
             .unwrap();
         let said = LoraFile::open(&path).unwrap_err().to_string();
         assert!(
-            said.contains(wanted) && said.contains("wanted a LoRA of SD1.x, SD2.x or SDXL"),
+            said.contains(wanted) && said.contains("wanted a LoRA of SD1.x, SD2.x, SDXL or SD3"),
             "{name}: {said}"
         );
     }

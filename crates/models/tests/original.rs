@@ -327,7 +327,7 @@ fn what_is_no_checkpoint_is_refused_by_name() {
         (&|t| drop(t.insert(stranger.clone(), one())), format!("`{stranger}` is not known")),
         (
             &|t| t.retain(|name, _| !name.starts_with(&text)),
-            "found no text encoder of SD1.x, SD2.x or SDXL".to_owned(),
+            "found no text encoder of SD1.x, SD2.x or SDXL, and no transformer of SD3".to_owned(),
         ),
         (&|t| t.clear(), "found no tensor named".to_owned()),
     ];

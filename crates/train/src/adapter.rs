@@ -5,7 +5,7 @@ use std::slice;
 
 use tastemaker_models::adapters::{LoraFile, LoraPart};
 use tastemaker_models::nn::{Ranks, is_target};
-use tastemaker_models::original::{text_shapes, unet_shapes};
+use tastemaker_models::original::text_shapes;
 use tastemaker_models::pipeline::Model;
 use tastemaker_models::place::Shapes;
 use tastemaker_run::{Adapter, AdapterSection, LoraPlan, Plan, Problem, RunError};

@@ -4,7 +4,9 @@
 
 use crate::backbone::BackboneConfig;
 use crate::clip_text::modern_name;
+use crate::mmdit;
 use crate::original::Layout;
+use crate::place::Change;
 use crate::unet::original_name;
 
 /// The component that is the UNet; its name and a dot stand before its layers' names.
@@ -135,6 +137,19 @@ pub(super) fn kohya(layout: Layout, config: &BackboneConfig, layer: &str) -> Opt
         }
         _ => Some(kohya_plain(layout, layer)),
     }
+}
+
+/// Every name that a layer has in kohya's files, and which rows of what stands there are its own.
+pub(super) fn kohya_spellings(layout: Layout, config: &BackboneConfig, layer: &str) -> Vec<(String, Change)> {
+    let ours = [kohya(layout, config, layer), Some(kohya_plain(layout, layer))].into_iter().flatten();
+    let mut spellings: Vec<_> = ours.map(|spelled| (spelled, Change::None)).collect();
+    if let BackboneConfig::Mmdit(config) = config
+        && let Some(place) = mmdit::original_place(config, &format!("{layer}.weight"))
+    {
+        let name = place.name.trim_end_matches(".weight").replace('.', "_");
+        spellings.push((format!("{KOHYA_UNET}{name}"), place.change));
+    }
+    spellings
 }
 
 /// (Component, what stands before its layers' names in kohya's files).

@@ -3,7 +3,7 @@
 //! Source: `kohya-ss/sd-scripts:networks/lora.py` (names and scale), `train_network.py` (`ss_*`),
 //! `library/sai_model_spec.py` (`modelspec.*`), `library/train_util.py` (`sshs_*`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tastemaker_math::schedule::Prediction;
@@ -21,6 +21,7 @@ use crate::ModelError;
 use crate::backbone::BackboneConfig;
 use crate::nn::Ranks;
 use crate::original::{Layout, architecture};
+use crate::place::Change;
 
 /// The file's name beside `pytorch_lora_weights.safetensors`, as diffusers' examples name it.
 pub const KOHYA_FILE_NAME: &str = "pytorch_lora_weights_kohya.safetensors";
@@ -72,14 +73,21 @@ impl KohyaFacts {
             ("modelspec.implementation", implementation.to_owned()),
             ("modelspec.title", self.title.clone()),
             ("modelspec.resolution", format!("{side}x{side}")),
-            ("modelspec.prediction_type", if velocity { "v" } else { "epsilon" }.to_owned()),
         ];
+        // ModelSpec has no word for a flow's.
+        let predicts = match self.prediction {
+            Prediction::Epsilon => Some("epsilon"),
+            Prediction::VPrediction => Some("v"),
+            Prediction::Flow => None,
+        };
+        let predicts = predicts.map(|word| ("modelspec.prediction_type".to_owned(), word.to_owned()));
         let dora = is_dora.then(|| {
             let args = r#"{"algo": "lora", "dora_wd": "True", "wd_on_out": "True"}"#;
             ("ss_network_args".to_owned(), args.to_owned())
         });
         let training = self.training.iter().map(|(key, value)| (format!("ss_{key}"), value.clone()));
-        own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(dora).chain(training).collect()
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
+        own.chain(predicts).chain(dora).chain(training).collect()
     }
 }
 
@@ -106,7 +114,7 @@ impl LoraFile {
                 text => keys::kohya_of_text(facts.layout, text, &layer),
             };
             let Some(name) = name else {
-                let wanted = "a layer that SD1.x, SD2.x or SDXL have";
+                let wanted = "a layer that SD1.x, SD2.x, SDXL or SD3 have";
                 return Err(
                     StoreError::malformed(path, format!("layer `{layer}` of {component}"), wanted).into()
                 );
@@ -163,16 +171,25 @@ impl LoraFile {
     ) -> Result<Self, ModelError> {
         let fault =
             |found: String, wanted: &str| ModelError::from(StoreError::malformed(path, found, wanted));
-        let mut known = BTreeMap::new();
+        let mut known: BTreeMap<String, BTreeSet<(String, Change)>> = BTreeMap::new();
         for name in config.shapes().keys() {
             let Some(layer) = name.strip_suffix(".weight") else { continue };
-            for spelled in [keys::kohya(layout, config, layer), Some(keys::kohya_plain(layout, layer))] {
-                known.extend(spelled.map(|spelled| (spelled, layer.to_owned())));
+            for (spelled, change) in keys::kohya_spellings(layout, config, layer) {
+                known.entry(spelled).or_default().insert((layer.to_owned(), change));
             }
         }
-        let place = |spelled: &str| match known.get(spelled) {
-            Some(layer) => Some((config.component(), layer.clone())),
-            None => keys::text_of_kohya(layout, spelled),
+        // Each layer that a name stands for, and which rows of the up factor are its own.
+        let places = |spelled: &str| -> Vec<((&'static str, String), Change)> {
+            match known.get(spelled) {
+                Some(layers) => {
+                    let of_network = |layer: &String| (config.component(), layer.clone());
+                    layers.iter().map(|(layer, change)| (of_network(layer), *change)).collect()
+                }
+                None => keys::text_of_kohya(layout, spelled)
+                    .map(|place| (place, Change::None))
+                    .into_iter()
+                    .collect(),
+            }
         };
         let mut factors: BTreeMap<&'static str, Named> = BTreeMap::new();
         let mut alphas = BTreeMap::new();
@@ -180,14 +197,19 @@ impl LoraFile {
         for (name, tensor) in stored {
             let (layer, end) = name.split_at(name.find('.').unwrap_or(name.len()));
             let ours = keys::KOHYA_ENDS.iter().find(|(_, theirs)| *theirs == end);
-            match (place(layer), ours) {
-                (Some((component, layer)), Some((ours, _))) => {
-                    factors.entry(component).or_default().insert(format!("{layer}{ours}"), tensor);
+            let places = places(layer);
+            let is_alpha = end == keys::KOHYA_ALPHA && tensor.numel() == 1;
+            if places.is_empty() || (ours.is_none() && !is_alpha) {
+                unknown.push(name);
+                continue;
+            }
+            for ((component, layer), change) in places {
+                if let Some((ours, _)) = ours {
+                    let own = if *ours == DOWN { tensor.shallow_clone() } else { rows(&tensor, change) };
+                    factors.entry(component).or_default().insert(format!("{layer}{ours}"), own);
+                } else {
+                    alphas.insert((component, layer), tensor.double_value(&[]));
                 }
-                (Some(place), None) if end == keys::KOHYA_ALPHA && tensor.numel() == 1 => {
-                    alphas.insert(place, tensor.double_value(&[]));
-                }
-                _ => unknown.push(name),
             }
         }
         if !unknown.is_empty() {
@@ -214,6 +236,21 @@ impl LoraFile {
             Ok(LoraPart { ranks, target_modules: layers.into_iter().collect(), tensors })
         })
         .map(|file| Self { noise: ChosenNoise::of_metadata(metadata), ..file.shaped_for(config) })
+    }
+}
+
+/// The rows of an up factor, or of magnitudes, that are one layer's.
+fn rows(stored: &Tensor, change: Change) -> Tensor {
+    match change {
+        Change::Rows { part, of } => {
+            let n = stored.size().first().copied().unwrap_or_default() / of as i64;
+            stored.narrow(0, part as i64 * n, n).copy()
+        }
+        Change::Swapped => {
+            let halves = stored.chunk(2, 0);
+            Tensor::cat(&halves.iter().rev().collect::<Vec<_>>(), 0)
+        }
+        Change::None | Change::Pixels | Change::Transposed => stored.shallow_clone(),
     }
 }
 

@@ -207,7 +207,7 @@ impl SingleFile {
             }
             if !model.index().components.iter().any(|listed| listed == component) {
                 let problem = format!(
-                    "`{prefix}...` is there, and its tokenizer in no file; add --config FOLDER, a folder of the model with \
+                    "`{prefix}...` is there, and its tokenizer in no file; add --model_config FOLDER, a folder of the model with \
                      `tokenizer_3` in it"
                 );
                 return Err(self.file.refuse(&vec![problem]));

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use tastemaker_models::adapters::{FILE_NAME, LoraFile, LoraNames};
+use tastemaker_math::Prediction;
+use tastemaker_models::adapters::{FILE_NAME, KohyaFacts, LoraFile, LoraNames};
+use tastemaker_models::backbone::BackboneConfig;
 use tastemaker_models::nn::TensorSource;
 use tastemaker_models::original::Layout;
 use tastemaker_models::pipeline::{Model, ModelSources, SingleFile, pack, save};
 use tastemaker_testkit_torch::Golden;
 use tastemaker_torch::tensors::{self, Named};
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::bench::folder;
@@ -37,9 +40,6 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
     let file = scratch.path().join("single.safetensors");
     let model = Model::open(folder.path()).unwrap();
     assert_eq!(pack(&model, &[], &file, &BTreeMap::new()).unwrap(), Layout::Sd3);
-    let stored = tensors::read(&file).unwrap();
-    let start = |name: &str| name.rsplit_once(".joint_blocks.").map_or("", |(start, _)| start).to_owned();
-    assert!(stored.keys().map(|name| start(name)).any(|start| start == "model.diffusion_model"));
 
     let config = Some(folder.path().to_owned());
     let sources = ModelSources { config, ..ModelSources::of(&file) };
@@ -63,10 +63,9 @@ fn text_encoders_and_vae_that_a_file_skips_come_from_the_folder_that_describes_i
     pack(&model, &[], &whole, &BTreeMap::new()).unwrap();
     let whole = tensors::read(&whole).unwrap();
     let published = without(&whole, &["text_encoders."]);
-    let alone: Named = without(&published, &["first_stage_model."])
-        .into_iter()
-        .map(|(name, tensor)| (name.strip_prefix("model.diffusion_model.").unwrap().to_owned(), tensor))
-        .collect();
+    let prefix = published.keys().find_map(|name| name.split_once("joint_blocks.")).unwrap().0.to_owned();
+    let own = published.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
+    let alone: Named = own.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
     for (what, tensors) in [("published", &published), ("alone", &alone)] {
         let file = scratch.path().join(format!("{what}.safetensors"));
         tensors::write(&file, tensors, &BTreeMap::new()).unwrap();
@@ -96,7 +95,8 @@ fn the_sizes_of_a_transformer_are_read_off_its_tensors() {
     assert_eq!(found, wanted);
     let refused = Model::open(&file).unwrap_err().to_string();
     assert!(
-        refused.contains("`text_encoders.t5xxl.transformer....`") && refused.contains("--config FOLDER"),
+        refused.contains("`text_encoders.t5xxl.transformer....`")
+            && refused.contains("--model_config FOLDER"),
         "{refused}"
     );
 }
@@ -120,6 +120,65 @@ fn embeddings_under_either_name_or_both_are_read() {
         assert!(found.keys().eq(wanted.keys()), "{twin_alone}");
         assert!(found["shared.weight"].equal(&wanted["shared.weight"]), "{twin_alone}");
     }
+}
+
+#[test]
+fn kohyas_adapters_of_joined_layers_come_apart_as_the_weights_do() {
+    let config = Layout::Sd3.published_backbone();
+    let BackboneConfig::Mmdit(sizes) = &config else { panic!("SD3 has a transformer") };
+    let (width, rank) = (sizes.width(), 2);
+    let drawn = |shape: &[i64], start: f64| {
+        let n: i64 = shape.iter().product();
+        (Tensor::arange(n, (Kind::Float, Device::Cpu)) + start).sin().reshape(shape)
+    };
+    let last = sizes.num_layers - 1;
+    let kohya = ["lora", "unet", "joint", "blocks", ""].join("_");
+    let mut stored = Named::new();
+    let layers = [
+        (format!("{kohya}0_x_block_attn_qkv"), 3 * width),
+        (format!("{kohya}1_context_block_attn_qkv"), 3 * width),
+        (format!("{kohya}{last}_context_block_adaLN_modulation_1"), 2 * width),
+        (format!("{kohya}0_x_block_attn2_proj"), width),
+    ];
+    for (number, (layer, rows)) in layers.iter().enumerate() {
+        stored.insert(format!("{layer}.lora_down.weight"), drawn(&[rank, width], number as f64));
+        stored.insert(format!("{layer}.lora_up.weight"), drawn(&[*rows, rank], number as f64 + 0.5));
+        stored.insert(format!("{layer}.alpha"), Tensor::from(1.0f32));
+    }
+    let scratch = TempDir::new().unwrap();
+    let path = scratch.path().join("kohya.safetensors");
+    tensors::write(&path, &stored, &BTreeMap::new()).unwrap();
+    let (file, names, layout) = LoraFile::open(&path).unwrap();
+    assert_eq!((file.component, names, layout), ("transformer", LoraNames::Kohya, Some(Layout::Sd3)));
+    let up = |layer: &str| file.unet.tensors[&format!("{layer}.lora_B.weight")].shallow_clone();
+    let joined = |parts: [&str; 3]| Tensor::cat(&parts.map(up), 0);
+    let of = |number: usize| &stored[&format!("{}.lora_up.weight", layers[number].0)];
+    let block = |number: i64, name: &str| format!("transformer_blocks.{number}.{name}");
+    let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| block(0, &format!("attn.{name}")));
+    assert!(joined([&q, &k, &v]).equal(of(0)));
+    let [q, k, v] = ["q", "k", "v"].map(|name| block(1, &format!("attn.add_{name}_proj")));
+    assert!(joined([&q, &k, &v]).equal(of(1)));
+    let swapped = up(&block(last, "norm1_context.linear"));
+    assert!(Tensor::cat(&[swapped.narrow(0, width, width), swapped.narrow(0, 0, width)], 0).equal(of(2)));
+    assert!(up(&block(0, "attn2.to_out.0")).equal(of(3)));
+    assert_eq!((file.unet.ranks.alpha, file.unet.layers().len()), (1.0, 8));
+
+    // What is written for ComfyUI has a name for each layer and comes back as it was.
+    let twin = scratch.path().join("twin.safetensors");
+    let facts = KohyaFacts {
+        layout: Layout::Sd3,
+        prediction: Prediction::Flow,
+        resolution: 1024,
+        title: "test".to_owned(),
+        training: BTreeMap::new(),
+    };
+    file.write_kohya(&twin, &config, &facts).unwrap();
+    let named = tensors::read(&twin).unwrap();
+    let prefix = ["lora", "transformer", "transformer", "blocks", ""].join("_");
+    assert!(named.keys().all(|name| name.starts_with(&prefix)), "{:?}", named.keys());
+    let again = LoraFile::open(&twin).unwrap().0;
+    assert!(file.unet.tensors.iter().all(|(name, tensor)| again.unet.tensors[name].equal(tensor)));
+    assert_eq!(again.unet.ranks.alpha, 1.0);
 }
 
 #[test]

@@ -7,10 +7,11 @@
 mod relief;
 
 use tastemaker_math::objectives::{Corruption, Objective};
+use tastemaker_models::backbone::BackboneConfig;
 use tastemaker_models::clip_text::ClipTextConfig;
 use tastemaker_models::nn::is_large;
 use tastemaker_models::original::{n_numbers, t5_shapes, text_shapes, vae_shapes};
-use tastemaker_models::pipeline::{Family, Model};
+use tastemaker_models::pipeline::{Model, T5_LENGTH};
 use tastemaker_models::place::Shapes;
 use tastemaker_models::unet::{Activations, Footprint, Pass, TrainedPart};
 use tastemaker_models::vae::VaeConfig;

@@ -3,6 +3,7 @@
 pub(crate) mod model_card;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use tastemaker_math::NoiseSchedule;

@@ -49,7 +49,9 @@ fn of_folder(folder: &Model) -> Result<()> {
     let family = Layout::of_folder(folder).map_or("Stable Diffusion", Layout::title);
     print_line("family", family);
     let schedule = folder.schedule()?.schedule;
-    let levels = if schedule.ends_in_noise() { ", zero terminal SNR" } else { "" };
+    // A flow's levels always do.
+    let is_zero = schedule.ends_in_noise() && schedule.as_flow().is_none();
+    let levels = if is_zero { ", zero terminal SNR" } else { "" };
     print_line("predicts", &format!("{}{levels}", spelled(schedule.prediction())));
     for component in ["unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"] {
         if folder.has(component) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tastemaker_math::objectives::{BetaConvention, OBJECTIVES};
-use tastemaker_models::original::{Layout, n_numbers, unet_shapes};
+use tastemaker_models::original::{Layout, n_numbers};
 use tastemaker_models::pipeline::{Family, Model};
 use tastemaker_run::health::outside_published;
 use tastemaker_run::{Adapter, LoraPlan, MANY_PAIRS, Plan, Problem, Recipe, RunError, Surroundings};

@@ -319,9 +319,8 @@ fn choice_model(values: &[&str]) -> Meaning {
 
 fn network_module(values: &[&str]) -> Meaning {
     match values.last().copied().unwrap_or_default() {
-        "networks.lora" | "lora" => Meaning::Nothing,
-        "networks.lora_flux" => Meaning::Refused("Flux is not supported yet: give an SD1.x, SD2.x or SDXL model".into()),
-        "networks.lora_sd3" => Meaning::Refused("SD3 is not supported yet: give an SD1.x, SD2.x or SDXL model".into()),
+        "networks.lora" | "networks.lora_sd3" | "lora" => Meaning::Nothing,
+        "networks.lora_flux" => Meaning::Refused("Flux is not supported yet: give an SD1.x, SD2.x, SDXL or SD3 model".into()),
         lycoris if lycoris.starts_with("lycoris") => Meaning::Refused(
             "LyCORIS is not supported: leave it away for a LoRA, or give --use_dora for a weight-decomposed one".into(),
         ),
