@@ -157,7 +157,13 @@ impl Model {
                 format!("it makes ids up to {}; `{component}` knows {vocab_size} tokens", n_ids - 1);
             return Err(ModelError::Tokenizer { path: files.root().to_owned(), message });
         }
-        let how = Build { role: Role::Frozen, precision: T5Config::runs_in(precision), device, lora: None, base: None };
+        let how = Build {
+            role: Role::Frozen,
+            precision: T5Config::runs_in(precision),
+            device,
+            lora: None,
+            base: None,
+        };
         let loaded = build(self.stored(component)?, how, |scope| T5Encoder::new(scope, config.clone()))?;
         Ok(Some((tokenizer, loaded.network)))
     }

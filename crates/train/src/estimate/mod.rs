@@ -204,7 +204,7 @@ fn of_plan(plan: &Plan, parts: &Parts, are_single: bool) -> Result<MemoryEstimat
     };
     // The largest gradient of a weight is there before it is added, and kernels order weights their own way.
     let largest = parts.shapes.values().map(|shape| shape.iter().map(|&n| n as u64).product());
-        // As large is a weight of few bits that is unpacked.
+    // As large is a weight of few bits that is unpacked.
     let largest = MASTER * largest.max().unwrap_or(0);
     let program = ("program", parts.program);
     let held = frozen + copy + text + vae;
