@@ -101,7 +101,9 @@ const OURS: &[&str] = &[
 ];
 
 /// What an earlier comparison left, which makes way when the first new result is there, and the plan that then takes its place.
-pub struct Replaced<'a>(RefCell<Option<Box<dyn FnOnce() -> Result<()> + 'a>>>);
+pub struct Replaced<'a>(RefCell<Option<Replace<'a>>>);
+
+type Replace<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
 impl<'a> Replaced<'a> {
     fn by(replace: impl FnOnce() -> Result<()> + 'a) -> Self {
