@@ -15,11 +15,13 @@ pub mod original;
 pub mod pipeline;
 pub mod place;
 mod quantized;
+pub mod qwen3;
 pub mod reward_head;
 pub mod t5;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
 pub mod verify;
+pub mod zimage;
 
 pub use error::ModelError;

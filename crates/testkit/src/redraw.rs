@@ -19,7 +19,7 @@ pub(crate) fn redraw(shapes: BTreeMap<String, Vec<usize>>, seed: u32) -> Arrays 
         let inputs: usize = shape.iter().skip(1).product();
         let scale = (inputs as f64).sqrt();
         let drawn = generator.normals(n).into_iter().map(|x| match shape.len() {
-            _ if is_weight_of_norm(&name) => 1.0 + 0.2 * x,
+            _ if is_weight_of_norm(&name, &shape) => 1.0 + 0.2 * x,
             0 | 1 => 0.2 * x,
             _ => x / scale,
         });
@@ -30,10 +30,9 @@ pub(crate) fn redraw(shapes: BTreeMap<String, Vec<usize>>, seed: u32) -> Arrays 
     shapes.into_iter().map(draw).collect()
 }
 
-/// Whether a parameter is the weight of a GroupNorm or a LayerNorm: `conv_norm_out.weight`, `pre_layrnorm.weight`.
-fn is_weight_of_norm(name: &str) -> bool {
-    let layer = name.strip_suffix(".weight").map(|path| path.rsplit('.').next().unwrap_or(path));
-    layer.is_some_and(|layer| layer.contains("norm"))
+/// Whether a parameter is the weight of a normalization: `conv_norm_out.weight`, `cap_embedder.0.weight`. Others have two dimensions.
+fn is_weight_of_norm(name: &str, shape: &[usize]) -> bool {
+    name.ends_with(".weight") && shape.len() == 1
 }
 
 const STATE: usize = 624;

@@ -1,0 +1,9 @@
+//! `Qwen3Model` of transformers: Z-Image's text encoder.
+
+mod config;
+mod keys;
+mod model;
+
+pub use config::Qwen3Config;
+pub use keys::modern_name;
+pub use model::Qwen3;

@@ -1,0 +1,11 @@
+//! `ZImageTransformer2DModel` of diffusers: Z-Image, a transformer over image patches and the caption in one stream.
+//!
+//! Source: arXiv 2511.22699; `huggingface/diffusers:src/diffusers/models/transformers/transformer_z_image.py`.
+
+mod blocks;
+mod config;
+mod model;
+mod rope;
+
+pub use config::ZImageConfig;
+pub use model::ZImage;

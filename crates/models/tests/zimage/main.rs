@@ -1,0 +1,6 @@
+//! Z-Image against diffusers and transformers on tiny random networks (`golden/zimage`).
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod qwen3;
+mod transformer;
