@@ -126,6 +126,45 @@ struct Moment {
   Code code;
 };
 
+// The same moment wherever it lies, by operations that every device has. `between`: midpoints of the code, [255].
+struct MomentAnywhere {
+  MomentAnywhere(const Tensor& codes, const Tensor& absmax, const Tensor& code, const Tensor& between, int64_t n)
+      : codes(codes), absmax(absmax), code(code), between(between) {
+    TORCH_CHECK(codes.numel() == n && absmax.numel() == (n + BLOCK - 1) / BLOCK && code.numel() == 256, "a state of ",
+                codes.numel(), " codes and ", absmax.numel(), " blocks for ", n, " elements");
+  }
+
+  // [length], of elements from `start`, which begins a block.
+  Tensor load(int64_t start, int64_t length) const {
+    Tensor values = code.index_select(0, codes.narrow(0, start, length).to(at::kInt));
+    return values.mul_(blocks(start, length).repeat_interleave(BLOCK).narrow(0, 0, length));
+  }
+
+  void store(int64_t start, const Tensor& values) {
+    int64_t length = values.numel(), missing = (BLOCK - length % BLOCK) % BLOCK;
+    Tensor rows = at::constant_pad_nd(values, {0, missing}).view({-1, BLOCK});
+    Tensor scale = rows.abs().amax(1);
+    blocks(start, length).copy_(scale);
+    Tensor inverse = at::where(scale > 0, scale.reciprocal(), at::zeros_like(scale));
+    Tensor found = at::bucketize(rows * inverse.unsqueeze(1), between, true);
+    codes.narrow(0, start, length).copy_(found.flatten().narrow(0, 0, length));
+  }
+
+  Tensor blocks(int64_t start, int64_t length) const {
+    return absmax.narrow(0, start / BLOCK, (length + BLOCK - 1) / BLOCK);
+  }
+
+  Tensor codes, absmax, code, between;
+};
+
+Tensor midpoints(const Tensor& code) { return (code.narrow(0, 0, 255) + code.narrow(0, 1, 255)).div_(2); }
+
+// The root, rounded once. On the host libtorch's own is a library's that rounds otherwise.
+Tensor root(const Tensor& x) { return x.is_cpu() ? x.to(at::kDouble).sqrt_().to(at::kFloat) : x.sqrt(); }
+
+// Elements that are unpacked at once.
+constexpr int64_t PIECE = int64_t{1} << 22;
+
 template <typename Work>
 void each_block(int64_t n, Work work) {
   tastemaker::in_parallel((n + BLOCK - 1) / BLOCK, 16, [&](int64_t from, int64_t to) {
@@ -150,10 +189,10 @@ bool tastemaker_adamw(Tensor* const* parameters, Tensor* const* gradients, Tenso
       // The kernel does not count by itself: numbers are those of the step to do.
       numbers.push_back(at::full({}, static_cast<double>(step->number), parameters[i]->options()));
     }
-    std::optional<Tensor> scale;
-    if (n > 0 && step->gradient_scale != 1) scale = at::full({}, 1 / step->gradient_scale, parameters[0]->options());
+    // Multiplied beforehand: the kernel would divide by the inverse, which rounds otherwise.
+    if (n > 0 && step->gradient_scale != 1) at::_foreach_mul_(given, step->gradient_scale);
     at::_fused_adamw_(tensors(parameters, n), given, tensors(first, n), tensors(second, n), {}, numbers, step->learning_rate,
-                      step->beta1, step->beta2, step->weight_decay, step->epsilon, false, false, scale);
+                      step->beta1, step->beta2, step->weight_decay, step->epsilon, false, false);
     return true;
   });
 }
@@ -189,6 +228,47 @@ bool tastemaker_adamw_8bit(Tensor* parameter, const Tensor* gradient, Tensor* co
       second.store(block, length, v.data());
     });
     return true;
+  });
+}
+
+// As `tastemaker_adamw_8bit`, by operations that every device has: each rounds for itself, so that codes are the same.
+bool tastemaker_adamw_8bit_anywhere(Tensor* parameter, const Tensor* gradient, Tensor* const* state, const Tensor* signed_code,
+                                    const Tensor* unsigned_code, const Step* step, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    at::NoGradGuard no_grad;
+    check_parameter(*parameter);
+    int64_t n = parameter->numel();
+    auto flat = [n](const Tensor& tensor) { return tensor.detach().as_strided({n}, {1}); };
+    Tensor p = flat(*parameter), g = flat(like(*gradient, *parameter));
+    MomentAnywhere first(*state[0], *state[1], *signed_code, midpoints(*signed_code), n);
+    MomentAnywhere second(*state[2], *state[3], *unsigned_code, midpoints(*unsigned_code), n);
+    const float b1 = step->beta1, b2 = step->beta2, rest1 = 1 - step->beta1, rest2 = 1 - step->beta2;
+    const float scale = step->gradient_scale, epsilon = step->epsilon;
+    const float shrink = 1 - step->learning_rate * step->weight_decay;
+    const float rate = step->learning_rate / (1 - std::pow(step->beta1, step->number));
+    const float correction = std::sqrt(1 - std::pow(step->beta2, step->number));
+    // Devices multiply by the inverse of a number of the host.
+    Tensor corrected = at::full({}, correction, p.options());
+    for (int64_t start = 0; start < n; start += PIECE) {
+      int64_t length = std::min(PIECE, n - start);
+      Tensor slope = g.narrow(0, start, length) * scale;
+      Tensor m = first.load(start, length).mul_(b1).add_(slope * rest1);
+      Tensor v = second.load(start, length).mul_(b2).add_((slope * rest2).mul_(slope));
+      Tensor here = p.narrow(0, start, length);
+      here.mul_(shrink).sub_((m * rate).div_(root(v).div_(corrected).add_(epsilon)));
+      first.store(start, m);
+      second.store(start, v);
+    }
+    return true;
+  });
+}
+
+// Sum of squares of everything, in f64.
+Tensor* tastemaker_squared_length(Tensor* const* all, size_t n, char** error) {
+  return tastemaker::guarded<Tensor*>(error, nullptr, [&] {
+    at::NoGradGuard no_grad;
+    std::vector<Tensor> norms = at::_foreach_norm(tensors(all, n), 2, at::kDouble);
+    return new Tensor(at::stack(norms).square().sum());
   });
 }
 

@@ -6,7 +6,7 @@ use std::ffi::c_char;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::shim::{Raw, attempt, raw};
+use crate::shim::{Raw, attempt, call, raw};
 
 /// One step of AdamW (arXiv 1711.05101, algorithm 2).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,16 +81,16 @@ pub struct Blockwise {
 
 impl Blockwise {
     /// `n` zeros.
-    pub fn zeros(n: i64) -> Self {
+    pub fn zeros(n: i64, device: Device) -> Self {
         Self {
-            codes: Tensor::zeros([n], (Kind::Uint8, Device::Cpu)),
-            absmax: Tensor::zeros([(n + BLOCK - 1) / BLOCK], (Kind::Float, Device::Cpu)),
+            codes: Tensor::zeros([n], (Kind::Uint8, device)),
+            absmax: Tensor::zeros([(n + BLOCK - 1) / BLOCK], (Kind::Float, device)),
         }
     }
 
     /// Each of the f32 `values` as the nearest value of the code, scaled by the largest of its block.
     pub fn nearest(values: &Tensor, code: &Tensor) -> Self {
-        let made = Self::zeros(values.numel() as i64);
+        let made = Self::zeros(values.numel() as i64, Device::Cpu);
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: the pointers are those of live tensors; the shim checks their sizes, and types through `data_ptr`.
         check(|error| unsafe {
@@ -118,8 +118,8 @@ pub struct Moments8bit {
 
 impl Moments8bit {
     /// Those of a parameter of `n` elements before its first step.
-    pub fn zeros(n: i64) -> Self {
-        Self { first: Blockwise::zeros(n), second: Blockwise::zeros(n) }
+    pub fn zeros(n: i64, device: Device) -> Self {
+        Self { first: Blockwise::zeros(n, device), second: Blockwise::zeros(n, device) }
     }
 }
 
@@ -136,6 +136,12 @@ impl Codes {
     /// The dynamic codes: seven decades, each with twice as many values as the one below it.
     pub fn dynamic() -> Self {
         Self { signed: dynamic(true), unsigned: dynamic(false) }
+    }
+
+    /// The same on a device.
+    #[must_use]
+    pub fn to_device(&self, device: Device) -> Self {
+        Self { signed: self.signed.to_device(device), unsigned: self.unsigned.to_device(device) }
     }
 }
 
@@ -157,14 +163,43 @@ fn dynamic(signed: bool) -> Tensor {
     Tensor::from_slice(&values).to_kind(Kind::Float)
 }
 
-/// A step of AdamW over one f32 parameter on the CPU with moments of 8 bits. Nothing depends on the number of threads.
+/// A step of AdamW over one f32 parameter with moments of 8 bits, all of it on one device. Nothing depends on the number of threads.
 ///
 /// The order of operations is that of [`fused_adamw`], as on bitsandbytes' CPU side; moments are rounded to the nearest value
-/// of their code after the parameter has moved.
+/// of their code after the parameter has moved. The host has a kernel of its own; elsewhere it is [`adamw_8bit_anywhere`].
 ///
 /// # Panics
 /// With libtorch's words if something does not fit.
 pub fn adamw_8bit(
+    parameter: &mut Tensor,
+    gradient: &Tensor,
+    moments: &mut Moments8bit,
+    codes: &Codes,
+    step: &AdamWStep,
+) {
+    let on_host = parameter.device() == Device::Cpu;
+    let kernel = if on_host { tastemaker_adamw_8bit } else { tastemaker_adamw_8bit_anywhere };
+    step_8bit(kernel, parameter, gradient, moments, codes, step);
+}
+
+/// [`adamw_8bit`] by operations that every device has, with the same codes as the host's kernel.
+///
+/// # Panics
+/// As [`adamw_8bit`].
+pub fn adamw_8bit_anywhere(
+    parameter: &mut Tensor,
+    gradient: &Tensor,
+    moments: &mut Moments8bit,
+    codes: &Codes,
+    step: &AdamWStep,
+) {
+    step_8bit(tastemaker_adamw_8bit_anywhere, parameter, gradient, moments, codes, step);
+}
+
+type Step8bit = unsafe extern "C" fn(Raw, Raw, *const Raw, Raw, Raw, &AdamWStep, Message) -> bool;
+
+fn step_8bit(
+    kernel: Step8bit,
     parameter: &mut Tensor,
     gradient: &Tensor,
     moments: &mut Moments8bit,
@@ -177,7 +212,7 @@ pub fn adamw_8bit(
     // SAFETY: the pointers are those of live tensors; the shim checks their sizes, and types through `data_ptr`. Parameter
     // and moments are ours to change.
     check(|error| unsafe {
-        tastemaker_adamw_8bit(
+        kernel(
             raw(parameter),
             raw(gradient),
             state.as_ptr(),
@@ -187,6 +222,17 @@ pub fn adamw_8bit(
             error,
         );
     });
+}
+
+/// Sum of squares of all elements of all tensors, in f64, on their device.
+///
+/// # Panics
+/// With libtorch's words if there are none, or they are not on one device.
+pub fn squared_length(all: &[Tensor]) -> Tensor {
+    let pointers = raws(all);
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: the pointers are those of live tensors.
+    call(|error| unsafe { tastemaker_squared_length(pointers.as_ptr(), pointers.len(), error) })
 }
 
 /// Divides gradients by `scale` in place, and returns whether all of them are finite, in one pass.
@@ -202,6 +248,18 @@ pub fn unscale(gradients: &mut [Tensor], scale: f64) -> bool {
         tastemaker_unscale(pointers.as_ptr(), pointers.len(), scale.recip(), &raw mut found, error);
     });
     !found
+}
+
+/// Leaves a leaf without a gradient, whose memory is given back: the next backward pass makes a new one and adds to none.
+///
+/// # Panics
+/// With libtorch's words if the tensor is no leaf.
+pub fn take_away_gradient(leaf: &Tensor) {
+    #[expect(unsafe_code, reason = "a call of the shim")]
+    // SAFETY: the leaf is a live tensor.
+    check(|error| unsafe {
+        tastemaker_gradient_take_away(raw(leaf), error);
+    });
 }
 
 fn raws(tensors: &[Tensor]) -> Vec<Raw> {
@@ -236,6 +294,17 @@ unsafe extern "C" {
         step: &AdamWStep,
         error: Message,
     ) -> bool;
+    fn tastemaker_adamw_8bit_anywhere(
+        parameter: Raw,
+        gradient: Raw,
+        state: *const Raw,
+        signed: Raw,
+        unsigned: Raw,
+        step: &AdamWStep,
+        error: Message,
+    ) -> bool;
+    fn tastemaker_gradient_take_away(leaf: Raw, error: Message) -> bool;
+    fn tastemaker_squared_length(all: *const Raw, n: usize, error: Message) -> Raw;
     fn tastemaker_quantize(values: Raw, codes: Raw, absmax: Raw, code: Raw, error: Message) -> bool;
     fn tastemaker_unscale(
         gradients: *const Raw,

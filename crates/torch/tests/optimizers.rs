@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::optimizers::{
-    AdamWStep, Blockwise, Codes, Moments8bit, adamw_8bit, fused_adamw, unscale,
+    AdamWStep, Blockwise, Codes, Moments8bit, adamw_8bit, adamw_8bit_anywhere, fused_adamw, squared_length,
+    take_away_gradient, unscale,
 };
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
@@ -117,7 +118,7 @@ fn a_gradient_may_lie_otherwise_in_memory_than_its_parameter() {
     assert!(parameter[0].allclose(&wanted, 1e-6, 1e-6, false));
 
     let mut parameter = inside_out(&start);
-    let mut moments = Moments8bit::zeros(120);
+    let mut moments = Moments8bit::zeros(120, Device::Cpu);
     adamw_8bit(&mut parameter, &gradient, &mut moments, &Codes::dynamic(), &STEP);
     assert!(parameter.allclose(&wanted, 1e-6, 1e-6, false));
 }
@@ -169,7 +170,7 @@ fn values_of_every_size_find_the_nearest_code() {
 #[test]
 fn steps_with_8_bit_moments_equal_those_of_bitsandbytes() {
     let (recorded, codes) = (recorded(), Codes::dynamic());
-    let mut moments = Moments8bit::zeros(700);
+    let mut moments = Moments8bit::zeros(700, Device::Cpu);
     let mut parameter = recorded["parameter"].copy();
     for i in 0..8 {
         let of = |part: &str| recorded[&format!("{part}.{i}")].copy();
@@ -189,7 +190,7 @@ fn steps_with_8_bit_moments_equal_those_of_bitsandbytes() {
 fn each_step_with_8_bit_moments_is_that_of_f64_with_rounded_moments() {
     let (codes, n) = (Codes::dynamic(), 1000);
     let mut parameter = values(&[n], 0.0);
-    let mut moments = Moments8bit::zeros(n);
+    let mut moments = Moments8bit::zeros(n, Device::Cpu);
     for i in 0..20 {
         let gradient = values(&[n], 3.0 * i as f64) * 10f64.powi(-(i as i32 % 3));
         let step = AdamWStep { gradient_scale: 0.3, number: i + 1, ..STEP };
@@ -211,7 +212,7 @@ fn moments_of_8_bits_lead_where_f32_moments_lead() {
     let (codes, n) = (Codes::dynamic(), 2048);
     let target = values(&[n], 5.0);
     let mut narrow = values(&[n], 0.0);
-    let mut moments = Moments8bit::zeros(n);
+    let mut moments = Moments8bit::zeros(n, Device::Cpu);
     let mut wide = Plain::new(&narrow);
     let start = (&narrow - &target).norm().double_value(&[]);
     for i in 0..300 {
@@ -231,7 +232,7 @@ fn the_number_of_threads_changes_nothing() {
     let run = |threads: i32| {
         tch::set_num_threads(threads);
         let mut parameter = values(&[100_003], 0.0);
-        let mut moments = Moments8bit::zeros(100_003);
+        let mut moments = Moments8bit::zeros(100_003, Device::Cpu);
         for i in 0..3 {
             let step = AdamWStep { number: i + 1, ..STEP };
             adamw_8bit(&mut parameter, &values(&[100_003], i as f64), &mut moments, &Codes::dynamic(), &step);
@@ -246,7 +247,7 @@ fn the_number_of_threads_changes_nothing() {
 fn a_gradient_that_is_not_finite_stays_visible() {
     for bad in [f64::NAN, f64::INFINITY] {
         let mut parameter = values(&[300], 0.0);
-        let mut moments = Moments8bit::zeros(300);
+        let mut moments = Moments8bit::zeros(300, Device::Cpu);
         let gradient = values(&[300], 1.0);
         let _ = gradient.get(3).fill_(bad);
         adamw_8bit(&mut parameter, &gradient, &mut moments, &Codes::dynamic(), &STEP);
@@ -261,7 +262,7 @@ fn what_does_not_fit_is_refused() {
     let step = |parameter: &Tensor, n: i64| {
         let mut parameter = parameter.shallow_clone();
         let gradient = values(&[300], 1.0);
-        let mut moments = Moments8bit::zeros(n);
+        let mut moments = Moments8bit::zeros(n, Device::Cpu);
         guard("a step", "", || adamw_8bit(&mut parameter, &gradient, &mut moments, &Codes::dynamic(), &STEP))
             .unwrap_err()
             .to_string()
@@ -282,4 +283,47 @@ fn unscaling_divides_and_finds_what_is_not_finite() {
         assert!(!unscale(&mut gradients, 2.0));
     }
     assert!(unscale(&mut [], 2.0));
+}
+
+/// What devices other than the host do: the same operations, one after the other.
+#[test]
+fn on_any_device_eight_bit_steps_give_the_hosts_codes() {
+    tch::manual_seed(8);
+    let codes = Codes::dynamic();
+    for n in [1, 255, 256, 257, 5000, (1 << 22) + 300] {
+        let start = values(&[n], 0.3);
+        let [mut here, mut there] = [start.copy(), start.copy()];
+        let [mut own, mut other] = [(); 2].map(|()| Moments8bit::zeros(n, Device::Cpu));
+        let n_steps = if n > 10_000 { 2 } else { 6 };
+        for number in 1..=n_steps {
+            let gradient = Tensor::randn([n], (Kind::Float, Device::Cpu)) * 10f64.powi(-(number as i32));
+            let step = AdamWStep { number, gradient_scale: 0.3, ..STEP };
+            adamw_8bit(&mut here, &gradient, &mut own, &codes, &step);
+            adamw_8bit_anywhere(&mut there, &gradient, &mut other, &codes, &step);
+            for (own, other) in [(&own.first, &other.first), (&own.second, &other.second)] {
+                assert!(
+                    own.codes.equal(&other.codes) && own.absmax.equal(&other.absmax),
+                    "{n}, step {number}"
+                );
+            }
+            assert!(here.equal(&there), "{n}, step {number}: {}", largest(&(&here - &there)));
+        }
+    }
+}
+
+#[test]
+fn the_length_of_gradients_is_summed_in_f64_and_gradients_are_taken_away() {
+    let leaves = [values(&[3000, 7], 0.0), values(&[5], 1.0)].map(|leaf| leaf.set_requires_grad(true));
+    let wanted: f64 = leaves
+        .iter()
+        .map(|leaf| {
+            (leaf.square() * 0.5).sum(Kind::Float).backward();
+            leaf.detach().to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[])
+        })
+        .sum();
+    let gradients = [leaves[0].grad(), leaves[1].grad()];
+    let found = squared_length(&gradients).double_value(&[]);
+    assert!((found / wanted - 1.0).abs() < 1e-12, "{found} {wanted}");
+    leaves.iter().for_each(take_away_gradient);
+    assert!(leaves.iter().all(|leaf| !leaf.grad().defined()));
 }

@@ -5,7 +5,7 @@ use tastemaker_models::nn::Trainable;
 use tastemaker_run::{OptimizerKind, Plan};
 use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors::Named;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::TrainError;
 use crate::optimizer::{
@@ -138,15 +138,14 @@ fn optimizer(masters: Vec<Tensor>, owned: Vec<bool>, plan: &Plan) -> Optimizer {
         adam_epsilon: plan.optimizer.adam_epsilon,
     };
     let weight_decay = plan.optimizer.adam_weight_decay;
-    // The kernels of 8-bit moments are the host's.
-    let elsewhere = masters.first().is_some_and(|master| master.device() != Device::Cpu);
-    let on_host = plan.optimizer.offload_optimizer
-        || (elsewhere && plan.optimizer.optimizer_type == OptimizerKind::AdamW8bit);
-    Optimizer::sharded(masters, owned, on_host, |kept| match plan.optimizer.optimizer_type {
-        OptimizerKind::AdamW => Box::new(AdamW::new(kept, settings)),
-        OptimizerKind::AdamW8bit => Box::new(AdamW8bit::new(kept, settings)),
-        OptimizerKind::Adafactor => {
-            Box::new(Adafactor::new(kept, AdafactorSettings { weight_decay, ..AdafactorSettings::default() }))
+    Optimizer::sharded(masters, owned, plan.optimizer.offload_optimizer, |kept| {
+        match plan.optimizer.optimizer_type {
+            OptimizerKind::AdamW => Box::new(AdamW::new(kept, settings)),
+            OptimizerKind::AdamW8bit => Box::new(AdamW8bit::new(kept, settings)),
+            OptimizerKind::Adafactor => Box::new(Adafactor::new(
+                kept,
+                AdafactorSettings { weight_decay, ..AdafactorSettings::default() },
+            )),
         }
     })
 }

@@ -18,6 +18,9 @@ use crate::folders::{WEIGHTS, open, predict, sd1};
 /// What a file holds of one weight, by what comes after the layer's name.
 type Held = Vec<(&'static str, Tensor)>;
 
+/// A spelling, and what it makes of a weight.
+type Spelling<'a> = (&'a str, &'a dyn Fn(&Tensor) -> Held);
+
 fn text(json: &Value) -> Tensor {
     Tensor::from_slice(json.to_string().as_bytes())
 }
@@ -142,7 +145,7 @@ fn a_file_in_few_bits_is_the_model_of_the_numbers_it_stands_for() {
         Named::from([("scaled_fp8".to_owned(), Tensor::zeros([0], (Kind::Float8e4m3fn, Device::Cpu)))]);
     let about_all = json!({"layers": {"mid_block": {"format": "float8_e4m3fn"}}}).to_string();
     let header = BTreeMap::from([("_quantization_metadata".to_owned(), about_all)]);
-    let spellings: [(&str, &dyn Fn(&Tensor) -> Held); 7] = [
+    let spellings: [Spelling<'_>; 7] = [
         ("plain float8", &plain_float8),
         ("ComfyUI before", &comfy_before),
         ("ComfyUI today", &comfy_today),
@@ -253,7 +256,7 @@ fn formats_that_are_not_known_and_parts_that_do_not_fit_are_refused() {
         held[1].1 = Tensor::from(f32::INFINITY);
         held
     };
-    let cases: [(&str, &dyn Fn(&Tensor) -> Held); 12] = [
+    let cases: [Spelling<'_>; 12] = [
         ("nvfp4", &about(json!({"format": "nvfp4"}))),
         ("convrot", &about(json!({"format": "int8_tensorwise", "convrot": true}))),
         ("[]", &about(json!([]))),

@@ -11,6 +11,7 @@ use super::buckets::{Message, Piece, Round};
 use super::communicator::{Communicator, Pending, Place, buffer};
 use super::streams::Event;
 use crate::error::guard;
+use crate::optimizers::take_away_gradient;
 use crate::shim::{Raw, attempt, raw, taken};
 
 /// Messages that are under way at once: one travels while the next is packed.
@@ -185,7 +186,7 @@ fn scatter(
             let gradient = gradient(&leaves[piece.leaf])?;
             at(&packed, piece).copy_(&of(&gradient, piece));
             if rank != place.rank && piece.from + piece.n == gradient.numel() {
-                take_away(&leaves[piece.leaf])?;
+                take_away_gradient(&leaves[piece.leaf]);
             }
             held.push(gradient);
         }
@@ -240,13 +241,6 @@ fn gradient(leaf: &Tensor) -> Result<Tensor, String> {
     flat(&leaf.grad())
 }
 
-fn take_away(leaf: &Tensor) -> Outcome {
-    #[expect(unsafe_code, reason = "a call of the shim")]
-    // SAFETY: the leaf is a live tensor.
-    attempt(|error| unsafe { tastemaker_gradient_take_away(raw(leaf), error) })?;
-    Ok(())
-}
-
 /// A view of a tensor's numbers in the order of memory.
 fn flat(tensor: &Tensor) -> Result<Tensor, String> {
     #[expect(unsafe_code, reason = "the shim hands over a tensor")]
@@ -261,6 +255,5 @@ type Error = *mut *mut c_char;
 #[expect(unsafe_code, reason = "the shim is C++; its functions are called through C")]
 unsafe extern "C" {
     fn tastemaker_gradient_fill(leaf: Raw, error: Error) -> bool;
-    fn tastemaker_gradient_take_away(leaf: Raw, error: Error) -> bool;
     fn tastemaker_flat(tensor: Raw, error: Error) -> Raw;
 }

@@ -1,5 +1,6 @@
 //! Operators on the device against the same on the CPU, in f32.
 
+use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_torch::norm::group_norm;
 use tastemaker_torch::optimizers::{AdamWStep, fused_adamw};
 use tastemaker_torch::products::{attention, conv2d, linear};
@@ -54,23 +55,27 @@ fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
-/// Values of no pattern between -1 and 1, with a gradient.
+/// Numbers of a normal distribution, the same ones for the same `index`. A pattern would cancel in sums, and leave roundings alone.
+fn normal(index: u64, shape: &[i64]) -> Tensor {
+    let n: i64 = shape.iter().product();
+    let mut values = vec![0f32; n as usize];
+    Keyed::new(11, Stream::Init, index, 0).fill_normal(&mut values);
+    Tensor::from_slice(&values).reshape(shape)
+}
+
+/// With a gradient.
 fn operands(shapes: &[impl AsRef<[i64]>], device: Device, kind: Kind) -> Vec<Tensor> {
-    let draw = |(i, shape): (usize, &[i64])| {
-        let n: i64 = shape.iter().product();
-        let values =
-            (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 12.9898 + i as f64).sin().reshape(shape);
-        values.to_kind(kind).to_device(device).set_requires_grad(true)
+    let draw = |(index, shape): (u64, &[i64])| {
+        normal(index, shape).to_kind(kind).to_device(device).set_requires_grad(true)
     };
-    shapes.iter().map(AsRef::as_ref).enumerate().map(draw).collect()
+    (0..).zip(shapes.iter().map(AsRef::as_ref)).map(draw).collect()
 }
 
 /// Result and gradients of all operands, f64 on the host.
 fn evaluate(run: Operator, operands: &[Tensor]) -> Vec<Tensor> {
     let y = run(operands);
-    let n = y.numel() as i64;
-    let weight =
-        (Tensor::arange(n, (Kind::Float, Device::Cpu)) * 0.7).cos().reshape(y.size()).to_device(y.device());
+    // As the network's own type holds them, so that they are not what is rounded.
+    let weight = normal(99, &y.size()).to_kind(y.kind()).to_kind(Kind::Float).to_device(y.device());
     (y.to_kind(Kind::Float) * weight).sum(Kind::Float).backward();
     let all = std::iter::once(y.detach()).chain(operands.iter().map(Tensor::grad));
     all.map(|tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double)).collect()

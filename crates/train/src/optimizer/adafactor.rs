@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{At, Update};
+use super::{At, Move, Update};
 
 /// Settings of Adafactor, under the names of transformers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,7 +61,27 @@ impl Adafactor {
 }
 
 impl Update for Adafactor {
-    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At) {
+    fn update(&mut self, moves: &mut [Move], gradient_scale: f64, at: At) {
+        for Move { i, parameter, gradient } in moves {
+            if gradient_scale != 1.0 {
+                let _ = gradient.g_mul_scalar_(gradient_scale);
+            }
+            self.one(*i, parameter, gradient, at);
+        }
+    }
+
+    fn state(&self, i: usize) -> Vec<(&'static str, Tensor)> {
+        match &self.second[i] {
+            Second::Factored { row, column } => {
+                vec![("row", row.shallow_clone()), ("column", column.shallow_clone())]
+            }
+            Second::Whole(second) => vec![("second", second.shallow_clone())],
+        }
+    }
+}
+
+impl Adafactor {
+    fn one(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At) {
         let At { learning_rate, step } = at;
         let AdafactorSettings { weight_decay, epsilon, clip_threshold, decay_rate } = self.settings;
         let decay = 1.0 - f64::from(step).powf(decay_rate);
@@ -91,14 +111,5 @@ impl Update for Adafactor {
             let _ = parameter.g_mul_scalar_(1.0 - weight_decay * learning_rate);
         }
         let _ = parameter.g_sub_(gradient);
-    }
-
-    fn state(&self, i: usize) -> Vec<(&'static str, Tensor)> {
-        match &self.second[i] {
-            Second::Factored { row, column } => {
-                vec![("row", row.shallow_clone()), ("column", column.shallow_clone())]
-            }
-            Second::Whole(second) => vec![("second", second.shallow_clone())],
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! AdamW, with moments in f32 or in 8 bits.
 
 use tastemaker_torch::optimizers::{AdamWStep, Codes, Moments8bit, adamw_8bit, fused_adamw};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use super::{At, Update};
+use super::{At, Move, Update};
 
 /// Settings of AdamW, under their diffusers names.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,20 +25,20 @@ impl Default for AdamWSettings {
 }
 
 impl AdamWSettings {
-    fn step(&self, At { learning_rate, step }: At) -> AdamWStep {
+    fn step(&self, At { learning_rate, step }: At, gradient_scale: f64) -> AdamWStep {
         AdamWStep {
             learning_rate,
             beta1: self.adam_beta1,
             beta2: self.adam_beta2,
             weight_decay: self.adam_weight_decay,
             epsilon: self.adam_epsilon,
-            gradient_scale: 1.0,
+            gradient_scale,
             number: i64::from(step),
         }
     }
 }
 
-/// AdamW, its moments in f32, by libtorch's fused kernel.
+/// AdamW, its moments in f32, by libtorch's fused kernel: one call for all parameters of a learning rate.
 ///
 /// Source: arXiv 1711.05101, algorithm 2; `torch.optim.AdamW(fused=True)`.
 #[derive(Debug)]
@@ -60,15 +60,21 @@ impl Wide {
         Self { first: zeros(), second: zeros() }
     }
 
-    fn update(&mut self, parameter: &mut Tensor, gradient: &Tensor, step: &AdamWStep) {
-        let (first, second) = (&mut self.first, &mut self.second);
-        let one = std::slice::from_mut;
-        fused_adamw(one(parameter), std::slice::from_ref(gradient), (one(first), one(second)), step);
-    }
-
     fn state(&self) -> Vec<(&'static str, Tensor)> {
         vec![("first", self.first.shallow_clone()), ("second", self.second.shallow_clone())]
     }
+}
+
+/// A step of parameters and the moments of each.
+fn fused<'a>(moves: impl Iterator<Item = (&'a Move, &'a Wide)>, step: &AdamWStep) {
+    let [mut parameters, mut gradients, mut first, mut second] = [const { Vec::new() }; 4];
+    for (one, moments) in moves {
+        parameters.push(one.parameter.shallow_clone());
+        gradients.push(one.gradient.shallow_clone());
+        first.push(moments.first.shallow_clone());
+        second.push(moments.second.shallow_clone());
+    }
+    fused_adamw(&mut parameters, &gradients, (&mut first, &mut second), step);
 }
 
 impl AdamW {
@@ -79,8 +85,9 @@ impl AdamW {
 }
 
 impl Update for AdamW {
-    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At) {
-        self.moments[i].update(parameter, gradient, &self.settings.step(at));
+    fn update(&mut self, moves: &mut [Move], gradient_scale: f64, at: At) {
+        let step = self.settings.step(at, gradient_scale);
+        fused(moves.iter().map(|one| (one, &self.moments[one.i])), &step);
     }
 
     fn state(&self, i: usize) -> Vec<(&'static str, Tensor)> {
@@ -114,19 +121,27 @@ impl AdamW8bit {
     pub fn new(parameters: &[Tensor], settings: AdamWSettings) -> Self {
         let zeros = |parameter: &Tensor| match parameter.numel() {
             n if n < FEWEST_NUMBERS => Narrow::Wide(Wide::zeros(parameter)),
-            n => Narrow::Codes(Box::new(Moments8bit::zeros(n as i64))),
+            n => Narrow::Codes(Box::new(Moments8bit::zeros(n as i64, parameter.device()))),
         };
-        Self { settings, codes: Codes::dynamic(), moments: parameters.iter().map(zeros).collect() }
+        let device = parameters.first().map_or(Device::Cpu, Tensor::device);
+        let codes = Codes::dynamic().to_device(device);
+        Self { settings, codes, moments: parameters.iter().map(zeros).collect() }
     }
 }
 
 impl Update for AdamW8bit {
-    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At) {
-        let step = self.settings.step(at);
-        match &mut self.moments[i] {
-            Narrow::Codes(moments) => adamw_8bit(parameter, gradient, moments, &self.codes, &step),
-            Narrow::Wide(moments) => moments.update(parameter, gradient, &step),
+    fn update(&mut self, moves: &mut [Move], gradient_scale: f64, at: At) {
+        let step = self.settings.step(at, gradient_scale);
+        for Move { i, parameter, gradient } in &mut *moves {
+            if let Narrow::Codes(moments) = &mut self.moments[*i] {
+                adamw_8bit(parameter, gradient, moments, &self.codes, &step);
+            }
         }
+        let moments = |one: &Move| match &self.moments[one.i] {
+            Narrow::Codes(_) => None,
+            Narrow::Wide(moments) => Some(moments),
+        };
+        fused(moves.iter().filter_map(|one| Some((one, moments(one)?))), &step);
     }
 
     fn state(&self, i: usize) -> Vec<(&'static str, Tensor)> {

@@ -6,6 +6,7 @@ mod ema;
 mod grad_scaler;
 
 use tastemaker_models::nn::Trainable;
+use tastemaker_torch::optimizers::{squared_length, take_away_gradient};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Kind, Tensor};
 
@@ -24,10 +25,21 @@ pub struct At {
     pub step: i32,
 }
 
-/// How one parameter follows its gradient. State is kept per parameter, by its place in the list.
+/// A parameter that is moved.
+#[derive(Debug)]
+pub struct Move {
+    /// Its place in the list.
+    pub i: usize,
+    /// The parameter.
+    pub parameter: Tensor,
+    /// Its gradient, which may be overwritten.
+    pub gradient: Tensor,
+}
+
+/// How parameters follow their gradients. State is kept per parameter, by its place in the list.
 pub trait Update: std::fmt::Debug {
-    /// Moves a parameter along its gradient, which may be overwritten.
-    fn update(&mut self, i: usize, parameter: &mut Tensor, gradient: &mut Tensor, at: At);
+    /// Moves parameters along their gradients, times `gradient_scale`.
+    fn update(&mut self, moves: &mut [Move], gradient_scale: f64, at: At);
 
     /// The state of a parameter, by names that are its own.
     fn state(&self, i: usize) -> Vec<(&'static str, Tensor)>;
@@ -79,22 +91,27 @@ impl Optimizer {
     /// Applies the accumulated gradients, times `gradient_scale`, at this learning rate, and clears them.
     pub fn step(&mut self, learning_rate: f64, gradient_scale: f64) {
         self.n_steps += 1;
+        let parameters = self.parameters.iter().enumerate().filter(|(i, _)| self.owned[*i]);
+        let moves = parameters.map(|(i, parameter)| Move {
+            i,
+            parameter: parameter.shallow_clone(),
+            gradient: parameter.grad(),
+        });
+        let mut moves: Vec<Move> = moves.filter(|one| one.gradient.defined()).collect();
+        let rate = |one: &Move| self.rates[one.i];
+        let groups = moves.chunk_by_mut(|one, next| rate(one) == rate(next));
         tch::no_grad(|| {
-            for (i, (parameter, rate)) in self.parameters.iter_mut().zip(&self.rates).enumerate() {
-                let mut gradient = parameter.grad();
-                if !gradient.defined() || !self.owned[i] {
+            for group in groups {
+                let at = At { learning_rate: learning_rate * self.rates[group[0].i], step: self.n_steps };
+                if !self.on_host {
+                    self.rule.update(group, gradient_scale, at);
                     continue;
                 }
-                if gradient_scale != 1.0 {
-                    let _ = gradient.g_mul_scalar_(gradient_scale);
-                }
-                let at = At { learning_rate: learning_rate * rate, step: self.n_steps };
-                if self.on_host {
-                    let (mut moved, mut along) = (to_host(parameter), to_host(&gradient));
-                    self.rule.update(i, &mut moved, &mut along, at);
-                    parameter.copy_(&moved);
-                } else {
-                    self.rule.update(i, parameter, &mut gradient, at);
+                for Move { i, parameter, gradient } in group {
+                    let (moved, along) = (to_host(parameter), to_host(gradient));
+                    let mut moves = [Move { i: *i, parameter: moved, gradient: along }];
+                    self.rule.update(&mut moves, gradient_scale, at);
+                    parameter.copy_(&moves[0].parameter);
                 }
             }
         });
@@ -131,9 +148,9 @@ impl Optimizer {
         Some(self.n_steps as u64)
     }
 
-    /// Forgets the accumulated gradients.
+    /// Forgets the accumulated gradients, and gives their memory back.
     pub fn clear_gradients(&mut self) {
-        self.parameters.iter_mut().for_each(Tensor::zero_grad);
+        self.parameters.iter().for_each(take_away_gradient);
     }
 
     /// The accumulated gradients; parameters without one are skipped.
@@ -143,23 +160,14 @@ impl Optimizer {
 
     /// Euclidean norm of all accumulated gradients together, in f64.
     pub fn gradient_norm(&self) -> f64 {
-        let squares: Vec<Tensor> = self.gradients().map(|gradient| squared_length(&gradient)).collect();
-        if squares.is_empty() {
-            0.0
-        } else {
-            Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])
-        }
+        let gradients: Vec<Tensor> = self.gradients().collect();
+        if gradients.is_empty() { 0.0 } else { squared_length(&gradients).sqrt().double_value(&[]) }
     }
 }
 
 /// A copy on the host, laid out in memory as the tensor is.
 fn to_host(tensor: &Tensor) -> Tensor {
     tensor.to_device_(Device::Cpu, tensor.kind(), false, true)
-}
-
-/// Sum of squares in f64.
-fn squared_length(gradient: &Tensor) -> Tensor {
-    gradient.square().sum(Kind::Double)
 }
 
 /// The factor that brings a gradient of this norm down to `max_norm`; a norm of 0 clips nothing, as in kohya's scripts.
