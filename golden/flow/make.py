@@ -11,7 +11,7 @@ from scipy.stats import norm
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from common import main, save_meta  # noqa: E402
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, training_utils  # noqa: E402
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, training_utils  # noqa: E402
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift  # noqa: E402
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu  # noqa: E402
 from diffusers.schedulers import scheduling_flow_match_euler_discrete  # noqa: E402
@@ -101,23 +101,28 @@ def weightings():
 def responses():
     """Weights of the starting noise, of every model output and of every fresh noise in the last latents: solvers are linear in them."""
     published = scheduling_flow_match_euler_discrete.randn_tensor
-    solvers = [("euler", {}), ("euler-ancestral", dict(stochastic_sampling=True))] + [("dpmpp-2m", dict(solver_order=order)) for order in (1, 2, 3)]
+    solvers = [("euler", {}), ("euler-ancestral", dict(stochastic_sampling=True)), ("heun", {})] + [("dpmpp-2m", dict(solver_order=order)) for order in (1, 2, 3)]
     try:
         for sampler, extra in solvers:
             for n in (1, 2, 7, 20):
-                axes = torch.eye(2 * n + 1, dtype=torch.float64)
                 if sampler == "dpmpp-2m":
                     scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, **extra)
+                    scheduler.set_timesteps(n)
+                elif sampler == "heun":
+                    scheduler = FlowMatchHeunDiscreteScheduler(shift=3.0)
                     scheduler.set_timesteps(n)
                 else:
                     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, **extra)
                     scheduler.set_timesteps(**raw(n, True))
-                noises = iter(axes[n + 1 :])
+                n_calls = len(scheduler.timesteps)
+                axes = torch.eye(n_calls + n + 1, dtype=torch.float64)
+                noises = iter(axes[n_calls + 1 :])
                 scheduling_flow_match_euler_discrete.randn_tensor = lambda *_, **__: next(noises)  # noqa: B023
-                latents, outputs = axes[0], iter(axes[1 : n + 1])
+                latents, outputs = axes[0], iter(axes[1 : n_calls + 1])
                 for t in scheduler.timesteps:
                     latents = scheduler.step(next(outputs), t, latents).prev_sample
-                yield dict(sampler=sampler, solver_order=extra.get("solver_order", 2), n_steps=n, sigmas=floats(scheduler.sigmas), weights=[float(f"{w:.9g}") for w in latents.tolist()])
+                family = dict(family="sd3") if sampler == "heun" else {}
+                yield dict(sampler=sampler, solver_order=extra.get("solver_order", 2), n_steps=n, **family, sigmas=floats(scheduler.sigmas), weights=[float(f"{w:.9g}") for w in latents.tolist()])
     finally:
         scheduling_flow_match_euler_discrete.randn_tensor = published
 

@@ -10,6 +10,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     LCMScheduler,
     TCDScheduler,
 )
@@ -21,6 +22,7 @@ SOLVERS = {
     "ddim": (DDIMScheduler, {}),
     "euler": (EulerDiscreteScheduler, {}),
     "euler-ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
     "dpmpp-2m": (DPMSolverMultistepScheduler, {}),
     "dpmpp-2m-karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
     "lcm": (LCMScheduler, {}),
@@ -37,6 +39,7 @@ STOCHASTIC = (scheduling_euler_ancestral_discrete, scheduling_lcm, scheduling_tc
 # Solvers as a configuration sets them up: our name, and what it says.
 SET_UP = [
     ("euler", {"use_karras_sigmas": True}),
+    ("heun", {"use_karras_sigmas": True}),
     ("dpmpp-2m", {"solver_order": 1}),
     ("dpmpp-2m", {"solver_order": 3}),
     ("dpmpp-2m-karras", {"solver_order": 3}),
@@ -86,9 +89,9 @@ def trajectory(scheduler, predict, given, steps, strength=None):
         latents = given["initial"] * scheduler.init_noise_sigma
     else:
         first = steps - min(int(steps * strength), steps)
-        timesteps = timesteps[first:]
+        timesteps = timesteps[first * scheduler.order :]
         if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
+            scheduler.set_begin_index(first * scheduler.order)
         latents = scheduler.add_noise(given["image"], given["initial"], timesteps[:1])
     with Noises(given["variance_noise"]):
         for t in timesteps:
@@ -167,10 +170,11 @@ def responses():
                     if name == "ddim":
                         scheduler.final_alpha_cumprod = alphas[0]
                     scheduler.set_timesteps(n)
-                    axes = torch.eye(2 * n + 1, dtype=torch.float64)
-                    outputs = iter(axes[1 : n + 1])
+                    n_calls = len(scheduler.timesteps)
+                    axes = torch.eye(n_calls + n + 1, dtype=torch.float64)
+                    outputs = iter(axes[1 : n_calls + 1])
                     latents = axes[0] * scheduler.init_noise_sigma
-                    with Noises(axes[n + 1 :]):
+                    with Noises(axes[n_calls + 1 :]):
                         for t in scheduler.timesteps:
                             scheduler.scale_model_input(latents, t)
                             latents = scheduler.step(next(outputs), t, latents).prev_sample

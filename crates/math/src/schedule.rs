@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Density, FlowSchedule};
+use crate::flow::{Density, FlowSchedule, Shift};
 use crate::keyed::Keyed;
 use crate::level::Level;
 
@@ -54,6 +54,11 @@ pub enum ScheduleError {
     /// A shift that is not a positive finite number.
     #[error("the shift of a flow schedule must be positive and finite, found {0}")]
     Shift(f64),
+    /// A shift for a table of betas.
+    #[error(
+        "a shift, found {0}, moves the noise levels of flow models, and this model has a table of betas: give none"
+    )]
+    NoShift(f64),
     /// More sampling steps than training timesteps, or none.
     #[error("the number of steps must lie between 1 and {n_train} (the training timesteps), found {n_steps}")]
     StepCount {
@@ -275,6 +280,17 @@ impl NoiseSchedule {
         match &self.levels {
             Levels::AlphaBars(_) => None,
             Levels::Flow(flow) => Some(flow),
+        }
+    }
+
+    /// A flow's path, its training table and its samplers' levels moved by a static shift in place of its own.
+    ///
+    /// # Errors
+    /// [`ScheduleError::NoShift`] for a table of betas; those of [`FlowSchedule::check`].
+    pub fn with_shift(self, factor: f64) -> Result<Self, ScheduleError> {
+        match self.levels {
+            Levels::AlphaBars(_) => Err(ScheduleError::NoShift(factor)),
+            Levels::Flow(flow) => Self::of_flow(FlowSchedule { shift: Shift::Static(factor), ..flow }),
         }
     }
 

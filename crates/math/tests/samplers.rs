@@ -74,7 +74,7 @@ fn timesteps_and_sigmas_equal_diffusers() {
         let (entry, schedule) = (sampler.parse::<Sampler>().expect("recorded"), stable_diffusion(prediction));
         let case = format!("{sampler} {prediction:?} {how:?}");
         for (i, &theirs) in timesteps.iter().enumerate() {
-            let plan = entry.plan(&schedule, &how, i).expect("recorded");
+            let plan = entry.plan(&schedule, &how, i.div_ceil(entry.entry().n_calls)).expect("recorded");
             let (ours, theirs) = (plan.steps[0].timestep as f32, theirs as f32);
             // Karras' timesteps follow from sigmas that diffusers keeps in f32.
             let slack = if how.use_karras_sigmas { 1e-3 } else { 0.0 };
@@ -91,14 +91,15 @@ fn every_solver_weighs_noise_and_model_outputs_as_diffusers_does() {
     let mut seen = BTreeSet::new();
     for response in responses() {
         let how = response.sampling();
-        let Response { sampler, prediction, n_steps, weights, .. } = response;
+        let Response { sampler, prediction, weights, .. } = response;
         let entry = sampler.parse::<Sampler>().expect("recorded");
         let plan = entry.plan(&stable_diffusion(prediction), &how, 0).expect("a recorded plan");
         let largest = weights.iter().fold(0.0_f64, |most, weight| most.max(weight.abs()));
         let on = |axis: usize, place: usize| f64::from(u8::from(axis == place));
+        let n_calls = plan.steps.len();
         for (axis, theirs) in weights.iter().enumerate() {
             let start = on(axis, 0) * plan.initial;
-            let ours = follow(&plan, start, |i, _, _| on(axis, 1 + i), |i| on(axis, 1 + n_steps + i));
+            let ours = follow(&plan, start, |i, _, _| on(axis, 1 + i), |i| on(axis, 1 + n_calls + i));
             assert!(
                 (ours - theirs).abs() <= 1e-5 * largest,
                 "{sampler} {prediction:?} {how:?}: axis {axis} weighs {ours}, wanted {theirs}"
@@ -129,7 +130,7 @@ fn names_are_unique_and_parse_back_however_they_are_spelled() {
     let error = "eular".parse::<Sampler>().expect_err("no sampler").to_string();
     assert_eq!(
         error,
-        "found sampler \"eular\", wanted one of ddim, euler, euler-ancestral, dpmpp-2m, dpmpp-2m-karras, lcm, tcd, \
+        "found sampler \"eular\", wanted one of ddim, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-karras, lcm, tcd, \
          did you mean \"euler\"?"
     );
 }
@@ -147,7 +148,7 @@ fn plans_are_finite_and_go_down_in_time() {
                         continue;
                     }
                     let plan = plan.expect("a plan");
-                    assert_eq!(plan.steps.len(), n_steps);
+                    assert_eq!(plan.steps.len(), entry.n_calls * (n_steps - 1) + 1);
                     let finite = plan.steps.iter().all(|one| {
                         let step = one.step;
                         [step.sample, step.prediction, step.noise]
@@ -177,8 +178,11 @@ fn a_network_that_knows_the_image_generates_it() {
                 let start = plan.mixture.clean * z + plan.mixture.noise * e;
                 // The level at each step is that of the plan that starts there.
                 let answer = |i: usize, _: f64, _: f64| {
-                    let level: Forward =
-                        entry.sampler.plan(&schedule, &clean, 5 + i).expect("a plan").mixture;
+                    let level: Forward = entry
+                        .sampler
+                        .plan(&schedule, &clean, 5 + i.div_ceil(entry.n_calls))
+                        .expect("a plan")
+                        .mixture;
                     let target = level.target(prediction);
                     target.clean * z + target.noise * e
                 };
@@ -197,7 +201,8 @@ fn error_of(sampler: Sampler, n_steps: usize) -> f64 {
     let schedule = stable_diffusion(Prediction::Epsilon);
     let how = sampling(Spacing::Linspace, n_steps);
     let plan = sampler.plan(&schedule, &how, 0).expect("a plan");
-    let level = |i: usize| sampler.plan(&schedule, &how, i).expect("a plan").mixture;
+    let n_calls = sampler.entry().n_calls;
+    let level = |i: usize| sampler.plan(&schedule, &how, i.div_ceil(n_calls)).expect("a plan").mixture;
     let power = |at: Forward| (at.clean * SPREAD).powi(2) + at.noise.powi(2);
     let end =
         follow(&plan, power(plan.mixture).sqrt(), |i, _, x| level(i).noise * x / power(level(i)), |_| 0.0);
@@ -211,6 +216,8 @@ fn twice_the_steps_halve_the_error_of_first_order_and_quarter_that_of_second() {
     assert!((1.6..2.4).contains(&first) && (3.5..5.0).contains(&second), "{first} and {second}");
     assert!(error_of(Sampler::Dpmpp2mKarras, 20) < error_of(Sampler::Euler, 20) / 5.0);
     assert!(error_of(Sampler::Dpmpp2m, 20) < error_of(Sampler::Euler, 20));
+    let heun = gain(Sampler::Heun);
+    assert!(heun > 3.0 && error_of(Sampler::Heun, 10) < error_of(Sampler::Euler, 20), "{heun}");
 }
 
 #[test]
@@ -258,7 +265,7 @@ fn starting_from_an_image_takes_the_last_steps() {
         let plan = |skipped| entry.sampler.plan(&schedule, &sampling(Spacing::Leading, 20), skipped);
         let (whole, part) = (plan(0).expect("a plan"), plan(12).expect("a plan"));
         let times = |plan: &Plan| plan.steps.iter().map(|one| one.timestep).collect::<Vec<_>>();
-        assert_eq!(times(&whole)[12..], times(&part), "{}", entry.name);
+        assert_eq!(times(&whole)[12 * entry.n_calls..], times(&part), "{}", entry.name);
         assert_eq!(part.steps[0].previous, [0.0; 2], "{}: nothing lies before the first step", entry.name);
         assert!(plan(20).is_err(), "{}", entry.name);
     }

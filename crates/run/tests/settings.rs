@@ -115,6 +115,7 @@ const ALWAYS: &[&str] = &[
     "gradient_checkpointing",
     "ema_decay",
     "beta_convention",
+    "shift",
     "auto_beta",
     "timesteps",
     "sigmas",

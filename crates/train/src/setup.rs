@@ -205,6 +205,7 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
         variant: plan.variant.clone(),
         prediction: plan.prediction_type,
         zero_terminal_snr: plan.rescale_betas_zero_snr,
+        shift: plan.shift,
         max_token_length: Some(plan.max_token_length),
     }
 }

@@ -9,14 +9,15 @@ use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tastemaker_data::split::Split;
 use tastemaker_data::{self as data, DataError, InMemoryPairs, PairId, PairSource, Ranking, Side};
+use tastemaker_math::flow::Shift;
 use tastemaker_math::objectives::{OBJECTIVES, Objective, objective};
 use tastemaker_models::adapters::LoraFile;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::Model;
-use tastemaker_run::{Event, Plan, Recipe, Step, resolve};
+use tastemaker_run::{Adapter, Event, Plan, Recipe, Step, resolve};
 use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{TINY_RESOLUTION, tiny_model};
-use tastemaker_train::session::{Options, train};
+use tastemaker_train::session::{Options, sources, train};
 use tch::Device;
 
 const N_STEPS: usize = 12;
@@ -208,6 +209,33 @@ fn every_method_trains_a_flow_model_whatever_its_error_is_of() {
     plan.method.settings["grid"] = json!("release");
     let refused = train(&plan, &source, &split, Options::default(), &mut |_| Ok(())).unwrap_err().to_string();
     assert!(refused.contains("method.grid") && refused.contains("exact"), "{refused}");
+}
+
+#[test]
+fn a_shift_of_the_users_is_trained_at_and_is_the_results() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model(&folder.path().join("model"));
+    let (source, split) = (Images::new(false), Split { train: vec![0, 1, 2, 3], held_out: vec![] });
+    let mut plan = plan_at("", "sft", folder.path(), "shifted");
+    (plan.model.shift, plan.adapter, plan.train.max_train_steps) = (Some(6.0), Adapter::Full {}, 1);
+    let mut run = |plan: &Plan| train(plan, &source, &split, Options::default(), &mut |_| Ok(()));
+    let refused = run(&plan).map(drop).unwrap_err();
+    let refused = std::iter::successors(Some(&refused as &dyn std::error::Error), |error| error.source());
+    let refused = refused.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    assert!(refused.contains("moves the noise levels of flow models"), "{refused}");
+    for config in [json!({"shift": 3.0}), json!({"use_dynamic_shifting": true, "shift": 3.0})] {
+        let mut config = config;
+        config["_class_name"] = json!("FlowMatchEulerDiscreteScheduler");
+        std::fs::write(folder.path().join("model/scheduler/scheduler_config.json"), config.to_string())
+            .unwrap();
+        let asked = Model::from_sources(&sources(&plan.model)).unwrap().schedule().unwrap().schedule;
+        assert_eq!(asked.as_flow().unwrap().shift, Shift::Static(6.0));
+        // The noisiest but one of a table of 1000 levels.
+        assert!((asked.level(998).sigma() - 6.0 * 0.999 / (1.0 + 5.0 * 0.999)).abs() < 1e-12);
+        let result = run(&plan).unwrap().results[0].clone();
+        assert_eq!(Model::open(result).unwrap().schedule().unwrap().schedule, asked, "its copy says so");
+        std::fs::remove_dir_all(&plan.output_dir).unwrap();
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use tastemaker_math::number;
 use tastemaker_models::pipeline::{Model, ModelSources};
 use tastemaker_run::{Key, ModelSection, keys};
 
@@ -32,6 +33,7 @@ impl PartFlags {
             ("Variant", self.0.variant.clone()),
             ("Revision", self.0.revision.clone()),
             ("Prediction", prediction),
+            ("Shift", self.0.shift.map(number)),
         ];
         parts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
@@ -125,6 +127,7 @@ impl PartFlags {
                 .or(of_unet.and_then(|of| of.prediction))
                 .or(sources.prediction),
             zero_terminal_snr: sources.zero_terminal_snr || of_unet.is_some_and(|of| of.zero_terminal_snr),
+            shift: self.0.shift.or(of_unet.and_then(|of| of.shift)).or(sources.shift),
             max_token_length: sources.max_token_length,
         })
     }

@@ -16,10 +16,7 @@ pub(super) fn plan(
     skipped: usize,
     eta: f64,
 ) -> Result<Plan, ScheduleError> {
-    let levels = match sampling.flow_levels(schedule)? {
-        Some(levels) => levels,
-        None => table_levels(schedule, sampling, eta)?,
-    };
+    let levels = levels(schedule, sampling, eta)?;
     let levels = &levels[skipped..];
     let entry = |two: &[Level]| PlanStep {
         timestep: two[0].timestep(),
@@ -27,14 +24,30 @@ pub(super) fn plan(
         previous: [0.0; 2],
         estimate: None,
     };
-    let mixture = levels[0].mixture();
-    // diffusers starts these two spacings from sigma, not from sqrt(1 + sigma^2).
-    let shrinks = sampling.spacing != Spacing::Leading && schedule.as_flow().is_none();
     Ok(Plan {
-        initial: if shrinks { mixture.noise } else { 1.0 },
-        mixture,
+        initial: initial(schedule, sampling, levels[0]),
+        mixture: levels[0].mixture(),
         steps: levels.windows(2).map(entry).collect(),
     })
+}
+
+/// Standard deviation of the noise to start from at this level.
+pub(super) fn initial(schedule: &NoiseSchedule, sampling: &Sampling, first: Level) -> f64 {
+    // diffusers starts these two spacings from sigma, not from sqrt(1 + sigma^2).
+    let shrinks = sampling.spacing != Spacing::Leading && schedule.as_flow().is_none();
+    if shrinks { first.mixture().noise } else { 1.0 }
+}
+
+/// Levels from the noisiest on, and the clean latent at last.
+pub(super) fn levels(
+    schedule: &NoiseSchedule,
+    sampling: &Sampling,
+    eta: f64,
+) -> Result<Vec<Level>, ScheduleError> {
+    match sampling.flow_levels(schedule)? {
+        Some(levels) => Ok(levels),
+        None => table_levels(schedule, sampling, eta),
+    }
 }
 
 /// Levels over a table of betas, and the clean latent at last.

@@ -8,6 +8,7 @@ mod consistency;
 mod dpmpp;
 mod euler;
 mod grids;
+mod heun;
 mod registry;
 
 pub use registry::{SAMPLERS, Sampler, SamplerEntry, UnknownSampler};
@@ -47,7 +48,7 @@ pub struct Plan {
     pub initial: f64,
     /// How a clean latent and noise are mixed where the plan starts from an image.
     pub mixture: Forward,
-    /// What to do, in order; never empty.
+    /// What to do, in order; never empty. A step of a sampler may be several of these.
     pub steps: Vec<PlanStep>,
 }
 
@@ -115,6 +116,7 @@ impl Sampler {
             Self::Ddim => ddim_plan(schedule, sampling, skipped),
             Self::Euler => euler::plan(schedule, sampling, skipped, 0.0),
             Self::EulerAncestral => euler::plan(schedule, sampling, skipped, 1.0),
+            Self::Heun => heun::plan(schedule, sampling, skipped),
             Self::Lcm | Self::Tcd => consistency::plan(self, schedule, sampling, skipped),
             Self::Dpmpp2m | Self::Dpmpp2mKarras => {
                 let karras = self == Self::Dpmpp2mKarras || sampling.use_karras_sigmas;

@@ -15,6 +15,8 @@ pub enum Sampler {
     Euler,
     /// `euler-ancestral`.
     EulerAncestral,
+    /// `heun`.
+    Heun,
     /// `dpmpp-2m`.
     Dpmpp2m,
     /// `dpmpp-2m-karras`.
@@ -44,6 +46,8 @@ pub struct SamplerEntry {
     pub spacing: Spacing,
     /// Whether every step draws fresh noise.
     pub is_stochastic: bool,
+    /// Network calls of a step; the last step has one.
+    pub n_calls: usize,
 }
 
 /// Every sampler there is.
@@ -57,6 +61,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "arXiv 2010.02502; diffusers DDIMScheduler",
         spacing: Spacing::Leading,
         is_stochastic: false,
+        n_calls: 1,
     },
     SamplerEntry {
         sampler: Sampler::Euler,
@@ -67,6 +72,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "arXiv 2206.00364, algorithm 1; diffusers EulerDiscreteScheduler",
         spacing: Spacing::Linspace,
         is_stochastic: false,
+        n_calls: 1,
     },
     SamplerEntry {
         sampler: Sampler::EulerAncestral,
@@ -77,6 +83,18 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "k-diffusion sample_euler_ancestral; diffusers EulerAncestralDiscreteScheduler",
         spacing: Spacing::Linspace,
         is_stochastic: true,
+        n_calls: 1,
+    },
+    SamplerEntry {
+        sampler: Sampler::Heun,
+        name: "heun",
+        aliases: &["k-heun", "sample-heun", "heundiscretescheduler", "flowmatchheundiscretescheduler"],
+        label: "Heun",
+        summary: "second order, two network calls for each step: half as many steps as euler",
+        source: "arXiv 2206.00364, algorithm 1; diffusers HeunDiscreteScheduler, FlowMatchHeunDiscreteScheduler",
+        spacing: Spacing::Linspace,
+        is_stochastic: false,
+        n_calls: 2,
     },
     SamplerEntry {
         sampler: Sampler::Dpmpp2m,
@@ -87,6 +105,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "arXiv 2211.01095; diffusers DPMSolverMultistepScheduler",
         spacing: Spacing::Linspace,
         is_stochastic: false,
+        n_calls: 1,
     },
     SamplerEntry {
         sampler: Sampler::Dpmpp2mKarras,
@@ -97,6 +116,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "arXiv 2211.01095 and 2206.00364, eq. 5; diffusers DPMSolverMultistepScheduler with use_karras_sigmas",
         spacing: Spacing::Linspace,
         is_stochastic: false,
+        n_calls: 1,
     },
     SamplerEntry {
         sampler: Sampler::Lcm,
@@ -107,6 +127,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "arXiv 2310.04378; diffusers LCMScheduler",
         spacing: Spacing::Leading,
         is_stochastic: true,
+        n_calls: 1,
     },
     SamplerEntry {
         sampler: Sampler::Tcd,
@@ -117,6 +138,7 @@ pub static SAMPLERS: &[SamplerEntry] = &[
         source: "arXiv 2402.19159; diffusers TCDScheduler",
         spacing: Spacing::Leading,
         is_stochastic: true,
+        n_calls: 1,
     },
 ];
 

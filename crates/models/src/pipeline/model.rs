@@ -36,6 +36,8 @@ pub struct Model {
     pub(super) prediction: Option<Prediction>,
     /// Whether noise levels are brought to end in pure noise, where the configuration does not do so.
     pub(super) zero_terminal_snr: bool,
+    /// Shift of a flow's noise levels, where it is not the configuration's.
+    pub(super) shift: Option<f64>,
     /// Chunks that prompts are encoded in.
     pub(super) n_chunks: usize,
     /// What the large linear layers of a frozen denoiser are held in, where not in the compute type.
@@ -137,11 +139,17 @@ impl Model {
         let config = self.scheduler_config();
         let found = config.read(SchedulerConfig::from_json)?;
         let found = if self.zero_terminal_snr { found.with_zero_terminal_snr() } else { found };
-        let Some(prediction) = self.prediction else { return Ok(found) };
-        let schedule = found.schedule.with_prediction(prediction).map_err(|error| ModelError::Config {
-            path: config.path().to_owned(),
-            problems: error.to_string(),
-        })?;
+        let schedule = match self.prediction {
+            Some(prediction) => found.schedule.with_prediction(prediction),
+            None => Ok(found.schedule),
+        };
+        let schedule = schedule.and_then(|schedule| match self.shift {
+            Some(shift) => schedule.with_shift(shift),
+            None => Ok(schedule),
+        });
+        let path = || config.path().to_owned();
+        let schedule =
+            schedule.map_err(|error| ModelError::Config { path: path(), problems: error.to_string() })?;
         Ok(SchedulerConfig { schedule, ..found })
     }
 

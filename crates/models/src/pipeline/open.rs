@@ -16,7 +16,7 @@ use crate::ModelError;
 use crate::original::{Preset, spelled};
 
 /// Which files make up a model.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelSources {
     /// A folder in diffusers layout, or a single-file checkpoint.
     pub model: PathBuf,
@@ -33,6 +33,8 @@ pub struct ModelSources {
     pub prediction: Option<Prediction>,
     /// Whether noise levels end in pure noise, where the model's configuration does not say so.
     pub zero_terminal_snr: bool,
+    /// Shift of a flow model's noise levels, in place of the configuration's.
+    pub shift: Option<f64>,
     /// Longest prompts in tokens, a multiple of 75; longer than 75 they are encoded in chunks. 75 where nothing is said.
     pub max_token_length: Option<u32>,
 }
@@ -120,6 +122,10 @@ impl Model {
             opened.parts.insert("vae".to_owned(), part);
         }
         opened.zero_terminal_snr |= zero_terminal_snr;
+        opened.shift = sources.shift;
+        if opened.shift.is_some() {
+            opened.schedule()?;
+        }
         opened.check_fit()?;
         Ok(opened)
     }
@@ -198,6 +204,7 @@ impl Model {
             variant: None,
             prediction,
             zero_terminal_snr,
+            shift: None,
             n_chunks: 1,
             base_precision: None,
         })
@@ -243,6 +250,7 @@ fn in_folder(path: &Path) -> Result<Model, ModelError> {
         prediction,
         zero_terminal_snr,
         n_chunks,
+        shift: None,
         base_precision: None,
     })
 }

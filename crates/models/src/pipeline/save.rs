@@ -176,6 +176,10 @@ fn write_noise(model: &Model, folder: &Path) -> Result<(), ModelError> {
     if let Some(prediction) = model.prediction.filter(|prediction| *prediction != Prediction::Flow) {
         entries.insert("prediction_type".to_owned(), json!(prediction));
     }
+    if let Some(shift) = model.shift {
+        entries.insert("shift".to_owned(), json!(shift));
+        entries.entry("use_dynamic_shifting").and_modify(|is_dynamic| *is_dynamic = json!(false));
+    }
     if model.zero_terminal_snr && entries.get("rescale_betas_zero_snr") != Some(&json!(true)) {
         entries.insert("rescale_betas_zero_snr".to_owned(), json!(true));
         entries.insert("timestep_spacing".to_owned(), json!("trailing"));

@@ -7,7 +7,7 @@ use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::flow::{FlowSchedule, Mu, Respacing, Shift, Spread, TimeShift};
 use tastemaker_math::keyed::Stream;
-use tastemaker_math::samplers::{SAMPLERS, Sampler};
+use tastemaker_math::samplers::{SAMPLERS, Sampler, skipped_steps_on};
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::SchedulerConfig;
 use tch::{Kind, Tensor};
@@ -57,6 +57,11 @@ fn options_of_flow_configurations_are_honored_or_refused_in_words() {
     assert_eq!((flow.respacing, flow.shift_terminal), (Respacing::Beta, Some(0.1)));
     let noisy = read(json!({"stochastic_sampling": true})).unwrap();
     assert_eq!(noisy.class, "EulerAncestralDiscreteScheduler", "Euler with fresh noise");
+    let heun =
+        json!({"_class_name": "FlowMatchHeunDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0});
+    let heun = SchedulerConfig::from_json(&heun).unwrap();
+    assert_eq!(heun.class.parse::<Sampler>(), Ok(Sampler::Heun));
+    assert_eq!(heun.schedule, read(json!({"shift": 3.0})).unwrap().schedule);
     for (config, part) in [
         (
             json!({"use_beta_sigmas": true, "use_karras_sigmas": true}),
@@ -115,4 +120,31 @@ fn samplers_agree_on_a_flow_and_inversion_finds_the_noise_back() {
         apart(&back, &noise)
     });
     assert!(missed.windows(2).all(|two| two[1] < two[0]) && missed[2] < 1e-3, "{missed:?}");
+}
+
+#[test]
+fn an_image_to_start_from_comes_back_the_nearer_the_less_noise_it_gets() {
+    let schedule = read(json!({"shift": 3.0})).unwrap().schedule;
+    let key = |index| NoiseKey { seed: 2, stream: Stream::Sample, index, draw: 0 };
+    let (noise, image) = (gaussian(&[key(0)], &[4, 3, 3]), gaussian(&[key(1)], &[4, 3, 3]) * 0.5);
+    let conditioning = Conditioning::text(Tensor::zeros([1, 1, 1], (Kind::Float, tch::Device::Cpu)));
+    for entry in SAMPLERS.iter().filter(|entry| !entry.is_stochastic) {
+        let edited = |strength: f64| {
+            let skipped = skipped_steps_on(&schedule, 20, strength).unwrap();
+            let plan =
+                entry.sampler.plan(&schedule, &Sampling { n_steps: 20, ..Sampling::default() }, skipped);
+            let plan = plan.unwrap();
+            let sigma = plan.steps[0].timestep / 1000.0;
+            let x = start(&plan, &noise, Some(&image));
+            // As `scale_noise` of diffusers mixes them.
+            assert!(apart(&x, &(&image * (1.0 - sigma) + &noise * sigma)) < 1e-6, "{}", entry.name);
+            apart(&sample(&Field, &x, &conditioning, &plan, || panic!("no noise is drawn")), &image)
+        };
+        let apart = [0.1, 0.3, 0.6, 1.0].map(edited);
+        assert!(
+            apart.windows(2).all(|two| two[0] < two[1]) && apart[0] < 0.3 * apart[3],
+            "{}: {apart:?}",
+            entry.name
+        );
+    }
 }

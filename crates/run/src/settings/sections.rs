@@ -37,6 +37,9 @@ settings! {
         revision: String, value "REVISION";
         /// Prediction type, overriding the scheduler config: epsilon or v_prediction [default: the scheduler config's]
         prediction_type: Prediction, value "TYPE";
+        /// Shift of a flow model's noise levels towards noise, in training and sampling, overriding the scheduler config
+        /// [default: the scheduler config's]
+        shift: f64, value "FACTOR", check POSITIVE;
         /// Longest prompts and captions in tokens: 75, or 150 or 225 encoded in chunks of 75, as kohya's scripts do
         max_token_length: u32 = 75, value "TOKENS", check TOKENS;
         /// Rescale the noise schedule to zero terminal SNR

@@ -1,4 +1,4 @@
-//! The configuration of `FlowMatchEulerDiscreteScheduler`.
+//! The configurations of `FlowMatchEulerDiscreteScheduler` and `FlowMatchHeunDiscreteScheduler`.
 
 use serde_json::json;
 use tastemaker_math::flow::{FlowSchedule, Mu, Respacing, Shift, Spread, TimeShift};
@@ -7,6 +7,9 @@ use crate::config::ConfigReader;
 
 /// Its class.
 pub(super) const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
+
+/// The same levels for Heun's method.
+pub(super) const HEUN: &str = "FlowMatchHeunDiscreteScheduler";
 
 /// The levels of a configuration, and whether each step draws fresh noise. Levels are the scheduler's own; pipelines that pass theirs
 /// change [`FlowSchedule::spread`].

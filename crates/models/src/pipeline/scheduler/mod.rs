@@ -108,11 +108,12 @@ impl SchedulerConfig {
     pub fn from_json(config: &Value) -> Result<Self, String> {
         let mut r = ConfigReader::new(config);
         let name = config.get("_class_name").and_then(Value::as_str).unwrap_or("no class");
-        if name == flow::CLASS {
-            return Self::of_flow(r);
+        if [flow::CLASS, flow::HEUN].contains(&name) {
+            return Self::of_flow(r, name == flow::HEUN);
         }
         let class = CLASSES.iter().find(|class| class.name == name).unwrap_or_else(|| {
-            let known: Vec<_> = CLASSES.iter().map(|class| class.name).chain([flow::CLASS]).collect();
+            let known: Vec<_> =
+                CLASSES.iter().map(|class| class.name).chain([flow::CLASS, flow::HEUN]).collect();
             r.problem(format!("`_class_name` is {name}; wanted one of {}", known.join(", ")));
             &CLASSES[0]
         });
@@ -153,10 +154,14 @@ impl SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    fn of_flow(mut r: ConfigReader) -> Result<Self, String> {
+    fn of_flow(mut r: ConfigReader, is_heun: bool) -> Result<Self, String> {
         let (flow, is_stochastic) = flow::read(&mut r);
         // What is drawn by, where the user does not say.
-        let class = if is_stochastic { "EulerAncestralDiscreteScheduler" } else { flow::CLASS };
+        let class = match is_stochastic {
+            true => "EulerAncestralDiscreteScheduler",
+            false if is_heun => flow::HEUN,
+            false => flow::CLASS,
+        };
         match NoiseSchedule::of_flow(flow) {
             Ok(schedule) => r.finish().map(|()| Self {
                 schedule,
