@@ -218,7 +218,7 @@ fn a_shift_of_the_users_is_trained_at_and_is_the_results() {
     let (source, split) = (Images::new(false), Split { train: vec![0, 1, 2, 3], held_out: vec![] });
     let mut plan = plan_at("", "sft", folder.path(), "shifted");
     (plan.model.shift, plan.adapter, plan.train.max_train_steps) = (Some(6.0), Adapter::Full {}, 1);
-    let mut run = |plan: &Plan| train(plan, &source, &split, Options::default(), &mut |_| Ok(()));
+    let run = |plan: &Plan| train(plan, &source, &split, Options::default(), &mut |_| Ok(()));
     let refused = run(&plan).map(drop).unwrap_err();
     let refused = std::iter::successors(Some(&refused as &dyn std::error::Error), |error| error.source());
     let refused = refused.map(ToString::to_string).collect::<Vec<_>>().join(": ");

