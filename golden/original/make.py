@@ -12,7 +12,7 @@ import re
 import sys
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.loaders import lora_conversion_utils as lora
 from diffusers.loaders import single_file_utils as single
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -119,6 +119,44 @@ def open_clip_names(config, projection):
     return names
 
 
+def mmdit_shapes(config):
+    """Original names and shapes of a transformer of SD3; queries, keys and values are joined."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    head, patch, last = config["attention_head_dim"], config["patch_size"], config["num_layers"] - 1
+    shapes = {"pos_embed": (1, config["pos_embed_max_size"] ** 2, width)}
+
+    def linear(name, n_in, n_out):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (n_out, n_in), (n_out,)
+
+    shapes["x_embedder.proj.weight"] = (width, config["in_channels"], patch, patch)
+    shapes["x_embedder.proj.bias"] = (width,)
+    for embedder, n_in in (("t_embedder", 256), ("y_embedder", config["pooled_projection_dim"])):
+        linear(f"{embedder}.mlp.0", n_in, width)
+        linear(f"{embedder}.mlp.2", width, width)
+    linear("context_embedder", config["joint_attention_dim"], width)
+    linear("final_layer.adaLN_modulation.1", width, 2 * width)
+    linear("final_layer.linear", width, patch * patch * config["out_channels"])
+    for i in range(config["num_layers"]):
+        dual = i in config["dual_attention_layers"]
+        for stream in ("x_block", "context_block"):
+            block, bare = f"joint_blocks.{i}.{stream}", stream == "context_block" and i == last
+            linear(f"{block}.adaLN_modulation.1", width, (2 if bare else 9 if dual and stream == "x_block" else 6) * width)
+            for attention in ["attn", "attn2"] if dual and stream == "x_block" else ["attn"]:
+                linear(f"{block}.{attention}.qkv", width, 3 * width)
+                shapes |= {f"{block}.{attention}.{norm}.weight": (head,) for norm in ("ln_q", "ln_k")}
+                if not bare:
+                    linear(f"{block}.{attention}.proj", width, width)
+            if not bare:
+                linear(f"{block}.mlp.fc1", width, 4 * width)
+                linear(f"{block}.mlp.fc2", 4 * width, width)
+    return shapes
+
+
+# Stored tensors of which parts go to several of ours, and those whose halves may change places.
+JOINED = re.compile(r"in_proj|\.qkv\.")
+HALVES = re.compile(r"final_layer\.adaLN|joint_blocks\.23\.context_block\.adaLN")
+
+
 class Filled:
     """Stored tensors, each one of its own number; the shape is that of the original network."""
 
@@ -126,8 +164,11 @@ class Filled:
         self.names = [prefix + name for name in shapes]
         self.tensors = {}
         for number, (name, shape) in enumerate(zip(self.names, shapes.values())):
-            if "in_proj" in name:
+            if JOINED.search(name):
                 part = torch.arange(3, dtype=torch.int32).repeat_interleave(shape[0] // 3)
+                tensor = (10 * number + part).reshape([-1] + [1] * (len(shape) - 1)).expand(shape)
+            elif HALVES.search(name):
+                part = torch.arange(2, dtype=torch.int32).repeat_interleave(shape[0] // 2)
                 tensor = (10 * number + part).reshape([-1] + [1] * (len(shape) - 1)).expand(shape)
             elif name.endswith("text_projection"):
                 tensor = 10 * number + torch.ones(shape, dtype=torch.int32).triu(1)
@@ -140,9 +181,12 @@ class Filled:
         number, detail = divmod(int(tensor.flatten()[0]), 10)
         name = self.names[number]
         stored = self.tensors[name]
-        if "in_proj" in name:
+        if JOINED.search(name):
             assert (tensor == 10 * number + detail).all()
             return name, f"rows {detail}"
+        if HALVES.search(name):
+            assert torch.equal(tensor, torch.cat(list(reversed(stored.chunk(2))))) == bool(detail)
+            return name, "swapped" if detail else "same"
         if name.endswith("text_projection"):
             assert torch.equal(tensor, stored.T)
             return name, "transposed"
@@ -175,6 +219,17 @@ def unet(config):
     dry = single.convert_ldm_unet_checkpoint({prefix + n: torch.tensor([i]) for i, n in enumerate(names)}, dict(model.config))
     shapes = {names[int(t)]: wanted[n] for n, t in dry.items()}
     return record(prefix, {n: shapes[n] for n in names}, lambda c: single.convert_ldm_unet_checkpoint(dict(c), dict(model.config)), wanted)
+
+
+def mmdit(config):
+    """Names do not depend on the width."""
+    config = config | dict(num_attention_heads=1, attention_head_dim=8, caption_projection_dim=8, joint_attention_dim=4)
+    config |= dict(pooled_projection_dim=4, pos_embed_max_size=2)
+    with torch.device("meta"):
+        model = SD3Transformer2DModel.from_config(config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    convert = lambda c: single.convert_sd3_transformer_checkpoint_to_diffusers(dict(c))
+    return record("model.diffusion_model.", mmdit_shapes(config), convert, wanted)
 
 
 def vae(config):
@@ -264,9 +319,11 @@ def make(out):
         for component, prefix, open_clip in encoders:
             lines += [(component, *line) for line in text(config(component), prefix, open_clip)]
         (out / f"{family}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    lines = [("transformer", *line) for line in mmdit(json.loads((PRESETS / "sd3" / "transformer.json").read_text()))]
+    (out / "sd3.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
     save_meta(
         out,
-        "our name, stored name and change of every tensor of SD1.x, SD2.x and SDXL in an original single-file checkpoint",
+        "our name, stored name and change of every tensor of SD1.x, SD2.x, SDXL and of SD3.5-medium's transformer in an original single-file checkpoint",
         0,
         ("torch", "diffusers", "transformers"),
         {"relative": 0},

@@ -5,7 +5,9 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import tokenizer
 import torch
 from common import Draws, gradients, main, penalty, redraw, save_case, save_network, twice
 from diffusers import ZImagePipeline, ZImageTransformer2DModel
@@ -121,6 +123,7 @@ def record(root):
     record_transformer(root)
     record_lora(root)
     record_qwen3(root)
+    tokenizer.record(root)
 
 
 if __name__ == "__main__":

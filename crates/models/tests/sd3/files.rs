@@ -7,9 +7,10 @@ use tastemaker_math::Prediction;
 use tastemaker_models::adapters::{FILE_NAME, KohyaFacts, LoraFile, LoraNames};
 use tastemaker_models::backbone::BackboneConfig;
 use tastemaker_models::nn::TensorSource;
-use tastemaker_models::original::Layout;
+use tastemaker_models::original::{ComponentMap, Layout};
 use tastemaker_models::pipeline::{Model, ModelSources, SingleFile, pack, save};
-use tastemaker_testkit_torch::Golden;
+use tastemaker_models::place::Change;
+use tastemaker_testkit_torch::{Golden, golden_dir};
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -52,6 +53,25 @@ fn a_model_comes_back_from_a_single_file_bit_for_bit() {
         assert_same(&back, &model, component);
     }
     assert_eq!(back.schedule().unwrap().schedule, model.schedule().unwrap().schedule);
+}
+
+#[test]
+fn every_tensor_of_the_published_transformer_lies_where_diffusers_finds_it() {
+    let map = ComponentMap::backbone(&Layout::Sd3.published_backbone()).unwrap();
+    let mut found = String::new();
+    for (ours, _, place) in map.entries() {
+        let change = match place.change {
+            Change::None => "same".to_owned(),
+            Change::Swapped => "swapped".to_owned(),
+            Change::Rows { part, .. } => format!("rows {part}"),
+            other => panic!("{other:?}"),
+        };
+        found += &format!("transformer\t{ours}\t{}\t{change}\n", place.name);
+    }
+    let wanted = fs::read_to_string(golden_dir("original", "sd3.tsv")).unwrap();
+    let differs = found.lines().zip(wanted.lines()).find(|(found, wanted)| found != wanted);
+    assert_eq!(differs, None);
+    assert_eq!(found.lines().count(), wanted.lines().count());
 }
 
 #[test]
