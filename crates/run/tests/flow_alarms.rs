@@ -84,3 +84,20 @@ fn an_error_that_explodes_on_a_flow_is_critical_before_a_window_is_full() {
     let found = raised(&mut watch, rises.iter().zip(0..).map(|(rise, n)| step(n, *rise, 0.0, true)));
     assert!(found.iter().any(|alarm| alarm.severity() == Severity::Critical), "{found:?}");
 }
+
+#[test]
+fn a_loss_on_the_scale_of_errors_is_not_called_saturated() {
+    for (name, wanted) in [("linear-dpo", false), ("diffusion-dpo", true)] {
+        let objective = objective(name, &serde_json::Value::Null).unwrap();
+        let mut watch = Watch::new(Limits::of(&objective, true));
+        let won = |n| Step {
+            loss: 1e-4,
+            implicit_accuracy: Some(1.0),
+            logit_mean: Some(9.0),
+            margin: Some(0.01),
+            ..step(n, -0.01, 0.0, true)
+        };
+        let found = raised(&mut watch, (0..40).map(won));
+        assert_eq!(found.iter().any(|alarm| alarm.name() == "saturated"), wanted, "{name}: {found:?}");
+    }
+}

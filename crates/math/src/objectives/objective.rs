@@ -85,6 +85,11 @@ impl Objective {
         Self::new(self.entry, &settings)
     }
 
+    /// Whether its loss is no measure of progress, since its derivative is not that of its value.
+    pub fn is_detached(&self) -> bool {
+        self.entry.detached.is_some()
+    }
+
     /// In which conventions other programs count its `beta`, ours first; empty where that is no factor of a difference of errors.
     pub fn beta_conventions(&self) -> &'static [BetaConvention] {
         self.entry.beta_conventions

@@ -45,8 +45,8 @@ pub struct Limits {
     /// Accuracy on training pairs from which the model may overfit; `None` where the method trains on other latents than
     /// probes look at, so that the two cannot be compared.
     pub overfitting: Option<f64>,
-    /// Loss, as a fraction of the first one, below which it is saturated.
-    pub saturated: f64,
+    /// Loss, as a fraction of the first one, below which it is saturated; `None` where the loss is no measure of progress.
+    pub saturated: Option<f64>,
 }
 
 impl Default for Limits {
@@ -74,7 +74,7 @@ impl Default for Limits {
             flat_steps: 3 * WINDOW,
             gradient_factor: 10.0,
             overfitting: Some(0.9),
-            saturated: 0.02,
+            saturated: Some(0.02),
         }
     }
 }
@@ -101,6 +101,7 @@ impl Limits {
             ruined_rise: farther * usual.ruined_rise,
             norm_warning: farther * usual.norm_warning,
             norm_critical: farther * usual.norm_critical,
+            saturated: usual.saturated.filter(|_| !objective.is_detached()),
             overfitting: usual.overfitting.filter(|_| objective.needs().reference && !is_inverted),
             ..usual
         }

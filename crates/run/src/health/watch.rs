@@ -345,7 +345,7 @@ impl Watch {
         self.over(WINDOW, |s| s.ref_winner)?;
         let (loss, _) = self.over(WINDOW, |s| Some(s.loss))?;
         let (accuracy, _) = self.over(WINDOW, |s| s.implicit_accuracy)?;
-        let is_saturated = loss < self.limits.saturated * std::f64::consts::LN_2 && accuracy > 0.99;
+        let is_saturated = loss < self.limits.saturated? * std::f64::consts::LN_2 && accuracy > 0.99;
         is_saturated.then_some(Alarm::Saturated { step, loss, accuracy })
     }
 
