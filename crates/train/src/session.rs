@@ -20,7 +20,7 @@ use crate::TrainError;
 use crate::adapter::with_network_weights;
 use crate::checkpoint::checkpointing::{Checkpointing, restore_best};
 use crate::checkpoint::{self, Resume};
-use crate::data::cache::{Encoder, OnEvent};
+use crate::data::cache::{Encoder, OnEvent, with_cache_dtype};
 use crate::data::{EncodeSettings, Feed, Rank, prefetch};
 use crate::distributed::{GradientExchange, ProcessGroup};
 use crate::estimate;
@@ -389,7 +389,8 @@ pub fn cache(
     on_event: &mut OnEvent<'_>,
 ) -> Result<CacheFolder, TrainError> {
     let model = Model::from_sources(&sources(&plan.model))?;
-    let (plan, _) = with_network_weights(plan.clone().with_cache_of(source.len() as u64), &model)?;
+    let (plan, _) = with_network_weights(plan.clone(), &model)?;
+    let plan = with_cache_dtype(plan, &model, source)?;
     let encoder = Encoder::new(&model, source, EncodeSettings::of(&plan, device));
     Ok(encoder.cache(rank, on_event)?.folder)
 }

@@ -22,7 +22,7 @@ use tch::Device;
 use crate::TrainError;
 use crate::adapter::{origin, with_network_weights};
 use crate::checkpoint::{self, Identity, Saved};
-use crate::data::cache::{Cache, Encoder};
+use crate::data::cache::{Cache, Encoder, with_cache_dtype};
 use crate::data::labels::pairs_identity;
 use crate::data::{
     Augmentation, BatchOptions, CachedPairs, EncodeSettings, Order, Pairs, Rank, SkippedPair, unreadable,
@@ -69,10 +69,10 @@ impl<'a> RunInputs<'a> {
         device: Device,
     ) -> Result<(Self, Option<LoraFile>), TrainError> {
         let Fitting { labels, soft_labels } = Fitting::of(plan, source, split)?;
-        let plan = plan.clone().with_data(split.train.len() as u64).with_cache_of(source.len() as u64);
+        let plan = plan.clone().with_data(split.train.len() as u64);
         let model = Model::from_sources(&sources(&plan.model))?;
         let (plan, lora) = with_network_weights(plan, &model)?;
-        let plan = with_latents(plan, &model)?;
+        let plan = with_cache_dtype(with_latents(plan, &model)?, &model, source)?;
         // Its beta was of another convention, perhaps.
         let objective = plan.method.objective().map_err(RunError::from)?;
         let origin = origin(&plan)?;

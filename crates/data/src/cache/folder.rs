@@ -107,6 +107,12 @@ impl CacheFolder {
         Self { path: path.to_owned(), shards, listed: None, known, was_read_in_full: false }
     }
 
+    /// Whether the whole cache of a key seems to be at a place; nothing but the key is read.
+    pub fn is_whole_at(path: &Path, key: &Key) -> bool {
+        let there = json::read(path.join(KEY)).ok().and_then(|value| Key::parse(value).ok());
+        there.is_some_and(|there| there == *key) && path.join(INDEX).is_file()
+    }
+
     /// Which key the cache of a set has at a place: the one of earlier versions, if such a cache is there and the images of the set,
     /// which `decodes_as_ever` looks at once, are none that were decoded otherwise then; else the key itself.
     ///

@@ -8,11 +8,12 @@ use tastemaker_data::transform::Size;
 use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Family, Model, TextEncoders};
 use tastemaker_models::vae::AutoencoderKl;
-use tastemaker_run::{Encode, Event, TimeIds};
+use tastemaker_run::{Encode, Event, Plan, TimeIds};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::dtype::DType;
 use tastemaker_store::lock::{FolderLock, Sharing};
 use tastemaker_torch::error::guard;
+use tch::Device;
 
 use super::encode::{
     CacheInput, Captions, EncodeProgress, cache_pairs, cache_text, missing_pairs, missing_text,
@@ -125,14 +126,24 @@ impl<'a> Encoder<'a> {
         Ok(Cache { folder, key })
     }
 
+    /// Where the cache of a key goes.
+    fn folder_of(&self, key: &Key) -> PathBuf {
+        let settings = &self.settings;
+        settings.cache_dir.clone().unwrap_or_else(|| settings.cache_root.join(&key.digest()[..16]))
+    }
+
+    /// Whether there is a whole cache of these settings, or one of an earlier version.
+    fn has_cache(&self) -> Result<bool, TrainError> {
+        let key = self.key()?;
+        let here = |key: &Key| CacheFolder::is_whole_at(&self.folder_of(key), key);
+        Ok(here(&key) || here(&key.without_decoder()))
+    }
+
     /// Where the cache goes, and its key. One of an earlier version is taken as it is, unless that decoded an image otherwise.
     fn place(&self, on_event: &mut OnEvent<'_>) -> Result<(PathBuf, Key), TrainError> {
-        let Self { settings, source, .. } = self;
+        let source = self.source;
         let key = self.key()?;
-        let of = |key: &Key| {
-            settings.cache_dir.clone().unwrap_or_else(|| settings.cache_root.join(&key.digest()[..16]))
-        };
-        let (path, before) = (of(&key), of(&key.without_decoder()));
+        let (path, before) = (self.folder_of(&key), self.folder_of(&key.without_decoder()));
         if path != before && (path.exists() || !before.exists()) {
             return Ok((path, key));
         }
@@ -198,5 +209,65 @@ impl<'a> Encoder<'a> {
     /// Side precision would save little here, and SDXL's VAE overflows in it.
     fn vae(&self) -> Result<AutoencoderKl, TrainError> {
         Ok(self.model.vae(Role::Frozen, DType::F32, self.settings.device)?.network)
+    }
+}
+
+/// The plan with the precision of its cache: what it says, else by the number of pairs. A cache in full precision that is there already, as
+/// earlier versions made it of any number, is not made again in half of it.
+///
+/// # Errors
+/// [`TrainError::Model`] for a model whose files are missing or malformed.
+pub(crate) fn with_cache_dtype(
+    plan: Plan,
+    model: &Model,
+    source: &dyn PairSource,
+) -> Result<Plan, TrainError> {
+    let is_said = plan.data.cache_dtype.is_some() || plan.data.no_cache;
+    let chosen = plan.clone().with_cache_of(source.len() as u64);
+    if is_said || chosen.data.cache_dtype == Some(DType::F32) {
+        return Ok(chosen);
+    }
+    let mut full = plan;
+    full.data.cache_dtype = Some(DType::F32);
+    let encoder = Encoder::new(model, source, EncodeSettings::of(&full, Device::Cpu));
+    Ok(if encoder.has_cache()? { full } else { chosen })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use tastemaker_data::{InMemoryPairs, Ranking};
+    use tastemaker_run::{MANY_PAIRS, Recipe, resolve};
+    use tastemaker_testkit_torch::tiny_model;
+
+    use super::*;
+
+    #[test]
+    fn a_cache_in_full_precision_that_is_there_is_not_made_again_in_half() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny_model(folder.path());
+        let model = Model::open(folder.path()).unwrap();
+        let image = Arc::new(image::RgbImage::new(8, 8));
+        let ranking = |_| Ranking { winner: 0, loser: 0, caption: "a fox".into() };
+        let source = InMemoryPairs::new(vec![image], (0..=MANY_PAIRS).map(ranking).collect()).unwrap();
+        let text = "output_dir = \"o\"\n[method]\nname = \"sft\"\n[model]\npretrained_model_name_or_path = \"m\"\n[data]\n\
+                    train_data_dir = \"d\"\n[train]\nmax_train_steps = 1\n";
+        let mut plan =
+            resolve(Recipe::parse(Path::new("run.toml"), text).unwrap(), Default::default()).unwrap();
+        plan.cache_root = Some(folder.path().join("caches"));
+        let chosen = || with_cache_dtype(plan.clone(), &model, &source).unwrap().data.cache_dtype;
+        assert_eq!(chosen(), Some(DType::F16));
+        let mut full = plan.clone();
+        full.data.cache_dtype = Some(DType::F32);
+        let encoder = Encoder::new(&model, &source, EncodeSettings::of(&full, Device::Cpu));
+        let key = encoder.key().unwrap();
+        let path = encoder.folder_of(&key);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("key.json"), key.json()).unwrap();
+        assert_eq!(chosen(), Some(DType::F16), "one that is not whole");
+        std::fs::write(path.join("index.json"), "{}").unwrap();
+        assert_eq!(chosen(), Some(DType::F32));
     }
 }

@@ -267,7 +267,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
             let (plan, split) = with_data(plan, &source);
             session::check_pairs(&plan, &source, &split)?;
             n_held_out = Some(split.held_out.len());
-            plan
+            plan.with_cache_of(source.len() as u64)
         }
         Err(error) if is_absence(&error, &plan.data.train_data_dir) => {
             let pairs = &plan.data.train_data_dir;
@@ -474,5 +474,5 @@ fn with_data(plan: Plan, source: &dyn PairSource) -> (Plan, tastemaker_data::spl
     };
     let mut split = choose(source, plan.data.held_out_fraction, plan.train.seed);
     split.train.truncate(plan.data.max_train_samples.unwrap_or(usize::MAX));
-    (plan.with_data(split.train.len() as u64).with_cache_of(source.len() as u64), split)
+    (plan.with_data(split.train.len() as u64), split)
 }

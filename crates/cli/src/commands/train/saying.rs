@@ -63,8 +63,8 @@ fn cache_dtype(plan: &Plan, n_pairs: u64) -> Option<String> {
     let is_chosen = plan.data.no_cache || plan.data.cache_dtype.is_some();
     (!is_chosen && n_pairs > MANY_PAIRS).then(|| {
         format!(
-            "latents of {} are cached in fp16, as those of more than {MANY_PAIRS} are, which takes half the space: --cache_dtype fp32 \
-             keeps them as they are computed",
+            "latents of {} are cached in fp16, as those of more than {MANY_PAIRS} are, which takes half the space, unless a \
+             cache in fp32 is there: --cache_dtype fp32 keeps them as they are computed",
             counted(n_pairs, "pair")
         )
     })
