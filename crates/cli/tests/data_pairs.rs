@@ -13,6 +13,7 @@ use support::{Bench, Said, files, mistake};
 use tastemaker_data::formats::{Columns, OpenSettings, open_with};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{PairSource, Side};
+use tastemaker_store::checksum::hex;
 use tastemaker_store::tree::Location;
 
 const QUICK: [&str; 6] = ["data", "pairs", "--num_inference_steps", "2", "--model", "model"];
@@ -225,6 +226,30 @@ fn scorers_agree_with_their_own_labels_and_not_with_labels_turned_round() {
     let said = bench.succeed(&["data", "relabel", "turned", "--scorer", "nearest-art:style"]);
     assert!(said.stdout.contains("agrees with 0.0% (0.0-17.6) of the labels of 18 pairs"), "{}", said.stdout);
     assert_eq!(about(&bench, "again/relabel.json")["agreement_with_old_labels"][0]["agree"], 18);
+}
+
+#[test]
+fn pairs_on_which_scorers_disagree_are_listed_for_curating() {
+    let bench = bench();
+    made(&bench, &[SCORED.as_slice(), &["--pick", "all", "--out", "set"]].concat());
+    let judged = |out: &str, more: &[&str]| {
+        let scorers = ["--scorer", "nearest-art:style", "--scorer", "nearest-art:quality"];
+        bench.succeed(&[&["data", "relabel", "set", "--out", out], &scorers[..], more].concat());
+        let text = fs::read_to_string(bench.path(out).join("check.jsonl")).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["fingerprint"], hex(&open(&bench, "set", &[]).opened_fingerprint()));
+        let of = |check: &str| lines.iter().filter(|line| line["check"] == check).count();
+        (of("scorers-disagree"), of("scorers-against-label"))
+    };
+    // The first scorer made the labels: where the second is of another mind they disagree, and turned round where it is not.
+    let (disagree, against) = judged("judged", &[]);
+    let (turned, against_turned) = judged("turned", &["--weight", "nearest-art:quality=-1"]);
+    assert_eq!((disagree + turned, against, against_turned), (18, 0, 0));
+    let (_, both) =
+        judged("both", &["--weight", "nearest-art:style=-1", "--weight", "nearest-art:quality=-1"]);
+    assert_eq!(both, turned, "where both agree with each other they are against the label");
+    let said = bench.run(&["curate", "judged", "--check", "judged", "--port", "0"]);
+    assert!(said.code == 3 && said.stderr.contains("it is of another set"), "{}", said.stderr);
 }
 
 #[test]

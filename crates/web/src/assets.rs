@@ -2,8 +2,11 @@
 
 use std::sync::OnceLock;
 
+use axum::Router;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::routing::get;
 use tastemaker_store::checksum::sha256_bytes;
 
 use crate::server::plain;
@@ -46,8 +49,12 @@ pub fn text(name: &str) -> &'static str {
     ASSETS.iter().find(|(known, ..)| *known == name).map_or("", |(_, _, text)| text)
 }
 
-/// The file of a name. Scripts import each other by name alone, which leads to the same version.
-pub fn answer(of_version: &str, name: &str) -> Response<Body> {
+/// Every file at its address, for all pages. Scripts import each other by name alone, which leads to the same version.
+pub fn router() -> Router {
+    Router::new().route("/assets/{version}/{name}", get(answer))
+}
+
+async fn answer(Path((of_version, name)): Path<(String, String)>) -> Response<Body> {
     let Some((_, kind, text)) = ASSETS.iter().find(|(known, ..)| *known == name) else {
         return plain(StatusCode::NOT_FOUND, "no such file\n");
     };

@@ -24,9 +24,10 @@ pub struct CurateArgs {
     /// The list that decisions go to; an existing one is continued
     #[arg(long, value_name = "FILE", default_value = "curated.jsonl")]
     list: PathBuf,
-    /// What data check found: its check.jsonl, or the folder with it; then pairs can be chosen by it [default: none]
+    /// What data check found, or on which pairs scorers of data relabel disagree: check.jsonl, or the folder with it; then pairs can
+    /// be chosen by it. Repeat for several [default: none]
     #[arg(long, value_name = "FILE|DIR")]
-    check: Option<PathBuf>,
+    check: Vec<PathBuf>,
     /// Port of this machine to listen on
     #[arg(long, value_name = "PORT", default_value_t = 7008)]
     port: u16,
@@ -38,10 +39,12 @@ pub struct CurateArgs {
 pub fn curate(args: &CurateArgs) -> Result<()> {
     let set = pairs::open(&args.set, Part::default(), &args.reading.settings()?)?;
     pairs::report_skipped(&set);
-    let findings = match &args.check {
-        Some(path) => read_findings(path, &set)?,
-        None => Findings::new(),
-    };
+    let mut findings = Findings::new();
+    for path in &args.check {
+        for (row, found) in read_findings(path, &set)? {
+            findings.entry(row).or_default().extend(found);
+        }
+    }
     let n = set.len() as u64;
     let server = Server::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port), None, Vec::new())?;
     let desk = Desk::open(set, Path::new(&args.set), &args.list, findings)?;

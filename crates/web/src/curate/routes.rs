@@ -16,7 +16,6 @@ use tastemaker_data::exclusions::Correction;
 use super::desk::{Desk, Wanted};
 use super::pages;
 use crate::WebError;
-use crate::assets;
 use crate::server::{ImageBudget, page, plain};
 
 /// Rows that are sent at once.
@@ -61,7 +60,6 @@ pub fn router(desk: Desk) -> Router {
         .route("/api/correct", post(correct))
         .route("/image/{position}/{side}", get(image))
         .route("/thumbnail/{position}/{side}", get(thumbnail))
-        .route("/assets/{version}/{name}", get(asset))
         .with_state(shared)
 }
 
@@ -126,8 +124,4 @@ async fn thumbnail(State(shared): Ours, Path((position, name)): Path<(usize, Str
     };
     let budget = shared.budget.clone();
     budget.send_small(move || shared.desk.image(position, side)).await
-}
-
-async fn asset(Path((version, name)): Path<(String, String)>) -> Response<Body> {
-    assets::answer(&version, &name)
 }

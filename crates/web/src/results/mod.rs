@@ -2,6 +2,7 @@
 
 mod export;
 mod import;
+mod matrix;
 mod page;
 mod scorers;
 mod tables;
@@ -17,6 +18,7 @@ use crate::study::{AskedQuestion, StudySettings};
 use crate::vote::{Answer, Ballot, Record};
 pub use export::{EXPORTS, Export, export};
 pub use import::import;
+pub use matrix::Matrix;
 pub use page::page;
 pub use scorers::{ScorerScores, read_scores};
 pub use tables::text;

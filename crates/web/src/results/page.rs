@@ -11,7 +11,7 @@ use tastemaker_pages::{
     Fact, Markup, Page, RowImage, Section, Thumbnail, color, facts, html, image_row, number, table, tag,
 };
 
-use super::{Counted, ModelComparison, Of, QuestionResults, Results, VoterResults, counted};
+use super::{Counted, Matrix, ModelComparison, Of, QuestionResults, Results, VoterResults, counted};
 use crate::vote::Record;
 
 /// Renders results as one HTML file, with so many pairs of images at most. Equal records give equal bytes.
@@ -104,7 +104,31 @@ fn cards(question: &QuestionResults) -> Markup {
                     }
                 }
             }
+            @if let Some(matrix) = Matrix::of(question) { (square(&matrix)) }
         }
+    }
+}
+
+/// Each row's model against each column's.
+fn square(matrix: &Matrix<'_>) -> Markup {
+    let heads: Vec<&str> =
+        ["Win rate of"].into_iter().chain(matrix.models.iter().copied()).chain(["mean"]).collect();
+    let interval = |rate: &super::Rate| format!("{} to {}", tenths(rate.low), tenths(rate.high));
+    let rows = matrix.rows().map(|(name, rates, mean)| {
+        html! {
+            th scope="row" { (name) }
+            @for rate in rates {
+                @match rate {
+                    Some(rate) => (number(tenths(rate.rate), Some(interval(rate)))),
+                    None => (tastemaker_pages::nothing()),
+                }
+            }
+            (number(mean.map_or("\u{2013}".to_owned(), tenths), None))
+        }
+    });
+    html! {
+        h3 { "Every model against every other" }
+        (table("", &heads, rows))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tastemaker_pages::format::{percent, tenths};
 
-use super::{ModelComparison, Of, Rate, Results, VoterResults};
+use super::{Matrix, ModelComparison, Of, Rate, Results, VoterResults};
 
 /// Everything on one screen, as far as it goes.
 pub fn text(results: &Results) -> String {
@@ -16,6 +16,9 @@ pub fn text(results: &Results) -> String {
         let _ = writeln!(out, "\n{}: {}", asked.key, asked.text);
         for comparison in &question.comparisons {
             let _ = writeln!(out, "  {}", line(comparison));
+        }
+        if let Some(matrix) = Matrix::of(question) {
+            out += &square(&matrix);
         }
         let agreement = &question.agreement;
         let values = [
@@ -56,6 +59,26 @@ fn line(comparison: &ModelComparison) -> String {
     let ModelComparison { a, b, category, wins, ties, losses, win_rate, .. } = comparison;
     let of = category.as_ref().map_or(String::new(), |category| format!(" [{category}]"));
     format!("{a} against {b}{of}: {} ({wins} won, {ties} tied, {losses} lost)", with_interval(*win_rate))
+}
+
+/// Each row's model against each column's.
+fn square(matrix: &Matrix<'_>) -> String {
+    const CORNER: &str = "row against column";
+    let longest = matrix.models.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+    let (first, width) = (longest.max(CORNER.len()), longest.max(6));
+    let mut out = format!("  {CORNER:first$}");
+    for name in matrix.models.iter().chain(&["mean"]) {
+        let _ = write!(out, "  {name:>width$}");
+    }
+    out.push('\n');
+    for (name, rates, mean) in matrix.rows() {
+        let _ = write!(out, "  {name:first$}");
+        for rate in rates.iter().map(|rate| rate.map(|rate| rate.rate)).chain([mean]) {
+            let _ = write!(out, "  {:>width$}", rate.map_or("-".to_owned(), tenths));
+        }
+        out.push('\n');
+    }
+    out
 }
 
 fn with_interval(Rate { rate, low, high }: Rate) -> String {

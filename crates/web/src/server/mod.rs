@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::WebError;
+use crate::{WebError, assets};
 use connection::Impatient;
 pub use guard::Hosts;
 pub(crate) use images::ImageBudget;
@@ -107,7 +107,7 @@ impl Server {
             .enable_all()
             .build()?;
         let hosts = Hosts::new(self.address, &self.hosts, self.is_secure());
-        let service = guard::guarded(router, hosts);
+        let service = guard::guarded(router.merge(assets::router()), hosts);
         runtime.block_on(async {
             let listener = TcpListener::from_std(self.listener)?;
             let room = Arc::new(Semaphore::new(CONNECTIONS));

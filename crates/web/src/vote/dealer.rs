@@ -78,6 +78,9 @@ pub struct Dealer {
     order: Vec<u32>,
     slots: Vec<Slot>,
     voters: Vec<OneVoter>,
+    /// Votes that are still wanted, and slots that want some, known answers aside.
+    needed: usize,
+    open: usize,
 }
 
 impl Dealer {
@@ -88,6 +91,7 @@ impl Dealer {
         let (gold, order): (Vec<u32>, Vec<u32>) =
             order.iter().map(|item| item as u32).partition(|&item| known[item as usize]);
         let slots = (0..known.len() * n_questions as usize).map(|_| Slot::default()).collect();
+        let open = order.len() * n_questions as usize;
         Self {
             n_questions,
             wanted: settings.votes_per_item,
@@ -98,6 +102,8 @@ impl Dealer {
             order,
             slots,
             voters: (0..n_voters).map(|_| OneVoter::default()).collect(),
+            needed: open * settings.votes_per_item as usize,
+            open: if settings.votes_per_item > 0 { open } else { 0 },
         }
     }
 
@@ -218,20 +224,17 @@ impl Dealer {
     /// How far a voter is.
     pub fn progress(&self, voter: u32, now: u64) -> Progress {
         let one = &self.voters[voter as usize];
-        let (mut open, mut needed) = (0, 0);
-        for &item in &self.order {
-            for question in 0..self.n_questions {
-                let task = Task { item, question, round: 0 };
-                let missing = self.wanted.saturating_sub(self.slots[self.slot(task)].votes) as usize;
-                needed += missing;
-                open += usize::from(missing > 0 && !one.standing.contains_key(&task));
-            }
-        }
+        let wants = |task: &&Task| {
+            task.round == 0
+                && !self.known[task.item as usize]
+                && self.slots[self.slot(**task)].votes < self.wanted
+        };
+        let open = self.open - one.standing.keys().filter(wants).count();
         let present =
             self.voters.iter().filter(|other| now.saturating_sub(other.seen_at) < PRESENT_MS).count();
         let rest = one.queue.iter().filter(|task| task.round > 0 || self.known[task.item as usize]).count()
             + one.again.len() * self.n_questions as usize;
-        let left = open.min(needed.div_ceil(present.max(1))) + rest;
+        let left = open.min(self.needed.div_ceil(present.max(1))) + rest;
         let mut pace: Vec<f64> = one.pace.iter().copied().collect();
         pace.sort_by(f64::total_cmp);
         let median = pace.get(pace.len() / 2).filter(|_| pace.len() >= 3);
@@ -261,8 +264,14 @@ impl Dealer {
         };
         if task.round == 0 {
             let votes = &mut self.slots[slot].votes;
+            let before = self.wanted.saturating_sub(*votes) as usize;
             *votes = *votes + u32::from(answer.is_some_and(Answer::counts))
                 - u32::from(was.is_some_and(Answer::counts));
+            if !self.known[task.item as usize] {
+                let after = self.wanted.saturating_sub(*votes) as usize;
+                self.needed = self.needed + after - before;
+                self.open = self.open + usize::from(after > 0) - usize::from(before > 0);
+            }
             self.slots[slot].held.retain(|&(other, _)| other != voter);
         }
         match (was, answer) {
@@ -331,20 +340,19 @@ impl Dealer {
         }
         let mut best: Option<(u32, u32)> = None;
         for &item in &self.order {
-            if one.begun.contains(&item) || is_queued(one, item) {
-                continue;
-            }
             let first = item as usize * n_questions;
             let slots = &self.slots[first..first + n_questions];
             let taken = |slot: &Slot| {
                 let others = slot.held.iter().filter(|&&(other, until)| other != voter && until > now);
                 slot.votes + others.count() as u32
             };
-            if slots.iter().all(|slot| taken(slot) >= self.wanted) {
-                continue;
-            }
             let fullest = slots.iter().map(taken).max().unwrap_or(0);
-            if best.is_none_or(|(most, _)| fullest > most) {
+            // Cheap questions first: this goes through the whole study.
+            if best.is_none_or(|(most, _)| fullest > most)
+                && !slots.iter().all(|slot| taken(slot) >= self.wanted)
+                && !one.begun.contains(&item)
+                && !is_queued(one, item)
+            {
                 best = Some((fullest, item));
             }
         }

@@ -14,7 +14,6 @@ use super::answer::{Answer, Task};
 use super::booth::{Booth, Refusal};
 use super::dealer::Progress;
 use super::pages;
-use crate::assets;
 use crate::server::{ImageBudget, page, plain};
 
 /// Tasks that a page knows ahead, so that images are there before they are shown.
@@ -85,7 +84,6 @@ pub fn router(booth: Booth, access: Access, is_secure: bool) -> Router {
         .route("/api/vote", post(vote))
         .route("/api/undo", post(undo))
         .route("/image/{name}", get(image))
-        .route("/assets/{version}/{name}", get(asset))
         .with_state(shared)
 }
 
@@ -221,8 +219,4 @@ async fn image(State(shared): Ours, headers: HeaderMap, Path(name): Path<String>
     };
     let images = Arc::clone(&shared.booth.study().images);
     shared.budget.send(move || images.read(image)).await
-}
-
-async fn asset(Path((version, name)): Path<(String, String)>) -> Response<Body> {
-    assets::answer(&version, &name)
 }

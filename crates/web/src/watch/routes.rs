@@ -15,7 +15,6 @@ use tastemaker_data::set::read_encoded;
 
 use super::tail::{Found, Tail};
 use super::{Runs, pages};
-use crate::assets;
 use crate::server::{ImageBudget, page, plain};
 
 /// How often logs are looked at.
@@ -39,7 +38,6 @@ pub fn router(runs: Runs) -> Router {
         .route("/api/about", get(about))
         .route("/api/events", get(events))
         .route("/image/{run}/{*name}", get(image))
-        .route("/assets/{version}/{name}", get(asset))
         .with_state(shared)
 }
 
@@ -104,8 +102,4 @@ async fn image(State(shared): Ours, Path((run, name)): Path<(usize, String)>) ->
         return plain(StatusCode::NOT_FOUND, "no such image\n");
     };
     shared.budget.send(move || read_encoded(&path)).await
-}
-
-async fn asset(Path((version, name)): Path<(String, String)>) -> Response<Body> {
-    assets::answer(&version, &name)
 }

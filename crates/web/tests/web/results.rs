@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tastemaker_data::formats::{OpenSettings, open, open_with};
 use tastemaker_data::{PairSource, Side};
 use tastemaker_store::tree::Location;
-use tastemaker_web::results::{EXPORTS, Export, Results, ScorerScores, export, import, page, text};
+use tastemaker_web::results::{EXPORTS, Export, Matrix, Results, ScorerScores, export, import, page, text};
 use tastemaker_web::study::{FolderOfImages, Item, Study, StudySettings, of_folders, of_pairs, of_places};
 use tastemaker_web::vote::{Answer, Ballot, Database, Record, Task};
 
@@ -165,6 +165,33 @@ fn exported_pairs_are_read_with_labels_and_soft_labels() {
 }
 
 #[test]
+#[ignore = "installs the datasets package from PyPI; run by hand"]
+fn exported_parquet_is_read_by_the_datasets_package() {
+    const READ: &str = "import sys, datasets\n\
+        rows = datasets.load_dataset('parquet', data_files=sys.argv[1] + '/data/*.parquet', split='train')\n\
+        print(len(rows), list(rows['label_0']), list(rows['caption']), [round(p, 3) for p in rows['soft_label']])\n\
+        rows = rows.cast_column('jpg_0', datasets.Image())\n\
+        print(rows.column_names, rows[3]['jpg_0'].size)\n";
+    let folder = tempfile::tempdir().unwrap();
+    let record = four(&folder.path().join("votes.sqlite"));
+    let out = folder.path().join("out");
+    export(layout("pick-a-pic"), &record, 0, study(4).images.as_ref(), &out).unwrap();
+    let run = |program: &Path, args: &[&str]| {
+        let done = std::process::Command::new(program).args(args).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let venv = folder.path().join("venv");
+    run(Path::new("python3"), &["-m", "venv", venv.to_str().unwrap()]);
+    run(&venv.join("bin/pip"), &["install", "--quiet", "datasets==4.0.0", "pillow"]);
+    let said = run(&venv.join("bin/python"), &["-c", READ, out.to_str().unwrap()]);
+    println!("{said}");
+    let wanted =
+        "4 [1.0, 1.0, 0.5, 1.0] ['prompt 0', 'prompt 1', 'prompt 2', 'prompt 3'] [0.667, 1.0, 0.667, 1.0]";
+    assert!(said.starts_with(wanted) && said.contains("(256, 256)"), "{said}");
+}
+
+#[test]
 fn rankings_and_scores_are_read_by_others() {
     let folder = tempfile::tempdir().unwrap();
     let record = four(&folder.path().join("votes.sqlite"));
@@ -245,7 +272,21 @@ fn the_page_of_results_is_one_file_without_barriers() {
     let record = voted(&folder.path().join("v.sqlite"), &made, &settings(1, 3), &votes);
     let results = Results::of(&record, None, &[]).unwrap();
     assert_eq!(results.questions[0].comparisons.iter().filter(|one| one.category.is_none()).count(), 3);
+    let matrix = Matrix::of(&results.questions[0]).unwrap();
+    for (number, (a, rates, mean)) in matrix.rows().enumerate() {
+        assert!(rates[number].is_none() && rates.iter().flatten().count() == 2, "{a}");
+        for (other, rate) in rates.iter().enumerate().filter_map(|(other, rate)| Some((other, (*rate)?))) {
+            let back = matrix.rates[other][number].unwrap();
+            assert!(
+                (rate.rate + back.rate - 1.0).abs() < 1e-12 && (rate.low + back.high - 1.0).abs() < 1e-12
+            );
+        }
+        let next = matrix.rows().nth(number + 1).and_then(|(.., mean)| mean);
+        assert!(next.is_none_or(|next| next <= mean.unwrap()), "the one that wins most is first");
+    }
+    assert!(text(&results).contains("row against column"), "{}", text(&results));
     let report = page(&record, &results, 8);
+    assert!(report.contains("Win rate of"));
     assert!(report.matches("<article").count() == 8 && report.contains("data:image/png;base64"));
     std::fs::write(folder.path().join("report.html"), report).unwrap();
     let Some(browser) = Browser::start(&format!("file://{}", folder.path().display())) else { return };

@@ -207,20 +207,30 @@ fn slow_clients_keep_nobody_out() {
 
 #[test]
 fn two_hundred_people_vote_at_once() {
+    two_hundred_people_vote(Duration::from_secs(3), 2000);
+}
+
+#[test]
+#[ignore = "takes a minute; run by hand, with --nocapture for its numbers"]
+fn two_hundred_people_vote_for_a_minute() {
+    two_hundred_people_vote(Duration::from_secs(60), 20_000);
+}
+
+/// All at once over so many pairs, each as fast as it goes; prints requests a second, times and memory.
+fn two_hundred_people_vote(time: Duration, n_items: usize) {
     const PEOPLE: usize = 200;
-    const TIME: Duration = Duration::from_secs(3);
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("votes.sqlite");
     let people: Vec<String> = (0..PEOPLE).map(|number| format!("voter {number}")).collect();
     let people: Vec<&str> = people.iter().map(String::as_str).collect();
-    let server = Running::start(&db, study(2000), settings(1, 1000), &people, Access::Invited);
+    let server = Running::start(&db, study(n_items), settings(1, 1000), &people, Access::Invited);
     let before = resident();
     let start = Instant::now();
     let one = |number: usize| {
         let client = server.voter(number);
         let mut times = Vec::new();
         let mut shown = client.state().unwrap();
-        while start.elapsed() < TIME {
+        while start.elapsed() < time {
             let asked = Instant::now();
             let (status, next) = client.vote(&task(&shown).unwrap(), "left").unwrap();
             assert_eq!(status, 200);

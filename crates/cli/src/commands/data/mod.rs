@@ -3,6 +3,7 @@
 pub mod cache;
 mod check;
 mod convert;
+mod doubts;
 mod fetch;
 mod pairs;
 mod relabel;

@@ -11,10 +11,11 @@ use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Value};
 use tastemaker_data::{DataError, PairSource, Side};
 use tastemaker_eval::pairing::{Choice, Standard};
 use tastemaker_math::intervals::WinCount;
-use tastemaker_store::atomic::NewFolder;
+use tastemaker_store::atomic::{self, NewFolder};
 use tastemaker_store::checksum::hex;
 use tastemaker_store::json;
 
+use super::doubts;
 use super::scoring::{Scored, ScoringFlags, score};
 use crate::exit::UsageError;
 use crate::next;
@@ -33,8 +34,8 @@ pub struct RelabelArgs {
     reading: ReadingFlags,
     #[command(flatten)]
     scoring: ScoringFlags,
-    /// Output folder: shards in the layout of Pick-a-Pic, and relabel.json about them [default: none; only the agreement is
-    /// printed]
+    /// Output folder: shards in the layout of Pick-a-Pic, relabel.json about them, and check.jsonl about pairs on which scorers
+    /// disagree [default: none; only the agreement is printed]
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -42,7 +43,7 @@ pub struct RelabelArgs {
 }
 
 /// What the command writes into its folder.
-const OURS: &[&str] = &["relabel.json", "data/*.parquet"];
+const OURS: &[&str] = &["relabel.json", "check.jsonl", "data/*.parquet"];
 
 /// Runs the command.
 pub fn relabel(args: &RelabelArgs) -> Result<()> {
@@ -68,15 +69,31 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
         eprintln!("next: the same with --out DIR, to write the set with these labels");
         return Ok(());
     };
-    let (n_pairs, n_ties) = write(&set, &readable, &scored, &args.scoring, out, &agreements, &args.set)?;
+    let doubts = doubts::Doubts::of(&set, &readable, &scored, fingerprint(args, &set));
+    let (n_pairs, n_ties) =
+        write(&set, &readable, &scored, &args.scoring, out, &agreements, &doubts, &args.set)?;
     let ties = match (n_ties, args.scoring.keep_ties) {
         (0, _) => String::new(),
         (n, true) => format!(", {n} of them ties"),
         (n, false) => format!(", {} skipped", counted(n as u64, "tie")),
     };
     println!("wrote {}: {}{ties}", out.display(), counted(n_pairs as u64, "pair"));
+    if doubts.n() > 0 {
+        println!(
+            "scorers disagree with each other or with the label on {}",
+            counted(doubts.n() as u64, "pair")
+        );
+        next::say(&["tastemaker", "curate", &args.set, "--check", &next::word(out)]);
+    }
     next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &next::word(out)]);
     Ok(())
+}
+
+/// Of the set as others open it, without ties.
+fn fingerprint(args: &RelabelArgs, set: &PairSet) -> [u8; 32] {
+    let without = || pairs::open(&args.set, Part::default(), &args.reading.settings().ok()?).ok();
+    let has_ties = (0..set.len()).any(|position| set.is_tie(position));
+    has_ties.then(without).flatten().map_or(set.opened_fingerprint(), |set| set.opened_fingerprint())
 }
 
 /// Positions of the pairs whose images decode; the others are named.
@@ -138,10 +155,12 @@ fn write(
     scoring: &ScoringFlags,
     out: &Path,
     agreements: &[(String, WinCount)],
+    doubts: &doubts::Doubts,
     typed: &str,
 ) -> Result<(usize, usize)> {
     let target = NewFolder::begin(out)?;
     let about_path = target.file("relabel.json")?;
+    atomic::write_bytes(target.file("check.jsonl")?, doubts.text(typed).as_bytes())?;
     let typed_prompts = readable.iter().any(|&position| set.original_prompts(position).is_some());
     let mut columns = columns(scored);
     if typed_prompts {

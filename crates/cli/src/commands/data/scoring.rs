@@ -117,6 +117,14 @@ impl Scored {
         cells
     }
 
+    /// Of the pair of a number, whose images were scored one after the other: by how much each scorer prefers the first, in its own unit,
+    /// one that is inverted by its weight the other way round.
+    pub fn gaps(&self, pair: usize) -> impl Iterator<Item = (&str, f64)> {
+        let gap = move |scores: &[f64]| scores[2 * pair] - scores[2 * pair + 1];
+        let all = self.mixed.standards.iter().zip(&self.scores);
+        all.map(move |(standard, scores)| (standard.name.as_str(), standard.weight.signum() * gap(scores)))
+    }
+
     /// What a reader of the set should know about its scorers.
     pub fn provenance(&self) -> Value {
         let unit = match self.names.len() {
