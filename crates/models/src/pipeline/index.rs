@@ -66,6 +66,14 @@ impl Family {
         self.components()[0].0
     }
 
+    /// Programs other than diffusers that load the family's single files, and adapters beside diffusers' own.
+    pub fn other_programs(self) -> &'static str {
+        match self {
+            Self::StableDiffusion | Self::StableDiffusionXl => "A1111, Forge, ComfyUI and InvokeAI",
+            Self::StableDiffusion3 => "ComfyUI",
+        }
+    }
+
     /// Folder names of CLIP's text encoders and of their tokenizers.
     pub fn text_components(self) -> &'static [(&'static str, &'static str)] {
         const ALL: [(&str, &str); 2] = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];

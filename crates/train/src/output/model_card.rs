@@ -185,7 +185,7 @@ fn use_it(plan: &Plan, family: Family, base: &str) -> String {
              pipe.load_lora_weights(\"path/to/this/folder\", weight_name=\"{FILE_NAME}\")"
         );
         let others =
-            format!("\n`{}` is the same adapter for A1111, Forge, ComfyUI and InvokeAI.\n", kohya_name(plan));
+            format!("\n`{}` is the same adapter for {}.\n", kohya_name(plan), family.other_programs());
         add("DiffusionPipeline", &python, &others);
         return text;
     }
@@ -211,7 +211,7 @@ fn use_it(plan: &Plan, family: Family, base: &str) -> String {
             OutputLayout::Original => {
                 let class = family.class();
                 let python = format!("pipe = {class}.from_single_file(\"path/to/this/folder/{name}\")");
-                let others = format!("\n`{name}` loads in A1111, Forge, ComfyUI and InvokeAI too.\n");
+                let others = format!("\n`{name}` loads in {} too.\n", family.other_programs());
                 add(class, &python, &others);
             }
         }

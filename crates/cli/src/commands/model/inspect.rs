@@ -8,7 +8,7 @@ use clap::Args;
 use tastemaker_models::ModelError;
 use tastemaker_models::adapters::{LoraFile, LoraNames};
 use tastemaker_models::original::{Layout, spelled};
-use tastemaker_models::pipeline::{Model, SingleFile, Stored};
+use tastemaker_models::pipeline::{Family, Model, SingleFile, Stored};
 use tastemaker_store::dtype::DType;
 use tastemaker_weights::safetensors::{Dtype, Header, TensorView};
 
@@ -34,7 +34,11 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
             if file.path().extension().is_some_and(|extension| extension == "safetensors") {
                 metadata(&Header::read(file.path()).map_err(ModelError::from)?);
             }
-            print_line("loads in", "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file");
+            let tools = match file.layout {
+                Layout::Sd3 => "ComfyUI, and diffusers by from_single_file",
+                _ => "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file",
+            };
+            print_line("loads in", tools);
         }
         Opened::Lora { path, file, names, layout } => of_lora(path, file, *names, *layout)?,
     }
@@ -100,10 +104,15 @@ fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout
     let infos = header.tensors.iter();
     print_line("tensors", &sizes(infos.map(|info| (info.dtype, info.shape.as_slice(), info.range.len()))));
     metadata(&header);
+    let of_transformer = file.component == Family::StableDiffusion3.backbone();
     let tools = match names {
+        LoraNames::Diffusers if of_transformer => {
+            "diffusers and peft; ComfyUI where alpha is the rank, else after `tastemaker model convert`"
+        }
         LoraNames::Diffusers => {
             "diffusers and peft; ComfyUI, A1111 and Forge after `tastemaker model convert`"
         }
+        LoraNames::Kohya if of_transformer => "ComfyUI",
         LoraNames::Kohya if is_dora => "LyCORIS, A1111, Forge and ComfyUI; diffusers ignores `dora_scale`",
         LoraNames::Kohya => "A1111, Forge, ComfyUI, InvokeAI and diffusers",
     };

@@ -377,6 +377,7 @@ fn run_among(
         saying::warn_of_resolution(&plan, &model)?;
         pairs::report_cut(&source, &model)?;
     }
+    let family = model.family();
     drop(model);
     if is_first && resume == Some(&Resume::Latest) && checkpoint::names(&plan.output_dir).is_empty() {
         eprintln!("note: {} holds no checkpoint; starting from the first step", plan.output_dir.display());
@@ -426,7 +427,7 @@ fn run_among(
         return Ok(());
     }
     let memory = trained.peak_memory_bytes.map(|bytes| format!(", peak memory {}", mebibytes(bytes)));
-    let results = saying::results(&plan, &trained.results);
+    let results = saying::results(&plan, family, &trained.results);
     println!(
         "wrote {results}: {} in {}{}",
         counted(trained.steps, "step"),

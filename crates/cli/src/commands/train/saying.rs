@@ -101,15 +101,16 @@ pub fn facts(model: &Model, device: Option<Device>) -> Result<Vec<(&'static str,
 }
 
 /// The results of a run, and what the two files of a LoRA are for.
-pub fn results(plan: &Plan, results: &[PathBuf]) -> String {
+pub fn results(plan: &Plan, family: Family, results: &[PathBuf]) -> String {
     let shown: Vec<String> = results.iter().map(|path| path.display().to_string()).collect();
     let shown = shown.join(", ");
     match (&plan.adapter, results) {
         (Adapter::Lora(_) | Adapter::Continued { .. }, [lora]) => {
             let twin = lora.with_file_name(kohya_name(plan));
             format!(
-                "{shown} for diffusers and tastemaker, {} for ComfyUI, A1111, Forge and InvokeAI",
-                twin.display()
+                "{shown} for diffusers and tastemaker, {} for {}",
+                twin.display(),
+                family.other_programs()
             )
         }
         _ => shown,
