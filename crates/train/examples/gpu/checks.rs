@@ -2,7 +2,7 @@
 
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_torch::norm::group_norm;
-use tastemaker_torch::optimizers::{AdamWStep, fused_adamw};
+use tastemaker_torch::optimizers::{AdamWStep, Codes, Moments8bit, adamw_8bit_anywhere, fused_adamw};
 use tastemaker_torch::products::{attention, conv2d, linear};
 use tastemaker_torch::recompute::segment;
 use tch::{Device, Kind, Tensor};
@@ -136,6 +136,22 @@ fn optimizer(device: Device) {
         parameter.to_device(Device::Cpu).to_kind(Kind::Double)
     };
     check("operators", "AdamW, three steps", distance(&moved(device), &moved(Device::Cpu)), 1e-6);
+    let eight_bit = |device| {
+        let mut parameter = normal(7, &[5000]).to_device(device);
+        let (codes, mut moments) = (Codes::dynamic().to_device(device), Moments8bit::zeros(5000, device));
+        for number in 1..=3 {
+            let gradient = normal(20 + number as u64, &[5000]).to_device(device);
+            adamw_8bit_anywhere(&mut parameter, &gradient, &mut moments, &codes, &step(number));
+        }
+        [moments.first.codes, moments.second.codes, parameter].map(|tensor| tensor.to_device(Device::Cpu))
+    };
+    let (found, wanted) = (eight_bit(device), eight_bit(Device::Cpu));
+    let others = found[..2]
+        .iter()
+        .zip(&wanted)
+        .map(|(found, wanted)| found.not_equal_tensor(wanted).sum(Kind::Double).double_value(&[]));
+    check("operators", "AdamW of 8 bits, other codes", others.sum(), 0.0);
+    check("operators", "AdamW of 8 bits", distance(&found[2], &wanted[2]), 1e-6);
 }
 
 fn step(number: i64) -> AdamWStep {

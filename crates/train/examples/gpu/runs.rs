@@ -182,9 +182,14 @@ pub fn options(device: Device) -> BatchOptions {
 
 /// Diffusion-DPO for so many steps; `more` is TOML for `[train]`.
 pub fn plan(n_steps: u64, more: &str) -> Plan {
+    plan_with(n_steps, more, "adamw")
+}
+
+/// [`plan`] with another optimizer.
+pub fn plan_with(n_steps: u64, more: &str, optimizer: &str) -> Plan {
     let text = format!(
         "output_dir = \"out\"\n[model]\npretrained_model_name_or_path = \"model\"\n[data]\ntrain_data_dir = \"pairs\"\n\
-         [method]\nname = \"diffusion-dpo\"\n[optimizer]\nlearning_rate = 1e-4\n\
+         [method]\nname = \"diffusion-dpo\"\n[optimizer]\nlearning_rate = 1e-4\noptimizer_type = \"{optimizer}\"\n\
          [train]\nseed = 11\nmax_train_steps = {n_steps}\n{more}"
     );
     resolve(Recipe::parse(Path::new("gpu.toml"), &text).expect("it is TOML"), Recipe::default())
