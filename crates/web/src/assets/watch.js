@@ -213,7 +213,7 @@ function drawPlan({ runs: about, differences }) {
 }
 
 const WORDS = {
-  start: (e) => `${e.step ? `resumed at step ${e.step}` : "started"}: ${e.method}, ${e.n_pairs} pairs, ${e.device}${Object.entries(e.betas ?? {}).map(([name, beta]) => `, beta ${short(beta)} as ${name}`).join("")}`,
+  start: (e) => `${e.step ? `resumed at step ${e.step}` : "started"}: ${e.method}, ${e.n_pairs} pairs, ${e.device}${Object.entries(e.betas ?? {}).map(([name, beta]) => `, beta ${Number(beta.toPrecision(4))} as ${name}`).join("")}`,
   alarm: (e) => `alarm: ${e.message}`,
   checkpoint: (e) => `checkpoint ${e.path}${e.best ? ", the best so far" : ""}`,
   stopping: (e) => `stopping: ${e.reason}`,

@@ -36,7 +36,8 @@ impl Run {
 
     fn start(&self, step: u64) {
         self.say(&json!({ "event": "start", "version": "1", "method": "diffusion-dpo", "device": "CPU", "n_pairs": 100,
-                          "n_held_out": 10, "n_ties": 0, "n_skipped": 0, "step": step }));
+                          "n_held_out": 10, "n_ties": 0, "n_skipped": 0, "step": step,
+                          "betas": { "mean": 5000.0, "no-half": 2500.0, "sum": 0.0763 } }));
     }
 
     fn steps(&self, from: u64, to: u64) {
@@ -46,7 +47,7 @@ impl Run {
             self.say(&json!({ "event": "step", "step": step, "loss": 0.69 - x * 0.001 + noise, "winner_error": 0.06 - x * 1e-5,
                               "loser_error": 0.06 + x * 2e-5, "ref_winner": 0.06, "ref_loser": 0.06, "implicit_accuracy": 0.5 + x / 500.0,
                               "margin": x * 3e-5, "margin_by_quarter": [x * 1e-5, x * 2e-5, x * 4e-5, null],
-                              "grad_norm": 0.2 + noise.abs(), "lr": (1e-6 * x).min(1e-4), "pairs_per_second": 40.0 + noise * 50.0 }));
+                              "prediction_norm": 1.0 + x * 1e-3, "ref_norm": 1.0, "grad_norm": 0.2 + noise.abs(), "lr": (1e-6 * x).min(1e-4), "pairs_per_second": 40.0 + noise * 50.0 }));
             if step.is_multiple_of(20) {
                 self.say(&json!({ "event": "validation", "step": step, "n_pairs": 50, "winner_error": 0.06 - x * 1e-5,
                                   "loser_error": 0.06 + x * 2e-5, "ref_winner": 0.06, "ref_loser": 0.06, "implicit_accuracy": 0.5 + x / 500.0,
@@ -95,6 +96,8 @@ fn runs_are_watched_while_they_are_killed_and_resumed() {
     browser.wait("return document.querySelectorAll('#charts .alarm').length > 5");
     browser.wait("return document.getElementById('plan').textContent.includes('method.beta5000.02000.0')");
     browser.wait("return [...document.querySelectorAll('#images img')].every((image) => image.complete && image.naturalWidth > 0)");
+    browser.wait("return document.getElementById('log').textContent.includes('beta 2500 as no-half, beta 0.0763 as sum')");
+    browser.wait("return document.getElementById('charts').textContent.includes('Length of outputs')");
     browser.photograph("watch");
     browser.check("watch");
     two.say(&json!({ "event": "finish", "step": 60, "outcome": "completed", "seconds": 3.0, "peak_memory_bytes": 1 << 30 }));
