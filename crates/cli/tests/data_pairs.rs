@@ -249,7 +249,7 @@ fn pairs_on_which_scorers_disagree_are_listed_for_curating() {
         judged("both", &["--weight", "nearest-art:style=-1", "--weight", "nearest-art:quality=-1"]);
     assert_eq!(both, turned, "where both agree with each other they are against the label");
     let said = bench.run(&["curate", "judged", "--check", "judged", "--port", "0"]);
-    assert!(said.code == 3 && said.stderr.contains("it is of another set"), "{}", said.stderr);
+    assert!(said.code != 0 && said.stderr.contains("it is of another set"), "{}", said.stderr);
 }
 
 #[test]

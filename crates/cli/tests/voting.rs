@@ -166,23 +166,23 @@ fn the_loop_of_the_guide_works_for_a_voter_who_likes_bright_images() {
         }
         bench.succeed(&args);
     }
-    assert_eq!(votes, [20, 3]);
+    assert!(votes[0] == 20 && votes[1] >= 3, "{votes:?}");
     let results: Value =
         serde_json::from_slice(&fs::read(bench.path("results/results.json")).unwrap()).unwrap();
-    assert_eq!(results["questions"][0]["comparisons"][0]["n"], 3);
+    assert_eq!(results["questions"][0]["comparisons"][0]["n"], votes[1]);
     let rows = fs::read_to_string(bench.path("compared/scores.jsonl")).unwrap();
     assert!(rows.lines().count() >= 6 && results["questions"][0]["scorers"][0]["scorer"].is_string());
 }
 
 #[test]
 fn a_run_is_watched_while_it_is_trained_killed_and_resumed() {
-    const STEPS: u64 = 60;
+    const STEPS: u64 = 400;
     let bench = Bench::new();
     let folder = bench.path("run");
     fs::create_dir(&folder).unwrap();
     let line = format!(
         "train --pretrained_model_name_or_path model --train_data_dir pairs --resolution {TINY_RESOLUTION} --held_out_fraction 0 \
-         --max_train_steps {STEPS} --train_batch_size 2 --checkpointing_steps 5 --output_dir run"
+         --max_train_steps {STEPS} --train_batch_size 2 --checkpointing_steps 10 --output_dir run"
     );
     let train = |more: &str| {
         let line = format!("{line} {more}");
@@ -203,11 +203,11 @@ fn a_run_is_watched_while_it_is_trained_killed_and_resumed() {
     browser.open("/");
     let steps = "Number(document.body.dataset.steps)";
     let mut run = train("");
-    browser.wait(&format!("return {steps} >= 7"));
+    browser.wait(&format!("return {steps} >= 25"));
     run.kill().unwrap();
     run.wait().unwrap();
     let left = browser.run(&format!("return {steps}")).as_u64().unwrap();
-    assert!((7..STEPS).contains(&left), "it was killed on the way, at {left}");
+    assert!((25..STEPS).contains(&left), "it was killed on the way, at {left}");
     let mut run = train("--resume_from_checkpoint latest");
     assert!(run.wait().unwrap().success());
     browser.wait(&format!("return {steps} === {STEPS}"));
@@ -218,7 +218,7 @@ fn a_run_is_watched_while_it_is_trained_killed_and_resumed() {
         .iter()
         .filter_map(|event| if let Event::Start(start) = event { Some(start.step) } else { None });
     let starts: Vec<u64> = starts.collect();
-    assert!(starts.len() == 2 && starts[1] >= 5, "it was resumed: {starts:?}");
+    assert!(starts.len() == 2 && starts[1] >= 10, "it was resumed: {starts:?}");
     Command::new("kill").args(["-INT", &page.id().to_string()]).status().unwrap();
     assert_eq!(page.wait().unwrap().code(), Some(0));
 }
