@@ -209,7 +209,7 @@ fn a_single_file_in_float8_is_the_model_of_the_numbers_it_stands_for() {
             // Scaled as ComfyUI's files of today are, where there is one weight; fused ones have one scale, too.
             if let Some(layer) = name.strip_suffix(".weight").filter(|_| tensor.dim() == 2) {
                 narrow.insert(format!("{layer}.weight_scale"), Tensor::from(0.5f32));
-                meant = meant * 0.5;
+                meant *= 0.5;
             }
             narrow.insert(name.clone(), codes);
             wide.insert(name, meant.to_kind(Kind::BFloat16));

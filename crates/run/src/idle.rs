@@ -18,6 +18,11 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// Names of keys, or a whole section.
+    pub(crate) fn keys(&self) -> &'static [&'static str] {
+        self.keys
+    }
+
     /// Whether it is about a key.
     pub(crate) fn is_about(&self, key: &Key) -> bool {
         key.name() != "adapter_type"

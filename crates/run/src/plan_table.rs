@@ -6,14 +6,16 @@ use serde::Serialize;
 use tastemaker_math::number;
 use tastemaker_math::objectives::AutoBeta;
 
+use crate::idle::RULES;
 use crate::plan::{Adapter, MemoryEstimate, Phase, Plan, Relief};
 use crate::settings::{AdapterKind, words};
 
 impl fmt::Display for Plan {
     /// One line per value: section, key, value in aligned columns; what follows from several values is in the
-    /// section `in effect`.
+    /// section `in effect`. Settings that change nothing are left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = rows(self);
+        let idle = idle_keys(self);
+        let rows: Vec<Row> = rows(self).into_iter().filter(|row| !idle.contains(&row.key.as_str())).collect();
         let width = |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).len()).max().unwrap_or(0);
         let (sections, keys) = (width(|row| row.section), width(|row| &row.key));
         let mut last = "";
@@ -24,6 +26,13 @@ impl fmt::Display for Plan {
         }
         Ok(())
     }
+}
+
+/// Names of settings that change nothing in this plan.
+fn idle_keys(plan: &Plan) -> Vec<&'static str> {
+    let Ok(objective) = plan.method.objective() else { return Vec::new() };
+    let rules = RULES.iter().filter(|rule| rule.holds(plan, &objective));
+    rules.flat_map(|rule| rule.keys().iter().copied()).collect()
 }
 
 struct Row {

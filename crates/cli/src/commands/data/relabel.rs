@@ -70,8 +70,7 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
         return Ok(());
     };
     let doubts = doubts::Doubts::of(&set, &readable, &scored, fingerprint(args, &set));
-    let (n_pairs, n_ties) =
-        write(&set, &readable, &scored, &args.scoring, out, &agreements, &doubts, &args.set)?;
+    let (n_pairs, n_ties) = write(args, out, &set, &readable, &scored, &agreements, &doubts)?;
     let ties = match (n_ties, args.scoring.keep_ties) {
         (0, _) => String::new(),
         (n, true) => format!(", {n} of them ties"),
@@ -149,15 +148,15 @@ fn in_words(count: WinCount) -> String {
 
 /// Writes the set with new labels; says how many pairs, and how many ties there were.
 fn write(
+    args: &RelabelArgs,
+    out: &Path,
     set: &PairSet,
     readable: &[usize],
     scored: &Scored,
-    scoring: &ScoringFlags,
-    out: &Path,
     agreements: &[(String, WinCount)],
     doubts: &doubts::Doubts,
-    typed: &str,
 ) -> Result<(usize, usize)> {
+    let (scoring, typed) = (&args.scoring, args.set.as_str());
     let target = NewFolder::begin(out)?;
     let about_path = target.file("relabel.json")?;
     atomic::write_bytes(target.file("check.jsonl")?, doubts.text(typed).as_bytes())?;

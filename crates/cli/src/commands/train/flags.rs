@@ -196,7 +196,7 @@ mod tests {
     fn example(key: &Key) -> &'static str {
         [
             "lora", "adamw", "linear", "no", "live", "true", "constant", "joint", "unet", "none", "warn",
-            "counted", "float32", "epsilon", "1",
+            "counted", "float32", "int8", "epsilon", "mean", "uniform", "1", "0.25",
         ]
         .into_iter()
         .find(|text| (key.read)(text).is_ok())
