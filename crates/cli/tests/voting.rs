@@ -139,7 +139,6 @@ fn loop_of_the_guide() -> Vec<Vec<String>> {
 }
 
 #[test]
-#[ignore = "not yet seen to pass; run by hand with --ignored"]
 fn the_loop_of_the_guide_works_for_a_voter_who_likes_bright_images() {
     let bench = Bench::empty();
     let bright = |image: &RgbImage| image.as_raw().iter().map(|&byte| u64::from(byte)).sum::<u64>();
@@ -177,7 +176,6 @@ fn the_loop_of_the_guide_works_for_a_voter_who_likes_bright_images() {
 }
 
 #[test]
-#[ignore = "not yet seen to pass; run by hand with --ignored"]
 fn a_run_is_watched_while_it_is_trained_killed_and_resumed() {
     const STEPS: u64 = 400;
     let bench = Bench::new();

@@ -140,7 +140,7 @@ pub fn votes(booth: &Booth, voter: u32, from: usize) -> Markup {
             }
             nav.pager aria-label="More votes" {
                 @if from > 0 { a href={ "/votes?from=" (from.saturating_sub(LISTED)) } { "Later votes" } }
-                @if from + LISTED < n { a href={ "/votes?from=" (from + LISTED) } { "Earlier votes" } }
+                @if from < n.saturating_sub(LISTED) { a href={ "/votes?from=" (from + LISTED) } { "Earlier votes" } }
             }
             p #status role="status" {}
         }

@@ -61,7 +61,7 @@ fn body() -> Markup {
                 div #images {}
             }
             section { h2 { "Plan" } div #plan {} }
-            section { h2 { "Log" } ol #log {} }
+            section { h2 { "Log" } ol #log tabindex="0" {} }
         }
         noscript { p.message { "This page needs JavaScript, from this server alone." } }
     }

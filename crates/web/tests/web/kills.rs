@@ -11,7 +11,7 @@ use tastemaker_web::vote::{Access, Record, Task};
 
 /// Set where this program is started by its own test, to the database.
 const DB: &str = "TASTEMAKER_TEST_VOTES";
-const ITEMS: usize = 2000;
+const ITEMS: usize = 20_000;
 
 #[test]
 fn serve_until_killed() {
