@@ -70,7 +70,7 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
         return Ok(());
     };
     let doubts = doubts::Doubts::of(&set, &readable, &scored, fingerprint(args, &set));
-    let (n_pairs, n_ties) = write(args, out, &set, &readable, &scored, &agreements, &doubts)?;
+    let (n_pairs, n_ties) = write(&set, &readable, &scored, args, out, &agreements, &doubts)?;
     let ties = match (n_ties, args.scoring.keep_ties) {
         (0, _) => String::new(),
         (n, true) => format!(", {n} of them ties"),
@@ -148,15 +148,15 @@ fn in_words(count: WinCount) -> String {
 
 /// Writes the set with new labels; says how many pairs, and how many ties there were.
 fn write(
-    args: &RelabelArgs,
-    out: &Path,
     set: &PairSet,
     readable: &[usize],
     scored: &Scored,
+    args: &RelabelArgs,
+    out: &Path,
     agreements: &[(String, WinCount)],
     doubts: &doubts::Doubts,
 ) -> Result<(usize, usize)> {
-    let (scoring, typed) = (&args.scoring, args.set.as_str());
+    let RelabelArgs { set: typed, scoring, .. } = args;
     let target = NewFolder::begin(out)?;
     let about_path = target.file("relabel.json")?;
     atomic::write_bytes(target.file("check.jsonl")?, doubts.text(typed).as_bytes())?;
