@@ -161,7 +161,7 @@ fn pairs_are_a_path_an_address_or_a_name_and_stay_as_typed() {
 }
 
 #[test]
-fn the_table_shows_every_value_and_what_follows_from_them() {
+fn the_table_shows_every_value_that_acts_and_what_follows_from_them() {
     let table = launcher().with_data(51_200).to_string();
     assert_eq!(
         table,
@@ -172,7 +172,6 @@ model       pretrained_model_name_or_path  models/tiny
 data        train_data_dir                 pairs
             resolution                     512
             held_out_fraction              0
-            held_out_choice                counted
             enable_bucket                  no
             no_hflip                       no
             random_crop                    no
@@ -180,7 +179,6 @@ data        train_data_dir                 pairs
             proportion_empty_prompts       0
             label_noise_prob               0
             time_ids                       constant
-            cache_dtype                    fp32
             no_cache                       no
             dataloader_num_workers         0
 method      name                           diffusion-dpo
@@ -198,7 +196,6 @@ optimizer   optimizer_type                 adamw
             lr_scheduler                   constant
             lr_warmup_steps                0
             lr_num_cycles                  1
-            lr_power                       1
             adam_beta1                     0.9
             adam_beta2                     0.999
             adam_weight_decay              0.01
@@ -210,11 +207,12 @@ train       max_train_steps                100
             mixed_precision                fp32
             gradient_checkpointing         no
             reference                      live
+            beta_convention                mean
+            auto_beta                      no
             noise_offset                   0
+            timestep_density               uniform
             seed                           0
 validation  validation_steps               0
-            validation_pairs               64
-            num_validation_images          1
 checkpoint  checkpointing_steps            500
             checkpoints_total_limit        2
 logging     report_to                      tensorboard
@@ -224,6 +222,8 @@ logging     report_to                      tensorboard
 output      output_dir                     out
 in effect   pairs per step                 2048 (16 x 128 accumulated)
             learning rate                  2.048e-5
+            beta, mean                     5000 (half of it times mean errors, as here, in diffusers and in flow_grpo)
+            beta, no-half                  2500 (times mean errors, as in OneTrainer and PNAPO)
             pairs to train on              51200 at most (those whose images cannot be read are skipped)
             steps per epoch                25.0 (4.0 epochs in all)
 "
