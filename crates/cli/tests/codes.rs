@@ -205,8 +205,12 @@ fn a_full_disk_behind_standard_output_is_code_5_and_a_closed_pipe_none() {
             let line =
                 format!("exec 2>err; set -o pipefail; '{}' {line} {to}", env!("CARGO_BIN_EXE_tastemaker"));
             let mut shell = std::process::Command::new("bash");
-            let done =
-                shell.args(["-c", &line]).current_dir(bench.path("")).env("OMP_NUM_THREADS", "1").status();
+            let done = shell
+                .args(["-c", &line])
+                .current_dir(bench.path(""))
+                .envs(support::NO_DEVICE)
+                .env("OMP_NUM_THREADS", "1")
+                .status();
             let said = std::fs::read_to_string(bench.path("err")).unwrap_or_default();
             assert_eq!(done.ok().and_then(|status| status.code()), Some(code), "{line}: {said}");
             assert!(

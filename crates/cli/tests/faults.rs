@@ -47,6 +47,7 @@ fn start(bench: &Bench, shell: &str, args: &[String]) -> Child {
         .args(["-c", &format!("{shell} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_tastemaker")])
         .args(args)
         .current_dir(bench.path(""))
+        .envs(support::NO_DEVICE)
         .env("OMP_NUM_THREADS", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

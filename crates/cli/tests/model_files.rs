@@ -157,6 +157,9 @@ fn numbers_that_are_none_are_refused_by_the_tensors_name_wherever_weights_are_re
         spoil(&file, &tensor, f64::NAN);
         refused(&bench, &["sample", "--model", "model", "--prompt", "x", "--out", "out"], 4, &[&tensor]);
         refused(&bench, &["model", "convert", "model", "again.safetensors"], 4, &["NaN"]);
+        // Also where the part is only copied beside what is merged.
+        refused(&bench, &["model", "merge", "model", "lora", "merged"], 4, &[&tensor]);
+        assert!(!bench.path("merged").exists());
         fs::write(&file, before).unwrap();
     }
     // Finite numbers that are none in the type they are written in.

@@ -36,9 +36,9 @@ fn launch_each(bench: &Bench, output: &str, more: &[&str]) -> Vec<Child> {
     let n = more.len();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let rank = |rank: usize| {
-        // Whoever started the tests may ignore an interruption.
+        // Whoever started the tests may ignore an interruption or what a hang-up sends.
         Command::new("/usr/bin/env")
-            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_tastemaker")])
+            .args(["--default-signal=INT,HUP", env!("CARGO_BIN_EXE_tastemaker")])
             .args(line(output, 1, more[rank]))
             .current_dir(bench.path(""))
             .env_clear()
@@ -315,14 +315,27 @@ fn a_signal_to_one_rank_before_the_first_step_ends_all_as_that_signal_does() {
     let reference =
         "--reference precomputed --reference_dir errors --max_train_steps 1000000 --checkpointing_steps 0";
     let more = format!("{reference} --lr_scheduler constant --validation_steps 0");
-    for (signal, code, to) in [("-TERM", 143, 1), ("-INT", 130, 0), ("-HUP", 129, 1)] {
+    for (signal, code, to, other_is_stopped) in
+        [("-TERM", 143, 1, false), ("-INT", 130, 0, false), ("-HUP", 129, 1, true)]
+    {
         let ranks = launch(&bench, 2, "early", &more);
         while !bench.path("errors/reference.json").exists() {
             sleep(Duration::from_millis(5));
         }
+        // One that is at something alone, for which the other may have to wait for hours.
+        if other_is_stopped {
+            send("-STOP", &ranks[1 - to]);
+        }
         send(signal, &ranks[to]);
-        for rank in ranks {
-            let output = rank.wait_with_output().unwrap();
+        let mut ranks: Vec<Option<Child>> = ranks.into_iter().map(Some).collect();
+        let first = ranks[to].take().unwrap().wait_with_output().unwrap();
+        let other = ranks[1 - to].take().unwrap();
+        // Rank 0 has the store that the ranks meet at: what it does not answer cannot be said to it.
+        if other_is_stopped {
+            send("-KILL", &other);
+        }
+        let other = other.wait_with_output().unwrap();
+        for output in std::iter::once(first).chain((!other_is_stopped).then_some(other)) {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(code), "{signal} to rank {to}: {said}");
             assert!(said.contains("stopped before the first step"), "{signal} to rank {to}: {said}");

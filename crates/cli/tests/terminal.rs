@@ -27,6 +27,7 @@ fn drawn(bench: &Bench, columns: u16, args: &[&str]) -> String {
         .args(args)
         .current_dir(bench.path(""))
         .env_clear()
+        .envs(support::NO_DEVICE)
         .envs([("TERM", "xterm"), ("OMP_NUM_THREADS", "1")])
         .stdin(Stdio::null())
         .stdout(out(&terminal))

@@ -50,9 +50,10 @@ const CASES: [Case; 6] = [
 /// Products of bfloat16 per second, dense, that a device is sold with.
 ///
 /// Source: NVIDIA's data sheets of these devices.
-const SOLD_WITH: [(&str, f64); 6] = [
+const SOLD_WITH: [(&str, f64); 7] = [
     ("H200", 989.4e12),
-    ("H100", 989.4e12),
+    ("H100 80GB HBM3", 989.4e12),
+    ("H100 PCIe", 756.0e12),
     ("A100", 312.0e12),
     ("L40S", 362.0e12),
     ("RTX 4090", 165.2e12),
