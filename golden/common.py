@@ -58,6 +58,12 @@ class Draws:
         return tensor
 
 
+def awkward_prompts():
+    """What tokenizers stumble over: the prompts of CLIP's and those added for T5's."""
+    groups = [g for area in ("tokenizer", "sd3") for g in json.loads((GOLDEN / area / "prompts.json").read_text()).values()]
+    return [prompt for group in groups for prompt in group]
+
+
 def seed_of(case):
     """The seed that the weights of `golden/models/<case>` are drawn from."""
     return tomllib.loads((GOLDEN / "models" / case / "meta.toml").read_text())["seed"]

@@ -3,13 +3,12 @@
 Run by `make.py`. The normalization is the published one, sentencepiece's `nmt_nfkc`; pieces are those of this project's own pages.
 """
 
-import json
 import pathlib
 import tempfile
 
 import sentencepiece
 import torch
-from common import GOLDEN, save_meta, save_tensors
+from common import GOLDEN, awkward_prompts, save_meta, save_tensors
 from sentencepiece import sentencepiece_model_pb2
 from transformers import T5Tokenizer
 
@@ -39,21 +38,15 @@ def tokenizer():
     return T5Tokenizer(vocab=pieces, _spm_precompiled_charsmap=table, model_max_length=512)
 
 
-def prompts():
-    folders = ["tokenizer", "sd3"]
-    groups = [group for f in folders for group in json.loads((GOLDEN / f / "prompts.json").read_text()).values()]
-    return [prompt for group in groups for prompt in group]
-
-
 def record(root):
     folder = root / "tokenizer"
     made = tokenizer()
     made.save_pretrained(folder)
     made = T5Tokenizer.from_pretrained(folder)
     asked = dict(padding="max_length", max_length=LENGTH, truncation=True, add_special_tokens=True)
-    ids = torch.tensor([made(p, **asked).input_ids for p in prompts()], dtype=torch.int32)
+    ids = torch.tensor([made(p, **asked).input_ids for p in awkward_prompts()], dtype=torch.int32)
     save_tensors(folder / "io.safetensors", {"input_ids": ids})
     save_meta(
         folder, __doc__.splitlines()[0], 0, ("transformers", "tokenizers", "sentencepiece"), {"output": 0.0},
-        "ids are exact", extra={"prompts": str(len(prompts())), "length": str(LENGTH)}, precision=None,
+        "ids are exact", extra={"prompts": str(len(awkward_prompts())), "length": str(LENGTH)}, precision=None,
     )  # fmt: skip

@@ -6,7 +6,7 @@ Run by `make.py`. Pieces are those of `golden/sd3/text.txt`.
 import json
 
 import torch
-from common import GOLDEN, save_meta, save_tensors
+from common import GOLDEN, awkward_prompts, save_meta, save_tensors
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
@@ -27,12 +27,6 @@ def trained():
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
 
 
-def prompts():
-    folders = ["tokenizer", "sd3"]
-    groups = [group for f in folders for group in json.loads((GOLDEN / f / "prompts.json").read_text()).values()]
-    return [prompt for group in groups for prompt in group]
-
-
 def record(root):
     folder = root / "tokenizer"
     vocab, merges = trained()
@@ -41,12 +35,12 @@ def record(root):
     made = Qwen2Tokenizer.from_pretrained(folder)
     asked = dict(max_length=LENGTH, truncation=True)
     # What the published template makes of one message with a generation prompt.
-    texts = [f"<|im_start|>user\n{p}<|im_end|>\n<|im_start|>assistant\n" for p in prompts()]
+    texts = [f"<|im_start|>user\n{p}<|im_end|>\n<|im_start|>assistant\n" for p in awkward_prompts()]
     ids = [made(text, **asked).input_ids for text in texts]
     lengths = torch.tensor([len(row) for row in ids], dtype=torch.int32)
     rows = torch.tensor([row + [-1] * (LENGTH - len(row)) for row in ids], dtype=torch.int32)
     save_tensors(folder / "io.safetensors", {"input_ids": rows, "lengths": lengths})
     save_meta(
         folder, __doc__.splitlines()[0], 0, ("transformers", "tokenizers"), {"output": 0.0}, "ids are exact",
-        extra={"prompts": str(len(prompts())), "length": str(LENGTH)}, precision=None,
+        extra={"prompts": str(len(awkward_prompts())), "length": str(LENGTH)}, precision=None,
     )  # fmt: skip

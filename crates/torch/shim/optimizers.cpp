@@ -25,6 +25,17 @@ struct Step {
   int64_t number;
 };
 
+// The numbers of a step with 8-bit moments, in f32 as its elements are.
+struct StepFactors {
+  explicit StepFactors(const Step& step)
+      : b1(step.beta1), b2(step.beta2), rest1(1 - step.beta1), rest2(1 - step.beta2), scale(step.gradient_scale),
+        epsilon(step.epsilon), shrink(1 - step.learning_rate * step.weight_decay),
+        rate(step.learning_rate / (1 - std::pow(step.beta1, step.number))),
+        correction(std::sqrt(1 - std::pow(step.beta2, step.number))) {}
+
+  float b1, b2, rest1, rest2, scale, epsilon, shrink, rate, correction;
+};
+
 std::vector<Tensor> tensors(Tensor* const* pointers, size_t n) {
   std::vector<Tensor> all;
   for (size_t i = 0; i < n; i++) all.push_back(*pointers[i]);
@@ -206,11 +217,7 @@ bool tastemaker_adamw_8bit(Tensor* parameter, const Tensor* gradient, Tensor* co
     Tensor given = like(*gradient, *parameter);
     int64_t n = parameter->numel();
     Moment first(*state[0], *state[1], *signed_code, n), second(*state[2], *state[3], *unsigned_code, n);
-    const float b1 = step->beta1, b2 = step->beta2, rest1 = 1 - step->beta1, rest2 = 1 - step->beta2;
-    const float scale = step->gradient_scale, epsilon = step->epsilon;
-    const float shrink = 1 - step->learning_rate * step->weight_decay;
-    const float rate = step->learning_rate / (1 - std::pow(step->beta1, step->number));
-    const float correction = std::sqrt(1 - std::pow(step->beta2, step->number));
+    const StepFactors f(*step);
     float* p = parameter->data_ptr<float>();
     const float* g = given.data_ptr<float>();
     each_block(n, [&](int64_t block, int64_t length) {
@@ -219,10 +226,10 @@ bool tastemaker_adamw_8bit(Tensor* parameter, const Tensor* gradient, Tensor* co
       second.load(block, length, v.data());
       float* here = p + block * BLOCK;
       for (int64_t i = 0; i < length; i++) {
-        float slope = g[block * BLOCK + i] * scale;
-        m[i] = b1 * m[i] + rest1 * slope;
-        v[i] = b2 * v[i] + rest2 * slope * slope;
-        here[i] = here[i] * shrink - rate * m[i] / (std::sqrt(v[i]) / correction + epsilon);
+        float slope = g[block * BLOCK + i] * f.scale;
+        m[i] = f.b1 * m[i] + f.rest1 * slope;
+        v[i] = f.b2 * v[i] + f.rest2 * slope * slope;
+        here[i] = here[i] * f.shrink - f.rate * m[i] / (std::sqrt(v[i]) / f.correction + f.epsilon);
       }
       first.store(block, length, m.data());
       second.store(block, length, v.data());
@@ -242,20 +249,16 @@ bool tastemaker_adamw_8bit_anywhere(Tensor* parameter, const Tensor* gradient, T
     Tensor p = flat(*parameter), g = flat(like(*gradient, *parameter));
     MomentAnywhere first(*state[0], *state[1], *signed_code, midpoints(*signed_code), n);
     MomentAnywhere second(*state[2], *state[3], *unsigned_code, midpoints(*unsigned_code), n);
-    const float b1 = step->beta1, b2 = step->beta2, rest1 = 1 - step->beta1, rest2 = 1 - step->beta2;
-    const float scale = step->gradient_scale, epsilon = step->epsilon;
-    const float shrink = 1 - step->learning_rate * step->weight_decay;
-    const float rate = step->learning_rate / (1 - std::pow(step->beta1, step->number));
-    const float correction = std::sqrt(1 - std::pow(step->beta2, step->number));
+    const StepFactors f(*step);
     // Devices multiply by the inverse of a number of the host.
-    Tensor corrected = at::full({}, correction, p.options());
+    Tensor corrected = at::full({}, f.correction, p.options());
     for (int64_t start = 0; start < n; start += PIECE) {
       int64_t length = std::min(PIECE, n - start);
-      Tensor slope = g.narrow(0, start, length) * scale;
-      Tensor m = first.load(start, length).mul_(b1).add_(slope * rest1);
-      Tensor v = second.load(start, length).mul_(b2).add_((slope * rest2).mul_(slope));
+      Tensor slope = g.narrow(0, start, length) * f.scale;
+      Tensor m = first.load(start, length).mul_(f.b1).add_(slope * f.rest1);
+      Tensor v = second.load(start, length).mul_(f.b2).add_((slope * f.rest2).mul_(slope));
       Tensor here = p.narrow(0, start, length);
-      here.mul_(shrink).sub_((m * rate).div_(root(v).div_(corrected).add_(epsilon)));
+      here.mul_(f.shrink).sub_((m * f.rate).div_(root(v).div_(corrected).add_(f.epsilon)));
       first.store(start, m);
       second.store(start, v);
     }

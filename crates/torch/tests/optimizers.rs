@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::PathBuf;
+mod common;
 
+use common::{golden, values};
 use serde_json::Value;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::optimizers::{
@@ -22,19 +23,6 @@ const STEP: AdamWStep = AdamWStep {
     gradient_scale: 1.0,
     number: 1,
 };
-
-fn golden(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden").join(path)
-}
-
-/// Values of no pattern between -1 and 1.
-fn values(shape: &[i64], phase: f64) -> Tensor {
-    let n: i64 = shape.iter().product();
-    (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 12.9898 + phase)
-        .sin()
-        .reshape(shape)
-        .to_kind(Kind::Float)
-}
 
 fn largest(tensor: &Tensor) -> f64 {
     tensor.abs().max().double_value(&[])

@@ -2,25 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::PathBuf;
+mod common;
 
+use common::{golden, values};
 use tastemaker_store::dtype::BasePrecision;
 use tastemaker_torch::quantized::Quantized;
 use tastemaker_torch::tensors::{self, Named};
 use tch::{Device, Kind, Tensor};
 
-fn golden() -> Named {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/quantized/io.safetensors");
-    tensors::read(&path).unwrap()
-}
-
-/// Values of no pattern between -1 and 1.
-fn values(shape: &[i64], phase: f64) -> Tensor {
-    let n: i64 = shape.iter().product();
-    (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 12.9898 + phase)
-        .sin()
-        .reshape(shape)
-        .to_kind(Kind::Float)
+fn recorded() -> Named {
+    tensors::read(&golden("quantized/io.safetensors")).unwrap()
 }
 
 fn bytes(tensor: &Tensor) -> Tensor {
@@ -29,7 +20,7 @@ fn bytes(tensor: &Tensor) -> Tensor {
 
 #[test]
 fn weights_are_packed_bit_for_bit_as_bitsandbytes_and_torchao_pack_them() {
-    let golden = golden();
+    let golden = recorded();
     for name in ["small", "large"] {
         let at = |key: &str| &golden[&format!("{name}.{key}")];
         let weight = &golden[name];
@@ -57,7 +48,7 @@ fn weights_are_packed_bit_for_bit_as_bitsandbytes_and_torchao_pack_them() {
 
 #[test]
 fn files_of_other_tools_are_unpacked_to_their_weights() {
-    let golden = golden();
+    let golden = recorded();
     let at = |key: &str| golden[&format!("small.{key}")].shallow_clone();
     let same = |found: &Quantized, wanted: &str| {
         let wanted = at(wanted);

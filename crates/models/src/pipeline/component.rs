@@ -11,7 +11,7 @@ use tastemaker_torch::mapped::{self, Mapped};
 use tastemaker_torch::quantized::Quantized;
 use tastemaker_torch::tensors::{self, Named, Raw};
 use tastemaker_weights::safetensors::Dtype;
-use tastemaker_weights::{Weights as FileWeights, open_component_with};
+use tastemaker_weights::{Weights as FileWeights, check_finite, open_component_with};
 use tch::{Device, Kind, Tensor};
 
 use crate::ModelError;
@@ -129,6 +129,20 @@ impl Stored {
             show(&tensor);
             self.maps.iter().for_each(|map| map.release(&tensor.bytes));
         }
+    }
+
+    /// Checks that every number is finite, one tensor at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] naming the first tensor that holds anything else.
+    pub(super) fn check_finite(&self) -> Result<(), StoreError> {
+        let mut found = Ok(());
+        self.each(|tensor| {
+            if found.is_ok() {
+                found = check_finite(&self.path, &tensor.view());
+            }
+        });
+        found
     }
 
     /// A tensor as it lies on disk; of few bits, in bfloat16.

@@ -149,14 +149,7 @@ fn write_part(model: &Model, component: &str, target: &Path) -> Result<(), Model
         // A part of the model's own, with all that lies there.
         Part::Folder(folder) if *folder == model.path.join(component) || !is_network(component) => {
             if is_network(component) {
-                let stored = model.stored(component)?;
-                let mut faulty = Ok(());
-                stored.each(|tensor| {
-                    if faulty.is_ok() {
-                        faulty = check_finite(stored.path(), &tensor.view());
-                    }
-                });
-                faulty?;
+                model.stored(component)?.check_finite()?;
             }
             copy_files(folder, target)?;
         }
