@@ -12,7 +12,7 @@ import re
 import sys
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel, ZImageTransformer2DModel
 from diffusers.loaders import lora_conversion_utils as lora
 from diffusers.loaders import single_file_utils as single
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -232,6 +232,43 @@ def mmdit(config):
     return record("model.diffusion_model.", mmdit_shapes(config), convert, wanted)
 
 
+def nextdit_shapes(config):
+    """Names and shapes of a transformer of Z-Image in ComfyUI's files; queries, keys and values are joined."""
+    width, head, time = config["dim"], config["dim"] // config["n_heads"], min(config["dim"], 256)
+    inner, features = int(width / 3 * 8), config["all_patch_size"][0] ** 2 * config["in_channels"]
+    shapes = {"x_pad_token": (1, width), "cap_pad_token": (1, width), "cap_embedder.0.weight": (config["cap_feat_dim"],)}
+
+    def linear(name, n_in, n_out):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (n_out, n_in), (n_out,)
+
+    linear("x_embedder", features, width)
+    linear("cap_embedder.1", config["cap_feat_dim"], width)
+    linear("t_embedder.mlp.0", 256, 1024)
+    linear("t_embedder.mlp.2", 1024, time)
+    linear("final_layer.linear", width, features)
+    linear("final_layer.adaLN_modulation.1", time, width)
+    counts = {"layers": "n_layers", "noise_refiner": "n_refiner_layers", "context_refiner": "n_refiner_layers"}
+    for block in (f"{stack}.{i}" for stack, count in counts.items() for i in range(config[count])):
+        shapes |= {f"{block}.attention.qkv.weight": (3 * width, width), f"{block}.attention.out.weight": (width, width)}
+        shapes |= {f"{block}.attention.{norm}.weight": (head,) for norm in ("q_norm", "k_norm")}
+        shapes |= {f"{block}.feed_forward.{w}.weight": (inner, width) for w in ("w1", "w3")}
+        shapes[f"{block}.feed_forward.w2.weight"] = (width, inner)
+        norms = ("attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2")
+        shapes |= {f"{block}.{norm}.weight": (width,) for norm in norms}
+        if not block.startswith("context"):
+            linear(f"{block}.adaLN_modulation.0", time, 4 * width)
+    return shapes
+
+
+def nextdit(config):
+    """Names do not depend on the width."""
+    config = config | dict(dim=6, n_heads=1, n_kv_heads=1, axes_dims=[2, 2, 2], cap_feat_dim=4, in_channels=2)
+    with torch.device("meta"):
+        model = ZImageTransformer2DModel.from_config(config)
+    convert = lambda c: single.convert_z_image_transformer_checkpoint_to_diffusers(dict(c))
+    return record("model.diffusion_model.", nextdit_shapes(config), convert, shapes_of(model))
+
+
 def vae(config):
     with torch.device("meta"):
         model = AutoencoderKL.from_config(config)
@@ -319,11 +356,13 @@ def make(out):
         for component, prefix, open_clip in encoders:
             lines += [(component, *line) for line in text(config(component), prefix, open_clip)]
         (out / f"{family}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
-    lines = [("transformer", *line) for line in mmdit(json.loads((PRESETS / "sd3" / "transformer.json").read_text()))]
-    (out / "sd3.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    for family, network in (("sd3", mmdit), ("zimage", nextdit)):
+        config = json.loads((PRESETS / family / "transformer.json").read_text())
+        lines = [("transformer", *line) for line in network(config)]
+        (out / f"{family}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
     save_meta(
         out,
-        "our name, stored name and change of every tensor of SD1.x, SD2.x, SDXL and of SD3.5-medium's transformer in an original single-file checkpoint",
+        "our name, stored name and change of every tensor of SD1.x, SD2.x, SDXL and of the transformers of SD3.5-medium and Z-Image in an original single-file checkpoint",
         0,
         ("torch", "diffusers", "transformers"),
         {"relative": 0},

@@ -1,4 +1,4 @@
-"""Records tiny networks of Z-Image: the transformer with and without LoRA, its text encoder Qwen3."""
+"""Records tiny networks of Z-Image: the transformer with and without LoRA, its text encoder Qwen3, a whole run of the pipeline."""
 
 import pathlib
 import sys
@@ -9,6 +9,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import tokenizer
 import torch
+import whole
 from common import Draws, gradients, main, penalty, redraw, save_case, save_network, twice
 from diffusers import ZImagePipeline, ZImageTransformer2DModel
 from peft import LoraConfig
@@ -124,6 +125,7 @@ def record(root):
     record_lora(root)
     record_qwen3(root)
     tokenizer.record(root)
+    whole.record(root)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use image::RgbImage;
 use tastemaker_data::transform::Size;
 use tastemaker_math::ddim::Spacing;
+use tastemaker_math::flow::Shift;
 use tastemaker_math::samplers::Sampler;
-use tastemaker_math::schedule::Prediction;
+use tastemaker_math::schedule::{NoiseSchedule, Prediction};
 use tastemaker_models::pipeline::{Family, Model, SchedulerConfig};
 
 use crate::GenerateError;
@@ -52,7 +53,8 @@ pub struct GenerateSettings {
 
 impl GenerateSettings {
     /// Those that images of a model's family are drawn with: the sampler of its own scheduler, 50 steps, guidance 7.5 and for
-    /// SDXL 5, SD3 7 in 28 steps. Models distilled to a few steps, as SDXL-Turbo, get four without guidance.
+    /// SDXL 5, SD3 7 in 28 steps, Z-Image 6. Models distilled to a few steps, as SDXL-Turbo, get four without guidance, Z-Image-Turbo
+    /// eight.
     ///
     /// Source: diffusers' pipelines; `log_validation` of its `research_projects/diffusion_dpo`.
     ///
@@ -61,6 +63,9 @@ impl GenerateSettings {
     pub fn of(model: &Model) -> Result<Self, GenerateError> {
         let scheduler = model.schedule()?;
         let sampler = own_sampler(&scheduler);
+        if model.family() == Family::ZImage && is_turbo(&scheduler.schedule) {
+            return Ok(Self::in_few_steps(8, sampler));
+        }
         if draws_in_few_steps(model, &scheduler)? {
             return Ok(Self::in_few_steps(4, sampler));
         }
@@ -69,6 +74,8 @@ impl GenerateSettings {
             Family::StableDiffusion => (7.5, default.n_steps),
             Family::StableDiffusionXl => (5.0, default.n_steps),
             Family::StableDiffusion3 => (7.0, 28),
+            // Its pipeline counts one less, `c + g (c - u)`.
+            Family::ZImage => (6.0, default.n_steps),
         };
         Ok(Self { sampler, guidance_scale, n_steps, ..default })
     }
@@ -88,6 +95,11 @@ fn own_sampler(scheduler: &SchedulerConfig) -> Sampler {
         && scheduler.schedule.prediction() == Prediction::Epsilon
         && scheduler.sampling_by(Sampler::Ddim).spacing != Spacing::Leading;
     if named == Sampler::Ddim && from_nothing { Sampler::EulerAncestral } else { named }
+}
+
+/// Whether levels are those of Z-Image-Turbo, which is made like Z-Image and shifts them by 3, not by 6.
+fn is_turbo(schedule: &NoiseSchedule) -> bool {
+    schedule.as_flow().is_some_and(|flow| matches!(flow.shift, Shift::Static(factor) if factor <= 3.0))
 }
 
 /// Whether a model was distilled to a few steps. Its configuration shows it by a scheduler that starts at the last timestep though

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Density, FlowSchedule, Shift};
+use crate::flow::{Density, FlowSchedule, Shift, Spread};
 use crate::keyed::Keyed;
 use crate::level::Level;
 
@@ -291,6 +291,15 @@ impl NoiseSchedule {
         match self.levels {
             Levels::AlphaBars(_) => Err(ScheduleError::NoShift(factor)),
             Levels::Flow(flow) => Self::of_flow(FlowSchedule { shift: Shift::Static(factor), ..flow }),
+        }
+    }
+
+    /// The same with a flow's levels spread so before they are shifted; a table of betas comes back unchanged.
+    #[must_use]
+    pub fn with_spread(self, spread: Spread) -> Self {
+        match self.levels {
+            Levels::Flow(flow) => Self { levels: Levels::Flow(FlowSchedule { spread, ..flow }), ..self },
+            Levels::AlphaBars(_) => self,
         }
     }
 

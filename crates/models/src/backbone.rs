@@ -11,6 +11,7 @@ use crate::original::shapes;
 use crate::pipeline::Family;
 use crate::place::Shapes;
 use crate::unet::{Footprint, Pass, UNet, UNetConfig};
+use crate::zimage::{ZImage, ZImageConfig};
 
 /// Sizes of the network that predicts.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub enum BackboneConfig {
     UNet(UNetConfig),
     /// Of SD3 and SD3.5.
     Mmdit(MmditConfig),
+    /// Of Z-Image.
+    ZImage(ZImageConfig),
 }
 
 impl From<UNetConfig> for BackboneConfig {
@@ -38,6 +41,7 @@ impl BackboneConfig {
                 UNetConfig::from_json(config).map(Self::UNet)
             }
             Family::StableDiffusion3 => MmditConfig::from_json(config).map(Self::Mmdit),
+            Family::ZImage => ZImageConfig::from_json(config).map(Self::ZImage),
         }
     }
 
@@ -46,6 +50,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(config) => config.in_channels,
             Self::Mmdit(config) => config.in_channels,
+            Self::ZImage(config) => config.in_channels,
         }
     }
 
@@ -54,6 +59,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(config) => config.out_channels,
             Self::Mmdit(config) => config.out_channels,
+            Self::ZImage(config) => config.in_channels,
         }
     }
 
@@ -62,6 +68,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(config) => config.sample_size,
             Self::Mmdit(config) => config.sample_size,
+            Self::ZImage(config) => config.sample_size(),
         }
     }
 
@@ -70,6 +77,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(config) => config.cross_attention_dim,
             Self::Mmdit(config) => config.joint_attention_dim,
+            Self::ZImage(config) => config.cap_feat_dim,
         }
     }
 
@@ -78,6 +86,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(config) => config.text_time.map(|text| text.input_dim - 6 * text.time_embed_dim),
             Self::Mmdit(config) => Some(config.pooled_projection_dim),
+            Self::ZImage(_) => None,
         }
     }
 
@@ -86,6 +95,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(_) => Family::StableDiffusion.backbone(),
             Self::Mmdit(_) => Family::StableDiffusion3.backbone(),
+            Self::ZImage(_) => Family::ZImage.backbone(),
         }
     }
 
@@ -94,6 +104,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(UNetConfig { text_time: None, .. }) => 1,
             Self::UNet(_) | Self::Mmdit(_) => 2,
+            Self::ZImage(_) => 0,
         }
     }
 
@@ -102,6 +113,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(_) => 1,
             Self::Mmdit(config) => config.patch_size,
+            Self::ZImage(config) => config.patch_size,
         }
     }
 
@@ -110,6 +122,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(_) => None,
             Self::Mmdit(config) => Some(config.largest_side()),
+            Self::ZImage(config) => Some(config.largest_side()),
         }
     }
 
@@ -118,6 +131,7 @@ impl BackboneConfig {
         match self {
             Self::UNet(config) => config.footprint(pass),
             Self::Mmdit(config) => config.footprint(pass),
+            Self::ZImage(config) => config.footprint(pass),
         }
     }
 
@@ -134,6 +148,8 @@ pub enum Backbone {
     UNet(Box<UNet>),
     /// Of SD3 and SD3.5.
     Mmdit(Box<Mmdit>),
+    /// Of Z-Image.
+    ZImage(Box<ZImage>),
 }
 
 impl Backbone {
@@ -142,6 +158,7 @@ impl Backbone {
         match config {
             BackboneConfig::UNet(config) => Self::UNet(Box::new(UNet::new(scope, config, precision))),
             BackboneConfig::Mmdit(config) => Self::Mmdit(Box::new(Mmdit::new(scope, config, precision))),
+            BackboneConfig::ZImage(config) => Self::ZImage(Box::new(ZImage::new(scope, config, precision))),
         }
     }
 
@@ -153,6 +170,7 @@ impl Backbone {
         match self {
             Self::UNet(network) => network.set_recompute(recompute),
             Self::Mmdit(network) => network.set_recompute(recompute),
+            Self::ZImage(network) => network.set_recompute(recompute),
         }
     }
 }
@@ -162,6 +180,7 @@ impl Denoiser for Backbone {
         match self {
             Self::UNet(network) => network.predict(x, timestep, conditioning),
             Self::Mmdit(network) => network.predict(x, timestep, conditioning),
+            Self::ZImage(network) => network.predict(x, timestep, conditioning),
         }
     }
 }

@@ -156,7 +156,7 @@ fn unet(
             let pooled = reference.shaped("text_embeds", &[b, pooled_width])?;
             let time_ids = reference.shaped("time_ids", &[b, 6])?;
             let (Some(pooled), Some(time_ids)) = (pooled, time_ids) else { return Ok(()) };
-            Conditioning { hidden, pooled: Some(pooled), time_ids: Some(time_ids) }
+            Conditioning { pooled: Some(pooled), time_ids: Some(time_ids), ..Conditioning::text(hidden) }
         }
         _ => Conditioning::text(hidden),
     };

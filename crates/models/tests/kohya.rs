@@ -359,7 +359,7 @@ fn an_adapter_of_another_family_or_kind_is_called_what_it_is() {
             .unwrap();
         let said = LoraFile::open(&path).unwrap_err().to_string();
         assert!(
-            said.contains(wanted) && said.contains("wanted a LoRA of SD1.x, SD2.x, SDXL or SD3"),
+            said.contains(wanted) && said.contains("wanted a LoRA of SD1.x, SD2.x, SDXL, SD3 or Z-Image"),
             "{name}: {said}"
         );
     }

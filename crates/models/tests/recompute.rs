@@ -31,9 +31,9 @@ fn learn(case: &str, precision: DType, recompute: bool, inputs_learn: bool) -> V
     let input = |name: &str| golden.tensor(name).copy().set_requires_grad(inputs_learn);
     let (sample, hidden) = (input("sample"), input("encoder_hidden_states"));
     let conditioning = Conditioning {
-        hidden: hidden.shallow_clone(),
         pooled: golden.get("text_embeds"),
         time_ids: golden.get("time_ids"),
+        ..Conditioning::text(hidden.shallow_clone())
     };
     let y = network.predict(&sample, &golden.tensor("timestep"), &conditioning);
     y.mse_loss(&golden.tensor("target"), Reduction::Mean).backward();

@@ -21,7 +21,8 @@ fn network(golden: &Golden, role: Role, precision: DType) -> (UNet, Vec<Trainabl
 }
 
 fn conditioning(golden: &Golden, hidden: Tensor) -> Conditioning {
-    Conditioning { hidden, pooled: golden.get("text_embeds"), time_ids: golden.get("time_ids") }
+    let (pooled, time_ids) = (golden.get("text_embeds"), golden.get("time_ids"));
+    Conditioning { pooled, time_ids, ..Conditioning::text(hidden) }
 }
 
 /// A recorded input that receives a gradient.

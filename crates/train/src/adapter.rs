@@ -103,6 +103,12 @@ fn check_names(lora: &LoraPlan, folder: &Model) -> Result<(), TrainError> {
     let mut networks =
         vec![("adapter.target_modules", folder.backbone_config()?.shapes(), &lora.target_modules)];
     let of_text = &lora.text_encoder_target_modules;
+    if !of_text.is_empty() && folder.family().text_components().is_empty() {
+        let (key, found) = ("adapter.text_encoder_target_modules", of_text.join(", "));
+        let wanted =
+            "none: text encoders are adapted in SD1.x, SD2.x, SDXL and SD3 alone, this one's stays as it is";
+        return Err(RunError::Invalid(vec![Problem::Value { key, found, wanted }]).into());
+    }
     for (component, _) in folder.family().text_components().iter().filter(|_| !of_text.is_empty()) {
         let shapes = text_shapes(&folder.text_config(component)?);
         networks.push(("adapter.text_encoder_target_modules", shapes, of_text));

@@ -26,7 +26,7 @@ mod text;
 pub use folder::{CacheFolder, PairOutline, ShardKind};
 pub use key::{Key, LatentKey, TextKey};
 pub use pairs::{CachedPair, PairLayout, PairShard, PairShardDraft, Row, Stored};
-pub use text::{CAPTIONS_PER_SHARD, Embedding, TextLayout, TextShard, text_shard};
+pub use text::{CAPTIONS_PER_SHARD, Embedding, EncodedText, TextLayout, TextShard, text_shard};
 
 /// Pairs in one shard; the last one of a set may have fewer.
 pub const PAIRS_PER_SHARD: usize = 256;

@@ -16,10 +16,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tastemaker_store::dtype::DType;
-use tastemaker_weights::safetensors::{Metadata, TensorInfo, TensorView, to_bytes};
+use tastemaker_weights::safetensors::{Metadata, TensorView, to_bytes};
 
 use super::Key;
-use super::shard::{ShardFile, bytes_of, checksum, stored};
+use super::shard::{FilePart, ShardFile, bytes_of, checksum, row, stored};
 use crate::DataError;
 use crate::transform::Size;
 
@@ -310,8 +310,8 @@ impl PairShard {
 
     /// Asks the kernel to have the posterior of an image at hand soon. What is wrong shows when it is read.
     pub fn read_ahead(&self, row: Row, hflip: bool) {
-        if let Some(Place { parts, at, .. }) = self.place(row, hflip) {
-            self.file.read_ahead(&parts, at);
+        if let Some(Place { parts, .. }) = self.place(row, hflip) {
+            self.file.read_ahead(&parts);
         }
     }
 
@@ -325,7 +325,7 @@ impl PairShard {
             self.file.damaged(&format!("row {number} of the images of {width} x {height}"))
         };
         let Place { parts, at, shape, checks } = self.place(row, hflip).ok_or_else(damaged)?;
-        let parts = self.file.parts(&parts, at)?;
+        let parts = self.file.parts(&parts)?;
         match <[Vec<u8>; 2]>::try_from(parts) {
             Ok([mean, std]) if checks.get(at) == Some(&checksum(&[&mean, &std])) => {
                 Ok(Stored { shape, dtype: self.dtype, mean, std })
@@ -341,19 +341,15 @@ impl PairShard {
         let shape = self.shape(resolution);
         let length = shape.iter().product::<usize>() * self.dtype.bytes();
         let checks = self.file.table(&checks, m).ok()?;
-        Some(Place {
-            parts: [(mean, length), (std, length)],
-            at: number as usize * m + usize::from(hflip),
-            shape,
-            checks,
-        })
+        let at = number as usize * m + usize::from(hflip);
+        Some(Place { parts: [row(mean, length, at), row(std, length, at)], at, shape, checks })
     }
 }
 
 /// Where the posterior of one image in one orientation is in a shard.
 struct Place<'a> {
-    /// Means and standard deviations, and the bytes of one posterior in each.
-    parts: [(&'a TensorInfo, usize); 2],
+    /// Its mean and its standard deviation.
+    parts: [FilePart<'a>; 2],
     at: usize,
     shape: [usize; 3],
     checks: &'a [i64],

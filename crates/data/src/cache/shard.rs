@@ -3,6 +3,7 @@
 //! Rows are read and not mapped: a file that is cut short while it is open then gives an error, and does not end the process.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::StoreError;
@@ -97,11 +98,11 @@ impl ShardFile {
         StoreError::malformed(&self.path, format!("no tensor `{name}`"), "a shard of a cache")
     }
 
-    /// Part `number` of each of these tensors, whose parts are that long.
+    /// The bytes of parts of tensors, each within its own tensor.
     ///
     /// # Errors
     /// [`DataError::DamagedCache`] if the file ends before; [`StoreError::Io`].
-    pub fn parts(&self, parts: &[(&TensorInfo, usize)], number: usize) -> Result<Vec<Vec<u8>>, DataError> {
+    pub fn parts(&self, parts: &[FilePart<'_>]) -> Result<Vec<Vec<u8>>, DataError> {
         let damaged = |error: StoreError| match error {
             StoreError::Malformed { .. } | StoreError::Missing { .. } => self.damaged("its length"),
             StoreError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -110,21 +111,22 @@ impl ShardFile {
             other => other.into(),
         };
         let file = LocalFile::open(&self.path).map_err(damaged)?;
-        let read = |&(info, length): &(&TensorInfo, usize)| {
-            let start = info.range.start + number * length;
-            if start + length > info.range.end {
-                return Err(self.damaged(&format!("row {number} of `{}`, which is not there", info.name)));
+        let read = |(info, within): &FilePart<'_>| {
+            if within.end > info.range.len() {
+                return Err(self.damaged(&format!("a row of `{}`, which is not there", info.name)));
             }
-            file.read_at((self.header.data_start + start) as u64, length).map_err(damaged)
+            let start = self.header.data_start + info.range.start + within.start;
+            file.read_at(start as u64, within.len()).map_err(damaged)
         };
         parts.iter().map(read).collect()
     }
 
-    /// Asks the kernel to have part `number` of each of these tensors at hand soon. Where it cannot, nothing is lost but time.
-    pub fn read_ahead(&self, parts: &[(&TensorInfo, usize)], number: usize) {
+    /// Asks the kernel to have parts of tensors at hand soon. Where it cannot, nothing is lost but time.
+    pub fn read_ahead(&self, parts: &[FilePart<'_>]) {
         let Ok(file) = LocalFile::open(&self.path) else { return };
-        for (info, length) in parts {
-            file.read_ahead((self.header.data_start + info.range.start + number * length) as u64, *length);
+        for (info, within) in parts {
+            let start = self.header.data_start + info.range.start + within.start;
+            file.read_ahead(start as u64, within.len());
         }
     }
 
@@ -132,6 +134,14 @@ impl ShardFile {
     pub fn damaged(&self, what: &str) -> DataError {
         DataError::DamagedCache { path: self.path.clone(), what: what.to_owned() }
     }
+}
+
+/// A tensor, and which of its bytes.
+pub(super) type FilePart<'a> = (&'a TensorInfo, Range<usize>);
+
+/// Row `number` of a tensor whose rows are that many bytes long.
+pub(super) fn row(info: &TensorInfo, length: usize, number: usize) -> FilePart<'_> {
+    (info, number * length..(number + 1) * length)
 }
 
 /// As safetensors spell an element type.

@@ -31,10 +31,10 @@ impl LoraNames {
 
     fn of_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
         let any = |test: fn(&str) -> bool| names.clone().any(test);
-        if any(|name| keys::ours(name).is_some()) {
-            Some(Self::Diffusers)
-        } else if any(keys::is_kohya) {
+        if any(keys::is_kohya) {
             Some(Self::Kohya)
+        } else if any(|name| keys::ours(name).is_some()) {
+            Some(Self::Diffusers)
         } else {
             None
         }
@@ -79,7 +79,7 @@ impl LoraFile {
                 Err(error) => refusal = refusal.or(Some(error)),
             }
         }
-        let wanted = "an adapter of SD1.x, SD2.x, SDXL or SD3";
+        let wanted = "an adapter of SD1.x, SD2.x, SDXL, SD3 or Z-Image";
         let unfit = || tastemaker_store::StoreError::malformed(path, "factors of other sizes", wanted).into();
         Err(refusal.unwrap_or_else(unfit))
     }
@@ -171,4 +171,4 @@ fn reshape(name: &str, factor: &mut Tensor, dims: impl Fn(&str) -> Option<usize>
     }
 }
 
-const PUBLISHED: [Layout; 4] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl, Layout::Sd3];
+const PUBLISHED: [Layout; 5] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl, Layout::Sd3, Layout::ZImage];

@@ -8,6 +8,7 @@ use crate::mmdit;
 use crate::original::Layout;
 use crate::place::Change;
 use crate::unet::original_name;
+use crate::zimage;
 
 /// The component that is the UNet; its name and a dot stand before its layers' names.
 pub(super) const UNET: &str = "unet";
@@ -121,9 +122,32 @@ const KOHYA_UNET: &str = "lora_unet_";
 /// Source: `model_lora_keys_unet`, `Comfy-Org/ComfyUI:comfy/lora.py`.
 const KOHYA_TRANSFORMER: &str = "lora_transformer_";
 
+/// What stands before diffusers' name of a layer of Z-Image, as ComfyUI and diffusers both read it.
+///
+/// Source: `model_lora_keys_unet`, `Comfy-Org/ComfyUI:comfy/lora.py`; `_convert_non_diffusers_z_image_lora_to_diffusers`,
+/// `huggingface/diffusers:src/diffusers/loaders/lora_conversion_utils.py`.
+const COMFY: &str = "diffusion_model.";
+
+/// Whose names in the files of others are dotted paths, with or without one of these before them.
+const DOTTED: [&str; 4] = [COMFY, "transformer.", "base_model.model.", ""];
+
 /// (End of our name, end of kohya's name).
-pub(super) const KOHYA_ENDS: [(&str, &str); 3] =
+const KOHYA_ENDS: [(&str, &str); 3] =
     [(DOWN, ".lora_down.weight"), (UP, ".lora_up.weight"), (MAGNITUDE, ".dora_scale")];
+
+/// The same in dotted names: factors are called as in diffusers' files.
+const DOTTED_ENDS: [(&str, &str); 3] = [(DOWN, DOWN), (UP, UP), (MAGNITUDE, ".dora_scale")];
+
+/// (End of our name, end of the name in a layout's file for other programs).
+pub(super) fn kohya_ends(layout: Layout) -> [(&'static str, &'static str); 3] {
+    if layout == Layout::ZImage { DOTTED_ENDS } else { KOHYA_ENDS }
+}
+
+/// The name of a layer in a kohya file, and the end of our name of what the tensor is, empty for the numerator of its scale.
+pub(super) fn parted_kohya(stored: &str) -> Option<(&str, &'static str)> {
+    let ends = KOHYA_ENDS.iter().chain(&DOTTED_ENDS).copied().chain([("", KOHYA_ALPHA)]);
+    ends.into_iter().find_map(|(ours, theirs)| Some((stored.strip_suffix(theirs)?, ours)))
+}
 
 /// End of the name of the scale's numerator in kohya's files.
 pub(super) const KOHYA_ALPHA: &str = ".alpha";
@@ -135,6 +159,7 @@ pub(super) fn kohya(layout: Layout, config: &BackboneConfig, layer: &str) -> Opt
         BackboneConfig::UNet(config) if layout == Layout::Sdxl => {
             Some(kohya_plain(layout, &original_name(config, layer)?))
         }
+        BackboneConfig::ZImage(_) => Some(format!("{COMFY}{layer}")),
         _ => Some(kohya_plain(layout, layer)),
     }
 }
@@ -149,14 +174,27 @@ pub(super) fn kohya_spellings(layout: Layout, config: &BackboneConfig, layer: &s
         let name = place.name.trim_end_matches(".weight").replace('.', "_");
         spellings.push((format!("{KOHYA_UNET}{name}"), place.change));
     }
+    if let BackboneConfig::ZImage(config) = config {
+        let place = zimage::original_place(config, &format!("{layer}.weight"));
+        let native = place.map(|place| (place.name.trim_end_matches(".weight").to_owned(), place.change));
+        for (name, change) in native.into_iter().chain([(layer.to_owned(), Change::None)]) {
+            let flat = name.replace('.', "_");
+            spellings.extend(DOTTED.map(|start| (format!("{start}{name}"), change)));
+            spellings.extend(FLAT.map(|start| (format!("{start}{flat}"), change)));
+        }
+    }
     spellings
 }
+
+/// What stands before names whose dots are written as underscores.
+const FLAT: [&str; 3] = [KOHYA_UNET, KOHYA_TRANSFORMER, "lycoris_"];
 
 /// (Component, what stands before its layers' names in kohya's files).
 fn kohya_text(layout: Layout) -> &'static [(&'static str, &'static str)] {
     match layout {
         Layout::Sd1 | Layout::Sd2 => &[(TEXT[0], "lora_te_")],
         Layout::Sdxl | Layout::Sd3 => &[(TEXT[0], "lora_te1_"), (TEXT[1], "lora_te2_")],
+        Layout::ZImage => &[],
     }
 }
 
@@ -190,9 +228,17 @@ pub(super) fn text_of_kohya(layout: Layout, spelled: &str) -> Option<(&'static s
     Some((component, format!("{TEXT_BLOCK}{number}.{inner}")))
 }
 
-/// Whether this is the name of a factor in a kohya file.
+/// Whether this is the name of a factor in a kohya file, or in one with dotted names that diffusers' own files do not have.
 pub(super) fn is_kohya(stored: &str) -> bool {
-    let mut prefixes = [KOHYA_UNET, KOHYA_TRANSFORMER, "lora_te_", "lora_te1_", "lora_te2_"].into_iter();
+    let of_zimage = |start: &str| {
+        let rest = stored.strip_prefix(start);
+        rest.is_some_and(|rest| zimage::BLOCKS.iter().any(|blocks| rest.starts_with(blocks)))
+    };
+    if DOTTED.into_iter().any(of_zimage) {
+        let is_diffusers = stored.starts_with("transformer.") && ours(stored).is_some();
+        return !is_diffusers && parted_kohya(stored).is_some();
+    }
+    let mut prefixes = FLAT.into_iter().chain(["lora_te_", "lora_te1_", "lora_te2_"]);
     prefixes.any(|prefix| stored.starts_with(prefix))
         && KOHYA_ENDS.iter().any(|(_, theirs)| stored.ends_with(theirs))
 }
@@ -220,7 +266,7 @@ const OTHER_KINDS: [(&str, &str); 8] = [
 /// (Beginning of a name that adapters of a family have, that family). Flux before SD3, whose names it also has.
 ///
 /// Source: `kohya-ss/sd-scripts:networks/lora_flux.py`, `lora_sd3.py`, `sdxl`'s in `lora.py`; diffusers' pipelines.
-const FAMILIES: [(&str, &str); 13] = [
+const FAMILIES: [(&str, &str); 16] = [
     ("lora_unet_double_blocks_", "Flux"),
     ("lora_unet_single_blocks_", "Flux"),
     ("transformer.single_transformer_blocks.", "Flux"),
@@ -231,6 +277,9 @@ const FAMILIES: [(&str, &str); 13] = [
     ("diffusion_model.joint_blocks.", "SD3"),
     ("transformer.transformer_blocks.", "SD3"),
     ("lora_transformer_transformer_blocks_", "SD3"),
+    ("diffusion_model.layers.", "Z-Image"),
+    ("transformer.layers.", "Z-Image"),
+    ("lora_unet_layers_", "Z-Image"),
     ("lora_te2_", "SDXL"),
     ("lora_unet_input_blocks_", "SDXL"),
     ("text_encoder_2.", "SDXL"),
@@ -240,7 +289,7 @@ const FAMILIES: [(&str, &str); 13] = [
 ///
 /// Source: `kohya-ss/sd-scripts:library/train_util.py` (`ss_base_model_version`), `library/sai_model_spec.py`
 /// (`modelspec.architecture`).
-const STATED: [(&str, &str); 13] = [
+const STATED: [(&str, &str); 15] = [
     ("sd_v1", "SD1.x"),
     ("sd_v2", "SD2.x"),
     ("sdxl", "SDXL"),
@@ -254,6 +303,8 @@ const STATED: [(&str, &str); 13] = [
     ("stable-diffusion-3", "SD3"),
     ("stable-diffusion-v3", "SD3"),
     ("stable-cascade", "Stable Cascade"),
+    ("z-image", "Z-Image"),
+    ("zimage", "Z-Image"),
 ];
 
 /// What an adapter of another kind than LoRA is called that has a tensor of this name.

@@ -55,6 +55,7 @@ impl KohyaFacts {
             Layout::Sd2 => "sd_v2",
             Layout::Sdxl => "sdxl_base_v1-0",
             Layout::Sd3 => "sd3",
+            Layout::ZImage => "zimage",
         };
         let implementation = match self.layout {
             Layout::Sdxl => "https://github.com/Stability-AI/generative-models",
@@ -114,12 +115,12 @@ impl LoraFile {
                 text => keys::kohya_of_text(facts.layout, text, &layer),
             };
             let Some(name) = name else {
-                let wanted = "a layer that SD1.x, SD2.x, SDXL or SD3 have";
+                let wanted = "a layer that SD1.x, SD2.x, SDXL, SD3 or Z-Image have";
                 return Err(
                     StoreError::malformed(path, format!("layer `{layer}` of {component}"), wanted).into()
                 );
             };
-            for (ours, theirs) in keys::KOHYA_ENDS {
+            for (ours, theirs) in keys::kohya_ends(facts.layout) {
                 let Some(tensor) = part.tensors.get(&format!("{layer}{ours}")) else { continue };
                 let tensor = match ours {
                     // One number for each row of the weight, with as many dimensions: `[out, 1]` or `[out, 1, 1, 1]`.
@@ -195,21 +196,20 @@ impl LoraFile {
         let mut alphas = BTreeMap::new();
         let mut unknown = Vec::new();
         for (name, tensor) in stored {
-            let (layer, end) = name.split_at(name.find('.').unwrap_or(name.len()));
-            let ours = keys::KOHYA_ENDS.iter().find(|(_, theirs)| *theirs == end);
-            let places = places(layer);
-            let is_alpha = end == keys::KOHYA_ALPHA && tensor.numel() == 1;
-            if places.is_empty() || (ours.is_none() && !is_alpha) {
+            let (layer, ours) = keys::parted_kohya(&name).unwrap_or_default();
+            let (places, is_alpha) = (places(layer), ours.is_empty());
+            if places.is_empty() || is_alpha && tensor.numel() != 1 {
                 unknown.push(name);
                 continue;
             }
             for ((component, layer), change) in places {
-                if let Some((ours, _)) = ours {
-                    let own = if *ours == DOWN { tensor.shallow_clone() } else { rows(&tensor, change) };
-                    factors.entry(component).or_default().insert(format!("{layer}{ours}"), own);
-                } else {
+                if is_alpha {
                     alphas.insert((component, layer), tensor.double_value(&[]));
+                    continue;
                 }
+                let own = if ours == DOWN { tensor.shallow_clone() } else { rows(&tensor, change) };
+                let taken = factors.entry(component).or_default().insert(format!("{layer}{ours}"), own);
+                unknown.extend(taken.map(|_| name.clone()));
             }
         }
         if !unknown.is_empty() {

@@ -8,7 +8,7 @@ use super::keys;
 use crate::ModelError;
 use crate::original::Layout;
 
-const OURS: [Layout; 4] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl, Layout::Sd3];
+const OURS: [Layout; 5] = [Layout::Sd1, Layout::Sd2, Layout::Sdxl, Layout::Sd3, Layout::ZImage];
 
 /// What the header of an adapter and the names and sizes of its tensors say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Nature {
 
     /// Why an adapter that does not fit a model of this family, or none at all, cannot be used; `None` where it does not say.
     pub(super) fn refusal(self, path: &Path, model: Option<Layout>) -> Option<ModelError> {
-        let wanted = "a LoRA of SD1.x, SD2.x, SDXL or SD3".to_owned();
+        let wanted = "a LoRA of SD1.x, SD2.x, SDXL, SD3 or Z-Image".to_owned();
         let refused = |found: String, wanted: String| {
             Some(ModelError::OtherAdapter { path: path.to_owned(), found, wanted })
         };

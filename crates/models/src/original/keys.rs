@@ -4,9 +4,8 @@
 
 use tastemaker_math::schedule::Prediction;
 
-use crate::ModelError;
 use crate::clip_text::modern_name;
-use crate::mmdit::is_original;
+use crate::{ModelError, mmdit, zimage};
 
 /// The layouts of original checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +18,8 @@ pub enum Layout {
     Sdxl,
     /// SD3 and SD3.5, with text encoders as in transformers or without any.
     Sd3,
+    /// Z-Image, all of it or its transformer alone.
+    ZImage,
 }
 
 /// How the text encoder's tensors are named below its prefix.
@@ -53,7 +54,7 @@ impl Layout {
             (Some(prediction), _) => Ok(prediction),
             (None, Self::Sd1 | Self::Sdxl) => Ok(Prediction::Epsilon),
             (None, Self::Sd2) => Err(ModelError::UnknownPrediction),
-            (None, Self::Sd3) => Ok(Prediction::Flow),
+            (None, Self::Sd3 | Self::ZImage) => Ok(Prediction::Flow),
         }
     }
 
@@ -64,6 +65,7 @@ impl Layout {
             Self::Sd2 => "SD2.x",
             Self::Sdxl => "SDXL",
             Self::Sd3 => "SD3",
+            Self::ZImage => "Z-Image",
         }
     }
 
@@ -72,7 +74,7 @@ impl Layout {
         match self {
             Self::Sd1 => 512,
             Self::Sd2 => 768,
-            Self::Sdxl | Self::Sd3 => 1024,
+            Self::Sdxl | Self::Sd3 | Self::ZImage => 1024,
         }
     }
 
@@ -89,12 +91,28 @@ impl Layout {
                 ("text_encoder", "text_encoders.clip_l.transformer.", TextNames::Transformers),
                 ("text_encoder_2", "text_encoders.clip_g.transformer.", TextNames::Transformers),
             ],
+            Self::ZImage => &[],
         }
     }
 
     /// Component and prefix of T5's encoder.
     pub(crate) fn t5(self) -> Option<(&'static str, &'static str)> {
         (self == Self::Sd3).then_some(("text_encoder_3", "text_encoders.t5xxl.transformer."))
+    }
+
+    /// Component and prefix of Qwen's encoder.
+    pub(crate) fn qwen(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::ZImage).then_some(("text_encoder", "text_encoders.qwen3_4b.transformer.model."))
+    }
+
+    /// What stands before the names of the VAE's tensors.
+    pub(crate) fn vae(self) -> &'static str {
+        if self == Self::ZImage { "vae." } else { VAE }
+    }
+
+    /// Whether files come without text encoders or VAE, too.
+    pub(crate) fn comes_in_parts(self) -> bool {
+        matches!(self, Self::Sd3 | Self::ZImage)
     }
 
     /// Reads the layout off a checkpoint's names.
@@ -109,14 +127,16 @@ impl Layout {
         if names.clone().filter_map(|name| name.strip_prefix(UNET)).any(|name| name.starts_with(JOINT)) {
             return Ok(Self::Sd3);
         }
+        if names.clone().any(|name| name.strip_prefix(UNET) == Some(zimage::MARK)) {
+            return Ok(Self::ZImage);
+        }
         if has(FIRST_TOWER) {
             return Err("the text tower of SDXL's refiner".to_owned());
         }
         let layouts = [Self::Sdxl, Self::Sd2, Self::Sd1];
-        layouts
-            .into_iter()
-            .find(|layout| layout.text().iter().all(|(_, prefix, _)| has(prefix)))
-            .ok_or_else(|| "no text encoder of SD1.x, SD2.x or SDXL, and no transformer of SD3".to_owned())
+        layouts.into_iter().find(|layout| layout.text().iter().all(|(_, prefix, _)| has(prefix))).ok_or_else(
+            || "no text encoder of SD1.x, SD2.x or SDXL, and no transformer of SD3 or Z-Image".to_owned(),
+        )
     }
 }
 
@@ -124,15 +144,16 @@ impl Layout {
 ///
 /// Newer transformers releases leave `text_model.` out, as for instance kohya's scripts then write it. SD2-Turbo comes in the
 /// layout of `Stability-AI/generative-models`. A1111 renames the same two (`modules/sd_models.py`). Files that hold a transformer of SD3
-/// alone have nothing before its names.
+/// or Z-Image alone have nothing before its names.
 pub(crate) fn usual_name<'a>(
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> impl Fn(&str) -> Option<String> {
     let is_turbo = !names.clone().any(|name| name.starts_with(SIZES));
-    let is_bare = names.clone().any(|name| name.starts_with(JOINT));
+    let is_sd3 = names.clone().any(|name| name.starts_with(JOINT));
+    let is_zimage = names.clone().any(|name| name == zimage::MARK);
     let encoders = [Layout::Sd1, Layout::Sdxl, Layout::Sd3].map(|layout| layout.text()[0].1);
     move |name| {
-        if is_bare && is_original(name) {
+        if is_sd3 && mmdit::is_original(name) || is_zimage && zimage::is_original(name) {
             return Some(format!("{UNET}{name}"));
         }
         if let Some(rest) = name.strip_prefix(FIRST_TOWER).filter(|_| is_turbo) {
@@ -153,7 +174,9 @@ pub(crate) fn is_ballast(name: &str) -> bool {
         [".logit_scale", "cond_stage_model.model.text_projection", ".attn_mask", ".position_ids"];
     /// The last block of SD2's tower, whose output nobody reads.
     const UNREAD: &str = "cond_stage_model.model.transformer.resblocks.23.";
+    let is_unread = name.strip_prefix(UNET).unwrap_or(name) == zimage::UNREAD;
     !name.contains('.')
+        || is_unread
         || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
         || ENDS.iter().any(|end| name.ends_with(end))
         || name.starts_with(UNREAD)

@@ -11,9 +11,11 @@ use crate::clip_text::{self, ClipText, ClipTextConfig};
 use crate::mmdit;
 use crate::nn::{Scope, Weights};
 use crate::place::{Moved, Place, Shapes, restore, store};
+use crate::qwen3::{Qwen3, Qwen3Config};
 use crate::t5::{T5Config, T5Encoder};
 use crate::unet::{self, UNet, UNetConfig};
 use crate::vae::{self, AutoencoderKl, VaeConfig};
+use crate::zimage;
 
 /// Where each tensor of one component lies in a single-file checkpoint.
 #[derive(Debug, Clone)]
@@ -46,6 +48,9 @@ impl ComponentMap {
             BackboneConfig::Mmdit(mmdit) => {
                 Self::new(config.shapes(), |name| Some(mmdit::original_place(mmdit, name)?.under(UNET)))
             }
+            BackboneConfig::ZImage(zimage) => {
+                Self::new(config.shapes(), |name| Some(zimage::original_place(zimage, name)?.under(UNET)))
+            }
         }
     }
 
@@ -55,6 +60,14 @@ impl ComponentMap {
     /// As [`ComponentMap::unet`].
     pub fn t5(config: &T5Config, prefix: &str) -> Result<Self, Problems> {
         Self::new(t5_shapes(config), |name| Some(Place::same(name).under(prefix)))
+    }
+
+    /// The map of Qwen's encoder, whose names have this before them.
+    ///
+    /// # Errors
+    /// As [`ComponentMap::unet`].
+    pub fn qwen(config: &Qwen3Config, prefix: &str) -> Result<Self, Problems> {
+        Self::new(qwen_shapes(config), |name| Some(Place::same(name).under(prefix)))
     }
 
     /// The map of a VAE.
@@ -179,6 +192,11 @@ pub fn text_shapes(config: &ClipTextConfig) -> Shapes {
 /// Names and shapes of the parameters of T5's encoder.
 pub fn t5_shapes(config: &T5Config) -> Shapes {
     shapes(|scope| drop(T5Encoder::new(scope, config.clone())))
+}
+
+/// Names and shapes of the parameters of Qwen's encoder, all layers.
+pub fn qwen_shapes(config: &Qwen3Config) -> Shapes {
+    shapes(|scope| drop(Qwen3::new(scope, config.clone(), config.num_hidden_layers)))
 }
 
 /// Names and shapes of a VAE's parameters.

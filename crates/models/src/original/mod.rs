@@ -12,7 +12,9 @@ mod preset;
 pub use keys::Layout;
 pub(crate) use keys::{UNET, VAE, is_ballast, is_ballast_of_vae, usual_name};
 pub(crate) use map::shapes;
-pub use map::{ComponentMap, Problems, n_numbers, t5_shapes, text_shapes, unet_shapes, vae_shapes};
+pub use map::{
+    ComponentMap, Problems, n_numbers, qwen_shapes, t5_shapes, text_shapes, unet_shapes, vae_shapes,
+};
 pub(crate) use noise::parsed;
 pub use noise::{StatedNoise, Witness, spelled};
 pub(crate) use noise::{architecture, marks};

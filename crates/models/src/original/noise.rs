@@ -196,6 +196,7 @@ pub(crate) fn architecture(layout: Layout, prediction: Prediction) -> &'static s
         Layout::Sd2 => "stable-diffusion-v2-512",
         Layout::Sdxl => "stable-diffusion-xl-v1-base",
         Layout::Sd3 => "stable-diffusion-3",
+        Layout::ZImage => "Z-Image",
     }
 }
 

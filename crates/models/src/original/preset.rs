@@ -53,6 +53,8 @@ impl Preset {
                     "scheduler"
                 )
             }
+            // The rest of Z-Image is never guessed at: its tokenizer is in no file of weights.
+            Layout::ZImage => preset!("zimage", "transformer"),
         };
         let parse = |text: &str| serde_json::from_str(text).expect("presets are JSON");
         let configs = files.iter().map(|(name, text)| ((*name).to_owned(), parse(text))).collect();

@@ -101,6 +101,12 @@ impl Stored {
         self
     }
 
+    /// Without the tensors of which this is said by their names.
+    pub(super) fn without(mut self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        self.places.retain(|name, _| !is_left_out(name));
+        self
+    }
+
     fn checked(self) -> Result<Self, ModelError> {
         for view in self.places.values().filter_map(|lies| self.weights.get(&lies.name)) {
             if weight_kind(view.dtype).is_none() && !self.few_bits.holds(view.name) {

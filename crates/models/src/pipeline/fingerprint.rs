@@ -72,8 +72,7 @@ impl Model {
     /// As [`Model::vae_fingerprint`].
     pub fn text_fingerprint(&self) -> Result<String, ModelError> {
         let mut hash = Fingerprint::default();
-        let clip = self.family().text_components().iter().copied();
-        for (component, tokenizer) in clip.chain(self.t5_components()) {
+        for (component, tokenizer) in self.text_parts() {
             hash.tokenizer(&self.tokenizer(tokenizer))?;
             hash.network(self, component)?;
         }

@@ -11,8 +11,10 @@ impl Model {
     /// Checks every pair of components that hand tensors to each other, as far as their configurations are there.
     pub(super) fn check_fit(&self) -> Result<(), ModelError> {
         let mut problems = Vec::new();
-        if self.family() == Family::StableDiffusion3 {
-            return self.check_fit_of_sd3();
+        match self.family() {
+            Family::StableDiffusion3 => return self.check_fit_of_sd3(),
+            Family::ZImage => return self.check_fit_of_zimage(),
+            Family::StableDiffusion | Family::StableDiffusionXl => {}
         }
         let unet = self.present("unet", Self::unet_config)?;
         let vae = self.present("vae", Self::vae_config)?;
@@ -88,18 +90,36 @@ impl Model {
         self.fit_or(problems)
     }
 
+    /// The VAE's latents are those of the transformer, and what Qwen's layers give is as wide as its captions.
+    fn check_fit_of_zimage(&self) -> Result<(), ModelError> {
+        let mut problems = Vec::new();
+        let transformer = self.present("transformer", Self::backbone_config)?;
+        let Some(transformer) = transformer else { return Ok(()) };
+        if let Some(vae) = self.present("vae", Self::vae_config)? {
+            let given = (transformer.in_channels(), transformer.out_channels());
+            problems.extend(channels("transformer", given, &vae));
+        }
+        let (encoder, width) = ("text_encoder", transformer.text_width());
+        let qwen = self.present(encoder, Self::qwen_config)?.flatten();
+        problems.extend(qwen.filter(|config| config.hidden_size != width).map(|config| {
+            let given = config.hidden_size;
+            format!("the transformer attends to text of width {width}, `{encoder}` gives {given}")
+        }));
+        self.fit_or(problems)
+    }
+
     /// SDXL's additional conditioning: there exactly when the family has it, and as wide as what it is given.
     fn check_addition(&self, unet: &UNetConfig, encoders: &[ClipTextConfig]) -> Option<String> {
-        match (self.family(), unet.text_time) {
-            (Family::StableDiffusion | Family::StableDiffusion3, None) => None,
-            (Family::StableDiffusion | Family::StableDiffusion3, Some(_)) => Some(
+        match (self.family() == Family::StableDiffusionXl, unet.text_time) {
+            (false, None) => None,
+            (false, Some(_)) => Some(
                 "the UNet wants SDXL's pooled text and sizes, which StableDiffusionPipeline does not give"
                     .into(),
             ),
-            (Family::StableDiffusionXl, None) => Some(
+            (true, None) => Some(
                 "the UNet's `addition_embed_type` is null; StableDiffusionXLPipeline needs text_time".into(),
             ),
-            (Family::StableDiffusionXl, Some(text_time)) => {
+            (true, Some(text_time)) => {
                 let second = &encoders[encoders.len() - 1];
                 let given = second.projection_dim + 6 * text_time.time_embed_dim;
                 if !second.with_projection {

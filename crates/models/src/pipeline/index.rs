@@ -1,8 +1,9 @@
 //! `model_index.json`: what a model folder holds.
 //!
-//! Source: `huggingface/diffusers:src/diffusers/pipelines/{stable_diffusion,stable_diffusion_xl,stable_diffusion_3}/`, constructors.
+//! Source: `huggingface/diffusers:src/diffusers/pipelines/{stable_diffusion,stable_diffusion_xl,stable_diffusion_3,z_image}/`, constructors.
 
 use serde_json::Value;
+use tastemaker_math::flow::Spread;
 
 use crate::config::ConfigReader;
 
@@ -15,13 +16,16 @@ pub enum Family {
     StableDiffusionXl,
     /// Two text encoders with pooled embeddings, and T5's: SD3 and SD3.5.
     StableDiffusion3,
+    /// A language model as text encoder, captions of their own lengths: Z-Image.
+    ZImage,
 }
 
 impl Family {
-    const ALL: [(&'static str, Self); 3] = [
+    const ALL: [(&'static str, Self); 4] = [
         ("StableDiffusionPipeline", Self::StableDiffusion),
         ("StableDiffusionXLPipeline", Self::StableDiffusionXl),
         ("StableDiffusion3Pipeline", Self::StableDiffusion3),
+        ("ZImagePipeline", Self::ZImage),
     ];
 
     /// The class of the pipeline in diffusers.
@@ -54,10 +58,18 @@ impl Family {
             (T5.0, &["T5EncoderModel"]),
             (T5.1, &["T5Tokenizer", "T5TokenizerFast"]),
         ];
+        const Z_IMAGE: [(&str, &[&str]); 5] = [
+            ("transformer", &["ZImageTransformer2DModel"]),
+            ALL[1],
+            ALL[2],
+            (QWEN.0, &["Qwen3Model", "Qwen3ForCausalLM"]),
+            (QWEN.1, &["Qwen2Tokenizer", "Qwen2TokenizerFast"]),
+        ];
         match self {
             Self::StableDiffusion => &ALL[..5],
             Self::StableDiffusionXl => &ALL,
             Self::StableDiffusion3 => &SD3,
+            Self::ZImage => &Z_IMAGE,
         }
     }
 
@@ -70,7 +82,7 @@ impl Family {
     pub fn other_programs(self) -> &'static str {
         match self {
             Self::StableDiffusion | Self::StableDiffusionXl => "A1111, Forge, ComfyUI and InvokeAI",
-            Self::StableDiffusion3 => "ComfyUI",
+            Self::StableDiffusion3 | Self::ZImage => "ComfyUI",
         }
     }
 
@@ -80,12 +92,37 @@ impl Family {
         match self {
             Self::StableDiffusion => &ALL[..1],
             Self::StableDiffusionXl | Self::StableDiffusion3 => &ALL,
+            Self::ZImage => &[],
         }
     }
 
     /// Folder names of T5's encoder and of its tokenizer.
     pub fn t5_components(self) -> Option<(&'static str, &'static str)> {
         (self == Self::StableDiffusion3).then_some(T5)
+    }
+
+    /// Folder names of Qwen's encoder and of its tokenizer.
+    pub fn qwen_components(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::ZImage).then_some(QWEN)
+    }
+
+    /// Folder names of every text encoder and of its tokenizer.
+    pub(super) fn encoders(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let clip = self.text_components().iter().copied();
+        clip.chain(self.t5_components()).chain(self.qwen_components())
+    }
+
+    /// Whether the network attends to as many tokens as a caption has, instead of one number for all.
+    pub fn captions_have_lengths(self) -> bool {
+        self.qwen_components().is_some()
+    }
+
+    /// What the pipeline's levels are before its scheduler shifts them.
+    pub(super) fn spread(self) -> Spread {
+        match self {
+            Self::ZImage => Spread::Even,
+            Self::StableDiffusion | Self::StableDiffusionXl | Self::StableDiffusion3 => Spread::Table,
+        }
     }
 
     /// Whether a model may come without this component.
@@ -97,6 +134,9 @@ impl Family {
 
 /// Folder names of T5's encoder and of its tokenizer.
 const T5: (&str, &str) = ("text_encoder_3", "tokenizer_3");
+
+/// Folder names of Qwen's encoder and of its tokenizer.
+const QWEN: (&str, &str) = ("text_encoder", "tokenizer");
 
 /// Components that never run here; they travel with a model all the same.
 const PASSENGERS: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];

@@ -22,7 +22,7 @@ pub use open::ModelSources;
 pub use save::{Trained, save, write_backbone, write_component};
 pub use scheduler::SchedulerConfig;
 pub use single_file::{SingleFile, pack};
-pub use text::{CutCaptions, T5_LENGTH, TextAdapters, TextEncoders, Tokens};
+pub use text::{CutCaptions, QWEN_LENGTH, T5_LENGTH, TextAdapters, TextEncoders, Tokens};
 
 /// Stem of the weights files of UNets, transformers and VAEs.
 pub const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";

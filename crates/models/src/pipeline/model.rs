@@ -17,6 +17,7 @@ use crate::adapters::ChosenNoise;
 use crate::backbone::{Backbone, BackboneConfig};
 use crate::clip_text::{self, ClipTextConfig};
 use crate::nn::{LoraSpec, Role};
+use crate::qwen3::{self, Qwen3Config};
 use crate::t5::{self, T5Config};
 use crate::tokenizer::TokenizerFiles;
 use crate::unet::{UNet, UNetConfig};
@@ -131,6 +132,20 @@ impl Model {
         self.family().t5_components().filter(|(encoder, _)| self.parts.contains_key(*encoder))
     }
 
+    /// The configuration of Qwen's encoder; `None` for a family that has none.
+    ///
+    /// # Errors
+    /// [`ModelError::Store`] or [`ModelError::Config`].
+    pub fn qwen_config(&self) -> Result<Option<Qwen3Config>, ModelError> {
+        let component = self.family().qwen_components().map(|(encoder, _)| encoder);
+        component.map(|component| self.config(component).read(Qwen3Config::from_json)).transpose()
+    }
+
+    /// Folder names of every text encoder that the model lists, and of its tokenizer.
+    pub(super) fn text_parts(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.family().encoders().filter(|(encoder, _)| self.parts.contains_key(*encoder))
+    }
+
     /// The noise the model was trained on and how its images are drawn.
     ///
     /// # Errors
@@ -143,6 +158,7 @@ impl Model {
             Some(prediction) => found.schedule.with_prediction(prediction),
             None => Ok(found.schedule),
         };
+        let schedule = schedule.map(|schedule| schedule.with_spread(self.family().spread()));
         let schedule = schedule.and_then(|schedule| match self.shift {
             Some(shift) => schedule.with_shift(shift),
             None => Ok(schedule),
@@ -250,6 +266,9 @@ impl Model {
                     Stored::open(&folder, DIFFUSERS_STEM, variant, |name| Some(name.to_owned()))
                 }
                 "vae" => Stored::open(&folder, DIFFUSERS_STEM, variant, vae::modern_name),
+                _ if self.family().qwen_components().is_some() => {
+                    Stored::open(&folder, TRANSFORMERS_STEM, variant, qwen3::modern_name)
+                }
                 "text_encoder_3" => {
                     let stored = Stored::open(&folder, TRANSFORMERS_STEM, variant, t5::modern_name)?;
                     Ok(stored.with_one_of(t5::EMBEDDINGS, t5::TWIN))

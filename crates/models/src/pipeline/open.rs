@@ -11,9 +11,10 @@ use super::index::{Family, ModelIndex};
 use super::model::Model;
 use super::part::{Config, Part};
 use super::single_file::{SingleFile, vae_in_file};
+use super::text::QWEN_LENGTH;
 use super::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::ModelError;
-use crate::original::{Preset, spelled};
+use crate::original::{Layout, Preset, spelled};
 
 /// Which files make up a model.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -64,6 +65,18 @@ impl Model {
         CHUNK * self.n_chunks as u32
     }
 
+    /// Only CLIP's encoders take prompts in chunks.
+    pub(super) fn check_token_length(&self) -> Result<(), ModelError> {
+        if self.n_chunks == 1 || self.family().qwen_components().is_none() {
+            return Ok(());
+        }
+        Err(ModelError::Choice(format!(
+            "max_token_length is {}; {} has no chunks of {CHUNK} tokens and reads {QWEN_LENGTH} in one: leave it out",
+            self.max_token_length(),
+            self.path.display(),
+        )))
+    }
+
     /// Opens a model as it is; see [`Model::from_sources`].
     ///
     /// # Errors
@@ -94,6 +107,11 @@ impl Model {
                 Some(folder) => {
                     Self { prediction: *prediction, ..in_folder(folder)?.agreeing(&file, *prediction)? }
                 }
+                None if file.layout == Layout::ZImage => {
+                    let problem = "it holds no tokenizer and not all configurations; add --model_config FOLDER, a folder of Z-Image, \
+                                   from which text encoder and VAE come too where the file has none";
+                    return Err(file.refuse(problem));
+                }
                 None => {
                     let stated = file.noise.prediction(model, *prediction)?;
                     let prediction = file.layout.prediction(stated)?;
@@ -110,6 +128,7 @@ impl Model {
             Self { prediction: *prediction, variant: variant.clone(), ..opened }
         };
         let mut opened = opened.with_max_token_length(sources.max_token_length);
+        opened.check_token_length()?;
         if let Some(path) = unet {
             let backbone = opened.family().backbone();
             opened.parts.insert(backbone.to_owned(), Part::Folder(component_folder(path, backbone)?));
@@ -300,8 +319,7 @@ fn check_choices(sources: &ModelSources, is_file: bool) -> Result<(), ModelError
 /// At least one component has weights of the variant; the others go with what they have.
 fn check_variant(model: &Model, variant: &str) -> Result<(), ModelError> {
     let backbone = model.family().backbone();
-    let clip = model.family().text_components().iter().copied();
-    let text = clip.chain(model.t5_components()).map(|(name, _)| (name, TRANSFORMERS_STEM));
+    let text = model.text_parts().map(|(name, _)| (name, TRANSFORMERS_STEM));
     let mut networks = [(backbone, DIFFUSERS_STEM), ("vae", DIFFUSERS_STEM)].into_iter().chain(text);
     if networks.any(|(name, stem)| has_variant(model.path.join(name), stem, variant)) {
         return Ok(());

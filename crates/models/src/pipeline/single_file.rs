@@ -34,6 +34,7 @@ impl Layout {
             && model.text_config("text_encoder")?.encoder.activation == Activation::Gelu;
         Ok(match (model.family(), open_clip) {
             (Family::StableDiffusion3, _) => Self::Sd3,
+            (Family::ZImage, _) => Self::ZImage,
             (Family::StableDiffusionXl, _) => Self::Sdxl,
             (Family::StableDiffusion, true) => Self::Sd2,
             (Family::StableDiffusion, false) => Self::Sd1,
@@ -47,6 +48,7 @@ impl From<Layout> for Family {
             Layout::Sd1 | Layout::Sd2 => Self::StableDiffusion,
             Layout::Sdxl => Self::StableDiffusionXl,
             Layout::Sd3 => Self::StableDiffusion3,
+            Layout::ZImage => Self::ZImage,
         }
     }
 }
@@ -67,8 +69,7 @@ pub fn pack(
     let (layout, file) = (Layout::of_folder(model)?, file.as_ref());
     let mut sources = Vec::new();
     for (component, _) in layout.networks() {
-        // SD3 comes without its text encoders, too.
-        if layout == Layout::Sd3 && !model.has_weights(component) {
+        if layout.comes_in_parts() && !model.has_weights(component) {
             continue;
         }
         let map = map_of(layout, component, model)?.map_err(|problems| refuse(model.path(), &problems))?;
@@ -116,7 +117,12 @@ fn map_of(
 ) -> Result<Result<ComponentMap, Problems>, ModelError> {
     Ok(match component {
         "unet" | "transformer" => ComponentMap::backbone(&model.backbone_config()?),
-        "vae" => ComponentMap::vae(&model.vae_config()?),
+        "vae" => ComponentMap::vae_under(&model.vae_config()?, layout.vae()),
+        _ if layout.qwen().is_some_and(|(qwen, _)| component == qwen) => {
+            let (config, (_, prefix)) = (model.qwen_config()?, layout.qwen().unwrap_or_default());
+            let problem = || vec![format!("`{component}` without a configuration")];
+            config.ok_or_else(problem).and_then(|config| ComponentMap::qwen(&config, prefix))
+        }
         _ if layout.t5().is_some_and(|(t5, _)| component == t5) => {
             let (config, (_, prefix)) = (model.t5_config()?, layout.t5().unwrap_or_default());
             let problem = || vec![format!("`{component}` without a configuration")];
@@ -143,7 +149,7 @@ impl SingleFile {
     /// Opens a checkpoint and reads its layout off its names.
     ///
     /// # Errors
-    /// [`ModelError::Store`] for a file that is missing, malformed, or no checkpoint of SD1.x, SD2.x, SDXL or SD3;
+    /// [`ModelError::Store`] for a file that is missing, malformed, or no checkpoint of SD1.x, SD2.x, SDXL, SD3 or Z-Image;
     /// [`ModelError::Config`] for noise that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let file = OpenFile::open(path.as_ref())?;
@@ -151,7 +157,7 @@ impl SingleFile {
         let file = file.spelled(usual_name(names.iter().map(String::as_str)));
         let names: Vec<&str> = file.names().collect();
         let layout = Layout::of(names.iter().copied()).map_err(|found| {
-            let wanted = "a checkpoint of SD1.x, SD2.x, SDXL or SD3 under its original names";
+            let wanted = "a checkpoint of SD1.x, SD2.x, SDXL, SD3 or Z-Image under its original names";
             StoreError::malformed(file.path(), found, wanted)
         })?;
         let noise = StatedNoise::of(&file, layout)?;
@@ -161,6 +167,11 @@ impl SingleFile {
     /// The file.
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// What is wrong with the file, in words.
+    pub(super) fn refuse(&self, problem: &str) -> ModelError {
+        self.file.refuse(&vec![problem.to_owned()])
     }
 
     /// Every tensor of the file.
@@ -200,9 +211,9 @@ impl SingleFile {
                 passed.push(prefix);
                 continue;
             }
-            // Those that files of SD3 come without are then where the description is, or nowhere.
+            // Those that a file comes without are then where the description is, or nowhere.
             let is_there = self.file.names().any(|name| name.starts_with(prefix));
-            if self.layout == Layout::Sd3 && !is_there {
+            if self.layout.comes_in_parts() && !is_there {
                 continue;
             }
             if !model.index().components.iter().any(|listed| listed == component) {
@@ -253,6 +264,7 @@ impl Layout {
     /// Name of each network, and what stands before the names of its tensors.
     fn networks(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let text = self.text().iter().map(|(component, prefix, _)| (*component, *prefix));
-        [(Family::from(self).backbone(), UNET), ("vae", VAE)].into_iter().chain(text).chain(self.t5())
+        let alone = [(Family::from(self).backbone(), UNET), ("vae", self.vae())];
+        alone.into_iter().chain(text).chain(self.t5()).chain(self.qwen())
     }
 }

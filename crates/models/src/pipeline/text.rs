@@ -1,6 +1,7 @@
 //! From prompts to conditioning.
 //!
-//! Source: `encode_prompt` of diffusers' `StableDiffusionPipeline`, `StableDiffusionXLPipeline` and `StableDiffusion3Pipeline`.
+//! Source: `encode_prompt` of diffusers' `StableDiffusionPipeline`, `StableDiffusionXLPipeline`, `StableDiffusion3Pipeline` and
+//! `ZImagePipeline`.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +15,18 @@ use super::model::Model;
 use crate::ModelError;
 use crate::clip_text::ClipText;
 use crate::nn::{AdapterSwitch, LoraSpec, Role, Trainable};
+use crate::qwen3::{self, Qwen3};
 use crate::t5::{T5Config, T5Encoder};
-use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
+use crate::tokenizer::{ClipTokenizer, QwenTokenizer, T5Tokenizer, TokenizerFiles};
 
 /// Adapters of text encoders, by component.
 pub type TextAdapters = BTreeMap<&'static str, LoraSpec>;
 
 /// Ids of every prompt that T5 encodes: `max_sequence_length` of SD3's pipeline.
 pub const T5_LENGTH: usize = 256;
+
+/// Most ids of a prompt that Qwen encodes, its chat included: `max_sequence_length` of Z-Image's pipeline.
+pub const QWEN_LENGTH: usize = 512;
 
 /// Prompts encoded in one forward pass.
 const BATCH: usize = 64;
@@ -66,6 +71,8 @@ impl Tokens {
 pub struct TextEncoders {
     encoders: Vec<TextEncoder>,
     t5: Option<T5>,
+    /// Z-Image's, in place of all others.
+    qwen: Option<(QwenTokenizer, Qwen3)>,
     family: Family,
     zeros_for_empty: bool,
     n_chunks: usize,
@@ -102,6 +109,7 @@ impl Model {
         precision: DType,
         device: Device,
     ) -> Result<TextEncoders, ModelError> {
+        self.check_token_length()?;
         let mut encoders: Vec<TextEncoder> = Vec::new();
         for (component, tokenizer_name) in self.family().text_components() {
             let config = self.text_config(component)?;
@@ -135,13 +143,31 @@ impl Model {
         let zeros_for_empty = self.index().force_zeros_for_empty_prompt;
         let n_chunks = self.n_chunks;
         let t5 = match self.family() {
-            Family::StableDiffusion | Family::StableDiffusionXl => None,
+            Family::StableDiffusion | Family::StableDiffusionXl | Family::ZImage => None,
             Family::StableDiffusion3 => {
                 let width = self.backbone_config()?.text_width();
                 Some(T5 { width, encoder: self.t5(precision, device)? })
             }
         };
-        Ok(TextEncoders { encoders, t5, family: self.family(), zeros_for_empty, n_chunks, device })
+        let qwen = self.qwen(precision, device)?;
+        Ok(TextEncoders { encoders, t5, qwen, family: self.family(), zeros_for_empty, n_chunks, device })
+    }
+
+    /// Qwen's encoder as far as it is read, with its tokenizer, where the family has one.
+    fn qwen(&self, precision: DType, device: Device) -> Result<Option<(QwenTokenizer, Qwen3)>, ModelError> {
+        let (Some((component, tokenizer)), Some(config)) =
+            (self.family().qwen_components(), self.qwen_config()?)
+        else {
+            return Ok(None);
+        };
+        let files = self.tokenizer(tokenizer);
+        let tokenizer = QwenTokenizer::from_files(&files, QWEN_LENGTH)?;
+        knows_all(&files, tokenizer.n_ids(), component, config.vocab_size)?;
+        let n_layers = config.n_read();
+        let stored = self.stored(component)?.without(|name| qwen3::is_after(name, n_layers));
+        let how = Build { role: Role::Frozen, precision, device, lora: None, base: None };
+        let loaded = build(stored, how, |scope| Qwen3::new(scope, config.clone(), n_layers))?;
+        Ok(Some((tokenizer, loaded.network)))
     }
 
     /// T5's encoder with its tokenizer, where the model has one.
@@ -151,12 +177,7 @@ impl Model {
         };
         let files = self.tokenizer(tokenizer);
         let tokenizer = T5Tokenizer::from_files(&files, T5_LENGTH)?;
-        let (n_ids, vocab_size) = (tokenizer.n_ids(), config.vocab_size);
-        if n_ids as i64 > vocab_size {
-            let message =
-                format!("it makes ids up to {}; `{component}` knows {vocab_size} tokens", n_ids - 1);
-            return Err(ModelError::Tokenizer { path: files.root().to_owned(), message });
-        }
+        knows_all(&files, tokenizer.n_ids(), component, config.vocab_size)?;
         let how = Build {
             role: Role::Frozen,
             precision: T5Config::runs_in(precision),
@@ -176,18 +197,44 @@ impl Model {
         &self,
         captions: impl IntoIterator<Item = &'a str>,
     ) -> Result<CutCaptions, ModelError> {
-        let (_, name) = self.family().text_components()[0];
-        let tokenizer = ClipTokenizer::from_files(&self.tokenizer(name))?;
-        let limit = self.n_chunks * (tokenizer.max_length() - 2);
+        let clip = self.family().text_components().first();
+        let (limit, n_tokens): (usize, Box<dyn Fn(&str) -> usize>) =
+            match (clip, self.family().qwen_components()) {
+                (Some((_, name)), _) => {
+                    let tokenizer = ClipTokenizer::from_files(&self.tokenizer(name))?;
+                    let limit = self.n_chunks * (tokenizer.max_length() - 2);
+                    (limit, Box::new(move |caption| tokenizer.n_tokens(caption)))
+                }
+                (None, Some((_, name))) => {
+                    let tokenizer = QwenTokenizer::from_files(&self.tokenizer(name), QWEN_LENGTH)?;
+                    let of_chat = tokenizer.n_tokens("");
+                    (QWEN_LENGTH - of_chat, Box::new(move |caption| tokenizer.n_tokens(caption) - of_chat))
+                }
+                (None, None) => (0, Box::new(|_| 0)),
+            };
         let mut cut = CutCaptions { n_captions: 0, n_tokens: 0, limit };
         // A token is a byte at least.
         for caption in captions.into_iter().filter(|caption| caption.len() > limit) {
-            let more = tokenizer.n_tokens(caption).saturating_sub(limit);
+            let more = n_tokens(caption).saturating_sub(limit);
             cut.n_captions += usize::from(more > 0);
             cut.n_tokens += more;
         }
         Ok(cut)
     }
+}
+
+/// Every id that a tokenizer makes must have an embedding.
+fn knows_all(
+    files: &TokenizerFiles,
+    n_ids: usize,
+    component: &str,
+    vocab_size: i64,
+) -> Result<(), ModelError> {
+    if n_ids as i64 <= vocab_size {
+        return Ok(());
+    }
+    let message = format!("it makes ids up to {}; `{component}` knows {vocab_size} tokens", n_ids - 1);
+    Err(ModelError::Tokenizer { path: files.root().to_owned(), message })
 }
 
 impl TextEncoders {
@@ -199,7 +246,7 @@ impl TextEncoders {
     /// SD1.x and SD2.x: the last hidden state. SDXL: the penultimate hidden states of both encoders side by side, the
     /// second's projection, and the sizes of an uncropped square image of side `resolution`, in pixels (for SDXL). SD3: the
     /// penultimate hidden states of both side by side, filled up with zeros to the width of T5's, which follow; the projections of
-    /// both side by side.
+    /// both side by side. Z-Image: the last hidden state but one of each prompt's own tokens.
     ///
     /// # Panics
     /// If there are no prompts.
@@ -223,7 +270,7 @@ impl TextEncoders {
         Conditioning {
             hidden: empty.hidden.zeros_like(),
             pooled: empty.pooled.as_ref().map(Tensor::zeros_like),
-            time_ids: empty.time_ids,
+            ..empty
         }
     }
 
@@ -257,7 +304,19 @@ impl TextEncoders {
     }
 
     fn encode_some(&self, prompts: &[impl AsRef<str>], resolution: i64) -> Conditioning {
-        self.conditioning(&self.tokens(prompts), resolution)
+        let Some((tokenizer, encoder)) = &self.qwen else {
+            return self.conditioning(&self.tokens(prompts), resolution);
+        };
+        let ids: Vec<Vec<i64>> = prompts.iter().map(|prompt| tokenizer.encode(prompt.as_ref())).collect();
+        let longest = ids.iter().map(Vec::len).max().unwrap_or_default();
+        // A token sees those before it alone, so nothing has to be masked.
+        let filled = ids
+            .iter()
+            .flat_map(|own| own.iter().copied().chain((own.len()..longest).map(|_| tokenizer.pad())));
+        let table = Tensor::from_slice(&filled.collect::<Vec<_>>()).view([ids.len() as i64, -1]);
+        let hidden = encoder.last(&table.to_device(self.device), |_| ());
+        let lengths = ids.iter().map(|own| own.len() as i64).collect();
+        Conditioning { lengths: Some(lengths), ..Conditioning::text(hidden) }
     }
 
     /// The conditioning of token ids, as [`TextEncoders::encode`] makes it of prompts; differentiable with respect to adapters.
@@ -282,18 +341,18 @@ impl TextEncoders {
                 .filter_map(|output| output.projected.as_ref())
                 .map(|pooled| self.first(pooled))
                 .collect();
+            let hidden = t5.followed(&Tensor::cat(&states, -1), tokens.0.get(self.encoders.len()));
             return Conditioning {
-                hidden: t5.followed(&Tensor::cat(&states, -1), tokens.0.get(self.encoders.len())),
                 pooled: Some(Tensor::cat(&projections, -1)),
-                time_ids: None,
+                ..Conditioning::text(hidden)
             };
         }
         let sizes = [resolution, resolution, 0, 0, resolution, resolution];
         let time_ids = Tensor::from_slice(&sizes).to_kind(Kind::Float).to_device(self.device);
         Conditioning {
-            hidden: Tensor::cat(&states, -1), // [n, m, c1 + c2]
             pooled: outputs[1].projected.as_ref().map(|pooled| self.first(pooled)),
             time_ids: Some(time_ids.view([1, 6]).repeat([n, 1])),
+            ..Conditioning::text(Tensor::cat(&states, -1)) // [n, m, c1 + c2]
         }
     }
 

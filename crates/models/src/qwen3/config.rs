@@ -34,6 +34,17 @@ pub struct Qwen3Config {
 }
 
 impl Qwen3Config {
+    /// The layers that Z-Image reads: what leaves the last but one.
+    pub(crate) fn n_read(&self) -> i64 {
+        (self.num_hidden_layers - 1).max(0)
+    }
+
+    /// A network of those layers alone.
+    #[must_use]
+    pub fn as_read(&self) -> Self {
+        Self { num_hidden_layers: self.n_read(), ..self.clone() }
+    }
+
     /// Reads and validates a transformers configuration, in the spelling of its release 4 or 5.
     ///
     /// # Errors

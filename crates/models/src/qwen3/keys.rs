@@ -3,14 +3,16 @@
 /// What stands before the names in files saved as `Qwen3ForCausalLM`.
 const PREFIX: &str = "model.";
 
-/// The name of a tensor in a network of so many layers; `None` for those after it and for the head.
-pub fn modern_name(name: &str, n_layers: i64) -> Option<String> {
+/// The name of a tensor of the encoder; `None` for those of the head.
+pub fn modern_name(name: &str) -> Option<String> {
     let name = name.strip_prefix(PREFIX).unwrap_or(name);
-    let is_beyond = name
-        .strip_prefix("layers.")
-        .and_then(|rest| rest.split_once('.'))
-        .is_some_and(|(number, _)| number.parse::<i64>().is_ok_and(|number| number >= n_layers));
-    (!is_beyond && !name.starts_with("lm_head.")).then(|| name.to_owned())
+    (!name.starts_with("lm_head.")).then(|| name.to_owned())
+}
+
+/// Whether a tensor is only read after the first `n_layers` layers.
+pub fn is_after(name: &str, n_layers: i64) -> bool {
+    let number = || name.strip_prefix("layers.")?.split_once('.')?.0.parse::<i64>().ok();
+    name.starts_with("norm.") || number().is_some_and(|number| number >= n_layers)
 }
 
 #[cfg(test)]
@@ -18,15 +20,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_become_one_and_what_nobody_reads_goes() {
-        for (stored, wanted) in [
-            ("model.layers.3.mlp.up_proj.weight", Some("layers.3.mlp.up_proj.weight")),
-            ("layers.3.mlp.up_proj.weight", Some("layers.3.mlp.up_proj.weight")),
-            ("model.embed_tokens.weight", Some("embed_tokens.weight")),
-            ("model.layers.4.mlp.up_proj.weight", None),
-            ("lm_head.weight", None),
+    fn both_spellings_become_one_and_what_nobody_reads_is_known() {
+        for (stored, wanted, is_left_out) in [
+            ("model.layers.3.mlp.up_proj.weight", Some("layers.3.mlp.up_proj.weight"), false),
+            ("layers.3.mlp.up_proj.weight", Some("layers.3.mlp.up_proj.weight"), false),
+            ("model.embed_tokens.weight", Some("embed_tokens.weight"), false),
+            ("model.layers.4.mlp.up_proj.weight", Some("layers.4.mlp.up_proj.weight"), true),
+            ("model.norm.weight", Some("norm.weight"), true),
+            ("lm_head.weight", None, false),
         ] {
-            assert_eq!(modern_name(stored, 4).as_deref(), wanted, "{stored}");
+            let found = modern_name(stored);
+            assert_eq!(found.as_deref(), wanted, "{stored}");
+            assert_eq!(found.is_some_and(|name| is_after(&name, 4)), is_left_out, "{stored}");
         }
     }
 }

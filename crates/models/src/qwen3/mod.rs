@@ -5,5 +5,5 @@ mod keys;
 mod model;
 
 pub use config::Qwen3Config;
-pub use keys::modern_name;
+pub use keys::{is_after, modern_name};
 pub use model::Qwen3;

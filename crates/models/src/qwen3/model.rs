@@ -108,17 +108,22 @@ impl Qwen3 {
     /// # Shapes
     /// `ids` `[b, n]` int64; `[b, n, c]` each, in the compute type.
     pub fn forward(&self, ids: &Tensor) -> Vec<Tensor> {
-        let (_, n) = ids.size2().expect("token ids are two-dimensional");
-        let mut states = vec![self.embed_tokens.forward(ids)];
-        let rotation = self.rotation(n).map(|table| table.to_device(ids.device()).to_kind(states[0].kind()));
-        for (i, layer) in self.layers.iter().enumerate() {
-            let state = layer.forward(&states[i], &rotation);
-            states.push(state);
-        }
-        if let (Some(norm), Some(last)) = (&self.norm, states.last_mut()) {
-            *last = norm.forward(last);
-        }
+        let mut states = Vec::with_capacity(self.layers.len() + 1);
+        let last = self.last(ids, |state| states.push(state.shallow_clone()));
+        states.push(last);
         states
+    }
+
+    /// What leaves the last layer that is there, as the last of [`Qwen3::forward`]; `before` is shown what came before it.
+    pub fn last(&self, ids: &Tensor, mut before: impl FnMut(&Tensor)) -> Tensor {
+        let (_, n) = ids.size2().expect("token ids are two-dimensional");
+        let mut state = self.embed_tokens.forward(ids);
+        let rotation = self.rotation(n).map(|table| table.to_device(ids.device()).to_kind(state.kind()));
+        for layer in &self.layers {
+            before(&state);
+            state = layer.forward(&state, &rotation);
+        }
+        self.norm.as_ref().map_or_else(|| state.shallow_clone(), |norm| norm.forward(&state))
     }
 
     /// Cosines and sines, `[n, e]` each, f32 all the way as published.

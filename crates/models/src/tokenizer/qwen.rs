@@ -39,10 +39,19 @@ impl QwenTokenizer {
 
     /// The ids of a prompt in its chat, as many as there are; what is too long is cut at the end, the chat's end with it.
     pub fn encode(&self, prompt: &str) -> Vec<i64> {
-        let [before, after] = CHAT;
-        let mut ids = whole::ids(&self.tokenizer, &format!("{before}{prompt}{after}"));
+        let mut ids = self.whole(prompt);
         ids.truncate(self.max_length);
         ids
+    }
+
+    /// Ids of a prompt in its chat before anything is cut.
+    pub fn n_tokens(&self, prompt: &str) -> usize {
+        self.whole(prompt).len()
+    }
+
+    fn whole(&self, prompt: &str) -> Vec<i64> {
+        let [before, after] = CHAT;
+        whole::ids(&self.tokenizer, &format!("{before}{prompt}{after}"))
     }
 
     /// What fills up the shorter ones of several prompts; none of their own tokens sees it.

@@ -47,6 +47,12 @@ impl ZImageConfig {
         self.axes_lens[1].min(self.axes_lens[2]) * self.patch_size
     }
 
+    /// Latent side that images have where nothing is said: that of 1024 pixels, in which the pipeline generates, as far as there are
+    /// positions.
+    pub fn sample_size(&self) -> i64 {
+        self.largest_side().min(128)
+    }
+
     /// Width within feed-forward layers.
     pub(super) fn hidden(&self) -> i64 {
         (self.dim as f64 / 3.0 * 8.0) as i64

@@ -4,8 +4,11 @@
 
 mod blocks;
 mod config;
+mod footprint;
+mod keys;
 mod model;
 mod rope;
 
 pub use config::ZImageConfig;
+pub(crate) use keys::{BLOCKS, MARK, UNREAD, is_original, original as original_place};
 pub use model::ZImage;

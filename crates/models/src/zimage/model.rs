@@ -182,13 +182,13 @@ impl ZImage {
     }
 }
 
-/// Every token of the conditioning is a caption's own: captions of one length.
 impl Denoiser for ZImage {
     fn predict(&self, x: &Tensor, timestep: &Tensor, conditioning: &Conditioning) -> Tensor {
-        self.forward(x, timestep, &conditioning.hidden.unbind(0))
+        self.forward(x, timestep, &conditioning.captions())
     }
 }
 
-fn filled_up(n: i64) -> i64 {
+/// So many tokens filled up.
+pub(super) fn filled_up(n: i64) -> i64 {
     (n + MULTIPLE - 1) / MULTIPLE * MULTIPLE
 }

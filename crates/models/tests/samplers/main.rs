@@ -25,11 +25,8 @@ fn network(golden: &Golden) -> UNet {
 
 fn conditioning(golden: &Golden, side: &str) -> Conditioning {
     let part = |name: &str| golden.get(&format!("{side}{name}"));
-    Conditioning {
-        hidden: golden.tensor(&format!("{side}encoder_hidden_states")),
-        pooled: part("text_embeds"),
-        time_ids: part("time_ids"),
-    }
+    let text = Conditioning::text(golden.tensor(&format!("{side}encoder_hidden_states")));
+    Conditioning { pooled: part("text_embeds"), time_ids: part("time_ids"), ..text }
 }
 
 fn number(golden: &Golden, key: &str) -> f64 {

@@ -26,7 +26,7 @@ fn a_run_from_prompts_and_noise_equals_diffusers_with_and_without_t5() {
         let prompted = text.encode(&prompts, 8);
         let negative = text.encode(&[golden.note("negative").unwrap()], 8);
         for (name, conditioning) in [("", &prompted), ("negative_", &negative)] {
-            let Conditioning { hidden, pooled, time_ids } = conditioning;
+            let Conditioning { hidden, pooled, time_ids, .. } = conditioning;
             assert!(time_ids.is_none());
             let pooled = pooled.as_ref().unwrap();
             for (kind, found) in [("prompt_embeds", hidden), ("pooled_prompt_embeds", pooled)] {

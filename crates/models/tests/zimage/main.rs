@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod bench;
+mod pipeline;
 mod qwen3;
 mod tokenizer;
 mod transformer;

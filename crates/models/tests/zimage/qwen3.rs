@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tastemaker_models::nn::{Role, Weights};
-use tastemaker_models::qwen3::{Qwen3, Qwen3Config, modern_name};
+use tastemaker_models::qwen3::{Qwen3, Qwen3Config, is_after, modern_name};
 use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, relative_error};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -16,8 +16,8 @@ fn encoder(
 ) -> (Qwen3, BTreeMap<String, Tensor>) {
     let prefixed = |name: &str| format!("model.{name}");
     let stored = golden.weights().into_iter().filter_map(|(name, tensor)| {
-        let name = modern_name(&prefixed(&name), n_layers)?;
-        (n_layers > 2 || name != "norm.weight").then_some((name, tensor))
+        let name = modern_name(&prefixed(&name))?;
+        (n_layers > 2 || !is_after(&name, n_layers)).then_some((name, tensor))
     });
     let weights = Weights::from_source(stored.collect::<BTreeMap<_, _>>(), role, precision, Device::Cpu);
     let config = Qwen3Config::from_json(&golden.config_json()).unwrap();

@@ -29,9 +29,9 @@ fn unet(case: &str, device: Device) {
     let there = |name: &str| golden.tensor(name).to_device(device);
     let optional = |name: &str| golden.get(name).map(|tensor| tensor.to_device(device));
     let conditioning = || Conditioning {
-        hidden: there("encoder_hidden_states"),
         pooled: optional("text_embeds"),
         time_ids: optional("time_ids"),
+        ..Conditioning::text(there("encoder_hidden_states"))
     };
     for (precision, name, limit) in [(DType::F32, "f32", OUTPUT), (DType::Bf16, "bf16", BFLOAT16)] {
         let weights = Weights::from_source(golden.weights(), Role::Trained, precision, device);

@@ -118,9 +118,9 @@ pub fn pairs(n: usize, side: i64, (tokens, width): (i64, i64), pooled: Option<i6
     let host = (Kind::Float, Device::Cpu);
     let images = [2 * n as i64, 4, side, side];
     let captions = |n: i64| Conditioning {
-        hidden: Tensor::randn([n, tokens, width], host),
         pooled: pooled.map(|width| Tensor::randn([n, width], host)),
         time_ids: pooled.map(|_| Tensor::from_slice(&[1024f32, 1024., 0., 0., 1024., 1024.]).repeat([n, 1])),
+        ..Conditioning::text(Tensor::randn([n, tokens, width], host))
     };
     EncodedPairs {
         images: Posterior { mean: Tensor::randn(images, host), std: Tensor::rand(images, host) * 0.1 },

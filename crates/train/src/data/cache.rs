@@ -183,6 +183,7 @@ impl<'a> Encoder<'a> {
             channels: size(vae.latent_channels),
             downsampling: size(vae.downsampling()),
             width: size(backbone.text_width()),
+            has_lengths: self.model.family().captions_have_lengths(),
             pooled: backbone.pooled_width().map(size),
         })
     }
@@ -201,7 +202,7 @@ impl<'a> Encoder<'a> {
 
     fn time_ids(&self) -> Option<TimeIds> {
         match self.model.family() {
-            Family::StableDiffusion | Family::StableDiffusion3 => None,
+            Family::StableDiffusion | Family::StableDiffusion3 | Family::ZImage => None,
             Family::StableDiffusionXl => Some(self.settings.time_ids),
         }
     }

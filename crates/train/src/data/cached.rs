@@ -29,7 +29,7 @@ pub struct CachedPairs {
     pairs: Vec<OnceLock<PairShard>>,
     /// None where text encoders are trained.
     text: Vec<OnceLock<TextShard>>,
-    /// Tokens of a caption: as many as in the shard that was opened first.
+    /// Tokens of a caption, where all have as many: as in the shard that was opened first.
     n_tokens: OnceLock<usize>,
     /// Token ids of the distinct captions, then of the empty one, where text encoders are trained.
     tokens: Option<Tokens>,
@@ -58,6 +58,8 @@ pub struct EncodedShapes {
     pub downsampling: usize,
     /// Width of a caption's hidden states.
     pub width: usize,
+    /// Whether captions have as many tokens as they need.
+    pub has_lengths: bool,
     /// Width of its pooled embedding, for SDXL.
     pub pooled: Option<usize>,
 }
@@ -115,12 +117,13 @@ impl CachedPairs {
     /// The shard of a caption, where captions are cached.
     fn text_shard(&self, number: usize) -> Result<&TextShard, DataError> {
         once(&self.text[number], || {
-            let EncodedShapes { width, pooled, .. } = self.shapes;
+            let EncodedShapes { width, has_lengths, pooled, .. } = self.shapes;
             let n_captions = in_shard(number, self.n_captions + 1, CAPTIONS_PER_SHARD);
             let dtype = self.key.text.as_ref().map_or_else(Default::default, |text| text.dtype);
-            let shard = self.folder.text_shard(number, &TextLayout { n_captions, dtype, width, pooled })?;
+            let layout = TextLayout { n_captions, dtype, width, has_lengths, pooled };
+            let shard = self.folder.text_shard(number, &layout)?;
             let n_tokens = *self.n_tokens.get_or_init(|| shard.n_tokens());
-            if shard.n_tokens() == n_tokens {
+            if has_lengths || shard.n_tokens() == n_tokens {
                 return Ok(shard);
             }
             let what = format!("its captions have {} tokens, others {n_tokens}", shard.n_tokens());
@@ -205,9 +208,16 @@ impl CachedPairs {
                     pooled.extend(two);
                 }
                 let kind = kind_of(text.dtype);
-                let join = |parts: &[Embedding]| join(parts, kind).to_device(options.device);
-                let (hidden, pooled) = (join(&hidden), (!pooled.is_empty()).then(|| join(&pooled)));
-                Conditioning { hidden, pooled, time_ids: None }
+                let tensors = |parts: &[Embedding]| -> Vec<Tensor> {
+                    parts.iter().map(|part| tensor(part, kind)).collect()
+                };
+                let joined = |parts: &[Embedding]| Tensor::stack(&tensors(parts), 0);
+                let text = match self.shapes.has_lengths {
+                    true => Conditioning::of_lengths(&tensors(&hidden)),
+                    false => Conditioning::text(joined(&hidden)),
+                };
+                let pooled = (!pooled.is_empty()).then(|| joined(&pooled).to_device(options.device));
+                Conditioning { hidden: text.hidden.to_device(options.device), pooled, ..text }
             }
         };
         conditioning.time_ids = self.time_ids.map(|kind| {
@@ -287,11 +297,9 @@ fn stack(rows: &[Stored], part: impl Fn(&Stored) -> &Vec<u8>) -> Tensor {
     Tensor::from_data_size(&bytes, &size, kind_of(rows[0].dtype)).to_kind(Kind::Float)
 }
 
-fn join(parts: &[Embedding], kind: Kind) -> Tensor {
-    let bytes = parts.iter().map(|(_, bytes)| bytes.as_slice()).collect::<Vec<_>>().concat();
-    let shape = parts[0].0.iter().map(|&n| n as i64);
-    let size: Vec<i64> = [parts.len() as i64].into_iter().chain(shape).collect();
-    Tensor::from_data_size(&bytes, &size, kind)
+fn tensor((shape, bytes): &Embedding, kind: Kind) -> Tensor {
+    let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+    Tensor::from_data_size(bytes, &size, kind)
 }
 
 /// How many of `n` are in part `number`, where each has `most` and the last the rest.

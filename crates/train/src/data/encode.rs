@@ -8,7 +8,8 @@ use std::ops::Range;
 use image::RgbImage;
 use tastemaker_data::buckets::BucketResolutions;
 use tastemaker_data::cache::{
-    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, Key, PAIRS_PER_SHARD, PairShardDraft, ShardKind, text_shard,
+    CAPTIONS_PER_SHARD, CacheFolder, CachedPair, EncodedText, Key, PAIRS_PER_SHARD, PairShardDraft,
+    ShardKind, text_shard,
 };
 use tastemaker_data::ordered::in_order;
 use tastemaker_data::transform::{Size, to_chw};
@@ -164,10 +165,14 @@ pub fn cache_text(
         let first = number * CAPTIONS_PER_SHARD;
         let range = first..(first + CAPTIONS_PER_SHARD).min(captions.n_encoded());
         let encoded = text.encode(&captions.encoded(range), 0);
-        let hidden = host(&encoded.hidden, dtype);
+        let hidden = match &encoded.lengths {
+            Some(_) => host(&Tensor::cat(&encoded.captions(), 0), dtype),
+            None => host(&encoded.hidden, dtype),
+        };
         let pooled = encoded.pooled.as_ref().map(|pooled| host(pooled, dtype));
         let pooled = pooled.as_ref().map(|(shape, bytes)| (shape.as_slice(), bytes.as_slice()));
-        let bytes = text_shard(dtype, (&hidden.0, &hidden.1), pooled)?;
+        let (hidden, lengths) = ((hidden.0.as_slice(), hidden.1.as_slice()), encoded.lengths.as_deref());
+        let bytes = text_shard(&EncodedText { dtype, hidden, lengths, pooled })?;
         folder.add(ShardKind::Text, number, &bytes)?;
     }
     Ok(())

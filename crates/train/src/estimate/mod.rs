@@ -10,8 +10,8 @@ use tastemaker_math::objectives::{Corruption, Objective};
 use tastemaker_models::backbone::BackboneConfig;
 use tastemaker_models::clip_text::ClipTextConfig;
 use tastemaker_models::nn::is_large;
-use tastemaker_models::original::{n_numbers, t5_shapes, text_shapes, vae_shapes};
-use tastemaker_models::pipeline::{Model, T5_LENGTH};
+use tastemaker_models::original::{n_numbers, qwen_shapes, t5_shapes, text_shapes, vae_shapes};
+use tastemaker_models::pipeline::{Family, Model, QWEN_LENGTH, T5_LENGTH};
 use tastemaker_models::place::Shapes;
 use tastemaker_models::unet::{Activations, Footprint, Pass, TrainedPart};
 use tastemaker_models::vae::VaeConfig;
@@ -96,8 +96,8 @@ struct Parts {
     text: Vec<(ClipTextConfig, Shapes)>,
     /// Of the network that predicts.
     shapes: Shapes,
-    /// Numbers of T5's encoder.
-    n_t5: u64,
+    /// Numbers of T5's encoder, or of Qwen's as far as it is read.
+    n_others: u64,
     /// Tokens that the network attends to.
     n_states: u64,
     n_vae: u64,
@@ -129,8 +129,12 @@ impl Parts {
             backbone,
             vae,
             text,
-            n_t5: folder.t5_config()?.map_or(0, |config| n_numbers(&t5_shapes(&config))),
-            n_states: n_tokens + if folder.family().t5_components().is_some() { T5_LENGTH as u64 } else { 0 },
+            n_others: others_than_clip(folder)?,
+            n_states: match folder.family() {
+                Family::ZImage => QWEN_LENGTH as u64,
+                Family::StableDiffusion3 => n_tokens + T5_LENGTH as u64,
+                Family::StableDiffusion | Family::StableDiffusionXl => n_tokens,
+            },
             n_tokens,
             program,
             on_host,
@@ -139,7 +143,7 @@ impl Parts {
 
     /// Numbers of all text encoders.
     fn n_text(&self) -> u64 {
-        self.n_t5 + self.text.iter().map(|(_, shapes)| n_numbers(shapes)).sum::<u64>()
+        self.n_others + self.text.iter().map(|(_, shapes)| n_numbers(shapes)).sum::<u64>()
     }
 
     /// Bytes that encoding this many captions holds at once, or keeps for a backward pass.
@@ -154,6 +158,13 @@ impl Parts {
         };
         n_captions * bytes * self.text.iter().map(of_one).sum::<u64>()
     }
+}
+
+/// Numbers of the text encoder beside those of CLIP, or in their place.
+fn others_than_clip(folder: &Model) -> Result<u64, TrainError> {
+    let of_t5 = folder.t5_config()?.map_or(0, |config| n_numbers(&t5_shapes(&config)));
+    let of_qwen = folder.qwen_config()?.map_or(0, |config| n_numbers(&qwen_shapes(&config.as_read())));
+    Ok(of_t5 + of_qwen)
 }
 
 /// What is held while this is done.

@@ -40,6 +40,7 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
         Family::StableDiffusion => "stable-diffusion",
         Family::StableDiffusionXl => "stable-diffusion-xl",
         Family::StableDiffusion3 => "sd3",
+        Family::ZImage => "z-image",
     };
     let base = base_model(&plan.model.pretrained_model_name_or_path);
     let mut text = String::from("---\n");

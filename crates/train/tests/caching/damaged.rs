@@ -24,7 +24,7 @@ impl Made {
         let key = key(&source, false, 8);
         make(folder.path(), &key, &source, &Plain::default(), Some(&text), settings(1, (0, 1))).unwrap();
         let width = *text.encode(&["x"], 0).hidden.size().last().unwrap() as usize;
-        let shapes = EncodedShapes { channels: 3, downsampling: 1, width, pooled: None };
+        let shapes = EncodedShapes { channels: 3, downsampling: 1, width, has_lengths: false, pooled: None };
         Self { folder, source, key, shapes }
     }
 

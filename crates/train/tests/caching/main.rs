@@ -145,7 +145,7 @@ fn try_open(
     let encoded = text(time_ids.is_some()).encode(&["x"], 0);
     let width = |tensor: &Tensor| *tensor.size().last().unwrap() as usize;
     let (width, pooled) = (width(&encoded.hidden), encoded.pooled.as_ref().map(width));
-    let shapes = EncodedShapes { channels: 3, downsampling: 1, width, pooled };
+    let shapes = EncodedShapes { channels: 3, downsampling: 1, width, has_lengths: false, pooled };
     let conditioning = CacheConditioning { time_ids, tokens: None };
     CachedPairs::open(folder, key, source, n_captions, shapes, conditioning)
 }

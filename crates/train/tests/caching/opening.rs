@@ -156,7 +156,7 @@ fn a_cache_of_a_million_pairs_opens() {
     let began = std::time::Instant::now();
     let cache = CacheFolder::open(&folder, &key).unwrap();
     let opened = began.elapsed();
-    let shapes = EncodedShapes { channels: 3, downsampling: 8, width: 8, pooled: None };
+    let shapes = EncodedShapes { channels: 3, downsampling: 8, width: 8, has_lengths: false, pooled: None };
     let conditioning = CacheConditioning { time_ids: None, tokens: None };
     let pairs = CachedPairs::open(&cache, &key, &source, n, shapes, conditioning).unwrap();
     let ready = began.elapsed();

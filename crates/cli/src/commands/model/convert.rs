@@ -71,7 +71,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         Opened::Lora { file, names: LoraNames::Diffusers, layout, path } => {
             let Some(layout) = layout else {
                 let found = "layers of no published network";
-                let wanted = "an adapter of SD1.x, SD2.x, SDXL or SD3, whose layers kohya names";
+                let wanted = "an adapter of SD1.x, SD2.x, SDXL, SD3 or Z-Image, whose layers kohya names";
                 bail!(ModelError::from(StoreError::malformed(&path, found, wanted)));
             };
             let title = to.file_stem().map_or("LoRA".into(), |stem| stem.to_string_lossy().into_owned());

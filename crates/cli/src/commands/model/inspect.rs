@@ -35,7 +35,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
                 metadata(&Header::read(file.path()).map_err(ModelError::from)?);
             }
             let tools = match file.layout {
-                Layout::Sd3 => "ComfyUI, and diffusers by from_single_file",
+                Layout::Sd3 | Layout::ZImage => "ComfyUI, and diffusers by from_single_file",
                 _ => "A1111, Forge, ComfyUI, InvokeAI, and diffusers by from_single_file",
             };
             print_line("loads in", tools);
@@ -106,6 +106,7 @@ fn of_lora(path: &Path, file: &LoraFile, names: LoraNames, layout: Option<Layout
     metadata(&header);
     let of_transformer = file.component == Family::StableDiffusion3.backbone();
     let tools = match names {
+        LoraNames::Kohya if layout == Some(Layout::ZImage) => "ComfyUI and diffusers",
         LoraNames::Diffusers if of_transformer => {
             "diffusers and peft; ComfyUI where alpha is the rank, else after `tastemaker model convert`"
         }
