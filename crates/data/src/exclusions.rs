@@ -54,6 +54,8 @@ pub enum Action {
     Swap,
     /// Neither image is better.
     Tie,
+    /// Nothing is said about it any more.
+    Open,
 }
 
 /// What somebody says about a row.
@@ -187,7 +189,10 @@ pub fn read(path: &Path, set: &PairSet) -> Result<BTreeMap<PairId, Correction>, 
     }
     let mut corrections = BTreeMap::new();
     while let Some(Row { row, correction }) = lines.next(ROW)? {
-        corrections.insert(row, correction);
+        match correction.action {
+            Action::Open => corrections.remove(&row),
+            _ => corrections.insert(row, correction),
+        };
     }
     Ok(corrections)
 }

@@ -26,7 +26,7 @@ export async function post(path, body, waiting = () => {}) {
         body: JSON.stringify(body),
       });
       if (response.ok || response.status === 409) return { status: response.status, data: await response.json() };
-      if (response.status !== 507 && response.status < 500) return { status: response.status, data: null };
+      if (response.status !== 507 && response.status < 500) return { status: response.status, data: null, text: await response.text() };
       waiting("Not saved: the disk is full or refuses. Trying again.");
     } catch {
       waiting("Not saved: the server does not answer. Trying again.");

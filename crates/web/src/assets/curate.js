@@ -10,6 +10,9 @@ const zoom = zoomable(find("stage"));
 const parts = new Map();
 const entries = new Map();
 const undone = [];
+// The set and list that this page is of, and the page itself: another set at this address has other images.
+const { tag: ours } = document.querySelector("main").dataset;
+const mark = `${ours}-${Date.now().toString(36)}`;
 let total = 0;
 let chosen = 0;
 let generation = 0;
@@ -53,12 +56,13 @@ function fill(entry, data) {
     const image = entry.querySelector(`img[data-side=${side}]`) ?? document.createElement("img");
     image.dataset.side = side;
     image.alt = "";
-    const source = `/thumbnail/${data.position}/${side}`;
+    const source = `/thumbnail/${data.position}/${side}?${mark}`;
     if (image.getAttribute("src") !== source) image.src = source;
     return image;
   });
   const text = document.createElement("div");
   const caption = document.createElement("p");
+  caption.dir = "auto";
   caption.textContent = correction?.caption ?? data.caption;
   const tags = document.createElement("div");
   tags.className = "tags";
@@ -107,7 +111,10 @@ async function search(again = true) {
   parts.clear();
   entries.forEach((entry) => entry.remove());
   entries.clear();
+  const now = generation;
   const data = await part(0, again);
+  // Somebody typed on.
+  if (now !== generation) return;
   total = data.total;
   sizer.style.height = `${total * HEIGHT}px`;
   list.scrollTop = 0;
@@ -125,7 +132,7 @@ function show(data) {
   const swapped = data.correction?.do === "swap";
   for (const side of ["winner", "loser"]) {
     const other = side === "winner" ? "loser" : "winner";
-    const source = `/image/${data.position}/${swapped ? other : side}`;
+    const source = `/image/${data.position}/${swapped ? other : side}?${mark}`;
     const image = find(side).querySelector("img");
     if (image.getAttribute("src") !== source) image.src = source;
   }
@@ -152,25 +159,41 @@ async function choose(index) {
   if (top < list.scrollTop) list.scrollTop = top;
   else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
   draw();
-  const data = await row(chosen);
+  const now = chosen;
+  const data = await row(now);
+  // Somebody went on.
+  if (now !== chosen) return;
   if (data) { zoom.reset(); show(data); document.body.dataset.position = data.position; }
-  if (chosen + 1 < total) row(chosen + 1).then((next) => {
-    for (const side of ["winner", "loser"]) new Image().src = `/image/${next.position}/${side}`;
+  if (now + 1 < total) row(now + 1).then((next) => {
+    for (const side of ["winner", "loser"]) new Image().src = `/image/${next.position}/${side}?${mark}`;
   }, () => {});
 }
 
-async function send(index, correction, keep = true) {
-  const data = await row(index);
-  const before = data.correction;
-  const { status, data: answer } = await post("/api/correct", { position: data.position, ...correction }, (why) => say(why, true));
-  if (status !== 200) { say(`The server refuses (${status}).`, true); return false; }
-  if (keep) undone.push([index, generation, before ?? { do: "keep" }]);
-  data.correction = answer.row.correction;
-  counts(answer);
-  const entry = entries.get(index);
-  if (entry) fill(entry, data);
-  if (index === chosen) show(data);
-  return true;
+// The row as it stands now, wherever it is shown.
+async function stands(position, { row: { correction }, ...counted }) {
+  counts(counted);
+  for (const [number, loading] of parts) {
+    const rows = (await loading.catch(() => null))?.rows ?? [];
+    const at = rows.findIndex((one) => one.position === position);
+    if (at < 0) continue;
+    const index = number * PART + at;
+    const data = rows[at];
+    data.correction = correction;
+    if (entries.has(index)) fill(entries.get(index), data);
+    if (index === chosen) show(data);
+    return index;
+  }
+  return null;
+}
+
+async function send({ position, place, correction: before }, correction, keep = true) {
+  const body = { position, tag: ours, before, ...correction };
+  const { status, data, text } = await post("/api/correct", body, (why) => say(why, true));
+  if (data === null) { say(`Not saved: ${text.trim() || `the server refuses (${status})`}.`, true); return null; }
+  if (keep && status === 200) undone.push({ position, place, before, correction: data.row.correction });
+  const index = await stands(position, data);
+  if (status === 409) { say("Another page decided about this pair meanwhile. Look again.", true); return null; }
+  return { index };
 }
 
 // What is typed belongs to the decision.
@@ -179,31 +202,39 @@ function texts(data) {
   return { ...(caption !== data.caption && { caption }), ...(find("note").value && { note: find("note").value }) };
 }
 
+// One after the other: each is about the pair that is shown then.
+let deciding = Promise.resolve();
+const then = (what) => { deciding = deciding.then(what, what); };
+const isShown = (data) => data && document.body.dataset.position === String(data.position);
+
 async function decide(action) {
   const index = chosen;
   const data = await row(index);
-  if (!data) return;
-  if (await send(index, { do: action, ...texts(data) })) await choose(index + 1);
+  if (!isShown(data)) return;
+  if (await send(data, { do: action, ...texts(data) })) await choose(index + 1);
 }
 
 async function edited() {
   const data = await row(chosen);
+  if (!isShown(data)) return;
   const { caption, note } = data.correction ?? {};
   const typed = texts(data);
   if (typed.caption === caption && typed.note === note) return;
-  await send(chosen, { do: data.correction?.do ?? "keep", ...typed });
+  await send(data, { do: data.correction?.do ?? "keep", ...typed });
 }
 
 async function undo() {
   const last = undone.pop();
-  if (!last || last[1] !== generation) { say("There is nothing to undo."); return; }
-  await send(last[0], last[2], false);
-  await choose(last[0]);
+  if (!last) { say("There is nothing to undo."); return; }
+  const sent = await send(last, last.before ?? { do: "open" }, false);
+  if (!sent) return;
+  if (sent.index !== null) await choose(sent.index);
+  say(`Undone: ${last.place}.`);
 }
 
-document.querySelectorAll("[data-action]").forEach((button) => button.addEventListener("click", () => decide(button.dataset.action)));
-find("caption").addEventListener("change", edited);
-find("note").addEventListener("change", edited);
+document.querySelectorAll("[data-action]").forEach((button) => button.addEventListener("click", () => then(() => decide(button.dataset.action))));
+find("caption").addEventListener("change", () => then(edited));
+find("note").addEventListener("change", () => then(edited));
 let typing;
 find("filter").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 150); });
 find("filter").addEventListener("submit", (event) => event.preventDefault());
@@ -217,13 +248,13 @@ const KEYS = {
   PageDown: () => choose(chosen + 8),
   Home: () => choose(0),
   End: () => choose(total - 1),
-  k: () => decide("keep"),
-  x: () => decide("exclude"),
-  s: () => decide("swap"),
-  t: () => decide("tie"),
+  k: () => then(() => decide("keep")),
+  x: () => then(() => decide("exclude")),
+  s: () => then(() => decide("swap")),
+  t: () => then(() => decide("tie")),
   c: focus("caption"),
   n: focus("note"),
-  u: undo,
+  u: () => then(undo),
   z: zoom.toggle,
   "/": focus("words"),
   "?": () => find("keys").showModal(),
@@ -238,7 +269,8 @@ document.addEventListener("keydown", (event) => {
   const action = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
   if (!action) return;
   event.preventDefault();
-  action();
+  // A key that is held down goes on, and decides once.
+  if (!event.repeat || event.key.startsWith("Arrow") || event.key.startsWith("Page")) action();
 });
 
 search(false).then(() => list.focus());

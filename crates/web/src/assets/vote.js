@@ -12,6 +12,9 @@ let shown = null;
 let busy = true;
 let seen = 0;
 let since = null;
+let last = null;
+// Whether an image of the pair cannot be shown: nobody can say which is better.
+let unseen = false;
 
 // How long two images were looked at: the clock stands while the page is hidden.
 function pauseClock() {
@@ -32,12 +35,19 @@ function say(text, bad = false) {
   if (text && !bad) fading = setTimeout(() => status.classList.remove("shown"), 1400);
 }
 
-function load(source) {
-  if (!ahead.has(source)) {
+// A server that is just started again answers the second time.
+async function loads(source) {
+  for (const wait of [0, 500, 1500]) {
+    if (wait) await new Promise((resolve) => setTimeout(resolve, wait));
     const image = new Image();
     image.src = source;
-    ahead.set(source, image.decode().then(() => true, () => false));
+    if (await image.decode().then(() => true, () => false)) return true;
   }
+  return false;
+}
+
+function load(source) {
+  if (!ahead.has(source)) ahead.set(source, loads(source));
   return ahead.get(source);
 }
 
@@ -47,22 +57,27 @@ function minutes(seconds) {
   return `about ${(seconds / 3600).toFixed(1)} hours`;
 }
 
+// Whoever presses buttons by keyboard finds the next pair's where the last one's were.
+let focused = null;
 function setBusy(value) {
   busy = value;
-  answers.forEach((button) => { button.disabled = value; });
+  if (value) focused = document.activeElement;
+  answers.forEach((button) => { button.disabled = value || (unseen && button.dataset.answer !== "skip"); });
+  if (!value && document.activeElement === document.body) focused?.focus();
 }
 
 async function show(data) {
   const [task] = data.tasks;
+  last = data.last;
   const { done, left, seconds_left: secondsLeft } = data.progress;
   find("bar-done").max = Math.max(1, done + left);
   find("bar-done").value = done;
   const time = secondsLeft && left ? `, ${minutes(secondsLeft)} left` : "";
   find("progress").textContent = `${done} of ${done + left}${time}`;
-  find("undo").disabled = done === 0;
+  find("undo").disabled = last === null;
   find("main").hidden = !task;
   find("done").hidden = Boolean(task);
-  find("undo-last").disabled = done === 0;
+  find("undo-last").disabled = last === null;
   find("n-done").textContent = done === 1 ? "One vote." : `${done} votes.`;
   if (!task) { shown = null; return; }
   const wanted = new Set(data.tasks.flatMap(({ left: a, right: b }) => [a, b]));
@@ -72,11 +87,15 @@ async function show(data) {
   ask.classList.toggle("changed", Boolean(shown) && shown.question !== task.question);
   find("prompt").hidden = task.prompt === null;
   find("prompt").textContent = task.prompt ?? "";
+  // A prompt that is longer than its place is scrolled by keyboard too.
+  find("prompt").tabIndex = find("prompt").scrollHeight > find("prompt").clientHeight ? 0 : -1;
   find("question").textContent = task.question;
   if (isNew) {
     zoom.reset();
     stage.classList.add("waiting");
     const loaded = await Promise.all([load(task.left), load(task.right)]);
+    unseen = !loaded.every(Boolean);
+    if (unseen) loaded.forEach((one, index) => one || ahead.delete([task.left, task.right][index]));
     ["left", "right"].forEach((name, index) => {
       sides[name].classList.toggle("failed", !loaded[index]);
       sides[name].querySelector("img").src = task[name];
@@ -92,10 +111,11 @@ async function show(data) {
   since = document.hidden ? null : performance.now();
   setBusy(false);
   document.body.dataset.task = task.task;
+  if (unseen) say("An image cannot be shown. Load this page again, or skip the pair.", true);
 }
 
 async function vote(answer) {
-  if (busy || !shown) return;
+  if (busy || !shown || (unseen && answer !== "skip")) return;
   pauseClock();
   setBusy(true);
   sides[answer]?.classList.add("chosen");
@@ -105,11 +125,13 @@ async function vote(answer) {
   await settled(code, data, code === 409 ? "Others decided this pair meanwhile." : "");
 }
 
+// Says which vote, so that asking again after an answer was lost takes no other one back.
 async function undo() {
   if (busy && shown) return;
+  if (last === null) return say("There is nothing to take back.");
   setBusy(true);
-  const { status: code, data } = await post("/api/undo", {}, (why) => say(why, true));
-  await settled(code, data, code === 200 ? "Taken back." : "There is nothing to take back.");
+  const { status: code, data } = await post("/api/undo", { task: last }, (why) => say(why, true));
+  await settled(code, data, "Taken back.");
 }
 
 async function settled(code, data, text) {
@@ -147,9 +169,11 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || find("keys").open) return;
   const action = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
-  const onButton = event.key === " " && document.activeElement?.tagName === "BUTTON";
+  const { activeElement } = document;
+  const onButton = event.key === " " && activeElement?.tagName === "BUTTON";
+  const scrolls = activeElement === find("prompt") && (event.key === "ArrowUp" || event.key === "ArrowDown");
   // A key that is held down is one vote.
-  if (!action || onButton) return;
+  if (!action || onButton || scrolls) return;
   event.preventDefault();
   if (!event.repeat) action();
 });

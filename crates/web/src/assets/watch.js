@@ -171,10 +171,12 @@ function drawAlarms() {
   find("alarms").replaceChildren(...all.map(({ run, step: when, message }) => make("li", { class: "warning" }, make("b", {}, `step ${when}`), make("p", {}, runs.length > 1 ? `${run.name}: ` : "", message))));
 }
 
-function source(run, name) {
+function source(run, name, mark) {
   const index = runs.indexOf(run);
-  return carried ? carried.events[index].images[name] : `/image/${index}/${name.split("/").map(encodeURIComponent).join("/")}`;
+  const path = String(name).split("/").map(encodeURIComponent).join("/");
+  return carried ? carried.events[index].images[name] ?? "" : `/image/${index}/${path}?${mark}`;
 }
+let imagesDrawn = null;
 function drawImages() {
   const with_images = runs.filter((run) => run.images.length > 0);
   find("images-section").hidden = with_images.length === 0;
@@ -186,6 +188,10 @@ function drawImages() {
   if (atEnd) slider.value = slider.max;
   const now = steps[slider.value];
   find("step-now").textContent = `${now} of ${steps.at(-1)}`;
+  // Only what is new is drawn, for images are loaded for it.
+  const drawn = JSON.stringify([now, runs.map((run) => [run.shown, run.images.at(-1)?.mark, run.images.length])]);
+  if (drawn === imagesDrawn) return;
+  imagesDrawn = drawn;
   find("images").replaceChildren(...with_images.filter((run) => run.shown).flatMap((run) => {
     const of = [...run.images].reverse().find((one) => one.step <= now) ?? run.images[0];
     const [base] = run.images;
@@ -193,7 +199,7 @@ function drawImages() {
     return of.paths.map((name, index) => make("div", {},
       make("p", {}, make("span", { class: `dot ${run.color}` }), prompts[index] ?? `image ${index}`),
       make("div", { class: "pair" }, ...[[base, "before training"], [of, `step ${of.step}`]].map(([one, words]) => make("figure", {},
-        make("img", { src: source(run, one.paths[index] ?? name), alt: `${prompts[index] ?? "image"}, ${words}`, loading: "lazy" }), make("figcaption", {}, words))))));
+        make("img", { src: source(run, one.paths[index] ?? name, one.mark), alt: `${prompts[index] ?? "image"}, ${words}`, loading: "lazy" }), make("figcaption", {}, words))))));
   }));
 }
 
@@ -230,7 +236,12 @@ function logged(run, event) {
   find("log").scrollTop = find("log").scrollHeight;
 }
 
+// Pages and browsers keep images by their addresses; those of a run that began anew have the same names.
+let taken = 0;
+const loaded = Date.now().toString(36);
+
 function take(run, event) {
+  if (event === null || typeof event !== "object") return;
   const kind = { probe: "validation", pictures: "images" }[event.event] ?? event.event;
   if (kind === "start") {
     // What was done after the checkpoint that a run resumes from is done again.
@@ -245,7 +256,7 @@ function take(run, event) {
     run.facts = `${event.method}, ${event.device}`;
   } else if (kind === "step") run.steps.push(event);
   else if (kind === "validation") run.validations.push(event);
-  else if (kind === "images") run.images.push(event);
+  else if (kind === "images" && Array.isArray(event.paths)) run.images.push({ ...event, mark: `${loaded}-${taken += 1}` });
   else if (kind === "alarm") run.alarms.push(event);
   else if (kind === "finish") {
     run.state = event.outcome;
@@ -255,17 +266,21 @@ function take(run, event) {
 }
 
 let due = false;
+// Drawing takes a fifth of the time at most, however long a log is.
+let rest = 0;
 function drawAll() {
   if (due) return;
   due = true;
-  requestAnimationFrame(() => {
+  setTimeout(() => requestAnimationFrame(() => {
     due = false;
+    const begun = performance.now();
     figures.forEach(draw);
     drawRuns();
     drawAlarms();
     drawImages();
     document.body.dataset.steps = runs.map((run) => run.steps.length).join(" ");
-  });
+    rest = 4 * (performance.now() - begun);
+  }), rest);
 }
 
 function begin(about) {
@@ -285,16 +300,22 @@ if (carried) {
 } else {
   begin(await (await fetch("/api/about")).json());
   const events = new EventSource("/api/events");
-  events.addEventListener("open", () => {
+  events.addEventListener("open", async () => {
     find("state").textContent = "live";
+    // At this address there may be a server of other runs now.
+    const about = await fetch("/api/about").then((answer) => answer.json(), () => null);
+    if (about && String(about.runs.map((run) => run.folder)) !== String(runs.map((run) => run.folder))) location.reload();
+  });
+  events.addEventListener("open", () => {
     // Everything comes again.
     runs.forEach(reset);
     find("log").replaceChildren();
   });
   events.addEventListener("error", () => { find("state").textContent = "the server does not answer; waiting for it"; });
   events.addEventListener("message", ({ data }) => {
-    const { run: index, reset: anew, lines } = JSON.parse(data);
+    const { run: index, reset: anew, gone, lines } = JSON.parse(data);
     const run = runs[index];
+    if (gone) run.state = "its log is gone";
     if (anew) {
       reset(run);
       planned += 1;

@@ -1,16 +1,18 @@
 //! The set on the desk: its rows, what was said about them, and the list that this goes to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tastemaker_data::exclusions::{self, Action, Correction, correction_line, corrections_header};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::{PairId, PairSource, Side};
 use tastemaker_store::StoreError;
+use tastemaker_store::checksum::{hex, sha256_bytes};
 
 use super::findings::{Finding, Findings};
 use crate::WebError;
@@ -48,6 +50,8 @@ pub struct ShownRow<'a> {
 struct Said {
     corrections: BTreeMap<PairId, Correction>,
     file: File,
+    /// How long the list was when it was read or written last.
+    length: u64,
     /// The last answer to what is wanted, for pages that go through it part by part.
     cached: Option<(Wanted, Arc<Vec<u32>>)>,
 }
@@ -57,6 +61,7 @@ pub struct Desk {
     set: PairSet,
     name: PathBuf,
     list: PathBuf,
+    tag: String,
     findings: Findings,
     said: Mutex<Said>,
 }
@@ -83,8 +88,17 @@ impl Desk {
             file.sync_all().map_err(fail("sync"))?;
         }
         let corrections = exclusions::read(list, &set)?;
-        let said = Mutex::new(Said { corrections, file, cached: None });
-        Ok(Self { set, name: name.to_owned(), list: list.to_owned(), findings, said })
+        let length = file.metadata().map_err(fail("read"))?.len();
+        let said = Mutex::new(Said { corrections, file, length, cached: None });
+        let list = list.canonicalize().map_err(fail("read"))?;
+        let of = format!("{} {}", hex(&set.opened_fingerprint()), list.display());
+        let tag = sha256_bytes(of.as_bytes())[..12].to_owned();
+        Ok(Self { set, name: name.to_owned(), list, tag, findings, said })
+    }
+
+    /// What tells a page of this set and list from one of another that had the same address.
+    pub fn tag(&self) -> &str {
+        &self.tag
     }
 
     /// The set.
@@ -175,14 +189,21 @@ impl Desk {
         }
     }
 
-    /// Keeps what is said about the row at a position; when this returns, it is on disk.
+    /// Keeps what is said about the row at a position; when this returns, it is on disk. Where `before` is given and not what stands,
+    /// another page decided meanwhile: then this returns false, and nothing changes.
     ///
     /// # Errors
-    /// [`WebError::Study`] for a text that is too long; [`WebError::Store`] if the list cannot be written.
+    /// [`WebError::Study`] for a text that is too long; [`WebError::OtherStudy`] if another program replaced the list;
+    /// [`WebError::Store`] if it cannot be written.
     ///
     /// # Panics
     /// If there are not so many.
-    pub fn correct(&self, position: usize, mut correction: Correction) -> Result<(), WebError> {
+    pub fn correct(
+        &self,
+        position: usize,
+        mut correction: Correction,
+        before: Option<&Option<Correction>>,
+    ) -> Result<bool, WebError> {
         for text in [&correction.caption, &correction.note].into_iter().flatten() {
             if text.len() > LONGEST {
                 let what = format!("{} bytes of text; wanted at most {LONGEST}", text.len());
@@ -191,16 +212,44 @@ impl Desk {
         }
         correction.caption = correction.caption.filter(|text| text != self.set.caption(position));
         correction.note = correction.note.filter(|text| !text.trim().is_empty());
+        let wanted = Some(correction).filter(|one| one.action != Action::Open);
         let id = self.set.id(position);
-        let line = correction_line(&self.set, id, &correction) + "\n";
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        self.follow(&mut said)?;
+        let stands = said.corrections.get(&id);
+        if before.is_some_and(|before| before.as_ref() != stands) && stands != wanted.as_ref() {
+            return Ok(false);
+        }
+        let open = Correction { action: Action::Open, ..Correction::default() };
+        let line = correction_line(&self.set, id, wanted.as_ref().unwrap_or(&open)) + "\n";
         let written = said.file.write_all(line.as_bytes()).and_then(|()| said.file.sync_data());
         if let Err(error) = written {
             // Whatever part of the line is there must not stand before the next one.
             let _ = whole(&mut said.file);
             return Err(StoreError::io("write", &self.list, error).into());
         }
-        said.corrections.insert(id, correction);
+        said.length += line.len() as u64;
+        match wanted {
+            Some(correction) => said.corrections.insert(id, correction),
+            None => said.corrections.remove(&id),
+        };
+        Ok(true)
+    }
+
+    /// Takes over what another program wrote into the list meanwhile.
+    fn follow(&self, said: &mut Said) -> Result<(), WebError> {
+        let fail = |error| StoreError::io("read", &self.list, error);
+        let ours = said.file.metadata().map_err(fail)?;
+        if !self.list.metadata().is_ok_and(|there| is_same(&there, &ours)) {
+            let what =
+                "another program removed or replaced it; start curate again to go on with what is there";
+            return Err(WebError::OtherStudy { path: self.list.clone(), what: what.into() });
+        }
+        if ours.len() != said.length {
+            said.length = whole(&mut said.file).map_err(fail)?;
+            said.corrections = exclusions::read(&self.list, &self.set)?;
+            said.cached = None;
+        }
         Ok(())
     }
 
@@ -213,14 +262,32 @@ impl Desk {
     }
 }
 
-/// Cuts off a last line that a killed process did not finish; how long the file then is.
+/// Whether both are one file, and not one that took the place of the other.
+#[cfg(unix)]
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &Metadata, _: &Metadata) -> bool {
+    true
+}
+
+/// Cuts off a last line that a killed process did not finish, and ends one that somebody wrote without a line break; how long the
+/// file then is.
 fn whole(file: &mut File) -> std::io::Result<u64> {
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut text)?;
-    let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
-    if end < text.len() as u64 {
-        file.set_len(end)?;
+    let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let rest = &text[end..];
+    if serde_json::from_slice::<IgnoredAny>(rest).is_ok() {
+        file.write_all(b"\n")?;
+        return Ok(text.len() as u64 + 1);
     }
-    Ok(end)
+    if !rest.is_empty() {
+        file.set_len(end as u64)?;
+    }
+    Ok(end as u64)
 }

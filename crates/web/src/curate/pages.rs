@@ -18,7 +18,7 @@ pub fn desk(desk: &Desk) -> Markup {
             span #counts { (n) " pairs" }
             nav aria-label="Page" { button #help type="button" aria-haspopup="dialog" { "Keys" } (theme_button()) }
         }
-        main.desk {
+        main.desk data-tag=(desk.tag()) {
             section.chosen aria-label="Chosen pair" {
                 div.stage #stage {
                     (side("winner"))
@@ -31,9 +31,9 @@ pub fn desk(desk: &Desk) -> Markup {
                     (action("tie", "T", "Tie"))
                 }
                 label for="caption" { "Caption" }
-                textarea #caption rows="2" {}
+                textarea #caption rows="2" dir="auto" {}
                 label for="note" { "Note" }
-                input #note type="text";
+                input #note type="text" dir="auto";
                 ul #findings {}
                 p #status role="status" {}
             }

@@ -8,7 +8,7 @@ use axum::extract::{Json, Path, Query, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tastemaker_data::Side;
 use tastemaker_data::exclusions::Correction;
@@ -47,8 +47,18 @@ struct Asked {
 #[derive(Deserialize)]
 struct Said {
     position: usize,
+    /// The desk that the page is of.
+    tag: Option<String>,
+    /// What the page takes to stand; absent where whoever says it does not care.
+    #[serde(default, deserialize_with = "given")]
+    before: Option<Option<Correction>>,
     #[serde(flatten)]
     correction: Correction,
+}
+
+/// Null as something that was given.
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Correction>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 /// The pages of a desk.
@@ -85,20 +95,27 @@ async fn rows(State(shared): Ours, Query(asked): Query<Asked>) -> Response<Body>
     }
 }
 
-async fn correct(State(shared): Ours, Json(Said { position, correction }): Json<Said>) -> Response<Body> {
+async fn correct(State(shared): Ours, Json(said): Json<Said>) -> Response<Body> {
     use tastemaker_data::PairSource;
+    let Said { position, tag, before, correction } = said;
+    if tag.is_some_and(|tag| tag != shared.desk.tag()) {
+        return plain(StatusCode::GONE, "this page is of another set; load it again\n");
+    }
     if position >= shared.desk.set().len() {
         return plain(StatusCode::BAD_REQUEST, "no such row\n");
     }
     let written = tokio::task::spawn_blocking(move || {
-        shared.desk.correct(position, correction).map(|()| {
+        shared.desk.correct(position, correction, before.as_ref()).map(|taken| {
             let (said, changed) = shared.desk.counts();
-            json!({ "row": shared.desk.row(position), "said": said, "changed": changed })
+            let status = if taken { StatusCode::OK } else { StatusCode::CONFLICT };
+            let row = json!({ "row": shared.desk.row(position), "said": said, "changed": changed });
+            (status, Json(row)).into_response()
         })
     });
     match written.await {
-        Ok(Ok(row)) => Json(row).into_response(),
+        Ok(Ok(answer)) => answer,
         Ok(Err(WebError::Study(what))) => plain(StatusCode::BAD_REQUEST, what + "\n"),
+        Ok(Err(error @ WebError::OtherStudy { .. })) => plain(StatusCode::GONE, format!("{error}\n")),
         _ => plain(StatusCode::INSUFFICIENT_STORAGE, "the list cannot be written\n"),
     }
 }

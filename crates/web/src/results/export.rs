@@ -235,6 +235,7 @@ fn scores(
     let all = by_image(record, question);
     let target = NewFolder::begin(folder)?;
     let mut out = Lines::create(&target, "scores.jsonl")?;
+    let n = all.values().map(BTreeMap::len).sum();
     for ((prompt, seed), models) in &all {
         for (model, (image, fractions)) in models {
             out.line(&json!({
@@ -248,7 +249,7 @@ fn scores(
     }
     out.finish()?;
     target.finish()?;
-    Ok(all.len())
+    Ok(n)
 }
 
 fn votes(record: &Record, _: u32, _: &dyn ImageSource, path: &Path) -> Result<usize, WebError> {

@@ -40,7 +40,9 @@ pub fn import(
     let refuse = |what: String| WebError::Study(what);
     let n = database.rows(&keys)?.len();
     if n > 0 {
-        return Err(refuse(format!("the database has {n} votes already; wanted a new one to import into")));
+        return Err(refuse(format!(
+            "the database has {n} votes already; wanted a new one to import into, or the command without --import to go on with these"
+        )));
     }
     let items: HashMap<(&str, &str, &str, u64), u32> = study
         .items

@@ -189,7 +189,7 @@ pub struct VoterResults {
 }
 
 /// Votes of every item for every question.
-pub(crate) type Counted = HashMap<(u32, u32), (Votes, u64)>;
+pub(crate) type Counted = BTreeMap<(u32, u32), (Votes, u64)>;
 
 /// The votes that decide: given for the first time, on pairs whose answer is not known.
 pub(crate) fn counted(record: &Record) -> Counted {

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::{Next, from_fn};
+use bytes::Bytes;
 
 use super::{BODY_BYTES, plain};
 
@@ -24,6 +26,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
+
+/// How long what a page sends may take to arrive; it is short.
+const BODY: Duration = Duration::from_secs(10);
 
 /// Whom requests may ask for. A page elsewhere can point a name of its own at this machine, so names have to be known; an address
 /// cannot be pointed anywhere.
@@ -109,11 +114,26 @@ async fn checked(hosts: &Hosts, request: Request, next: Next) -> Response<Body> 
     }
     match *request.method() {
         Method::GET | Method::HEAD => {}
-        Method::POST if hosts.may_change(headers) => {}
+        Method::POST if hosts.may_change(headers) => {
+            let (head, body) = request.into_parts();
+            return match whole(body, BODY).await {
+                Ok(body) => next.run(Request::from_parts(head, body.into())).await,
+                Err(status) => plain(status, "wanted a shorter request, and all of it sooner\n"),
+            };
+        }
         Method::POST => return plain(StatusCode::FORBIDDEN, "this page belongs to another server\n"),
         _ => return plain(StatusCode::METHOD_NOT_ALLOWED, "wanted GET or POST\n"),
     }
     next.run(request).await
+}
+
+/// What was sent, before anything is done about it: whoever sends it byte by byte keeps others out.
+async fn whole(body: Body, patience: Duration) -> Result<Bytes, StatusCode> {
+    match tokio::time::timeout(patience, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+    }
 }
 
 fn with_headers(mut response: Response<Body>) -> Response<Body> {
@@ -157,6 +177,19 @@ mod tests {
             assert!(open.knows(host), "{host}");
         }
         assert!(!open.knows("evil.example:7007"));
+    }
+
+    #[test]
+    fn what_arrives_byte_by_byte_or_never_ends_is_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let whole = |body: Body| runtime.block_on(whole(body, Duration::from_millis(50)));
+        let drops = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Some((Ok::<_, std::io::Error>("x"), ()))
+        });
+        assert_eq!(whole(Body::from_stream(drops)), Err(StatusCode::REQUEST_TIMEOUT));
+        assert_eq!(whole(Body::from(vec![0; BODY_BYTES + 1])), Err(StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(whole(Body::from("vote")), Ok(Bytes::from("vote")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod connection;
 mod guard;
 mod images;
+mod room;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,9 +25,10 @@ use crate::{WebError, assets};
 use connection::Impatient;
 pub use guard::Hosts;
 pub(crate) use images::ImageBudget;
+use room::Peers;
 pub use tls::{Certificate, acceptor};
 
-/// Connections at once; more wait in the kernel's queue.
+/// Connections at once, where the system allows twice as many files; more wait in the kernel's queue.
 const CONNECTIONS: usize = 1024;
 
 /// How long a connection may go without a byte moving.
@@ -110,8 +112,10 @@ impl Server {
         let service = guard::guarded(router.merge(assets::router()), hosts);
         runtime.block_on(async {
             let listener = TcpListener::from_std(self.listener)?;
-            let room = Arc::new(Semaphore::new(CONNECTIONS));
-            let accepting = accept(listener, self.tls, service, room);
+            let most = room::connections(CONNECTIONS);
+            // Nobody on the network keeps all others out.
+            let accepting =
+                accept(listener, self.tls, service, Arc::new(Semaphore::new(most)), Peers::new(most / 2));
             let stopping = async {
                 while !stop() {
                     tokio::time::sleep(POLL).await;
@@ -126,19 +130,26 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: Router, room: Arc<Semaphore>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    service: Router,
+    room: Arc<Semaphore>,
+    peers: Peers,
+) {
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             // Out of file handles: others end and give theirs back.
             tokio::time::sleep(POLL).await;
             continue;
         };
+        let Some(place) = peers.enter(peer.ip()) else { continue };
         let (tls, service) = (tls.clone(), service.clone());
         tokio::spawn(async move {
             // A client that goes away is no error of ours.
             let _ = connect(stream, tls, service).await;
-            drop(permit);
+            drop((permit, place));
         });
     }
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{Error, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::WebError;
 
@@ -35,10 +35,27 @@ pub fn acceptor(files: &Certificate) -> Result<TlsAcceptor, WebError> {
     if chain.is_empty() {
         return Err(refuse(certificate, "there is no certificate in it; wanted one in PEM".into()));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unread(key, error, "a private key"))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        Error::NoItemsFound if is_encrypted(key) => {
+            let what =
+                "the key has a password; wanted one without, as openssl pkey -in KEY -out PLAIN writes it";
+            refuse(key, what.into())
+        }
+        Error::NoItemsFound => refuse(key, "there is no private key in it; wanted one in PEM".into()),
+        error => unread(key, error, "a private key"),
+    })?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| refuse(certificate, error.to_string()))?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                refuse(key, format!("it is not the key of the certificate {}", certificate.display()))
+            }
+            error => refuse(certificate, format!("{error}, with the key {}", key.display())),
+        })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn is_encrypted(key: &Path) -> bool {
+    tastemaker_store::json::read_text(key).is_ok_and(|text| text.contains("ENCRYPTED"))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
@@ -29,6 +29,43 @@ pub struct Voter {
     pub secret: String,
 }
 
+/// The longest name of a voter, in letters.
+const LONGEST_NAME: usize = 80;
+
+/// Letters that turn around what stands beside them.
+const TURNING: [char; 11] = [
+    '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}',
+];
+
+/// Names of voters as they were typed, without the spaces around them.
+///
+/// # Errors
+/// [`WebError::Settings`] for a name that cannot be shown, and for two that people would take for one.
+pub fn voter_names(typed: &[String]) -> Result<Vec<String>, WebError> {
+    let mut names: Vec<String> = Vec::new();
+    for name in typed.iter().map(|name| name.trim()) {
+        let is_odd = |letter: char| letter.is_control() || TURNING.contains(&letter);
+        if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(is_odd) {
+            let what = format!("no voter can be named {name:?}; wanted 1 to {LONGEST_NAME} letters");
+            return Err(WebError::Settings(what));
+        }
+        if let Some(other) = names.iter().find(|other| alike(other, name)) {
+            let what =
+                format!("two voters are named {other:?} and {name:?}; wanted names that differ by more");
+            return Err(WebError::Settings(what));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+/// Whether people would take two names for one.
+fn alike(a: &str, b: &str) -> bool {
+    let plain = |name: &str| name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    plain(a) == plain(b)
+}
+
 /// Why a vote was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -44,8 +81,8 @@ pub enum Refusal {
 
 struct Job {
     voter: u32,
-    /// `None` for the last one of the voter.
-    task: Option<Task>,
+    task: Task,
+    /// `None` takes it back.
     answer: Option<Answer>,
     seconds: f64,
     reply: oneshot::Sender<Result<(), Refusal>>,
@@ -61,6 +98,8 @@ pub struct Booth {
     images: HashMap<String, u32>,
     names: Vec<String>,
     tag: String,
+    /// What the dealer counts time from: the clock of the machine may be set back.
+    begun: Instant,
     dealer: Arc<Mutex<Dealer>>,
     /// Both are there until this is dropped.
     jobs: Option<SyncSender<Job>>,
@@ -88,6 +127,14 @@ impl Booth {
         settings: StudySettings,
         names: &[String],
     ) -> Result<Self, WebError> {
+        let there = database.voters(&[])?;
+        let is_new = |name: &&String| there.iter().all(|voter| voter.name != **name);
+        for name in names.iter().filter(is_new) {
+            if let Some(Voter { name: other, .. }) = there.iter().find(|voter| alike(&voter.name, name)) {
+                let what = format!("the voter {name:?} is {other:?} in the database; write it like that");
+                return Err(WebError::Settings(what));
+            }
+        }
         let voters = database.voters(names)?;
         if voters.is_empty() {
             return Err(WebError::Study("nobody is to vote; wanted one name at least".into()));
@@ -117,6 +164,7 @@ impl Booth {
             images,
             names: image_names,
             tag,
+            begun: Instant::now(),
             dealer,
             jobs: Some(jobs),
             writer: Some(writer),
@@ -165,12 +213,12 @@ impl Booth {
 
     /// The tasks before a voter.
     pub fn upcoming(&self, voter: u32, n: usize) -> Vec<Task> {
-        self.dealer().upcoming(voter, n, now())
+        self.dealer().upcoming(voter, n, self.elapsed())
     }
 
     /// How far a voter is.
     pub fn progress(&self, voter: u32) -> Progress {
-        self.dealer().progress(voter, now())
+        self.dealer().progress(voter, self.elapsed())
     }
 
     /// Whether the image of A is on the left.
@@ -188,21 +236,31 @@ impl Booth {
     /// # Errors
     /// [`Refusal`].
     pub async fn vote(&self, voter: u32, task: Task, answer: Answer, seconds: f64) -> Result<(), Refusal> {
-        self.send(voter, Some(task), Some(answer), seconds).await
+        self.send(voter, task, Some(answer), seconds).await
     }
 
-    /// Takes the last vote of a voter back.
+    /// The task that a voter answered last.
+    pub fn last(&self, voter: u32) -> Option<Task> {
+        self.dealer().last(voter)
+    }
+
+    /// Takes a vote back, which can be asked twice: it is gone then too.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn undo(&self, voter: u32) -> Result<(), Refusal> {
-        self.send(voter, None, None, 0.0).await
+    pub async fn undo(&self, voter: u32, task: Task) -> Result<(), Refusal> {
+        self.send(voter, task, None, 0.0).await
+    }
+
+    /// Milliseconds since this was opened.
+    fn elapsed(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
     }
 
     async fn send(
         &self,
         voter: u32,
-        task: Option<Task>,
+        task: Task,
         answer: Option<Answer>,
         seconds: f64,
     ) -> Result<(), Refusal> {
@@ -232,7 +290,11 @@ fn now() -> u64 {
 
 fn replayed(mut dealer: Dealer, database: &Database, keys: &[String]) -> Result<Dealer, WebError> {
     for Ballot { voter, task, answer, .. } in database.rows(keys)? {
-        dealer.replay(voter, task, answer);
+        if !dealer.replay(voter, task, answer) {
+            let what =
+                format!("a vote of voter {} on {task} is on nothing that is there", voter.wrapping_add(1));
+            return Err(database.damaged(&what));
+        }
     }
     dealer.resume();
     Ok(dealer)
@@ -279,11 +341,10 @@ fn write_all(
 fn taken(
     dealer: &mut Dealer,
     voter: u32,
-    task: Option<Task>,
+    task: Task,
     answer: Option<Answer>,
     seconds: f64,
 ) -> Result<Ballot, Refusal> {
-    let task = task.or_else(|| dealer.last(voter)).ok_or(Refusal::Nothing)?;
     let rows = dealer.vote(voter, task, answer, seconds).map_err(|wrong| match wrong {
         Wrong::NoSuchTask => Refusal::NoSuchTask,
         Wrong::Full => Refusal::Full,

@@ -99,13 +99,19 @@ impl Database {
             // Links of voters follow from what is in it: for its owner alone.
             private(path)?;
         }
+        let other = |what: &str| WebError::OtherStudy { path: path.to_owned(), what: what.to_owned() };
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
-        configure(&connection).map_err(fail)?;
         let has_tables = meta(&connection, "format").map_err(fail)?.is_some();
+        if !has_tables && !is_empty(&connection).map_err(fail)? {
+            return Err(other("it is a database of another program; use another --db"));
+        }
+        configure(&connection).map_err(fail)?;
         if !has_tables {
             create(&mut connection, study, settings).map_err(fail)?;
         }
-        let key = meta(&connection, "key").map_err(fail)?.unwrap_or_default();
+        // Without it links could be guessed.
+        let key = meta(&connection, "key").map_err(fail)?.filter(|key| key.len() == 64);
+        let key = key.ok_or_else(|| other("it is damaged: its key is gone; use another --db"))?;
         let database = Self { path: path.to_owned(), connection, key, lock };
         if has_tables {
             database.check(study, settings)?;
@@ -212,6 +218,11 @@ impl Database {
         changed.map(drop).map_err(|source| self.fail(source))
     }
 
+    /// What is wrong with what it holds.
+    pub(super) fn damaged(&self, what: &str) -> WebError {
+        WebError::OtherStudy { path: self.path.clone(), what: damage(what) }
+    }
+
     fn fail(&self, source: rusqlite::Error) -> WebError {
         WebError::Database { path: self.path.clone(), source }
     }
@@ -232,6 +243,8 @@ impl Record {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .or_else(|_| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))
             .map_err(fail)?;
+        // All of it as it is now, whatever is written meanwhile.
+        let _snapshot = connection.unchecked_transaction().map_err(fail)?;
         let read = |key: &str| meta(&connection, key).map_err(fail);
         let settings = read("settings")?.and_then(|text| serde_json::from_str::<StudySettings>(&text).ok());
         let (Some(settings), Some(FORMAT)) = (settings, read("format")?.as_deref()) else {
@@ -273,8 +286,33 @@ impl Record {
         };
         let (prompts, models, items, places, voters, ballots) = tables().map_err(fail)?;
         let name = read("name")?.unwrap_or_default();
-        Ok(Self { name, settings, prompts, models, items, places, voters, ballots })
+        let record = Self { name, settings, prompts, models, items, places, voters, ballots };
+        match record.wrong() {
+            None => Ok(record),
+            Some(what) => Err(WebError::OtherStudy { path: path.to_owned(), what: damage(&what) }),
+        }
     }
+
+    /// What a row names that is not there: a database is a file that anybody can write to.
+    fn wrong(&self) -> Option<String> {
+        let [prompts, models, items, voters] =
+            [self.prompts.len(), self.models.len(), self.items.len(), self.voters.len()];
+        let item = self.items.iter().position(|item| {
+            item.prompt as usize >= prompts || item.models.iter().any(|model| *model as usize >= models)
+        });
+        let vote = self.ballots.iter().find(|ballot| {
+            let Task { item, round, .. } = ballot.task;
+            item as usize >= items || ballot.voter as usize >= voters || round > 1
+        });
+        item.map(|item| format!("pair {item} has a prompt or model that is not there")).or_else(|| {
+            let Ballot { voter, task, .. } = vote?;
+            Some(format!("a vote of voter {} on {task} is on nothing that is there", voter.wrapping_add(1)))
+        })
+    }
+}
+
+fn damage(what: &str) -> String {
+    format!("it is damaged: {what}; use another --db, or a copy from before")
 }
 
 /// Of all rows those that stand: the last of each voter and task, unless it takes the answer back.
@@ -299,7 +337,7 @@ fn rows(connection: &Connection, keys: &[String]) -> rusqlite::Result<Vec<Ballot
         let Some(question) = keys.iter().position(|known| *known == key) else { continue };
         let answer: Option<String> = row.get(4)?;
         ballots.push(Ballot {
-            voter: row.get::<_, u32>(0)?.saturating_sub(1),
+            voter: row.get::<_, u32>(0)?.wrapping_sub(1),
             task: Task { item: row.get(1)?, question: question as u32, round: row.get(3)? },
             answer: answer.as_deref().and_then(Answer::of_name),
             a_is_left: row.get(5)?,
@@ -334,6 +372,10 @@ fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> 
         return Ok(None);
     }
     connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| Ok(row.get::<_, i64>(0)? == 0))
 }
 
 fn create(connection: &mut Connection, study: &Study, settings: &StudySettings) -> rusqlite::Result<()> {
@@ -380,9 +422,10 @@ fn create(connection: &mut Connection, study: &Study, settings: &StudySettings) 
     transaction.commit()
 }
 
-/// Keeps other processes from writing to the same database. SQLite's own locks cannot: between two votes nobody holds them.
+/// Keeps other processes from writing to the same database, whatever they call it. SQLite's own locks cannot: between two votes
+/// nobody holds them.
 fn lock(path: &Path) -> Result<File, WebError> {
-    let mut name = path.as_os_str().to_owned();
+    let mut name = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(".lock");
     let name = PathBuf::from(name);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name);

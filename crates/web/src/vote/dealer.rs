@@ -113,14 +113,16 @@ impl Dealer {
         coin ^ (task.round % 2 == 1)
     }
 
-    /// Takes a vote that is on disk already.
-    pub fn replay(&mut self, voter: u32, task: Task, answer: Option<Answer>) {
-        if self.exists(voter, task) {
+    /// Takes a vote that is on disk already; whether there is such a task.
+    pub fn replay(&mut self, voter: u32, task: Task, answer: Option<Answer>) -> bool {
+        let exists = self.exists(voter, task);
+        if exists {
             self.put(voter, task, answer);
         }
+        exists
     }
 
-    /// After all votes were replayed: pairs of which some questions are open come first.
+    /// After all votes were replayed: pairs of which some questions are open come first, and pairs that come again do so still.
     pub fn resume(&mut self) {
         for voter in 0..self.voters.len() {
             let begun: Vec<u32> = {
@@ -134,7 +136,14 @@ impl Dealer {
             };
             for item in begun {
                 let tasks = self.open_tasks(voter as u32, item, 0);
-                self.voters[voter].queue.extend(tasks);
+                let last = Task { item, question: self.n_questions - 1, round: 0 };
+                let comes_again = !self.open_tasks(voter as u32, item, 1).is_empty();
+                let one = &mut self.voters[voter];
+                one.queue.extend(tasks);
+                let waits = one.again.iter().any(|&(_, other)| other == item);
+                if comes_again && !waits && one.standing.contains_key(&last) {
+                    one.again.push_back((0, item));
+                }
             }
         }
     }
@@ -280,7 +289,13 @@ impl Dealer {
                 let is_new = one.begun.insert(task.item);
                 one.n_gold += usize::from(is_new && self.known[task.item as usize]);
             }
-            (Some(_), None) => one.order.retain(|other| *other != task),
+            (Some(_), None) => {
+                one.order.retain(|other| *other != task);
+                // An item whose last answer was taken back is asked about again, also by a program that starts anew.
+                if !one.order.iter().any(|other| other.item == task.item) && one.begun.remove(&task.item) {
+                    one.n_gold -= usize::from(self.known[task.item as usize]);
+                }
+            }
             _ => {}
         }
         let is_last = task.round == 0 && task.question + 1 == self.n_questions;
@@ -312,7 +327,12 @@ impl Dealer {
     fn is_open(&self, voter: u32, task: Task) -> bool {
         let slot = &self.slots[self.slot(task)];
         let answered = self.voters[voter as usize].standing.contains_key(&task);
-        !answered && (task.round > 0 || self.known[task.item as usize] || slot.votes < self.wanted)
+        let wanted = match task.round {
+            0 => self.known[task.item as usize] || slot.votes < self.wanted,
+            // Whoever takes the first answer back, or skips after all, is not asked for it again.
+            _ => self.comes_again(voter, task),
+        };
+        !answered && wanted
     }
 
     /// The questions about an item that a voter can be asked.
@@ -365,10 +385,7 @@ impl Dealer {
     /// The pair that waits to come again longest.
     fn again(&mut self, voter: u32) -> Vec<Task> {
         while let Some((_, item)) = self.voters[voter as usize].again.pop_front() {
-            let standing = &self.voters[voter as usize].standing;
-            let answered =
-                |task: &Task| standing.get(&Task { round: 0, ..*task }).is_some_and(|answer| answer.counts());
-            let tasks: Vec<Task> = self.open_tasks(voter, item, 1).into_iter().filter(answered).collect();
+            let tasks = self.open_tasks(voter, item, 1);
             if !tasks.is_empty() {
                 return tasks;
             }

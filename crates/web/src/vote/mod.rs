@@ -8,7 +8,7 @@ mod pages;
 mod routes;
 
 pub use answer::{Answer, Task};
-pub use booth::{Booth, Refusal, Voter};
+pub use booth::{Booth, Refusal, Voter, voter_names};
 pub use database::{Ballot, Database, Record};
 pub use dealer::Progress;
 pub use routes::{Access, router};

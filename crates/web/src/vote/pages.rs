@@ -18,8 +18,8 @@ const ANSWERS: [(&str, &str); 5] = [
     ("skip", "Skipped"),
 ];
 
-/// The page to vote on. What is shown comes by the script.
-pub fn vote(booth: &Booth, voter: u32) -> Markup {
+/// The page to vote on. What is shown comes by the script. `may_change` is whether somebody else may vote here next.
+pub fn vote(booth: &Booth, voter: u32, may_change: bool) -> Markup {
     let name = &booth.voters()[voter as usize].name;
     let several = booth.voters().len() > 1;
     let body = html! {
@@ -32,13 +32,14 @@ pub fn vote(booth: &Booth, voter: u32) -> Markup {
                 a href="/votes" { "My votes" }
                 button #help type="button" aria-haspopup="dialog" { "Keys" }
                 (theme_button())
-                @if several { span.voter title="Who votes" { (name) } }
+                @if several { span.voter title="Who votes" dir="auto" { (name) } }
+                @if several && may_change { a href="/who" { "Not you?" } }
             }
         }
         main #main hidden {
-            div.ask {
-                p #prompt {}
-                h1 #question {}
+            div.ask aria-live="polite" {
+                p #prompt dir="auto" {}
+                h1 #question dir="auto" {}
             }
             div.stage #stage {
                 (side("left", "A"))
@@ -107,7 +108,7 @@ pub fn who(booth: &Booth) -> Markup {
     let text = html! {
         form.who method="post" action="/enter" {
             @for (number, voter) in booth.voters().iter().enumerate() {
-                button name="voter" value=(number) { (voter.name) }
+                button name="voter" value=(number) dir="auto" { (voter.name) }
             }
         }
     };
@@ -162,7 +163,7 @@ fn one_vote(booth: &Booth, voter: u32, index: usize, task: Task, answer: Answer)
                 img src=(right) alt="Image B" loading="lazy";
             }
             div {
-                @if question.shows_prompt { p.prompt { (booth.study().prompts[item.prompt as usize].text) } }
+                @if question.shows_prompt { p.prompt dir="auto" { (booth.study().prompts[item.prompt as usize].text) } }
                 label for=(label) { (question.text) }
                 select id=(label) data-task=(task) {
                     @for (name, words) in ANSWERS { option value=(name) selected[name == standing] { (words) } }

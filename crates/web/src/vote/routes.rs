@@ -50,6 +50,8 @@ struct Asked {
 #[derive(Serialize)]
 struct Shown {
     tasks: Vec<Asked>,
+    /// What was answered last, to take back.
+    last: Option<String>,
     progress: Progress,
 }
 
@@ -59,6 +61,12 @@ struct Vote {
     task: String,
     answer: String,
     seconds: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Undo {
+    task: String,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +85,7 @@ pub fn router(booth: Booth, access: Access, is_secure: bool) -> Router {
     let shared = Arc::new(Shared { booth, access, is_secure, budget: ImageBudget::default() });
     Router::new()
         .route("/", get(home))
+        .route("/who", get(who))
         .route("/enter", post(enter))
         .route("/invite/{secret}", get(invite))
         .route("/votes", get(votes))
@@ -128,7 +137,8 @@ impl Shared {
             }
         };
         let tasks = booth.upcoming(voter, AHEAD).into_iter().map(asked).collect();
-        Shown { tasks, progress: booth.progress(voter) }
+        let last = booth.last(voter).map(|task| task.to_string());
+        Shown { tasks, last, progress: booth.progress(voter) }
     }
 }
 
@@ -139,13 +149,19 @@ fn see_other(to: &'static str) -> Response<Body> {
 }
 
 async fn home(State(shared): Ours, headers: HeaderMap) -> Response<Body> {
+    let vote = |voter| page(StatusCode::OK, pages::vote(&shared.booth, voter, shared.access == Access::Open));
     match (shared.voter(&headers), shared.access) {
-        (Some(voter), _) => page(StatusCode::OK, pages::vote(&shared.booth, voter)),
-        (None, Access::Open) if shared.booth.voters().len() == 1 => {
-            shared.entered(0, page(StatusCode::OK, pages::vote(&shared.booth, 0)))
-        }
+        (Some(voter), _) => vote(voter),
+        (None, Access::Open) if shared.booth.voters().len() == 1 => shared.entered(0, vote(0)),
         (None, Access::Open) => page(StatusCode::OK, pages::who(&shared.booth)),
         (None, Access::Invited) => page(StatusCode::FORBIDDEN, pages::uninvited()),
+    }
+}
+
+async fn who(State(shared): Ours) -> Response<Body> {
+    match shared.access {
+        Access::Open => page(StatusCode::OK, pages::who(&shared.booth)),
+        Access::Invited => page(StatusCode::FORBIDDEN, pages::uninvited()),
     }
 }
 
@@ -193,9 +209,10 @@ async fn vote(State(shared): Ours, headers: HeaderMap, Json(vote): Json<Vote>) -
     }
 }
 
-async fn undo(State(shared): Ours, headers: HeaderMap) -> Response<Body> {
+async fn undo(State(shared): Ours, headers: HeaderMap, Json(Undo { task }): Json<Undo>) -> Response<Body> {
     let Some(voter) = shared.voter(&headers) else { return stranger() };
-    match shared.booth.undo(voter).await {
+    let Ok(task) = task.parse::<Task>() else { return refused(&shared, voter, Refusal::NoSuchTask) };
+    match shared.booth.undo(voter, task).await {
         Ok(()) => Json(shared.shown(voter)).into_response(),
         Err(refusal) => refused(&shared, voter, refusal),
     }

@@ -116,7 +116,7 @@ impl Runs {
             let mut lines: Vec<Value> = Vec::new();
             loop {
                 let found = tail.next();
-                if found.lines.is_empty() {
+                if !found.is_more {
                     break;
                 }
                 bytes += found.lines.iter().map(String::len).sum::<usize>();

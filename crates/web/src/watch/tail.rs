@@ -17,8 +17,12 @@ const LONGEST: usize = 4 << 20;
 pub struct Found {
     /// Whether the log began anew: forget what was said before.
     pub is_new: bool,
-    /// Whole lines that are JSON.
+    /// Whole lines that are JSON objects.
     pub lines: Vec<String>,
+    /// Whether anything was read at all: lines may be longer than a part.
+    pub is_more: bool,
+    /// Whether the log has just gone.
+    pub is_gone: bool,
 }
 
 /// A log, and how far it was read.
@@ -29,26 +33,33 @@ pub struct Tail {
     /// The first bytes of the file, by which another file of that name is known.
     start: Vec<u8>,
     rest: Vec<u8>,
+    is_there: bool,
 }
 
 impl Tail {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, start: Vec::new(), rest: Vec::new() }
+        Self { path, offset: 0, start: Vec::new(), rest: Vec::new(), is_there: false }
     }
 
     /// What came since the last time, up to a part; nothing where nothing came, or the log is not there.
     pub fn next(&mut self) -> Found {
-        self.read().unwrap_or_default()
+        let is_gone = self.is_there && !self.path.is_file();
+        if is_gone {
+            // Whatever comes to this place is another log, even if it begins alike.
+            (self.is_there, self.start) = (false, vec![0]);
+        }
+        self.read().unwrap_or(Found { is_gone, ..Found::default() })
     }
 
     fn read(&mut self) -> std::io::Result<Found> {
         let mut file = File::open(&self.path)?;
+        self.is_there = true;
         let length = file.metadata()?.len();
         let mut start = vec![0; self.start.len()];
         let same = length >= self.offset && file.read_exact(&mut start).is_ok() && start == self.start;
         let mut found = Found::default();
         if !same {
-            *self = Self::new(std::mem::take(&mut self.path));
+            *self = Self { is_there: true, ..Self::new(std::mem::take(&mut self.path)) };
             found.is_new = true;
         }
         file.seek(SeekFrom::Start(self.offset))?;
@@ -59,6 +70,7 @@ impl Tail {
             self.start.extend(bytes.iter().take(room));
         }
         self.offset += bytes.len() as u64;
+        found.is_more = !bytes.is_empty();
         self.rest.extend(bytes);
         let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let whole: Vec<u8> = self.rest.drain(..end).collect();
@@ -66,7 +78,7 @@ impl Tail {
             self.rest.clear();
         }
         let lines = whole.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
-        let is_json = |line: &&str| serde_json::from_str::<IgnoredAny>(line).is_ok();
+        let is_json = |line: &&str| line.starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok();
         found.lines = lines.filter(is_json).map(str::to_owned).collect();
         Ok(found)
     }
@@ -96,6 +108,19 @@ mod tests {
         let found = tail.next();
         assert!(found.is_new && found.lines.len() == 2, "{found:?}");
         std::fs::write(&path, "{}\n").unwrap();
-        assert_eq!(tail.next(), Found { is_new: true, lines: vec!["{}".into()] });
+        assert_eq!(
+            tail.next(),
+            Found { is_new: true, lines: vec!["{}".into()], is_more: true, is_gone: false }
+        );
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(tail.next(), Found { is_gone: true, ..Found::default() });
+        assert_eq!(tail.next(), Found::default());
+        write("null\n[1]\n\"x\"\n{\"e\":4}\n");
+        let found = tail.next();
+        assert_eq!(
+            (found.is_new, found.lines),
+            (true, vec!["{\"e\":4}".to_owned()]),
+            "objects alone are events"
+        );
     }
 }

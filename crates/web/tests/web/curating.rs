@@ -66,6 +66,7 @@ fn two_thousand_rows_are_curated_by_keyboard() {
     at(6);
     browser.press("u");
     at(5);
+    browser.wait("return document.getElementById('counts').textContent === '4 decided, 3 changed'");
     browser.run("const box = document.getElementById('caption'); box.value = 'a vixen'; box.dispatchEvent(new Event('change')); return 1");
     browser.wait("return document.getElementById('counts').textContent === '5 decided, 4 changed'");
     browser.press("\u{e010}");
@@ -185,4 +186,82 @@ fn a_list_is_continued_and_a_torn_line_is_dropped() {
         error.to_string().contains("another set") || error.to_string().contains("fingerprint"),
         "{error}"
     );
+}
+
+#[test]
+fn a_page_does_not_decide_over_what_another_page_said() {
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path(), 5);
+    let lists = tempfile::tempdir().unwrap();
+    let list = lists.path().join("curated.jsonl");
+    let server = served(folder.path(), &list, Findings::new());
+    let client = Client::new(&server.url, "", "");
+    let post = |body: Value| client.post("/api/correct", &body).unwrap();
+    let exclude = json!({ "position": 1, "do": "exclude", "before": null });
+    assert_eq!(post(exclude.clone()).0, 200);
+    assert_eq!(post(exclude).0, 200, "asked again, for the answer was lost");
+    let (status, answer) = post(json!({ "position": 1, "do": "keep", "note": "blurry", "before": null }));
+    assert_eq!((status, &answer["row"]["correction"]["do"]), (409, &json!("exclude")));
+    let (status, answer) = post(json!({ "position": 1, "do": "open", "before": { "do": "exclude" } }));
+    assert_eq!((status, &answer["row"]["correction"], &answer["said"]), (200, &Value::Null, &json!(0)));
+    let read = exclusions::read(&list, &open(folder.path()).unwrap()).unwrap();
+    assert!(read.is_empty(), "{read:?}");
+    assert_eq!(post(json!({ "position": 1, "do": "keep", "tag": "of another set" })).0, 410);
+}
+
+#[test]
+fn a_list_that_others_write_to_is_followed_and_one_that_is_gone_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path(), 5);
+    let lists = tempfile::tempdir().unwrap();
+    let list = lists.path().join("curated.jsonl");
+    let server = served(folder.path(), &list, Findings::new());
+    let client = Client::new(&server.url, "", "");
+    let post = |position: usize| {
+        client.post("/api/correct", &json!({ "position": position, "do": "exclude" })).unwrap()
+    };
+    assert_eq!(post(0).0, 200);
+    // By a script, which does not end its last line.
+    let text = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, format!("{text}{{\"row\": 3, \"do\": \"tie\"}}")).unwrap();
+    assert_eq!(post(1).1["said"], 3);
+    let original = open(folder.path()).unwrap();
+    assert_eq!(exclusions::read(&list, &original).unwrap().len(), 3);
+    // As most editors save.
+    let text = std::fs::read_to_string(&list).unwrap();
+    std::fs::remove_file(&list).unwrap();
+    assert_eq!(post(2).0, 410);
+    std::fs::write(&list, text).unwrap();
+    assert_eq!(post(2).0, 410);
+    assert_eq!(exclusions::read(&list, &original).unwrap().len(), 3);
+}
+
+#[test]
+fn another_set_at_the_same_address_is_seen_with_its_own_images() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (folder, red) in [(&one, 0), (&two, 255)] {
+        set(folder.path(), 3);
+        RgbImage::from_pixel(64, 48, Rgb([red, 0, 0])).save(folder.path().join("0.png")).unwrap();
+    }
+    let serve = |folder: &Path, port: u16| {
+        let desk =
+            Desk::open(open(folder).unwrap(), folder, &folder.join("list.txt"), Findings::new()).unwrap();
+        Serving::start(router(desk), port)
+    };
+    let server = serve(one.path(), 0);
+    let Some(browser) = Browser::start(&server.url) else { return };
+    let red = "const image = document.querySelector('#winner img'); if (!image.complete || !image.naturalWidth) return null; \
+               const one = document.createElement('canvas').getContext('2d'); one.drawImage(image, 0, 0); \
+               return String(one.getImageData(5, 5, 1, 1).data[0])";
+    browser.open("/");
+    assert_eq!(browser.wait(red), "0");
+    let port = server.address.port();
+    drop(server);
+    let _server = serve(two.path(), port);
+    // The page of the first set is still open, and decides nothing about the second.
+    browser.press("x");
+    browser
+        .wait("return document.getElementById('status').textContent.includes('this page is of another set')");
+    browser.reload();
+    assert_eq!(browser.wait(red), "255");
 }

@@ -4,6 +4,7 @@
 
 mod browser;
 mod curating;
+mod databases;
 mod folders;
 mod kills;
 mod results;

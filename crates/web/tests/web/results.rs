@@ -60,6 +60,22 @@ fn four(db: &Path) -> Record {
 }
 
 #[test]
+fn the_same_votes_give_the_same_bytes_each_time() {
+    use Answer::{A, B, Bad, Tie};
+    let folder = tempfile::tempdir().unwrap();
+    let votes: Vec<(&str, u32, Answer)> = (0..60)
+        .flat_map(|item| {
+            let answer = move |voter: u32| [A, B, Tie, Bad, A, B, A][((item * 31 + voter * 17) % 7) as usize];
+            ANN_BO_CY.into_iter().zip(0..2 + item % 2).map(move |(name, voter)| (name, item, answer(voter)))
+        })
+        .collect();
+    let record = voted(&folder.path().join("votes.sqlite"), &study(60), &settings(1, 3), &votes);
+    let json = || Results::of(&record, None, &[]).unwrap().json().unwrap();
+    let first = json();
+    assert!((0..20).all(|_| json() == first));
+}
+
+#[test]
 fn majorities_win_rates_and_agreement_follow_from_the_votes() {
     let folder = tempfile::tempdir().unwrap();
     let record = four(&folder.path().join("votes.sqlite"));
@@ -220,7 +236,11 @@ fn exported_votes_continue_in_another_database() {
     let mut database = Database::open(&other, &study(4), &settings(1, 3)).unwrap();
     assert_eq!(import(&file, &mut database, &study(4), &settings(1, 3)).unwrap(), 12);
     let again = import(&file, &mut database, &study(4), &settings(1, 3)).unwrap_err().to_string();
-    assert_eq!(again, "the database has 12 votes already; wanted a new one to import into");
+    assert_eq!(
+        again,
+        "the database has 12 votes already; wanted a new one to import into, or the command without --import to go on with \
+         these"
+    );
     drop(database);
     assert_eq!(Record::read(&other).unwrap().ballots, record.ballots);
     let mut database =

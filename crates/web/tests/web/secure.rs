@@ -76,8 +76,12 @@ fn what_is_no_certificate_is_named() {
     assert_eq!(refused(&certificate, &key), None);
     let text = write("text.pem", "hello");
     assert!(refused(&text, &key).unwrap().contains("there is no certificate in it"));
-    assert!(refused(&certificate, &text).unwrap().contains("wanted a private key in PEM"));
+    assert!(refused(&certificate, &text).unwrap().contains("there is no private key in it"));
+    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIC\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    assert!(refused(&certificate, &write("locked.pem", locked)).unwrap().contains("the key has a password"));
     let strange = write("other.pem", &other.signing_key.serialize_pem());
-    assert!(refused(&certificate, &strange).unwrap().contains("cert.pem cannot be used"));
+    assert!(
+        refused(&certificate, &strange).unwrap().contains("other.pem cannot be used: it is not the key of")
+    );
     assert!(refused(&folder.path().join("none.pem"), &key).unwrap().contains("none.pem cannot be used"));
 }

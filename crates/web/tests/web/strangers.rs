@@ -50,7 +50,7 @@ fn without_the_secret_nothing_is_shown_or_taken() {
         assert_eq!(stranger.get("/votes").unwrap().0, 303);
         assert_eq!(stranger.get(&format!("/invite/{}", secret.replace('/', "%2f"))).unwrap().0 / 100, 4);
         assert_eq!(stranger.post("/api/vote", &body).unwrap().0, 401);
-        assert_eq!(stranger.post("/api/undo", &json!({})).unwrap().0, 401);
+        assert_eq!(stranger.post("/api/undo", &json!({ "task": "0-0-0" })).unwrap().0, 401);
     }
     let entered = raw(
         &server,

@@ -1,6 +1,9 @@
 //! The pages of voters in a real browser.
 
-use tastemaker_web::study::StudySettings;
+use std::sync::Arc;
+
+use tastemaker_web::WebError;
+use tastemaker_web::study::{ImageSource, Study, StudySettings};
 use tastemaker_web::vote::{Access, Answer, Record};
 
 use crate::browser::{Browser, DOWN, LEFT, RIGHT, UP};
@@ -124,4 +127,72 @@ fn a_page_waits_for_a_server_that_was_killed() {
     assert_ne!(second, first);
     assert_eq!(Record::read(&db).unwrap().ballots.len(), 1);
     drop(server);
+}
+
+#[test]
+fn keys_stay_where_they_were_and_somebody_else_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("votes.sqlite");
+    let mut long = scenes(4);
+    long.prompts.iter_mut().for_each(|prompt| prompt.text = "a very long prompt, ".repeat(200));
+    let server = Running::start(&db, long, settings(1, 2), &["ann", "bo"], Access::Open);
+    let Some(browser) = Browser::start(&server.url) else { return };
+    browser.open("/");
+    browser.run("document.querySelector('.who button').click(); return 1");
+    browser.wait("return document.getElementById('prompt')?.textContent.length > 1000");
+    let mut task = next(&browser, "");
+    browser.check("a long prompt");
+    // A prompt that has the focus is scrolled; a button that has it is there for the next pair.
+    browser.run("document.getElementById('prompt').focus(); return 1");
+    browser.press(DOWN);
+    assert_eq!(browser.run("return document.body.dataset.task"), task.as_str());
+    browser.run("document.querySelector('[data-answer=right]').focus(); return 1");
+    for _ in 0..2 {
+        browser.press("\u{e007}");
+        task = next(&browser, &task);
+        assert_eq!(browser.run("return document.activeElement.dataset.answer"), "right");
+    }
+    browser.open("/who");
+    browser.run("document.querySelector('.who button:nth-child(2)').click(); return 1");
+    browser.wait("return document.querySelector('.voter')?.textContent === 'bo'");
+    // On a phone that lies on its side every button is there.
+    browser.appear((844, 390), false);
+    next(&browser, "");
+    let seen = "return ['undo', 'zoom', 'skip'].every((id) => document.getElementById(id).getBoundingClientRect().bottom <= innerHeight \
+                && document.getElementById(id).offsetHeight >= 24) && document.getElementById('stage').offsetHeight > 150";
+    browser.wait(seen);
+}
+
+#[test]
+fn nobody_votes_on_an_image_that_is_not_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("votes.sqlite");
+    let gone = Study { images: Arc::new(Gone), ..study(2) };
+    let server = Running::start(&db, gone, settings(1, 1), &["me"], Access::Open);
+    let Some(browser) = Browser::start(&server.url) else { return };
+    browser.open("/");
+    browser
+        .wait("return document.getElementById('status').textContent.startsWith('An image cannot be shown')");
+    browser.press(LEFT);
+    browser.press("s");
+    browser.wait("return document.getElementById('bar-done').value === 1");
+    let record = Record::read(&db).unwrap();
+    assert_eq!(record.ballots.iter().map(|ballot| ballot.answer).collect::<Vec<_>>(), [Some(Answer::Skip)]);
+}
+
+/// Images that somebody removed.
+struct Gone;
+
+impl ImageSource for Gone {
+    fn len(&self) -> usize {
+        4
+    }
+
+    fn read(&self, _: u32) -> Result<Vec<u8>, WebError> {
+        Err(WebError::Study("it is gone".into()))
+    }
+
+    fn name(&self, image: u32) -> String {
+        image.to_string()
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::support::{Running, names, settings, study, task};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tastemaker_web::study::{Item, Study, StudySettings};
 use tastemaker_web::vote::{Access, Answer, Booth, Database, Record, Task};
 
@@ -81,11 +81,12 @@ fn a_vote_is_taken_back_and_changed() {
     let db = folder.path().join("votes.sqlite");
     let server = Running::start(&db, study(3), settings(1, 1), &["me"], Access::Open);
     let client = server.voter(0);
-    assert_eq!(client.post("/api/undo", &Value::Null).unwrap().0, 409);
     let first = task(&client.state().unwrap()).unwrap();
+    let undo = || client.post("/api/undo", &json!({ "task": first })).unwrap();
+    assert_eq!(undo().0, 409);
     let (_, shown) = client.vote(&first, "left").unwrap();
     assert_ne!(task(&shown).unwrap(), first);
-    let (status, shown) = client.post("/api/undo", &Value::Null).unwrap();
+    let (status, shown) = undo();
     assert_eq!((status, task(&shown).unwrap()), (200, first.clone()));
     client.vote(&first, "left").unwrap();
     client.vote(&first, "tie").unwrap();
@@ -94,6 +95,79 @@ fn a_vote_is_taken_back_and_changed() {
     assert_eq!(record.ballots[0].answer, Some(Answer::Tie));
     // All four rows are there: nothing is ever overwritten.
     assert_eq!(record.ballots[0].position, 3);
+}
+
+#[test]
+fn asking_again_to_take_a_vote_back_takes_back_no_other_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("votes.sqlite");
+    let server = Running::start(&db, study(3), settings(1, 1), &["me"], Access::Open);
+    let client = server.voter(0);
+    let first = task(&client.state().unwrap()).unwrap();
+    let (_, shown) = client.vote(&first, "left").unwrap();
+    let (_, shown) = client.vote(&task(&shown).unwrap(), "left").unwrap();
+    // The page did not hear the first answer.
+    for status in [200, 409] {
+        assert_eq!(client.post("/api/undo", &json!({ "task": shown["last"] })).unwrap().0, status);
+    }
+    let standing = Record::read(&db).unwrap().ballots;
+    assert_eq!(standing.iter().map(|ballot| ballot.task.to_string()).collect::<Vec<_>>(), [first]);
+}
+
+#[test]
+fn a_vote_that_was_taken_back_is_asked_for_again_by_a_program_that_starts_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("votes.sqlite");
+    let settings = || StudySettings { repeats: 1.0, ..settings(2, 1) };
+    let start = || Running::start(&db, study(12), settings(), &["me"], Access::Open);
+    let mut taken_back = HashSet::new();
+    for round in 0.. {
+        let server = start();
+        let client = server.voter(0);
+        let mut shown = client.state().unwrap();
+        for _ in 0..5 {
+            let Some(task) = task(&shown) else { break };
+            shown = client.vote(&task, "left").unwrap().1;
+        }
+        let Some(last) = shown["last"].as_str().filter(|_| round < 8) else { break };
+        // Of both rounds, and of both questions.
+        let last: Task = last.parse().unwrap();
+        client.post("/api/undo", &json!({ "task": last.to_string() })).unwrap();
+        if last.question == 1 {
+            let other = Task { question: 0, ..last };
+            client.post("/api/undo", &json!({ "task": other.to_string() })).unwrap();
+        }
+        taken_back.insert(last);
+    }
+    drop(start());
+    let server = start();
+    votes(&server, 0, |_| "left");
+    let standing: HashSet<Task> =
+        Record::read(&db).unwrap().ballots.iter().map(|ballot| ballot.task).collect();
+    assert_eq!(standing.len(), 12 * 2 * 2, "{taken_back:?}");
+}
+
+#[test]
+fn a_pair_is_not_asked_again_of_whoever_skips_it_after_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("votes.sqlite");
+    let settings = StudySettings { repeats: 1.0, ..settings(1, 1) };
+    let server = Running::start(&db, study(3), settings, &["me"], Access::Open);
+    let client = server.voter(0);
+    let mut shown = client.state().unwrap();
+    while let Some(task) = task(&shown) {
+        let Some(first) = task.strip_suffix("-1") else {
+            shown = client.vote(&task, "left").unwrap().1;
+            continue;
+        };
+        let (status, next) = client.vote(&format!("{first}-0"), "skip").unwrap();
+        assert_eq!(status, 200);
+        assert!(
+            next["tasks"].as_array().unwrap().iter().all(|other| other["task"] != *task),
+            "{task} is stuck"
+        );
+        shown = next;
+    }
 }
 
 #[test]

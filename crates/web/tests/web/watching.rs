@@ -133,3 +133,52 @@ fn only_images_of_a_run_are_read() {
         assert_eq!(client.get(path).unwrap().0, 404, "{path}");
     }
 }
+
+#[test]
+fn an_exported_page_has_all_of_a_log_whatever_its_lines_are() {
+    let root = tempfile::tempdir().unwrap();
+    let run = Run::new(root.path(), "run", 1.0);
+    run.steps(0, 3);
+    run.say(&json!({ "event": "note", "text": "x".repeat(600_000) }));
+    run.say(&Value::Null);
+    run.steps(3, 5);
+    let page = Runs::new(&[run.0]).unwrap().export().unwrap();
+    assert_eq!(page.matches("\"event\":\"step\"").count(), 5);
+}
+
+#[test]
+fn a_page_follows_a_run_that_begins_anew_and_says_when_its_log_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let begin = |red: u8| {
+        let run = Run::new(root.path(), "run", 1.0);
+        run.start(0);
+        run.steps(0, 3);
+        RgbImage::from_pixel(64, 64, Rgb([red, 0, 0])).save(run.0.join("validation/000000-0.png")).unwrap();
+        // Anything else in a log is passed over.
+        run.say(&Value::Null);
+        run.say(&json!({ "event": "images", "step": 1 }));
+        run.say(&json!({ "event": "note", "text": format!("red is {red}") }));
+        run
+    };
+    let first = begin(10);
+    let server = served(std::slice::from_ref(&first.0));
+    let Some(browser) = Browser::start(&server.url) else { return };
+    let red = "const image = document.querySelector('#images img'); if (!image || !image.complete || !image.naturalWidth) return null; \
+               const one = document.createElement('canvas').getContext('2d'); one.drawImage(image, 0, 0); \
+               return String(one.getImageData(5, 5, 1, 1).data[0])";
+    browser.open("/");
+    browser.wait("return document.getElementById('log').textContent.includes('red is 10')");
+    assert_eq!(browser.wait(red), "10");
+    fs::remove_dir_all(&first.0).unwrap();
+    browser.wait("return document.getElementById('runs').textContent.includes('its log is gone')");
+    begin(200);
+    browser.wait("return document.getElementById('log').textContent.includes('red is 200')");
+    browser.wait(&format!("return (() => {{ {red} }})() === '200'"));
+    // A server of other runs takes the place of this one.
+    let port = server.address.port();
+    drop(server);
+    let other = Run::new(root.path(), "other", 1.0);
+    other.steps(0, 2);
+    let _server = Serving::start(router(Runs::new(&[other.0]).unwrap()), port);
+    browser.wait("return document.getElementById('runs').textContent.includes('other')");
+}

@@ -4,6 +4,7 @@ mod export;
 mod results;
 mod what;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tastemaker_math::number;
 use tastemaker_web::results::import;
 use tastemaker_web::server::{Certificate, Server};
 use tastemaker_web::study::{Study, StudySettings, gold};
-use tastemaker_web::vote::{Access, Booth, Database, router};
+use tastemaker_web::vote::{Access, Booth, Database, router, voter_names};
 
 use crate::exit::UsageError;
 use crate::next;
@@ -123,7 +124,8 @@ pub fn vote(args: VoteArgs) -> Result<()> {
 }
 
 fn serve(args: &VoteArgs) -> Result<()> {
-    let settings = settings(args)?;
+    let voters = voter_names(&args.voters)?;
+    let settings = settings(args, &voters)?;
     let study = study(args)?;
     let server = args.serving.open()?;
     let access = if args.invite || !server.is_local() { Access::Invited } else { Access::Open };
@@ -135,15 +137,17 @@ fn serve(args: &VoteArgs) -> Result<()> {
     }
     let n_items = study.items.iter().filter(|item| item.known.is_none()).count();
     let (n_questions, each) = (settings.questions.len(), settings.votes_per_item);
+    let compared: BTreeSet<u32> =
+        study.items.iter().filter(|item| item.known.is_none()).flat_map(|item| item.models).collect();
     println!(
         "{}: {} of {}, {}, {} each",
         study.name,
         counted(n_items as u64, "pair"),
-        counted(study.models.len() as u64, "model"),
+        counted(compared.len() as u64, "model"),
         counted(n_questions as u64, "question"),
         counted(u64::from(each), "vote")
     );
-    let booth = Booth::open(database, study, settings, &args.voters)?;
+    let booth = Booth::open(database, study, settings, &voters)?;
     if booth.voters().len() < each as usize {
         let n = booth.voters().len();
         eprintln!(
@@ -159,7 +163,7 @@ fn serve(args: &VoteArgs) -> Result<()> {
     Ok(())
 }
 
-fn settings(args: &VoteArgs) -> Result<StudySettings> {
+fn settings(args: &VoteArgs, voters: &[String]) -> Result<StudySettings> {
     for (flag, value) in [("repeats", args.repeats), ("gold_threshold", args.gold_threshold)] {
         if !(0.0..=1.0).contains(&value) {
             return Err(
@@ -167,12 +171,7 @@ fn settings(args: &VoteArgs) -> Result<StudySettings> {
             );
         }
     }
-    for name in &args.voters {
-        if name.trim().is_empty() || name.len() > 80 || name.chars().any(char::is_control) {
-            return Err(UsageError(format!("no voter can be named {name:?}; wanted 1 to 80 letters")).into());
-        }
-    }
-    let each = args.votes_per_item.unwrap_or((args.voters.len() as u32).min(5));
+    let each = args.votes_per_item.unwrap_or((voters.len() as u32).min(5));
     let mut settings = StudySettings {
         votes_per_item: each,
         repeats: args.repeats,
