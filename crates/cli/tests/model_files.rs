@@ -177,6 +177,86 @@ fn numbers_that_are_none_are_refused_by_the_tensors_name_wherever_weights_are_re
 }
 
 #[test]
+fn numbers_of_an_adapter_beyond_all_use_are_refused_before_anything_is_written() {
+    let bench = adapted();
+    let kohya = "lora/pytorch_lora_weights_kohya.safetensors".to_owned();
+    let own = format!("lora/{LORA}");
+    let cases = [
+        (&kohya, ".alpha", 3e38, "alpha 3.00e38"),
+        (&kohya, ".alpha", -3e38, "alpha -3.00e38"),
+        (&kohya, ".alpha", 2e6, "wanted a number from -1e6 to 1e6"),
+        (&kohya, ".lora_down.weight", 3e38, "factors up to 3.0e38"),
+        (&own, ".lora_B.weight", -3e38, "3.0e38 at alpha"),
+    ];
+    for (file, end, value, words) in cases {
+        let before = fs::read(bench.path(file)).unwrap();
+        let tensor = read(bench.path(file)).keys().find(|name| name.ends_with(end)).unwrap().clone();
+        spoil(&bench.path(file), &tensor, value);
+        let convert = ["model", "convert", file, "out.safetensors"];
+        let inspect = ["model", "inspect", file];
+        let merge = ["model", "merge", "model", file, "out"];
+        let sample = ["sample", "--model", "model", "--lora", file, "--prompt", "x", "--out", "out"];
+        // Without its model, a kohya file is one of published sizes.
+        let alone: &[&[&str]] = if *file == own { &[&convert, &inspect] } else { &[] };
+        for args in [&merge[..], &sample].iter().chain(alone) {
+            refused(&bench, args, 4, &[words, "_blocks"]);
+            assert!(!bench.path("out").exists() && !bench.path("out.safetensors").exists(), "{args:?}");
+        }
+        fs::write(bench.path(file), before).unwrap();
+    }
+    // What peft's header says, a rank that is none and an alpha that is too much.
+    let header = tastemaker_weights::safetensors::Header::read(bench.path(&own)).unwrap().metadata;
+    let stored = read(bench.path(&own));
+    let key = "lora_adapter_metadata";
+    let before = header[key].clone();
+    for (name, value, words) in [
+        ("unet.lora_alpha", json!(3e38), "alpha 3.00e38"),
+        ("unet.lora_alpha", json!(-3e38), "alpha -3.00e38"),
+        ("unet.r", json!(-4), "rank -4"),
+        ("unet.r", json!(i64::MIN), "rank -9223372036854775808"),
+        ("unet.r", json!(3e38), "`r` is 3e"),
+        ("unet.rank_pattern", json!({"to_q": 2.5}), "whole numbers from 1 on"),
+        ("unet.rank_pattern", json!({"to_q": -2}), "whole numbers from 1 on"),
+        ("unet.alpha_pattern", json!({"to_q": 3e38}), "alpha 3.00e38"),
+    ] {
+        let mut settings: Value = serde_json::from_str(&before).unwrap();
+        settings[name] = value;
+        let header = [(key.to_owned(), settings.to_string())].into();
+        tensors::write(&bench.path(&own), &stored, &header).unwrap();
+        refused(&bench, &["model", "merge", "model", &own, "out"], 4, &[words]);
+        assert!(!bench.path("out").exists(), "{name}");
+    }
+    tensors::write(&bench.path(&own), &stored, &header).unwrap();
+    for weight in ["nan", "inf", "-1e300"] {
+        refused(
+            &bench,
+            &["model", "merge", "model", &own, "out", "--weight", weight],
+            2,
+            &["the weight of a LoRA"],
+        );
+        let typed = format!("{own}:{weight}");
+        let sample = ["sample", "--model", "model", "--lora", &typed, "--prompt", "x", "--out", "out"];
+        refused(&bench, &sample, 2, &["the weight of a LoRA"]);
+    }
+    // And what a model's own configuration says.
+    for (file, name, value) in [
+        ("model/vae/config.json", "scaling_factor", json!(3e38)),
+        ("model/vae/config.json", "scaling_factor", json!(0)),
+        ("model/vae/config.json", "shift_factor", json!(-1e30)),
+        ("model/unet/config.json", "norm_eps", json!(-1)),
+        ("model/text_encoder/config.json", "layer_norm_eps", json!(1e300)),
+    ] {
+        let before = fs::read_to_string(bench.path(file)).unwrap();
+        let mut config: Value = serde_json::from_str(&before).unwrap();
+        config[name] = value;
+        fs::write(bench.path(file), config.to_string()).unwrap();
+        let sample = ["sample", "--model", "model", "--prompt", "x", "--out", "out"];
+        refused(&bench, &sample, 4, &[name, "wanted a number from"]);
+        fs::write(bench.path(file), before).unwrap();
+    }
+}
+
+#[test]
 fn a_folder_that_a_killed_merge_did_not_finish_is_not_there_and_its_remains_are_swept() {
     let bench = adapted();
     let merge = ["model", "merge", "model", "lora", "merged"];

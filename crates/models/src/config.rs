@@ -1,5 +1,7 @@
 //! Reading the `config.json` of a network: every key is used, checked to be neutral, or refused.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 /// Keys that carry no meaning for the result.
@@ -50,6 +52,21 @@ impl ConfigReader {
                 default
             }),
         }
+    }
+
+    /// A number within `range`, or its default.
+    pub fn within(&mut self, key: &str, default: f64, range: RangeInclusive<f64>) -> f64 {
+        let value = self.or(key, default);
+        if !range.contains(&value) {
+            let (least, most) = range.into_inner();
+            self.problem(format!("`{key}` is {value:e}; wanted a number from {least} to {most}"));
+        }
+        value
+    }
+
+    /// The term that keeps a normalization from dividing by 0.
+    pub fn epsilon(&mut self, key: &str, default: f64) -> f64 {
+        self.within(key, default, 0.0..=1.0)
     }
 
     /// A key that may be absent.

@@ -400,6 +400,11 @@ fn what_a_single_file_says_of_its_noise_is_honored_and_contradictions_are_asked_
             (found, wanted) => panic!("{case}: {found:?}, wanted {wanted:?}"),
         }
     }
+    let beside = scratch.path().join("plain.yml");
+    fs::write(&beside, "model:\n  params:\n    parameterization: v\n").unwrap();
+    assert_eq!(SingleFile::open(&plain).unwrap().noise.prediction(&plain, None).unwrap(), V);
+    fs::write(&beside, "model: [").unwrap();
+    assert!(SingleFile::open(&plain).unwrap_err().to_string().contains("plain.yml is malformed"));
     let path = scratch.path().join("edm.safetensors");
     saying(&whole, &path, &["edm_mean", "edm_std"], &[]);
     assert!(SingleFile::open(&path).unwrap_err().to_string().contains("EDM"));

@@ -112,7 +112,7 @@ impl LoraFile {
         Ok(Self { noise, ..file })
     }
 
-    /// Puts together what is made of each component's factors.
+    /// Puts together what is made of each component's factors, none of which may be beyond use.
     pub(super) fn of_parts(
         path: &Path,
         factors: BTreeMap<&'static str, Named>,
@@ -121,7 +121,13 @@ impl LoraFile {
         if factors.is_empty() {
             return Err(StoreError::malformed(path, "no factors", "an adapter").into());
         }
-        let made = factors.into_iter().map(|(component, factors)| Ok((component, make(component, factors)?)));
+        let checked = |component, factors| {
+            let part = make(component, factors)?;
+            let refuse = |problems| ModelError::Config { path: path.to_owned(), problems };
+            part.check().map_err(refuse)?;
+            Ok((component, part))
+        };
+        let made = factors.into_iter().map(|(component, factors)| checked(component, factors));
         let mut text = made.collect::<Result<BTreeMap<_, _>, ModelError>>()?;
         let transformer = text.remove(keys::TRANSFORMER).map(|part| (keys::TRANSFORMER, part));
         let unet = text.remove(keys::UNET).map(|part| (keys::UNET, part));

@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tastemaker_torch::tensors::Named;
+use tch::Tensor;
 
 use super::keys::{DOWN, MAGNITUDE, UP};
-use crate::nn::{LoraSpec, Ranks};
+use crate::nn::{LoraSpec, MAX_ALPHA, Ranks};
+
+/// The largest change of a weight that is believed; weights themselves are below a thousand.
+const MAX_UPDATE: f64 = 1e9;
 
 /// The low-rank adapter of one network.
 #[derive(Debug)]
@@ -20,6 +24,29 @@ pub struct LoraPart {
 }
 
 impl LoraPart {
+    /// What makes no sense of numbers that are numbers: an alpha beyond all use, or factors whose product is.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for layer in self.layers() {
+            let alpha = self.ranks.alpha(&layer);
+            if !(-MAX_ALPHA..=MAX_ALPHA).contains(&alpha) {
+                return Err(format!(
+                    "`{layer}` with alpha {alpha:.2e}; wanted a number from -{MAX_ALPHA:e} to {MAX_ALPHA:e}"
+                ));
+            }
+            let factors =
+                [DOWN, UP].map(|end| self.tensors.get(&format!("{layer}{end}")).map_or(0.0, largest));
+            // Each element of the update is a sum of `rank` products, times alpha / rank.
+            let [down, up] = factors;
+            if alpha.abs() * down * up > MAX_UPDATE {
+                return Err(format!(
+                    "`{layer}` with factors up to {down:.1e} and {up:.1e} at alpha {alpha}; wanted a product that weights can hold, at \
+                     most {MAX_UPDATE:e}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Of no layer.
     pub(super) fn empty() -> Self {
         Self { ranks: Ranks::uniform(1, 1.0), target_modules: Vec::new(), tensors: Named::new() }
@@ -61,6 +88,11 @@ impl LoraPart {
     }
 }
 
+/// The largest element of a tensor, whatever its sign.
+fn largest(tensor: &Tensor) -> f64 {
+    if tensor.numel() == 0 { 0.0 } else { tensor.detach().abs().max().double_value(&[]) }
+}
+
 /// Names of the adapted layers.
 pub(super) fn layers(factors: &Named) -> BTreeSet<String> {
     let layer = |name: &String| {
@@ -80,7 +112,7 @@ pub(super) fn with_magnitudes(
         return Ok(factors);
     }
     for layer in layers {
-        let up = factors.get(&format!("{layer}{UP}")).map_or_else(Vec::new, tch::Tensor::size);
+        let up = factors.get(&format!("{layer}{UP}")).map_or_else(Vec::new, Tensor::size);
         let rows = up.first().copied().unwrap_or_default();
         let ours = if up.len() == 4 { vec![1, rows, 1, 1] } else { vec![rows] };
         let Some(magnitude) = factors.get_mut(&format!("{layer}{MAGNITUDE}")) else {
@@ -104,7 +136,7 @@ pub(super) fn found_ranks(
         return Err("no factors".to_owned());
     }
     let rank = |layer: &String| {
-        let shape = |end: &str| factors.get(&format!("{layer}{end}")).map(tch::Tensor::size);
+        let shape = |end: &str| factors.get(&format!("{layer}{end}")).map(Tensor::size);
         let (Some(down), Some(up)) = (shape(DOWN), shape(UP)) else {
             return Err(format!("`{layer}` with one factor of two"));
         };

@@ -51,8 +51,10 @@ impl LoraPart {
         let common = found.values().next().copied().unwrap_or(1);
         let rank = r.or("r", common);
         let alpha = r.or("lora_alpha", rank as f64);
-        let rank_pattern = pattern(&mut r, "rank_pattern", component);
-        let alpha_pattern = pattern(&mut r, "alpha_pattern", component);
+        let whole = |rank: f64| rank >= 1.0 && rank.fract() == 0.0;
+        let rank_pattern = pattern(&mut r, "rank_pattern", component, whole, "whole numbers from 1 on");
+        let alpha_pattern =
+            pattern(&mut r, "alpha_pattern", component, |alpha| alpha > 0.0, "positive numbers");
         let stated = |layer: &str| first(&rank_pattern, layer).map_or(rank, |rank| rank as i64);
         for (layer, found) in found.iter().filter(|(layer, found)| stated(layer) != **found).take(1) {
             let wanted = stated(layer);
@@ -81,7 +83,13 @@ impl LoraPart {
 }
 
 /// One of peft's patterns in its own order, which decides where several keys fit a layer.
-fn pattern(r: &mut ConfigReader, key: &str, component: &str) -> Vec<(String, f64)> {
+fn pattern(
+    r: &mut ConfigReader,
+    key: &str,
+    component: &str,
+    fits: fn(f64) -> bool,
+    wanted: &str,
+) -> Vec<(String, f64)> {
     let entries = match r.raw(key) {
         None => return Vec::new(),
         Some(Value::Object(entries)) => entries,
@@ -93,11 +101,9 @@ fn pattern(r: &mut ConfigReader, key: &str, component: &str) -> Vec<(String, f64
     let mut pattern = Vec::with_capacity(entries.len());
     for (name, value) in entries {
         let is_name = !name.trim_start_matches('^').contains(is_regex);
-        match value.as_f64().filter(|value| is_name && *value > 0.0) {
+        match value.as_f64().filter(|value| is_name && fits(*value)) {
             Some(value) => pattern.push((keys::pattern(component, name), value)),
-            None => {
-                r.problem(format!("`{key}` has `{name}` with {value}; wanted names with positive numbers"))
-            }
+            None => r.problem(format!("`{key}` has `{name}` with {value}; wanted names with {wanted}")),
         }
     }
     pattern

@@ -86,7 +86,7 @@ impl MedConfig {
             intermediate: r.or("intermediate_size", 3072),
             n_layers: r.or("num_hidden_layers", 12),
             n_heads: r.or("num_attention_heads", 12),
-            eps: r.or("layer_norm_eps", 1e-12),
+            eps: r.epsilon("layer_norm_eps", 1e-12),
         };
         for (name, size, most) in [
             ("vocab_size", config.vocab_size, LARGEST),

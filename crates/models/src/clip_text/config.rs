@@ -134,7 +134,7 @@ pub(crate) fn encoder_shape(r: &mut ConfigReader, default: EncoderShape) -> Enco
                 default.activation
             }
         },
-        eps: r.or("layer_norm_eps", default.eps),
+        eps: r.epsilon("layer_norm_eps", default.eps),
     };
     for (name, size, most) in [
         ("hidden_size", shape.width, LARGEST),

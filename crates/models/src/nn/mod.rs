@@ -19,6 +19,6 @@ pub use lora::{AdapterSwitch, Factors, Lora, LoraSpec, is_target};
 pub(crate) use norm::layer_norm;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use param::{Param, Trainable};
-pub use ranks::Ranks;
+pub use ranks::{MAX_ALPHA, Ranks};
 pub(crate) use time::{TimestepEmbedding, sinusoids};
 pub use weights::{Init, Role, Scope, TensorSource, Weights, WeightsReport, is_large};

@@ -22,6 +22,9 @@ pub struct Ranks {
     pub alpha_pattern: BTreeMap<String, f64>,
 }
 
+/// The largest alpha that is believed, on either side of 0: those of published adapters are at most some hundred.
+pub const MAX_ALPHA: f64 = 1e6;
+
 impl Ranks {
     /// The same for all layers.
     pub fn uniform(rank: i64, alpha: f64) -> Self {

@@ -8,6 +8,7 @@ mod map;
 mod noise;
 mod open_file;
 mod preset;
+mod settings;
 
 pub use keys::Layout;
 pub(crate) use keys::{UNET, VAE, is_ballast, is_ballast_of_vae, usual_name};

@@ -1,11 +1,9 @@
 //! What a single file says of the noise its network was trained on: in tensors that mark it, in its header, in its name.
 //!
 //! Source: `v_pred` and `ztsnr` as `Comfy-Org/ComfyUI:comfy/supported_models.py` and A1111 read them; `modelspec.*` of
-//! `Stability-AI/ModelSpec`; `parameterization` in the settings file that A1111 takes from beside a model.
+//! `Stability-AI/ModelSpec`; the settings file that A1111 takes from beside a model.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use tastemaker_math::schedule::Prediction;
@@ -13,6 +11,7 @@ use tastemaker_weights::safetensors::Metadata;
 
 use super::keys::Layout;
 use super::open_file::OpenFile;
+use super::settings;
 use crate::ModelError;
 
 /// Marks a network that predicts velocity.
@@ -23,9 +22,6 @@ pub(crate) const ZERO_TERMINAL_SNR: &str = "ztsnr";
 
 /// Mean and spread of latents in EDM's formulation, whose noise levels are none of ours.
 const EDM: [&str; 3] = ["edm_mean", "edm_std", "edm_vpred.sigma_max"];
-
-/// The most that is read of a settings file.
-const MOST_SETTINGS: u64 = 1 << 16;
 
 /// One thing that a file says, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +79,7 @@ impl StatedNoise {
     /// Reads all of it.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for noise that is not supported.
+    /// [`ModelError::Config`] for noise that is not supported, [`ModelError::Store`] for a settings file that cannot be read.
     pub(crate) fn of(file: &OpenFile, layout: Layout) -> Result<Self, ModelError> {
         let has = |name: &str| file.get(name).is_some();
         if let Some(name) = EDM.into_iter().find(|name| has(name)) {
@@ -100,7 +96,9 @@ impl StatedNoise {
             stated.zero_terminal_snr = Some("tensor `alphas_cumprod`".to_owned());
         }
         stated.header(file)?;
-        stated.settings_beside(file.path());
+        for (says, place) in settings::beside(file.path())? {
+            stated.says(says, place.display().to_string());
+        }
         stated.name(file.path(), layout);
         Ok(stated)
     }
@@ -128,21 +126,6 @@ impl StatedNoise {
             self.zero_terminal_snr.get_or_insert_with(|| "`ss_zero_terminal_snr` in the header".to_owned());
         }
         Ok(())
-    }
-
-    /// `model.yaml` beside `model.safetensors`.
-    fn settings_beside(&mut self, path: &Path) {
-        let beside = path.with_extension("yaml");
-        let mut text = String::new();
-        let read = File::open(&beside).and_then(|file| file.take(MOST_SETTINGS).read_to_string(&mut text));
-        if read.is_err() {
-            return;
-        }
-        let value = text.lines().find_map(|line| line.trim().strip_prefix("parameterization:"));
-        let value = value.map(|value| value.trim().trim_matches(['"', '\'']));
-        if let Some(prediction) = value.and_then(parsed) {
-            self.says(prediction, beside.display().to_string());
-        }
     }
 
     fn name(&mut self, path: &Path, layout: Layout) {

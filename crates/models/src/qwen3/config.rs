@@ -67,7 +67,7 @@ impl Qwen3Config {
             num_attention_heads: heads,
             num_key_value_heads: r.or("num_key_value_heads", heads),
             head_dim: r.or("head_dim", 128),
-            eps: r.or("rms_norm_eps", 1e-6),
+            eps: r.epsilon("rms_norm_eps", 1e-6),
             rope_theta: r.or("rope_theta", theta.unwrap_or(1e4)),
         };
         for (key, size, most) in [

@@ -59,7 +59,7 @@ impl T5Config {
             num_heads: r.or("num_heads", 8),
             n_buckets: r.or("relative_attention_num_buckets", 32),
             max_distance: r.or("relative_attention_max_distance", 128),
-            eps: r.or("layer_norm_epsilon", 1e-6),
+            eps: r.epsilon("layer_norm_epsilon", 1e-6),
         };
         for (key, size, most) in [
             ("vocab_size", config.vocab_size, LARGEST),

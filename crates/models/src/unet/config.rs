@@ -103,7 +103,7 @@ impl UNetConfig {
             use_linear_projection: r.or("use_linear_projection", false),
             upcast_attention: r.or("upcast_attention", false),
             norm_num_groups: r.or("norm_num_groups", 32),
-            norm_eps: r.or("norm_eps", 1e-5),
+            norm_eps: r.epsilon("norm_eps", 1e-5),
             flip_sin_to_cos: r.or("flip_sin_to_cos", true),
             freq_shift: r.or("freq_shift", 0.0),
             text_time,

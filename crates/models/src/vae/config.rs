@@ -73,8 +73,8 @@ impl VaeConfig {
             mid_block_add_attention: r.or("mid_block_add_attention", true),
             use_quant_conv: r.or("use_quant_conv", true),
             use_post_quant_conv: r.or("use_post_quant_conv", true),
-            scaling_factor: r.or("scaling_factor", 0.18215),
-            shift_factor: r.or("shift_factor", 0.0),
+            scaling_factor: r.within("scaling_factor", 0.18215, 1e-4..=1e4),
+            shift_factor: r.within("shift_factor", 0.0, -1e4..=1e4),
             force_upcast: r.or("force_upcast", true),
             block_out_channels,
         };

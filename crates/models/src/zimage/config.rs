@@ -72,7 +72,7 @@ impl ZImageConfig {
             n_layers: r.or("n_layers", 30),
             n_refiner_layers: r.or("n_refiner_layers", 2),
             n_heads: r.or("n_heads", 30),
-            norm_eps: r.or("norm_eps", 1e-5),
+            norm_eps: r.epsilon("norm_eps", 1e-5),
             qk_norm: r.or("qk_norm", true),
             cap_feat_dim: r.or("cap_feat_dim", 2560),
             rope_theta: r.or("rope_theta", 256.0),

@@ -20,6 +20,8 @@ fn is_number(value: &Value, holds: impl Fn(f64) -> bool) -> bool {
 }
 
 pub(super) const POSITIVE: Check = check("a positive number", |value| is_number(value, |n| n > 0.0));
+pub(super) const ALPHA: Check =
+    check("a positive number, at most a million", |value| is_number(value, is_alpha));
 pub(super) const NOT_NEGATIVE: Check =
     check("0 or a positive number", |value| is_number(value, |n| n >= 0.0));
 pub(super) const FINITE: Check = check("a number", |value| is_number(value, |_| true));
@@ -82,9 +84,14 @@ pub(super) const RANKS: Check =
         are_patterns(value, |rank| is_count(rank, 1, 1 << 16))
     });
 pub(super) const ALPHAS: Check =
-    check("name endings of layers, not expressions, and positive numbers", |value| {
-        are_patterns(value, |alpha| is_number(alpha, |n| n > 0.0))
+    check("name endings of layers, not expressions, and positive numbers, at most a million", |value| {
+        are_patterns(value, |alpha| is_number(alpha, is_alpha))
     });
+
+/// Beyond this an adapter's file is not read.
+fn is_alpha(n: f64) -> bool {
+    n > 0.0 && n <= 1e6
+}
 
 /// Whether a run gives this name to weights of its own, in its folder or in that of a checkpoint. Some file systems do not tell
 /// small letters from capitals.

@@ -112,7 +112,7 @@ settings! {
         /// Rank of the LoRA matrices
         rank: u32 = 8, value "RANK", check UP_TO_65536, alias "lora_rank network_dim";
         /// LoRA alpha; the update is scaled by alpha / rank [default: the rank]
-        alpha: f64 = { f64::from(rank) }, value "ALPHA", check POSITIVE, alias "network_alpha lora_alpha";
+        alpha: f64 = { f64::from(rank) }, value "ALPHA", check ALPHA, alias "network_alpha lora_alpha";
         /// Layers that get a LoRA, by name endings, separated by commas
         target_modules: Vec<String> = { ["to_k", "to_q", "to_v", "to_out.0"].map(str::to_owned).to_vec() },
             value "NAMES", check SOME_NAMES;

@@ -10,6 +10,7 @@ use tastemaker_store::dtype::DType;
 
 use super::{claim, done};
 use crate::commands::parts::PartFlags;
+use crate::commands::sample::checked_weight;
 use crate::models::{find_lora, on_noise_of, read_lora};
 use crate::next;
 use crate::place::OverwriteFlag;
@@ -38,13 +39,14 @@ pub struct MergeArgs {
 /// Runs the command.
 pub fn merge(args: &MergeArgs) -> Result<()> {
     let MergeArgs { model, to, weight, dtype, parts, .. } = args;
+    let weight = checked_weight(*weight)?;
     let _claim = claim(to, args.overwrite)?;
     let lora = &find_lora(&args.lora)?;
     let folder = on_noise_of(parts.open(model)?, Some(lora))?;
     let file = read_lora(lora, &folder)?;
     let mut merged = Vec::new();
     for (component, part) in file.parts() {
-        let weights = part.merged(&folder.stored(component)?, *weight).map_err(|strangers| {
+        let weights = part.merged(&folder.stored(component)?, weight).map_err(|strangers| {
             let shown = strangers.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             let n = strangers.len();
             ModelError::from(tastemaker_store::StoreError::malformed(

@@ -21,6 +21,7 @@ use tastemaker_models::pipeline::Model;
 use tastemaker_store::dtype::DType;
 use tch::Device;
 
+pub use self::weighted::checked_weight;
 use self::weighted::{Weighted, hash_of, name_of};
 use crate::allocator;
 use crate::commands::parts::PartFlags;

@@ -15,6 +15,9 @@ use crate::models::{find_lora, read_lora};
 /// Weights of models up to this size are hashed to name them; hashing larger ones would take as long as generating.
 const QUICKLY_HASHED: u64 = 1 << 28;
 
+/// The largest weight that is taken, on either side of 0: at 10 no adapter leaves an image.
+const MAX_WEIGHT: f64 = 1000.0;
+
 /// A LoRA as typed: where it lies, and its weight.
 pub struct Weighted {
     /// Its file.
@@ -44,9 +47,7 @@ impl Weighted {
             (Some((place, weight)), None) => (place, weight),
             (None, weight) => (typed, weight.unwrap_or(1.0)),
         };
-        if !weight.is_finite() {
-            return Err(UsageError(format!("the weight of a LoRA is {weight}; wanted a number")).into());
-        }
+        let weight = checked_weight(weight)?;
         Ok(Self { path: find_lora(place)?, weight })
     }
 
@@ -55,10 +56,7 @@ impl Weighted {
     /// # Errors
     /// [`UsageError`] for a weight that is no number.
     pub fn of_run(path: PathBuf, weight: Option<f64>) -> Result<Self, UsageError> {
-        match weight.unwrap_or(1.0) {
-            weight if weight.is_finite() => Ok(Self { path, weight }),
-            weight => Err(UsageError(format!("the weight of a LoRA is {weight}; wanted a number"))),
-        }
+        Ok(Self { path, weight: checked_weight(weight.unwrap_or(1.0))? })
     }
 
     /// Reads it for a model, at its weight.
@@ -90,6 +88,20 @@ impl Weighted {
         let tensors = bytes.get(header.saturating_add(8)..).filter(|_| is_safetensors);
         Ok(sha256_bytes(tensors.unwrap_or(&bytes))[..12].to_owned())
     }
+}
+
+/// A weight of a LoRA as typed, within reason.
+///
+/// # Errors
+/// [`UsageError`] for anything else.
+pub fn checked_weight(weight: f64) -> Result<f64, UsageError> {
+    if weight.abs() <= MAX_WEIGHT {
+        return Ok(weight);
+    }
+    Err(UsageError(format!(
+        "the weight of a LoRA is {}; wanted a number from -{MAX_WEIGHT} to {MAX_WEIGHT}",
+        number(weight)
+    )))
 }
 
 /// A model's name: that of its file without ending, or of its folder.
