@@ -127,12 +127,13 @@ def main():
     synchronize()
     seconds = (time.perf_counter() - began) / n_steps
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
     finite = all(loss == loss for loss in losses)
     say(section="speed", name=f"{args.case}, losses of the peer are numbers", found=float(not finite), limit=0.0, passed=finite)
     versions = {name: importlib.metadata.version(name) for name in ["torch", "diffusers", "peft"]}
     say(
         section="speed", name=args.case, side="peer-compiled" if args.compile else "peer", seconds=seconds,
-        pairs_per_second=n_pairs / seconds, peak_bytes=peak, precision="bf16", versions=versions,
+        pairs_per_second=n_pairs / seconds, peak_bytes=peak, reserved_bytes=reserved, precision="bf16", versions=versions,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ use tastemaker_math::keyed::Keyed;
 use tastemaker_math::level::Level;
 use tastemaker_math::objectives::Grid;
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_torch::tensors::upload;
 use tch::{Device, Tensor};
 
 use crate::noise::{NoiseKey, next_gaussian};
@@ -19,35 +20,34 @@ pub struct Corrupted {
     pub noisy: Tensor,
     /// Regression targets of the schedule's prediction type.
     pub target: Tensor,
+    /// What the network is told of each sample's level, `[n]` f32.
+    pub timestep: Tensor,
 }
 
-/// One factor per sample, ready to multiply latents: `[n, 1, 1, 1]` f32.
-pub fn per_sample(factors: impl Iterator<Item = f64>, device: Device) -> Tensor {
-    let factors: Vec<f32> = factors.map(|factor| factor as f32).collect();
-    Tensor::from_slice(&factors).to_device(device).reshape([-1, 1, 1, 1])
+/// Numbers of each sample on a device, `K` tensors `[n]` f32, brought there in one transfer. Not all timesteps are whole.
+fn per_sample<const K: usize>(numbers: impl Iterator<Item = [f64; K]>, device: Device) -> [Tensor; K] {
+    let numbers: Vec<f32> = numbers.flatten().map(|number| number as f32).collect();
+    let there = upload(&Tensor::from_slice(&numbers).reshape([-1, K as i64]), device);
+    std::array::from_fn(|k| there.select(1, k as i64))
 }
 
-/// Timesteps as the network takes them: `[n]` f32, for not all are whole.
-pub fn timestep_tensor(timesteps: impl Iterator<Item = f64>, device: Device) -> Tensor {
-    Tensor::from_slice(&timesteps.map(|timestep| timestep as f32).collect::<Vec<_>>()).to_device(device)
+/// Factors ready to multiply latents: `[n, 1, 1, 1]`.
+fn factors<const K: usize>(numbers: [Tensor; K]) -> [Tensor; K] {
+    numbers.map(|numbers| numbers.reshape([-1, 1, 1, 1]))
 }
 
 /// `x = a z + b e` at each sample's level, and the target that goes with it.
 pub fn forward(schedule: &NoiseSchedule, clean: &Tensor, noise: &Tensor, levels: &[Level]) -> Corrupted {
-    let mix = |coefficients: &dyn Fn(Level) -> (f64, f64)| {
-        let a = per_sample(levels.iter().map(|&level| coefficients(level).0), clean.device());
-        let b = per_sample(levels.iter().map(|&level| coefficients(level).1), clean.device());
-        a * clean + b * noise
-    };
+    let numbers = levels.iter().map(|level| {
+        let (mixture, target) = (level.mixture(), level.target(schedule.prediction()));
+        [level.timestep(), mixture.clean, mixture.noise, target.clean, target.noise]
+    });
+    let [timestep, mixture @ ..] = per_sample(numbers, clean.device());
+    let [clean_in_mixture, noise_in_mixture, clean_in_target, noise_in_target] = factors(mixture);
     Corrupted {
-        noisy: mix(&|level| {
-            let mixture = level.mixture();
-            (mixture.clean, mixture.noise)
-        }),
-        target: mix(&|level| {
-            let target = level.target(schedule.prediction());
-            (target.clean, target.noise)
-        }),
+        noisy: clean_in_mixture * clean + noise_in_mixture * noise,
+        target: clean_in_target * clean + noise_in_target * noise,
+        timestep,
     }
 }
 
@@ -90,17 +90,19 @@ pub fn invert(
             let active: Vec<usize> = (0..plans.len()).filter(|&i| round < plans[i].len()).collect();
             let steps: Vec<SamplingStep> = active.iter().map(|&i| plans[i][round]).collect();
             let index: Vec<i64> = active.iter().map(|&i| i as i64).collect();
-            let index = Tensor::from_slice(&index).to_device(device);
-            let timestep = timestep_tensor(steps.iter().map(|one| one.timestep), device);
+            let index = upload(&Tensor::from_slice(&index), device);
             let part = x.index_select(0, &index);
+            let numbers = steps
+                .iter()
+                .map(|SamplingStep { timestep, step }| [*timestep, step.sample, step.prediction, step.noise]);
+            let [timestep, coefficients @ ..] = per_sample(numbers, device);
+            let [of_sample, of_prediction, of_noise] = factors(coefficients);
             let output = denoiser.predict(&part, &timestep, &conditioning.select(&index));
-            let mut moved = per_sample(steps.iter().map(|one| one.step.sample), device) * &part
-                + per_sample(steps.iter().map(|one| one.step.prediction), device) * output;
+            let mut moved = of_sample * &part + of_prediction * output;
             if eta > 0.0 {
                 let drawing =
                     generators.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, g)| g);
-                let gaussian = next_gaussian(drawing, &clean.size()[1..]).to_device(device);
-                moved += per_sample(steps.iter().map(|one| one.step.noise), device) * gaussian;
+                moved += of_noise * upload(&next_gaussian(drawing, &clean.size()[1..]), device);
             }
             x = x.index_copy(0, &index, &moved);
         }
@@ -117,9 +119,12 @@ pub fn with_implied_target(
     clean: &Tensor,
     levels: &[Level],
 ) -> Corrupted {
-    let device = clean.device();
-    let implied = |level: &Level| level.implied_target(schedule.prediction());
-    let target = per_sample(levels.iter().map(|level| implied(level).noisy), device) * &noisy
-        + per_sample(levels.iter().map(|level| implied(level).clean), device) * clean;
-    Corrupted { noisy, target }
+    let numbers = levels.iter().map(|level| {
+        let implied = level.implied_target(schedule.prediction());
+        [level.timestep(), implied.noisy, implied.clean]
+    });
+    let [timestep, implied @ ..] = per_sample(numbers, clean.device());
+    let [of_noisy, of_clean] = factors(implied);
+    let target = of_noisy * &noisy + of_clean * clean;
+    Corrupted { noisy, target, timestep }
 }

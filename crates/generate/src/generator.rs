@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::iter;
 use std::sync::Arc;
 
 use image::RgbImage;
 use tastemaker_data::DataError;
-use tastemaker_data::transform::{Size, to_chw, to_rgb};
+use tastemaker_data::transform::{Size, to_rgb};
 use tastemaker_diffusion::guidance::Guided;
 use tastemaker_diffusion::noise::{NoiseKey, gaussian, gaussians};
 use tastemaker_diffusion::samplers::{sample, start};
@@ -19,13 +20,18 @@ use tastemaker_models::nn::Role;
 use tastemaker_models::pipeline::{Model, SchedulerConfig, TextAdapters, TextEncoders};
 use tastemaker_models::vae::AutoencoderKl;
 use tastemaker_store::dtype::DType;
+use tastemaker_torch::memory;
+use tastemaker_torch::tensors::{pixels, upload};
 use tch::{Device, Kind, Tensor};
 
 use crate::layout::fitted;
 use crate::{GenerateError, GenerateSettings, PromptEncoder, SampleRequest};
 
-/// Pixels decoded at once: one image of 512 x 512, or several smaller ones. Maps of the last level are 32 times as large.
+/// Pixels decoded at once on the host: one image of 512 x 512, or several smaller ones, whose maps stay near the processor.
 const DECODED_AT_ONCE: i64 = 512 * 512;
+
+/// How much of a device's free memory may go into decoding.
+const OF_FREE: f64 = 0.5;
 
 /// Everything of a model but its denoiser, so that several denoisers can share it.
 pub struct Generator<'a> {
@@ -248,15 +254,13 @@ impl<'a> Generator<'a> {
         size: Size,
         shared: &mut Shared<'_>,
     ) -> Result<Option<Tensor>, GenerateError> {
-        let (width, height) = size;
         let mut latents = Vec::with_capacity(requests.len());
         for image in requests.iter().filter_map(|request| request.image.as_ref()) {
             let known = match shared.images.entry(Arc::as_ptr(image)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    let pixels = Tensor::from_slice(&to_chw(&fitted(image, size)))
-                        .view([1, 3, i64::from(height), i64::from(width)])
-                        .to_device(self.device);
+                    let fitted = fitted(image, size);
+                    let pixels = pixels(iter::once(fitted.as_raw().as_slice()), size, self.device);
                     place.insert(tch::no_grad(|| self.vae.encode(&pixels)).mean)
                 }
             };
@@ -305,7 +309,7 @@ impl<'a> Generator<'a> {
         };
         let down = self.vae.config().downsampling();
         let shape = [self.latent_shape[0], height / down, width / down];
-        let noise = gaussian(&keys(0), &shape).to_device(self.device);
+        let noise = upload(&gaussian(&keys(0), &shape), self.device);
         let fresh = gaussians(&keys(1), &shape);
         Ok(sample(&guided, &start(plan, &noise, image), &conditioning, plan, fresh))
     }
@@ -336,6 +340,18 @@ impl<'a> Generator<'a> {
         Ok(joined.expect("a batch has a request"))
     }
 
+    /// Images of this size that are decoded at once, at least one.
+    fn decoded_at_once(&self, (width, height): (i64, i64)) -> i64 {
+        let fit = match self.device {
+            Device::Cpu => DECODED_AT_ONCE / (width * height),
+            device => {
+                let held = 4 * self.vae.config().held_to_decode((height as u64, width as u64));
+                memory::free_on(device).map_or(1, |free| (OF_FREE * free as f64 / held as f64) as i64)
+            }
+        };
+        fit.max(1)
+    }
+
     /// Images of latents, in pieces that fit in memory.
     fn decode(
         &self,
@@ -347,7 +363,7 @@ impl<'a> Generator<'a> {
         let down = self.vae.config().downsampling();
         let (width, height) = (w * down, h * down);
         let mut images = Vec::with_capacity(n as usize);
-        for part in latents.split((DECODED_AT_ONCE / (width * height)).max(1), 0) {
+        for part in latents.split(self.decoded_at_once((width, height)), 0) {
             let decoded = tch::no_grad(|| self.vae.decode(&part)).to_device(Device::Cpu);
             for i in 0..decoded.size()[0] {
                 let values: Vec<f32> = Vec::try_from(decoded.get(i).to_kind(Kind::Float).flatten(0, -1))?;

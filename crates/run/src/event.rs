@@ -293,6 +293,9 @@ pub struct Finish {
     /// Most memory held at once, where the device tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// Most memory that the device's allocator has taken of it at once; none on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_reserved_bytes: Option<u64>,
 }
 
 /// How a run ended.

@@ -70,7 +70,13 @@ fn one_of_each() -> Vec<Event> {
         Event::Step(step(0, 0.7)),
         Event::Probe(probe),
         Event::Alarm(AlarmRaised { step: 39, name: None, message }),
-        Event::Finish(Finish { step: 10, outcome, seconds: 3.25, peak_memory_bytes: Some(1 << 30) }),
+        Event::Finish(Finish {
+            step: 10,
+            outcome,
+            seconds: 3.25,
+            peak_memory_bytes: Some(1 << 30),
+            peak_reserved_bytes: None,
+        }),
     ]
 }
 

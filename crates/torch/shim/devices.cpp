@@ -18,11 +18,12 @@ c10::DeviceAllocator* allocator(const at::Tensor& tensor) { return c10::getDevic
 
 extern "C" {
 
-bool tastemaker_device_memory(const at::Tensor* tensor, int64_t* now, int64_t* peak, char** error) {
+bool tastemaker_device_memory(const at::Tensor* tensor, int64_t* now, int64_t* peak, int64_t* reserved, char** error) {
   return tastemaker::guarded(error, false, [&] {
     auto stats = allocator(*tensor)->getDeviceStats(tensor->device().index());
     *now = stats.allocated_bytes[OF_ALL_POOLS].current;
     *peak = stats.allocated_bytes[OF_ALL_POOLS].peak;
+    *reserved = stats.reserved_bytes[OF_ALL_POOLS].peak;
     return true;
   });
 }

@@ -53,6 +53,13 @@ bool tastemaker_event_block(const c10::Event* event, const c10::Stream* stream, 
   });
 }
 
+bool tastemaker_event_wait(const c10::Event* event, char** error) {
+  return tastemaker::guarded(error, false, [&] {
+    event->synchronize();
+    return true;
+  });
+}
+
 bool tastemaker_event_is_over(const c10::Event* event, char** error) {
   return tastemaker::guarded(error, false, [&] { return event->query(); });
 }

@@ -20,6 +20,7 @@ pub mod products;
 pub mod quantized;
 pub mod recompute;
 mod shim;
+pub mod streams;
 pub mod tensors;
 pub mod versions;
 

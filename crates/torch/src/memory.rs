@@ -13,6 +13,8 @@ pub struct Memory {
     pub resident: u64,
     /// Largest number of bytes held since the start, or since the peak was reset.
     pub peak: u64,
+    /// Largest number of bytes in that time that a device's allocator has taken of it, to hold them.
+    pub peak_reserved: Option<u64>,
 }
 
 /// What is held on a device: of the CPU the whole process, of another what libtorch's tensors take there. `None` where that is
@@ -22,14 +24,18 @@ pub fn read_on(device: Device) -> Option<Memory> {
         return read();
     }
     let there = Tensor::zeros([0], (Kind::Float, device));
-    let (mut resident, mut peak) = (0, 0);
+    let (mut resident, mut peak, mut reserved) = (0, 0, 0);
     #[expect(unsafe_code, reason = "a call of the shim")]
-    // SAFETY: `there` is a live tensor; the shim writes two integers.
+    // SAFETY: `there` is a live tensor; the shim writes three integers.
     attempt(|error| unsafe {
-        tastemaker_device_memory(raw(&there), &raw mut resident, &raw mut peak, error)
+        tastemaker_device_memory(raw(&there), &raw mut resident, &raw mut peak, &raw mut reserved, error)
     })
     .ok()?;
-    Some(Memory { resident: u64::try_from(resident).ok()?, peak: u64::try_from(peak).ok()? })
+    Some(Memory {
+        resident: u64::try_from(resident).ok()?,
+        peak: u64::try_from(peak).ok()?,
+        peak_reserved: Some(u64::try_from(reserved).ok()?),
+    })
 }
 
 /// What is free on a device, in bytes; `None` where that is not known. Of the host what the kernel would give without swapping, and
@@ -69,7 +75,13 @@ pub fn reset_peak_on(device: Device) -> bool {
 
 #[expect(unsafe_code, reason = "the shim is C++; its functions are called through C")]
 unsafe extern "C" {
-    fn tastemaker_device_memory(tensor: Raw, now: *mut i64, peak: *mut i64, error: *mut *mut c_char) -> bool;
+    fn tastemaker_device_memory(
+        tensor: Raw,
+        now: *mut i64,
+        peak: *mut i64,
+        reserved: *mut i64,
+        error: *mut *mut c_char,
+    ) -> bool;
     fn tastemaker_device_free(tensor: Raw, free: *mut i64, error: *mut *mut c_char) -> bool;
     fn tastemaker_device_reset_peak(tensor: Raw, error: *mut *mut c_char) -> bool;
 }
@@ -84,7 +96,7 @@ pub fn read() -> Option<Memory> {
         let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kibibytes * 1024)
     };
-    Some(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+    Some(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")?, peak_reserved: None })
 }
 
 /// Lowers the peak to what is resident now; returns whether the kernel allowed it.

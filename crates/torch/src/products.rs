@@ -19,6 +19,19 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     if in_f32(x) { linear_in_f32(x, weight, bias) } else { x.linear(weight, bias) }
 }
 
+/// `y + scale x W^T` in one product, which is `y` to the last bit where W is 0.
+///
+/// # Shapes
+/// y `[.., o]`, x `[.., i]`, weight `[o, i]`; result `[.., o]`.
+pub fn add_linear(y: &Tensor, x: &Tensor, weight: &Tensor, scale: f64) -> Tensor {
+    if in_f32(x) {
+        return y + linear_in_f32(x, weight, None) * scale;
+    }
+    let rows = |of: &Tensor| of.flatten(0, -2);
+    let x = if scale == 1.0 { rows(x) } else { rows(x) * scale };
+    rows(y).addmm(&x, &weight.transpose(0, 1)).reshape(y.size())
+}
+
 /// Two-dimensional convolution with equal stride and padding on both axes.
 ///
 /// # Shapes
@@ -155,6 +168,32 @@ mod tests {
         let (b, b32) = twice(&[12], 2.0);
         let (y, y32) = (linear_in_f32(&x, &w, Some(&b)), x32.linear(&w32, Some(&b32)));
         agree(&y, &y32, &[(x, x32), (w, w32), (b, b32)]);
+    }
+
+    #[test]
+    fn a_product_that_is_added_agrees_with_one_that_is_added_later_and_of_zeros_changes_no_bit() {
+        for shape in [vec![2, 5], vec![7]] {
+            let of = |last: i64, phase| values(&[shape.as_slice(), &[last]].concat(), phase);
+            let operands =
+                || [of(12, 0.0), of(4, 1.0), values(&[12, 4], 2.0)].map(|t| t.set_requires_grad(true));
+            for scale in [1.0, 0.3] {
+                let (found, wanted) = (operands(), operands());
+                let [y, x, w] = &found;
+                let sum = add_linear(y, x, w, scale);
+                let later = &wanted[0] + wanted[1].linear(&wanted[2], None::<Tensor>) * scale;
+                assert!(sum.allclose(&later, 1e-6, 1e-6, false));
+                let weight = of(12, 5.0);
+                (&sum * &weight).sum(Kind::Float).backward();
+                (&later * &weight).sum(Kind::Float).backward();
+                for (found, wanted) in found.iter().zip(&wanted) {
+                    assert!(found.grad().allclose(&wanted.grad(), 1e-6, 1e-6, false));
+                }
+                for kind in [Kind::Float, Kind::BFloat16] {
+                    let [y, x, w] = found.each_ref().map(|t| t.detach().to_kind(kind));
+                    assert!(add_linear(&y, &x, &(w * 0.0), scale).equal(&y), "{kind:?}");
+                }
+            }
+        }
     }
 
     #[test]

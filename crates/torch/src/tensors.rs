@@ -58,6 +58,34 @@ pub fn read_with_metadata(path: &Path) -> Result<(Named, BTreeMap<String, String
     Ok((owned(path, file.tensors())?, metadata))
 }
 
+/// A tensor of the host on a device; the same one where that is the host. The copy is made from memory that the kernel keeps in its place,
+/// and nobody waits for it.
+pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
+        _ => tensor.to_device(device),
+    }
+}
+
+/// Images on a device, -1 for black and 1 for full intensity, from the bytes of their pixels: these are what is brought there.
+///
+/// # Shapes
+/// Each image `height * width * 3` bytes, row-major; result `[images, 3, height, width]` f32.
+///
+/// # Panics
+/// If an image has another number of bytes.
+pub fn pixels<'a>(
+    images: impl Iterator<Item = &'a [u8]>,
+    (width, height): (u32, u32),
+    device: Device,
+) -> Tensor {
+    let bytes: Vec<u8> = images.flatten().copied().collect();
+    let bytes = Tensor::from_slice(&bytes).reshape([-1, i64::from(height), i64::from(width), 3]);
+    let there = upload(&bytes, device).permute([0, 3, 1, 2]).contiguous().to_kind(Kind::Float);
+    // Divided by a tensor: by a number, CUDA multiplies with its reciprocal.
+    there / Tensor::full([1], 127.5, (Kind::Float, device)) - 1.0
+}
+
 /// Whether every element of a tensor is a finite number.
 pub fn is_finite(tensor: &Tensor) -> bool {
     if tensor.numel() == 0 || !tensor.is_floating_point() {
@@ -355,6 +383,19 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn black_is_minus_one_white_is_one_and_channels_come_before_rows_and_columns() {
+        let bytes: Vec<u8> = (0..=255).flat_map(|byte| [byte, 255 - byte, 51]).collect();
+        let found = pixels([bytes.as_slice(), &bytes].into_iter(), (128, 2), Device::Cpu);
+        assert_eq!(found.size(), [2, 3, 2, 128]);
+        let found = Vec::<f32>::try_from(found.get(1).reshape([-1])).unwrap();
+        for (at, byte) in (0..=255).enumerate() {
+            let wanted = |byte: u8| f32::from(byte) / 127.5 - 1.0;
+            assert_eq!([0, 256, 512].map(|channel| found[channel + at]), [byte, 255 - byte, 51].map(wanted));
+        }
+        assert_eq!((found[0], found[256]), (-1.0, 1.0));
+    }
 
     #[test]
     fn a_flipped_bit_in_a_sealed_file_is_found_or_changes_no_number() {

@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod conditioning;
 pub mod data;
 pub mod distributed;
+pub mod draws;
 mod error;
 pub mod estimate;
 mod fitting;

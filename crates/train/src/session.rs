@@ -12,7 +12,7 @@ use tastemaker_run::health::{Alarm, Limits, Rule, outside_published};
 use tastemaker_run::{Event, EventLog, Finish, Outcome, Plan, RunDir, RunError, Start};
 use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
-use tastemaker_torch::memory;
+use tastemaker_torch::memory::{self, Memory};
 use tastemaker_torch::nccl::Library;
 use tch::Device;
 
@@ -44,6 +44,8 @@ pub struct Trained {
     pub seconds: f64,
     /// Most memory held in that time on the device, where it is known; on the CPU that of the whole process.
     pub peak_memory_bytes: Option<u64>,
+    /// Most memory that the device's allocator took of it in that time; none on the CPU.
+    pub peak_reserved_bytes: Option<u64>,
     /// Model folders and files, or the adapter file; see [`result_paths`].
     pub results: Vec<PathBuf>,
     /// What was raised about the state that is the result, the worst first.
@@ -164,8 +166,11 @@ pub fn train(
         }
         Ok(ended)
     });
-    let (step, seconds, peak_memory_bytes) = (prepared.state.step, run.seconds, run.peak_memory_bytes);
-    let finish = |outcome| Event::Finish(Finish { step, outcome, seconds, peak_memory_bytes });
+    let (step, seconds) = (prepared.state.step, run.seconds);
+    let peak_memory_bytes = run.memory.map(|memory| memory.peak);
+    let peak_reserved_bytes = run.memory.and_then(|memory| memory.peak_reserved);
+    let finish =
+        |outcome| Event::Finish(Finish { step, outcome, seconds, peak_memory_bytes, peak_reserved_bytes });
     match ended {
         Err(error) => {
             // The run's own error matters more than one about writing it down.
@@ -182,7 +187,7 @@ pub fn train(
         Ok(Ended::Completed) => {
             logger.record(&finish(Outcome::Completed))?;
             let results = result_paths(dir.path(), plan);
-            Ok(Trained { steps: step, seconds, peak_memory_bytes, results, alarms })
+            Ok(Trained { steps: step, seconds, peak_memory_bytes, peak_reserved_bytes, results, alarms })
         }
     }
 }
@@ -252,7 +257,8 @@ struct LoopOutcome {
     /// The signal that ended it.
     signal: Option<i32>,
     seconds: f64,
-    peak_memory_bytes: Option<u64>,
+    /// What it held, where that is known.
+    memory: Option<Memory>,
 }
 
 /// Runs the steps that are not done yet, on batches that are prefetched.
@@ -308,6 +314,7 @@ fn run_loop(
     let began = Instant::now();
     let rest = order.clone().over(state.step..plan.train.max_train_steps).of_rank(ranks.rank());
     let options = inputs.batch_options(order);
+    let drawing = train_loop.engine.drawing();
     let mut body = |feed: &mut Feed<'_>| {
         callbacks.missing_images(state)?;
         let ended = train_loop.run(state, feed, &mut callbacks);
@@ -315,8 +322,8 @@ fn run_loop(
         ended.and_then(|ended| settled.map(|()| ended))
     };
     let ended = guard(&doing(plan), &relief(inputs), || match cached.take() {
-        Some(cached) => prefetch(move || Ok(cached), rest, options, &mut body),
-        None => prefetch(|| encoder.open_live(), rest, options, &mut body),
+        Some(cached) => prefetch(move || Ok(cached), rest, options, drawing, &mut body),
+        None => prefetch(|| encoder.open_live(), rest, options, drawing, &mut body),
     });
     let ended = ended.map_err(TrainError::from).and_then(|ended| ended);
     let ended = ended.and_then(|ended| train_loop.exchange.leave().map(|()| ended));
@@ -325,7 +332,7 @@ fn run_loop(
         ended_by: callbacks.ended_by,
         signal: callbacks.signal,
         seconds: began.elapsed().as_secs_f64(),
-        peak_memory_bytes: memory::read_on(*device).filter(|_| knows_peak).map(|memory| memory.peak),
+        memory: memory::read_on(*device).filter(|_| knows_peak),
     }
 }
 

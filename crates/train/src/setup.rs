@@ -28,6 +28,7 @@ use crate::data::{
     Augmentation, BatchOptions, CachedPairs, EncodeSettings, Order, Pairs, Rank, SkippedPair, unreadable,
 };
 use crate::distributed::ProcessGroup;
+use crate::draws::{Disturbance, Timesteps};
 use crate::fitting::{Fitting, check_grid, density, levels};
 use crate::logger::Logger;
 use crate::networks::Networks;
@@ -35,7 +36,7 @@ use crate::output::{self, RunFacts};
 use crate::reference::precompute::{ReferenceInputs, fill};
 use crate::reference::{PrecomputedReference, Reference};
 use crate::state::State;
-use crate::step::{Disturbance, Engine, Timesteps};
+use crate::step::Engine;
 use crate::validation::images::ValidationImages;
 
 /// What a run is made of, opened and checked.

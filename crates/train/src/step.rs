@@ -5,12 +5,8 @@
 
 use std::collections::HashMap;
 
-use tastemaker_diffusion::corruption::{
-    Corrupted, Inversion, forward, invert, timestep_tensor, with_implied_target,
-};
-use tastemaker_diffusion::noise::{NoiseKey, gaussian};
+use tastemaker_diffusion::corruption::{Corrupted, forward, invert, with_implied_target};
 use tastemaker_diffusion::{Conditioning, Denoiser};
-use tastemaker_math::flow::Density;
 use tastemaker_math::intervals::mean;
 use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::level::Level;
@@ -19,10 +15,12 @@ use tastemaker_math::objectives::{
 };
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
+use tastemaker_torch::tensors::upload;
 use tch::{Kind, Tensor};
 
 use crate::conditioning::policy_conditioning;
 use crate::data::{Batch, to_host};
+use crate::draws::{Disturbance, Drawing, Draws, Noise, Timesteps};
 use crate::reference::Reference;
 
 /// Everything a step reads and does not change.
@@ -47,50 +45,6 @@ pub struct Engine<'a> {
     pub seed: u64,
     /// What is done to draws on purpose.
     pub disturbance: Disturbance,
-}
-
-/// What is done on purpose to what a step draws.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Disturbance {
-    /// Standard deviation of an offset of each channel that is added to forward noise.
-    ///
-    /// Source: SalesforceAIResearch/DiffusionDPO train.py `--noise_offset`.
-    pub noise_offset: f64,
-    /// Probability that winner and loser of a pair are exchanged, drawn anew for each repetition.
-    ///
-    /// Source: mapo-t2i/mapo train.py `--label_noise_prob`.
-    pub label_noise: f64,
-}
-
-/// Which noise levels training visits.
-#[derive(Debug, Clone, Copy)]
-pub enum Timesteps<'a> {
-    /// Every entry of the schedule's table, all alike.
-    All,
-    /// A given few (SDXL-Turbo's four), all alike.
-    Among(&'a [Level]),
-    /// Those of a flow, by a density.
-    By(Density),
-}
-
-impl Timesteps<'_> {
-    /// One draw.
-    fn draw(self, schedule: &NoiseSchedule, mut keyed: Keyed) -> Level {
-        match self {
-            Timesteps::All => schedule.level(keyed.below(schedule.len() as u64) as usize),
-            Timesteps::Among(few) => few[keyed.below(few.len() as u64) as usize],
-            Timesteps::By(density) => schedule.draw(density, &mut keyed),
-        }
-    }
-
-    /// The level that this fraction of draws lies at or below; `fraction` from 0 to below 1.
-    pub(crate) fn quantile(self, schedule: &NoiseSchedule, fraction: f64) -> Level {
-        match self {
-            Timesteps::All => schedule.level((fraction * schedule.len() as f64) as usize),
-            Timesteps::Among(few) => few[(fraction * few.len() as f64) as usize],
-            Timesteps::By(density) => schedule.quantile(density, fraction.max(2.0_f64.powi(-54))),
-        }
-    }
 }
 
 /// What one pair did in one step.
@@ -130,31 +84,6 @@ impl PairRecord {
     }
 }
 
-/// The random draws of a micro-batch.
-#[derive(Debug)]
-pub struct Draws {
-    /// Noise level of each pair.
-    pub levels: Vec<Level>,
-    /// How its latents become noisy.
-    pub noise: Noise,
-}
-
-/// A corruption, its noise drawn.
-#[derive(Debug)]
-pub enum Noise {
-    /// Unit gaussians of each pair, `[n, c, h, w]`, shared by winner and loser.
-    Forward(Tensor),
-    /// Inversion, which adds a little posterior noise to each row.
-    Inversion {
-        /// Which network inverts.
-        model: InversionModel,
-        /// The levels it goes through.
-        settings: Inversion,
-        /// Names the posterior noise of each row.
-        keys: Vec<NoiseKey>,
-    },
-}
-
 /// What was computed of a micro-batch before the run.
 #[derive(Debug)]
 pub struct Precomputed {
@@ -185,29 +114,20 @@ impl StepContext {
 }
 
 impl Engine<'_> {
-    /// Draws for each pair of a micro-batch: a pure function of seed, pair and repetition.
-    pub fn draw(&self, batch: &Batch) -> Draws {
-        let noise = match self.objective.corruption() {
-            Corruption::Forward => {
-                let shape = &batch.latents.size()[1..];
-                let mut noise = gaussian(&batch.pair_keys(self.seed, Stream::Noise), shape);
-                if self.disturbance.noise_offset > 0.0 {
-                    let keys = batch.pair_keys(self.seed, Stream::NoiseOffset);
-                    noise += gaussian(&keys, &[shape[0], 1, 1]) * self.disturbance.noise_offset;
-                }
-                Noise::Forward(noise.to_device(batch.latents.device()))
-            }
-            Corruption::DdimInversion { steps, eta, model, grid } => Noise::Inversion {
-                model,
-                settings: Inversion { n_steps: steps, eta, grid },
-                keys: batch.row_keys(self.seed, Stream::InversionNoise),
-            },
-        };
-        Draws { levels: batch.keys.iter().map(|&key| self.level(key)).collect(), noise }
+    /// What its draws depend on.
+    pub fn drawing(&self) -> Drawing<'_> {
+        Drawing {
+            corruption: self.objective.corruption(),
+            schedule: self.schedule,
+            timesteps: self.timesteps,
+            seed: self.seed,
+            disturbance: self.disturbance,
+        }
     }
 
-    fn level(&self, (id, draw): (u64, u64)) -> Level {
-        self.timesteps.draw(self.schedule, Keyed::new(self.seed, Stream::Timestep, id, draw))
+    /// Draws for each pair of a micro-batch.
+    pub fn draw(&self, batch: &Batch) -> Draws {
+        self.drawing().draw(batch)
     }
 
     /// Adds this micro-batch's part of the gradient of the mean loss over `n_total` pairs.
@@ -220,39 +140,43 @@ impl Engine<'_> {
     /// [`Engine::accumulate`] with draws made elsewhere and as part of a step.
     pub fn accumulate_with(&self, batch: &Batch, draws: &Draws, step: &StepContext) -> Vec<PairRecord> {
         let rows = batch.per_row(&draws.levels);
-        let length = |residuals: &Tensor, corrupted: &Corrupted| {
-            mean_of_sides(&of_pairs(batch, &mean_squares(&(residuals.detach() + &corrupted.target))))
-        };
         let known = step.precomputed.as_ref();
         let corrupted = match known.and_then(|known| known.noisy.as_ref()) {
             Some(noisy) => with_implied_target(self.schedule, noisy.shallow_clone(), &batch.latents, &rows),
             None => self.corrupt(batch, &draws.noise, &rows),
         };
+        let output_squares = |residuals: &Tensor| mean_squares(&(residuals.detach() + &corrupted.target));
         let needs = self.objective.needs();
         let live = (needs.reference && (known.is_none() || needs.distance))
-            .then(|| self.reference_residuals(batch, &corrupted, &rows));
-        let ref_squares = live.as_ref().map(|live| length(live, &corrupted));
-        let reference = needs.reference.then(|| match (known, &live) {
-            (None, Some(live)) => of_pairs(batch, &mean_squares(live)),
-            (known, _) => known.map(|known| known.errors.clone()).unwrap_or_default(),
-        });
+            .then(|| self.reference_residuals(batch, &corrupted));
 
         // After the reference, which may have had other weights in the place of the policy's.
         let conditioning = policy_conditioning(self.text, batch);
-        let residuals = residuals(self.policy, &corrupted, &rows, &conditioning);
+        let residuals = residuals(self.policy, &corrupted, &conditioning);
         let policy = mean_squares(&residuals);
-        let squares = length(&residuals, &corrupted);
         // Targets are the same, so residuals are as far apart as outputs.
-        let distance = live.filter(|_| needs.distance).map(|live| mean_squares(&(&residuals - live)));
-        let products = needs.residual_product.then(|| products(&residuals.detach()));
-        let distances = distance.as_ref().map(|distance| of_pairs(batch, distance));
+        let distance =
+            live.as_ref().filter(|_| needs.distance).map(|live| mean_squares(&(&residuals - live)));
+        let [errors, reference, squares, ref_squares, products, distances] = fetch([
+            Some(&policy),
+            live.as_ref().filter(|_| known.is_none()).map(mean_squares).as_ref(),
+            Some(&output_squares(&residuals)),
+            live.as_ref().map(output_squares).as_ref(),
+            needs.residual_product.then(|| products(&residuals.detach())).as_ref(),
+            distance.as_ref(),
+        ]);
+        let reference = reference.map(|per_row| of_pairs(batch, &per_row));
+        let known = known.filter(|_| needs.reference).map(|known| known.errors.as_slice());
+        let distances = distances.map(|per_row| of_pairs(batch, &per_row));
+        let of_images = |per_row: Vec<f64>| mean_of_sides(&of_pairs(batch, &per_row));
+        let ref_squares = ref_squares.map(of_images);
         let measured = Measured {
             levels: &draws.levels,
-            policy: batch.split(&to_host(&policy)),
-            reference: reference.as_deref(),
+            policy: batch.split(&errors.unwrap_or_default()),
+            reference: reference.as_deref().or(known),
             products: products.as_deref(),
             distances: distances.as_deref(),
-            squares: &squares,
+            squares: &of_images(squares.unwrap_or_default()),
             ref_squares: ref_squares.as_deref(),
         };
         let records = self.evaluate(batch, &measured, step);
@@ -264,7 +188,7 @@ impl Engine<'_> {
             };
             let coefficients: Vec<(f64, f64)> = records.iter().zip(&batch.keys).map(coefficient).collect();
             let coefficients: Vec<f32> = batch.join(&coefficients).into_iter().map(|c| c as f32).collect();
-            let coefficients = Tensor::from_slice(&coefficients).to_device(policy.device());
+            let coefficients = upload(&Tensor::from_slice(&coefficients), policy.device());
             let mut loss = (policy * coefficients).sum(Kind::Float);
             if let (Some(distance), Some(record)) = (distance, records.first()) {
                 // Every image weighs the same.
@@ -277,12 +201,12 @@ impl Engine<'_> {
 
     /// Whether the policy's errors on a micro-batch are numbers, under forward noise.
     pub fn predicts_numbers(&self, batch: &Batch) -> bool {
-        let rows = batch.per_row(&batch.keys.iter().map(|&key| self.level(key)).collect::<Vec<_>>());
-        let keys = batch.pair_keys(self.seed, Stream::Noise);
+        let drawing = Drawing { corruption: Corruption::Forward, ..self.drawing() };
+        let Draws { levels, noise } = drawing.draw(batch);
+        let rows = batch.per_row(&levels);
         let errors = tch::no_grad(|| {
-            let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());
-            let corrupted = forward(self.schedule, &batch.latents, &batch.per_row_tensor(&noise), &rows);
-            to_host(&errors(self.policy, &corrupted, &rows, &policy_conditioning(self.text, batch)))
+            let corrupted = self.corrupt(batch, &noise, &rows);
+            to_host(&errors(self.policy, &corrupted, &policy_conditioning(self.text, batch)))
         });
         errors.iter().all(|error| error.is_finite())
     }
@@ -292,14 +216,14 @@ impl Engine<'_> {
         let draws = self.draw(batch);
         let rows = batch.per_row(&draws.levels);
         let corrupted = self.corrupt(batch, &draws.noise, &rows);
-        let errors = of_pairs(batch, &mean_squares(&self.reference_residuals(batch, &corrupted, &rows)));
+        let errors = of_pairs(batch, &to_host(&mean_squares(&self.reference_residuals(batch, &corrupted))));
         let noisy = matches!(draws.noise, Noise::Inversion { .. }).then_some(corrupted.noisy);
         Precomputed { errors, noisy }
     }
 
-    fn reference_residuals(&self, batch: &Batch, corrupted: &Corrupted, rows: &[Level]) -> Tensor {
+    fn reference_residuals(&self, batch: &Batch, corrupted: &Corrupted) -> Tensor {
         let conditioning = self.reference.conditioning(self.text, batch);
-        self.reference.with(|denoiser| tch::no_grad(|| residuals(denoiser, corrupted, rows, &conditioning)))
+        self.reference.with(|denoiser| tch::no_grad(|| residuals(denoiser, corrupted, &conditioning)))
     }
 
     /// Noisy latents and targets. Winner and loser share timestep and noise; policy and reference share the result.
@@ -405,44 +329,36 @@ fn mean_of_sides(pairs: &[(f64, f64)]) -> Vec<f64> {
     pairs.iter().map(|(winner, loser)| 0.5 * (winner + loser)).collect()
 }
 
-/// What was measured of each row, `[r]`, by pairs; that of a single image twice.
-fn of_pairs(batch: &Batch, per_row: &Tensor) -> Vec<(f64, f64)> {
-    batch
-        .split(&to_host(per_row))
-        .into_iter()
-        .map(|(winner, loser)| (winner, loser.unwrap_or(winner)))
-        .collect()
+/// What was measured of each row by pairs; that of a single image twice.
+fn of_pairs(batch: &Batch, per_row: &[f64]) -> Vec<(f64, f64)> {
+    batch.split(per_row).into_iter().map(|(winner, loser)| (winner, loser.unwrap_or(winner))).collect()
+}
+
+/// Brings vectors, f32, to the host in one transfer, for which everything that is computed of them has to be done.
+fn fetch<const N: usize>(vectors: [Option<&Tensor>; N]) -> [Option<Vec<f64>>; N] {
+    let there: Vec<Tensor> = vectors.iter().flatten().map(|vector| vector.detach()).collect();
+    let mut all = to_host(&Tensor::cat(&there, 0)).into_iter();
+    vectors.map(|vector| vector.map(|vector| all.by_ref().take(vector.numel()).collect()))
 }
 
 /// Mean squared error of each row, `[r]` f32, the graph kept where gradients are on.
-pub(crate) fn errors(
-    denoiser: &dyn Denoiser,
-    corrupted: &Corrupted,
-    levels: &[Level],
-    conditioning: &Conditioning,
-) -> Tensor {
-    mean_squares(&residuals(denoiser, corrupted, levels, conditioning))
+pub(crate) fn errors(denoiser: &dyn Denoiser, corrupted: &Corrupted, conditioning: &Conditioning) -> Tensor {
+    mean_squares(&residuals(denoiser, corrupted, conditioning))
 }
 
 /// Output minus target, `[r, c, h, w]`.
-fn residuals(
-    denoiser: &dyn Denoiser,
-    corrupted: &Corrupted,
-    levels: &[Level],
-    conditioning: &Conditioning,
-) -> Tensor {
-    let timestep = timestep_tensor(levels.iter().map(|level| level.timestep()), corrupted.noisy.device());
-    denoiser.predict(&corrupted.noisy, &timestep, conditioning) - &corrupted.target
+fn residuals(denoiser: &dyn Denoiser, corrupted: &Corrupted, conditioning: &Conditioning) -> Tensor {
+    denoiser.predict(&corrupted.noisy, &corrupted.timestep, conditioning) - &corrupted.target
 }
 
 fn mean_squares(residuals: &Tensor) -> Tensor {
     residuals.square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float)
 }
 
-/// Mean over elements of winner's times loser's residual, of each pair. Rows are winners, then losers.
-fn products(residuals: &Tensor) -> Vec<f64> {
+/// Mean over elements of winner's times loser's residual, of each pair, `[n]` f32. Rows are winners, then losers.
+fn products(residuals: &Tensor) -> Tensor {
     let sides = residuals.chunk(2, 0);
-    to_host(&(&sides[0] * &sides[1]).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float))
+    (&sides[0] * &sides[1]).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float)
 }
 
 /// Mean over images of reference minus policy error, at least 0; pairs are those of the reference and of the policy.

@@ -217,12 +217,13 @@ impl TrainLoop<'_> {
         let (mut records, mut last) = (Vec::with_capacity(context.n_total), None);
         loop {
             match next(feed)? {
-                FeedItem::Batch(batch) => {
+                FeedItem::Batch(mut batch) => {
                     if batch.is_last {
                         self.exchange.next_is_last();
                     }
                     context.precomputed = precomputed.as_ref().map(|step| step.of(&batch)).transpose()?;
-                    records.extend(engine.accumulate_with(&batch, &engine.draw(&batch), &context));
+                    let draws = batch.draws.take().unwrap_or_else(|| engine.draw(&batch));
+                    records.extend(engine.accumulate_with(&batch, &draws, &context));
                     last = Some(batch);
                 }
                 FeedItem::Skipped(SkippedPair { id, place, detail }) => {

@@ -11,7 +11,7 @@ use tastemaker_run::{Event, Probe};
 use tastemaker_store::dtype::DType;
 use tastemaker_train::TrainError;
 use tastemaker_train::data::{Batch, EncodedPairs, FIRST_DRAW};
-use tastemaker_train::step::Timesteps;
+use tastemaker_train::draws::Timesteps;
 use tastemaker_train::validation::accuracy::accuracy;
 use tastemaker_train::validation::{DrawSettings, Measurements, TimestepSpread, measure};
 

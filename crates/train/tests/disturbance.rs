@@ -4,7 +4,7 @@ mod common;
 
 use common::{Pairing, batch, engine, method, pairs, schedule, take_gradients, uses};
 use tastemaker_store::dtype::DType;
-use tastemaker_train::step::{Disturbance, Noise};
+use tastemaker_train::draws::{Disturbance, Noise};
 
 #[test]
 fn a_label_that_is_noise_exchanges_winner_and_loser_and_their_gradients() {

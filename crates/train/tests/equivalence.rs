@@ -13,9 +13,10 @@ use common::{
 use tastemaker_diffusion::{Conditioning, Denoiser};
 use tastemaker_run::Plan;
 use tastemaker_store::dtype::{BasePrecision, DType};
-use tastemaker_train::data::{EncodedPair, FeedItem, Order, Rank, Use, feed};
+use tastemaker_train::data::{EncodedPair, FeedItem, Order, Rank, Use, feed, prefetch};
+use tastemaker_train::draws::Noise;
 use tastemaker_train::reference::Reference;
-use tastemaker_train::step::{Noise, PairRecord};
+use tastemaker_train::step::PairRecord;
 use tch::{Kind, Tensor};
 
 const COMPARING: [&str; 2] = ["diffusion-dpo", "ddim-inpo"];
@@ -357,5 +358,44 @@ fn however_an_effective_batch_is_split_each_step_has_the_same_pairs_and_each_ran
             one,
             "{world_size} x {micro_batch} x {accumulation}"
         );
+    }
+}
+
+#[test]
+fn what_steps_draw_is_drawn_with_their_batches_and_is_what_the_step_would_draw() {
+    let schedule = schedule();
+    for name in ["mapo", "ddim-inpo"] {
+        let pairing = Pairing::adapted(DType::F32);
+        let (reference, objective) = (pairing.reference(), method(name));
+        let engine = engine(&pairing.policy.unet, &reference, &objective, &schedule);
+        let plan = plan(name, 3, "train_batch_size = 2\n[validation]\nvalidation_steps = 2\n");
+        let order = Order::new(&plan, (0..4).collect(), vec![4, 5], true);
+        let drawing = engine.drawing();
+        let items: Vec<_> = prefetch(
+            || Ok(pairs()),
+            order,
+            options(true),
+            drawing,
+            |feed| feed.map(Result::unwrap).collect(),
+        );
+        let (mut n_drawn, mut n_held_out) = (0, 0);
+        for item in items {
+            let FeedItem::Batch(mut batch) = item else { continue };
+            let Some(found) = batch.draws.take() else {
+                n_held_out += 1;
+                continue;
+            };
+            n_drawn += 1;
+            let wanted = engine.draw(&batch);
+            assert_eq!(found.levels, wanted.levels);
+            match (found.noise, wanted.noise) {
+                (Noise::Forward(found), Noise::Forward(wanted)) => assert!(found.equal(&wanted)),
+                (Noise::Inversion { keys: found, .. }, Noise::Inversion { keys: wanted, .. }) => {
+                    assert_eq!(found, wanted);
+                }
+                different => panic!("{different:?}"),
+            }
+        }
+        assert_eq!((n_drawn, n_held_out), (3, 3), "{name}: before, after two steps and after the last");
     }
 }

@@ -11,8 +11,9 @@ use tastemaker_math::flow::Density;
 use tastemaker_math::level::Level;
 use tastemaker_math::objectives::objective;
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_train::draws::{Noise, Timesteps};
 use tastemaker_train::reference::Reference;
-use tastemaker_train::step::{Engine, Noise, Timesteps};
+use tastemaker_train::step::Engine;
 use tch::{Kind, Tensor};
 
 /// The velocity field `w x`, which remembers what it was asked.

@@ -20,8 +20,9 @@ use tastemaker_store::dtype::DType;
 use tastemaker_testkit_torch::{Golden, assert_close, assert_gradients, golden_dir};
 use tastemaker_torch::tensors;
 use tastemaker_train::data::Batch;
+use tastemaker_train::draws::{Draws, Noise};
 use tastemaker_train::reference::Reference;
-use tastemaker_train::step::{Draws, Engine, Noise, PairRecord, StepContext};
+use tastemaker_train::step::{Engine, PairRecord, StepContext};
 use tch::{Kind, Tensor};
 
 const N_PAIRS: usize = 4;
@@ -44,6 +45,7 @@ impl Given {
             keys: (0..N_PAIRS as u64).map(|id| (id, 0)).collect(),
             with_losers: true,
             is_last: true,
+            draws: None,
         }
     }
 

@@ -18,8 +18,8 @@ use tastemaker_models::tokenizer::ClipTokenizer;
 use tastemaker_models::vae::AutoencoderKl;
 use tastemaker_store::dtype::DType;
 use tastemaker_store::{atomic, json};
-use tastemaker_torch::tensors::{self, Named};
-use tch::{Kind, Tensor};
+use tastemaker_torch::tensors::{self, Named, pixels};
+use tch::{Device, Kind, Tensor};
 
 use crate::DemoError;
 use crate::art::{Art, SIDE};
@@ -153,13 +153,9 @@ fn built(weights: Weights, name: &str) -> Result<(Vec<Trainable>, Named), DemoEr
 
 /// Images of all captions in the given styles, `[n, 3, 64, 64]` in [-1, 1]; caption-major.
 fn images(art: &Art, styles: &[usize]) -> Tensor {
-    let mut values = Vec::new();
-    for caption in 0..art.captions.len() {
-        for &style in styles {
-            values.extend(tastemaker_data::transform::to_chw(&art.image(caption, style)));
-        }
-    }
-    Tensor::from_slice(&values).reshape([-1, 3, i64::from(SIDE), i64::from(SIDE)])
+    let of_caption = |caption| styles.iter().map(move |&style| art.image(caption, style));
+    let images: Vec<_> = (0..art.captions.len()).flat_map(of_caption).collect();
+    pixels(images.iter().map(|image| image.as_raw().as_slice()), (SIDE, SIDE), Device::Cpu)
 }
 
 /// `n` row numbers below `n_rows`, drawn for this step.

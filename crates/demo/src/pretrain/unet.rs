@@ -13,8 +13,9 @@ use tastemaker_models::vae::{AutoencoderKl, VaeConfig};
 use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors;
 use tastemaker_train::data::{Augmentation, BatchOptions, EncodedPair, EncodedPairs, Use};
+use tastemaker_train::draws::{Disturbance, Timesteps};
 use tastemaker_train::reference::Reference;
-use tastemaker_train::step::{Disturbance, Engine, Timesteps};
+use tastemaker_train::step::Engine;
 use tch::{Device, Tensor};
 
 use super::{Settings, WEIGHTS, built, config, encode_in_parts, images, prompt, rows, save, token_ids};

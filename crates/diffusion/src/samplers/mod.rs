@@ -8,6 +8,7 @@ use tastemaker_math::ScheduleError;
 use tastemaker_math::ddim::Sampling;
 use tastemaker_math::samplers::{Plan, Sampler};
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_torch::tensors::upload;
 use tch::{Device, Kind, Tensor};
 
 use crate::{Conditioning, Denoiser};
@@ -52,7 +53,7 @@ pub fn sample(
                 }
             }
             if entry.step.noise != 0.0 {
-                x += fresh_noise().to_device(device) * entry.step.noise;
+                x += upload(&fresh_noise(), device) * entry.step.noise;
             }
             before.rotate_right(1);
             before[0] = estimate;

@@ -82,9 +82,11 @@ impl Conv2d {
         let bias = self.bias.as_ref().map(Param::value);
         let y = conv2d(x, &self.weight.value(), bias.as_ref(), stride, padding);
         let Some(lora) = &self.lora else { return y };
-        lora.adapt(y, (&|| self.weight.value(), self.bias.as_ref()), |factors| {
-            let low = conv2d(x, &factors.down.value(), None, stride, padding);
-            conv2d(&low, &factors.up.value(), None, 1, 0)
-        })
+        let Some(factors) = lora.acting() else { return y };
+        let low = conv2d(x, &factors.down.value(), None, stride, padding);
+        let update = conv2d(&low, &factors.up.value(), None, 1, 0);
+        let Some(magnitude) = &factors.magnitude else { return y + update * lora.scale };
+        let layer = (&(|| self.weight.value()) as _, self.bias.as_ref());
+        lora.stretched(&y, layer, factors, magnitude, update)
     }
 }

@@ -1,6 +1,6 @@
 //! Linear layer.
 
-use tastemaker_torch::products::linear;
+use tastemaker_torch::products::{add_linear, linear};
 use tastemaker_torch::quantized::Quantized;
 use tch::{Kind, Tensor};
 
@@ -71,8 +71,10 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = self.weight.multiply(x, self.bias.as_ref().map(Param::value).as_ref());
         let Some(lora) = &self.lora else { return y };
-        lora.adapt(y, (&|| self.weight.value(), self.bias.as_ref()), |factors| {
-            linear(&linear(x, &factors.down.value(), None), &factors.up.value(), None)
-        })
+        let Some(factors) = lora.acting() else { return y };
+        let (low, up) = (linear(x, &factors.down.value(), None), factors.up.value());
+        let Some(magnitude) = &factors.magnitude else { return add_linear(&y, &low, &up, lora.scale) };
+        let layer = (&(|| self.weight.value()) as _, self.bias.as_ref());
+        lora.stretched(&y, layer, factors, magnitude, linear(&low, &up, None))
     }
 }

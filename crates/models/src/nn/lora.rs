@@ -89,32 +89,31 @@ impl Factors {
 }
 
 impl Lora {
-    /// The layer's output `y` with the update of the factors that act now: the trained ones, the anchor, or none.
-    ///
-    /// Both run the same numeric path, so that equal factors give equal outputs to the last bit.
-    ///
-    /// With DoRA the result is `y + (s - 1) (y - bias) + s scale update`, s being magnitude / row norm: exactly `y` while s is
-    /// 1 and the update 0, as they start.
-    pub(super) fn adapt(
+    /// The factors that act now: the trained ones, the anchor, or none. All run the same numeric path, so that equal factors give
+    /// equal outputs to the last bit.
+    pub(super) fn acting(&self) -> Option<&Factors> {
+        if self.switch.get() { Some(&self.trained) } else { self.anchor.as_ref() }
+    }
+
+    /// The layer's output `y` with DoRA's update: `y + (s - 1) (y - bias) + s scale update`, s being magnitude / row norm: exactly
+    /// `y` while s is 1 and the update 0, as they start.
+    pub(super) fn stretched(
         &self,
-        y: Tensor,
+        y: &Tensor,
         (weight, bias): (&dyn Fn() -> Tensor, Option<&Param>),
-        update: impl FnOnce(&Factors) -> Tensor,
+        factors: &Factors,
+        magnitude: &Param,
+        update: Tensor,
     ) -> Tensor {
-        let acting = if self.switch.get() { Some(&self.trained) } else { self.anchor.as_ref() };
-        let Some(factors) = acting else { return y };
-        let update = update(factors) * self.scale;
-        let Some(magnitude) = &factors.magnitude else { return y + update };
         let magnitude = magnitude.value();
         let norms = factors.row_norms(weight, self.scale).reshape(magnitude.size());
         let stretch = magnitude / norms; // s, f32
         let unbiased = match bias {
-            Some(bias) => &y - bias.value().reshape(stretch.size()),
+            Some(bias) => y - bias.value().reshape(stretch.size()),
             None => y.shallow_clone(),
         };
         let kind = y.kind();
-        let stretched = (&stretch - 1.0).to_kind(kind) * unbiased + stretch.to_kind(kind) * update;
-        y + stretched
+        y + (&stretch - 1.0).to_kind(kind) * unbiased + stretch.to_kind(kind) * (update * self.scale)
     }
 }
 

@@ -12,8 +12,8 @@ use tch::{Device, Kind, Tensor};
 use super::abi::{
     Comm, Config, IN_PROGRESS, Library, SUCCESS, SUM, Status, StreamHandle, UniqueId, data_type,
 };
-use super::streams::{Event, Stream};
 use crate::distributed::Pulse;
+use crate::streams::{Event, Stream};
 
 /// Who takes part, and when to stop waiting.
 #[derive(Debug, Clone)]

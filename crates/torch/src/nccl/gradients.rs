@@ -13,11 +13,11 @@ use tch::{Device, Tensor};
 use super::abi::{Library, UniqueId};
 use super::buckets::{MOST, Message, rounds, whole};
 use super::communicator::Place;
-use super::streams::Event;
 use super::worker::{Order, Outcome, Plan, work};
 use crate::distributed::{Group, hinted};
 use crate::error::TorchError;
 use crate::shim::{Raw, attempt, raw};
+use crate::streams::Event;
 
 /// How much longer than its limit the thread that talks to NCCL may take to say so.
 const GRACE: Duration = Duration::from_secs(60);

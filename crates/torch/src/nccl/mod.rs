@@ -7,7 +7,6 @@ mod abi;
 mod buckets;
 mod communicator;
 mod gradients;
-mod streams;
 mod worker;
 
 pub use abi::Library;

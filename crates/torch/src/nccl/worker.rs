@@ -9,10 +9,10 @@ use tch::Tensor;
 use super::abi::{Library, UniqueId};
 use super::buckets::{Message, Piece, Round};
 use super::communicator::{Communicator, Pending, Place, buffer};
-use super::streams::Event;
 use crate::error::guard;
 use crate::optimizers::take_away_gradient;
 use crate::shim::{Raw, attempt, raw, taken};
+use crate::streams::Event;
 
 /// Messages that are under way at once: one travels while the next is packed.
 const UNDER_WAY: usize = 2;

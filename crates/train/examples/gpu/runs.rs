@@ -10,9 +10,10 @@ use tastemaker_store::dtype::DType;
 use tastemaker_torch::tensors::{self, Named};
 use tastemaker_train::data::{Augmentation, BatchOptions, EncodedPairs, Order, Use, feed};
 use tastemaker_train::distributed::GradientExchange;
+use tastemaker_train::draws::{Disturbance, Timesteps};
 use tastemaker_train::reference::Reference;
 use tastemaker_train::state::State;
-use tastemaker_train::step::{Disturbance, Engine, Timesteps};
+use tastemaker_train::step::Engine;
 use tastemaker_train::train_loop::TrainLoop;
 use tch::{Device, Tensor};
 

@@ -88,7 +88,8 @@ pub fn run(setting: &Setting, case: Case) {
     let later = train(&pairing, &pairs, &plan(warm_up + n_steps, &more, case.optimizer), &mut state, device);
     synchronize(device);
     let seconds = began.elapsed().as_secs_f64() / n_steps as f64;
-    let peak = memory::read_on(device).map(|memory| memory.peak);
+    let held = memory::read_on(device);
+    let (peak, reserved) = (held.map(|held| held.peak), held.and_then(|held| held.peak_reserved));
     let finite = losses.iter().chain(&later).all(|loss| loss.is_finite());
     check("speed", &format!("{}, losses are numbers", case.name), f64::from(u8::from(!finite)), 0.0);
     let flops = case.flops() / seconds;
@@ -99,6 +100,7 @@ pub fn run(setting: &Setting, case: Case) {
     let real = !setting.smoke;
     let fields = json!({
         "side": "ours", "seconds": seconds, "pairs_per_second": case.n_pairs as f64 / seconds, "peak_bytes": peak,
+        "reserved_bytes": reserved,
         "phases": phases(&pairing, &pairs, &mut state, device), "precision": "bf16", "optimizer": case.optimizer,
         "flops_per_second": real.then_some(flops),
         "utilization": most.filter(|_| real && device != Device::Cpu).map(|most| flops / most),

@@ -5,9 +5,11 @@ use tastemaker_diffusion::noise::{NoiseKey, gaussian};
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
+use tastemaker_torch::tensors::upload;
 use tch::{Device, Kind, Tensor};
 
-use super::BatchOptions;
+use super::{BatchOptions, FIRST_DRAW};
+use crate::draws::Draws;
 
 /// One use of one pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct Batch {
     pub with_losers: bool,
     /// Whether it is the last of its rank in its step or validation.
     pub is_last: bool,
+    /// Its levels and noise, where they were drawn beforehand.
+    pub draws: Option<Draws>,
 }
 
 /// What a micro-batch is made of, before latents are drawn from the posteriors.
@@ -75,13 +79,19 @@ impl Batch {
         let (n_sides, seed) = (options.sides().len(), options.augmentation.seed);
         let noise = gaussian(&row_keys(&keys, n_sides, seed, Stream::PosteriorNoise), &mean.size()[1..]);
         Self {
-            latents: (mean + std * noise).to_device(options.device),
+            latents: upload(&(mean + std * noise), options.device),
             conditioning: if with_losers { conditioning.twice() } else { conditioning },
             tokens,
             keys,
             with_losers,
             is_last: false,
+            draws: None,
         }
+    }
+
+    /// Whether a step is made of it, and no validation.
+    pub fn is_of_step(&self) -> bool {
+        self.keys.iter().all(|&(_, draw)| draw < FIRST_DRAW)
     }
 
     /// Number of pairs.

@@ -13,6 +13,7 @@ use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::Tokens;
 use tastemaker_run::TimeIds;
 use tastemaker_torch::kind_of;
+use tastemaker_torch::tensors::upload;
 use tch::{Kind, Tensor};
 
 use super::{Batch, BatchOptions, BatchParts, LoadedBatch, Pairs, SkippedPair, Use};
@@ -216,14 +217,14 @@ impl CachedPairs {
                     true => Conditioning::of_lengths(&tensors(&hidden)),
                     false => Conditioning::text(joined(&hidden)),
                 };
-                let pooled = (!pooled.is_empty()).then(|| joined(&pooled).to_device(options.device));
-                Conditioning { hidden: text.hidden.to_device(options.device), pooled, ..text }
+                let pooled = (!pooled.is_empty()).then(|| upload(&joined(&pooled), options.device));
+                Conditioning { hidden: upload(&text.hidden, options.device), pooled, ..text }
             }
         };
         conditioning.time_ids = self.time_ids.map(|kind| {
             let rows: Vec<[u32; 6]> =
                 uses.iter().map(|(_, pair)| time_ids(kind, pair.sizes, pair.resolution)).collect();
-            time_ids_tensor(&rows).to_device(options.device)
+            upload(&time_ids_tensor(&rows), options.device)
         });
         Ok(conditioning)
     }
@@ -269,7 +270,7 @@ impl Pairs for CachedPairs {
         let conditioning = self.conditioning(&there, options)?;
         let tokens = self.tokens.as_ref().map(|tokens| {
             let rows: Vec<i64> = there.iter().map(|&(u, pair)| self.caption_number(u, pair) as i64).collect();
-            tokens.select(&Tensor::from_slice(&rows).to_device(options.device))
+            tokens.select(&upload(&Tensor::from_slice(&rows), options.device))
         });
         let batch = Batch::new(BatchParts { images, conditioning, tokens, keys }, options);
         Ok(LoadedBatch { batch: Some(batch), skipped: Vec::new() })

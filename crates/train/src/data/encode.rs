@@ -12,13 +12,14 @@ use tastemaker_data::cache::{
     ShardKind, text_shard,
 };
 use tastemaker_data::ordered::in_order;
-use tastemaker_data::transform::{Size, to_chw};
+use tastemaker_data::transform::Size;
 use tastemaker_data::{PairSource, Side};
 use tastemaker_diffusion::{Posterior, Vae};
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_store::checksum::sha256_bytes;
 use tastemaker_store::dtype::DType;
 use tastemaker_torch::kind_of;
+use tastemaker_torch::tensors::pixels;
 use tch::{Device, Tensor};
 
 use super::{CropFlip, Rank, decode_pair};
@@ -299,10 +300,9 @@ impl<'a> ShardBuilder<'a> {
         if waiting.is_empty() {
             return Ok(());
         }
-        let (w, h) = (i64::from(resolution.0), i64::from(resolution.1));
-        let pixels: Vec<f32> = waiting.iter().flat_map(|(image, _)| to_chw(image)).collect();
         let pairs: Vec<u64> = waiting.iter().map(|(_, pair)| *pair).collect();
-        let upright = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(self.device);
+        let upright =
+            pixels(waiting.iter().map(|(image, _)| image.as_raw().as_slice()), resolution, self.device);
         let mut orientations = vec![encode(self.vae, &upright, &pairs)?];
         if self.key.hflip {
             orientations.push(encode(self.vae, &upright.flip([3i64]), &pairs)?);

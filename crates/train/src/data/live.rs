@@ -2,12 +2,13 @@
 
 use image::RgbImage;
 use tastemaker_data::ordered::in_order;
-use tastemaker_data::transform::{Crop, Size, to_chw};
+use tastemaker_data::transform::{Crop, Size};
 use tastemaker_data::{DataError, PairId, PairSource, Side};
 use tastemaker_diffusion::{Conditioning, Posterior, Vae};
 use tastemaker_math::keyed::Stream;
 use tastemaker_models::pipeline::TextEncoders;
 use tastemaker_run::TimeIds;
+use tastemaker_torch::tensors::{pixels, upload};
 use tch::{Kind, Tensor};
 
 use super::cached::{time_ids, time_ids_tensor};
@@ -94,9 +95,8 @@ impl<'a, C: Vae> LivePairs<'a, C> {
         let mut parts = Vec::new();
         let n = self.settings.vae_batch_size();
         for (some, pairs) in images.chunks(n).zip(pair_of.chunks(n)) {
-            let pixels: Vec<f32> = some.iter().flat_map(|image| to_chw(image)).collect();
-            let (w, h) = (i64::from(resolution.0), i64::from(resolution.1));
-            let pixels = Tensor::from_slice(&pixels).reshape([-1, 3, h, w]).to_device(options.device);
+            let pixels =
+                pixels(some.iter().map(|image| image.as_raw().as_slice()), resolution, options.device);
             parts.push(encode(&self.vae, &pixels, pairs)?);
         }
         let join =
@@ -110,7 +110,7 @@ impl<'a, C: Vae> LivePairs<'a, C> {
             true => Conditioning::text(Tensor::zeros([n, 0, 0], (Kind::Float, options.device))),
             false => self.text.encode(captions, 0),
         };
-        conditioning.time_ids = self.time_ids.map(|_| time_ids_tensor(sizes).to_device(options.device));
+        conditioning.time_ids = self.time_ids.map(|_| upload(&time_ids_tensor(sizes), options.device));
         conditioning
     }
 }

@@ -4,6 +4,7 @@ use tastemaker_data::Side;
 use tastemaker_data::transform::Size;
 use tastemaker_diffusion::{Conditioning, Posterior};
 use tastemaker_math::keyed::Stream;
+use tastemaker_torch::tensors::upload;
 use tch::{Device, Tensor};
 
 use super::{Batch, BatchOptions, BatchParts, LoadedBatch, Pairs, Use};
@@ -70,14 +71,14 @@ impl EncodedPairs {
 
     fn conditioning(&self, uses: &[Use], device: Device) -> Conditioning {
         let captions: Vec<i64> = uses.iter().map(|u| self.pairs[u.index].caption as i64).collect();
-        let kept = self.captions.select(&Tensor::from_slice(&captions).to_device(device));
+        let kept = self.captions.select(&upload(&Tensor::from_slice(&captions), device));
         if !uses.iter().any(|u| u.drop_caption) {
             return kept;
         }
         // Row 0 of the joined table is the empty caption.
         let rows: Vec<i64> =
             uses.iter().zip(1..).map(|(u, row)| if u.drop_caption { 0 } else { row }).collect();
-        self.empty.followed_by(&kept).select(&Tensor::from_slice(&rows).to_device(device))
+        self.empty.followed_by(&kept).select(&upload(&Tensor::from_slice(&rows), device))
     }
 }
 

@@ -4,14 +4,15 @@ use std::panic;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use super::{BatchOptions, Feed, Order, Pairs, feed};
+use super::{Batch, BatchOptions, Feed, FeedItem, Order, Pairs, feed};
 use crate::TrainError;
+use crate::draws::Drawing;
 
 /// Batches that wait for the step: one that is next, one that is being made.
 const WAITING: usize = 2;
 
-/// Runs `body` with the feed of an order, which a thread of its own prefetches. `open` opens the pairs there, since networks
-/// do not change threads.
+/// Runs `body` with the feed of an order, which a thread of its own prefetches, and the draws of its steps with it. `open` opens the
+/// pairs there, since networks do not change threads.
 ///
 /// # Errors
 /// What `open` complains about comes out of the feed first.
@@ -19,6 +20,7 @@ pub fn prefetch<'p, T, P: Pairs + 'p>(
     open: impl FnOnce() -> Result<P, TrainError> + Send + 'p,
     order: Order,
     options: BatchOptions,
+    drawing: Drawing<'p>,
     body: impl FnOnce(&mut Feed<'_>) -> T,
 ) -> T {
     thread::scope(|scope| {
@@ -30,6 +32,13 @@ pub fn prefetch<'p, T, P: Pairs + 'p>(
                 Err(error) => return drop(sender.send(Err(error))),
             };
             for item in feed(&pairs, order, options) {
+                let item = item.map(|item| match item {
+                    FeedItem::Batch(batch) if batch.is_of_step() => {
+                        let draws = Some(drawing.draw(&batch));
+                        FeedItem::Batch(Batch { draws, ..batch })
+                    }
+                    other => other,
+                });
                 let failed = item.is_err();
                 // Nobody listens any more when the run has ended by an error.
                 if sender.send(item).is_err() || failed {

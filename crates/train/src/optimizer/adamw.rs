@@ -74,7 +74,9 @@ fn fused<'a>(moves: impl Iterator<Item = (&'a Move, &'a Wide)>, step: &AdamWStep
         first.push(moments.first.shallow_clone());
         second.push(moments.second.shallow_clone());
     }
-    fused_adamw(&mut parameters, &gradients, (&mut first, &mut second), step);
+    if !parameters.is_empty() {
+        fused_adamw(&mut parameters, &gradients, (&mut first, &mut second), step);
+    }
 }
 
 impl AdamW {

@@ -7,7 +7,8 @@ mod grad_scaler;
 
 use tastemaker_models::nn::Trainable;
 use tastemaker_torch::optimizers::{squared_length, take_away_gradient};
-use tastemaker_torch::tensors::Named;
+use tastemaker_torch::streams::Event;
+use tastemaker_torch::tensors::{Named, upload};
 use tch::{Device, Kind, Tensor};
 
 pub use adafactor::{Adafactor, AdafactorSettings};
@@ -107,12 +108,7 @@ impl Optimizer {
                     self.rule.update(group, gradient_scale, at);
                     continue;
                 }
-                for Move { i, parameter, gradient } in group {
-                    let (moved, along) = (to_host(parameter), to_host(gradient));
-                    let mut moves = [Move { i: *i, parameter: moved, gradient: along }];
-                    self.rule.update(&mut moves, gradient_scale, at);
-                    parameter.copy_(&moves[0].parameter);
-                }
+                update_on_host(self.rule.as_mut(), group, ON_THE_WAY, gradient_scale, at);
             }
         });
         self.clear_gradients();
@@ -165,9 +161,60 @@ impl Optimizer {
     }
 }
 
-/// A copy on the host, laid out in memory as the tensor is.
+/// A copy on the host, laid out in memory as the tensor is, in memory that the kernel keeps in its place: from another device it is
+/// on its way, and there when an event that is recorded after it is over.
 fn to_host(tensor: &Tensor) -> Tensor {
-    tensor.to_device_(Device::Cpu, tensor.kind(), false, true)
+    tensor.to_device_(Device::Cpu, tensor.kind(), true, true)
+}
+
+/// Numbers that are brought to the host at once: 64 MiB of gradients, and as much of parameters.
+const ON_THE_WAY: usize = 1 << 24;
+
+/// Parameters, and copies of them and their gradients that are on their way to the host.
+struct Arriving<'a> {
+    parameters: &'a mut [Move],
+    copies: Vec<Move>,
+    arrived: Event,
+}
+
+impl<'a> Arriving<'a> {
+    fn of(parameters: &'a mut [Move]) -> Self {
+        let copy = |one: &Move| Move {
+            i: one.i,
+            parameter: to_host(&one.parameter),
+            gradient: to_host(&one.gradient),
+        };
+        let copies = parameters.iter().map(copy).collect();
+        let arrived =
+            Event::record(parameters[0].parameter.device()).expect("a device that holds parameters");
+        Self { parameters, copies, arrived }
+    }
+}
+
+/// Moves parameters on the host, in parts of about so many numbers: while one is computed, the next comes down and the one before
+/// goes back.
+fn update_on_host(rule: &mut dyn Update, moves: &mut [Move], at_once: usize, gradient_scale: f64, at: At) {
+    let mut n_before = 0;
+    let mut part = |one: &Move| {
+        n_before += one.parameter.numel();
+        (n_before - one.parameter.numel()) / at_once
+    };
+    let numbers: Vec<usize> = moves.iter().map(&mut part).collect();
+    let mut rest = moves;
+    let mut parts = numbers.chunk_by(|one, next| one == next).map(|part| {
+        let (parameters, later) = std::mem::take(&mut rest).split_at_mut(part.len());
+        rest = later;
+        Arriving::of(parameters)
+    });
+    let mut next = parts.next();
+    while let Some(Arriving { parameters, mut copies, arrived }) = next {
+        next = parts.next();
+        arrived.wait().expect("a device that computes");
+        rule.update(&mut copies, gradient_scale, at);
+        for (one, moved) in parameters.iter_mut().zip(&copies) {
+            one.parameter.copy_(&upload(&moved.parameter, one.parameter.device()));
+        }
+    }
 }
 
 /// The factor that brings a gradient of this norm down to `max_norm`; a norm of 0 clips nothing, as in kohya's scripts.
@@ -196,6 +243,38 @@ mod tests {
         optimizer.step(0.1, 1.0);
         let moved = Vec::<f32>::try_from(x.to_device(Device::Cpu).detach()).expect("two values");
         assert!((moved[0] - 0.9).abs() < 1e-6 && (moved[1] + 1.9).abs() < 1e-6, "{moved:?}");
+    }
+
+    #[test]
+    fn on_the_host_parameters_are_moved_in_parts_as_they_are_all_at_once() {
+        let settings = AdamWSettings::default();
+        let values =
+            |phase: f64, n: i64| (Tensor::arange(n, (Kind::Float, Device::Cpu)) * 12.9 + phase).sin();
+        let moved = |at_once: usize, is_8bit: bool| {
+            let parameters: Vec<Tensor> =
+                [7, 5000, 3, 4096, 1, 9000].iter().map(|&n| values(1.0, n)).collect();
+            let mut rule: Box<dyn Update> = match is_8bit {
+                true => Box::new(AdamW8bit::new(&parameters, settings)),
+                false => Box::new(AdamW::new(&parameters, settings)),
+            };
+            for step in 1..=3 {
+                let gradient = |one: &Tensor| values(f64::from(step), one.numel() as i64);
+                let moves = parameters.iter().enumerate();
+                let mut moves: Vec<Move> = moves
+                    .map(|(i, one)| Move { i, parameter: one.shallow_clone(), gradient: gradient(one) })
+                    .collect();
+                update_on_host(rule.as_mut(), &mut moves, at_once, 0.5, At { learning_rate: 0.1, step });
+            }
+            parameters
+        };
+        for is_8bit in [false, true] {
+            let whole = moved(usize::MAX, is_8bit);
+            assert!(!whole[0].equal(&values(1.0, 7)));
+            for at_once in [1, 4100, 5010] {
+                let parts = moved(at_once, is_8bit);
+                assert!(whole.iter().zip(&parts).all(|(one, other)| one.equal(other)), "{at_once}");
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tastemaker_store::checksum::sha256_bytes;
-use tastemaker_torch::tensors::{self, Named, OneByOne};
+use tastemaker_torch::tensors::{self, Named, OneByOne, upload};
 use tch::{Device, Kind, Tensor};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -148,7 +148,7 @@ impl PrecomputedStep {
         let noisy: Vec<Tensor> = noisy.collect::<Option<_>>().ok_or_else(damaged)?;
         // Winners, then losers.
         let noisy = (!noisy.is_empty())
-            .then(|| Tensor::stack(&noisy, 1).flatten(0, 1).to_device(batch.latents.device()));
+            .then(|| upload(&Tensor::stack(&noisy, 1).flatten(0, 1), batch.latents.device()));
         Ok(Precomputed { errors, noisy })
     }
 }

@@ -22,7 +22,7 @@ use crate::TrainError;
 use crate::data::cache::{Encoder, OnEvent};
 use crate::data::labels::labels;
 use crate::data::{Augmentation, BatchOptions, EncodeSettings, FIRST_DRAW, Pairs, Rank, Use, chunks};
-use crate::step::Timesteps;
+use crate::draws::Timesteps;
 
 /// At which draws pairs are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,13 @@ use tastemaker_math::keyed::{Keyed, Stream};
 use tastemaker_math::level::Level;
 use tastemaker_math::schedule::NoiseSchedule;
 use tastemaker_models::pipeline::TextEncoders;
+use tastemaker_torch::tensors::upload;
 
 use crate::TrainError;
 use crate::conditioning::policy_conditioning;
 use crate::data::{Batch, FIRST_DRAW, to_host};
-use crate::step::{Timesteps, errors};
+use crate::draws::Timesteps;
+use crate::step::errors;
 
 /// Winner and loser error of held-out pairs, by identity; the error of a single image twice.
 pub type HeldOutErrors = BTreeMap<u64, (f64, f64)>;
@@ -99,9 +101,9 @@ fn batch_errors(
     let keys = batch.pair_keys(draws.seed, Stream::Noise);
     let rows = batch.per_row(levels);
     let per_row = tch::no_grad(|| {
-        let noise = gaussian(&keys, &batch.latents.size()[1..]).to_device(batch.latents.device());
+        let noise = upload(&gaussian(&keys, &batch.latents.size()[1..]), batch.latents.device());
         let corrupted = forward(schedule, &batch.latents, &batch.per_row_tensor(&noise), &rows);
-        to_host(&errors(denoiser, &corrupted, &rows, &policy_conditioning(draws.text, batch)))
+        to_host(&errors(denoiser, &corrupted, &policy_conditioning(draws.text, batch)))
     });
     batch.split(&per_row).into_iter().map(|(winner, loser)| (winner, loser.unwrap_or(winner))).collect()
 }

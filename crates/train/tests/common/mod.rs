@@ -23,9 +23,10 @@ use tastemaker_train::data::{
     Augmentation, Batch, BatchOptions, EncodedPair, EncodedPairs, Order, Pairs, Use, feed,
 };
 use tastemaker_train::distributed::GradientExchange;
+use tastemaker_train::draws::{Disturbance, Timesteps};
 use tastemaker_train::reference::{PrecomputedKey, PrecomputedReference, Reference};
 use tastemaker_train::state::State;
-use tastemaker_train::step::{Disturbance, Engine, Timesteps};
+use tastemaker_train::step::Engine;
 use tastemaker_train::train_loop::{Ended, TrainLoop};
 use tch::{Device, Kind, Tensor};
 

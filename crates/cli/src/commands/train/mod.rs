@@ -426,7 +426,10 @@ fn run_among(
     if !is_first {
         return Ok(());
     }
-    let memory = trained.peak_memory_bytes.map(|bytes| format!(", peak memory {}", mebibytes(bytes)));
+    let reserved = trained.peak_reserved_bytes.map(|bytes| format!(" ({} reserved)", mebibytes(bytes)));
+    let memory = trained
+        .peak_memory_bytes
+        .map(|bytes| format!(", peak memory {}{}", mebibytes(bytes), reserved.unwrap_or_default()));
     let results = saying::results(&plan, family, &trained.results);
     println!(
         "wrote {results}: {} in {}{}",

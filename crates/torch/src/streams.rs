@@ -1,19 +1,19 @@
-//! The stream on which a device exchanges tensors, and events between it and the one that computes.
+//! Streams of a device, and events on them: between the stream that exchanges tensors and the one that computes, and for the host to
+//! wait for.
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
 use tch::Device;
 
-use super::abi::StreamHandle;
 use crate::shim::attempt;
 
 /// A stream of the thread that made it; on the host, where everything happens at once, there is none.
-pub(super) struct Stream(Option<*mut c_void>);
+pub(crate) struct Stream(Option<*mut c_void>);
 
 impl Stream {
     /// Makes device and stream current on this thread: what it computes from now on goes there.
-    pub(super) fn enter(device: Device) -> Result<Self, String> {
+    pub(crate) fn enter(device: Device) -> Result<Self, String> {
         let Device::Cuda(index) = device else { return Ok(Self(None)) };
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: a device that is not there is an error of libtorch.
@@ -22,7 +22,7 @@ impl Stream {
     }
 
     /// NCCL's name for it.
-    pub(super) fn handle(&self) -> Result<StreamHandle, String> {
+    pub(crate) fn handle(&self) -> Result<*mut c_void, String> {
         let Some(stream) = self.0 else { return Ok(ptr::null_mut()) };
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: the stream is alive.
@@ -30,7 +30,7 @@ impl Stream {
     }
 
     /// Has it wait for an event before it does anything else.
-    pub(super) fn wait_for(&self, event: &Event) -> Result<(), String> {
+    pub(crate) fn wait_for(&self, event: &Event) -> Result<(), String> {
         let (Some(stream), Some(event)) = (self.0, event.0) else { return Ok(()) };
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: both are alive.
@@ -53,7 +53,7 @@ impl Drop for Stream {
 
 /// A place in what a stream does; on the host it is always over.
 #[derive(Debug)]
-pub(super) struct Event(Option<*mut c_void>);
+pub struct Event(Option<*mut c_void>);
 
 #[expect(unsafe_code, reason = "events are made on one thread and waited for on another")]
 // SAFETY: events of libtorch belong to no thread, and this one has no second handle.
@@ -61,7 +61,10 @@ unsafe impl Send for Event {}
 
 impl Event {
     /// The place that the current stream of this thread has come to.
-    pub(super) fn record(device: Device) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// libtorch's words.
+    pub fn record(device: Device) -> Result<Self, String> {
         let Device::Cuda(index) = device else { return Ok(Self(None)) };
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: a device that is not there is an error of libtorch.
@@ -69,8 +72,20 @@ impl Event {
             .map(|event| Self(Some(event)))
     }
 
+    /// Waits until the stream has come there: what was brought to the host before it is there then.
+    ///
+    /// # Errors
+    /// libtorch's words.
+    pub fn wait(&self) -> Result<(), String> {
+        let Some(event) = self.0 else { return Ok(()) };
+        #[expect(unsafe_code, reason = "a call of the shim")]
+        // SAFETY: the event is alive.
+        attempt(|error| unsafe { tastemaker_event_wait(event, error) })?;
+        Ok(())
+    }
+
     /// Whether the stream has come there.
-    pub(super) fn is_over(&self) -> Result<bool, String> {
+    pub(crate) fn is_over(&self) -> Result<bool, String> {
         let Some(event) = self.0 else { return Ok(true) };
         #[expect(unsafe_code, reason = "a call of the shim")]
         // SAFETY: the event is alive.
@@ -100,5 +115,6 @@ unsafe extern "C" {
     fn tastemaker_event_record(device: i64, error: Message) -> *mut c_void;
     fn tastemaker_event_free(event: *mut c_void);
     fn tastemaker_event_block(event: *const c_void, stream: *const c_void, error: Message) -> bool;
+    fn tastemaker_event_wait(event: *const c_void, error: Message) -> bool;
     fn tastemaker_event_is_over(event: *const c_void, error: Message) -> bool;
 }
