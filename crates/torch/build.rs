@@ -9,12 +9,19 @@ const SHIM: &str = "shim";
 /// Includes all other files.
 const SOURCE: &str = "shim/all.cpp";
 
+/// Set for a program that is to start with C and C++ libraries older than this machine's.
+const OLD_LIBRARIES: &str = "TASTEMAKER_OLD_LIBRARIES";
+
 fn main() {
     link::main();
     println!("cargo::rerun-if-changed={SHIM}");
+    println!("cargo::rerun-if-env-changed={OLD_LIBRARIES}");
     let include = Path::new("../../.libtorch/include");
-    cc::Build::new()
-        .cpp(true)
+    let mut shim = cc::Build::new();
+    if std::env::var_os(OLD_LIBRARIES).is_some() {
+        shim.file("shim/old_libraries.cpp");
+    }
+    shim.cpp(true)
         .std("c++17")
         .pic(true)
         .warnings(false)

@@ -7,6 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
+const RUN_PATH: &str = "TASTEMAKER_RUN_PATH";
+
 pub(crate) fn main() {
     let manifest = PathBuf::from(env("CARGO_MANIFEST_DIR"));
     let Some(root) = manifest.ancestors().nth(2) else {
@@ -24,6 +26,12 @@ pub(crate) fn main() {
     if env("CARGO_CFG_TARGET_OS") == "linux" {
         // DT_RPATH, not DT_RUNPATH: a library path left in the user's environment must not swap libtorch.
         println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags");
+    }
+    // For a program that is packed: where libtorch is from where it lies.
+    println!("cargo::rerun-if-env-changed={RUN_PATH}");
+    if let Ok(path) = std::env::var(RUN_PATH) {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{path}");
+        return;
     }
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", link.join("lib").display());
     if let Ok(target) = link.join("lib").canonicalize() {

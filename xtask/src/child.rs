@@ -42,8 +42,16 @@ pub fn program(root: &Path) -> Result<Command> {
 /// # Errors
 /// It does not build.
 pub fn build(root: &Path, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+    build_with(&mut cargo(root), name, arguments)
+}
+
+/// [`build`] by a cargo command of [`cargo`] that has an environment of its own.
+///
+/// # Errors
+/// It does not build.
+pub fn build_with(cargo: &mut Command, name: &str, arguments: &[&str]) -> Result<PathBuf> {
     let build = ["build", "--message-format", "json-render-diagnostics"];
-    let messages = output(cargo(root).args(build).args(arguments).stderr(Stdio::inherit()))?;
+    let messages = output(cargo.args(build).args(arguments).stderr(Stdio::inherit()))?;
     let mut built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let program =
         built.rfind(|message| message["target"]["name"] == name && message["executable"].is_string());

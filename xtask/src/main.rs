@@ -5,6 +5,7 @@ mod browser;
 mod child;
 mod docs;
 mod golden;
+mod package;
 mod setup;
 mod tidy;
 
@@ -48,6 +49,8 @@ enum Task {
     },
     /// Training steps at real size, ours beside PyTorch's: time and memory, written to benchmarks/.
     Bench(Box<bench::Options>),
+    /// A wheel for Python environments that have torch: no compiler and no Rust where it is installed.
+    Wheel(package::Options),
     /// Write docs/reference from the built program.
     Docs {
         /// Only say whether the files are up to date.
@@ -88,6 +91,7 @@ fn run(task: Task) -> Result<()> {
             setup::run(&root, setup::Options::default())?;
             bench::run(&root, &options)
         }
+        Task::Wheel(options) => package::wheel(&root, &options),
         Task::Docs { check } => {
             setup::run(&root, setup::Options::default())?;
             docs::run(&root, check)

@@ -1,0 +1,63 @@
+//! What users install, from a release build: a wheel for Python environments that have torch.
+
+mod needs;
+mod portable;
+mod wheel;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{child, setup};
+
+/// Where packages go, and for which machines.
+#[derive(Args)]
+pub struct Options {
+    /// The folder for the package
+    #[arg(long, value_name = "DIR", default_value = "dist")]
+    out: PathBuf,
+    /// Link with this machine's C library: faster to make, for machines as new as this one
+    #[arg(long)]
+    native: bool,
+}
+
+/// The target that is built for, named so that programs of the build itself are linked as ever.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Makes the wheel.
+///
+/// # Errors
+/// The program does not build, asks for more than its tag promises, or the file cannot be written.
+pub fn wheel(root: &Path, options: &Options) -> Result<()> {
+    setup::run(root, setup::Options::default())?;
+    let program = program(root, options.native, "$ORIGIN/../../torch/lib")?;
+    fs::create_dir_all(&options.out).with_context(|| format!("cannot make {}", options.out.display()))?;
+    let path = wheel::write(root, &program, &options.out)?;
+    let bytes = fs::metadata(&path)?.len();
+    println!("wheel: {} ({:.1} MiB)", path.display(), bytes as f64 / f64::from(1 << 20));
+    Ok(())
+}
+
+/// The program of a release build, which looks for libtorch at `run_path`.
+fn program(root: &Path, native: bool, run_path: &str) -> Result<PathBuf> {
+    let mut cargo = child::cargo(root);
+    cargo.env("TASTEMAKER_RUN_PATH", run_path);
+    let linker = if native { None } else { Some(portable::linker(root)?) };
+    if let Some(linker) = &linker {
+        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", linker);
+        cargo.env("TASTEMAKER_OLD_LIBRARIES", "1");
+    }
+    let built = child::build_with(
+        &mut cargo,
+        "tastemaker",
+        &["--release", "--target", TARGET, "--package", "tastemaker-cli", "--bin", "tastemaker"],
+    );
+    if let Some(linker) = linker {
+        fs::remove_file(linker)?;
+    }
+    let program = built?;
+    needs::prefer_own_path(&program)?;
+    Ok(program)
+}
