@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use tastemaker_data::PairSource;
-use tastemaker_web::curate::{Desk, Findings, read_findings, router};
+use tastemaker_web::curate::{Desk, Findings, read_findings, read_margins, router};
 use tastemaker_web::server::Server;
 
 use crate::next;
@@ -28,6 +28,9 @@ pub struct CurateArgs {
     /// be chosen by it. Repeat for several [default: none]
     #[arg(long, value_name = "FILE|DIR")]
     check: Vec<PathBuf>,
+    /// What score says of the set's images, in JSON lines; then pairs can be ordered by it. Repeat for several [default: none]
+    #[arg(long, value_name = "FILE")]
+    scores: Vec<PathBuf>,
     /// Port of this machine to listen on
     #[arg(long, value_name = "PORT", default_value_t = 7008)]
     port: u16,
@@ -45,9 +48,11 @@ pub fn curate(args: &CurateArgs) -> Result<()> {
             findings.entry(row).or_default().extend(found);
         }
     }
+    let margins =
+        args.scores.iter().map(|path| read_margins(path, &set)).collect::<Result<Vec<_>, _>>()?.concat();
     let n = set.len() as u64;
     let server = Server::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port), None, Vec::new())?;
-    let desk = Desk::open(set, Path::new(&args.set), &args.list, findings)?;
+    let desk = Desk::open(set, Path::new(&args.set), &args.list, findings)?.with_margins(margins);
     println!("{}: {}", args.set, counted(n, "pair"));
     println!("curate at {}", server.url());
     println!("every decision is on disk at once; Ctrl-C ends, and the same command continues");

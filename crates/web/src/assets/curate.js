@@ -68,7 +68,7 @@ function fill(entry, data) {
   tags.className = "tags";
   if (correction) tags.append(tag(correction.do, WORDS[correction.do]));
   if (correction?.caption) tags.append(tag("edited", "caption"));
-  for (const { check } of data.findings) tags.append(tag("warning", check));
+  for (const check of new Set(data.findings.map((finding) => finding.check))) tags.append(tag("warning", check));
   text.append(caption, tags);
   entry.className = `entry ${correction?.do ?? ""}`;
   entry.replaceChildren(...images, text);
@@ -138,16 +138,18 @@ function show(data) {
   }
   find("caption").value = data.correction?.caption ?? data.caption;
   find("note").value = data.correction?.note ?? "";
-  find("findings").replaceChildren(...data.findings.map(({ check, detail }) => {
+  find("findings").replaceChildren(...data.findings.map(({ check, side, detail }) => {
     const item = document.createElement("li");
-    item.textContent = `${check}: ${detail}`;
+    item.textContent = `${check}${side ? ` (${side})` : ""}: ${detail}`;
     return item;
   }));
+  find("findings").tabIndex = find("findings").scrollHeight > find("findings").clientHeight ? 0 : -1;
   document.querySelectorAll("[data-action]").forEach((button) => {
     button.setAttribute("aria-pressed", String(button.dataset.action === data.correction?.do));
   });
   const sure = data.soft_label === null ? "" : `, ${Math.round(100 * data.soft_label)}% sure`;
-  say(`${data.place}${sure}`);
+  const margins = data.margins.map(([scorer, margin]) => `, ${scorer} ${margin < 0 ? "\u2212" : "+"}${Math.abs(margin).toPrecision(3)}`).join("");
+  say(`${data.place}${sure}${margins}`);
 }
 
 async function choose(index) {

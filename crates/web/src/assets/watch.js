@@ -36,6 +36,7 @@ const CHARTS = [
 ];
 const [W, H, LEFT, RIGHT, TOP, BOTTOM] = [440, 220, 52, 8, 10, 24];
 const DASHES = ["", "second", "third", "fourth"];
+const MARKS = ["\u2501", "\u254d", "\u2505", "\u2509"];
 
 function smoothed(points, reach) {
   if (reach === 0) return points;
@@ -60,7 +61,7 @@ function ticks(low, high) {
   for (let value = Math.ceil(low / width) * width; value <= high + width * 1e-6; value += width) found.push(Math.abs(value) < width * 1e-6 ? 0 : value);
   return found;
 }
-const label = (value, percent) => (percent ? `${Math.round(100 * value)}%` : Math.abs(value) >= 1e4 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(0) : String(Number(value.toPrecision(3))));
+const label = (value, percent) => (percent ? `${Math.round(100 * value)}%` : Math.abs(value) >= 1e4 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(1).replace(".0e", "e") : String(Number(value.toPrecision(3))));
 const path = (points, x, y) => points.map(([a, b], index) => `${index ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
 
 const figures = CHARTS.map((chart) => {
@@ -90,7 +91,7 @@ function point(made, px) {
   made.readout.textContent = `step ${x}: ${values.map(([name, [, y]]) => `${name} ${value(made, y)}`.trim()).join(", ")}`;
 }
 const value = ({ chart }, y) => (chart.percent ? `${(100 * y).toFixed(1)}%` : short(y));
-const last = (made) => made.drawn.slice(0, 4).map(({ name, points }) => `${name} ${value(made, points.at(-1)[1])}`.trim()).join(", ");
+const last = (made, mark = true) => made.drawn.slice(0, 4).map(({ name, points, dash }) => `${mark && made.chart.lines.length > 1 ? `${MARKS[DASHES.indexOf(dash)]} ` : ""}${name} ${value(made, points.at(-1)[1])}`.trim()).join(", ");
 
 function draw(made) {
   const { chart, figure, drawing } = made;
@@ -146,29 +147,42 @@ function draw(made) {
   for (const run of shown) {
     for (const alarm of run.alarms) {
       const mark = svg("path", { class: "alarm", d: `M${x(alarm.step)} ${TOP}l-5 -9h10z` });
-      mark.append(svg("title", {}, `step ${alarm.step}: ${alarm.message}`));
+      mark.append(svg("title", {}, `step ${alarm.step}: ${words(alarm)}`));
       parts.push(mark);
     }
   }
-  drawing.setAttribute("aria-label", `${chart.title} over steps; ${last(made)}`);
+  drawing.setAttribute("aria-label", `${chart.title} over steps; ${last(made, false)}`);
   drawing.replaceChildren(...parts);
   made.readout.textContent = last(made);
 }
 
+// A log that says nothing for so long may be of a run that was killed.
+const QUIET = 120_000;
+function stateOf(run) {
+  const quiet = Date.now() - run.heard;
+  if (run.state !== "running" || !(quiet > QUIET)) return run.state;
+  return `running, or killed: nothing new for ${quiet > 7_200_000 ? `${Math.round(quiet / 3_600_000)} hours` : `${Math.round(quiet / 60_000)} minutes`}`;
+}
+// Boxes stay, for whoever is at one by keyboard.
 function drawRuns() {
-  find("runs").replaceChildren(...runs.map((run) => {
-    const box = make("input", { type: "checkbox" });
-    box.checked = run.shown;
-    box.addEventListener("change", () => { run.shown = box.checked; drawAll(); });
-    const facts = [run.state, run.facts].filter(Boolean).join(", ");
-    return make("li", {}, make("label", {}, box, make("span", { class: `dot ${run.color}` }), run.name, make("i", {}, facts)));
-  }));
+  for (const run of runs) {
+    if (!run.box) {
+      run.box = make("input", { type: "checkbox" });
+      run.box.checked = run.shown;
+      run.box.addEventListener("change", () => { run.shown = run.box.checked; drawAll(); });
+      run.about = make("i");
+      find("runs").append(make("li", {}, make("label", {}, run.box, make("span", { class: `dot ${run.color}` }), run.name, run.about)));
+    }
+    run.about.textContent = [stateOf(run), run.facts].filter(Boolean).join(", ");
+  }
 }
 
+// Words of an alarm begin with its step, which stands beside them here.
+const words = ({ step: when, message }) => String(message).replace(`step ${when}: `, "");
 function drawAlarms() {
   const all = runs.flatMap((run) => run.alarms.map((alarm) => ({ run, ...alarm })));
   find("alarms-section").hidden = all.length === 0;
-  find("alarms").replaceChildren(...all.map(({ run, step: when, message }) => make("li", { class: "warning" }, make("b", {}, `step ${when}`), make("p", {}, runs.length > 1 ? `${run.name}: ` : "", message))));
+  find("alarms").replaceChildren(...all.map(({ run, ...alarm }) => make("li", { class: "warning" }, make("b", {}, `step ${alarm.step}`), make("p", {}, runs.length > 1 ? `${run.name}: ` : "", words(alarm)))));
 }
 
 function source(run, name, mark) {
@@ -215,12 +229,12 @@ function drawPlan({ runs: about, differences }) {
   }
   const leaves = (at_key, one) => (one && typeof one === "object" && !Array.isArray(one)
     ? Object.entries(one).flatMap(([key, inner]) => leaves(at_key ? `${at_key}.${key}` : key, inner)) : [[at_key, typeof one === "string" ? one : JSON.stringify(one)]]);
-  find("plan").replaceChildren(table(["Setting", "Value"], leaves("", about[0].plan ?? {})));
+  find("plan").replaceChildren(table(["Setting", "Value"], leaves("", about[0].plan ?? {}).filter(([, value]) => value !== "null")));
 }
 
 const WORDS = {
   start: (e) => `${e.step ? `resumed at step ${e.step}` : "started"}: ${e.method}, ${e.n_pairs} pairs, ${e.device}${Object.entries(e.betas ?? {}).map(([name, beta]) => `, beta ${Number(beta.toPrecision(4))} as ${name}`).join("")}`,
-  alarm: (e) => `alarm: ${e.message}`,
+  alarm: (e) => `alarm: ${words(e)}`,
   checkpoint: (e) => `checkpoint ${e.path}${e.best ? ", the best so far" : ""}`,
   stopping: (e) => `stopping: ${e.reason}`,
   note: (e) => e.text,
@@ -240,6 +254,8 @@ function logged(run, event) {
 let taken = 0;
 const loaded = Date.now().toString(36);
 
+const memory = ({ peak_memory_bytes: bytes }) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+
 function take(run, event) {
   if (event === null || typeof event !== "object") return;
   const kind = { probe: "validation", pictures: "images" }[event.event] ?? event.event;
@@ -253,14 +269,14 @@ function take(run, event) {
       run.alarms = run.alarms.filter(before);
     }
     run.state = "running";
-    run.facts = `${event.method}, ${event.device}`;
+    run.facts = `${event.method}, ${event.device}${event.peak_memory_bytes ? `, ${memory(event)} before the first step` : ""}`;
   } else if (kind === "step") run.steps.push(event);
   else if (kind === "validation") run.validations.push(event);
   else if (kind === "images" && Array.isArray(event.paths)) run.images.push({ ...event, mark: `${loaded}-${taken += 1}` });
   else if (kind === "alarm") run.alarms.push(event);
   else if (kind === "finish") {
     run.state = event.outcome;
-    if (event.peak_memory_bytes) run.facts += `, ${(event.peak_memory_bytes / 2 ** 30).toFixed(2)} GiB at most`;
+    if (event.peak_memory_bytes) run.facts += `, ${memory(event)} at most`;
   }
   logged(run, event);
 }
@@ -299,6 +315,7 @@ if (carried) {
   drawAll();
 } else {
   begin(await (await fetch("/api/about")).json());
+  setInterval(drawRuns, 30_000);
   const events = new EventSource("/api/events");
   events.addEventListener("open", async () => {
     find("state").textContent = "live";
@@ -313,9 +330,10 @@ if (carried) {
   });
   events.addEventListener("error", () => { find("state").textContent = "the server does not answer; waiting for it"; });
   events.addEventListener("message", ({ data }) => {
-    const { run: index, reset: anew, gone, lines } = JSON.parse(data);
+    const { run: index, reset: anew, gone, age, lines } = JSON.parse(data);
     const run = runs[index];
     if (gone) run.state = "its log is gone";
+    if (lines.length > 0) run.heard = Date.now() - 1000 * age;
     if (anew) {
       reset(run);
       planned += 1;

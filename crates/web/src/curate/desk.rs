@@ -15,6 +15,7 @@ use tastemaker_store::StoreError;
 use tastemaker_store::checksum::{hex, sha256_bytes};
 
 use super::findings::{Finding, Findings};
+use super::margins::Margins;
 use crate::WebError;
 
 /// The longest caption or note that is taken, in bytes.
@@ -30,7 +31,8 @@ pub struct Wanted {
     pub check: String,
     /// What was said: `open`, `done`, or an action; nothing for all rows.
     pub state: String,
-    /// `unsure` for the least sure label first; nothing for the order of the set.
+    /// `unsure` for the least sure label first, `against` for those first that scores are against, either followed by a space and a
+    /// scorer whose margins say it; nothing for the order of the set.
     pub order: String,
 }
 
@@ -45,6 +47,8 @@ pub struct ShownRow<'a> {
     correction: Option<Correction>,
     findings: &'a [Finding],
     soft_label: Option<f64>,
+    /// Margins in units of scorers.
+    margins: Vec<(&'a str, f64)>,
 }
 
 struct Said {
@@ -63,6 +67,7 @@ pub struct Desk {
     list: PathBuf,
     tag: String,
     findings: Findings,
+    margins: Vec<Margins>,
     said: Mutex<Said>,
 }
 
@@ -93,7 +98,36 @@ impl Desk {
         let list = list.canonicalize().map_err(fail("read"))?;
         let of = format!("{} {}", hex(&set.opened_fingerprint()), list.display());
         let tag = sha256_bytes(of.as_bytes())[..12].to_owned();
-        Ok(Self { set, name: name.to_owned(), list, tag, findings, said })
+        Ok(Self { set, name: name.to_owned(), list, tag, findings, margins: Vec::new(), said })
+    }
+
+    /// With what scorers say, to choose pairs by.
+    #[must_use]
+    pub fn with_margins(self, margins: Vec<Margins>) -> Self {
+        Self { margins, ..self }
+    }
+
+    /// By what rows can be ordered: a name that [`Wanted::order`] takes, and words.
+    pub fn orders(&self) -> Vec<(String, String)> {
+        let scored = (0..self.set.len()).any(|position| self.set.soft_label(position).is_some());
+        let of_set = scored.then_some((String::new(), String::new())).into_iter();
+        let of_scorers =
+            self.margins.iter().map(|Margins { scorer, .. }| (format!(" {scorer}"), format!("{scorer}: ")));
+        let both = |(name, words): (String, String)| {
+            [
+                (format!("unsure{name}"), format!("{words}least sure first")),
+                (format!("against{name}"), format!("{words}against the label first")),
+            ]
+        };
+        of_set.chain(of_scorers).flat_map(both).collect()
+    }
+
+    /// How much the scores of a pair are for its label, in whatever unit; `None` where nothing is known.
+    fn margin(&self, scorer: Option<&str>, position: usize) -> Option<f64> {
+        match scorer {
+            None => self.set.soft_label(position).map(|probability| probability - 0.5),
+            Some(name) => self.margins.iter().find(|one| one.scorer == name)?.values[position],
+        }
     }
 
     /// What tells a page of this set and list from one of another that had the same address.
@@ -111,9 +145,15 @@ impl Desk {
         &self.name
     }
 
-    /// The checks that found something.
-    pub fn checks(&self) -> BTreeSet<&str> {
-        self.findings.values().flatten().map(|finding| finding.check.as_str()).collect()
+    /// The checks that found something, and in how many rows.
+    pub fn checks(&self) -> BTreeMap<&str, usize> {
+        let mut checks = BTreeMap::new();
+        for found in self.findings.values() {
+            for check in found.iter().map(|finding| finding.check.as_str()).collect::<BTreeSet<_>>() {
+                *checks.entry(check).or_default() += 1;
+            }
+        }
+        checks
     }
 
     /// How many rows something was said about, and how many of them are not just kept.
@@ -157,10 +197,17 @@ impl Desk {
             state && check && (words.is_empty() || has_words())
         };
         let mut positions: Vec<u32> = (0..self.set.len() as u32).filter(fits).collect();
-        if wanted.order == "unsure" {
-            let unsure =
-                |position: &u32| (self.set.soft_label(*position as usize).unwrap_or(1.0) - 0.5).abs();
-            positions.sort_by(|a, b| unsure(a).total_cmp(&unsure(b)));
+        let (order, scorer) = match wanted.order.split_once(' ') {
+            Some((order, scorer)) => (order, Some(scorer)),
+            None => (wanted.order.as_str(), None),
+        };
+        // Pairs of which nothing is known come last.
+        let key = |position: &u32| {
+            let margin = self.margin(scorer, *position as usize).unwrap_or(f64::INFINITY);
+            if order == "unsure" { margin.abs() } else { margin }
+        };
+        if ["unsure", "against"].contains(&order) {
+            positions.sort_by(|a, b| key(a).total_cmp(&key(b)));
         }
         let positions = Arc::new(positions);
         said.cached = Some((wanted.clone(), Arc::clone(&positions)));
@@ -186,6 +233,11 @@ impl Desk {
             correction: said.corrections.get(&row).cloned(),
             findings: self.findings.get(&row).map_or(&[], Vec::as_slice),
             soft_label: self.set.soft_label(position),
+            margins: self
+                .margins
+                .iter()
+                .filter_map(|one| Some((one.scorer.as_str(), one.values[position]?)))
+                .collect(),
         }
     }
 

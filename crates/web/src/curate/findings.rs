@@ -19,6 +19,9 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct Finding {
     /// Name of the check.
     pub check: String,
+    /// The image that it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<String>,
     /// What it found.
     pub detail: String,
 }
@@ -34,8 +37,8 @@ struct Header {
 #[derive(Deserialize)]
 struct Line {
     row: Option<PairId>,
-    check: String,
-    detail: String,
+    #[serde(flatten)]
+    finding: Finding,
 }
 
 /// Reads `check.jsonl`, or the folder it is in, of a set.
@@ -59,7 +62,7 @@ pub fn read_findings(path: &Path, set: &PairSet) -> Result<Findings, WebError> {
         let line: Line = serde_json::from_str(line)
             .map_err(|error| refuse(format!("line {number} is no finding: {error}")))?;
         if let Some(row) = line.row {
-            findings.entry(row).or_default().push(Finding { check: line.check, detail: line.detail });
+            findings.entry(row).or_default().push(line.finding);
         }
     }
     Ok(findings)

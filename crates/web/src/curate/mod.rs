@@ -3,9 +3,11 @@
 
 mod desk;
 mod findings;
+mod margins;
 mod pages;
 mod routes;
 
 pub use desk::Desk;
 pub use findings::{Findings, read_findings};
+pub use margins::{Margins, read_margins};
 pub use routes::router;

@@ -11,7 +11,7 @@ use crate::page::{shell, theme_button};
 pub fn desk(desk: &Desk) -> Markup {
     let n = count(desk.set().len() as u64);
     let checks = desk.checks();
-    let scored = desk.set().soft_label(0).is_some();
+    let orders = desk.orders();
     let body = html! {
         header.top {
             h1 { (desk.name().display()) }
@@ -44,7 +44,7 @@ pub fn desk(desk: &Desk) -> Markup {
                         select #check aria-label="Found by a check" {
                             option value="" { "all pairs" }
                             option value="any" { "with findings" }
-                            @for check in &checks { option value=(check) { (check) } }
+                            @for (check, n) in &checks { option value=(check) { (check) " (" (n) ")" } }
                         }
                     }
                     select #state aria-label="Decided" {
@@ -53,9 +53,10 @@ pub fn desk(desk: &Desk) -> Markup {
                         option value="exclude" { "excluded" } option value="swap" { "swapped" } option value="tie" { "ties" }
                         option value="edited" { "captions edited" }
                     }
-                    @if scored {
+                    @if !orders.is_empty() {
                         select #order aria-label="Order" {
-                            option value="" { "in order" } option value="unsure" { "least sure first" }
+                            option value="" { "in order" }
+                            @for (name, words) in &orders { option value=(name) { (words) } }
                         }
                     }
                     output #found {}

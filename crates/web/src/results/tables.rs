@@ -10,7 +10,9 @@ use super::{Matrix, ModelComparison, Of, Rate, Results, VoterResults};
 pub fn text(results: &Results) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "{}: {} votes on {} pairs", results.study, results.n_votes, results.n_items);
+    let some = |n: usize, thing: &str| format!("{n} {thing}{}", if n == 1 { "" } else { "s" });
+    let (votes, pairs) = (some(results.n_votes, "vote"), some(results.n_items, "pair"));
+    let _ = writeln!(out, "{}: {votes} on {pairs}", results.study);
     for question in &results.questions {
         let asked = &question.question;
         let _ = writeln!(out, "\n{}: {}", asked.key, asked.text);

@@ -2,17 +2,24 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use image::ImageFormat;
 use serde::Deserialize;
 use tastemaker_data::set::{prompt_of, read_encoded};
 use tastemaker_store::json;
-use tastemaker_store::tree::{FileKind, LocalTree, Tree, is_hidden};
+use tastemaker_store::tree::{FileKind, LocalTree, READ_KINDS, Tree, is_hidden, kind_of, unread};
 
 use super::{ImageSource, Item, Study, StudyPrompt};
 use crate::WebError;
+
+/// What `tastemaker sample` puts beside images, and what earlier versions called it.
+const GRIDS: [&str; 2] = ["image-grid.png", "contact-sheet.png"];
+
+/// Bytes of a file that say whether it is an image.
+const HEAD: u64 = 64;
 
 /// A folder of images, and what its model is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +93,7 @@ pub fn of_folders(
     for folder in folders {
         let mut of_folder: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
         for Found { prompt, seed, path } in images(folder, prompts)? {
+            is_read(&path)?;
             let number = *numbers.entry(prompt.text.clone()).or_insert_with(|| {
                 texts.push(prompt);
                 (texts.len() - 1) as u32
@@ -141,7 +149,8 @@ fn images(folder: &FolderOfImages, prompts: Option<&[StudyPrompt]>) -> Result<Ve
     if metadata.is_file() {
         return of_metadata(folder, &json::read_text(&metadata)?);
     }
-    let is_image = |name: &str| FileKind::of_path(name) == FileKind::Image && !is_hidden(name);
+    let is_image =
+        |name: &str| FileKind::of_path(name) == FileKind::Image && !is_hidden(name) && !GRIDS.contains(&name);
     let entries = LocalTree::new(folder).entries()?;
     let mut found = Vec::new();
     for (order, entry) in entries.iter().filter(|entry| is_image(&entry.path)).enumerate() {
@@ -165,7 +174,10 @@ fn images(folder: &FolderOfImages, prompts: Option<&[StudyPrompt]>) -> Result<Ve
         found.push(Found { prompt, seed: seed.unwrap_or(order as u64), path });
     }
     if found.is_empty() {
-        return Err(WebError::Study(format!("there is no image in {}", folder.display())));
+        let others =
+            unread(&entries).map_or(String::new(), |others| format!("; it has {others}, which are not read"));
+        let what = format!("there is no {READ_KINDS} image in {}{others}", folder.display());
+        return Err(WebError::Study(what));
     }
     Ok(found)
 }
@@ -185,6 +197,20 @@ fn of_metadata(folder: &Path, metadata: &str) -> Result<Vec<Found>, WebError> {
         Ok(Found { prompt: StudyPrompt { text, category }, seed: seed.unwrap_or(number), path })
     });
     found.collect()
+}
+
+/// Makes sure that a file is an image, before people are asked about it.
+fn is_read(path: &Path) -> Result<(), WebError> {
+    let fail = |error| tastemaker_store::StoreError::io("read", path, error);
+    let mut head = Vec::new();
+    File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).map_err(fail)?;
+    match image::guess_format(&head) {
+        Ok(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => Ok(()),
+        _ => {
+            let found = kind_of(&head).unwrap_or("something else");
+            Err(WebError::Study(format!("{} holds {found}; wanted {READ_KINDS}", path.display())))
+        }
+    }
 }
 
 /// The prompt in a text beside an image, or in the image.

@@ -56,6 +56,10 @@ struct Wording {
     questions: BTreeMap<String, String>,
 }
 
+fn is_known(name: &str) -> bool {
+    QUESTIONS.iter().any(|(key, ..)| *key == name)
+}
+
 fn asked((key, text, shows_prompt): (&str, &str, bool)) -> AskedQuestion {
     AskedQuestion { key: key.to_owned(), text: text.to_owned(), shows_prompt }
 }
@@ -100,6 +104,15 @@ impl StudySettings {
                 }
             };
             questions.push(question);
+        }
+        // A name that was meant to be one that is asked; all others may wait for another study.
+        for name in own.keys().filter(|name| !names.contains(name)) {
+            if let Some(meant) = nearest(name, names.iter().map(String::as_str)).filter(|_| !is_known(name)) {
+                return refuse(format!(
+                    "words for the question `{name}`, which nobody asks{}",
+                    did_you_mean(Some(meant))
+                ));
+            }
         }
         if questions.is_empty() {
             return refuse("no question is asked; wanted one at least".into());
@@ -158,6 +171,10 @@ mod tests {
                 .unwrap_err()
                 .starts_with("no words for the question `apeal`, did you mean \"appeal\"?")
         );
+        let misspelt =
+            ask(&["appeal"], Some("[questions]\napeal = \"Schön?\"\nhands = \"Whose?\"")).unwrap_err();
+        assert_eq!(misspelt, "words for the question `apeal`, which nobody asks, did you mean \"appeal\"?");
+        assert!(ask(&["appeal"], Some("[questions]\ngeneral = \"Welches?\"\nhands = \"Whose?\"")).is_ok());
         assert!(ask(&["appeal", "appeal"], None).unwrap_err().contains("twice"));
         assert!(ask(&["a"], Some("a = 1")).unwrap_err().contains("wanted [questions]"));
         assert!(ask(&[], None).is_err());

