@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use image::{ImageFormat, Rgb, RgbImage};
 use tastemaker_data::formats::{Columns, OpenSettings, open, open_with};
 use tastemaker_data::set::PairSet;
-use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Value, WRITERS, jsonl, pick_a_pic};
-use tastemaker_data::{PairSource, Side};
+use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Value, WRITERS, Writer, pick_a_pic};
+use tastemaker_data::{PairSource, Reason, Side, Skipped};
 use tastemaker_store::atomic::NewFolder;
 use tastemaker_store::tree::Location;
 
@@ -65,22 +65,48 @@ fn shards_are_those_that_the_published_package_reads() {
 }
 
 #[test]
-fn an_image_that_cannot_be_read_leaves_no_folder_behind() {
+fn pairs_with_an_image_that_does_not_decode_are_left_out_by_name_in_every_layout() {
+    let page = b"<!DOCTYPE html><html>404</html>".to_vec();
+    for (name, bytes) in [("page", page), ("empty", Vec::new()), ("cut", png(1)[..40].to_vec())] {
+        for Writer { name: layout, write, .. } in WRITERS {
+            let folder = tempfile::tempdir().unwrap();
+            let from = folder.path().join("from");
+            for (stem, side) in [("a", "w"), ("a", "l"), ("b", "w"), ("b", "l"), ("c", "w"), ("c", "l")] {
+                fs::create_dir_all(from.join(side)).unwrap();
+                fs::write(from.join(side).join(format!("{stem}.txt")), stem).unwrap();
+                let is_bad = (stem, side) == ("b", "l");
+                let image = if is_bad { bytes.clone() } else { png(1) };
+                fs::write(from.join(side).join(format!("{stem}.png")), image).unwrap();
+            }
+            let set = open(&from).unwrap();
+            let target = folder.path().join("to");
+            let mut n = 0;
+            let written = write(&set, &target, &mut || n += 1).unwrap();
+            let [Skipped { id, reason, detail }] = written.skipped.as_slice() else { panic!("{written:?}") };
+            assert_eq!((written.n_pairs, n, *id, *reason), (2, 3, set.id(1), Reason::BadImage), "{name}");
+            assert!(detail.contains("its loser does not decode") && detail.ends_with("b.png"), "{detail}");
+            let captions =
+                |set: &PairSet| (0..set.len()).map(|at| set.caption(at).to_owned()).collect::<Vec<_>>();
+            assert_eq!(captions(&open(&target).unwrap()), ["a", "c"], "{name} in {layout}");
+        }
+    }
+}
+
+#[test]
+fn a_set_of_which_no_pair_can_be_read_leaves_no_folder_behind() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("from");
     for side in ["w", "l"] {
         fs::create_dir_all(from.join(side)).unwrap();
-        fs::write(from.join(side).join("a.png"), png(1)).unwrap();
         fs::write(from.join(side).join("b.png"), b"no image").unwrap();
-        fs::write(from.join(side).join("a.txt"), "a").unwrap();
         fs::write(from.join(side).join("b.txt"), "b").unwrap();
     }
     let set = open(&from).unwrap();
-    let text = jsonl(&set, &folder.path().join("to"), &mut || ()).unwrap_err().to_string();
-    assert!(text.contains("b.png") && text.contains("no image we read"), "{text}");
-    fs::remove_file(from.join("l/b.png")).unwrap();
-    pick_a_pic(&set, &folder.path().join("to"), &mut || ()).unwrap_err();
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    for Writer { write, .. } in WRITERS {
+        let text = write(&set, &folder.path().join("to"), &mut || ()).unwrap_err().to_string();
+        assert!(text.contains("1 with an image that does not decode") && text.contains("b.png"), "{text}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
 
 #[test]

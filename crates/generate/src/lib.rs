@@ -17,5 +17,5 @@ pub use error::GenerateError;
 pub use generator::{Generator, Networks};
 pub use layout::{Block, layout};
 pub use model::LoadedModel;
-pub use output::{OutputFile, OutputFiles, read_image, write_image};
+pub use output::{OutputFile, OutputFiles, decode_file, read_image, write_image};
 pub use request::{GenerateSettings, SampleRequest};

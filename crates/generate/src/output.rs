@@ -1,6 +1,7 @@
 //! Folders of images that can be continued: what is there is not generated again.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
@@ -22,12 +23,17 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Whether it is there, generated with the same parameters.
+    /// Whether it is there to its end, generated with the same parameters.
     pub fn is_there(&self) -> bool {
         match &self.parameters {
-            None => self.path.is_file(),
-            wanted => metadata::read(&self.path) == *wanted,
+            None => is_whole(&self.path),
+            wanted => metadata::read(&self.path) == *wanted && is_whole(&self.path),
         }
+    }
+
+    /// Whether something else is in its place.
+    pub fn is_other(&self) -> bool {
+        self.parameters.is_some() && self.path.exists() && metadata::read(&self.path) != self.parameters
     }
 
     fn write(&self, image: &RgbImage) -> Result<(), GenerateError> {
@@ -36,6 +42,18 @@ impl OutputFile {
             Some(text) => Ok(atomic::write_bytes(&self.path, &metadata::png(image, text)?)?),
         }
     }
+}
+
+/// Whether a file ends as a PNG file does.
+fn is_whole(path: &Path) -> bool {
+    const END: [u8; 12] = *b"\0\0\0\0IEND\xaeB`\x82";
+    let end = File::open(path).and_then(|mut file| {
+        let mut end = [0; 12];
+        file.seek(SeekFrom::End(-12))?;
+        file.read_exact(&mut end)?;
+        Ok(end)
+    });
+    end.is_ok_and(|end| end == END)
 }
 
 /// Image files that are wanted, and which of them are missing.
@@ -129,6 +147,13 @@ pub fn write_image(path: &Path, image: &RgbImage) -> Result<(), GenerateError> {
 /// # Errors
 /// [`StoreError`] for a file that cannot be read or decoded.
 pub fn read_image(path: &Path) -> Result<RgbImage, StoreError> {
-    decode(&read_encoded(path)?)
-        .map_err(|error| StoreError::malformed(path, error.to_string(), "a PNG, JPEG or WebP image"))
+    decode_file(path, &read_encoded(path)?)
+}
+
+/// Decodes the bytes of an image file.
+///
+/// # Errors
+/// [`StoreError::Malformed`] for what does not decode.
+pub fn decode_file(path: &Path, bytes: &[u8]) -> Result<RgbImage, StoreError> {
+    decode(bytes).map_err(|error| StoreError::malformed(path, error.to_string(), "a PNG, JPEG or WebP image"))
 }

@@ -1,13 +1,16 @@
 //! `tastemaker score`: scores of images.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use tastemaker_data::set::{decode, prompt_of, read_encoded};
+use tastemaker_data::DataError;
+use tastemaker_data::set::{prompt_of, read_encoded};
+use tastemaker_generate::decode_file;
 use tastemaker_math::intervals::{mean, median};
 use tastemaker_store::dtype::DType;
 use tastemaker_store::tree::{CAPTION_EXTENSIONS, FileKind, IMAGE_EXTENSIONS, LocalTree, Tree, unread};
@@ -20,7 +23,7 @@ use crate::place::{OverwriteFlag, Place, Written, first_line};
 use crate::progress::Work;
 use crate::prompts;
 use crate::scorers;
-use crate::scoring::{Loaded, score_each};
+use crate::scoring::{Loaded, about_image, image_list, report_unscored, score_each};
 
 /// Scores images for their prompts.
 #[derive(Debug, Args)]
@@ -70,23 +73,35 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     let names = panel.names();
     let mut work = Work::new("scoring", "images");
     let mut scores: Vec<Vec<f64>> = vec![Vec::new(); names.len()];
-    let mut used = Vec::with_capacity(images.len());
+    let mut used = vec![String::new(); images.len()];
+    let mut scored = Vec::new();
     let load = |i: usize| {
         let path = &images[i];
-        let bytes = read_encoded(path)?;
-        let prompt = prompts.of(i, path, &bytes, panel.needs_prompts())?;
-        used.push(prompt.clone());
-        let image =
-            decode(&bytes).map_err(|error| DataFault(format!("{} is no image: {error}", path.display())))?;
-        Ok(Loaded { image, prompt, place: path.display().to_string() })
+        let read = read_encoded(path).and_then(|bytes| Ok((decode_file(path, &bytes)?, bytes)));
+        let (image, bytes) = match about_image(read.map_err(DataError::from))? {
+            Ok(read) => read,
+            Err(why) => return Ok(Err(why)),
+        };
+        let prompt = match prompts.of(i, path, &bytes, panel.needs_prompts())? {
+            Ok(prompt) => prompt,
+            Err(why) => return Ok(Err(why)),
+        };
+        used[i].clone_from(&prompt);
+        Ok(Ok(vec![Loaded { image, prompt, place: path.display().to_string() }]))
     };
-    score_each(&panel, images.len(), load, |range, more| {
-        scores.iter_mut().zip(more).for_each(|(scores, more)| scores.extend(more));
-        work.at(range.end as u64, images.len() as u64);
+    let unscored = score_each(&panel, images.len(), load, |found| {
+        scores.iter_mut().zip(found.scores).for_each(|(scores, more)| scores.extend(more));
+        scored.extend_from_slice(found.items);
+        work.at(found.n_done as u64, images.len() as u64);
         Ok(())
     })?;
     work.end();
-    let rows = Rows { images: &images, prompts: &used, names: &names, scores: &scores };
+    report_unscored(&unscored, (images.len(), "image"));
+    if scored.is_empty() {
+        return Err(DataFault("none of the images can be scored".into()).into());
+    }
+    let rows: Vec<(&Path, &str)> = scored.iter().map(|&i| (images[i].as_path(), used[i].as_str())).collect();
+    let rows = Rows { images: &rows, names: &names, scores: &scores };
     if let Some(out) = &args.out {
         let is_table = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
         let text = if is_table { rows.csv()? } else { rows.json_lines() };
@@ -134,8 +149,16 @@ fn images(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
 struct Prompts {
     for_all: Option<String>,
     listed: Option<Vec<String>>,
-    /// By folder, the prompts of its `metadata.jsonl` by file name.
-    folders: BTreeMap<PathBuf, BTreeMap<String, String>>,
+    folders: BTreeMap<PathBuf, Listed>,
+}
+
+/// What the `metadata.jsonl` of a folder says.
+#[derive(Default)]
+struct Listed {
+    /// By file name.
+    prompts: BTreeMap<String, String>,
+    /// The first line that is skipped.
+    skipped: Option<String>,
 }
 
 impl Prompts {
@@ -144,57 +167,49 @@ impl Prompts {
         Ok(Self { for_all: args.prompt.clone(), listed, folders: BTreeMap::new() })
     }
 
-    /// The prompt of the `i`-th image; an empty one where there is none and nobody asks.
-    fn of(&mut self, i: usize, path: &Path, bytes: &[u8], is_needed: bool) -> Result<String> {
+    /// The prompt of the `i`-th image, or why the image is skipped; an empty one where there is none and nobody asks.
+    fn of(&mut self, i: usize, path: &Path, bytes: &[u8], is_needed: bool) -> Result<Result<String, String>> {
         if let Some(prompt) = self.for_all.clone().or_else(|| self.listed.as_ref()?.get(i).cloned()) {
-            return Ok(prompt);
+            return Ok(Ok(prompt));
         }
         let mut beside = CAPTION_EXTENSIONS.iter().map(|extension| path.with_extension(extension));
         if let Some(caption) = beside.find(|path| path.is_file()) {
-            return Ok(json_files::read_text(caption)?.trim().to_owned());
+            let text = json_files::read_text(caption).map_err(DataError::from);
+            return Ok(about_image(text)?.map(|text| text.trim().to_owned()));
         }
-        let named = path.file_name().and_then(|name| name.to_str());
-        let row = named.map_or(Ok(None), |name| self.row(path, name))?;
+        let list = self.list(path.parent().unwrap_or(Path::new("")))?;
+        let row = path.file_name().and_then(|name| list.prompts.get(name.to_str()?).cloned());
         if let Some(prompt) = row.or_else(|| Some(prompt_of(Cursor::new(bytes))?.text)) {
-            return Ok(prompt);
+            return Ok(Ok(prompt));
         }
-        if is_needed {
-            let name = path.display();
-            return Err(DataFault(format!(
+        let name = path.display();
+        match (is_needed, &list.skipped) {
+            (false, _) => Ok(Ok(String::new())),
+            (true, Some(line)) => Ok(Err(format!("{name} has no prompt, and its row may be one that is skipped: {line}"))),
+            (true, None) => Err(DataFault(format!(
                 "{name} has no prompt: give --prompt or --prompts, or write it beside the image as .txt or .caption, or in metadata.jsonl"
             ))
-            .into());
+            .into()),
         }
-        Ok(String::new())
     }
 
-    /// What `metadata.jsonl` in the image's folder says.
-    fn row(&mut self, path: &Path, name: &str) -> Result<Option<String>> {
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        if !self.folders.contains_key(&folder) {
-            let file = folder.join("metadata.jsonl");
-            let rows = if file.is_file() { metadata(&file)? } else { BTreeMap::new() };
-            self.folders.insert(folder.clone(), rows);
-        }
-        Ok(self.folders.get(&folder).and_then(|rows| rows.get(name)).cloned())
+    fn list(&mut self, folder: &Path) -> Result<&Listed> {
+        Ok(match self.folders.entry(folder.to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Listed::of(&folder.join("metadata.jsonl"))?),
+        })
     }
 }
 
-/// File names and prompts of rows as Hugging Face's image folders have them.
-fn metadata(file: &Path) -> Result<BTreeMap<String, String>> {
-    let text = json_files::read_text(file)?;
-    let mut rows = BTreeMap::new();
-    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let row: Map<String, Value> = serde_json::from_str(line)
-            .map_err(|error| DataFault(format!("{} line {}: {error}", file.display(), n + 1)))?;
-        let text = |keys: &[&str]| keys.iter().find_map(|key| row.get(*key)?.as_str().map(str::to_owned));
-        if let (Some(name), Some(prompt)) =
-            (text(&["file_name", "image"]), text(&["prompt", "caption", "text"]))
-        {
-            rows.insert(name, prompt);
+impl Listed {
+    fn of(file: &Path) -> Result<Self> {
+        if !file.is_file() {
+            return Ok(Self::default());
         }
+        let list = image_list(file)?;
+        let prompts = list.images.into_iter().map(|image| (image.file, image.prompt)).collect();
+        Ok(Self { prompts, skipped: list.skipped.into_iter().next() })
     }
-    Ok(rows)
 }
 
 /// The prompt of each image out of a list.
@@ -223,8 +238,8 @@ fn number(path: &Path) -> Option<usize> {
 
 /// Everything that was found.
 struct Rows<'a> {
-    images: &'a [PathBuf],
-    prompts: &'a [String],
+    /// Images and their prompts.
+    images: &'a [(&'a Path, &'a str)],
     names: &'a [String],
     /// `[scorers][images]`.
     scores: &'a [Vec<f64>],
@@ -232,7 +247,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn json_lines(&self) -> String {
-        let row = |(i, (image, prompt)): (usize, (&PathBuf, &String))| {
+        let row = |(i, (image, prompt)): (usize, &(&Path, &str))| {
             let mut row = Map::new();
             row.insert("image".into(), json!(image.display().to_string()));
             row.insert("prompt".into(), json!(prompt));
@@ -241,16 +256,18 @@ impl Rows<'_> {
             );
             Value::Object(row).to_string() + "\n"
         };
-        self.images.iter().zip(self.prompts).enumerate().map(row).collect()
+        self.images.iter().enumerate().map(row).collect()
     }
 
     fn csv(&self) -> Result<String> {
         let mut table = csv::Writer::from_writer(Vec::new());
         let names = self.names.iter().map(String::as_str);
         table.write_record(["image", "prompt"].into_iter().chain(names))?;
-        for (i, (image, prompt)) in self.images.iter().zip(self.prompts).enumerate() {
+        for (i, (image, prompt)) in self.images.iter().enumerate() {
             let scores = self.scores.iter().map(|scores| scores[i].to_string());
-            table.write_record([image.display().to_string(), prompt.clone()].into_iter().chain(scores))?;
+            table.write_record(
+                [image.display().to_string(), (*prompt).to_owned()].into_iter().chain(scores),
+            )?;
         }
         Ok(String::from_utf8(table.into_inner()?)?)
     }

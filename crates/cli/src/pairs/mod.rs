@@ -6,7 +6,7 @@ use anyhow::Result;
 use tastemaker_data::formats::{self, OpenSettings};
 use tastemaker_data::set::PairSet;
 use tastemaker_data::skipped::in_words;
-use tastemaker_data::{PairSource, exclusions};
+use tastemaker_data::{PairSource, Skipped, exclusions};
 use tastemaker_hub::part_of;
 use tastemaker_hub::remote::{self, Settings};
 use tastemaker_models::pipeline::{CutCaptions, Model};
@@ -76,12 +76,20 @@ pub fn of_plan(plan: &Plan) -> Result<PairSet> {
 
 /// Prints how many rows of a set are skipped, and the first that are not just ties.
 pub fn report_skipped(source: &dyn PairSource) {
-    const NAMED: usize = 5;
-    let rows = source.skipped();
-    if rows.is_empty() {
-        return;
+    report_rows(source, source.skipped());
+}
+
+/// Prints how many rows these are that are skipped, and the first that are not just ties.
+pub fn report_rows(source: &dyn PairSource, rows: &[Skipped]) {
+    if !rows.is_empty() {
+        eprintln!("note: skipped {}: {}", counted(rows.len() as u64, "row"), in_words(rows));
+        name_skipped(source, rows);
     }
-    eprintln!("note: skipped {}: {}", counted(rows.len() as u64, "row"), in_words(rows));
+}
+
+/// Names the first rows that are skipped and are not just ties.
+pub fn name_skipped(source: &dyn PairSource, rows: &[Skipped]) {
+    const NAMED: usize = 5;
     let detailed: Vec<_> = rows.iter().filter(|row| !row.detail.is_empty()).collect();
     for row in detailed.iter().take(NAMED) {
         eprintln!("note: {}: {}", source.place(row.id), row.detail);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{Rgb, RgbImage};
-use tastemaker_store::{StoreError, in_full};
+use tastemaker_store::in_full;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::budget::DECODED;
@@ -49,8 +49,10 @@ impl Inspected {
     ) -> Result<(Result<Self, String>, Duration), DataError> {
         let encoded = match set.encoded(position, side) {
             Ok(encoded) => encoded,
-            Err(error) if is_of_one_file(&error) => return Ok((Err(in_full(&error)), Duration::ZERO)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let problem = error.skips().ok_or(error)?;
+                return Ok((Err(problem), Duration::ZERO));
+            }
         };
         let lease = match needed(&encoded) {
             Ok(bytes) => DECODED.take(bytes),
@@ -107,15 +109,6 @@ pub fn caption_key(caption: &str) -> u64 {
         }
     }
     if plain.is_empty() { 0 } else { xxh3_64(plain.as_bytes()).max(1) }
-}
-
-/// Whether an error says something about one file; others say that no file can be read.
-fn is_of_one_file(error: &DataError) -> bool {
-    matches!(
-        error,
-        DataError::Store(StoreError::Missing { .. } | StoreError::Io { .. } | StoreError::Malformed { .. })
-            | DataError::Image { .. }
-    )
 }
 
 /// Means over the cells of a grid of equal parts, from a few lines of each.

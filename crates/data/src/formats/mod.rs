@@ -4,6 +4,7 @@ mod by_name;
 mod folders;
 mod found;
 mod images;
+mod listed_images;
 mod lists;
 mod metered;
 mod one_trainer;
@@ -14,6 +15,7 @@ mod settings;
 mod table;
 mod webdataset;
 
+pub use listed_images::{ImageList, ListedImage, read_image_list};
 pub use parquet::read_texts;
 pub use registry::{FORMATS, Format, open, open_at, open_with};
 pub use settings::{Columns, OpenSettings};

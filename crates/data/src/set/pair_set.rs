@@ -80,6 +80,16 @@ impl PairSet {
         container.read(item)
     }
 
+    /// An image as it is stored, which was seen to decode.
+    ///
+    /// # Errors
+    /// [`DataError`] if it cannot be read, or does not decode.
+    pub fn verified(&self, position: usize, side: Side) -> Result<Vec<u8>, DataError> {
+        let encoded = self.encoded(position, side)?;
+        decode(&encoded).map_err(|source| self.undecoded(position, side, source))?;
+        Ok(encoded)
+    }
+
     /// The fingerprint before rows were excluded.
     pub fn opened_fingerprint(&self) -> [u8; 32] {
         self.opened

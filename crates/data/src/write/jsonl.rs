@@ -12,6 +12,7 @@ use tastemaker_store::StoreError;
 use tastemaker_store::atomic::NewFolder;
 
 use super::shards::create;
+use super::{Written, each_pair};
 use crate::set::PairSet;
 use crate::{DataError, PairSource, Side};
 
@@ -22,20 +23,19 @@ const IMAGES: usize = 10_000;
 /// Soft labels go along, and prompts as they were typed.
 ///
 /// # Errors
-/// [`DataError::Store`] if an image cannot be read, is of no format we read, or the folder cannot be written; nothing is
-/// then left of it.
-pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<(), DataError> {
+/// [`DataError::Store`] if images cannot be had or the folder cannot be written, [`DataError::Empty`] if not one pair can be read;
+/// nothing is then left of the folder.
+pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<Written, DataError> {
     let target = NewFolder::begin(folder)?;
     let list = target.file("metadata.jsonl")?;
     let fail = |e| StoreError::io("write", &list, e);
     let mut out = BufWriter::new(create(&list)?);
-    for position in 0..set.len() {
+    let written = each_pair(set, on_pair, |number, position, images| {
         let mut names = Vec::new();
-        for side in Side::BOTH {
-            let bytes = set.encoded(position, side)?;
+        for (side, bytes) in Side::BOTH.into_iter().zip(images) {
             let name = format!(
-                "images/{:04}/{position:08}-{}.{}",
-                position / IMAGES,
+                "images/{:04}/{number:08}-{}.{}",
+                number / IMAGES,
                 side.name(),
                 extension(set, position, side, &bytes)?
             );
@@ -54,12 +54,12 @@ pub fn jsonl(set: &PairSet, folder: &Path, on_pair: &mut dyn FnMut()) -> Result<
             row["original_prompt_0"] = prompts[0].into();
             row["original_prompt_1"] = prompts[1].into();
         }
-        writeln!(out, "{row}").map_err(fail)?;
-        on_pair();
-    }
+        Ok(writeln!(out, "{row}").map_err(fail)?)
+    })?;
     let file = out.into_inner().map_err(|e| fail(e.into_error()))?;
     file.sync_all().map_err(fail)?;
-    Ok(target.finish()?)
+    target.finish()?;
+    Ok(written)
 }
 
 fn extension(set: &PairSet, position: usize, side: Side, bytes: &[u8]) -> Result<&'static str, DataError> {

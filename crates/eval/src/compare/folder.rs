@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
-
 use super::model::Sample;
+use tastemaker_data::formats::ListedImage;
 use tastemaker_generate::prompts::Prompt;
 use tastemaker_store::tree::{FileKind, IMAGE_EXTENSIONS, is_hidden};
 
@@ -17,33 +16,24 @@ pub struct Matched {
     pub by: &'static str,
 }
 
-#[derive(Deserialize)]
-struct Row {
-    #[serde(alias = "image", alias = "path", alias = "gen_image_path", alias = "file")]
-    file_name: String,
-    #[serde(alias = "text", alias = "caption")]
-    prompt: String,
-    seed: Option<u64>,
-}
-
 /// Finds the image of every sample, whose `prompt` counts through `prompts`, the whole set.
 ///
 /// `names` are all files below the folder, relative to it, with `/`. In this order:
-/// - `metadata`, the text of a `metadata.jsonl`, says which file shows which prompt (and seed, if it says so);
+/// - `metadata`, the rows of a `metadata.jsonl`, says which file shows which prompt (and seed, if it says so);
 /// - names are `<number>-<seed>.png`, as `tastemaker sample` writes them;
 /// - names are `<style>/<number>.jpg`, the folders of HPSv2's benchmark, or `<number>.png`, an image for each prompt. Where
 ///   several images of a prompt are wanted, such a name is the first.
 ///
 /// # Errors
-/// A line of the metadata that does not name a file and a prompt, or a folder without any image; in words.
+/// A folder without any image; in words.
 pub fn match_images(
     names: &[String],
-    metadata: Option<&str>,
+    metadata: Option<&[ListedImage]>,
     prompts: &[Prompt],
     samples: &[Sample],
 ) -> Result<Matched, String> {
     if let Some(metadata) = metadata {
-        return by_metadata(metadata, prompts, samples);
+        return Ok(by_metadata(metadata, prompts, samples));
     }
     let images: Vec<(&str, &String)> =
         names.iter().filter_map(|name| Some((image_stem(name)?, name))).collect();
@@ -74,15 +64,13 @@ pub fn match_images(
     Ok(Matched { files: samples.iter().map(file).collect(), by: "<number>" })
 }
 
-fn by_metadata(metadata: &str, prompts: &[Prompt], samples: &[Sample]) -> Result<Matched, String> {
+fn by_metadata(metadata: &[ListedImage], prompts: &[Prompt], samples: &[Sample]) -> Matched {
     let mut seeded: HashMap<(String, u64), String> = HashMap::new();
     let mut in_order: HashMap<String, std::collections::VecDeque<String>> = HashMap::new();
-    for (index, line) in metadata.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let Row { file_name, prompt, seed } = serde_json::from_str(line)
-            .map_err(|error| format!("line {} of metadata.jsonl: {error}", index + 1))?;
+    for ListedImage { file, prompt, seed, .. } in metadata.iter().cloned() {
         match seed {
-            Some(seed) => drop(seeded.insert((prompt, seed), file_name)),
-            None => in_order.entry(prompt).or_default().push_back(file_name),
+            Some(seed) => drop(seeded.insert((prompt, seed), file)),
+            None => in_order.entry(prompt).or_default().push_back(file),
         }
     }
     let file = |sample: &Sample| {
@@ -90,7 +78,7 @@ fn by_metadata(metadata: &str, prompts: &[Prompt], samples: &[Sample]) -> Result
         let seeded = seeded.get(&(text.clone(), sample.seed)).cloned();
         seeded.or_else(|| in_order.get_mut(text)?.pop_front())
     };
-    Ok(Matched { files: samples.iter().map(file).collect(), by: "metadata.jsonl" })
+    Matched { files: samples.iter().map(file).collect(), by: "metadata.jsonl" }
 }
 
 /// The name of an image without its extension; `None` for another file, or a hidden one.
@@ -159,14 +147,18 @@ mod tests {
 
     #[test]
     fn metadata_matches_by_prompt_and_repeated_prompts_in_order() {
-        let metadata = "{\"file_name\": \"x.png\", \"prompt\": \"a fox\"}\n\n\
-                        {\"image\": \"r.png\", \"text\": \"rain\", \"seed\": 5}\n\
-                        {\"file_name\": \"y.png\", \"prompt\": \"a fox\"}\n";
+        let rows = [("x.png", "a fox", None), ("r.png", "rain", Some(5)), ("y.png", "a fox", None)];
+        let listed = |(file, prompt, seed): (&str, &str, Option<u64>)| ListedImage {
+            line: 1,
+            file: file.into(),
+            prompt: prompt.into(),
+            category: None,
+            seed,
+        };
+        let metadata = rows.map(listed);
         let samples = wanted(&[(0, 5), (1, 5), (1, 6), (2, 5)]);
-        let matched = match_images(&[], Some(metadata), &three(), &samples);
+        let matched = match_images(&[], Some(&metadata), &three(), &samples);
         assert_eq!(found(matched), ["x.png", "r.png", "-", "y.png"]);
-        let error = match_images(&[], Some("{\"prompt\": \"a\"}"), &three(), &samples).unwrap_err();
-        assert!(error.starts_with("line 1 of metadata.jsonl: missing field `file_name`"), "{error}");
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::ImageFormat;
-use serde::Deserialize;
+use tastemaker_data::formats::{ListedImage, read_image_list};
 use tastemaker_data::set::{prompt_of, read_encoded};
 use tastemaker_store::json;
 use tastemaker_store::tree::{FileKind, LocalTree, READ_KINDS, Tree, is_hidden, kind_of, unread};
 
+use super::readable::skips;
 use super::{ImageSource, Item, Study, StudyPrompt};
 use crate::WebError;
 
@@ -59,16 +60,6 @@ struct Found {
     path: PathBuf,
 }
 
-#[derive(Deserialize)]
-struct Row {
-    #[serde(alias = "image", alias = "path", alias = "gen_image_path", alias = "file")]
-    file_name: String,
-    #[serde(alias = "text", alias = "caption")]
-    prompt: String,
-    category: Option<String>,
-    seed: Option<u64>,
-}
-
 /// Every two folders against each other, on the prompts that both have images of.
 ///
 /// The prompt of an image is, in this order: what `metadata.jsonl` of its folder says; of `prompts`, the one whose number its name
@@ -89,11 +80,14 @@ pub fn of_folders(
     }
     let mut texts: Vec<StudyPrompt> = Vec::new();
     let mut numbers: HashMap<String, u32> = HashMap::new();
-    let (mut paths, mut by_folder) = (Vec::new(), Vec::new());
+    let (mut paths, mut by_folder, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for folder in folders {
         let mut of_folder: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
-        for Found { prompt, seed, path } in images(folder, prompts)? {
-            is_read(&path)?;
+        for Found { prompt, seed, path } in images(folder, prompts, &mut skipped)? {
+            if let Some(problem) = no_image(&path) {
+                skipped.push(problem);
+                continue;
+            }
             let number = *numbers.entry(prompt.text.clone()).or_insert_with(|| {
                 texts.push(prompt);
                 (texts.len() - 1) as u32
@@ -121,15 +115,17 @@ pub fn of_folders(
     }
     if items.is_empty() {
         let names: Vec<&str> = folders.iter().map(|folder| folder.name.as_str()).collect();
+        let why = skipped.first().map_or_else(String::new, |first| format!("; {first}"));
         let what = format!(
-            "{} have images of no prompt in common; wanted images of the same prompts",
+            "{} have images of no prompt in common; wanted images of the same prompts{why}",
             names.join(", ")
         );
         return Err(WebError::Study(what));
     }
     items.sort_by_key(|item| (item.prompt, item.seed, item.models));
     let models = folders.iter().map(|folder| folder.name.clone()).collect();
-    Ok(Study { name: name.to_owned(), prompts: texts, models, items, images: Arc::new(Files(paths)) })
+    let images = Arc::new(Files(paths));
+    Ok(Study { name: name.to_owned(), prompts: texts, models, items, images, skipped })
 }
 
 /// Images of one prompt that belong together: by seed, or in order where no seed is in both.
@@ -143,11 +139,15 @@ fn matched(a: &[(u64, u32)], b: &[(u64, u32)]) -> impl Iterator<Item = (u64, [u3
     found.into_iter()
 }
 
-fn images(folder: &FolderOfImages, prompts: Option<&[StudyPrompt]>) -> Result<Vec<Found>, WebError> {
+fn images(
+    folder: &FolderOfImages,
+    prompts: Option<&[StudyPrompt]>,
+    skipped: &mut Vec<String>,
+) -> Result<Vec<Found>, WebError> {
     let FolderOfImages { name, folder } = folder;
     let metadata = folder.join("metadata.jsonl");
     if metadata.is_file() {
-        return of_metadata(folder, &json::read_text(&metadata)?);
+        return of_metadata(folder, &metadata, skipped);
     }
     let is_image =
         |name: &str| FileKind::of_path(name) == FileKind::Image && !is_hidden(name) && !GRIDS.contains(&name);
@@ -163,7 +163,13 @@ fn images(folder: &FolderOfImages, prompts: Option<&[StudyPrompt]>) -> Result<Ve
             (_, Some(prompt)) => Some(prompt),
             // A list that does not have this number is of other images.
             (true, None) => None,
-            (false, None) => beside(&path)?.map(|text| StudyPrompt { text, category: None }),
+            (false, None) => match beside(&path) {
+                Ok(text) => text.map(|text| StudyPrompt { text, category: None }),
+                Err(error) => {
+                    skipped.push(skips(error)?);
+                    continue;
+                }
+            },
         };
         let prompt = prompt.ok_or_else(|| {
             let what = format!("the image {} of {name} has no prompt", path.display());
@@ -182,33 +188,37 @@ fn images(folder: &FolderOfImages, prompts: Option<&[StudyPrompt]>) -> Result<Ve
     Ok(found)
 }
 
-fn of_metadata(folder: &Path, metadata: &str) -> Result<Vec<Found>, WebError> {
-    let lines = metadata.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-    let found = lines.map(|(line, number)| {
-        let refuse = |what: String| {
-            WebError::Study(format!("line {number} of {}: {what}", folder.join("metadata.jsonl").display()))
-        };
-        let Row { file_name, prompt: text, category, seed } =
-            serde_json::from_str(line).map_err(|error| refuse(error.to_string()))?;
-        let path = folder.join(&file_name);
-        if !path.is_file() {
-            return Err(refuse(format!("{file_name} does not exist")));
+fn of_metadata(folder: &Path, list: &Path, skipped: &mut Vec<String>) -> Result<Vec<Found>, WebError> {
+    let read = read_image_list(list)?;
+    let n_before = skipped.len();
+    let mut found = Vec::new();
+    skipped.extend(read.skipped.into_iter().map(|line| format!("{}: {line}", list.display())));
+    for ListedImage { line, file, prompt: text, category, seed } in read.images {
+        let path = folder.join(&file);
+        match path.is_file() {
+            true => {
+                found.push(Found { prompt: StudyPrompt { text, category }, seed: seed.unwrap_or(line), path })
+            }
+            false => skipped.push(format!("{}: line {line}: {file} does not exist", list.display())),
         }
-        Ok(Found { prompt: StudyPrompt { text, category }, seed: seed.unwrap_or(number), path })
-    });
-    found.collect()
+    }
+    match (found.is_empty(), skipped.get(n_before)) {
+        (true, Some(first)) => Err(WebError::Study(first.clone())),
+        (true, None) => Err(WebError::Study(format!("{} lists no image", list.display()))),
+        (false, _) => Ok(found),
+    }
 }
 
-/// Makes sure that a file is an image, before people are asked about it.
-fn is_read(path: &Path) -> Result<(), WebError> {
-    let fail = |error| tastemaker_store::StoreError::io("read", path, error);
+/// What a file is that is no image, or cannot be read.
+fn no_image(path: &Path) -> Option<String> {
     let mut head = Vec::new();
-    File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).map_err(fail)?;
-    match image::guess_format(&head) {
-        Ok(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => Ok(()),
+    let read = File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head));
+    match (read, image::guess_format(&head)) {
+        (Err(error), _) => Some(format!("{} cannot be read: {error}", path.display())),
+        (Ok(_), Ok(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => None,
         _ => {
             let found = kind_of(&head).unwrap_or("something else");
-            Err(WebError::Study(format!("{} holds {found}; wanted {READ_KINDS}", path.display())))
+            Some(format!("{} holds {found}; wanted {READ_KINDS}", path.display()))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod folders;
 mod pairs;
+mod readable;
 mod settings;
 
 use std::sync::Arc;
@@ -71,6 +72,8 @@ pub struct Study {
     pub items: Vec<Item>,
     /// The images.
     pub images: Arc<dyn ImageSource>,
+    /// What was found that is no part of it, in words.
+    pub skipped: Vec<String>,
 }
 
 impl Study {
@@ -101,6 +104,7 @@ impl Study {
         let (prompts, models) = (self.prompts.len() as u32, self.models.len() as u32);
         let images = self.images.len() as u32;
         self.prompts.extend(gold.prompts);
+        self.skipped.extend(gold.skipped);
         self.models.extend(gold.models.into_iter().map(|name| format!("gold {name}")));
         self.items.extend(gold.items.into_iter().map(|item| Item {
             prompt: item.prompt + prompts,

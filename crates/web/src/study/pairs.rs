@@ -59,7 +59,8 @@ pub fn of_pairs(name: &str, set: Arc<PairSet>) -> Result<Study, WebError> {
     };
     let items = (0..set.len()).map(item).collect();
     let models = models.map(str::to_owned).to_vec();
-    Ok(Study { name: name.to_owned(), prompts, models, items, images: Arc::new(PairImages(set)) })
+    let images = Arc::new(PairImages(set));
+    Ok(Study { name: name.to_owned(), prompts, models, items, images, skipped: Vec::new() })
 }
 
 /// The same with the answers known, to measure voters by.

@@ -101,3 +101,40 @@ fn the_grid_of_sample_is_passed_over_and_what_is_no_image_is_named_at_once() {
     let error = study(root.path(), &["base", "new"], None).err().unwrap();
     assert!(error.contains("it has 1 .gif, which are not read"), "{error}");
 }
+
+#[test]
+fn damaged_images_and_malformed_rows_are_left_out_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    for folder in ["a", "b"] {
+        let mut rows = Vec::new();
+        for number in 0..5u8 {
+            image(root.path(), &format!("{folder}/{number}.png"), number);
+            rows.extend(format!("{{\"file_name\": \"{number}.png\", \"prompt\": \"p{number}\"}}\n").bytes());
+        }
+        rows.extend(b"{\"file_name\": \"9.png\", \"prompt\": \"not there\"}\n{\"prompt\": \"caf\xe9\"}\n");
+        std::fs::write(root.path().join(folder).join("metadata.jsonl"), rows).unwrap();
+    }
+    let whole = std::fs::read(root.path().join("a/1.png")).unwrap();
+    std::fs::write(root.path().join("a/1.png"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(root.path().join("b/3.png"), b"<html>404</html>").unwrap();
+    let study = study(root.path(), &["a", "b"], None).unwrap();
+    let mut n_images = 0;
+    let unreadable = study.unreadable(&mut |done, of| n_images = (done == of) as usize * of).unwrap();
+    assert_eq!((study.items.len(), n_images, unreadable.len()), (4, 8, 1));
+    let study = study.without(&unreadable).unwrap();
+    let prompts: Vec<String> = pairs(&study).into_iter().map(|pair| pair.0).collect();
+    assert_eq!(prompts, ["p0", "p2", "p4"]);
+    let said = study.skipped.join("\n");
+    for wanted in [
+        "line 6: 9.png does not exist",
+        "line 7 has a byte that is not UTF-8",
+        "a/1.png does not decode",
+        "b/3.png holds ",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    let all: std::collections::BTreeMap<u32, String> =
+        (0..10).map(|image| (image, "cut".to_owned())).collect();
+    let error = study.without(&all).err().unwrap().to_string();
+    assert!(error.contains("has no pair whose images can be read"), "{error}");
+}

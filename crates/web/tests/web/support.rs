@@ -95,6 +95,7 @@ pub fn study(n: usize) -> Study {
         models: vec!["trained".into(), "base".into()],
         items: (0..n as u32).map(item).collect(),
         images: Arc::new(Plain(2 * n)),
+        skipped: Vec::new(),
     }
 }
 

@@ -8,7 +8,6 @@ use tastemaker_eval::EvalError;
 use tastemaker_eval::compare::match_images;
 use tastemaker_generate::GenerateSettings;
 use tastemaker_models::pipeline::{Model, ModelSources};
-use tastemaker_store::json;
 use tastemaker_store::tree::{LocalTree, Tree, unread};
 
 use super::generating::{recorded, settings_of};
@@ -18,6 +17,7 @@ use crate::exit::UsageError;
 use crate::hub::locate;
 use crate::models::{self, Found, find, on_noise_of, token_length};
 use crate::progress::counted;
+use crate::scoring::{Unscored, image_list, report_unscored};
 
 /// One of the models, or folders of images, that are compared.
 pub struct Candidate {
@@ -192,10 +192,10 @@ pub fn match_folders(candidates: &mut [Candidate], set: &mut SampleSet, skip: bo
         }
         let names: Vec<String> = entries.into_iter().map(|entry| entry.path).collect();
         let metadata = folder.join("metadata.jsonl");
-        let metadata = metadata.is_file().then(|| json::read_text(&metadata)).transpose()?;
+        let metadata = metadata.is_file().then(|| image_list(&metadata)).transpose()?;
+        let metadata = metadata.as_ref().map(|list| list.images.as_slice());
         let refuse = |what: String| EvalError::Images { path: folder.clone(), what };
-        let matched =
-            match_images(&names, metadata.as_deref(), &set.prompts.prompts, &set.samples).map_err(refuse)?;
+        let matched = match_images(&names, metadata, &set.prompts.prompts, &set.samples).map_err(refuse)?;
         let missing: Vec<usize> = (0..matched.files.len()).filter(|&i| matched.files[i].is_none()).collect();
         if missing.len() == matched.files.len() || (!missing.is_empty() && !skip) {
             return Err(refuse(lacking(set, &missing, matched.by)).into());
@@ -212,14 +212,40 @@ pub fn match_folders(candidates: &mut [Candidate], set: &mut SampleSet, skip: bo
     }
     let keep: Vec<bool> =
         (0..set.samples.len()).map(|sample| found.iter().all(|(_, files)| files[sample].is_some())).collect();
+    for (index, matched) in found {
+        if let Source::Images { folder, files } = &mut candidates[index].source {
+            *files = matched.into_iter().map(|file| folder.join(file.unwrap_or_default())).collect();
+        }
+    }
+    self::keep(candidates, set, &keep)
+}
+
+/// Skips samples with an image that cannot be scored, for all models.
+///
+/// # Errors
+/// [`UsageError`] if none is left.
+pub fn skip(
+    candidates: &mut [Candidate],
+    set: &mut SampleSet,
+    unscored_samples: &BTreeMap<usize, String>,
+) -> Result<()> {
+    let n = set.samples.len();
+    let unscored: Vec<Unscored> =
+        unscored_samples.iter().map(|(&item, why)| Unscored { item, why: why.clone() }).collect();
+    report_unscored(&unscored, (n, "sample"));
+    let kept: Vec<bool> = (0..n).map(|sample| !unscored_samples.contains_key(&sample)).collect();
+    keep(candidates, set, &kept)
+}
+
+fn keep(candidates: &mut [Candidate], set: &mut SampleSet, keep: &[bool]) -> Result<()> {
     if !keep.contains(&true) {
         return Err(UsageError("no prompt has an image in every folder".into()).into());
     }
-    set.keep(&keep);
-    for (index, matched) in found {
-        if let Source::Images { folder, files } = &mut candidates[index].source {
-            let kept = matched.into_iter().zip(&keep).filter(|(_, keep)| **keep);
-            *files = kept.filter_map(|(file, _)| Some(folder.join(file?))).collect();
+    set.keep(keep);
+    for candidate in candidates {
+        if let Source::Images { files, .. } = &mut candidate.source {
+            let mut kept = keep.iter();
+            files.retain(|_| kept.next().copied().unwrap_or(false));
         }
     }
     Ok(())

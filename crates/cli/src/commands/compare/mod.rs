@@ -165,7 +165,10 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
             )?;
         }
     }
-    let scores = scoring::scores(args, &set, &candidates, &names, device, &replaced)?;
+    let unscored = scoring::score(args, &set, &candidates, &names, device, &replaced)?;
+    drop(replaced);
+    candidates::skip(&mut candidates, &mut set, &unscored)?;
+    let scores = scoring::scores(args, &set, &candidates, &names)?;
     let comparison = result::comparison(args, &set, &candidates, &names, scores)?;
     result::report(&comparison, &args.out)
 }

@@ -1,9 +1,11 @@
 //! Scoring what is not scored yet, one scorer in memory at a time.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::{Rgb, RgbImage};
+use tastemaker_data::DataError;
 use tastemaker_eval::compare::{Ledger, Sample, Score};
 use tastemaker_eval::scorers::Item;
 use tastemaker_generate::read_image;
@@ -18,7 +20,7 @@ use super::{CompareArgs, Replaced};
 use crate::exit::UsageError;
 use crate::progress::{Work, counted};
 use crate::scorers;
-use crate::scoring::{Loaded, score_each};
+use crate::scoring::{Loaded, Unscored, about_image, score_each};
 
 /// The scorers typed: name, and what tells each from others of its name. Each scores one gray image, so that one that cannot
 /// judge these prompts is noticed before anything is generated.
@@ -41,15 +43,17 @@ pub fn identify(typed: &[String], set: &SampleSet, device: Device) -> Result<Vec
     Ok(found)
 }
 
-/// All scores, `[scorers][models][samples]`; those that are not in the folder are computed and kept there.
-pub fn scores(
+/// Scores what has no score in the folder yet, and keeps it there. Samples of which an image cannot be read or judged are returned,
+/// with why.
+pub fn score(
     args: &CompareArgs,
     set: &SampleSet,
     candidates: &[Candidate],
     scorers: &[String],
     device: Device,
     replaced: &Replaced<'_>,
-) -> Result<Vec<Vec<Vec<f64>>>> {
+) -> Result<BTreeMap<usize, String>> {
+    let mut skipped = BTreeMap::new();
     let path = args.out.join("scores.jsonl");
     let mut ledger = if replaced.is_there() { None } else { Some(Ledger::open(&path)?) };
     for (typed, scorer) in args.scorer.iter().zip(scorers) {
@@ -67,27 +71,45 @@ pub fn scores(
             let load = |index: usize| {
                 let path = file(candidate, samples[index], set, &args.out);
                 let prompt = set.prompt(samples[index]).to_owned();
-                Ok(Loaded { image: read_image(&path)?, prompt, place: path.display().to_string() })
+                let loaded = read_image(&path)
+                    .map(|image| vec![Loaded { image, prompt, place: path.display().to_string() }]);
+                Ok(about_image(loaded.map_err(DataError::from))?)
             };
-            score_each(&panel, samples.len(), load, |range, scores| {
-                done += range.len();
-                let given = samples[range].iter().zip(scores.into_iter().flatten());
-                let rows = given.map(|(&index, score)| row(candidate, scorer, set.samples[index], score));
+            let more = score_each(&panel, samples.len(), load, |found| {
+                let given = found.items.iter().zip(found.scores.into_iter().flatten());
+                let rows =
+                    given.map(|(&item, score)| row(candidate, scorer, set.samples[samples[item]], score));
                 replaced.make_way()?;
                 let ledger = match &mut ledger {
                     Some(ledger) => ledger,
                     none => none.insert(Ledger::open(&path)?),
                 };
                 ledger.add(rows.collect())?;
-                work.at(done as u64, n_missing as u64);
+                work.at((done + found.n_done) as u64, n_missing as u64);
                 Ok(())
             })?;
+            done += samples.len();
+            skipped.extend(more.into_iter().map(|Unscored { item, why }| (samples[item], why)));
         }
         work.end();
     }
-    // Scores that were just given count as they will be read the next time.
-    drop(ledger);
-    gather(&Ledger::open(&path)?, set, candidates, scorers)
+    Ok(skipped)
+}
+
+/// All scores, `[scorers][models][samples]`, as they are in the folder.
+pub fn scores(
+    args: &CompareArgs,
+    set: &SampleSet,
+    candidates: &[Candidate],
+    scorers: &[String],
+) -> Result<Vec<Vec<Vec<f64>>>> {
+    let ledger = Ledger::open(args.out.join("scores.jsonl"))?;
+    let of = |candidate: &Candidate, scorer: &String| -> Option<Vec<f64>> {
+        let score = |sample: &Sample| ledger.get(&candidate.name, scorer, sample.prompt, sample.seed);
+        set.samples.iter().map(score).collect()
+    };
+    let scores = scorers.iter().map(|scorer| candidates.iter().map(|one| of(one, scorer)).collect());
+    scores.collect::<Option<_>>().context("a scorer gave fewer scores than it was asked for")
 }
 
 fn unscored(ledger: Option<&Ledger>, candidate: &Candidate, scorer: &str, set: &SampleSet) -> Vec<usize> {
@@ -106,20 +128,6 @@ fn row(candidate: &Candidate, scorer: &str, sample: Sample, score: f64) -> Score
         seed: sample.seed,
         score,
     }
-}
-
-fn gather(
-    ledger: &Ledger,
-    set: &SampleSet,
-    candidates: &[Candidate],
-    scorers: &[String],
-) -> Result<Vec<Vec<Vec<f64>>>> {
-    let of = |candidate: &Candidate, scorer: &String| -> Option<Vec<f64>> {
-        let score = |sample: &Sample| ledger.get(&candidate.name, scorer, sample.prompt, sample.seed);
-        set.samples.iter().map(score).collect()
-    };
-    let scores = scorers.iter().map(|scorer| candidates.iter().map(|one| of(one, scorer)).collect());
-    scores.collect::<Option<_>>().context("a scorer gave fewer scores than it was asked for")
 }
 
 /// Where the image of a sample lies.

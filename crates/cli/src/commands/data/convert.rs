@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use tastemaker_data::skipped::in_words;
-use tastemaker_data::write::WRITERS;
+use tastemaker_data::write::{WRITERS, Written};
 use tastemaker_data::{PairSource, exclusions};
 use tastemaker_math::nearest::{did_you_mean, nearest};
 
@@ -15,8 +15,8 @@ use crate::pairs::{self, Part, ReadingFlags};
 use crate::place::{OverwriteFlag, Place};
 use crate::progress::{Work, counted};
 
-/// Writes the pairs of a set in another layout, with images copied byte for byte. Rows that are not pairs are skipped and
-/// counted.
+/// Writes the pairs of a set in another layout, with images copied byte for byte. Rows that are not pairs, and those with an image
+/// that does not decode, are skipped and counted.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
     /// Pairs: a folder or file in any layout of docs/guide/data.md, DIR/train-* for some of its files, its URL, or the name
@@ -59,11 +59,13 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         work.at(done, set.len() as u64);
     });
     work.end();
-    written?;
+    let Written { n_pairs, skipped: undecoded } = written?;
     place.done()?;
-    println!("wrote {}: {}, {}", to.display(), counted(set.len() as u64, "pair"), writer.makes);
-    if !set.skipped().is_empty() {
-        println!("skipped: {}", in_words(set.skipped()));
+    println!("wrote {}: {}, {}", to.display(), counted(n_pairs as u64, "pair"), writer.makes);
+    let skipped = [set.skipped(), &undecoded].concat();
+    if !skipped.is_empty() {
+        println!("skipped: {}", in_words(&skipped));
+        pairs::name_skipped(&set, &skipped);
     }
     next::say(&["tastemaker", "data", "check", &next::word(to)]);
     Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tastemaker_data::formats::OpenSettings;
 use tastemaker_data::set::PairSet;
 use tastemaker_data::write::{ExtraColumn, Kind, Row, Shards, Value};
-use tastemaker_data::{DataError, PairSource, Side};
+use tastemaker_data::{DataError, PairSource, Reason, Side, Skipped, skipped};
 use tastemaker_eval::pairing::{Choice, Standard};
 use tastemaker_math::intervals::WinCount;
 use tastemaker_store::atomic::{self, NewFolder};
@@ -22,7 +22,7 @@ use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
 use crate::place::{OverwriteFlag, Place};
 use crate::progress::counted;
-use crate::scoring::Loaded;
+use crate::scoring::{Loaded, Unscored, about_image};
 
 /// Measures how often scorers agree with the labels of a set, and writes it with theirs in their place.
 #[derive(Debug, Args)]
@@ -54,13 +54,16 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
     let settings = OpenSettings { ties: true, ..args.reading.settings()? };
     let set = pairs::open(&args.set, Part::default(), &settings)?;
     pairs::report_skipped(&set);
-    let readable = readable(&set);
-    let load = |number: usize| {
-        let (position, side) = (readable[number / 2], Side::BOTH[number % 2]);
-        let place = set.place(set.id(position)).to_string();
-        Ok(Loaded { image: set.image(position, side)?, prompt: set.caption(position).to_owned(), place })
+    let load = |position: usize| {
+        let loaded = |side: &Side| {
+            let image = set.image(position, *side)?;
+            let place = set.file(position, *side).display().to_string();
+            Ok(Loaded { image, prompt: set.caption(position).to_owned(), place })
+        };
+        Ok(about_image(Side::BOTH.iter().map(loaded).collect())?)
     };
-    let scored = score(&scorers, 2 * readable.len(), load)?;
+    let (scored, unscored) = score(&scorers, (set.len(), "pairs"), load)?;
+    let readable = readable(&set, &unscored)?;
     let agreements = agreements(&set, &readable, &scored);
     for (name, count) in &agreements {
         println!("{name}: {}", in_words(*count));
@@ -95,24 +98,28 @@ fn fingerprint(args: &RelabelArgs, set: &PairSet) -> [u8; 32] {
     has_ties.then(without).flatten().map_or(set.opened_fingerprint(), |set| set.opened_fingerprint())
 }
 
-/// Positions of the pairs whose images decode; the others are named.
-fn readable(set: &PairSet) -> Vec<usize> {
-    let decodes = |position: &usize| {
-        let wrong = Side::BOTH.iter().find_map(|&side| match set.size(*position, side) {
-            Some(_) => None,
-            None => Some(side),
-        });
-        if let Some(side) = wrong {
-            let file = set.file(*position, side);
-            eprintln!(
-                "note: {}: {} cannot be read as an image",
-                set.place(set.id(*position)),
-                file.display()
-            );
+/// Positions of the pairs that were scored; the others are named.
+///
+/// # Errors
+/// [`DataError::Empty`] if there are none.
+fn readable(set: &PairSet, unscored: &[Unscored]) -> Result<Vec<usize>, DataError> {
+    let skipped = unscored.iter().map(|Unscored { item, why }| Skipped {
+        id: set.id(*item),
+        reason: Reason::BadImage,
+        detail: why.as_str().into(),
+    });
+    let skipped: Vec<Skipped> = skipped.collect();
+    pairs::report_rows(set, &skipped);
+    let is_scored =
+        |position: &usize| unscored.binary_search_by_key(position, |unscored| unscored.item).is_err();
+    match unscored.first() {
+        Some(first) if unscored.len() == set.len() => {
+            let reason =
+                format!("all its pairs are skipped: {} ({})", skipped::in_words(&skipped), first.why);
+            Err(DataError::Empty { path: set.path().to_owned(), reason })
         }
-        wrong.is_none()
-    };
-    (0..set.len()).filter(decodes).collect()
+        _ => Ok((0..set.len()).filter(is_scored).collect()),
+    }
 }
 
 /// How often each scorer, and all together, agree with the labels that are there.

@@ -12,7 +12,7 @@ use crate::commands::DeviceFlag;
 use crate::exit::UsageError;
 use crate::progress::Work;
 use crate::scorers;
-use crate::scoring::{Loaded, score_each};
+use crate::scoring::{Item, Unscored, score_each};
 
 /// Scorers, and how a pair is decided by them.
 #[derive(Debug, Clone, Default, Args)]
@@ -70,26 +70,26 @@ impl ScoringFlags {
     }
 }
 
-/// Scores images: `load` gives the image of a number.
+/// Scores the images of `n` items, one after the other: `load` gives those of a number. Returns also what could not be scored.
 ///
 /// # Errors
 /// Those of `load` and of the scorers.
 pub fn score(
     (panel, weights): &(Panel, Vec<f64>),
-    n: usize,
-    load: impl FnMut(usize) -> Result<Loaded>,
-) -> Result<Scored> {
+    (n, things): (usize, &'static str),
+    load: impl FnMut(usize) -> Result<Item>,
+) -> Result<(Scored, Vec<Unscored>)> {
     let names = panel.names();
-    let mut scores = vec![Vec::with_capacity(n); names.len()];
-    let mut progress = Work::new("scoring", "images");
-    score_each(panel, n, load, |range, more| {
-        scores.iter_mut().zip(more).for_each(|(scores, more)| scores.extend(more));
-        progress.at(range.end as u64, n as u64);
+    let mut scores: Vec<Vec<f64>> = vec![Vec::new(); names.len()];
+    let mut progress = Work::new("scoring", things);
+    let unscored = score_each(panel, n, load, |found| {
+        scores.iter_mut().zip(found.scores).for_each(|(scores, more)| scores.extend(more));
+        progress.at(found.n_done as u64, n as u64);
         Ok(())
     })?;
     progress.end();
     let mixed = mix(&names, weights, &scores)?;
-    Ok(Scored { names, scores, mixed, scales: panel.cosine_scales() })
+    Ok((Scored { names, scores, mixed, scales: panel.cosine_scales() }, unscored))
 }
 
 impl Scored {

@@ -180,7 +180,7 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         .map(|(number, prompt, seed)| file(number, prompt, seed))
         .collect();
     let replaces = args.overwrite.overwrite && !args.skip_existing;
-    if let Some(other) = files.iter().find(|file| file.path.exists() && !file.is_there())
+    if let Some(other) = files.iter().find(|file| file.is_other())
         && !args.overwrite.overwrite
     {
         return Err(PlaceError(format!(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use tastemaker_math::number;
+use tastemaker_web::WebError;
 use tastemaker_web::results::import;
 use tastemaker_web::server::{Certificate, Server};
 use tastemaker_web::study::{Study, StudySettings, gold};
@@ -20,7 +21,8 @@ use tastemaker_web::vote::{Access, Booth, Database, router, voter_names};
 use crate::exit::UsageError;
 use crate::next;
 use crate::pairs::{self, Part, ReadingFlags};
-use crate::progress::counted;
+use crate::progress::{Work, counted};
+use crate::scoring::report;
 use crate::signals::Signals;
 
 /// Shows pairs of images to people, blind, and keeps their votes in a database.
@@ -126,11 +128,19 @@ pub fn vote(args: VoteArgs) -> Result<()> {
 fn serve(args: &VoteArgs) -> Result<()> {
     let voters = voter_names(&args.voters)?;
     let settings = settings(args, &voters)?;
-    let study = study(args)?;
+    let whole = study(args)?;
+    let study = readable(whole.clone())?;
     let server = args.serving.open()?;
     let access = if args.invite || !server.is_local() { Access::Invited } else { Access::Open };
     let db = args.db.as_deref().context("clap asks for --db")?;
-    let mut database = Database::open(db, &study, &settings)?;
+    let (study, mut database) = match Database::open(db, &study, &settings) {
+        // Images that broke since people began to vote do not make it another study.
+        Err(WebError::OtherStudy { .. }) if study.items.len() < whole.items.len() => {
+            let database = Database::open(db, &whole, &settings)?;
+            (whole, database)
+        }
+        opened => (study, opened?),
+    };
     if let Some(file) = &args.import {
         let n = import(file, &mut database, &study, &settings)?;
         println!("imported {}", counted(n as u64, "vote"));
@@ -190,6 +200,16 @@ fn study(args: &VoteArgs) -> Result<Study> {
     let set = pairs::open(name, Part::default(), &args.reading.settings()?)?;
     pairs::report_skipped(&set);
     Ok(study.with_gold(gold(name, Arc::new(set))?))
+}
+
+/// The study without pairs of which an image does not decode; what is skipped is printed.
+fn readable(study: Study) -> Result<Study> {
+    let mut work = Work::new("reading", "images");
+    let unreadable = study.unreadable(&mut |done, of| work.at(done as u64, of as u64));
+    work.end();
+    let study = study.without(&unreadable?)?;
+    report(&counted(study.skipped.len() as u64, "image"), &study.skipped);
+    Ok(study)
 }
 
 /// Says where to vote, and what is not private.

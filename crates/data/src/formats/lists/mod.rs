@@ -5,6 +5,7 @@ mod items;
 mod json;
 
 pub use csv::read_csv;
+pub use items::{Item, Items};
 pub use json::{cell, parse, read_json, read_jsonl};
 
 /// The longest row that is read.

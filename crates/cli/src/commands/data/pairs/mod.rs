@@ -19,7 +19,7 @@ use tastemaker_store::json;
 use super::scoring::{Scored, ScoringFlags, score};
 use crate::commands::parts::PartFlags;
 use crate::commands::{GenerateFlags, PromptFlags, images_per_prompt, some, word};
-use crate::exit::UsageError;
+use crate::exit::{DataFault, UsageError};
 use crate::next;
 use crate::place::{OverwriteFlag, Place};
 use crate::progress::counted;
@@ -189,9 +189,13 @@ fn score_images(
     let load = |number: usize| {
         let image = &images[number];
         let (path, prompt) = (folder.path(image), prompts[image.prompt].clone());
-        Ok(Loaded { image: read_image(&path)?, prompt, place: path.display().to_string() })
+        Ok(Ok(vec![Loaded { image: read_image(&path)?, prompt, place: path.display().to_string() }]))
     };
-    score(scorers, images.len(), load)
+    let (scored, unscored) = score(scorers, (images.len(), "images"), load)?;
+    match unscored.first() {
+        None => Ok(scored),
+        Some(first) => Err(DataFault(first.why.clone()).into()),
+    }
 }
 
 /// Prints the mean of each scorer over each side.
