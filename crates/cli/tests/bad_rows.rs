@@ -173,3 +173,49 @@ fn a_malformed_line_of_metadata_costs_its_image_alone() {
     );
     assert_eq!(fs::read_to_string(bench.path("scores.csv")).unwrap().lines().count(), 7);
 }
+
+#[test]
+fn a_malformed_row_of_a_prompt_list_never_shifts_which_image_has_which_prompt() {
+    let bench = Bench::empty();
+    images(&bench, "numbered", 0, &[]);
+    for row in 0..CAPTIONS.len() {
+        bench.write(&format!("ordered/{}.png", (b'a' + row as u8) as char), image(row, 0, false));
+    }
+    let list = |bad: bool| {
+        let line = |(row, caption): (usize, &&str)| match (bad, row) {
+            (true, 2) => b"caf\xe9\n".to_vec(),
+            _ => format!("{caption}\n").into_bytes(),
+        };
+        CAPTIONS.iter().enumerate().flat_map(line).collect::<Vec<u8>>()
+    };
+    bench.write("bad.txt", list(true));
+    bench.write("good.txt", list(false));
+    for (folder, name) in [("numbered", "0002-0.png"), ("ordered", "c.png")] {
+        let score = |prompts: &str| {
+            let out = format!("{folder}-{prompts}.csv");
+            let line =
+                ["score", folder, "--prompts", prompts, "--scorer", "nearest-art:style", "--out", &out];
+            (bench.succeed(&line), fs::read_to_string(bench.path(&out)).unwrap())
+        };
+        let ((said, bad), (_, good)) = (score("bad.txt"), score("good.txt"));
+        names_rows(
+            &said,
+            &["skipped 1 malformed row of bad.txt", "line 3 is not UTF-8", "skipped 1 of 8 images", name],
+        );
+        let scores = |text: &str| {
+            text.lines().filter(|line| !line.contains(name)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (bad, good) = (scores(&bad), scores(&good));
+        assert_eq!(bad.len(), 8);
+        // The scores of a batch may differ in their last digits by what else is in it.
+        let prompt = |line: &String| line.split(',').take(2).map(str::to_owned).collect::<Vec<_>>();
+        assert!(bad.iter().map(prompt).eq(good.iter().map(prompt)), "{bad:?} {good:?}");
+    }
+    images(&bench, "other", 1, &[]);
+    let line =
+        ["compare", "numbered", "other", "--prompts", "bad.txt", "--scorer", "nearest-art", "--out", "out"];
+    let said = bench.succeed(&line);
+    names_rows(&said, &["line 3 is not UTF-8"]);
+    let summary: Value = serde_json::from_slice(&fs::read(bench.path("out/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["n_images"], 7, "{summary}");
+}

@@ -364,3 +364,16 @@ fn what_was_trained_on_long_captions_is_sampled_with_their_length() {
         assert!(own != image(what, "--max_token_length 75"), "{what}: what is typed does not count");
     }
 }
+
+#[test]
+fn a_malformed_row_of_a_list_costs_no_other_image_and_no_number() {
+    let bench = Bench::new();
+    bench.write("list.txt", b"a fox\ncaf\xe9\nrain\n");
+    let line =
+        ["sample", "--model", "model", "--num_inference_steps", "1", "--prompts", "list.txt", "--out", "out"];
+    let said = bench.succeed(&line);
+    assert!(said.stderr.contains("note: skipped 1 malformed row of list.txt"), "{}", said.stderr);
+    assert!(said.stderr.contains("note: line 2 is not UTF-8; save it as UTF-8"), "{}", said.stderr);
+    let there = |name: &str| bench.path("out").join(name).is_file();
+    assert_eq!(["0000-0.png", "0001-0.png", "0002-0.png"].map(there), [true, false, true]);
+}

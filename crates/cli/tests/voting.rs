@@ -236,7 +236,7 @@ fn what_cannot_be_voted_on_is_a_mistake_that_says_why() {
         ("vote pairs --db v.sqlite --questions apeal", 2, "did you mean \"appeal\"?"),
         ("vote pairs --db v.sqlite --repeats 2", 2, "--repeats is 2; wanted a fraction from 0 to 1"),
         ("vote pairs --db v.sqlite --prompts small", 2, "which has its captions"),
-        ("vote pairs model --db v.sqlite", 3, "missing field `file_name`"),
+        ("vote pairs model --db v.sqlite", 3, "line 1 has no text called file_name"),
         ("vote a=pairs a=model --db v.sqlite", 2, "two folders are named `a`"),
         ("vote results --db nothing.sqlite", 3, "nothing.sqlite does not exist"),
         ("vote pairs --db v.sqlite --tls_cert no.pem --tls_key no.pem", 2, "no.pem cannot be used"),

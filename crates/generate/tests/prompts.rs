@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tastemaker_generate::prompts::{PromptSet, read};
+use tastemaker_generate::prompts::{PromptSet, read, select};
 use tempfile::TempDir;
 
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -115,20 +115,22 @@ fn what_holds_no_prompts_is_refused_with_what_it_holds() {
         [
             refusal("p.tsv", "a\tb\n1\t2\n"),
             refusal("p.txt", "\n \n"),
-            refusal("p.json", "[\"a\", 3]"),
+            refusal("p.json", "[3]"),
             refusal("p.json", "[{\"name\": \"a\"}]"),
             refusal("p.json", "7"),
-            refusal("p.jsonl", "\"a\"\nb\n"),
+            refusal("p.jsonl", "b\n3\n"),
+            refusal("p.csv", ""),
             refusal("p.docx", "a"),
         ]
         .join("\n"),
         @r"
     p.tsv is no set of prompts: its columns are a, b; wanted one called prompt, caption, text, description
     p.txt is no set of prompts: there is no prompt in it
-    p.json is no set of prompts: item 1 (counted from 0) is neither a text nor an object
-    p.json is no set of prompts: item 0 (counted from 0) has no text called prompt, caption, text, description
+    p.json is no set of prompts: there is no prompt in it; item 0 (counted from 0) is neither a text nor an object
+    p.json is no set of prompts: there is no prompt in it; item 0 (counted from 0) has no text called prompt, caption, text, description
     p.json is no set of prompts: it holds neither a list nor an object of lists
-    p.jsonl is no set of prompts: line 2 is not valid JSON: expected value at column 1
+    p.jsonl is no set of prompts: there is no prompt in it; line 1 is not valid JSON: expected value at column 1
+    p.csv is no set of prompts: it is empty; wanted a column called prompt, caption, text, description
     p.docx is no set of prompts: its name does not end in .txt, .tsv, .csv, .json, .jsonl or .parquet
     "
     );
@@ -137,4 +139,50 @@ fn what_holds_no_prompts_is_refused_with_what_it_holds() {
         error,
         "nowhere.txt does not exist; wanted a file or a folder of prompts, or one of the names small, demo, demo:train, demo:held-out and demo:TASK"
     );
+}
+
+#[test]
+fn a_malformed_row_is_skipped_by_name_and_the_others_keep_their_numbers() {
+    let cases: [(&str, &[u8], &str); 10] = [
+        ("p.txt", b"a fox\n\ncaf\xe9\nrain\n", "line 3 is not UTF-8"),
+        ("p.tsv", b"prompt\tstyle\na fox\tx\ncaf\xe9\ty\nrain\tz\n", "line 3 is not UTF-8"),
+        ("p.csv", b"prompt\na fox\ncaf\xe9\nrain\n", "line 3 is not UTF-8"),
+        (
+            "p.csv",
+            b"prompt,style\na fox,x\nan owl, asleep,y\nrain,z\n",
+            "line 3 has 3 cells; put a prompt with commas",
+        ),
+        ("p.csv", b"prompt,style\na fox,x\n\"an owl,y\nrain,z\n", "line 3 opens a quote that is not closed"),
+        (
+            "p.json",
+            b"[\"a fox\", 3, {\"prompt\": \"rain\"}]",
+            "item 1 (counted from 0) is neither a text nor an object",
+        ),
+        ("p.json", b"[\"a fox\", \"caf\xe9\", \"rain\"]", "item 1 (counted from 0) is not UTF-8"),
+        (
+            "p.json",
+            b"{\"x\": [\"a fox\", {\"name\": 1}], \"y\": [\"rain\"]}",
+            "`x`: item 1 (counted from 0) has no text called",
+        ),
+        ("p.jsonl", b"\"a fox\"\n\n{\"prompt\": \n\"rain\"\n", "line 3 is not valid JSON"),
+        ("p.jsonl", b"\"a fox\"\n{\"prompt\": 7}\n{\"text\": \"rain\"}\n", "line 2 has no text called"),
+    ];
+    for (name, bytes, wanted) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+        let set = read(folder.path().join(name)).unwrap();
+        let used: Vec<(usize, &str)> =
+            set.used().map(|(number, prompt)| (number, prompt.text.as_str())).collect();
+        assert_eq!(used, [(0, "a fox"), (2, "rain")], "{wanted}");
+        assert!(set.skipped.len() == 1 && set.skipped[&1].starts_with(wanted), "{wanted}: {:?}", set.skipped);
+        assert!(
+            set.summary().starts_with("2 prompts") && set.summary().ends_with("; 1 malformed, skipped"),
+            "{}",
+            set.summary()
+        );
+        assert_eq!(select(&set, &[], None).unwrap(), [0, 2]);
+    }
+    // A quote within a cell, and a quoted cell of two lines, are none.
+    let set = read_one("p.csv", "prompt,style\na 5\" pipe,x\n\"two\nlines\",y\nrain,,\n");
+    assert_eq!((texts(&set), set.skipped.len()), (vec!["a 5\" pipe", "two\nlines", "rain"], 0));
 }

@@ -26,20 +26,47 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String, StoreError> {
 /// As [`read_text`].
 pub fn read_text_within(path: impl AsRef<Path>, limit: u64) -> Result<String, StoreError> {
     let path = path.as_ref();
+    decoded(path, bytes_within(path, limit)?)
+}
+
+/// Reads a text file as [`read_text`] does, also where some of its bytes are not UTF-8: U+FFFD then stands for them, and the second
+/// value is true.
+///
+/// # Errors
+/// As [`read_text`]; [`StoreError::NotUtf8`] only for what is no text in an encoding of bytes.
+pub fn read_text_damaged(path: impl AsRef<Path>) -> Result<(String, bool), StoreError> {
+    let path = path.as_ref();
+    let bytes = bytes_within(path, MAX_TEXT_BYTES)?;
+    if std::str::from_utf8(&bytes).is_err() && !bytes.contains(&0) {
+        let text = String::from_utf8_lossy(&bytes);
+        return Ok((without_mark(&text).to_owned(), true));
+    }
+    Ok((decoded(path, bytes)?, false))
+}
+
+fn bytes_within(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
     let read = regular::open_text(path)?.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(|e| StoreError::io("read", path, e))?;
     if bytes.len() as u64 > limit {
         return Err(StoreError::malformed(path, "a longer text", format!("at most {limit} bytes")));
     }
+    Ok(bytes)
+}
+
+fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, StoreError> {
     let text = String::from_utf8(bytes).map_err(|e| StoreError::NotUtf8 {
         path: path.to_path_buf(),
         offset: e.utf8_error().valid_up_to(),
     })?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(rest) => rest.to_owned(),
-        None => text,
+    Ok(match without_mark(&text) {
+        rest if rest.len() < text.len() => rest.to_owned(),
+        _ => text,
     })
+}
+
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Reads a JSON file into a typed value.
@@ -102,6 +129,18 @@ mod tests {
     fn text_that_is_not_utf8_says_at_which_byte() {
         let (_folder, path) = file(b"caf\xe9");
         assert!(matches!(read_text(&path), Err(StoreError::NotUtf8 { offset: 3, .. })));
+    }
+
+    #[test]
+    fn text_of_which_a_part_is_not_utf8_is_read_with_that_part_marked() {
+        let damaged = |contents: &[u8]| {
+            let (_folder, path) = file(contents);
+            read_text_damaged(path).ok()
+        };
+        assert_eq!(damaged(b"a fox\ncaf\xe9\n"), Some(("a fox\ncaf\u{fffd}\n".into(), true)));
+        assert_eq!(damaged("\u{feff}café".as_bytes()), Some(("café".into(), false)));
+        // UTF-16 is another encoding throughout.
+        assert_eq!(damaged(b"\xff\xfea\0 \0f\0"), None);
     }
 
     #[test]

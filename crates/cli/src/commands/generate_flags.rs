@@ -11,7 +11,7 @@ use tastemaker_store::dtype::DType;
 
 use super::word;
 use crate::exit::UsageError;
-use crate::prompts::texts;
+use crate::prompts::{Numbered, texts};
 
 /// Prompts, typed or listed.
 #[derive(Debug, Clone, Args)]
@@ -31,10 +31,12 @@ impl PromptFlags {
     ///
     /// # Errors
     /// [`UsageError`] for no prompts; a file that cannot be read.
-    pub fn read(&self) -> Result<Vec<String>> {
-        let mut prompts = self.prompt.clone();
+    pub fn read(&self) -> Result<Vec<Numbered>> {
+        let typed = self.prompt.iter().enumerate();
+        let mut prompts: Vec<Numbered> =
+            typed.map(|(number, text)| Numbered { number, text: text.clone() }).collect();
         if let Some(file) = &self.prompts {
-            prompts.extend(texts(file)?);
+            prompts.extend(texts(file, prompts.len())?);
         }
         match prompts.is_empty() {
             true => {

@@ -148,7 +148,8 @@ fn images(typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// Where prompts come from.
 struct Prompts {
     for_all: Option<String>,
-    listed: Option<Vec<String>>,
+    /// Or why the image is skipped.
+    listed: Option<Vec<Result<String, String>>>,
     folders: BTreeMap<PathBuf, Listed>,
 }
 
@@ -169,8 +170,9 @@ impl Prompts {
 
     /// The prompt of the `i`-th image, or why the image is skipped; an empty one where there is none and nobody asks.
     fn of(&mut self, i: usize, path: &Path, bytes: &[u8], is_needed: bool) -> Result<Result<String, String>> {
-        if let Some(prompt) = self.for_all.clone().or_else(|| self.listed.as_ref()?.get(i).cloned()) {
-            return Ok(Ok(prompt));
+        let typed = self.for_all.clone().map(Ok);
+        if let Some(prompt) = typed.or_else(|| self.listed.as_ref()?.get(i).cloned()) {
+            return Ok(prompt);
         }
         let mut beside = CAPTION_EXTENSIONS.iter().map(|extension| path.with_extension(extension));
         if let Some(caption) = beside.find(|path| path.is_file()) {
@@ -212,21 +214,26 @@ impl Listed {
     }
 }
 
-/// The prompt of each image out of a list.
-fn listed(list: &str, images: &[PathBuf]) -> Result<Vec<String>> {
-    let lines = prompts::texts(list)?;
+/// The prompt of each image out of a list, or why the image is skipped.
+fn listed(list: &str, images: &[PathBuf]) -> Result<Vec<Result<String, String>>> {
+    let set = prompts::find(list)?;
+    let of = |(path, number): (&PathBuf, usize)| match set.skipped.get(&number) {
+        None => Ok(set.prompts[number].text.clone()),
+        Some(why) => Err(format!("{}: its prompt in {list} is skipped: {why}", path.display())),
+    };
     let numbers: Option<Vec<usize>> = images.iter().map(|path| number(path)).collect();
-    if let Some(numbers) = numbers.filter(|numbers| numbers.iter().all(|&number| number < lines.len())) {
-        return Ok(numbers.into_iter().map(|number| lines[number].clone()).collect());
+    if let Some(numbers) = numbers.filter(|numbers| numbers.iter().all(|&number| number < set.prompts.len()))
+    {
+        return Ok(images.iter().zip(numbers).map(of).collect());
     }
-    if lines.len() != images.len() {
-        let (found, wanted) = (lines.len(), images.len());
+    if set.prompts.len() != images.len() {
+        let (found, wanted) = (set.prompts.len(), images.len());
         return Err(DataFault(format!(
             "{list} has {found} prompts for {wanted} images; wanted as many of both, or images named as `sample` names them"
         ))
         .into());
     }
-    Ok(lines)
+    Ok(images.iter().zip(0..).map(of).collect())
 }
 
 /// The number of the prompt in the name of a generated image, `<number>-<seed>`.

@@ -4,6 +4,8 @@ mod columns;
 mod read;
 mod select;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tastemaker_store::checksum::sha256_bytes;
 
@@ -29,8 +31,11 @@ pub struct Prompt {
 pub struct PromptSet {
     /// What it is called.
     pub name: String,
-    /// The prompts.
+    /// The prompts. One without text stands for a row that is skipped, so that a number is that of the row whether or not others are
+    /// malformed.
     pub prompts: Vec<Prompt>,
+    /// Why rows are skipped, by their numbers.
+    pub skipped: BTreeMap<usize, String>,
     /// Rows that were read, those without a prompt and those skipped as repeated included.
     pub n_rows: usize,
 }
@@ -42,7 +47,12 @@ impl PromptSet {
         let prompts: Vec<Prompt> = numbered
             .map(|(number, (text, category))| Prompt { id: number.to_string(), text, category })
             .collect();
-        Self { name: name.to_owned(), n_rows: prompts.len(), prompts }
+        Self { name: name.to_owned(), n_rows: prompts.len(), prompts, skipped: BTreeMap::new() }
+    }
+
+    /// The prompts without those that are skipped, with their numbers.
+    pub fn used(&self) -> impl Iterator<Item = (usize, &Prompt)> {
+        self.prompts.iter().enumerate().filter(|(number, _)| !self.skipped.contains_key(number))
     }
 
     /// The built-in set: prompts of everyday kinds, ours, free for any use.
@@ -50,7 +60,7 @@ impl PromptSet {
     /// # Errors
     /// Never, unless the set was damaged before it was built in.
     pub fn small() -> Result<Self, GenerateError> {
-        read::of_table("small", "the built-in prompts".as_ref(), include_str!("small.tsv"), b'\t')
+        read::built_in("small", include_str!("small.tsv"))
     }
 
     /// The categories, in order of appearance, with how many prompts each has.
@@ -79,20 +89,23 @@ impl PromptSet {
 
     /// How many prompts of how many kinds, and what became of the other rows.
     pub fn summary(&self) -> String {
-        let n = self.prompts.len();
+        let (n, n_skipped) = (self.used().count(), self.skipped.len());
         let mut said = format!("{n} {}", if n == 1 { "prompt" } else { "prompts" });
         match self.categories().len() {
             0 => {}
             1 => said += " in one category",
             n => said += &format!(" in {n} categories"),
         }
-        if self.n_rows > n {
-            said += &format!(" out of {} rows, the others being repeated or empty", self.n_rows);
+        if self.n_rows > n + n_skipped {
+            said += &format!(" out of {} rows, the others being repeated or empty", self.n_rows - n_skipped);
         }
         let distinct: std::collections::HashSet<&str> =
-            self.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+            self.used().map(|(_, prompt)| prompt.text.as_str()).collect();
         if distinct.len() < n {
             said += &format!(", {} of which repeat an earlier one", n - distinct.len());
+        }
+        if n_skipped > 0 {
+            said += &format!("; {n_skipped} malformed, skipped");
         }
         said
     }

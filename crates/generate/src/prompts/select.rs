@@ -18,8 +18,11 @@ pub fn select(set: &PromptSet, categories: &[String], n: Option<usize>) -> Resul
         let among = |category: &str| categories.iter().any(|wanted| wanted.eq_ignore_ascii_case(category));
         categories.is_empty() || category.is_some_and(among)
     };
-    let fitting: Vec<usize> =
-        (0..set.prompts.len()).filter(|&number| wanted(set.prompts[number].category.as_deref())).collect();
+    let fitting: Vec<usize> = set
+        .used()
+        .filter(|(_, prompt)| wanted(prompt.category.as_deref()))
+        .map(|(number, _)| number)
+        .collect();
     let n = n.unwrap_or(fitting.len()).min(fitting.len());
     match n {
         0 => Err("no prompt is left; wanted at least one".to_owned()),

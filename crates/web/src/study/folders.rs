@@ -160,6 +160,10 @@ fn images(
             stem.split_once('-').map_or((stem, None), |(number, seed)| (number, seed.parse().ok()));
         let listed = || prompts?.get(number.parse::<usize>().ok()?).cloned();
         let prompt = match (prompts.is_some(), listed()) {
+            (_, Some(prompt)) if prompt.text.is_empty() => {
+                skipped.push(format!("{}: prompt {number} of the list is skipped", path.display()));
+                continue;
+            }
             (_, Some(prompt)) => Some(prompt),
             // A list that does not have this number is of other images.
             (true, None) => None,

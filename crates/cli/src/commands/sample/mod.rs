@@ -174,10 +174,10 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
         };
         OutputFile { request, path: args.out.join(format!("{number:04}-{seed}.png")), parameters: Some(text) }
     };
-    let numbered = prompts.iter().enumerate();
-    let files: Vec<OutputFile> = numbered
-        .flat_map(|(number, prompt)| seeds.clone().map(move |seed| (number, prompt, seed)))
-        .map(|(number, prompt, seed)| file(number, prompt, seed))
+    let files: Vec<OutputFile> = prompts
+        .iter()
+        .flat_map(|prompt| seeds.clone().map(move |seed| (prompt, seed)))
+        .map(|(prompt, seed)| file(prompt.number, &prompt.text, seed))
         .collect();
     let replaces = args.overwrite.overwrite && !args.skip_existing;
     if let Some(other) = files.iter().find(|file| file.is_other())

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use tastemaker_data::formats::OpenSettings;
-use tastemaker_demo::prompts as demo;
 use tastemaker_eval::compare::Plan;
-use tastemaker_generate::prompts::{self, PromptSet};
+use tastemaker_generate::prompts::PromptSet;
 use tastemaker_web::study::{FolderOfImages, Study, StudyPrompt, of_folders, of_pairs};
 
 use crate::exit::UsageError;
-use crate::hub::locate_dataset;
 use crate::pairs::{self, Part};
+use crate::prompts::find;
 
 /// Finds out what it is: a comparison, folders of images, or a set of pairs.
 pub fn study(what: &[String], prompts: Option<&str>, reading: &OpenSettings) -> Result<Study> {
@@ -33,16 +32,6 @@ pub fn study(what: &[String], prompts: Option<&str>, reading: &OpenSettings) -> 
     }
 }
 
-/// The prompts of a name, in order of their numbers.
-pub fn prompt_list(name: &str) -> Result<PromptSet> {
-    Ok(match (name, name.strip_prefix("demo:")) {
-        ("small", _) => PromptSet::small()?,
-        ("demo", _) => demo::held_out()?,
-        (_, Some(task)) => demo::samples(task, 0)?.set,
-        (place, None) => prompts::read(locate_dataset(place)?.unwrap_or_else(|| place.into()))?,
-    })
-}
-
 /// The prompts of a comparison: those that were typed, or those it names, if they are the same still.
 pub fn prompts_of(plan: &Plan, typed: Option<&str>) -> Result<PromptSet> {
     let name = typed.unwrap_or(&plan.prompts.name);
@@ -51,7 +40,7 @@ pub fn prompts_of(plan: &Plan, typed: Option<&str>) -> Result<PromptSet> {
         let what = format!("the comparison is of the prompts {name}, a file; say where it is with --prompts");
         return Err(UsageError(what).into());
     }
-    let set = prompt_list(name)?;
+    let set = find(name)?;
     if set.fingerprint() != plan.prompts.fingerprint {
         let what = format!(
             "the images of the comparison are of other prompts than {name} has now; give those with --prompts"
@@ -61,7 +50,7 @@ pub fn prompts_of(plan: &Plan, typed: Option<&str>) -> Result<PromptSet> {
     Ok(set)
 }
 
-/// Prompts as a study has them.
+/// Prompts as a study has them; those that are skipped have no text.
 pub fn listed(set: PromptSet) -> Vec<StudyPrompt> {
     set.prompts
         .into_iter()
@@ -106,6 +95,6 @@ fn folders(what: &[String], prompts: Option<&str>) -> Result<Study> {
         }
         folders.push(FolderOfImages { name, folder });
     }
-    let prompts = prompts.map(prompt_list).transpose()?.map(listed);
+    let prompts = prompts.map(find).transpose()?.map(listed);
     Ok(of_folders(&what.join(" "), &folders, prompts.as_deref())?)
 }

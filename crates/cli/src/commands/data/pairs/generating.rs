@@ -17,6 +17,7 @@ use crate::allocator;
 use crate::commands::GenerateFlags;
 use crate::models::blamed;
 use crate::progress::Work;
+use crate::prompts::Numbered;
 
 /// An image to generate.
 pub struct Image {
@@ -24,6 +25,8 @@ pub struct Image {
     pub side: usize,
     /// Number of its prompt.
     pub prompt: usize,
+    /// The prompt.
+    pub caption: String,
     /// The prompt with its prefix.
     pub text: String,
     /// Seed of its noise, as `tastemaker sample --seed` takes it.
@@ -104,19 +107,20 @@ impl<'a> SetFolder<'a> {
     ///
     /// Seeds are drawn by prompt and number, so that more images of a prompt, or prompts added at the end, leave those there
     /// are as they are.
-    pub fn plan(&self, prompts: &[String], n_each: u64, seed: u64) -> Vec<Image> {
+    pub fn plan(&self, prompts: &[Numbered], n_each: u64, seed: u64) -> Vec<Image> {
         let mut images = Vec::new();
-        for (prompt, text) in prompts.iter().enumerate() {
+        for Numbered { number: prompt, text: caption } in prompts {
+            let prompt = *prompt;
             for number in 0..n_each {
                 for (side, Side { prefix, .. }) in self.sides.all.iter().enumerate() {
                     let apart = side > 0 && !self.sides.same_noise;
                     let draw = if apart { number + (1 << 32) } else { number };
                     // Half of the range, so that a signed column holds it.
                     let seed = Keyed::new(seed, Stream::Data, prompt as u64, draw).next_u64() >> 1;
-                    let text = prefixed(prefix, text);
+                    let text = prefixed(prefix, caption);
                     let decides = json!([self.hashes[side], text, seed, self.settings()]);
                     let uid = sha256_bytes(decides.to_string().as_bytes())[..32].to_owned();
-                    images.push(Image { side, prompt, text, seed, uid });
+                    images.push(Image { side, prompt, caption: caption.clone(), text, seed, uid });
                 }
             }
         }

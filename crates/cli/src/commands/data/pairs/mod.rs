@@ -108,7 +108,7 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     let n_generated = folder.generate(&images)?;
 
     let scored = match &scorers {
-        Some(scorers) => Some(score_images(scorers, &folder, &images, &prompts)?),
+        Some(scorers) => Some(score_images(scorers, &folder, &images)?),
         None => None,
     };
     let pairs = match sides.is_two() {
@@ -132,7 +132,7 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     }
     let encoding = args.jpeg.map_or(Encoding::Png, Encoding::Jpeg);
     let about = about(args, &sides, &folder, scored.as_ref(), pick, &pairs, (n_chosen, n_ties, n_each));
-    write(&folder, (&images, &prompts), &pairs, scored.as_ref(), encoding, args.seed)?;
+    write(&folder, &images, &pairs, scored.as_ref(), encoding, args.seed)?;
     json::write(args.out.join("pairs.json"), &about)?;
     let (n_images, n_pairs) = (images.len(), pairs.len());
     if let Some(scored) = &scored {
@@ -180,15 +180,10 @@ fn pick(args: &PairsArgs, is_scored: bool, is_two_sided: bool) -> Result<Pick, U
     Ok(pick)
 }
 
-fn score_images(
-    scorers: &(Panel, Vec<f64>),
-    folder: &SetFolder,
-    images: &[Image],
-    prompts: &[String],
-) -> Result<Scored> {
+fn score_images(scorers: &(Panel, Vec<f64>), folder: &SetFolder, images: &[Image]) -> Result<Scored> {
     let load = |number: usize| {
         let image = &images[number];
-        let (path, prompt) = (folder.path(image), prompts[image.prompt].clone());
+        let (path, prompt) = (folder.path(image), image.caption.clone());
         Ok(Ok(vec![Loaded { image: read_image(&path)?, prompt, place: path.display().to_string() }]))
     };
     let (scored, unscored) = score(scorers, (images.len(), "images"), load)?;
@@ -235,10 +230,10 @@ fn by_score(
     args: &PairsArgs,
 ) -> Vec<Pair> {
     let mut pairs = Vec::new();
-    for (prompt, first) in (0..images.len()).step_by(n_each).enumerate() {
+    for first in (0..images.len()).step_by(n_each) {
         let equal = vec![0.0; n_each];
         let scores = scored.map_or(equal.as_slice(), |scored| &scored.mixed.scores[first..first + n_each]);
-        let mut keyed = Keyed::new(args.seed, Stream::Data, prompt as u64, OTHER);
+        let mut keyed = Keyed::new(args.seed, Stream::Data, images[first].prompt as u64, OTHER);
         for choice in choose(scores, pick, &mut keyed) {
             let Choice { winner, loser, .. } = choice;
             let verdict = match scored {

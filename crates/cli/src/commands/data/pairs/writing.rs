@@ -51,7 +51,7 @@ pub struct Pair {
 /// If an image cannot be read or the folder not be written.
 pub fn write(
     folder: &SetFolder<'_>,
-    (images, prompts): (&[Image], &[String]),
+    images: &[Image],
     pairs: &[Pair],
     scored: Option<&Scored>,
     encoding: Encoding,
@@ -84,7 +84,7 @@ pub fn write(
                 encoded(folder, &images[both[1]], encoding)?,
             ],
             labels,
-            caption: prompts[images[first].prompt].clone(),
+            caption: images[first].caption.clone(),
             has_label: verdict != Verdict::Unjudged,
             extra,
         })?;
