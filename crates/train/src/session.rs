@@ -186,7 +186,7 @@ pub fn train(
         }
         Ok(Ended::Completed) => {
             logger.record(&finish(Outcome::Completed))?;
-            let results = result_paths(dir.path(), plan);
+            let results = result_paths(dir.path(), plan, inputs.model.family());
             Ok(Trained { steps: step, seconds, peak_memory_bytes, peak_reserved_bytes, results, alarms })
         }
     }
@@ -246,7 +246,8 @@ fn start(
 /// What of the plan is far from everything published.
 fn odd_settings(inputs: &RunInputs<'_>, prepared: &Prepared<'_>) -> Vec<Alarm> {
     let parameters = prepared.networks.policy.parameters.values();
-    outside_published(&inputs.plan, parameters.map(|tensor| tensor.numel() as u64).sum())
+    let n_weights = parameters.map(|tensor| tensor.numel() as u64).sum();
+    outside_published(&inputs.plan, n_weights, inputs.schedule.as_flow().is_some())
 }
 
 /// What came of the loop.
@@ -367,7 +368,7 @@ fn write_results(
             alarms: &alarms,
             run,
         };
-        write_card(&result_paths(dir.path(), plan), &card(plan, &facts))?;
+        write_card(&result_paths(dir.path(), plan, model.family()), &card(plan, &facts))?;
     }
     ranks.barrier()?;
     Ok(alarms)

@@ -24,6 +24,7 @@ pub static ENTRY: Entry = Entry {
         Published {
             form: None,
             full: true,
+            flow: false,
             learning_rate: (1.024e-5, 1.024e-5),
             beta: Some((2000.0, 5000.0)),
             source: "JaydenLyh/InPO examples",

@@ -2,7 +2,7 @@
 //!
 //! The implicit accuracy that goes with the loss has two published tie rules, see [`super::TieRule`].
 
-use super::entry::{BETA_DPO, DPO_LORA, Entry, LOGIT_BETA, Published};
+use super::entry::{BETA_DPO, DPO_LORA, Entry, FLOW_DPO_LORA, LOGIT_BETA, Published};
 use super::method::paired;
 use super::relative::Link;
 use super::settings::{self, Settings, SettingsError};
@@ -22,11 +22,21 @@ pub static ENTRY: Entry = Entry {
         Published {
             form: None,
             full: true,
+            flow: false,
             learning_rate: (1e-6, 2.048e-5),
             beta: Some((2000.0, 5000.0)),
             source: "arXiv 2311.12908, its launchers, arXiv 2406.06424",
         },
         DPO_LORA,
+        Published {
+            form: None,
+            full: true,
+            flow: true,
+            learning_rate: (1e-6, 5e-6),
+            beta: Some((1000.0, 5000.0)),
+            source: "Whynot0101/Linear-DPO scripts for SD3, arXiv 2605.09433",
+        },
+        FLOW_DPO_LORA,
     ],
     shorthands: &[BETA_DPO],
     beta_conventions: LOGIT_BETA,

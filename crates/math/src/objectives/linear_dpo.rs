@@ -4,7 +4,7 @@
 //! the value of the loss is on the scale of the errors. In published runs the reference follows the policy, which is the trainer's part:
 //! before every optimizer step `reference <- decay reference + (1 - decay) policy`. Nothing here knows of it.
 
-use super::entry::{BETA_DPO, DPO_LORA, ERROR_BETA, Entry, Published};
+use super::entry::{BETA_DPO, DPO_LORA, ERROR_BETA, Entry, FLOW_DPO_LORA, Published};
 use super::inputs::{Needs, Pair};
 use super::method::{Loss, Paired, paired};
 use super::relative::{beta_warnings, relative_logit};
@@ -23,11 +23,21 @@ pub static ENTRY: Entry = Entry {
         Published {
             form: None,
             full: true,
+            flow: false,
             learning_rate: (5e-6, 1e-5),
             beta: Some((100.0, 5000.0)),
-            source: "Whynot0101/Linear-DPO scripts",
+            source: "Whynot0101/Linear-DPO scripts for SD1.5 and SDXL",
         },
         DPO_LORA,
+        Published {
+            form: None,
+            full: true,
+            flow: true,
+            learning_rate: (5e-6, 5e-6),
+            beta: Some((1000.0, 5000.0)),
+            source: "Whynot0101/Linear-DPO scripts for SD3",
+        },
+        FLOW_DPO_LORA,
     ],
     shorthands: &[BETA_DPO],
     beta_conventions: ERROR_BETA,

@@ -39,7 +39,7 @@ const fn published(
     beta: (f64, f64),
     source: &'static str,
 ) -> Published {
-    Published { form: Some(form), full, learning_rate, beta: Some(beta), source }
+    Published { form: Some(form), full, flow: false, learning_rate, beta: Some(beta), source }
 }
 
 /// Which of the two objectives.

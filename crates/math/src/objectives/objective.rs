@@ -105,10 +105,11 @@ impl Objective {
         warnings
     }
 
-    /// What was published for training every weight, or else a LoRA, by this method and form.
-    pub fn published(&self, full: bool) -> Option<&'static Published> {
+    /// What was published for training every weight, or else a LoRA, of networks that predict a flow, or not, by this method and
+    /// form.
+    pub fn published(&self, full: bool, flow: bool) -> Option<&'static Published> {
         let form = self.settings.get("form").and_then(Value::as_str);
-        self.entry.published.iter().find(|runs| runs.full == full && runs.form == form)
+        self.entry.published.iter().find(|runs| (runs.full, runs.flow, runs.form) == (full, flow, form))
     }
 
     /// The loss of one pair, its derivatives and its logit.

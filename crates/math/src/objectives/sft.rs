@@ -19,6 +19,7 @@ pub static ENTRY: Entry = Entry {
         Published {
             form: None,
             full: true,
+            flow: false,
             learning_rate: (2.048e-6, 2.048e-5),
             beta: None,
             source: "arXiv 2311.12908, SalesforceAIResearch/DiffusionDPO train.py",

@@ -9,12 +9,12 @@ const FEWEST_WEIGHTS: u64 = 500_000_000;
 /// A value beyond the range by this factor is far from it.
 const FAR: f64 = 3.0;
 
-/// What of a plan is beyond the published range by more than a factor of three, for a network of `n_weights`; nothing for a method
-/// without published settings, or a network much smaller than theirs.
-pub fn outside_published(plan: &Plan, n_weights: u64) -> Vec<Alarm> {
+/// What of a plan is beyond the published range by more than a factor of three, for a network of `n_weights` that predicts a flow or
+/// not; nothing for a method without published settings, or a network much smaller than theirs.
+pub fn outside_published(plan: &Plan, n_weights: u64, flow: bool) -> Vec<Alarm> {
     let Ok(objective) = plan.method.objective() else { return Vec::new() };
     let full = matches!(plan.adapter, Adapter::Full {});
-    let Some(published) = objective.published(full) else { return Vec::new() };
+    let Some(published) = objective.published(full, flow) else { return Vec::new() };
     if n_weights < FEWEST_WEIGHTS {
         return Vec::new();
     }

@@ -46,7 +46,9 @@ pub fn warn_of_override(recipe: &Recipe, plan: &Plan) {
 /// # Errors
 /// [`tastemaker_models::ModelError`] if the UNet's configuration cannot be read.
 pub fn warn_of_odd(plan: &Plan, model: &Model) -> Result<()> {
-    for alarm in outside_published(plan, n_numbers(&model.backbone_config()?.shapes())) {
+    let n_weights = n_numbers(&model.backbone_config()?.shapes());
+    let is_flow = model.schedule()?.schedule.as_flow().is_some();
+    for alarm in outside_published(plan, n_weights, is_flow) {
         eprintln!("warning: {alarm}");
     }
     Ok(())
