@@ -23,7 +23,7 @@ pub enum Found {
     Model(PathBuf),
     /// A LoRA, and the files of the model it was trained on where a run's plan beside it says so.
     Lora(PathBuf, Option<Box<ModelSources>>),
-    /// The folder of a UNet, or of one with its configuration in `unet/`; as with a LoRA.
+    /// The folder of a UNet or transformer, or one with it in `unet/` or `transformer/`; as with a LoRA.
     UNet(PathBuf, Option<Box<ModelSources>>),
     /// Any other folder.
     Folder(PathBuf),
@@ -84,7 +84,7 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<Found> {
     if let Some(lora) = only_lora(&path)? {
         return Ok(Found::Lora(lora, base));
     }
-    if is_file("config.json") || is_file("unet/config.json") {
+    if is_file("config.json") || is_file("unet/config.json") || is_file("transformer/config.json") {
         let base = plan_beside(&path)?;
         return Ok(Found::UNet(path, base));
     }

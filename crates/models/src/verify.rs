@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor, no_grad, with_grad};
 
 use crate::ModelError;
 use crate::adapters::LoraFile;
+use crate::backbone::BackboneConfig;
 use crate::nn::{LoraSpec, Role, Trainable};
 use crate::pipeline::{Family, Model, TextAdapters};
 
@@ -50,7 +51,7 @@ pub fn verify(
     let mut found = Vec::new();
     no_grad(|| {
         text(folder, &reference, prompts, text_loras, precision, &mut found)?;
-        unet(folder, &reference, unet_lora, precision, &mut found)?;
+        backbone(folder, &reference, unet_lora, precision, &mut found)?;
         vae(folder, &reference, &mut found)
     })?;
     Ok(found)
@@ -111,7 +112,9 @@ fn text(
     found: &mut Vec<Agreement>,
 ) -> Result<(), ModelError> {
     let results = ["input_ids", "input_ids_2", "prompt_embeds", "pooled_prompt_embeds"];
-    if prompts.is_empty() || results.iter().all(|name| reference.get(name).is_none()) {
+    let each_caption = (0..prompts.len()).map(|i| format!("prompt_embeds.{i}"));
+    let mut wanted = results.map(str::to_owned).into_iter().chain(each_caption.clone());
+    if prompts.is_empty() || wanted.all(|name| reference.get(&name).is_none()) {
         return Ok(());
     }
     let encoders = folder.adapted_text(adapters, precision, Device::Cpu)?;
@@ -123,14 +126,19 @@ fn text(
         found.push(Agreement { what: name.to_owned(), error: differ.mean(Kind::Double).double_value(&[]) });
     }
     let encoded = encoders.encode(prompts, 1024);
-    reference.compare("prompt_embeds", &encoded.hidden, found)?;
+    match &encoded.lengths {
+        Some(_) => each_caption
+            .zip(encoded.captions())
+            .try_for_each(|(name, caption)| reference.compare(&name, &caption, found))?,
+        None => reference.compare("prompt_embeds", &encoded.hidden, found)?,
+    }
     if let Some(pooled) = &encoded.pooled {
         reference.compare("pooled_prompt_embeds", pooled, found)?;
     }
     Ok(())
 }
 
-fn unet(
+fn backbone(
     folder: &Model,
     reference: &Reference<'_>,
     lora: Option<LoraSpec>,
@@ -140,30 +148,38 @@ fn unet(
     if reference.get("noise_pred").is_none() {
         return Ok(());
     }
-    let config = folder.unet_config()?;
-    let Some(sample) = reference.shaped("sample", &[-1, config.in_channels, -1, -1])? else { return Ok(()) };
+    let config = folder.backbone_config()?;
+    let sample = reference.shaped("sample", &[-1, config.in_channels(), -1, -1])?;
+    let Some(sample) = sample else { return Ok(()) };
     let (b, _, h, w) = sample.size4().map_err(tastemaker_torch::TorchError::from)?;
-    let step = 1 << (config.block_out_channels.len() - 1);
+    let step = match &config {
+        BackboneConfig::UNet(config) => 1 << (config.block_out_channels.len() - 1),
+        BackboneConfig::Mmdit(_) | BackboneConfig::ZImage(_) => config.side_multiple(),
+    };
     if h % step != 0 || w % step != 0 {
         return Err(reference.fault(format!("`sample` of {h} x {w}"), format!("multiples of {step}")));
     }
+    if let Some(largest) = config.largest_side().filter(|largest| h.max(w) > *largest) {
+        return Err(reference.fault(format!("`sample` of {h} x {w}"), format!("sides of at most {largest}")));
+    }
     let Some(timestep) = reference.shaped("timestep", &[b])? else { return Ok(()) };
-    let hidden = reference.shaped("encoder_hidden_states", &[b, -1, config.cross_attention_dim])?;
+    let hidden = reference.shaped("encoder_hidden_states", &[b, -1, config.text_width()])?;
     let Some(hidden) = hidden else { return Ok(()) };
-    let conditioning = match (folder.family(), config.text_time) {
-        (Family::StableDiffusionXl, Some(text_time)) => {
-            let pooled_width = text_time.input_dim - 6 * text_time.time_embed_dim;
-            let pooled = reference.shaped("text_embeds", &[b, pooled_width])?;
-            let time_ids = reference.shaped("time_ids", &[b, 6])?;
-            let (Some(pooled), Some(time_ids)) = (pooled, time_ids) else { return Ok(()) };
-            Conditioning { pooled: Some(pooled), time_ids: Some(time_ids), ..Conditioning::text(hidden) }
+    let mut conditioning = Conditioning::text(hidden);
+    if let Some(width) = config.pooled_width() {
+        let is_xl = folder.family() == Family::StableDiffusionXl;
+        let pooled = if is_xl { "text_embeds" } else { "pooled_projections" };
+        let Some(pooled) = reference.shaped(pooled, &[b, width])? else { return Ok(()) };
+        conditioning.pooled = Some(pooled);
+        if is_xl {
+            let Some(time_ids) = reference.shaped("time_ids", &[b, 6])? else { return Ok(()) };
+            conditioning.time_ids = Some(time_ids);
         }
-        _ => Conditioning::text(hidden),
-    };
-    let unet = folder.unet(Role::Frozen, precision, Device::Cpu, lora)?;
-    let predict = || unet.network.predict(&sample, &timestep, &conditioning);
+    }
+    let loaded = folder.backbone(Role::Frozen, precision, Device::Cpu, lora)?;
+    let predict = || loaded.network.predict(&sample, &timestep, &conditioning);
     let weights = reference.shaped("noise_pred_weights", &sample.size())?;
-    let Some(weights) = weights.filter(|_| !unet.trainable.is_empty()) else {
+    let Some(weights) = weights.filter(|_| !loaded.trainable.is_empty()) else {
         return reference.compare("noise_pred", &predict(), found);
     };
     let (prediction, sum) = with_grad(|| {
@@ -173,7 +189,7 @@ fn unet(
     });
     reference.compare("noise_pred", &prediction, found)?;
     sum.backward();
-    gradients(reference, &unet.trainable, found)
+    gradients(reference, &loaded.trainable, found)
 }
 
 /// Gradients of trainable parameters: the largest error among all tensors, each relative to its own largest value.

@@ -5,12 +5,12 @@ use std::path::{Component, Path, PathBuf};
 use crate::Problem;
 use crate::plan::Plan;
 
-const FOLDERS: [&str; 4] = ["model", "unet", "images", "pictures"];
+const FOLDERS: [&str; 5] = ["model", "unet", "transformer", "images", "pictures"];
 const FILES: [&str; 3] = ["plan.json", "events.jsonl", "readme.md"];
 
 /// Settings that name a place among the files of the run itself, or that of the run.
 pub(crate) fn misplaced(plan: &Plan) -> Vec<Problem> {
-    const WANTED: &str = "a folder that is not the run's own: not the output folder, nor model, unet, images, a checkpoint or a file in it";
+    const WANTED: &str = "a folder that is not the run's own: not the output folder, nor model, unet, transformer, images, a checkpoint or a file in it";
     if plan.output_dir.as_os_str().is_empty() {
         return Vec::new();
     }

@@ -37,6 +37,28 @@ pub fn tiny_sdxl_model(folder: &Path) {
     model(folder, "StableDiffusionXLPipeline", "unet-sdxl", &encoders);
 }
 
+/// Writes a model of the SD3 family, as [`tiny_model`] does: a transformer of SD3.5-medium's kind, two text encoders with projections,
+/// and no T5.
+///
+/// # Panics
+/// When a file cannot be read or written.
+#[track_caller]
+pub fn tiny_sd3_model(folder: &Path) {
+    let encoders =
+        [TextEncoder { width: 4, projection: Some(4) }, TextEncoder { width: 8, projection: Some(6) }];
+    Golden::load("sd3", "transformer-sd35").install(&folder.join("transformer"), WEIGHTS);
+    let mut index = json!({
+        "_class_name": "StableDiffusion3Pipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer": ["diffusers", "SD3Transformer2DModel"], "text_encoder_3": [null, null], "tokenizer_3": [null, null],
+    });
+    around(folder, &mut index, &encoders);
+    let schedule =
+        json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0});
+    write_json(&folder.join("scheduler/scheduler_config.json"), &schedule);
+}
+
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
 /// What the recorded UNets attend to is as wide as all text encoders together.
 struct TextEncoder {
     width: usize,
@@ -51,13 +73,24 @@ impl TextEncoder {
 
 #[track_caller]
 fn model(folder: &Path, pipeline: &str, unet: &str, encoders: &[TextEncoder]) {
-    let weights = "diffusion_pytorch_model.safetensors";
-    Golden::load("models", unet).install(&folder.join("unet"), weights);
-    Golden::load("models", "vae-demo").install(&folder.join("vae"), weights);
+    Golden::load("models", unet).install(&folder.join("unet"), WEIGHTS);
     let mut index = json!({
         "_class_name": pipeline, "scheduler": ["diffusers", "DDIMScheduler"],
-        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
     });
+    around(folder, &mut index, encoders);
+    let schedule = json!({
+        "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "clip_sample": false, "set_alpha_to_one": false, "steps_offset": 1,
+    });
+    write_json(&folder.join("scheduler/scheduler_config.json"), &schedule);
+}
+
+/// The VAE, the text encoders with their tokenizers, and the index, which names them too.
+#[track_caller]
+fn around(folder: &Path, index: &mut Value, encoders: &[TextEncoder]) {
+    Golden::load("models", "vae-demo").install(&folder.join("vae"), WEIGHTS);
+    index["vae"] = json!(["diffusers", "AutoencoderKL"]);
     for (encoder, suffix) in encoders.iter().zip(["", "_2"]) {
         let (text, tokens) = (format!("text_encoder{suffix}"), format!("tokenizer{suffix}"));
         text_encoder(&folder.join(&text), encoder);
@@ -65,12 +98,7 @@ fn model(folder: &Path, pipeline: &str, unet: &str, encoders: &[TextEncoder]) {
         index[&text] = json!(["transformers", encoder.class()]);
         index[&tokens] = json!(["transformers", "CLIPTokenizer"]);
     }
-    let schedule = json!({
-        "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-        "clip_sample": false, "set_alpha_to_one": false, "steps_offset": 1,
-    });
-    write_json(&folder.join("scheduler/scheduler_config.json"), &schedule);
-    write_json(&folder.join("model_index.json"), &index);
+    write_json(&folder.join("model_index.json"), index);
 }
 
 #[track_caller]

@@ -91,7 +91,7 @@ pub fn is_part(folder: &Path, inner: &Path) -> bool {
         ["model_index.json", "plan.json", "config.json"].iter().any(|mark| folder.join(mark).is_file());
     let first = inner.iter().next().and_then(|name| name.to_str()).unwrap_or_default();
     let beginnings = ["text_encoder", "tokenizer", "checkpoint-", "pytorch_lora_weights"];
-    let names = ["model", "unet", "vae", "scheduler", "model.safetensors"];
+    let names = ["model", "unet", "transformer", "vae", "scheduler", "model.safetensors"];
     is_such && (names.contains(&first) || beginnings.iter().any(|start| first.starts_with(start)))
 }
 

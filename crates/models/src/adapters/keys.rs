@@ -122,7 +122,8 @@ const KOHYA_UNET: &str = "lora_unet_";
 /// Source: `model_lora_keys_unet`, `Comfy-Org/ComfyUI:comfy/lora.py`.
 const KOHYA_TRANSFORMER: &str = "lora_transformer_";
 
-/// What stands before diffusers' name of a layer of Z-Image, as ComfyUI and diffusers both read it.
+/// What stands before diffusers' name of a layer of Z-Image, as ComfyUI and diffusers both read it, and before the original name of one
+/// of SD3, as ComfyUI does.
 ///
 /// Source: `model_lora_keys_unet`, `Comfy-Org/ComfyUI:comfy/lora.py`; `_convert_non_diffusers_z_image_lora_to_diffusers`,
 /// `huggingface/diffusers:src/diffusers/loaders/lora_conversion_utils.py`.
@@ -171,8 +172,9 @@ pub(super) fn kohya_spellings(layout: Layout, config: &BackboneConfig, layer: &s
     if let BackboneConfig::Mmdit(config) = config
         && let Some(place) = mmdit::original_place(config, &format!("{layer}.weight"))
     {
-        let name = place.name.trim_end_matches(".weight").replace('.', "_");
-        spellings.push((format!("{KOHYA_UNET}{name}"), place.change));
+        let name = place.name.trim_end_matches(".weight");
+        spellings.push((format!("{KOHYA_UNET}{}", name.replace('.', "_")), place.change));
+        spellings.push((format!("{COMFY}{name}"), place.change));
     }
     if let BackboneConfig::ZImage(config) = config {
         let place = zimage::original_place(config, &format!("{layer}.weight"));
@@ -237,6 +239,9 @@ pub(super) fn is_kohya(stored: &str) -> bool {
     if DOTTED.into_iter().any(of_zimage) {
         let is_diffusers = stored.starts_with("transformer.") && ours(stored).is_some();
         return !is_diffusers && parted_kohya(stored).is_some();
+    }
+    if stored.strip_prefix(COMFY).is_some_and(mmdit::is_original) {
+        return parted_kohya(stored).is_some();
     }
     let mut prefixes = FLAT.into_iter().chain(["lora_te_", "lora_te1_", "lora_te2_"]);
     prefixes.any(|prefix| stored.starts_with(prefix))

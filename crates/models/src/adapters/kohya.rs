@@ -148,7 +148,8 @@ impl LoraFile {
         Ok(tensors::write(path, &stored, &metadata)?)
     }
 
-    /// Reads adapters of a UNet and of text encoders in kohya's layout, the UNet's under diffusers' or under original block names.
+    /// Reads adapters of a UNet or transformer and of text encoders in kohya's layout, the network's under diffusers' or under original
+    /// block names, these also as ComfyUI spells them.
     ///
     /// # Errors
     /// [`ModelError::Store`] if the file is missing or damaged, or holds tensors that belong to no layer of the UNet

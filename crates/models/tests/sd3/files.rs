@@ -201,6 +201,85 @@ fn kohyas_adapters_of_joined_layers_come_apart_as_the_weights_do() {
     assert_eq!(again.unet.ranks.alpha, 1.0);
 }
 
+/// The layers of the published transformer that an adapter may be on, by their original names: what stands there, and how.
+fn original_layers() -> BTreeMap<String, Vec<(String, String)>> {
+    let recorded = fs::read_to_string(golden_dir("original", "sd3.tsv")).unwrap();
+    let mut layers: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    let shapes = Layout::Sd3.published_backbone().shapes();
+    for line in recorded.lines() {
+        let [_, ours, theirs, change] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let (Some(ours), Some(theirs)) = (ours.strip_suffix(".weight"), theirs.strip_suffix(".weight"))
+        else {
+            continue;
+        };
+        if shapes[&format!("{ours}.weight")].len() == 2 {
+            layers.entry(theirs.to_owned()).or_default().push((ours.to_owned(), change.to_owned()));
+        }
+    }
+    layers
+}
+
+#[test]
+fn adapters_under_comfyuis_own_names_come_apart_on_every_layer_of_the_published_transformer() {
+    let config = Layout::Sd3.published_backbone();
+    let shapes = config.shapes();
+    let layers = original_layers();
+    // 24 blocks: queries, keys and values of two streams and of 13 second attentions in one, and 23 outputs of the text.
+    assert_eq!(layers.keys().filter(|name| name.ends_with(".qkv")).count(), 24 + 24 + 13);
+    let scratch = TempDir::new().unwrap();
+    // (Ends of factors, whether alphas are there); without alphas a factor counts once.
+    for (down, up, has_alpha) in
+        [(".lora_A.weight", ".lora_B.weight", false), (".lora_down.weight", ".lora_up.weight", true)]
+    {
+        let mut stored = Named::new();
+        for (theirs, ours) in &layers {
+            let shape = &shapes[&format!("{}.weight", ours[0].0)];
+            // A row's number in the file is what it holds.
+            let rows = (shape[0] * ours.len()) as i64;
+            let stem = theirs.strip_prefix("model.").unwrap();
+            let column = Tensor::arange(rows, (Kind::Float, Device::Cpu)).unsqueeze(1);
+            stored.insert(format!("{stem}{up}"), column);
+            stored.insert(
+                format!("{stem}{down}"),
+                Tensor::ones([1, shape[1] as i64], (Kind::Float, Device::Cpu)),
+            );
+            if has_alpha {
+                stored.insert(format!("{stem}.alpha"), Tensor::from(0.5f32));
+            }
+        }
+        let path = scratch.path().join("comfyui.safetensors");
+        tensors::write(&path, &stored, &BTreeMap::new()).unwrap();
+        let (file, names, layout) = LoraFile::open(&path).unwrap();
+        assert_eq!((file.component, names, layout), ("transformer", LoraNames::Kohya, Some(Layout::Sd3)));
+        assert_eq!(file.unet.ranks.alpha, if has_alpha { 0.5 } else { 1.0 });
+        let mut n = 0;
+        for (ours, change) in layers.values().flatten() {
+            let found = &file.unet.tensors[&format!("{ours}.lora_B.weight")];
+            let rows = found.size()[0];
+            let start = match change.as_str() {
+                "same" => 0,
+                "swapped" => rows / 2,
+                rows_of => rows * rows_of.strip_prefix("rows ").unwrap().parse::<i64>().unwrap(),
+            };
+            assert_eq!(found.double_value(&[0, 0]), start as f64, "{ours}");
+            n += 1;
+        }
+        assert_eq!(file.unet.layers().len(), n);
+    }
+    // A name that no such transformer has is refused by name.
+    let mut stray = Named::new();
+    for end in [".lora_A.weight", ".lora_B.weight"] {
+        stray.insert(
+            format!("diffusion_model.joint_blocks.0.x_block.attn.kqv{end}"),
+            Tensor::ones([2, 2], (Kind::Float, Device::Cpu)),
+        );
+    }
+    let path = scratch.path().join("stray.safetensors");
+    tensors::write(&path, &stray, &BTreeMap::new()).unwrap();
+    let refused = LoraFile::open(&path).unwrap_err().to_string();
+    assert!(refused.contains("x_block.attn.kqv"), "{refused}");
+}
+
 #[test]
 fn adapters_come_back_from_files_for_diffusers_and_for_comfyui() {
     for case in ["transformer-sd35-lora", "transformer-sd35-dora"] {

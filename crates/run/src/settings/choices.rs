@@ -14,7 +14,7 @@ pub enum OutputLayout {
     /// A whole folder, as diffusers writes it.
     #[default]
     Diffusers,
-    /// The UNet alone, as diffusers writes it.
+    /// The network alone, as diffusers writes it: a UNet, or the transformer in its place.
     Unet,
     /// One file under the names of the original Stable Diffusion code.
     Original,

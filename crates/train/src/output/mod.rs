@@ -10,7 +10,9 @@ use tastemaker_math::NoiseSchedule;
 use tastemaker_models::adapters::{ChosenNoise, FILE_NAME, KOHYA_FILE_NAME, KohyaFacts, LoraFile, LoraPart};
 use tastemaker_models::nn::{TensorSource, Trainable};
 use tastemaker_models::original::Layout;
-use tastemaker_models::pipeline::{Model, SingleFile, Trained, pack, save as save_model, write_backbone};
+use tastemaker_models::pipeline::{
+    Family, Model, SingleFile, Trained, pack, save as save_model, write_backbone,
+};
 use tastemaker_run::{Adapter, OptimizerKind, OutputLayout, Plan};
 use tastemaker_torch::tensors::Named;
 use tch::{Device, Tensor};
@@ -41,21 +43,24 @@ impl RunFacts {
     }
 }
 
-/// Where a run's results go: of a full fine-tune `model/`, a folder in diffusers layout, `unet/`, the UNet alone, and
-/// `model.safetensors`, one file under original names; of an adapter `pytorch_lora_weights.safetensors`.
-pub fn result_paths(output_dir: &Path, plan: &Plan) -> Vec<PathBuf> {
+/// Where the results of a run on a model of this family go: of a full fine-tune `model/`, a folder in diffusers layout, `unet/` or
+/// `transformer/`, the network alone, and `model.safetensors`, one file under original names; of an adapter
+/// `pytorch_lora_weights.safetensors`.
+pub fn result_paths(output_dir: &Path, plan: &Plan, family: Family) -> Vec<PathBuf> {
     let names: Vec<&str> = match &plan.adapter {
-        Adapter::Full {} => plan.output.output_layout.iter().map(|layout| file_name(*layout)).collect(),
+        Adapter::Full {} => {
+            plan.output.output_layout.iter().map(|layout| file_name(*layout, family)).collect()
+        }
         Adapter::Lora(_) | Adapter::Continued { .. } => vec![FILE_NAME],
     };
     names.into_iter().map(|name| output_dir.join(name)).collect()
 }
 
-/// What a trained model is called in each layout.
-pub(crate) fn file_name(layout: OutputLayout) -> &'static str {
+/// What a trained model of this family is called in each layout.
+pub(crate) fn file_name(layout: OutputLayout, family: Family) -> &'static str {
     match layout {
         OutputLayout::Diffusers => "model",
-        OutputLayout::Unet => "unet",
+        OutputLayout::Unet => family.backbone(),
         OutputLayout::Original => "model.safetensors",
     }
 }
@@ -89,7 +94,7 @@ pub(crate) fn save(
             }
             let unet = Trained { component, parameters: &written, dtype };
             plan.output.output_layout.iter().try_for_each(|layout| {
-                save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout)))
+                save_whole(source, &unet, *layout, &output_dir.join(file_name(*layout, source.family())))
             })
         }
         Adapter::Continued { network_weights, .. } => panic!("{} was not read", network_weights.display()),

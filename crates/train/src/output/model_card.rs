@@ -191,7 +191,7 @@ fn use_it(plan: &Plan, family: Family, base: &str) -> String {
         return text;
     }
     for layout in &plan.output.output_layout {
-        let name = file_name(*layout);
+        let name = file_name(*layout, family);
         match layout {
             OutputLayout::Diffusers => {
                 // Alone, the card lies in the model's folder.

@@ -108,14 +108,15 @@ fn source(what: &str, args: &CompareArgs) -> Result<Source> {
             (ModelSources { unet: Some(unet), ..sources }, None)
         }
     };
-    let SharedParts { pretrained_vae_model_name_or_path: vae, variant } = &args.parts;
+    let SharedParts { pretrained_vae_model_name_or_path: vae, variant, shift } = &args.parts;
     let vae = vae.as_deref().map(|vae| locate(vae, None)).transpose()?.or(sources.vae);
     let variant = variant.clone().or(sources.variant);
     let max_token_length = args.flags.max_token_length.or(trained_with).or(sources.max_token_length);
-    let model = Model::from_sources(&ModelSources { vae, variant, max_token_length, ..sources })?;
+    let shift = shift.or(sources.shift);
+    let model = Model::from_sources(&ModelSources { vae, variant, max_token_length, shift, ..sources })?;
     let model = on_noise_of(model, lora.as_deref())?;
     let settings = settings_of(&model, args)?;
-    let recorded = recorded(&settings, &args.flags);
+    let recorded = recorded(&settings, &args.flags, args.parts.shift);
     Ok(Source::Model { model: Box::new(model), lora, settings, recorded })
 }
 
@@ -154,7 +155,7 @@ fn default_name(what: &str) -> String {
     let whole = Path::new(what).exists();
     let part = what.rsplit_once('+').filter(|_| !whole).map_or(what, |(_, part)| part);
     let part = part.rsplit_once('@').filter(|_| !whole).map_or(part, |(name, _)| name);
-    let common = ["model", "unet", "pytorch_lora_weights", "images", "pictures", "."];
+    let common = ["model", "unet", "transformer", "pytorch_lora_weights", "images", "pictures", "."];
     let names = Path::new(part).components().rev().filter_map(|component| component.as_os_str().to_str());
     let stem = |name: &str| {
         let endings = [".safetensors", ".ckpt", ".bin", ".pt", ".pth"];

@@ -37,7 +37,11 @@ pub fn settings_of(model: &Model, args: &CompareArgs) -> Result<GenerateSettings
 }
 
 /// What decides about images, beyond the order in which floats are summed, by the names of the flags.
-pub fn recorded(settings: &GenerateSettings, flags: &GenerateFlags) -> BTreeMap<String, String> {
+pub fn recorded(
+    settings: &GenerateSettings,
+    flags: &GenerateFlags,
+    shift: Option<f64>,
+) -> BTreeMap<String, String> {
     let recorded = [
         ("sampler", settings.sampler.entry().label.to_owned()),
         ("num_inference_steps", settings.n_steps.to_string()),
@@ -45,7 +49,8 @@ pub fn recorded(settings: &GenerateSettings, flags: &GenerateFlags) -> BTreeMap<
         ("precision", flags.mixed_precision.to_string()),
     ];
     let negative = flags.negative_prompt.iter().map(|text| ("negative_prompt", text.clone()));
-    recorded.into_iter().chain(negative).map(|(name, value)| (name.to_owned(), value)).collect()
+    let shift = shift.map(|shift| ("shift", shift.to_string()));
+    recorded.into_iter().chain(negative).chain(shift).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Where a generated image lies.

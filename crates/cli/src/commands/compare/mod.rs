@@ -88,6 +88,9 @@ struct SharedParts {
     /// Weights variant to load, such as fp16 [default: none]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<String>,
+    /// Shift of the noise levels of flow models towards noise [default: each model's own]
+    #[arg(long, value_name = "FACTOR")]
+    shift: Option<f64>,
 }
 
 /// What the command writes into its folder; the second name of images is that of earlier versions.

@@ -35,10 +35,13 @@ const OURS: &[&str] = &[
     "unet/config.json",
     "unet/diffusion_pytorch_model*.safetensors",
     "unet/diffusion_pytorch_model.safetensors.index.json",
+    "transformer/config.json",
+    "transformer/diffusion_pytorch_model*.safetensors",
+    "transformer/diffusion_pytorch_model.safetensors.index.json",
 ];
 
 /// Folders of a run that are replaced as a whole.
-const WHOLES: &[&str] = &["model", "unet", "checkpoint-#"];
+const WHOLES: &[&str] = &["model", "unet", "transformer", "checkpoint-#"];
 
 /// The place of a run.
 pub fn of(out: &Path) -> Place<'_> {
@@ -75,8 +78,7 @@ pub fn claim(
             let name = name.to_string_lossy();
             name.starts_with("checkpoint-")
                 || name.ends_with(".safetensors")
-                || name == "model"
-                || name == "unet"
+                || ["model", "unet", "transformer"].contains(&&*name)
         })
     };
     if is_run && !resumes && !overwrite.overwrite && has_made() {
