@@ -1,8 +1,8 @@
 //! Making the embedded model's weights from the embedded art. Resumable.
 
+mod denoiser;
 mod text;
 mod train_loop;
-mod unet;
 mod vae;
 
 use std::collections::BTreeMap;
@@ -61,6 +61,8 @@ pub enum Part {
     /// UNet (`unet`).
     #[value(name = "unet", alias = "base")]
     Base,
+    /// Transformer of the flow model (`flow/transformer`).
+    Flow,
 }
 
 impl Part {
@@ -69,6 +71,7 @@ impl Part {
             Part::Vae => "vae",
             Part::Text => "text",
             Part::Base => "base",
+            Part::Flow => "flow",
         }
     }
 
@@ -78,6 +81,7 @@ impl Part {
             Part::Vae => (6500, 8, 2e-3, 0.995),
             Part::Text => (2500, 128, 1e-3, 0.99),
             Part::Base => (8000, 48, 1.5e-3, 0.999),
+            Part::Flow => (9000, 32, 1.5e-3, 0.999),
         }
     }
 }
@@ -92,7 +96,7 @@ pub fn run(settings: &Settings, log: &mut dyn FnMut(&str)) -> Result<(), DemoErr
     match settings.part {
         Part::Vae => vae::train(settings, &art, log),
         Part::Text => text::train(settings, &art, log),
-        Part::Base => unet::train(settings, &art, log),
+        Part::Base | Part::Flow => denoiser::train(settings, &art, log),
     }
 }
 
