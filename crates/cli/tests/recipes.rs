@@ -6,6 +6,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use support::Bench;
 use tastemaker_math::objectives::OBJECTIVES;
 use tastemaker_models::original::{Layout, Preset};
@@ -79,6 +80,17 @@ fn every_preference_method_has_a_recipe() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// Side of the images, for recipes of families that predict a flow.
+fn of_a_flow(name: &str) -> Option<u32> {
+    match name {
+        "sd35-diffusion-dpo-lora" => Some(512),
+        "sd35-diffusion-dpo" | "zimage-diffusion-dpo-lora-24gb" => Some(1024),
+        "zimage-diffusion-dpo-lora-16gb" => Some(768),
+        "zimage-diffusion-dpo-lora-12gb" => Some(512),
+        _ => None,
+    }
+}
+
 #[test]
 fn recipes_train_as_the_published_runs_of_their_family_did() {
     for path in recipes() {
@@ -86,6 +98,24 @@ fn recipes_train_as_the_published_runs_of_their_family_did() {
         let plan = plan(name);
         // No published run held captions out or validated on them.
         assert_eq!((plan.data.held_out_fraction, plan.validation.validation_steps), (0.0, 0), "{name}");
+        if let Some(size) = of_a_flow(name) {
+            let is_lora = plan.adapter != Adapter::Full {};
+            let augment = if is_lora { Augment::Joint } else { Augment::Independent };
+            let drops = if is_lora { 0.0 } else { 0.2 };
+            let data = &plan.data;
+            assert_eq!(
+                (data.resolution, data.augment, data.proportion_empty_prompts),
+                (size, augment, drops),
+                "{name}"
+            );
+            assert_eq!(plan.optimizer.optimizer_type, OptimizerKind::AdamW8bit, "{name}");
+            // The trainers whose runs ended well clip, and no rate above theirs is recommended.
+            assert_eq!(plan.optimizer.max_grad_norm, 1.0, "{name}");
+            assert!(plan.effective_learning_rate() <= 5e-5, "{name}");
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains("\n# Time: not measured.\n") && text.contains("\n# Source: "), "{name}");
+            continue;
+        }
         let is_xl = name.starts_with("sdxl");
         // Hugging Face's scripts and MaPO's flip and crop both images of an SDXL pair alike, and drop no captions.
         let is_lora = plan.adapter != Adapter::Full {};
@@ -131,6 +161,8 @@ fn pairs_and_rates_in_effect_are_the_published_ones() {
         ("sd15-dmpo", 2048, 2.048e-5),
         ("sd15-smpo", 1024, 1.024e-5),
         ("sd15-kto", 2048, 1e-7),
+        ("sd35-diffusion-dpo", 128, 1e-6),
+        ("sd35-diffusion-dpo-lora", 32, 1e-5),
     ] {
         let plan = plan(name);
         assert_eq!(plan.effective_batch(), pairs, "{name}");
@@ -138,14 +170,58 @@ fn pairs_and_rates_in_effect_are_the_published_ones() {
     }
 }
 
+/// What published folders have that single files come without: text encoders of language models.
+fn beside_the_preset(layout: Layout) -> Vec<(String, Value)> {
+    let sd3 = Preset::published(Layout::Sd3).configs;
+    let more = match layout {
+        Layout::Sd3 => {
+            let mut index = sd3["model_index"].clone();
+            index["text_encoder_3"] = json!(["transformers", "T5EncoderModel"]);
+            index["tokenizer_3"] = json!(["transformers", "T5TokenizerFast"]);
+            let t5 = json!({
+                "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24, "vocab_size": 32128,
+                "feed_forward_proj": "gated-gelu", "model_type": "t5",
+            });
+            vec![("model_index", index), ("text_encoder_3", t5)]
+        }
+        Layout::ZImage => {
+            let index = json!({
+                "_class_name": "ZImagePipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+                "text_encoder": ["transformers", "Qwen3Model"], "tokenizer": ["transformers", "Qwen2Tokenizer"],
+                "transformer": ["diffusers", "ZImageTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"],
+            });
+            let qwen = json!({
+                "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151_936, "hidden_size": 2560, "intermediate_size": 9728,
+                "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+                "rms_norm_eps": 1e-6, "rope_theta": 1_000_000, "hidden_act": "silu", "attention_bias": false,
+                "tie_word_embeddings": true, "model_type": "qwen3",
+            });
+            let mut vae = sd3["vae"].clone();
+            vae["scaling_factor"] = json!(0.3611);
+            vae["shift_factor"] = json!(0.1159);
+            let scheduler = json!({
+                "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 6.0,
+                "use_dynamic_shifting": false,
+            });
+            vec![("model_index", index), ("text_encoder", qwen), ("vae", vae), ("scheduler", scheduler)]
+        }
+        _ => Vec::new(),
+    };
+    more.into_iter().map(|(name, config)| (name.to_owned(), config)).collect()
+}
+
 /// The configurations of the model that a recipe is for, as published, without weights: what a run takes is counted from them.
 fn configurations(bench: &Bench, name: &str) -> Model {
     let layout = match name {
         _ if name.starts_with("sdxl") => Layout::Sdxl,
         _ if name.starts_with("sd21") => Layout::Sd2,
+        _ if name.starts_with("sd35") => Layout::Sd3,
+        _ if name.starts_with("zimage") => Layout::ZImage,
         _ => Layout::Sd1,
     };
-    for (component, config) in Preset::published(layout).configs {
+    let mut configs = Preset::published(layout).configs;
+    configs.extend(beside_the_preset(layout));
+    for (component, config) in configs {
         let path = match component.as_str() {
             "model_index" => "model_index.json".to_owned(),
             "scheduler" => "scheduler/scheduler_config.json".to_owned(),
