@@ -163,6 +163,7 @@ fn pairs_and_rates_in_effect_are_the_published_ones() {
         ("sd15-kto", 2048, 1e-7),
         ("sd35-diffusion-dpo", 128, 1e-6),
         ("sd35-diffusion-dpo-lora", 32, 1e-5),
+        ("zimage-diffusion-dpo-lora-12gb", 32, 1e-5),
     ] {
         let plan = plan(name);
         assert_eq!(plan.effective_batch(), pairs, "{name}");
