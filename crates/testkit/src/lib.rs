@@ -16,5 +16,5 @@ mod tokenizer;
 pub use arrays::{Array, Arrays};
 pub use golden::{Golden, golden_dir, golden_weights, redrawn};
 pub use mutations::{mutated_json, mutated_safetensors};
-pub use tiny::{TINY_RESOLUTION, tiny_model, tiny_sd3_model, tiny_sdxl_model};
+pub use tiny::{TINY_RESOLUTION, tiny_model, tiny_sdxl_model};
 pub use tokenizer::{recorded_prompts, tokenizer_prompts};

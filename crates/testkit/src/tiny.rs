@@ -37,26 +37,6 @@ pub fn tiny_sdxl_model(folder: &Path) {
     model(folder, "StableDiffusionXLPipeline", "unet-sdxl", &encoders);
 }
 
-/// Writes a model of the SD3 family, as [`tiny_model`] does: a transformer of SD3.5-medium's kind, two text encoders with projections,
-/// and no T5.
-///
-/// # Panics
-/// When a file cannot be read or written.
-#[track_caller]
-pub fn tiny_sd3_model(folder: &Path) {
-    let encoders =
-        [TextEncoder { width: 4, projection: Some(4) }, TextEncoder { width: 8, projection: Some(6) }];
-    Golden::load("sd3", "transformer-sd35").install(&folder.join("transformer"), WEIGHTS);
-    let mut index = json!({
-        "_class_name": "StableDiffusion3Pipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "transformer": ["diffusers", "SD3Transformer2DModel"], "text_encoder_3": [null, null], "tokenizer_3": [null, null],
-    });
-    around(folder, &mut index, &encoders);
-    let schedule =
-        json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0});
-    write_json(&folder.join("scheduler/scheduler_config.json"), &schedule);
-}
-
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
 /// What the recorded UNets attend to is as wide as all text encoders together.
