@@ -27,15 +27,7 @@ pub struct Options {
 const LIMIT: u64 = 60 << 20;
 
 /// Our side, as fast as it gets and as small.
-const RELEASE: [&str; 7] = [
-    "--release",
-    "--package",
-    "tastemaker-train",
-    "--example",
-    "gpu",
-    "--config",
-    "profile.release.strip='symbols'",
-];
+const RELEASE: [&str; 5] = ["--release", "--package", "tastemaker-train", "--example", "gpu"];
 
 /// Prepares or runs the check.
 ///

@@ -23,7 +23,7 @@ pub struct Options {
     native: bool,
 }
 
-/// The target that is built for, named so that programs of the build itself are linked as ever.
+/// The target, named so that what is said about it does not hold for programs of the build itself.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Makes the wheel.
@@ -44,20 +44,14 @@ pub fn wheel(root: &Path, options: &Options) -> Result<()> {
 fn program(root: &Path, native: bool, run_path: &str) -> Result<PathBuf> {
     let mut cargo = child::cargo(root);
     cargo.env("TASTEMAKER_RUN_PATH", run_path);
-    let linker = if native { None } else { Some(portable::linker(root)?) };
-    if let Some(linker) = &linker {
-        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", linker);
+    if !native {
+        // For the target alone: what runs in the build is linked as ever.
+        let linker = portable::linker(root)?;
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("-Clinker={}\x1f-Clinker-flavor=gcc", linker.display()));
         cargo.env("TASTEMAKER_OLD_LIBRARIES", "1");
     }
-    let built = child::build_with(
-        &mut cargo,
-        "tastemaker",
-        &["--release", "--target", TARGET, "--package", "tastemaker-cli", "--bin", "tastemaker"],
-    );
-    if let Some(linker) = linker {
-        fs::remove_file(linker)?;
-    }
-    let program = built?;
+    let arguments = ["--release", "--target", TARGET, "--package", "tastemaker-cli", "--bin", "tastemaker"];
+    let program = child::build_with(&mut cargo, "tastemaker", &arguments)?;
     needs::prefer_own_path(&program)?;
     Ok(program)
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{child, golden, setup};
+use crate::{child, golden};
 
 /// The C library that is linked against: that of manylinux_2_28, such as in RHEL 8.
 const GLIBC: &str = "2.28";
@@ -36,8 +36,12 @@ pub fn linker(root: &Path) -> Result<PathBuf> {
         python.display(),
         std::env::consts::ARCH,
     );
-    let path = setup::user_cache()?.join("packaging").join(format!("link-{}", std::process::id()));
-    fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    // Always in one place, or everything would be built again.
+    let folder = python.parent().context("a Python lies in a folder")?;
+    let (path, fresh) =
+        (folder.join("old-glibc-gcc"), folder.join(format!("old-glibc-{}", std::process::id())));
+    fs::write(&fresh, script).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&fresh, &path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
