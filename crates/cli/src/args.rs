@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tastemaker_run::{Shape, keys};
+use tastemaker_torch::versions;
 
 use crate::commands::accuracy::AccuracyArgs;
 use crate::commands::compare::{self, CompareArgs};
@@ -25,7 +26,7 @@ use crate::{home, hub, output};
 
 /// Aligns text-to-image diffusion models with human taste.
 #[derive(Debug, Parser)]
-#[command(name = "tastemaker", version, about)]
+#[command(name = "tastemaker", version = version(), about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -62,6 +63,12 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Train one part of the embedded model on the embedded art.
     Pretrain(PretrainArgs),
+}
+
+/// Version, the commit where it is that of a package, and the libtorch it runs on.
+fn version() -> String {
+    let libtorch = versions::libtorch().map(|release| format!(" (libtorch {release})"));
+    format!("{}{}", tastemaker_store::version(), libtorch.unwrap_or_default())
 }
 
 /// Parses a command line; help, version and mistakes end the process here, as `clap` words them.

@@ -76,6 +76,9 @@ pub enum Event {
 pub struct Start {
     /// Version of the program.
     pub version: String,
+    /// Release of libtorch, where it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libtorch: Option<String>,
     /// Name of the preference method.
     pub method: String,
     /// The device, in words.

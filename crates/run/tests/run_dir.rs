@@ -52,6 +52,7 @@ fn one_of_each() -> Vec<Event> {
     };
     let start = Start {
         version: "0.1.0".into(),
+        libtorch: None,
         method: "sft".into(),
         device: "cpu".into(),
         n_pairs: 9,

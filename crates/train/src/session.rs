@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tastemaker_store::version;
 
 use tastemaker_data::PairSource;
 use tastemaker_data::cache::CacheFolder;
@@ -14,6 +15,7 @@ use tastemaker_store::atomic;
 use tastemaker_torch::error::guard;
 use tastemaker_torch::memory::{self, Memory};
 use tastemaker_torch::nccl::Library;
+use tastemaker_torch::versions;
 use tch::Device;
 
 use crate::TrainError;
@@ -221,7 +223,8 @@ fn start(
 ) -> Result<(), TrainError> {
     let RunInputs { plan, source, split, device, .. } = inputs;
     let start = Event::Start(Start {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: version().to_owned(),
+        libtorch: versions::libtorch(),
         method: plan.method.name.clone(),
         device: device_in_words(*device, plan),
         n_pairs: prepared.order.train.len() as u64,

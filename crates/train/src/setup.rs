@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use tastemaker_store::version;
 
 use serde_json::Value;
 use tastemaker_data::PairSource;
@@ -157,7 +158,7 @@ impl<'a> RunInputs<'a> {
         for (section, key) in OF_ONE_RANK {
             plan.get_mut(section).and_then(Value::as_object_mut).and_then(|section| section.remove(*key));
         }
-        plan["version"] = env!("CARGO_PKG_VERSION").into();
+        plan["version"] = version().into();
         plan["the checkpoint"] = checkpoint.and_then(Path::file_name).map(OsStr::to_string_lossy).into();
         plan["the pairs"] = identity.pairs.as_str().into();
         plan["the network"] = identity.unet.as_str().into();

@@ -6,6 +6,7 @@ mod wheel;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -44,6 +45,12 @@ pub fn wheel(root: &Path, options: &Options) -> Result<()> {
 fn program(root: &Path, native: bool, run_path: &str) -> Result<PathBuf> {
     let mut cargo = child::cargo(root);
     cargo.env("TASTEMAKER_RUN_PATH", run_path);
+    // A source without its history has none.
+    if let Ok(commit) =
+        child::output(Command::new("git").current_dir(root).args(["rev-parse", "--short", "HEAD"]))
+    {
+        cargo.env("TASTEMAKER_COMMIT", commit.trim());
+    }
     if !native {
         // For the target alone: what runs in the build is linked as ever.
         let linker = portable::linker(root)?;

@@ -1,6 +1,7 @@
 //! `tastemaker accuracy`: how often a model prefers the image that people prefer.
 
 use std::path::PathBuf;
+use tastemaker_store::version;
 
 use anyhow::Result;
 use clap::Args;
@@ -239,7 +240,7 @@ fn about(args: &AccuracyArgs, set: &PairSet, found: &Accuracy) -> Value {
     };
     json!({
         "format": 2,
-        "made_by": format!("tastemaker {} accuracy", env!("CARGO_PKG_VERSION")),
+        "made_by": format!("tastemaker {} accuracy", version()),
         "model": args.model,
         "lora": args.lora,
         "reference": args.reference,

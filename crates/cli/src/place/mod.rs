@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use tastemaker_store::version;
 
 use clap::Args;
 use serde_json::Value;
@@ -219,7 +220,7 @@ impl<'a> Place<'a> {
         if self.file.is_some() {
             return Ok(());
         }
-        let made_by = format!("tastemaker {}", env!("CARGO_PKG_VERSION"));
+        let made_by = format!("tastemaker {}", version());
         let files: Vec<String> =
             self.files().iter().map(|file| file.to_string_lossy().into_owned()).collect();
         json::write(self.path.join(LIST), &serde_json::json!({ "made_by": made_by, "files": files }))

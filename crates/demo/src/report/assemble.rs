@@ -2,6 +2,7 @@
 
 use tastemaker_eval::compare::{Choice, ComparedModel, Comparison, ShownSample};
 use tastemaker_pages::{Fact, Thumbnail};
+use tastemaker_store::version;
 
 use super::{Details, Method, Training};
 use crate::DemoError;
@@ -70,7 +71,7 @@ pub fn comparison(
         scores: evaluation.scores(&generated),
         seed: settings.seed,
         settings: vec![
-            Fact::new("program", concat!("tastemaker ", env!("CARGO_PKG_VERSION"))),
+            Fact::new("program", format!("tastemaker {}", version())),
             Fact::new("seed", settings.seed),
             Fact::new("training pairs", n_pairs),
             Fact::new("sampler", format!("DDIM, {N_STEPS} steps, guidance {GUIDANCE_SCALE}")),

@@ -354,6 +354,7 @@ fn start(step: u64) -> Event {
     let (version, method, device) = ("0".into(), "diffusion-dpo".into(), "cpu".into());
     Event::Start(Start {
         version,
+        libtorch: None,
         method,
         device,
         n_pairs: 9,

@@ -172,6 +172,7 @@ fn a_run_becomes_curves_and_its_alarms_texts() {
     let mut board = Writer::open(folder.path(), None).unwrap();
     let start = Start {
         version: "0".into(),
+        libtorch: None,
         method: "mapo".into(),
         device: "cpu".into(),
         n_pairs: 1,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tastemaker_store::version;
 
 use tastemaker_run::Plan;
 use tastemaker_store::atomic::Staged;
@@ -88,7 +89,7 @@ pub(crate) fn begin(
         sha256.extend(staged.iter().map(|staged| (STATE.to_owned(), staged.sha256().to_owned())));
         let manifest = Manifest {
             format: Manifest::FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: version().to_owned(),
             step,
             plan,
             pairs: identity.pairs.clone(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use tastemaker_store::version;
 
 use serde_json::Value;
 use tastemaker_math::number;
@@ -57,7 +58,7 @@ pub(crate) fn card(plan: &Plan, facts: &CardFacts<'_>) -> String {
     text += &format!(
         "# {title}\n\n{what}{of}, aligned with preference pairs by {} with tastemaker {}.\n\n",
         plan.method.name,
-        env!("CARGO_PKG_VERSION")
+        version()
     );
     for alarm in facts.alarms.iter().filter(|alarm| alarm.severity() == Severity::Critical) {
         let _ = writeln!(text, "> **Critical alarm:** {alarm}\n");

@@ -1,6 +1,7 @@
 //! From scores to the page, the summary and the table on the terminal.
 
 use std::path::Path;
+use tastemaker_store::version;
 
 use anyhow::Result;
 use tastemaker_eval::compare::{
@@ -76,7 +77,7 @@ fn shown(
 
 fn facts(args: &CompareArgs, set: &SampleSet) -> Vec<Fact> {
     vec![
-        Fact::new("program", concat!("tastemaker ", env!("CARGO_PKG_VERSION"))),
+        Fact::new("program", format!("tastemaker {}", version())),
         Fact::new("prompts", format!("{}: {}", set.prompts.name, set.prompts.summary())),
         Fact::new("prompts sha256", set.prompts.fingerprint()),
         Fact::new("images of each model", set.samples.len()),

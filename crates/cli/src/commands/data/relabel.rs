@@ -1,6 +1,7 @@
 //! `tastemaker data relabel`: labels of a set by scorers.
 
 use std::path::{Path, PathBuf};
+use tastemaker_store::version;
 
 use anyhow::Result;
 use clap::Args;
@@ -199,7 +200,7 @@ fn write(
     };
     let about = json!({
         "format": 2,
-        "made_by": format!("tastemaker {} data relabel", env!("CARGO_PKG_VERSION")),
+        "made_by": format!("tastemaker {} data relabel", version()),
         "from": typed,
         "fingerprint": hex(&set.fingerprint()),
         "scoring": scored.provenance(),

@@ -8,6 +8,7 @@ mod text;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
+use tastemaker_store::version;
 
 use findings::Finding;
 use machine::{Disk, Libtorch, Machine};
@@ -40,7 +41,7 @@ struct Report {
 /// None of the machine's faults is one.
 pub fn doctor(args: &DoctorArgs) -> Result<()> {
     let mut report = Report {
-        tastemaker: env!("CARGO_PKG_VERSION"),
+        tastemaker: version(),
         machine: Machine::read(),
         nvidia: Nvidia::read(),
         libtorch: Libtorch::read(),

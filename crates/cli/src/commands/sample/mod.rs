@@ -5,6 +5,7 @@ mod weighted;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tastemaker_store::version;
 
 use anyhow::Result;
 use clap::Args;
@@ -340,7 +341,7 @@ fn parameters(
     for (name, other) in [("Negative model", &args.negative_model), ("Negative lora", &args.negative_lora)] {
         unless(other.is_none(), name, other.clone().unwrap_or_default());
     }
-    unless(false, "Version", format!("tastemaker {}", env!("CARGO_PKG_VERSION")));
+    unless(false, "Version", format!("tastemaker {}", version()));
     Ok(parameters)
 }
 

@@ -5,6 +5,7 @@ mod sides;
 mod writing;
 
 use std::path::{Path, PathBuf};
+use tastemaker_store::version;
 
 use anyhow::Result;
 use clap::Args;
@@ -264,7 +265,7 @@ fn about(
     };
     json!({
         "format": 2,
-        "made_by": format!("tastemaker {} data pairs", env!("CARGO_PKG_VERSION")),
+        "made_by": format!("tastemaker {} data pairs", version()),
         "labels": labels,
         "sides": folder.sides(),
         "same_noise_on_both_sides": sides.is_two().then_some(sides.same_noise),
