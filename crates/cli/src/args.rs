@@ -10,6 +10,7 @@ use tastemaker_torch::versions;
 
 use crate::commands::accuracy::AccuracyArgs;
 use crate::commands::compare::{self, CompareArgs};
+use crate::commands::completions::CompletionsArgs;
 use crate::commands::curate::CurateArgs;
 use crate::commands::data::DataCommand;
 use crate::commands::demo::{DemoArgs, PretrainArgs};
@@ -61,6 +62,8 @@ pub enum Command {
     Data(DataCommand),
     /// Say what this machine offers and what is wrong with it; a bug report needs its output.
     Doctor(DoctorArgs),
+    /// Print what a shell needs to complete commands, or write manual pages.
+    Completions(CompletionsArgs),
     /// Train one part of the embedded model on the embedded art.
     Pretrain(PretrainArgs),
 }
@@ -189,7 +192,7 @@ const RENAMED: [(&str, &str); 3] =
     [("n_pictures", "n_images"), ("share", "shard"), ("workers", "dataloader_num_workers")];
 
 /// The whole grammar, every name with `_` also with `-`.
-fn command() -> clap::Command {
+pub fn command() -> clap::Command {
     // The last of two wins, as in the published scripts.
     let lenient = |command: clap::Command| command.args_override_self(true).mut_args(forgiving);
     Cli::command()

@@ -66,6 +66,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Curate(args) => commands::curate::curate(&args),
         Command::Vote(args) => commands::vote::vote(*args),
         Command::Doctor(args) => commands::doctor::doctor(&args),
+        Command::Completions(args) => commands::completions::completions(&args, args::command()),
         Command::Pretrain(args) => commands::demo::pretrain(args),
     }
 }

@@ -64,3 +64,29 @@ fn a_dry_run_prints_the_plan_and_does_nothing() {
     assert_snapshot!(format!("{}\n\n{}", plan.join("\n"), said.stderr));
     assert!(!bench.path("out").exists());
 }
+
+#[test]
+fn shells_complete_commands_and_flags_and_manual_pages_are_there_for_each_command() {
+    let bench = Bench::empty();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = bench.succeed(&["completions", shell]).stdout;
+        for word in ["train", "relabel", "train_data_dir", "num_inference_steps"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+    let pages = |said: &support::Said| assert!(said.stdout.starts_with("wrote "), "{}", said.stdout);
+    pages(&bench.succeed(&["completions", "--man", "man"]));
+    let page = |name: &str| std::fs::read_to_string(bench.path("man").join(name)).expect("a page");
+    assert!(page("tastemaker.1").contains(".TH"));
+    assert!(page("tastemaker-data-check.1").contains("strict"));
+    assert_eq!(bench.run(&["completions", "--man", "man"]).code, 5, "what is there is not replaced unasked");
+    pages(&bench.succeed(&["completions", "--man", "man", "--overwrite"]));
+    assert!(support::mistake(&bench.run(&["completions"])).contains("wanted bash, zsh, fish"));
+}
+
+#[test]
+fn the_version_says_which_libtorch_it_runs_on() {
+    let said = Bench::empty().succeed(&["--version"]).stdout;
+    assert!(said.starts_with(concat!("tastemaker ", env!("CARGO_PKG_VERSION"))), "{said}");
+    assert!(said.trim_end().ends_with("(libtorch 2.11.0)"), "{said}");
+}

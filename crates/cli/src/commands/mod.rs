@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod compare;
+pub mod completions;
 pub mod curate;
 pub mod data;
 pub mod demo;
