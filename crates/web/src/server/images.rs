@@ -15,8 +15,11 @@ use super::plain;
 /// Images read at once.
 const READERS: usize = 2;
 
-/// KiB of images that are being sent.
-const HELD_KIB: u32 = 256 << 10;
+/// KiB of images that are being sent: those of a study as most are, and larger ones, which wait for each other alone.
+const HELD_KIB: [u32; 2] = [64 << 10, 192 << 10];
+
+/// KiB from which on an image is a large one.
+const LARGE_KIB: u32 = 16 << 10;
 
 /// What a client is handed at once.
 const CHUNK: usize = 64 << 10;
@@ -25,12 +28,13 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug, Clone)]
 pub struct ImageBudget {
     readers: Arc<Semaphore>,
-    held: Arc<Semaphore>,
+    held: [Arc<Semaphore>; 2],
 }
 
 impl Default for ImageBudget {
     fn default() -> Self {
-        Self { readers: Arc::new(Semaphore::new(READERS)), held: Arc::new(Semaphore::new(HELD_KIB as usize)) }
+        let held = HELD_KIB.map(|kib| Arc::new(Semaphore::new(kib as usize)));
+        Self { readers: Arc::new(Semaphore::new(READERS)), held }
     }
 }
 
@@ -57,17 +61,28 @@ impl ImageBudget {
     }
 
     /// An image as an answer, read when there is room. It may be kept for a day: its address says what it is.
-    pub async fn send<E>(&self, read: impl FnOnce() -> Result<Vec<u8>, E> + Send + 'static) -> Response<Body>
+    pub async fn send<E>(
+        &self,
+        read: impl Fn() -> Result<Vec<u8>, E> + Send + Sync + 'static,
+    ) -> Response<Body>
     where
         E: std::error::Error + Send + 'static,
     {
-        let Ok(reader) = self.readers.acquire().await else { return gone() };
-        let read =
-            tokio::task::spawn_blocking(move || read().map(|bytes| (kind(&bytes), stripped(bytes)))).await;
-        let Ok(Ok((Some(kind), bytes))) = read else { return gone() };
-        let kib = (bytes.len() as u32 / 1024 + 1).min(HELD_KIB);
-        let Ok(held) = Arc::clone(&self.held).acquire_many_owned(kib).await else { return gone() };
-        drop(reader);
+        let read = Arc::new(move || read().map(|bytes| (kind(&bytes), stripped(bytes))));
+        let Some((kind, bytes)) = self.read(&read).await else { return gone() };
+        let kib = (bytes.len() / 1024 + 1) as u32;
+        let large = usize::from(kib >= LARGE_KIB);
+        let (room, kib) = (Arc::clone(&self.held[large]), kib.min(HELD_KIB[large]));
+        let (held, bytes) = match Arc::clone(&room).try_acquire_many_owned(kib) {
+            Ok(held) => (held, bytes),
+            // Whoever waits for slow clients holds nothing meanwhile.
+            Err(_) => {
+                drop(bytes);
+                let Ok(held) = room.acquire_many_owned(kib).await else { return gone() };
+                let Some((_, bytes)) = self.read(&read).await else { return gone() };
+                (held, bytes)
+            }
+        };
         let length = bytes.len();
         let whole = Bytes::from(bytes);
         let chunks = stream::unfold((whole, held), |(mut rest, held)| async move {
@@ -80,6 +95,16 @@ impl ImageBudget {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
         response
+    }
+
+    async fn read<E: Send + 'static>(
+        &self,
+        read: &Arc<impl Fn() -> Result<(Option<&'static str>, Vec<u8>), E> + Send + Sync + 'static>,
+    ) -> Option<(&'static str, Vec<u8>)> {
+        let _reader = self.readers.acquire().await.ok()?;
+        let read = Arc::clone(read);
+        let (kind, bytes) = tokio::task::spawn_blocking(move || read()).await.ok()?.ok()?;
+        Some((kind?, bytes))
     }
 }
 

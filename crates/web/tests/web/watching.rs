@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -181,4 +182,35 @@ fn a_page_follows_a_run_that_begins_anew_and_says_when_its_log_goes() {
     other.steps(0, 2);
     let _server = Serving::start(router(Runs::new(&[other.0]).unwrap()), port);
     browser.wait("return document.getElementById('runs').textContent.includes('other')");
+}
+
+#[test]
+fn a_run_that_says_nothing_any_more_is_told_from_one_that_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let (killed, going) = (Run::new(root.path(), "killed", 1.0), Run::new(root.path(), "going", 1.0));
+    for run in [&killed, &going] {
+        run.start(0);
+        run.steps(0, 3);
+    }
+    going.say(&json!({ "event": "alarm", "step": 2, "name": "loss", "message": "step 2: the loss is high" }));
+    let log = fs::File::options().append(true).open(killed.0.join("events.jsonl")).unwrap();
+    log.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    let server = served(&[killed.0.clone(), going.0.clone()]);
+    let Some(browser) = Browser::start(&server.url) else { return };
+    browser.open("/");
+    browser.wait("return document.body.dataset.steps === '3 3'");
+    browser.wait(
+        "return document.getElementById('runs').textContent.includes('killed: nothing new for 60 minutes')",
+    );
+    assert_eq!(
+        browser.run("return document.getElementById('runs').textContent.match(/nothing new/g).length"),
+        1
+    );
+    let alarm = browser.run("return document.getElementById('alarms').textContent");
+    assert_eq!(alarm, "step 2going: the loss is high");
+    // Whoever is at a box by keyboard stays there.
+    browser.run("document.querySelector('#runs input').focus(); return 1");
+    going.steps(3, 5);
+    browser.wait("return document.body.dataset.steps === '3 5'");
+    assert_eq!(browser.run("return document.activeElement === document.querySelector('#runs input')"), true);
 }
