@@ -150,3 +150,94 @@ fn the_guide_names_every_check() {
         assert!(page.contains(&row), "wanted this row:\n{row}");
     }
 }
+
+/// A run of the set, checked and trained alike.
+const RUN: &str = "output_dir = \"out\"\n[model]\npretrained_model_name_or_path = \"model\"\nmax_token_length = 150\n\
+                   [data]\ntrain_data_dir = \"pairs\"\nresolution = 32\nheld_out_fraction = 0.34\n[train]\nseed = 3\n\
+                   max_train_steps = 1\n[validation]\nvalidation_steps = 1\n";
+
+#[test]
+fn a_set_is_checked_for_the_run_of_a_recipe_and_says_for_which() {
+    let bench = Bench::new();
+    bench.write("first.toml", format!("{RUN}[method]\nname = \"mapo\"\n"));
+    let said = bench.succeed(&["data", "check", "first.toml"]);
+    let words =
+        "checked for resolution 32, held_out_fraction 0.34, seed 3, max_token_length 150 (first.toml)\n";
+    assert!(said.stdout.contains(words), "{}", said.stdout);
+    assert!(said.stdout.contains("6 rows, 6 pairs to use, 2 of them held out"), "{}", said.stdout);
+    assert!(said.stderr.ends_with("next: tastemaker train first.toml\n"), "{}", said.stderr);
+    let header = fs::read_to_string(bench.path("check-pairs/check.jsonl")).unwrap();
+    let header: serde_json::Value = serde_json::from_str(header.lines().next().unwrap()).unwrap();
+    assert_eq!((&header["resolution"], &header["max_token_length"]), (&32.into(), &150.into()));
+    let run = bench.succeed(&["train", "first.toml"]);
+    assert!(run.stderr.contains("on 4 pairs, 2 held out"), "{}", run.stderr);
+    let said = bench.succeed(&["data", "check", "first.toml", "--resolution", "48", "--seed", "4"]);
+    assert!(said.stdout.contains("resolution 48, held_out_fraction 0.34, seed 4, "), "{}", said.stdout);
+    let said = bench.succeed(&["data", "check", "pairs"]);
+    let words = "checked for resolution 512, held_out_fraction 0.05, seed 0, max_token_length 75 (defaults; ";
+    assert!(said.stdout.contains(words), "{}", said.stdout);
+}
+
+#[test]
+fn single_images_are_images_and_no_pairs() {
+    let bench = Bench::new();
+    let row =
+        |i: u32| format!("{{\"image\": \"warm{i}.png\", \"label\": {}, \"caption\": \"a fox\"}}\n", i % 2);
+    bench.write("pairs/metadata.jsonl", (0..6).map(row).collect::<String>());
+    bench.write("kto.toml", format!("{RUN}[method]\nname = \"kto\"\n"));
+    let by_recipe = bench.succeed(&["data", "check", "kto.toml"]);
+    let by_flag = bench.succeed(&["data", "check", "pairs", "--method", "kto"]);
+    for said in [by_recipe, by_flag] {
+        assert!(said.stdout.contains("6 rows, 6 images to use"), "{}", said.stdout);
+        assert!(said.stdout.contains("3 images are liked, 3 are not"), "{}", said.stdout);
+        assert!(!timeless(&said).replace("check-pairs", "").contains("pairs to use"), "{}", said.stdout);
+    }
+}
+
+#[test]
+fn a_skipped_row_has_one_number() {
+    let bench = Bench::new();
+    let list = bench.path("pairs/metadata.jsonl");
+    let rows = fs::read_to_string(&list).unwrap();
+    let (first, rest) = rows.split_once('\n').unwrap();
+    fs::write(&list, format!("{first}\n\n{{\n{rest}")).unwrap();
+    let said = bench.train("out", &["--method", "mapo"]);
+    assert!(said.stderr.contains("note: line 3: is not valid JSON"), "{}", said.stderr);
+    assert!(!said.stderr.contains("row 1"), "{}", said.stderr);
+    bench.succeed(&["data", "check", "pairs"]);
+    let lines = fs::read_to_string(bench.path("check-pairs/check.jsonl")).unwrap();
+    assert!(lines.contains("\"place\":\"line 3\"") && !lines.contains("row 1\""), "{lines}");
+}
+
+#[test]
+fn the_last_line_can_be_pasted() {
+    let bench = Bench::new();
+    // Only what the embedded scorer knows.
+    let list = bench.path("pairs/metadata.jsonl");
+    let rows = fs::read_to_string(&list).unwrap();
+    let known = [("a red house", "cat"), ("a fox", "dog"), ("rain over the sea", "cat")];
+    fs::write(&list, known.iter().fold(rows, |rows, (old, new)| rows.replace(old, new))).unwrap();
+    let scorer = ["--scorer", "nearest-art:style"];
+    let lines: [&[&str]; 4] = [
+        &["data", "check", "pairs"],
+        &["score", "pairs/warm0.png", "--prompt", "cat", scorer[0], scorer[1]],
+        &["data", "relabel", "pairs", "--keep_ties", scorer[0], scorer[1]],
+        &["data", "check", "broken"],
+    ];
+    bench.pairs("broken", 3);
+    bench.write("broken/warm1.png", "no image");
+    for line in lines {
+        let said = bench.succeed(line);
+        let next = |said: &Said| {
+            let last = said.stderr.lines().last().unwrap().to_owned();
+            last.strip_prefix("next: tastemaker ")
+                .unwrap_or_else(|| panic!("{line:?}: {}", said.stderr))
+                .to_owned()
+        };
+        let first = next(&said);
+        let pasted = bench.succeed(&first.split(' ').collect::<Vec<_>>());
+        if !first.starts_with("score ") {
+            next(&pasted);
+        }
+    }
+}

@@ -63,6 +63,17 @@ pub struct Skipped {
     pub detail: Box<str>,
 }
 
+impl Skipped {
+    /// What its set calls it, `place`, and what was found: by the line of its file where that says more, and never by both.
+    pub fn named(&self, place: String) -> (String, &str) {
+        let line = self.detail.strip_prefix("line ").and_then(|rest| rest.split_once(' '));
+        match line.filter(|(number, _)| number.parse::<u64>().is_ok()) {
+            Some((number, found)) => (format!("line {number}"), found),
+            None => (place, &self.detail),
+        }
+    }
+}
+
 /// Rows skipped, counted by reason: `3 ties, 1 missing caption`.
 pub fn in_words(rows: &[Skipped]) -> String {
     let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
@@ -77,6 +88,18 @@ pub fn in_words(rows: &[Skipped]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_has_one_number() {
+        let named = |detail: &str| {
+            let row = Skipped { id: PairId(31), reason: Reason::BadRow, detail: detail.into() };
+            let (place, found) = row.named("row 31".into());
+            format!("{place}: {found}")
+        };
+        assert_eq!(named("line 33 is not valid JSON"), "line 33: is not valid JSON");
+        assert_eq!(named("2 cells; wanted 3"), "row 31: 2 cells; wanted 3");
+        assert_eq!(named("line by line"), "row 31: line by line");
+    }
 
     #[test]
     fn one_row_and_several_are_counted_in_words() {

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 fn settings() -> Settings {
     Settings {
         resolution: 32,
+        is_drawn: false,
         held_out_fraction: 0.0,
         seed: 0,
         caption_tokens: None,
@@ -369,6 +370,35 @@ fn a_single_image_is_looked_at_once_and_is_no_pair_of_itself() {
     let out = tempfile::tempdir().unwrap();
     let findings = check_into(&out, &singles, &self::settings()).1.split_off(1);
     assert_eq!(found(&findings), [(1, "upscaled", Some("winner")), (2, "bad-image", Some("winner"))]);
+    let words = check_into(&out, &singles, &self::settings()).0.to_string();
+    assert!(words.contains("2 images to use, 0 of them held out\n"), "{words}");
+    assert!(words.contains("1 images are liked, 2 are not\n") && !words.contains("pair"), "{words}");
+    let page = fs::read_to_string(out.path().join("index.html")).unwrap();
+    assert!(page.contains("images to use") && page.contains("Images to look at"), "{page}");
+    assert_eq!(page.matches("<figure data-name=\"image\">").count(), 2);
+}
+
+#[test]
+fn labels_of_single_images_are_weighed_by_how_many_there_are_of_each_and_never_by_their_order() {
+    for (n_liked, n_disliked, wanted) in
+        [(30, 30, false), (60, 1, true), (1, 60, true), (60, 0, false), (4, 1, false)]
+    {
+        let set = Set::new();
+        set.save("0.png", &image(40, 40, 0));
+        let rows: Vec<String> = (0..n_liked + n_disliked)
+            .map(|at| {
+                let row = serde_json::json!({"image": "0.png", "label": u8::from(at < n_liked), "caption": format!("c{at}")});
+                row.to_string()
+            })
+            .collect();
+        set.list(&rows);
+        let settings = OpenSettings { unpaired: true, ..OpenSettings::default() };
+        let singles = open_with(&Location::local(set.path()).unwrap(), &settings).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let (summary, lines) = check_into(&out, &singles, &self::settings());
+        let is_found = lines[1..].iter().any(|line| line["check"] == "label-imbalance");
+        assert_eq!(is_found, wanted, "{n_liked} and {n_disliked}: {summary}");
+    }
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn what_holds_no_prompts_is_refused_with_what_it_holds() {
 
 #[test]
 fn a_malformed_row_is_skipped_by_name_and_the_others_keep_their_numbers() {
-    let cases: [(&str, &[u8], &str); 10] = [
+    let cases: [(&str, &[u8], &str); 11] = [
         ("p.txt", b"a fox\n\ncaf\xe9\nrain\n", "line 3 is not UTF-8"),
         ("p.tsv", b"prompt\tstyle\na fox\tx\ncaf\xe9\ty\nrain\tz\n", "line 3 is not UTF-8"),
         ("p.csv", b"prompt\na fox\ncaf\xe9\nrain\n", "line 3 is not UTF-8"),
@@ -153,6 +153,11 @@ fn a_malformed_row_is_skipped_by_name_and_the_others_keep_their_numbers() {
             "line 3 has 3 cells; put a prompt with commas",
         ),
         ("p.csv", b"prompt,style\na fox,x\n\"an owl,y\nrain,z\n", "line 3 opens a quote that is not closed"),
+        (
+            "p.csv",
+            b"prompt,style\na fox,x\n\n\"an owl,y\n\nrain,z\n",
+            "line 4 opens a quote that is not closed",
+        ),
         (
             "p.json",
             b"[\"a fox\", 3, {\"prompt\": \"rain\"}]",

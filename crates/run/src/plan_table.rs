@@ -1,8 +1,10 @@
 //! The plan as a table for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::Value;
 use tastemaker_math::number;
 use tastemaker_math::objectives::AutoBeta;
 
@@ -138,10 +140,49 @@ fn row(rows: &mut Vec<Row>, section: &'static str, key: &str, value: impl Serial
 fn table(rows: &mut Vec<Row>, section: &'static str, fields: &impl Serialize) {
     let fields = serde_json::to_value(fields).unwrap_or_default();
     for (key, value) in fields.as_object().into_iter().flatten() {
-        row(rows, section, key, value);
+        match kinds(value) {
+            Some(kinds) => row(rows, section, key, kinds),
+            None => row(rows, section, key, value),
+        }
     }
+}
+
+/// Names of layers, where they are too many to be read one by one: how many there are of each kind. The plan in the folder of
+/// the run has them all.
+fn kinds(value: &Value) -> Option<String> {
+    const READ: usize = 16;
+    let names: Vec<&str> = value.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
+    if names.len() <= READ {
+        return None;
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in &names {
+        // Numbers say which of several layers of a kind.
+        let kind = name.rsplit('.').find(|part| part.parse::<u32>().is_err()).unwrap_or(name);
+        *counts.entry(kind).or_default() += 1;
+    }
+    let counted = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ");
+    Some(format!("{} names: {counted} (plan.json of the run has all)", names.len()))
 }
 
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn many_names_of_layers_are_counted_by_kind() {
+        let names = (0..22)
+            .flat_map(|block| [format!("down.{block}.attn1.to_q"), format!("down.{block}.attn1.to_out.0")]);
+        let names: Vec<String> = names.collect();
+        let words = kinds(&json!(names)).unwrap_or_default();
+        assert_eq!(words, "44 names: 22 to_out, 22 to_q (plan.json of the run has all)");
+        assert_eq!(kinds(&json!(names[..16])), None);
+        assert_eq!((kinds(&json!(7)), kinds(&json!([1; 20]))), (None, None));
+    }
 }

@@ -60,6 +60,6 @@ pub fn curate(args: &CurateArgs) -> Result<()> {
     server.run(router(desk), || signals.came().is_some())?;
     let list = next::word(&args.list);
     println!("decisions are in {list}");
-    next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &args.set, "--exclude", &list]);
+    next::say_train(&args.set, "diffusion-dpo", &["--exclude", &list]);
     Ok(())
 }

@@ -19,6 +19,7 @@ use tastemaker_store::{atomic, json as json_files};
 use crate::commands::sample::{GRID, OLD_GRID};
 use crate::commands::{DeviceFlag, some, word};
 use crate::exit::DataFault;
+use crate::next;
 use crate::place::{OverwriteFlag, Place, Written, first_line};
 use crate::progress::Work;
 use crate::prompts;
@@ -109,7 +110,7 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     }
     print!("{}", rows.summary());
     if args.out.is_none() {
-        eprintln!("next: the same with --out scores.csv, for the score of each image");
+        next::again(&[], &["--out", "scores.csv"]);
     }
     Ok(())
 }

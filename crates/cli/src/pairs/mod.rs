@@ -92,7 +92,8 @@ pub fn name_skipped(source: &dyn PairSource, rows: &[Skipped]) {
     const NAMED: usize = 5;
     let detailed: Vec<_> = rows.iter().filter(|row| !row.detail.is_empty()).collect();
     for row in detailed.iter().take(NAMED) {
-        eprintln!("note: {}: {}", source.place(row.id), row.detail);
+        let (place, found) = row.named(source.place(row.id));
+        eprintln!("note: {place}: {found}");
     }
     if detailed.len() > NAMED {
         eprintln!("note: and {} more", detailed.len() - NAMED);

@@ -20,6 +20,11 @@ fn reading_keys() -> impl Iterator<Item = &'static Key> {
 }
 
 impl ReadingFlags {
+    /// As settings of a run.
+    pub fn section(&self) -> DataSection {
+        self.0.clone()
+    }
+
     /// As readers take it.
     ///
     /// # Errors

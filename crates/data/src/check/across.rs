@@ -5,7 +5,7 @@ use super::finding::Finding;
 use super::inspect::caption_key;
 use super::settings::Settings;
 use crate::set::PairSet;
-use crate::split::HeldOut;
+use crate::split::{HeldOut, is_drawn};
 use crate::{DataError, PairSource, Side};
 
 /// No position, no number.
@@ -44,12 +44,15 @@ pub fn across(
 }
 
 fn captions(set: &PairSet, settings: &Settings) -> Vec<Caption> {
+    let Settings { held_out_fraction, seed, is_drawn: drawn, .. } = *settings;
     let of_pairs = (0..set.len()).map(|position| set.caption(position));
-    let chosen = HeldOut::of(of_pairs, settings.held_out_fraction, settings.seed);
+    let chosen = HeldOut::of(of_pairs, if drawn { 0.0 } else { held_out_fraction }, seed);
+    let held_out =
+        |text: &str| if drawn { is_drawn(text, held_out_fraction, seed) } else { chosen.has(text) };
     let mut captions: Vec<Caption> = set
         .texts()
         .iter()
-        .map(|text| Caption { key: caption_key(text), held_out: chosen.has(text), first: NONE })
+        .map(|text| Caption { key: caption_key(text), held_out: held_out(text), first: NONE })
         .collect();
     for position in (0..set.len()).rev() {
         captions[set.text_number(position) as usize].first = position as u32;

@@ -224,8 +224,8 @@ checks! {
         "an image whose shorter side is below the training resolution"
         "it is enlarged, and its blur is learned",
     LabelImbalance "label-imbalance" Warning Never
-        "the winner listed first much more or much less often than the loser"
-        "either the list is sorted by verdict, or votes were given by place",
+        "the winner listed first much more or much less often than the loser, or hardly any single images of one label"
+        "either the list is sorted by verdict, votes were given by place, or there is little to tell apart",
     Tie "tie" Note Never
         "no winner"
         "the row is skipped",

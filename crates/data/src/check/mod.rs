@@ -20,4 +20,4 @@ pub use finding::{Finding, Subject};
 pub use output::{CHECK_FORMAT, Written, check_folder, write};
 pub use pass::{Event, check};
 pub use settings::{CaptionTokens, Settings};
-pub use summary::{SIZE_BINS, Summary, Timing};
+pub use summary::{LabelCounts, SIZE_BINS, Summary, Timing};

@@ -98,6 +98,7 @@ fn header(set: &PairSet, name: &Path, settings: &Settings) -> Value {
         "resolution": settings.resolution,
         "held_out_fraction": settings.held_out_fraction,
         "seed": settings.seed,
+        "max_token_length": settings.caption_tokens.map(|tokens| tokens.limit),
     })
 }
 

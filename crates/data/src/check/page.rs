@@ -7,7 +7,7 @@ use tastemaker_pages::{Fact, Markup, Page, RowImage, Section, facts, html, image
 
 use super::checks::{CHECKS, Check, Severity};
 use super::finding::Subject;
-use super::summary::{SIZE_BINS, Summary};
+use super::summary::{LabelCounts, SIZE_BINS, Summary};
 use super::worst::Case;
 use crate::Side;
 
@@ -22,6 +22,7 @@ pub fn page(summary: &Summary, cases: &[Case<'_>]) -> String {
         (1, _) => "One row cannot be trained on".to_owned(),
         (n, _) => format!("{} rows cannot be trained on", count(n)),
     };
+    let looked_at = if summary.labels.is_some() { "Images to look at" } else { "Pairs to look at" };
     let sections = [
         Some(Section::new("counts", "Counts", cards(summary))),
         Some(Section::new("findings", "Findings", findings(summary))),
@@ -30,7 +31,7 @@ pub fn page(summary: &Summary, cases: &[Case<'_>]) -> String {
             "Sizes and order",
             html! { div.columns { (sizes(summary)) (order(summary)) } },
         )),
-        pairs(cases).map(|body| Section::new("pairs", "Pairs to look at", body)),
+        pairs(cases).map(|body| Section::new("pairs", looked_at, body)),
         skipped(cases).map(|body| Section::new("skipped", "Rows skipped", body)),
         Some(Section::new("settings", "Settings", settings(summary))),
     ];
@@ -52,6 +53,7 @@ fn lede(summary: &Summary) -> String {
         Some((check, n)) if n > 1 => {
             format!("The most frequent warning: {} rows with {}.", count(n), check.what)
         }
+        _ if summary.labels.is_some() => "No warnings: every image that is left decodes.".to_owned(),
         _ => "No warnings: every pair that is left decodes, differs and comes once.".to_owned(),
     }
 }
@@ -60,9 +62,10 @@ fn cards(summary: &Summary) -> Markup {
     let (errors, warnings) = (summary.n(Severity::Error), summary.n(Severity::Warning));
     let skipped = format!("{} skipped", count(summary.n_rows - summary.n_usable));
     let held_out = format!("{} held out", count(summary.n_held_out));
+    let to_use = if summary.labels.is_some() { "images to use" } else { "pairs to use" };
     let cards = [
         ("", summary.n_rows, "rows", skipped),
-        ("", summary.n_usable, "pairs to use", held_out),
+        ("", summary.n_usable, to_use, held_out),
         (if errors > 0 { "bad" } else { "good" }, errors, "errors", "skipped by training".into()),
         (if warnings > 0 { "care" } else { "good" }, warnings, "warnings", "trained on".into()),
     ];
@@ -127,6 +130,10 @@ fn sizes(summary: &Summary) -> Markup {
 }
 
 fn order(summary: &Summary) -> Markup {
+    if let Some(LabelCounts { n_liked, n_disliked }) = summary.labels {
+        let words = format!("{} images are liked, {} are not.", count(n_liked), count(n_disliked));
+        return html! { div { p.small { (words) } } };
+    }
     let Some(rate) = summary.winner_first() else {
         return html! { div { p.small { "This layout lists winner and loser in no order." } } };
     };
@@ -148,6 +155,10 @@ fn pairs(cases: &[Case<'_>]) -> Option<Markup> {
     let pairs: Vec<&Case<'_>> =
         cases.iter().filter(|case| matches!(case.finding.subject, Subject::Pair(..))).collect();
     let images = |case: &Case<'_>| {
+        if case.is_single {
+            let (name, image) = ("image", case.thumbnails[0].as_ref());
+            return image_row([RowImage { name, alt: name.to_owned(), image, caption: html! {} }]);
+        }
         let image = |(side, image)| {
             let name = Side::name(side);
             let here = case.finding.side == Some(side);
@@ -203,5 +214,6 @@ fn settings(summary: &Summary) -> Markup {
         Fact::new("training resolution", format!("{} pixels", settings.resolution)),
         Fact::new("held-out fraction", settings.held_out_fraction),
         Fact::new("seed", settings.seed),
+        Fact::new("tokens of captions", settings.caption_tokens.map_or(0, |tokens| tokens.limit)),
     ])
 }

@@ -43,9 +43,9 @@ pub fn check(
     let mut summary = Summary::of(set, settings);
     for row in set.skipped() {
         let kind = Kind::from(row.reason);
-        let detail =
-            if row.detail.is_empty() { kind.check().what.to_owned() } else { row.detail.to_string() };
-        let (subject, place) = (Subject::Skipped(row.id), set.place(row.id));
+        let (place, found) = row.named(set.place(row.id));
+        let detail = if found.is_empty() { kind.check().what } else { found }.to_owned();
+        let subject = Subject::Skipped(row.id);
         let found = Finding { kind, subject, place, side: None, file: None, detail, badness: 0.0 };
         on_event(Event::Finding(&found))?;
         summary.count(&[found]);
@@ -61,6 +61,7 @@ pub fn check(
         summary.count(&findings);
         sizes.into_iter().flatten().for_each(|size| summary.size(size));
         summary.listed(set.winner_is_listed_first(position));
+        summary.labeled(set.label(position));
         pixels.push(hashes);
         timing.decoding += decoding;
         timing.busy += busy;

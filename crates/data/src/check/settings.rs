@@ -9,6 +9,8 @@ pub struct Settings {
     pub resolution: u32,
     /// Fraction of captions that training holds out.
     pub held_out_fraction: f64,
+    /// Whether each is held out with that probability by itself, as runs of the first version chose.
+    pub is_drawn: bool,
     /// Seed of the training.
     pub seed: u64,
     /// What of captions the text encoder sees; `None` if that is not asked.

@@ -10,13 +10,16 @@ use super::checks::{CHECKS, Kind, Severity};
 use super::finding::{Finding, Subject};
 use super::settings::Settings;
 use crate::set::PairSet;
-use crate::{PairId, PairSource};
+use crate::{Label, PairId, PairSource};
 
 /// Where the bins of [`Summary::sizes`] begin, in pixels of the shorter side; the first begins at 1.
 pub const SIZE_BINS: [u32; 9] = [1, 256, 384, 512, 640, 768, 1024, 1536, 2048];
 
 /// A rate of winners listed first within these is not worth a word.
 const BALANCED: std::ops::RangeInclusive<f64> = 0.45..=0.55;
+
+/// A rate of liked images within these leaves enough of both labels.
+const BOTH_LABELS: std::ops::RangeInclusive<f64> = 0.1..=0.9;
 
 /// Findings of each kind that are remembered, the worst ones.
 const REMEMBERED: usize = 4;
@@ -46,6 +49,22 @@ impl Timing {
     }
 }
 
+/// How many single images have which label.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LabelCounts {
+    /// That people like.
+    pub n_liked: u64,
+    /// That they do not.
+    pub n_disliked: u64,
+}
+
+impl LabelCounts {
+    /// Fraction of images that people like, with its 95% interval.
+    pub fn liked(&self) -> Option<Interval> {
+        WinCount { wins: self.n_liked, ties: 0, losses: self.n_disliked }.wilson_95()
+    }
+}
+
 /// What was found, in numbers.
 #[derive(Debug, Clone)]
 pub struct Summary {
@@ -67,6 +86,8 @@ pub struct Summary {
     pub sizes: [u64; SIZE_BINS.len()],
     /// Tokens of captions that are cut, over all pairs.
     pub n_tokens_cut: u64,
+    /// Single images with either label, where the set has no pairs.
+    pub labels: Option<LabelCounts>,
     /// Pairs whose winner is listed first.
     pub n_winner_first: u64,
     /// Pairs whose loser is.
@@ -91,6 +112,7 @@ impl Summary {
             rows: vec![0; CHECKS.len()],
             sizes: [0; SIZE_BINS.len()],
             n_tokens_cut: 0,
+            labels: set.label(0).map(|_| LabelCounts::default()),
             n_winner_first: 0,
             n_loser_first: 0,
             worst: Vec::new(),
@@ -149,6 +171,20 @@ impl Summary {
         }
     }
 
+    pub(super) fn labeled(&mut self, label: Option<Label>) {
+        if let (Some(label), Some(counts)) = (label, &mut self.labels) {
+            match label {
+                Label::Liked => counts.n_liked += 1,
+                Label::Disliked => counts.n_disliked += 1,
+            }
+        }
+    }
+
+    /// What the set has: `pairs`, or `images`.
+    pub fn things(&self) -> &'static str {
+        if self.labels.is_some() { "images" } else { "pairs" }
+    }
+
     /// Findings of a severity, one per row and check.
     pub fn n(&self, severity: Severity) -> u64 {
         let checks = CHECKS.iter().filter(|check| check.severity == severity);
@@ -175,20 +211,30 @@ impl Summary {
     }
 }
 
-/// The finding that winners are listed first too often or too rarely.
+/// The finding that winners are listed first too often or too rarely, or that single images have hardly any of one label. Images
+/// that are all liked are favorites, and meant to be.
 pub(super) fn imbalance(summary: &Summary) -> Option<Finding> {
-    let Interval { estimate, low, high } = summary.winner_first()?;
-    if high >= *BALANCED.start() && low <= *BALANCED.end() {
-        return None;
-    }
-    let detail = format!(
-        "the winner is listed first in {} of {} pairs, {:.1}% (95% interval {:.1}% to {:.1}%)",
-        summary.n_winner_first,
-        summary.n_winner_first + summary.n_loser_first,
-        100.0 * estimate,
-        100.0 * low,
-        100.0 * high
-    );
+    let detail = match summary.labels {
+        None => {
+            let Interval { estimate, low, high } = summary.winner_first()?;
+            if high >= *BALANCED.start() && low <= *BALANCED.end() {
+                return None;
+            }
+            let (n, of) = (summary.n_winner_first, summary.n_winner_first + summary.n_loser_first);
+            let [rate, low, high] = [estimate, low, high].map(|rate| 100.0 * rate);
+            format!(
+                "the winner is listed first in {n} of {of} pairs, {rate:.1}% (95% interval {low:.1}% to {high:.1}%)"
+            )
+        }
+        Some(counts @ LabelCounts { n_liked, n_disliked }) => {
+            let Interval { low, high, .. } = counts.liked()?;
+            let is_lopsided = high < *BOTH_LABELS.start() || low > *BOTH_LABELS.end();
+            if n_disliked == 0 || n_liked == 0 || !is_lopsided {
+                return None;
+            }
+            format!("{n_liked} images are liked and {n_disliked} are not")
+        }
+    };
     let (kind, subject) = (Kind::LabelImbalance, Subject::Set);
     Some(Finding { kind, subject, place: String::new(), side: None, file: None, detail, badness: 0.0 })
 }
@@ -198,7 +244,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, n_rows, n_usable, n_held_out, .. } = self;
         writeln!(f, "{path}: {}", self.verdict())?;
-        writeln!(f, "{n_rows} rows, {n_usable} pairs to use, {n_held_out} of them held out")?;
+        writeln!(f, "{n_rows} rows, {n_usable} {} to use, {n_held_out} of them held out", self.things())?;
         let found = CHECKS.iter().filter(|check| self.rows[check.kind as usize] > 0);
         let widest = found.clone().map(|check| check.name.len()).max().unwrap_or(0);
         let digits = n_rows.to_string().len();
@@ -212,7 +258,11 @@ impl fmt::Display for Summary {
             let captions = if n == 1 { "caption" } else { "captions" };
             writeln!(f, "{n} {captions} lose {} tokens to the text encoder's length", self.n_tokens_cut)?;
         }
-        if let Some(Interval { estimate, low, high }) = self.winner_first() {
+        if let Some(LabelCounts { n_liked, n_disliked }) = self.labels {
+            writeln!(f, "{n_liked} images are liked, {n_disliked} are not")?;
+        }
+        if let Some(Interval { estimate, low, high }) = self.winner_first().filter(|_| self.labels.is_none())
+        {
             let [rate, low, high] = [estimate, low, high].map(|rate| 100.0 * rate);
             writeln!(
                 f,

@@ -16,6 +16,8 @@ pub struct Case<'a> {
     pub finding: &'a Finding,
     /// The caption, where there is a pair.
     pub caption: Option<&'a str>,
+    /// Whether it is about a single image, which is then the winner.
+    pub is_single: bool,
     /// Winner and loser; `None` for one that does not decode.
     pub thumbnails: [Option<Thumbnail>; 2],
 }
@@ -25,12 +27,13 @@ pub fn cases<'a>(set: &'a PairSet, summary: &'a Summary) -> Vec<Case<'a>> {
     let mut n_pairs = 0;
     let mut case = |finding: &'a Finding| {
         let Subject::Pair(_, position) = finding.subject else {
-            return Some(Case { finding, caption: None, thumbnails: [None, None] });
+            return Some(Case { finding, caption: None, is_single: false, thumbnails: [None, None] });
         };
         n_pairs += 1;
         (n_pairs <= MOST).then(|| Case {
             finding,
             caption: Some(set.caption(position)),
+            is_single: set.label(position).is_some(),
             thumbnails: Side::BOTH.map(|side| thumbnail(set, position, side)),
         })
     };

@@ -132,8 +132,10 @@ impl PairSet {
             return Err(DataError::Empty { path: path.clone(), reason: "it names none".into() });
         }
         let found = skipped.iter().filter(|row| !row.detail.is_empty()).take(SHOWN);
-        let mut found: Vec<String> =
-            found.map(|row| format!("{}: {}", names.of(row.id), row.detail)).collect();
+        let mut found: Vec<String> = found
+            .map(|row| row.named(names.of(row.id)))
+            .map(|(place, why)| format!("{place}: {why}"))
+            .collect();
         if skipped.len() > SHOWN && !found.is_empty() {
             found.push("...".into());
         }

@@ -145,9 +145,13 @@ fn of_table(name: &str, path: &Path, text: &Text, delimiter: u8) -> Result<Promp
         let mut reader = builder.from_reader(&text.text.as_bytes()[at..]);
         let (mut end, from) = (text.text.len(), at);
         while reader.read_record(&mut record).map_err(broken)? {
-            let begin = record.position().map_or(0, |position| position.byte()) as usize;
-            let raw = &text.text[from + begin..from + reader.position().byte() as usize];
+            let begin = from + record.position().map_or(0, |position| position.byte()) as usize;
             let number = line + record.position().map_or(0, |position| position.line()) as usize - 1;
+            // Blank lines before it are none of it.
+            let whole = &text.text[begin..from + reader.position().byte() as usize];
+            let raw = whole.trim_start();
+            let (begin, blank) = (begin + whole.len() - raw.len(), &whole[..whole.len() - raw.len()]);
+            let number = number + blank.matches('\n').count();
             let place = || format!("line {number}");
             let Some(text_at) = text_at else {
                 let Some(found) = position(record.iter(), &TEXT) else {
@@ -169,7 +173,7 @@ fn of_table(name: &str, path: &Path, text: &Text, delimiter: u8) -> Result<Promp
                 // It swallowed the lines after it.
                 rows.push(Err(format!("{} opens a quote that is not closed", place())));
                 let first = raw.find('\n').map_or(raw.len(), |at| at + 1);
-                (end, line) = (from + begin + first, number + 1);
+                (end, line) = (begin + first, number + 1);
                 break;
             }
             let more = record.iter().skip(columns.len()).filter(|cell| !cell.trim().is_empty()).count();

@@ -21,6 +21,7 @@ use clap::Args;
 
 use crate::commands::{DeviceFlag, GenerateFlags, images_per_prompt, some};
 use crate::exit::Blame;
+use crate::next;
 use crate::place::{OverwriteFlag, Place};
 use candidates::Source;
 
@@ -173,5 +174,9 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     candidates::skip(&mut candidates, &mut set, &unscored)?;
     let scores = scoring::scores(args, &set, &candidates, &names)?;
     let comparison = result::comparison(args, &set, &candidates, &names, scores)?;
-    result::report(&comparison, &args.out)
+    result::report(&comparison, &args.out)?;
+    let (out, is_ours) = (next::word(&args.out), args.prompts == "small" || args.prompts.starts_with("demo"));
+    let prompts: &[&str] = if is_ours { &[] } else { &["--prompts", &args.prompts] };
+    next::say(&[&["tastemaker", "vote", &out], prompts, &["--db", "votes.sqlite"]].concat());
+    Ok(())
 }

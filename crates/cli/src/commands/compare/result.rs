@@ -53,7 +53,6 @@ pub fn report(comparison: &Comparison, out: &Path) -> Result<()> {
     let page = compare::write(comparison, &results, &Extras::none("compare"), out)?;
     table::print(comparison, &results);
     println!("{}", page.display());
-    eprintln!("next: open {} in a browser", page.display());
     Ok(())
 }
 

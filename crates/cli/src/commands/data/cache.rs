@@ -16,6 +16,7 @@ use crate::commands::train::saying::say_cache_dtype;
 use crate::commands::train::{Flags, Planned, planned};
 use crate::exit::UsageError;
 use crate::hub::check_cache;
+use crate::next;
 use crate::pairs;
 use crate::progress::{Progress, counted, mebibytes};
 
@@ -76,11 +77,56 @@ pub fn cache(args: CacheArgs) -> Result<()> {
     } else {
         println!("{path} holds {pairs} in {size}");
     }
-    eprintln!("next: tastemaker train with the same recipe and flags");
+    let line = train_line(&next::typed(), args.recipe.is_some());
+    next::say(&line.iter().map(String::as_str).collect::<Vec<_>>());
     Ok(())
+}
+
+/// The command that trains on what was cached, from the words of the one that cached it.
+fn train_line(typed: &[String], has_recipe: bool) -> Vec<String> {
+    let mut line: Vec<String> = ["tastemaker", "train"].map(str::to_owned).into();
+    let mut words = typed.iter().filter(|word| *word != "--verify").skip(2);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--shard" => drop(words.next()),
+            shard if shard.starts_with("--shard=") => {}
+            _ => line.push(word.clone()),
+        }
+    }
+    // What caching does not ask for.
+    for (flag, value) in
+        [("--method", "diffusion-dpo"), ("--max_train_steps", "2000"), ("--output_dir", "run")]
+    {
+        let is_typed = line.iter().any(|word| word.split('=').next() == Some(flag));
+        if !is_typed && !has_recipe {
+            line.extend([flag.to_owned(), value.to_owned()]);
+        }
+    }
+    line
 }
 
 fn shard(text: &str) -> Result<(usize, usize), String> {
     let parsed = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     parsed.filter(|&(i, n)| i < n).ok_or_else(|| "wanted I/N with I below N, such as 0/4".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cached_is_trained_on_by_a_command_that_says_all_it_must() {
+        let line = |typed: &str, has_recipe| {
+            let typed: Vec<String> = typed.split(' ').map(str::to_owned).collect();
+            train_line(&typed, has_recipe).join(" ")
+        };
+        assert_eq!(
+            line("data cache a.toml --verify --shard 0/2 --seed 1", true),
+            "tastemaker train a.toml --seed 1"
+        );
+        assert_eq!(
+            line("data cache --train_data_dir p --output_dir=o --shard=0/2", false),
+            "tastemaker train --train_data_dir p --output_dir=o --method diffusion-dpo --max_train_steps 2000"
+        );
+    }
 }

@@ -6,13 +6,15 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use clap::Args;
 use tastemaker_data::check::{self, CaptionTokens, Kind, Settings, Severity, Summary, Timing};
-use tastemaker_data::exclusions;
+use tastemaker_data::{PairSource, exclusions};
 use tastemaker_models::tokenizer::ClipTokenizer;
+use tastemaker_run::HeldOutChoice;
 
+use super::checked_run::CheckedRun;
 use crate::commands::{side, tokens};
 use crate::exit::{FindingsError, UsageError};
 use crate::next;
-use crate::pairs::{self, Part, ReadingFlags};
+use crate::pairs::{self, ReadingFlags};
 use crate::place::{OverwriteFlag, Place, PlaceError};
 use crate::progress::{Work, counted, duration};
 
@@ -21,31 +23,36 @@ use crate::progress::{Work, counted, duration};
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct CheckArgs {
-    /// Pairs: a folder or file in any layout of docs/guide/data.md, its URL, or the name of a fetched dataset.
-    set: String,
+    /// Pairs: a folder or file in any layout of docs/guide/data.md, its URL, or the name of a fetched dataset; or the recipe of a
+    /// run, whose pairs are checked as that run reads them.
+    #[arg(value_name = "SET|RECIPE.toml")]
+    pub set: String,
     #[command(flatten)]
-    reading: ReadingFlags,
+    pub reading: ReadingFlags,
+    /// Method of the training run; kto reads single images [default: one that reads pairs, or that of the recipe].
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
     /// Folder for the results [default: check-NAME in the current folder].
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
-    /// Resolution of the training run, in pixels.
-    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = side)]
-    resolution: u32,
-    /// Fraction of held-out captions of the training run.
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.05)]
-    held_out_fraction: f64,
-    /// Seed of the training run, which selects the held-out captions.
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
-    /// Maximum caption length of the training run in tokens; longer captions are cut.
-    #[arg(long, value_name = "TOKENS", default_value_t = 75, value_parser = tokens)]
-    max_token_length: u32,
+    /// Resolution of the training run, in pixels [default: 512, or that of the recipe].
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
+    pub resolution: Option<u32>,
+    /// Fraction of held-out captions of the training run [default: 0.05, or that of the recipe].
+    #[arg(long, value_name = "FRACTION")]
+    pub held_out_fraction: Option<f64>,
+    /// Seed of the training run, which selects the held-out captions [default: 0, or that of the recipe].
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Maximum caption length of the training run in tokens; longer captions are cut [default: 75, or that of the recipe].
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
+    pub max_token_length: Option<u32>,
     /// Threads [default: one per CPU core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     dataloader_num_workers: Option<u32>,
-    /// List of rows to skip, from an earlier --fix [default: none].
+    /// List of rows to skip, from an earlier --fix [default: none, or that of the recipe].
     #[arg(long, value_name = "FILE")]
-    exclude: Option<PathBuf>,
+    pub exclude: Option<PathBuf>,
     /// Write excluded.jsonl, a list for --exclude of train: `default` lists unusable rows, `all` suspicious ones too; or
     /// names of checks, separated by commas [default: not written; --fix alone: default].
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "default", value_delimiter = ',')]
@@ -59,38 +66,39 @@ pub struct CheckArgs {
 
 /// Runs the command.
 pub fn check(args: &CheckArgs) -> Result<()> {
-    if !(0.0..1.0).contains(&args.held_out_fraction) {
-        let found = args.held_out_fraction;
+    if let Some(found) = args.held_out_fraction.filter(|fraction| !(0.0..1.0).contains(fraction)) {
         return Err(
             UsageError(format!("--held_out_fraction is {found}; wanted at least 0 and below 1")).into()
         );
     }
+    let run = CheckedRun::of(args)?;
+    let plan = &run.plan;
     let settings = Settings {
-        resolution: args.resolution,
-        held_out_fraction: args.held_out_fraction,
-        seed: args.seed,
-        caption_tokens: Some(caption_tokens(args.max_token_length as usize)?),
+        resolution: plan.data.resolution,
+        held_out_fraction: plan.data.held_out_fraction,
+        is_drawn: plan.data.held_out_choice == HeldOutChoice::Drawn,
+        seed: plan.train.seed,
+        caption_tokens: Some(caption_tokens(plan.model.max_token_length as usize)?),
         workers: args.dataloader_num_workers.map_or_else(cores, |n| n as usize),
         exclude: to_exclude(&args.fix)?,
     };
-    let path = Path::new(&args.set);
-    let mut set = pairs::open(&args.set, Part::default(), &args.reading.settings()?)?;
-    if let Some(list) = &args.exclude {
-        exclusions::apply(list, &mut set)?;
-    }
+    let path = Path::new(&plan.data.train_data_dir);
+    let set = pairs::of_plan(plan)?;
     let folder = args.output_dir.clone().unwrap_or_else(|| default_folder(path));
     check::check_folder(&folder, path)?;
     let _claim = Place::folder(&folder, "--output_dir", &["**"]).claim_to_go_on()?;
     if !args.fix.is_empty() && !args.overwrite.overwrite {
         keep_edited(&folder.join("excluded.jsonl"))?;
     }
-    let mut progress = Work::new("checking", "pairs");
+    let are_single = set.label(0).is_some();
+    let mut progress = Work::new("checking", if are_single { "images" } else { "pairs" });
     let checked = check::write(&set, path, &settings, &folder, &mut |done, of| {
         progress.at(done as u64, of as u64);
     });
     progress.end();
     let (summary, written) = checked?;
     print!("{summary}");
+    println!("{}", run.in_words(args));
     println!("{}", time(&summary.timing));
     println!("wrote {} and {}", written.page.display(), written.findings.display());
     if let Some(list) = written.exclusions {
@@ -99,14 +107,16 @@ pub fn check(args: &CheckArgs) -> Result<()> {
         println!("wrote {} with {n} {rows}; train with --exclude {0}", list.display());
     }
     verdict(&summary, args.strict.as_deref())?;
-    let set = args.set.as_str();
-    match (summary.n(Severity::Error), args.fix.is_empty()) {
-        (0, _) => next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", set]),
-        (_, true) => next::say(&["tastemaker", "data", "check", set, "--fix"]),
-        (_, false) => {
-            let list = next::word(&folder.join("excluded.jsonl"));
-            next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", set, "--exclude", &list]);
-        }
+    let typed = args.set.as_str();
+    if summary.n(Severity::Error) > 0 && args.fix.is_empty() {
+        next::again(&[], &["--fix"]);
+        return Ok(());
+    }
+    let list = next::word(&folder.join("excluded.jsonl"));
+    let exclude: &[&str] = if args.fix.is_empty() { &[] } else { &["--exclude", &list] };
+    match &run.recipe {
+        Some(_) => next::say(&[&["tastemaker", "train", typed], exclude].concat()),
+        None => next::say_train(typed, next::method_for(are_single), exclude),
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod check;
+mod checked_run;
 mod convert;
 mod doubts;
 mod fetch;

@@ -70,7 +70,7 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
         println!("{name}: {}", in_words(*count));
     }
     let Some(out) = &args.out else {
-        eprintln!("next: the same with --out DIR, to write the set with these labels");
+        next::again(&[], &["--out", "relabeled"]);
         return Ok(());
     };
     let doubts = doubts::Doubts::of(&set, &readable, &scored, fingerprint(args, &set));
@@ -88,7 +88,7 @@ pub fn relabel(args: &RelabelArgs) -> Result<()> {
         );
         next::say(&["tastemaker", "curate", &args.set, "--check", &next::word(out)]);
     }
-    next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &next::word(out)]);
+    next::say_train(&next::word(out), "diffusion-dpo", &[]);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `tastemaker train`: from a recipe and flags to an aligned model.
 
-mod defaults;
+pub mod defaults;
 mod flags;
 mod place;
 pub mod published;
@@ -142,7 +142,7 @@ pub fn note_old_names(place: &str, names: &[String]) {
 ///
 /// # Errors
 /// [`UsageError`] for a folder; those of [`Recipe::read`].
-fn read_recipe(path: &Path) -> Result<Recipe> {
+pub fn read_recipe(path: &Path) -> Result<Recipe> {
     if path.is_dir() {
         return Err(UsageError(format!(
             "{} is a folder: a recipe file is wanted here; pairs go to --train_data_dir",
@@ -297,7 +297,7 @@ fn show(mut plan: Plan, device: DeviceFlag) -> Result<()> {
         let (folder, there) = (plan.output_dir.display(), there.join(", "));
         println!("{folder} holds {there}; --resume_from_checkpoint takes latest or one of them");
     }
-    eprintln!("next: the same without --dry-run");
+    next::again(&["--dry-run", "--dry_run", "--dry-run=true"], &[]);
     Ok(())
 }
 
@@ -448,10 +448,8 @@ fn run_among(
         };
         println!("{ruined}{worst}{others}");
         if worst.severity() == Severity::Critical {
-            eprintln!(
-                "next: the same with --overwrite and a lower --learning_rate than {:e}, or fewer steps",
-                plan.effective_learning_rate()
-            );
+            let lower = format!("{:e}", plan.optimizer.learning_rate / 10.0);
+            next::again(&["--overwrite"], &["--overwrite", "--learning_rate", &lower]);
             return Ok(());
         }
     }

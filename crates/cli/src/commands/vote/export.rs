@@ -78,7 +78,7 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     }
     println!("wrote {}: {}, {}", out.display(), counted(n as u64, "row"), layout.makes);
     if ["pick-a-pic", "jsonl"].contains(&layout.name) {
-        next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &next::word(out)]);
+        next::say_train(&next::word(out), "diffusion-dpo", &[]);
     }
     Ok(())
 }

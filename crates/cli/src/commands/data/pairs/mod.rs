@@ -150,7 +150,7 @@ pub fn pairs(args: &PairsArgs) -> Result<()> {
     println!("wrote {}: {made} of {}{skipped}", args.out.display(), counted(n_images as u64, "image"));
     let out = next::word(&args.out);
     match sides.is_two() || scored.is_some() {
-        true => next::say(&["tastemaker", "train", "RECIPE.toml", "--train_data_dir", &out]),
+        true => next::say_train_of(&args.model, &out, "diffusion-dpo", &[]),
         false => {
             let labeled = format!("{out}-labeled");
             let line = ["tastemaker", "data", "relabel", &out, "--scorer", "pick-score", "--out", &labeled];
