@@ -94,9 +94,9 @@ pub fn to_fetch(name: &str) -> Option<&'static str> {
     place(entry.repo, entry.file).is_err().then_some(entry.repo)
 }
 
-/// The unit of a scorer's scores; nothing for a name that is none's.
-pub fn unit(name: &str) -> &'static str {
-    entries().find(|entry| entry.name == name).map_or("", |entry| entry.unit)
+/// The unit of a scorer's scores and what they say; nothing for a name that is none's.
+pub fn introduced(name: &str) -> [&'static str; 2] {
+    entries().find(|entry| entry.name == name).map_or([""; 2], |entry| [entry.unit, entry.summary])
 }
 
 struct Opener {

@@ -349,6 +349,7 @@ fn the_page_stands_alone_and_escapes_what_the_set_says() {
     let page = fs::read_to_string(out.path().join("index.html")).unwrap();
     assert!(page.matches("<script").count() == 1 && page.contains("&lt;script&gt;"));
     assert!(!page.contains("http:") && !page.contains("https:"));
+    assert!(page.find("id=\"pairs\"") < page.find("id=\"counts\""), "images come first");
     assert!(page.contains("does not decode") && page.matches("src=\"data:image/").count() > 10);
     for check in CHECKS {
         assert!(page.contains(check.name), "{} is missing", check.name);

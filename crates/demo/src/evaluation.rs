@@ -124,8 +124,16 @@ impl Evaluation<'_> {
     /// The scorers: the judge, and the learned one where there is one.
     pub fn scorers(&self) -> Vec<ScorerInfo> {
         let judge = format!("{}:{}", NEAREST_ART.name, self.task.name.name());
-        let judge = ScorerInfo { name: judge, unit: self.task.score_unit().to_owned() };
-        let learned = ScorerInfo { name: preference::NAME.to_owned(), unit: preference::UNIT.to_owned() };
+        let judge = ScorerInfo {
+            name: judge,
+            unit: self.task.score_unit().to_owned(),
+            about: NEAREST_ART.summary.to_owned(),
+        };
+        let learned = ScorerInfo {
+            name: preference::NAME.to_owned(),
+            unit: preference::UNIT.to_owned(),
+            about: preference::SUMMARY.to_owned(),
+        };
         std::iter::once(judge).chain(self.preference.as_ref().map(|_| learned)).collect()
     }
 

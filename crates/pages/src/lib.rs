@@ -9,7 +9,7 @@ mod parts;
 mod thumbnail;
 
 pub use maud::{Markup, PreEscaped, html};
-pub use parts::{Fact, RowImage, color, facts, image_row, named, nothing, number, table, tag};
+pub use parts::{Fact, RowImage, color, column_heads, facts, image_row, named, nothing, number, table, tag};
 pub use thumbnail::{Thumbnail, png};
 
 use maud::DOCTYPE;

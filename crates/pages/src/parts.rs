@@ -46,17 +46,27 @@ pub fn facts<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Markup {
     html! { dl { @for Fact { name, value } in facts { div { dt { (name) } dd { (value) } } } } }
 }
 
-/// A table that scrolls where it is too wide. `class` may be `narrow`, for one as wide as what it holds,
-/// or `stacks`, for one whose rows become blocks on a narrow screen.
+/// A table whose rows become blocks on a narrow screen, each cell after the head of its column. `class` may be `narrow`, for one as
+/// wide as what it holds, or `stacks`, for one whose cells need no heads there.
 pub fn table(class: &str, heads: &[&str], rows: impl IntoIterator<Item = Markup>) -> Markup {
     html! {
         div.scroll {
-            table class=(class) {
+            table class=(class) style=(column_heads(heads)) {
                 thead { tr { @for head in heads { th scope="col" { (head) } } } }
                 tbody { @for row in rows { tr { (row) } } }
             }
         }
     }
+}
+
+/// The heads of a table's columns, for the stylesheet to put before cells where rows are blocks.
+pub fn column_heads(heads: &[impl AsRef<str>]) -> String {
+    let quoted = |head: &str| {
+        let is_plain = |letter: &char| !matches!(letter, '"' | '\\') && !letter.is_control();
+        head.chars().filter(is_plain).collect::<String>()
+    };
+    let heads = heads.iter().enumerate();
+    heads.map(|(at, head)| format!("--h{}:\"{}\";", at + 1, quoted(head.as_ref()))).collect()
 }
 
 /// A cell with a number, and beside it, smaller, what belongs to it.
@@ -106,6 +116,11 @@ mod tests {
     #[test]
     fn colors_repeat_after_the_palette() {
         assert_eq!([0, 1, 6, 7].map(color), ["c0", "c1", "c6", "c1"]);
+    }
+
+    #[test]
+    fn heads_of_columns_stay_inside_their_quotes() {
+        assert_eq!(column_heads(&["a", "b\"}\\\n; c"]), "--h1:\"a\";--h2:\"b}; c\";");
     }
 
     #[test]

@@ -286,7 +286,7 @@ impl Rows<'_> {
         let mut text = format!("{:width$}  {:>6}  {:>9}  {:>9}  unit\n", "scorer", "n", "mean", "median");
         for (name, scores) in self.names.iter().zip(self.scores) {
             let (mean, median) = (mean(scores).unwrap_or(f64::NAN), median(scores).unwrap_or(f64::NAN));
-            let unit = scorers::unit(name);
+            let [unit, _] = scorers::introduced(name);
             text +=
                 format!("{name:width$}  {:>6}  {mean:>9.4}  {median:>9.4}  {unit}", scores.len()).trim_end();
             text.push('\n');

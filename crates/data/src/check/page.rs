@@ -24,6 +24,7 @@ pub fn page(summary: &Summary, cases: &[Case<'_>]) -> String {
     };
     let looked_at = if summary.labels.is_some() { "Images to look at" } else { "Pairs to look at" };
     let sections = [
+        pairs(cases).map(|body| Section::new("pairs", looked_at, body)),
         Some(Section::new("counts", "Counts", cards(summary))),
         Some(Section::new("findings", "Findings", findings(summary))),
         Some(Section::new(
@@ -31,7 +32,6 @@ pub fn page(summary: &Summary, cases: &[Case<'_>]) -> String {
             "Sizes and order",
             html! { div.columns { (sizes(summary)) (order(summary)) } },
         )),
-        pairs(cases).map(|body| Section::new("pairs", looked_at, body)),
         skipped(cases).map(|body| Section::new("skipped", "Rows skipped", body)),
         Some(Section::new("settings", "Settings", settings(summary))),
     ];

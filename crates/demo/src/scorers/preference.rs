@@ -55,6 +55,10 @@ pub struct PreferenceScorer<'a> {
 /// Name of the scorer.
 pub const NAME: &str = "preference";
 
+/// What its scores say.
+pub const SUMMARY: &str = "how much likelier an image is to be preferred to another, by a small linear model that learned this from \
+                           ranked pairs of real art and saw none of the held-out captions";
+
 /// Unit of its scores.
 pub const UNIT: &str = "nats of log-odds of being preferred";
 

@@ -53,7 +53,11 @@ pub fn demo(size: Size) -> (Comparison, Details) {
         samples,
         models: MODELS.iter().map(|(name, _)| model(name)).collect(),
         scorers: [("nearest-art:style", "nats"), ("preference", "log-odds")]
-            .map(|(name, unit)| ScorerInfo { name: name.to_owned(), unit: unit.to_owned() })
+            .map(|(name, unit)| ScorerInfo {
+                name: name.to_owned(),
+                unit: unit.to_owned(),
+                about: format!("what {name} says"),
+            })
             .to_vec(),
         scores: vec![scores(0), scores(1)],
         seed: 0,

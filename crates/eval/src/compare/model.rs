@@ -61,6 +61,8 @@ pub struct ScorerInfo {
     pub name: String,
     /// Unit of a score.
     pub unit: String,
+    /// What a score says, without a period at the end; empty where nothing is to be said.
+    pub about: String,
 }
 
 /// A sample with the images of every model.

@@ -17,6 +17,7 @@ pub fn page(comparison: &Comparison, results: &Results, extras: &Extras) -> Stri
     };
     let against = format!("Win rate against {baseline}{on}");
     let sections = [
+        section(!comparison.shown.is_empty(), "images", "Images", &|| images::section(comparison, results)),
         section(n_models > 1, "win-rates", "Win rates", &|| tables::cards(comparison, results, extras))
             .map(|section| section.headed(against)),
         section(true, "reading", "How to read this page", &|| how_to_read(comparison, extras)),
@@ -33,7 +34,6 @@ pub fn page(comparison: &Comparison, results: &Results, extras: &Extras) -> Stri
         section(n_models > 1, "distributions", "Distributions", &|| {
             tables::distributions(comparison, results)
         }),
-        section(!comparison.shown.is_empty(), "images", "Images", &|| images::section(comparison, results)),
     ];
     let sections = extras.before.iter().cloned().chain(sections.into_iter().flatten());
     let settings = Section::new("settings", "Settings", settings(comparison));
@@ -92,6 +92,9 @@ fn how_to_read(comparison: &Comparison, extras: &Extras) -> Markup {
              seed, ties counting half; 50% means no difference. The whisker is the 95% Wilson interval: only when all of it \
              lies right of the middle line is a model shown to be better " em { "by this scorer" } ". A scorer is a model of \
              what people prefer, not people: look at the images too."
+        }
+        @for scorer in &comparison.scorers {
+            @if !scorer.about.is_empty() { p { b { (scorer.name) } ": " (scorer.about) "." } }
         }
         (extras.reading)
     }

@@ -3,7 +3,7 @@
 use tastemaker_math::intervals::Interval;
 use tastemaker_pages::charts::{histogram, rate_bar};
 use tastemaker_pages::format::{percent, plain, signed, tenths};
-use tastemaker_pages::{Markup, color, html, nothing, number, table};
+use tastemaker_pages::{Markup, color, column_heads, html, nothing, number, table};
 
 use super::model::{Comparison, Extras};
 use super::results::Results;
@@ -51,9 +51,11 @@ pub(super) fn matrix(comparison: &Comparison, results: &Results) -> Markup {
             }
         }
     };
+    let heads = std::iter::once("").chain(comparison.models.iter().map(|model| model.name.as_str()));
+    let heads = column_heads(&heads.collect::<Vec<_>>());
     let grid = |scorer| {
         html! {
-            div.scroll { table.matrix {
+            div.scroll { table.matrix style=(heads) {
                 thead { tr { td {} @for model in 0..n { th scope="col" { (comparison.label(model)) } } } }
                 tbody {
                     @for a in 0..n {

@@ -53,7 +53,11 @@ pub fn comparison(n_models: usize, n_scorers: usize, n_prompts: usize, n_shown: 
         models: NAMES[..n_models].iter().map(|name| model(name)).collect(),
         scorers: [("one-score", "nats"), ("other-score", "points")][..n_scorers]
             .iter()
-            .map(|(name, unit)| ScorerInfo { name: (*name).into(), unit: (*unit).into() })
+            .map(|(name, unit)| ScorerInfo {
+                name: (*name).into(),
+                unit: (*unit).into(),
+                about: format!("what {name} says"),
+            })
             .collect(),
         shown: shown.collect(),
         scores,

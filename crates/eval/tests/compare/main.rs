@@ -51,6 +51,17 @@ fn equal_comparisons_give_equal_bytes() {
 }
 
 #[test]
+fn images_come_before_figures_and_every_scorer_says_what_it_measures() {
+    let html = page_of(&comparison(3, 2, 6, 4));
+    let sections: Vec<&str> =
+        html.split("<section id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(sections[..2], ["images", "win-rates"], "{sections:?}");
+    for said in ["<b>one-score</b>: what one-score says.", "<b>other-score</b>: what other-score says."] {
+        assert!(html.contains(said), "{said}");
+    }
+}
+
+#[test]
 fn the_page_asks_the_network_for_nothing() {
     let html = page_of(&comparison(3, 2, 6, 4));
     for asking in ["http:", "https:", "//", "url(", "@import", "<link", "src=\"/", "fetch("] {

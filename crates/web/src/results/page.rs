@@ -22,6 +22,7 @@ pub fn page(record: &Record, results: &Results, n_images: usize) -> String {
         wanted.then(|| Section::new(id, heading, body()))
     };
     let sections = [
+        section(!images.is_empty(), "images", "Images", &|| exhibits(&images)),
         section(
             true,
             "win-rates",
@@ -33,7 +34,6 @@ pub fn page(record: &Record, results: &Results, n_images: usize) -> String {
         section(several, "categories", "Categories", &|| by_category(results)),
         section(true, "agreement", "Agreement", &|| agreement(results)),
         section(true, "voters", "Voters", &|| voters(results)),
-        section(!images.is_empty(), "images", "Images", &|| exhibits(&images)),
         section(true, "settings", "Settings", &|| settings(results)),
     ];
     let n_voters = results.voters.iter().filter(|voter| voter.votes > 0).count();

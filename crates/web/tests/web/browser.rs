@@ -163,6 +163,15 @@ impl Browser {
                     "return document.documentElement.scrollWidth > document.documentElement.clientWidth",
                 );
                 assert_eq!(wide, false, "{name} is wider than the {place}");
+                // Nor is there a part that scrolls sideways on a phone.
+                let script = "return [...document.querySelectorAll('body *')].filter((part) => part.clientWidth > 0 && part.scrollWidth > \
+                              part.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(part).overflowX)).map((part) => \
+                              `${part.tagName}.${part.className}`)";
+                let found = self.run(script);
+                assert!(
+                    size.0 > 600 || found == json!([]),
+                    "{name} scrolls sideways on the {place}: {found}"
+                );
             }
         }
         self.appear((1280, 800), false);

@@ -311,6 +311,9 @@ fn the_page_of_results_is_one_file_without_barriers() {
     std::fs::write(folder.path().join("report.html"), report).unwrap();
     let Some(browser) = Browser::start(&format!("file://{}", folder.path().display())) else { return };
     browser.open("/report.html");
+    let first = browser
+        .run("return [...document.querySelectorAll('section')].map((section) => section.id).slice(0, 2)");
+    assert_eq!(first, serde_json::json!(["images", "win-rates"]), "images come first");
     browser.photograph("results");
     browser.check("results");
 }

@@ -31,8 +31,10 @@ pub fn comparison(
         what: candidate.what.clone(),
         settings: facts_of(candidate),
     });
-    let unit = |name: &String| scorers::unit(name.split([':', '=']).next().unwrap_or(name)).to_owned();
-    let scorers = scorer_names.iter().map(|name| ScorerInfo { name: name.clone(), unit: unit(name) });
+    let scorers = scorer_names.iter().map(|name| {
+        let [unit, about] = scorers::introduced(name.split([':', '=']).next().unwrap_or(name));
+        ScorerInfo { name: name.clone(), unit: unit.to_owned(), about: about.to_owned() }
+    });
     Ok(Comparison {
         prompts_name: set.prompts.name.clone(),
         prompts: set.prompts.prompts.clone(),
