@@ -124,7 +124,7 @@ fn known(cause: &(dyn std::error::Error + 'static), reader: Exit) -> Option<Exit
         .or_else(|| cause.downcast_ref().map(of_generate))
         .or_else(|| cause.downcast_ref().map(of_model))
         .or_else(|| cause.downcast_ref().map(of_data))
-        .or_else(|| cause.downcast_ref().map(of_run))
+        .or_else(|| cause.downcast_ref().map(|error| of_run(error, reader)))
         .or_else(|| cause.downcast_ref().map(|error| of_hub(error, reader)))
         .or_else(|| cause.downcast_ref().map(|error| of_store(error, reader)))
         .or_else(|| cause.downcast_ref().map(|error| of_torch(error, Exit::Internal)))
@@ -138,7 +138,7 @@ fn of_demo(error: &DemoError) -> Exit {
         DemoError::Eval(error) => of_eval(error),
         DemoError::Generate(error) => of_generate(error),
         DemoError::Model(error) => of_model(error),
-        DemoError::Run(error) => of_run(error),
+        DemoError::Run(error) => of_run(error, Exit::Output),
         DemoError::Store(error) => of_store(error, Exit::Data),
         DemoError::Train(error) => of_train(error),
         DemoError::Torch(error) => of_torch(error, Exit::Internal),
@@ -180,11 +180,12 @@ fn of_train(error: &TrainError) -> Exit {
         | TrainError::NoBest { .. }
         | TrainError::OtherPrecomputed { .. }
         | TrainError::DamagedPrecomputed { .. }
+        | TrainError::DamagedKey { .. }
         | TrainError::DamagedCheckpoint { .. }
         | TrainError::OtherCheckpoint { .. }
         | TrainError::Unfinished { .. } => Exit::Output,
         TrainError::Model(error) => of_model(error),
-        TrainError::Run(error) => of_run(error),
+        TrainError::Run(error) => of_run(error, Exit::Output),
         TrainError::Store(error) => of_store(error, Exit::Output),
         TrainError::Data(error) => of_data(error),
         TrainError::Torch(error) => of_torch(error, Exit::Internal),
@@ -238,13 +239,16 @@ fn of_data(error: &DataError) -> Exit {
     }
 }
 
-fn of_run(error: &RunError) -> Exit {
+/// The plan of a run is a result, unless the run stands for a model.
+fn of_run(error: &RunError, reader: Exit) -> Exit {
     match error {
+        RunError::DamagedPlan { .. } | RunError::Format { .. } if reader == Exit::Model => Exit::Model,
         RunError::Store(error) => of_store(error, Exit::Usage),
         RunError::Recipe { .. } | RunError::Invalid(_) | RunError::Method(_) => Exit::Usage,
         RunError::NotARun { .. }
         | RunError::InUse { .. }
         | RunError::OtherPlan { .. }
+        | RunError::DamagedPlan { .. }
         | RunError::Format { .. } => Exit::Output,
         _ => Exit::Internal,
     }

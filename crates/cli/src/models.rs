@@ -13,7 +13,7 @@ use tastemaker_store::StoreError;
 use tastemaker_train::session;
 use tastemaker_weights::safetensors::Header;
 
-use crate::exit::UsageError;
+use crate::exit::{Blame, UsageError};
 use crate::hub::{locate, locate_in_snapshot};
 
 /// What a name stands for.
@@ -237,7 +237,7 @@ fn base_of(folder: Option<&Path>) -> Result<Option<Box<ModelSources>>> {
     if !folder.join("plan.json").is_file() {
         return Ok(None);
     }
-    let (_, plan) = RunDir::open(folder)?;
+    let (_, plan) = RunDir::open(folder).map_err(anyhow::Error::from).of_model()?;
     Ok(Some(Box::new(session::sources(&plan.model))))
 }
 

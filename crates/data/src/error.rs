@@ -89,6 +89,17 @@ pub enum DataError {
         /// What differs, in words.
         differences: Vec<String>,
     },
+    /// What a cache is of cannot be read.
+    #[error(
+        "{} is damaged: {what}; remove the folder {} to have the cache rebuilt, or choose another --cache_to",
+        .path.display(), .path.parent().unwrap_or(.path).display()
+    )]
+    DamagedKey {
+        /// The file.
+        path: PathBuf,
+        /// What of it.
+        what: String,
+    },
     /// A file of a cache is not what was written.
     #[error("{} is damaged: {what}; remove the file, and the cache's index.json, to have it rebuilt", .path.display())]
     DamagedCache {

@@ -51,6 +51,17 @@ pub enum RunError {
         /// Each key that differs, as `key: there -> here`.
         differences: Vec<String>,
     },
+    /// The plan of a run is not what was written.
+    #[error(
+        "{} is damaged: {found}; remove it, and the command that trained this run, with --resume_from_checkpoint latest, writes it \
+         again", .path.display()
+    )]
+    DamagedPlan {
+        /// The plan.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
     /// An image for the board is not a PNG file.
     #[error("the image {tag} does not begin as a PNG file does; give the bytes of one")]
     Image {

@@ -26,7 +26,7 @@ impl RunDir {
     ///
     /// # Errors
     /// [`RunError::Store`] if it cannot be made or written, [`RunError::NotARun`] if it holds other things,
-    /// [`RunError::OtherPlan`] if it holds a run that differs.
+    /// [`RunError::OtherPlan`] if it holds a run that differs, [`RunError::DamagedPlan`] if nobody can say.
     pub fn create(path: impl AsRef<Path>, plan: &Plan) -> Result<Self, RunError> {
         let path = path.as_ref();
         atomic::create_folder(path)?;
@@ -45,7 +45,8 @@ impl RunDir {
         let dir = Self { path: path.as_ref().to_path_buf() };
         atomic::create_folder(&dir.path)?;
         if dir.plan_path().is_file() {
-            let there: Value = json::read(dir.plan_path())?;
+            let there: Value = json::read(dir.plan_path()).map_err(|error| damaged(&dir, error))?;
+            check_format(&dir, &there)?;
             let differences = changes(&there, &plan_value(&dir, plan)?);
             if !differences.is_empty() {
                 return Err(RunError::OtherPlan { path: dir.path, differences });
@@ -74,18 +75,20 @@ impl RunDir {
     /// Opens the folder of an earlier run and reads its plan.
     ///
     /// # Errors
-    /// [`RunError::Store`] if there is no readable plan, [`RunError::Format`] if another version wrote it.
+    /// [`RunError::Store`] if there is no readable plan, [`RunError::DamagedPlan`] if it is none, [`RunError::Format`] if another
+    /// version wrote it.
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Plan), RunError> {
         let dir = Self { path: path.as_ref().to_path_buf() };
         let plan_path = dir.plan_path();
-        let value = Plan::upgraded(json::read(&plan_path)?);
-        let format = value.get("format").cloned().unwrap_or_default();
-        if format != Plan::FORMAT {
+        let value = json::read(&plan_path).map_err(|error| damaged(&dir, error))?;
+        let value = Plan::upgraded(value);
+        let format = check_format(&dir, &value)?;
+        if format != u64::from(Plan::FORMAT) {
             let (found, wanted) = (format!("plan format {format}"), format!("format {}", Plan::FORMAT));
             return Err(RunError::Format { path: plan_path, line: 1, found, wanted });
         }
-        let plan =
-            serde_json::from_value(value).map_err(|source| StoreError::Json { path: plan_path, source })?;
+        let plan = serde_json::from_value(value)
+            .map_err(|source| damaged(&dir, StoreError::Json { path: plan_path, source }))?;
         Ok((dir, plan))
     }
 
@@ -111,6 +114,24 @@ impl RunDir {
     pub fn event_log(&self) -> Result<EventLog, RunError> {
         EventLog::open(self.events_path())
     }
+}
+
+fn damaged(dir: &RunDir, error: StoreError) -> RunError {
+    match error.damage() {
+        Some(found) => RunError::DamagedPlan { path: dir.plan_path(), found },
+        None => error.into(),
+    }
+}
+
+/// The format of a plan: a number beside sections of settings, in plans of every version.
+fn check_format(dir: &RunDir, plan: &Value) -> Result<u64, RunError> {
+    let damaged = |found| RunError::DamagedPlan { path: dir.plan_path(), found };
+    let is_section = |name: &str| plan.get(name).is_none_or(Value::is_object);
+    if let Some(key) = keys().find(|key| !is_section(key.section())) {
+        return Err(damaged(format!("`{}` holds no settings", key.section())));
+    }
+    let format = plan.get("format").cloned().unwrap_or_default();
+    format.as_u64().ok_or_else(|| damaged(format!("its format is {format}, wanted {}", Plan::FORMAT)))
 }
 
 /// Whether there is nothing but what an interrupted [`RunDir::create`] leaves.

@@ -200,9 +200,9 @@ mod folder {
         let text = fs::read_to_string(dir.plan_path()).unwrap();
 
         fs::write(dir.plan_path(), &text[..text.len() / 2]).unwrap();
-        assert!(matches!(RunDir::open(dir.path()), Err(RunError::Store(StoreError::Json { .. }))));
+        assert!(matches!(RunDir::open(dir.path()), Err(RunError::DamagedPlan { .. })));
         fs::write(dir.plan_path(), text.replace("\"seed\"", "\"sed\"")).unwrap();
-        assert!(matches!(RunDir::open(dir.path()), Err(RunError::Store(StoreError::Json { .. }))));
+        assert!(matches!(RunDir::open(dir.path()), Err(RunError::DamagedPlan { .. })));
         fs::write(dir.plan_path(), text.replace("\"format\": 2", "\"format\": 3")).unwrap();
         let error = RunDir::open(dir.path()).unwrap_err();
         assert!(error.to_string().contains("found plan format 3; wanted format 2"), "{error}");

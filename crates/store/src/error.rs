@@ -103,6 +103,16 @@ impl StoreError {
         Self::Malformed { path: path.to_path_buf(), found: found.into(), wanted: wanted.into() }
     }
 
+    /// What is wrong with what a file says, without its path; `None` where it could not be read at all.
+    pub fn damage(&self) -> Option<String> {
+        match self {
+            Self::NotUtf8 { offset, .. } => Some(format!("it is not UTF-8 at byte {offset}")),
+            Self::Json { source, .. } => Some(format!("it is not the expected JSON: {source}")),
+            Self::Malformed { found, wanted, .. } => Some(format!("found {found}; wanted {wanted}")),
+            _ => None,
+        }
+    }
+
     /// The file or folder concerned; `None` where a name is, or something elsewhere.
     pub fn path(&self) -> Option<&Path> {
         match self {

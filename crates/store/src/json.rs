@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::foreign::Foreign;
 use crate::{StoreError, atomic, regular};
 
 /// The longest text file that is read, in bytes: configurations and tokenizers are far shorter, and one that never ends, such as a
@@ -72,11 +73,25 @@ fn without_mark(text: &str) -> &str {
 /// Reads a JSON file into a typed value.
 ///
 /// # Errors
-/// As [`read_text`], and [`StoreError::Json`] with line and column.
+/// As [`read_text`] and [`parse`].
 pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T, StoreError> {
     let path = path.as_ref();
-    serde_json::from_str(&read_text(path)?)
-        .map_err(|source| StoreError::Json { path: path.to_path_buf(), source })
+    parse(path, &read_text(path)?)
+}
+
+/// The value of a text that was read from `path`.
+///
+/// # Errors
+/// [`StoreError::Json`] with line and column; [`StoreError::Malformed`] for what is no JSON at a glance: nothing, or a web page.
+pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|source| {
+        let start = text.trim_start();
+        let is_other = start.is_empty() || start.starts_with('<') || start.starts_with("version https");
+        match Foreign::of(start.as_bytes()).filter(|_| is_other) {
+            Some(foreign) => StoreError::malformed(path, foreign.what, "JSON"),
+            None => StoreError::Json { path: path.to_path_buf(), source },
+        }
+    })
 }
 
 /// Writes a value as indented JSON with a final newline, atomically.
@@ -117,6 +132,22 @@ mod tests {
         let error = read::<serde_json::Value>(&path).unwrap_err();
         assert!(matches!(error, StoreError::Json { .. }));
         assert!(error.source().unwrap().to_string().contains("line 2"), "{error:?}");
+    }
+
+    #[test]
+    fn what_is_no_json_at_a_glance_is_called_what_it_is() {
+        for (contents, what) in [
+            (&b""[..], "the file is empty"),
+            (b" \n", "the file is empty"),
+            (b"<!DOCTYPE html><html>", "a web page"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer"),
+        ] {
+            let (_folder, path) = file(contents);
+            let error = read::<serde_json::Value>(&path).unwrap_err().to_string();
+            assert!(error.contains("config.json is malformed") && error.contains(what), "{error}");
+        }
+        let (_folder, path) = file(b"[1, 2");
+        assert!(matches!(read::<serde_json::Value>(&path), Err(StoreError::Json { .. })));
     }
 
     #[test]

@@ -42,8 +42,7 @@ pub fn write(path: impl AsRef<Path>, value: &impl Serialize) -> Result<(), Store
 pub fn read(path: impl AsRef<Path>) -> Result<Sealed, StoreError> {
     let path = path.as_ref();
     let text = json::read_text(path)?;
-    let fail = |source| StoreError::Json { path: path.to_path_buf(), source };
-    let mut fields: Map<String, Value> = serde_json::from_str(&text).map_err(fail)?;
+    let mut fields: Map<String, Value> = json::parse(path, &text)?;
     let is_sealed = fields.remove(FIELD).is_some();
     if is_sealed {
         let holds = text.len().checked_sub(ending("").len()).and_then(|length| text.split_at_checked(length));

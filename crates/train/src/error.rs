@@ -91,6 +91,18 @@ pub enum TrainError {
         differs: String,
     },
 
+    /// What a precomputed reference is of cannot be read.
+    #[error(
+        "{} is damaged: {found}; remove the folder {}, and it is computed again, or choose another reference_dir",
+        .path.display(), .path.parent().unwrap_or(.path).display()
+    )]
+    DamagedKey {
+        /// The file.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+
     /// A shard of a precomputed reference is not what was written.
     #[error("{} is damaged or of other draws; remove it, and it is computed again", .path.display())]
     DamagedPrecomputed {

@@ -67,15 +67,14 @@ impl CacheFolder {
     ///
     /// # Errors
     /// [`DataError::StaleCache`] if the folder holds the cache of another key, with what differs; [`DataError::NoCache`] if it holds
-    /// something else; [`StoreError`] if it cannot be read or made; [`DataError::DamagedCache`] if it was whole and a shard is missing or of
+    /// something else; [`DataError::DamagedKey`] if nobody can say of what; [`StoreError`] if it cannot be read or made; [`DataError::DamagedCache`] if it was whole and a shard is missing or of
     /// another length.
     pub fn open(path: impl AsRef<Path>, key: &Key) -> Result<Self, DataError> {
         let path = path.as_ref();
         atomic::create_folder(path)?;
         let key_file = path.join(KEY);
         if key_file.is_file() {
-            let there = Key::parse(json::read(&key_file)?)
-                .map_err(|source| StoreError::Json { path: key_file, source })?;
+            let there = read_key(&key_file)?;
             let differences = Key::differences(&there, key);
             if !differences.is_empty() {
                 return Err(DataError::StaleCache { path: path.to_owned(), differences });
@@ -117,7 +116,7 @@ impl CacheFolder {
     /// which `decodes_as_ever` looks at once, are none that were decoded otherwise then; else the key itself.
     ///
     /// # Errors
-    /// [`StoreError`] for a key that cannot be read.
+    /// [`DataError::DamagedKey`] for a key that is none.
     pub fn key_at(
         path: &Path,
         key: &Key,
@@ -125,8 +124,7 @@ impl CacheFolder {
     ) -> Result<Option<Key>, DataError> {
         let (file, former) = (path.join(KEY), key.without_decoder());
         let Some(decoder) = key.latents.decoder.filter(|_| file.is_file()) else { return Ok(None) };
-        let there = Key::parse(json::read(&file)?)
-            .map_err(|source| StoreError::Json { path: file.clone(), source })?;
+        let there = read_key(&file)?;
         if there != former {
             return Ok(None);
         }
@@ -334,6 +332,17 @@ impl CacheFolder {
 }
 
 /// Compares a whole shard with the index.
+/// The key of a cache, in the spelling of any version.
+fn read_key(path: &Path) -> Result<Key, DataError> {
+    let read = json::read(path).and_then(|value| {
+        Key::parse(value).map_err(|source| StoreError::Json { path: path.to_owned(), source })
+    });
+    read.map_err(|error| match error.damage() {
+        Some(what) => DataError::DamagedKey { path: path.to_owned(), what },
+        None => error.into(),
+    })
+}
+
 fn verify(folder: &Path, Listed { file, sha256, .. }: &Listed) -> Result<(), DataError> {
     if sha256_file(folder.join(file))? == *sha256 {
         return Ok(());

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tastemaker_store::dtype::DType;
-use tastemaker_store::json;
+use tastemaker_store::{StoreError, json};
 
 use crate::EvalError;
 
@@ -61,6 +61,17 @@ pub struct PlannedModel {
     pub generation: BTreeMap<String, String>,
 }
 
+/// The plan of a comparison that says something else than it must.
+fn damaged(path: &Path, error: StoreError) -> EvalError {
+    match error.damage() {
+        Some(found) => {
+            let what = format!("it is damaged: {found}; use another --out, or --overwrite to begin again");
+            EvalError::Compared { path: path.to_owned(), what }
+        }
+        None => error.into(),
+    }
+}
+
 impl Plan {
     /// The plan of a folder; `None` if it has none.
     ///
@@ -71,7 +82,7 @@ impl Plan {
         if !path.exists() {
             return Ok(None);
         }
-        let value: serde_json::Value = json::read(path)?;
+        let value = json::read::<serde_json::Value>(path).map_err(|error| damaged(path, error))?;
         let format = &value["format"];
         if *format != PLAN_FORMAT && OLD_FORMATS.iter().all(|old| format != old) {
             return Err(EvalError::Compared {
@@ -79,7 +90,8 @@ impl Plan {
                 what: format!("its format is {format}; this program reads {PLAN_FORMAT}: use another --out"),
             });
         }
-        let mut plan = Self { format: PLAN_FORMAT, ..json::read(path)? };
+        let mut plan =
+            Self { format: PLAN_FORMAT, ..json::read(path).map_err(|error| damaged(path, error))? };
         // Earlier versions spelled element types as Rust does.
         for precision in plan.models.iter_mut().filter_map(|model| model.generation.get_mut("precision")) {
             if let Ok(dtype) = precision.parse::<DType>() {

@@ -63,6 +63,19 @@ impl PrecomputedKey {
     }
 }
 
+/// What a folder is of, as another version may have written it.
+fn read_key(path: &Path) -> Result<Value, TrainError> {
+    let damaged = |found| TrainError::DamagedKey { path: path.to_owned(), found };
+    let key: Value = json::read(path).map_err(|error| match error.damage() {
+        Some(found) => damaged(found),
+        None => error.into(),
+    })?;
+    match key.get("format") {
+        Some(Value::Number(_)) => Ok(key),
+        found => Err(damaged(format!("its format is {}, wanted a number", found.unwrap_or(&Value::Null)))),
+    }
+}
+
 /// What the reference gave, on disk.
 #[derive(Debug)]
 pub struct PrecomputedReference {
@@ -75,15 +88,15 @@ impl PrecomputedReference {
     /// Opens the folder of a key whose steps have this many pairs, or begins it.
     ///
     /// # Errors
-    /// [`TrainError::OtherPrecomputed`] if the folder is of another key; [`TrainError::Store`] if it cannot be
-    /// read or written.
+    /// [`TrainError::OtherPrecomputed`] if the folder is of another key; [`TrainError::DamagedKey`] if nobody can say;
+    /// [`TrainError::Store`] if it cannot be read or written.
     pub fn open(folder: &Path, key: &PrecomputedKey, pairs_per_step: u64) -> Result<Self, TrainError> {
         atomic::create_folder(folder)?;
         Self::check_place(folder)?;
         let former = folder.join(FORMER_KEY);
         let path = if former.exists() { former } else { folder.join(KEY) };
         if path.exists() {
-            let there: Value = json::read(&path)?;
+            let there = read_key(&path)?;
             let here = serde_json::to_value(key).unwrap_or_default();
             let fields = here.as_object().into_iter().flatten();
             let other = fields.filter(|(name, value)| there.get(name.as_str()) != Some(value));

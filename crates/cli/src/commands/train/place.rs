@@ -71,7 +71,12 @@ pub fn claim(
     resumes: bool,
     overwrite: OverwriteFlag,
 ) -> Result<Claim, PlaceError> {
-    let is_run = out.join("plan.json").is_file();
+    let has_checkpoint = || {
+        let entries = out.read_dir().into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with("checkpoint-"))
+    };
+    // A damaged plan that was removed is written again.
+    let is_run = out.join("plan.json").is_file() || resumes && has_checkpoint();
     let has_made = || {
         let entries = out.read_dir().into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name()).any(|name| {
