@@ -183,6 +183,6 @@ mod tests {
         let words = kinds(&json!(names)).unwrap_or_default();
         assert_eq!(words, "44 names: 22 to_out, 22 to_q (plan.json of the run has all)");
         assert_eq!(kinds(&json!(names[..16])), None);
-        assert_eq!((kinds(&json!(7)), kinds(&json!([1; 20]))), (None, None));
+        assert_eq!((kinds(&json!(7)), kinds(&json!(vec![1; 20]))), (None, None));
     }
 }
