@@ -1,8 +1,9 @@
 //! Where the conditioning of prompts comes from.
 
+use std::collections::BTreeMap;
+
 use tastemaker_diffusion::Conditioning;
 use tastemaker_models::pipeline::TextEncoders;
-use tch::Tensor;
 
 use crate::GenerateError;
 
@@ -31,32 +32,33 @@ impl PromptEncoder for TextEncoders {
 /// The conditioning of fixed prompts, kept when the text encoders are gone.
 #[derive(Debug)]
 pub struct EncodedPrompts {
-    prompts: Vec<String>,
-    conditioning: Conditioning,
+    /// One sample each.
+    prompts: BTreeMap<String, Conditioning>,
     unconditional: Conditioning,
 }
 
 impl EncodedPrompts {
-    /// Encodes prompts, of which there is one at least.
-    pub fn new(text: &TextEncoders, prompts: &[String], resolution: i64) -> Self {
-        Self {
-            prompts: prompts.to_vec(),
-            conditioning: text.encode(prompts, resolution),
-            unconditional: text.unconditional(resolution),
+    /// Encodes prompts, each by itself, so that what others there are is nothing to it.
+    pub fn new<'a>(text: &TextEncoders, prompts: impl IntoIterator<Item = &'a str>, resolution: i64) -> Self {
+        let mut known = BTreeMap::new();
+        for prompt in prompts {
+            if !known.contains_key(prompt) {
+                known.insert(prompt.to_owned(), text.encode(&[prompt], resolution));
+            }
         }
+        Self { prompts: known, unconditional: text.unconditional(resolution) }
     }
 }
 
 impl PromptEncoder for EncodedPrompts {
     fn encode(&self, prompts: &[&str], _: i64) -> Result<Conditioning, GenerateError> {
-        let position = |prompt: &&str| {
-            let found = self.prompts.iter().position(|known| known == prompt);
+        let known = |prompt: &&str| {
             let unknown = || GenerateError::UnknownPrompt { prompt: (*prompt).to_owned() };
-            found.map(|position| position as i64).ok_or_else(unknown)
+            self.prompts.get(*prompt).map(Conditioning::shallow_clone).ok_or_else(unknown)
         };
-        let rows = prompts.iter().map(position).collect::<Result<Vec<i64>, _>>()?;
-        let device = self.conditioning.hidden.device();
-        Ok(self.conditioning.select(&Tensor::from_slice(&rows).to_device(device)))
+        let each = prompts.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        let joined = each.into_iter().reduce(|all, one| all.followed_by(&one));
+        joined.ok_or_else(|| GenerateError::UnknownPrompt { prompt: String::new() })
     }
 
     fn unconditional(&self, _: i64) -> Conditioning {

@@ -25,7 +25,7 @@ use tastemaker_torch::tensors::{pixels, upload};
 use tch::{Device, Kind, Tensor};
 
 use crate::layout::fitted;
-use crate::{GenerateError, GenerateSettings, PromptEncoder, SampleRequest};
+use crate::{EncodedPrompts, GenerateError, GenerateSettings, PromptEncoder, SampleRequest};
 
 /// Pixels decoded at once on the host: one image of 512 x 512, or several smaller ones, whose maps stay near the processor.
 const DECODED_AT_ONCE: i64 = 512 * 512;
@@ -49,6 +49,7 @@ pub struct Generator<'a> {
 
 enum Text<'a> {
     Own(Box<TextEncoders>),
+    Encoded(EncodedPrompts),
     Borrowed(&'a dyn PromptEncoder),
 }
 
@@ -56,6 +57,7 @@ impl Text<'_> {
     fn encoder(&self) -> &dyn PromptEncoder {
         match self {
             Self::Own(text) => text.as_ref(),
+            Self::Encoded(prompts) => prompts,
             Self::Borrowed(text) => *text,
         }
     }
@@ -100,6 +102,28 @@ impl Generator<'static> {
     ) -> Result<Self, GenerateError> {
         let text = folder.adapted_text(text, precision, device)?;
         Self::new(folder, Text::Own(Box::new(text)), precision, device)
+    }
+
+    /// As [`Generator::adapted`], for these prompts and negative prompts alone; text encoders that are large beside the network that
+    /// predicts are gone when this returns.
+    ///
+    /// # Errors
+    /// As [`Generator::adapted`].
+    pub fn of_texts<'t>(
+        folder: &Model,
+        text: TextAdapters,
+        texts: impl IntoIterator<Item = &'t str>,
+        precision: DType,
+        device: Device,
+    ) -> Result<Self, GenerateError> {
+        if !folder.family().has_large_encoder() {
+            return Self::adapted(folder, text, precision, device);
+        }
+        let encoders = folder.adapted_text(text, precision, device)?;
+        let resolution = folder.made_for()?.into();
+        let encoded = tch::no_grad(|| EncodedPrompts::new(&encoders, texts, resolution));
+        drop(encoders);
+        Self::new(folder, Text::Encoded(encoded), precision, device)
     }
 }
 

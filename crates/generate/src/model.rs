@@ -18,18 +18,20 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// Loads a model, with a LoRA of the network that predicts and of text encoders if there is one.
+    /// Loads a model for images of these prompts and negative prompts, with a LoRA of the network that predicts and of text encoders if
+    /// there is one.
     ///
     /// # Errors
     /// [`GenerateError::Model`] for whatever the folder lacks, and for a LoRA that does not fit.
-    pub fn open(
+    pub fn open<'t>(
         model: &Model,
         lora: Option<LoraFile>,
+        texts: impl IntoIterator<Item = &'t str>,
         precision: DType,
         device: Device,
     ) -> Result<Self, GenerateError> {
         let (adapter, text) = lora.map(LoraFile::into_specs).unwrap_or_default();
-        let generator = Generator::adapted(model, text, precision, device)?;
+        let generator = Generator::of_texts(model, text, texts, precision, device)?;
         Ok(Self { generator, backbone: model.backbone(Role::Frozen, precision, device, adapter)?.network })
     }
 

@@ -91,6 +91,14 @@ impl OutputFiles {
         self.is_missing.iter().filter(|missing| **missing).count()
     }
 
+    /// Every prompt and negative prompt.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let requests = self.files.iter().map(|file| &file.request);
+        requests.flat_map(|request| {
+            [Some(request.prompt.as_str()), request.negative_prompt.as_deref()].into_iter().flatten()
+        })
+    }
+
     /// A file by its position.
     pub fn file(&self, index: usize) -> &OutputFile {
         &self.files[index]

@@ -8,10 +8,13 @@ use tastemaker_math::flow::Density;
 use tastemaker_math::level::Level;
 use tastemaker_math::objectives::{Corruption, Grid, Label, Objective};
 use tastemaker_math::schedule::NoiseSchedule;
+use tastemaker_models::ModelError;
 use tastemaker_models::pipeline::Model;
 use tastemaker_run::{Plan, Problem, RunError};
+use tch::Device;
 
 use crate::TrainError;
+use crate::data::EncodeSettings;
 use crate::data::labels::{labels, soft_labels};
 
 /// What a method makes of pairs that it can learn from.
@@ -102,4 +105,29 @@ pub(crate) fn levels(plan: &Plan, schedule: &NoiseSchedule) -> Result<Option<Vec
             wanted: "timesteps that the model's schedule has, counted from 0",
         }])),
     }
+}
+
+/// What a model's networks ask of precision and sizes.
+///
+/// # Errors
+/// [`TrainError::Model`] for a precision whose range they leave, and for sides that a transformer has no whole patches or no positions
+/// for.
+pub(crate) fn check_model(plan: &Plan, model: &Model) -> Result<(), TrainError> {
+    model.check_precision(plan.train.mixed_precision)?;
+    let backbone = model.backbone_config()?;
+    let (down, patch) = (model.vae_config()?.downsampling(), backbone.side_multiple());
+    let multiple = u32::try_from(down * patch).unwrap_or(1).max(1);
+    let largest = backbone.largest_side().and_then(|side| u32::try_from(side * down).ok());
+    let sizes = EncodeSettings::of(plan, Device::Cpu).resolutions.all();
+    let fits = |side: u32| side.is_multiple_of(multiple) && largest.is_none_or(|largest| side <= largest);
+    let Some((width, height)) = sizes.into_iter().find(|&(w, h)| patch > 1 && !(fits(w) && fits(h))) else {
+        return Ok(());
+    };
+    let of_most = largest.map_or_else(String::new, |largest| format!(", of at most {largest}"));
+    Err(ModelError::Choice(format!(
+        "images of {width} x {height} do not fit {}: wanted sides that are multiples of {multiple}{of_most}; change --resolution or the \
+         bucket settings",
+        model.path().display()
+    ))
+    .into())
 }

@@ -30,7 +30,7 @@ use crate::data::{
 };
 use crate::distributed::ProcessGroup;
 use crate::draws::{Disturbance, Timesteps};
-use crate::fitting::{Fitting, check_grid, density, levels};
+use crate::fitting::{Fitting, check_grid, check_model, density, levels};
 use crate::logger::Logger;
 use crate::networks::Networks;
 use crate::output::{self, RunFacts};
@@ -216,8 +216,9 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
 /// have the area of.
 ///
 /// # Errors
-/// [`TrainError::Model`] if the VAE's configuration cannot be read; those of [`Plan::with_latents`].
+/// [`TrainError::Model`] if the VAE's configuration cannot be read; those of [`check_model`] and [`Plan::with_latents`].
 pub fn with_latents(plan: Plan, model: &Model) -> Result<Plan, TrainError> {
+    check_model(&plan, model)?;
     let vae = model.vae_config()?;
     let side = u64::from(plan.data.resolution) / vae.downsampling() as u64;
     Ok(plan.with_latents(vae.latent_channels as u64 * side * side)?)

@@ -54,6 +54,14 @@ impl ComponentMap {
         }
     }
 
+    /// The map of a network that predicts whose tensors have diffusers' names, with what stands before them in a checkpoint.
+    ///
+    /// # Errors
+    /// None.
+    pub(crate) fn split_backbone(config: &BackboneConfig) -> Result<Self, Problems> {
+        Self::new(config.shapes(), |name| Some(Place::same(name).under(UNET)))
+    }
+
     /// The map of T5's encoder, whose names have this before them.
     ///
     /// # Errors

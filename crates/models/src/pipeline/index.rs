@@ -112,6 +112,11 @@ impl Family {
         clip.chain(self.t5_components()).chain(self.qwen_components())
     }
 
+    /// Whether a text encoder is as large as the network that predicts, so that the two are not held together without need.
+    pub fn has_large_encoder(self) -> bool {
+        self.t5_components().or(self.qwen_components()).is_some()
+    }
+
     /// Whether the network attends to as many tokens as a caption has, instead of one number for all.
     pub fn captions_have_lengths(self) -> bool {
         self.qwen_components().is_some()

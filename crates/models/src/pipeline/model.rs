@@ -186,6 +186,21 @@ impl Model {
         Self { base_precision, ..self }
     }
 
+    /// Whether the networks keep within the range of a type. What enters Z-Image's feed-forward layers reaches 344,064, float16 ends
+    /// at 65,504; ComfyUI does not run it in float16 either.
+    ///
+    /// # Errors
+    /// [`ModelError::Choice`].
+    pub fn check_precision(&self, precision: DType) -> Result<(), ModelError> {
+        if self.family() != Family::ZImage || precision != DType::F16 {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(ModelError::Choice(format!(
+            "{path} leaves the range of fp16; give --mixed_precision bf16, or no"
+        )))
+    }
+
     /// The network that predicts; with `lora`, an adapter that trains whatever the role.
     ///
     /// # Errors
@@ -197,6 +212,7 @@ impl Model {
         device: Device,
         lora: Option<LoraSpec>,
     ) -> Result<Loaded<Backbone>, ModelError> {
+        self.check_precision(precision)?;
         let config = self.backbone_config()?;
         let how = Build { role, precision, device, lora, base: self.base_precision };
         let stored = self.stored(self.family().backbone())?;

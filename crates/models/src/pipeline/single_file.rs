@@ -23,6 +23,7 @@ use crate::original::{
 use crate::place::Moved;
 use crate::t5::{EMBEDDINGS, TWIN};
 use crate::vae::VaeConfig;
+use crate::zimage::SPLIT;
 
 impl Layout {
     /// The layout whose names a model's tensors take.
@@ -223,8 +224,12 @@ impl SingleFile {
                 );
                 return Err(self.file.refuse(&vec![problem]));
             }
-            let map =
-                map_of(self.layout, component, model)?.map_err(|problems| self.file.refuse(&problems))?;
+            let is_split = self.layout == Layout::ZImage && component == model.family().backbone();
+            let map = match is_split && self.file.get(&format!("{UNET}{SPLIT}")).is_some() {
+                true => ComponentMap::split_backbone(&model.backbone_config()?),
+                false => map_of(self.layout, component, model)?,
+            };
+            let map = map.map_err(|problems| self.file.refuse(&problems))?;
             networks.push(HeldNetwork { component, file: Arc::clone(&self.file), map });
         }
         let wanted: BTreeSet<&str> = networks.iter().flat_map(|network| network.map.stored_names()).collect();

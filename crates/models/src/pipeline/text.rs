@@ -110,6 +110,7 @@ impl Model {
         device: Device,
     ) -> Result<TextEncoders, ModelError> {
         self.check_token_length()?;
+        self.check_precision(precision)?;
         let mut encoders: Vec<TextEncoder> = Vec::new();
         for (component, tokenizer_name) in self.family().text_components() {
             let config = self.text_config(component)?;

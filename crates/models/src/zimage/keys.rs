@@ -29,6 +29,9 @@ const OUTER: [&str; 4] = ["t_embedder", "cap_embedder", "x_pad_token", "cap_pad_
 /// A layer's tensor that tells these files from all others.
 pub(crate) const MARK: &str = "cap_embedder.1.weight";
 
+/// A tensor of files that have diffusers' names, as trainers write them.
+pub(crate) const SPLIT: &str = "layers.0.attention.to_q.weight";
+
 /// The last normalization of the family that the code was made for, which Z-Image does not have.
 pub(crate) const UNREAD: &str = "norm_final.weight";
 
@@ -53,9 +56,9 @@ pub fn original(config: &ZImageConfig, name: &str) -> Option<Place> {
     OF_PATCHES.iter().find_map(of_patch).or_else(same)
 }
 
-/// Whether an original checkpoint's transformer has a tensor of this name.
+/// Whether a transformer has a tensor of this name, original or diffusers'.
 pub(crate) fn is_original(name: &str) -> bool {
-    let of_patches = OF_PATCHES.iter().map(|(_, theirs)| theirs);
+    let of_patches = OF_PATCHES.iter().flat_map(|(ours, theirs)| [ours, theirs]);
     BLOCKS.iter().any(|blocks| name.starts_with(blocks))
         || of_patches.chain(&OUTER).any(|theirs| after(name, theirs).is_some())
 }

@@ -10,5 +10,5 @@ mod model;
 mod rope;
 
 pub use config::ZImageConfig;
-pub(crate) use keys::{BLOCKS, MARK, UNREAD, is_original, original as original_place};
+pub(crate) use keys::{BLOCKS, MARK, SPLIT, UNREAD, is_original, original as original_place};
 pub use model::ZImage;

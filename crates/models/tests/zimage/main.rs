@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod bench;
+mod files;
 mod pipeline;
 mod qwen3;
 mod tokenizer;

@@ -47,6 +47,7 @@ impl<'a> ValidationImages<'a> {
             true => None,
             false => {
                 let text = model.text(settings.precision, device)?;
+                let prompts = prompts.iter().map(String::as_str);
                 Some(tch::no_grad(|| EncodedPrompts::new(&text, prompts, plan.data.resolution.into())))
             }
         };

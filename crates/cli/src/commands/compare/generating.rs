@@ -84,7 +84,7 @@ pub fn generate(
     println!("{name}: generating {}, {there} already generated", counted(n_missing as u64, "image"));
     allocator::suit(model)?;
     let lora = lora.map(|lora| read_lora(lora, model)).transpose()?;
-    let loaded = LoadedModel::open(model, lora, args.flags.mixed_precision, device)?;
+    let loaded = LoadedModel::open(model, lora, files.texts(), args.flags.mixed_precision, device)?;
     let (mut work, mut done) = (Work::new("generating", "images"), 0);
     let ready = || {
         replaced.make_way()?;

@@ -139,8 +139,8 @@ impl<'a> SetFolder<'a> {
                 continue;
             }
             allocator::suit(&side.folder)?;
-            let loaded =
-                LoadedModel::open(&side.folder, side.adapter()?, self.flags.mixed_precision, self.device)?;
+            let (lora, precision) = (side.adapter()?, self.flags.mixed_precision);
+            let loaded = LoadedModel::open(&side.folder, lora, files.texts(), precision, self.device)?;
             let generated = files.write(
                 &loaded.generator,
                 loaded.networks(),
