@@ -158,7 +158,8 @@ pub fn sample(args: &SampleArgs) -> Result<()> {
     let settings = settings(args, GenerateSettings::of(&folder)?);
     check_guidance(args, settings.guidance_scale)?;
     let lora_file = lora.as_ref().map(|lora| lora.read(&folder).of_model()).transpose()?;
-    let texts = prompts.iter().chain(&args.flags.negative_prompt).map(String::as_str);
+    let texts =
+        prompts.iter().map(|prompt| &prompt.text).chain(&args.flags.negative_prompt).map(String::as_str);
     let loaded = LoadedModel::open(&folder, lora_file, texts, precision, device)?;
     let negative = negative(args, &folder, precision, device)?;
 
