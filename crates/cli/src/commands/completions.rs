@@ -1,7 +1,8 @@
 //! `tastemaker completions`: what shells and `man` show of the commands.
 
+use std::fs;
 use std::io::stdout;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Command};
@@ -35,7 +36,7 @@ pub fn completions(args: &CompletionsArgs, mut program: Command) -> Result<()> {
         return Err(UsageError(wanted.into()).into());
     }
     if let Some(folder) = &args.man {
-        let _claim = Place::folder(folder, "--man", OURS).claim(args.overwrite)?;
+        let _claim = Place::folder(folder, "--man", OURS).proved(is_page).claim(args.overwrite)?;
         program.build();
         pages(&program, "tastemaker", &mut |name, page| {
             Ok(atomic::write_bytes(folder.join(format!("{name}.1")), page)?)
@@ -48,6 +49,11 @@ pub fn completions(args: &CompletionsArgs, mut program: Command) -> Result<()> {
         output::part(&mut stdout(), format_args!("{}", String::from_utf8_lossy(&script)));
     }
     Ok(())
+}
+
+/// Whether a file is a page of this program.
+fn is_page(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.contains(".TH tastemaker"))
 }
 
 /// Writes the page of a command and those of its parts, as `tastemaker-data-check`.

@@ -7,12 +7,13 @@ use std::sync::OnceLock;
 use clap::{ArgMatches, Command};
 
 /// Names of arguments that are places of results.
-const OUTPUTS: [&str; 10] = [
+const OUTPUTS: [&str; 11] = [
     "logging_dir",
     "out",
     "to",
     "output_dir",
     "export",
+    "man",
     "cache_to",
     "reference_dir",
     "state",

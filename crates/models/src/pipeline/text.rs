@@ -198,21 +198,22 @@ impl Model {
         &self,
         captions: impl IntoIterator<Item = &'a str>,
     ) -> Result<CutCaptions, ModelError> {
+        /// Tokens of a caption.
+        type Count = Box<dyn Fn(&str) -> usize>;
         let clip = self.family().text_components().first();
-        let (limit, n_tokens): (usize, Box<dyn Fn(&str) -> usize>) =
-            match (clip, self.family().qwen_components()) {
-                (Some((_, name)), _) => {
-                    let tokenizer = ClipTokenizer::from_files(&self.tokenizer(name))?;
-                    let limit = self.n_chunks * (tokenizer.max_length() - 2);
-                    (limit, Box::new(move |caption| tokenizer.n_tokens(caption)))
-                }
-                (None, Some((_, name))) => {
-                    let tokenizer = QwenTokenizer::from_files(&self.tokenizer(name), QWEN_LENGTH)?;
-                    let of_chat = tokenizer.n_tokens("");
-                    (QWEN_LENGTH - of_chat, Box::new(move |caption| tokenizer.n_tokens(caption) - of_chat))
-                }
-                (None, None) => (0, Box::new(|_| 0)),
-            };
+        let (limit, n_tokens): (usize, Count) = match (clip, self.family().qwen_components()) {
+            (Some((_, name)), _) => {
+                let tokenizer = ClipTokenizer::from_files(&self.tokenizer(name))?;
+                let limit = self.n_chunks * (tokenizer.max_length() - 2);
+                (limit, Box::new(move |caption| tokenizer.n_tokens(caption)))
+            }
+            (None, Some((_, name))) => {
+                let tokenizer = QwenTokenizer::from_files(&self.tokenizer(name), QWEN_LENGTH)?;
+                let of_chat = tokenizer.n_tokens("");
+                (QWEN_LENGTH - of_chat, Box::new(move |caption| tokenizer.n_tokens(caption) - of_chat))
+            }
+            (None, None) => (0, Box::new(|_| 0)),
+        };
         let mut cut = CutCaptions { n_captions: 0, n_tokens: 0, limit };
         // A token is a byte at least.
         for caption in captions.into_iter().filter(|caption| caption.len() > limit) {
