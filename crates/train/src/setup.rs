@@ -216,7 +216,7 @@ pub fn sources(plan: &ModelPlan) -> ModelSources {
 /// have the area of.
 ///
 /// # Errors
-/// [`TrainError::Model`] if the VAE's configuration cannot be read; those of [`check_model`] and [`Plan::with_latents`].
+/// [`TrainError::Model`] if the VAE's configuration cannot be read; those of `check_model` and [`Plan::with_latents`].
 pub fn with_latents(plan: Plan, model: &Model) -> Result<Plan, TrainError> {
     check_model(&plan, model)?;
     let vae = model.vae_config()?;

@@ -107,7 +107,7 @@ impl Desk {
         Self { margins, ..self }
     }
 
-    /// By what rows can be ordered: a name that [`Wanted::order`] takes, and words.
+    /// By what rows can be ordered: a name that a request takes, and words.
     pub fn orders(&self) -> Vec<(String, String)> {
         let scored = (0..self.set.len()).any(|position| self.set.soft_label(position).is_some());
         let of_set = scored.then_some((String::new(), String::new())).into_iter();
