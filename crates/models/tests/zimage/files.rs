@@ -66,12 +66,14 @@ fn what_a_file_skips_comes_from_the_folder_that_describes_it() {
         let own = whole.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
         own.map(|(name, tensor)| (format!("{start}{name}"), tensor.shallow_clone())).collect()
     };
+    let split: Named = weights(&model, "transformer");
     let with_last =
         own("").into_iter().chain([("norm_final.weight".to_owned(), Tensor::from_slice(&[1f32]))]);
     for (what, stored) in [
         ("alone", own("")),
         ("under a prefix", own(&prefix)),
         ("with a last normalization", with_last.collect()),
+        ("under diffusers' names", split),
     ] {
         fs::remove_file(&file).unwrap();
         tensors::write(&file, &stored, &BTreeMap::new()).unwrap();
@@ -81,6 +83,45 @@ fn what_a_file_skips_comes_from_the_folder_that_describes_it() {
         }
         let refused = Model::open(&file).unwrap_err().to_string();
         assert!(refused.contains("add --model_config FOLDER"), "{what}: {refused}");
+    }
+}
+
+/// In both spellings of ComfyUI, joined queries, keys and values under one scale.
+#[test]
+fn scaled_float8_is_read_in_both_spellings() {
+    let (folder, scratch) = (folder(&Golden::load("zimage", "pipeline")), TempDir::new().unwrap());
+    let model = Model::open(folder.path()).unwrap();
+    let file = |name: &str| scratch.path().join(format!("{name}.safetensors"));
+    pack(&model, &[], file("whole"), &BTreeMap::new()).unwrap();
+    for (what, end, prefix) in
+        [("first", ".scale_weight", ""), ("later", ".weight_scale", "model.diffusion_model.")]
+    {
+        let (mut written, mut meant) = (Named::new(), Named::new());
+        for (name, tensor) in tensors::read(&file("whole")).unwrap() {
+            let Some(name) = name.strip_prefix("model.diffusion_model.") else { continue };
+            let name = format!("{prefix}{name}");
+            let layer = name.strip_suffix(".weight").filter(|layer| {
+                tensor.dim() == 2 && (layer.contains(".attention.") || layer.contains(".feed_forward."))
+            });
+            let Some(layer) = layer else {
+                written.insert(name.clone(), tensor.shallow_clone());
+                meant.insert(name, tensor);
+                continue;
+            };
+            let scale = tensor.abs().max() / 448.0;
+            let codes = (&tensor / &scale).to_kind(Kind::Float8e4m3fn);
+            written.insert(format!("{layer}{end}"), scale.shallow_clone());
+            meant.insert(name.clone(), codes.to_kind(Kind::Float) * scale);
+            written.insert(name, codes);
+        }
+        if prefix.is_empty() {
+            written
+                .insert("scaled_fp8".to_owned(), Tensor::zeros([2], (Kind::Float8e4m3fn, tch::Device::Cpu)));
+        }
+        tensors::write(&file(what), &written, &BTreeMap::new()).unwrap();
+        tensors::write(&file("meant"), &meant, &BTreeMap::new()).unwrap();
+        let [found, wanted] = [what, "meant"].map(|name| described_by(&file(name), folder.path()));
+        assert_same(&found, &wanted, "transformer");
     }
 }
 
