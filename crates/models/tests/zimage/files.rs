@@ -93,12 +93,13 @@ fn scaled_float8_is_read_in_both_spellings() {
     let model = Model::open(folder.path()).unwrap();
     let file = |name: &str| scratch.path().join(format!("{name}.safetensors"));
     pack(&model, &[], file("whole"), &BTreeMap::new()).unwrap();
-    for (what, end, prefix) in
-        [("first", ".scale_weight", ""), ("later", ".weight_scale", "model.diffusion_model.")]
-    {
+    let whole = tensors::read(&file("whole")).unwrap();
+    let own = whole.keys().find_map(|name| name.split_once("cap_embedder.")).unwrap().0.to_owned();
+    for (what, end, prefix) in [("first", ".scale_weight", ""), ("later", ".weight_scale", own.as_str())] {
         let (mut written, mut meant) = (Named::new(), Named::new());
-        for (name, tensor) in tensors::read(&file("whole")).unwrap() {
-            let Some(name) = name.strip_prefix("model.diffusion_model.") else { continue };
+        for (name, tensor) in &whole {
+            let Some(name) = name.strip_prefix(&own) else { continue };
+            let tensor = tensor.shallow_clone();
             let name = format!("{prefix}{name}");
             let layer = name.strip_suffix(".weight").filter(|layer| {
                 tensor.dim() == 2 && (layer.contains(".attention.") || layer.contains(".feed_forward."))
