@@ -3,6 +3,7 @@
 use super::index::Family;
 use super::model::Model;
 use crate::ModelError;
+use crate::backbone::BackboneConfig;
 use crate::clip_text::ClipTextConfig;
 use crate::unet::UNetConfig;
 use crate::vae::VaeConfig;
@@ -46,16 +47,19 @@ impl Model {
         Err(ModelError::Config { path: self.index_path().to_owned(), problems: problems.join("; ") })
     }
 
+    /// The transformer, if it is there, and what is wrong with the latents it shares with the VAE.
+    fn transformer_on_latents(&self) -> Result<Option<(BackboneConfig, Vec<String>)>, ModelError> {
+        let Some(transformer) = self.present("transformer", Self::backbone_config)? else { return Ok(None) };
+        let given = (transformer.in_channels(), transformer.out_channels());
+        let vae = self.present("vae", Self::vae_config)?;
+        let problems = vae.map(|vae| channels("transformer", given, &vae)).unwrap_or_default();
+        Ok(Some((transformer, problems)))
+    }
+
     /// Both CLIP encoders have projections, which are as wide as the transformer's pooled text; their states side by side fit into
     /// those of T5, which are as wide as the transformer's text.
     fn check_fit_of_sd3(&self) -> Result<(), ModelError> {
-        let mut problems = Vec::new();
-        let transformer = self.present("transformer", Self::backbone_config)?;
-        let Some(transformer) = transformer else { return Ok(()) };
-        if let Some(vae) = self.present("vae", Self::vae_config)? {
-            let given = (transformer.in_channels(), transformer.out_channels());
-            problems.extend(channels("transformer", given, &vae));
-        }
+        let Some((transformer, mut problems)) = self.transformer_on_latents()? else { return Ok(()) };
         let mut encoders = Vec::new();
         for (name, _) in self.family().text_components() {
             let encoder = self.present(name, |model| model.text_config(name))?;
@@ -92,13 +96,7 @@ impl Model {
 
     /// The VAE's latents are those of the transformer, and what Qwen's layers give is as wide as its captions.
     fn check_fit_of_zimage(&self) -> Result<(), ModelError> {
-        let mut problems = Vec::new();
-        let transformer = self.present("transformer", Self::backbone_config)?;
-        let Some(transformer) = transformer else { return Ok(()) };
-        if let Some(vae) = self.present("vae", Self::vae_config)? {
-            let given = (transformer.in_channels(), transformer.out_channels());
-            problems.extend(channels("transformer", given, &vae));
-        }
+        let Some((transformer, mut problems)) = self.transformer_on_latents()? else { return Ok(()) };
         let (encoder, width) = ("text_encoder", transformer.text_width());
         let qwen = self.present(encoder, Self::qwen_config)?.flatten();
         problems.extend(qwen.filter(|config| config.hidden_size != width).map(|config| {

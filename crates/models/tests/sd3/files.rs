@@ -6,7 +6,6 @@ use std::fs;
 use tastemaker_math::Prediction;
 use tastemaker_models::adapters::{FILE_NAME, KohyaFacts, LoraFile, LoraNames};
 use tastemaker_models::backbone::BackboneConfig;
-use tastemaker_models::nn::TensorSource;
 use tastemaker_models::original::{ComponentMap, Layout};
 use tastemaker_models::pipeline::{Model, ModelSources, SingleFile, pack, save};
 use tastemaker_models::place::Change;
@@ -16,17 +15,7 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::bench::folder;
-
-fn weights(model: &Model, component: &str) -> Named {
-    let stored = model.stored(component).unwrap();
-    stored.names().into_iter().map(|name| (name.clone(), stored.read(&name).unwrap())).collect()
-}
-
-fn assert_same(found: &Model, wanted: &Model, component: &str) {
-    let (found, wanted) = (weights(found, component), weights(wanted, component));
-    assert!(found.keys().eq(wanted.keys()), "{component}");
-    assert!(wanted.iter().all(|(name, tensor)| found[name].equal(tensor)), "{component}");
-}
+use crate::stored::{assert_same, weights};
 
 /// What a file holds without the parts whose names begin so.
 fn without(file: &Named, prefixes: &[&str]) -> Named {

@@ -6,5 +6,7 @@ mod bench;
 mod encoders;
 mod files;
 mod pipeline;
+#[path = "../stored/mod.rs"]
+mod stored;
 mod tokenizer;
 mod transformer;

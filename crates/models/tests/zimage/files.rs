@@ -6,7 +6,6 @@ use std::path::Path;
 
 use tastemaker_math::Prediction;
 use tastemaker_models::adapters::{FILE_NAME, KohyaFacts, LoraFile, LoraNames};
-use tastemaker_models::nn::TensorSource;
 use tastemaker_models::original::{ComponentMap, Layout};
 use tastemaker_models::pipeline::{Model, ModelSources, pack, save};
 use tastemaker_models::place::Change;
@@ -16,20 +15,10 @@ use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::bench::folder;
+use crate::stored::{assert_same, weights};
 
 const COMPONENTS: [&str; 3] = ["transformer", "vae", "text_encoder"];
 const COMFYUI: &str = "pytorch_lora_weights_comfyui.safetensors";
-
-fn weights(model: &Model, component: &str) -> Named {
-    let stored = model.stored(component).unwrap();
-    stored.names().into_iter().map(|name| (name.clone(), stored.read(&name).unwrap())).collect()
-}
-
-fn assert_same(found: &Model, wanted: &Model, component: &str) {
-    let (found, wanted) = (weights(found, component), weights(wanted, component));
-    assert!(found.keys().eq(wanted.keys()), "{component}");
-    assert!(wanted.iter().all(|(name, tensor)| found[name].equal(tensor)), "{component}");
-}
 
 fn described_by(file: &Path, config: &Path) -> Model {
     let config = Some(config.to_owned());

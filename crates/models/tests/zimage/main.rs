@@ -6,5 +6,7 @@ mod bench;
 mod files;
 mod pipeline;
 mod qwen3;
+#[path = "../stored/mod.rs"]
+mod stored;
 mod tokenizer;
 mod transformer;
